@@ -1,0 +1,1 @@
+"""Frozen inputs: sources, texts, encoders, splits and the prepared data set they become."""

@@ -1,0 +1,161 @@
+"""A generated catalogue with planted preferences: every user truly follows one or two modalities of the items.
+
+Each item has one topic per modality, a text per modality written from that topic's words, and a picture drawn from
+its first two topics. A user follows one or two modalities and has one preferred topic in each; some users' topics
+drift once. Events are drawn without repeats, with log-odds = POPULARITY * item popularity + MATCH * (share of the
+followed modalities whose topic matches). A model that recovers which modalities users follow has found the truth.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from rec.config import PlantedConfig
+from rec.seeds import generator
+
+POPULARITY = 1.0
+MATCH = 5.0
+DRIFT = 0.3
+WORDS_PER_TOPIC = 12
+WORDS_PER_TEXT = 9
+USERS_PER_DRAW = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """What is true of the items; identical wherever it is made from the same config."""
+
+    topic_IK: np.ndarray
+    popularity_I: np.ndarray
+
+
+def catalogue(config: PlantedConfig) -> Catalogue:
+    """Return the items' topics and popularity (standard normal)."""
+    rng = generator(config.seed, "catalogue")
+    topics = rng.integers(0, config.topics, (config.num_items, len(config.modalities)))
+    return Catalogue(topics, rng.standard_normal(config.num_items))
+
+
+def item_rows(config: PlantedConfig) -> pa.Table:
+    """Return the item table: item, title, one text column per modality, and a PNG picture."""
+    truth = catalogue(config)
+    rng = generator(config.seed, "texts")
+    columns: dict[str, list[object]] = {name: [] for name in ("item", "title", "image", *config.modalities)}
+    for i, topics in enumerate(truth.topic_IK):
+        columns["item"].append(f"i{i + 1}")
+        columns["title"].append(f"Item {i + 1}")
+        columns["image"].append(picture(int(topics[0]), int(topics[1 % len(topics)]), config.topics))
+        for modality, topic in zip(config.modalities, topics, strict=True):
+            words = rng.integers(0, WORDS_PER_TOPIC, WORDS_PER_TEXT)
+            columns[modality].append(" ".join(f"{modality}{topic}w{word}" for word in words))
+    return pa.table(columns)
+
+
+def picture(colour: int, shape: int, topics: int, size: int = 32) -> bytes:
+    """Return a PNG whose colour and number of corners tell two topics."""
+    import colorsys
+
+    from PIL import Image, ImageDraw
+
+    hue = colorsys.hsv_to_rgb(colour / topics, 0.8, 0.9)
+    image = Image.new("RGB", (size, size), "white")
+    fill = tuple(int(255 * c) for c in hue)
+    ImageDraw.Draw(image).regular_polygon((size / 2, size / 2, size / 2 - 2), shape + 3, fill=fill)
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def shard_bounds(config: PlantedConfig, shard: int) -> tuple[int, int]:
+    """Return the first user of a shard and the user after its last."""
+    return config.num_users * shard // config.shards, config.num_users * (shard + 1) // config.shards
+
+
+def shard_rows(config: PlantedConfig, shard: int) -> tuple[pa.Table, pa.Table]:
+    """Return one shard's events (user, item, time) and its users' truth (user, followed)."""
+    truth = catalogue(config)
+    rng = generator(config.seed, "shard", shard)
+    first, last = shard_bounds(config, shard)
+    events, followed_parts = [], []
+    for start in range(first, last, USERS_PER_DRAW):
+        users = np.arange(start, min(start + USERS_PER_DRAW, last))
+        followed_UK = _followed(len(users), len(config.modalities), rng)
+        length = _lengths(config, users)
+        events.append(_draw(config, truth, users, followed_UK, length, rng))
+        followed_parts.append(followed_UK)
+    followed = np.concatenate(followed_parts) if followed_parts else np.zeros((0, len(config.modalities)), bool)
+    people = pa.table({"user": [f"u{u + 1}" for u in range(first, last)], "followed": followed.astype(int).tolist()})
+    return pa.concat_tables(events), people
+
+
+def _followed(count: int, modalities: int, rng: np.random.Generator) -> np.ndarray:
+    """Return which modalities each user follows, (count, modalities) bool: one or two each."""
+    order = rng.random((count, modalities)).argsort(axis=1)
+    both = rng.random(count) < 0.5
+    followed = np.zeros((count, modalities), dtype=bool)
+    rows = np.arange(count)
+    followed[rows, order[:, 0]] = True
+    followed[rows[both], order[both, 1 % modalities]] = True
+    return followed
+
+
+def _lengths(config: PlantedConfig, users: np.ndarray) -> np.ndarray:
+    """Return how many events each user has; they add up to `interactions` where items suffice."""
+    total = max(config.interactions, 4 * config.num_users)
+    # Cumulative rounding of a deterministic wave between half and one and a half times the mean.
+    weight = 1 + 0.5 * np.sin(np.arange(config.num_users + 1) * 2.399963)
+    edge = np.floor(np.concatenate([[0], np.cumsum(weight[:-1])]) / weight[:-1].sum() * total).astype(np.int64)
+    length: np.ndarray = np.clip(np.diff(edge), 4, config.num_items // 2)[users]
+    return length
+
+
+def _draw(
+    config: PlantedConfig,
+    truth: Catalogue,
+    users: np.ndarray,
+    followed_UK: np.ndarray,
+    length: np.ndarray,
+    rng: np.random.Generator,
+) -> pa.Table:
+    """Return the events of some users: Gumbel top-n draws without repeats, before and after a drift of taste."""
+    preferred_UK = rng.integers(0, config.topics, followed_UK.shape)
+    later_UK = np.where(
+        rng.random((len(users), 1)) < DRIFT, rng.integers(0, config.topics, followed_UK.shape), preferred_UK
+    )
+    cut = np.where((later_UK == preferred_UK).all(1), length, length // 2)
+    taken = np.zeros((len(users), config.num_items), dtype=bool)
+    halves = []
+    for topic_UK, count in ((preferred_UK, cut), (later_UK, length - cut)):
+        logit_UI = np.broadcast_to((POPULARITY * truth.popularity_I).astype(np.float32), taken.shape).copy()
+        share_UK = (MATCH * followed_UK / followed_UK.sum(1, keepdims=True)).astype(np.float32)
+        for k in range(followed_UK.shape[1]):
+            logit_UI += share_UK[:, k, None] * (truth.topic_IK[None, :, k] == topic_UK[:, k, None])
+        logit_UI -= np.log(np.maximum(rng.standard_exponential(taken.shape, dtype=np.float32), 1e-30))
+        logit_UI[taken] = -np.inf
+        most = int(count.max())
+        if most == 0:
+            halves.append((np.zeros((len(users), 0), np.int64), count))
+            continue
+        best = np.argpartition(-logit_UI, most - 1, axis=1)[:, :most]
+        best = np.take_along_axis(best, np.argsort(-np.take_along_axis(logit_UI, best, 1), axis=1), 1)
+        chosen = np.arange(most) < count[:, None]
+        taken[np.repeat(np.arange(len(users)), count), best[chosen]] = True
+        halves.append((best, count))
+    rows = []
+    for u in range(len(users)):
+        parts = [rng.permutation(best[u, : count[u]]) for best, count in halves]
+        rows.append(np.concatenate(parts))
+    item = np.concatenate(rows)
+    time = np.concatenate([np.arange(len(row)) for row in rows])
+    user = np.repeat(users + 1, [len(row) for row in rows])
+    return pa.table(
+        {
+            "user": np.char.add("u", user.astype(str)),
+            "item": np.char.add("i", (item + 1).astype(str)),
+            "time": pa.array(time, pa.int64()),
+        }
+    )

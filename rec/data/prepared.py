@@ -1,0 +1,136 @@
+"""The prepared data set: rows per split in Parquet files, tables, and a manifest that is written last.
+
+manifest.json           format, counts, what was dropped, config, and every file with size and checksum
+{train,val,test}/part-00000.parquet ...     one row per user: user, history, target
+user.parquet            user (index), id (raw) and what the source knows of users
+item.parquet            item (index), id (raw), title, metadata, one text per modality
+text.npy                (I + 1, K, M) float32, row 0 is padding; opened memory-mapped
+text_concatenated.npy   (I + 1, 1, M) the K texts as one
+item_count.npy          (I + 1,) int64 events before the validation target, the data a model may train on
+item_total.npy          (I + 1,) int64 events over everything
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rec.errors import DataError
+from rec.storage import Storage
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prepared data set that is complete and whose manifest has been read."""
+
+    storage: Storage
+    manifest: dict[str, Any]
+
+    @classmethod
+    def open(cls, root: str) -> Prepared:
+        """Return the data set at `root`.
+
+        Raises:
+            DataError: there is none, it is not complete, or another version wrote it.
+        """
+        storage = Storage(root)
+        if not storage.exists(MANIFEST):
+            raise DataError(f"{root}: no prepared data set here ({MANIFEST} is missing); run `rec prepare CONFIG`")
+        manifest = storage.read_json(MANIFEST)
+        if manifest.get("format") != FORMAT:
+            raise DataError(f"{root}/{MANIFEST}: format {manifest.get('format')}, expected {FORMAT}; prepare it again")
+        for entry in manifest["files"]:
+            size = storage.size(entry["name"])
+            if size != entry["bytes"]:
+                found = "missing" if size is None else f"{size} bytes, expected {entry['bytes']}"
+                raise DataError(f"{root}/{entry['name']}: {found}; prepare the data set again")
+        return cls(storage, manifest)
+
+    def verify(self) -> None:
+        """Check every file against its checksum.
+
+        Raises:
+            DataError: a file differs.
+        """
+        for entry in self.manifest["files"]:
+            if fault := self.storage.fault(entry):
+                raise DataError(f"{fault}; prepare the data set again")
+
+    @property
+    def num_users(self) -> int:
+        """Users that are kept."""
+        return int(self.manifest["counts"]["users"])
+
+    @property
+    def num_items(self) -> int:
+        """Items, without padding."""
+        return int(self.manifest["counts"]["items"])
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the K texts."""
+        return tuple(self.manifest["modalities"])
+
+    def files(self, split: str) -> list[tuple[str, int]]:
+        """Return the names and row counts of a split's files, in order."""
+        try:
+            return [(name, rows) for name, rows in self.manifest["splits"][split]]
+        except KeyError:
+            known = ", ".join(self.manifest["splits"])
+            raise DataError(f"{self.storage.uri}: no split {split!r}; there are {known}") from None
+
+    def array(self, name: str) -> np.ndarray:
+        """Return the table `name`.npy, memory-mapped where it lies on a local disk."""
+        path = self.storage.path(f"{name}.npy")
+        if not self.storage.exists(f"{name}.npy"):
+            raise DataError(f"{self.storage.uri}/{name}.npy: the data set holds no such table; prepare it with texts")
+        if Path(path).is_file():
+            loaded: np.ndarray = np.load(path, mmap_mode="r")
+            return loaded
+        with self.storage.open(f"{name}.npy") as file:
+            return np.asarray(np.lib.format.read_array(file))
+
+    def tables(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return several tables by name; `item_count` is always among them."""
+        return {name: self.array(name) for name in dict.fromkeys((*names, "item_count"))}
+
+    @cached_property
+    def items(self) -> pa.Table:
+        """The item table, sorted by index from 1."""
+        return self._parquet("item.parquet")
+
+    @cached_property
+    def users(self) -> pa.Table:
+        """The user table, sorted by index from 0."""
+        return self._parquet("user.parquet")
+
+    def rows(self, split: str) -> pa.Table:
+        """Return a whole split in memory."""
+        return pa.concat_tables([self._parquet(name) for name, _ in self.files(split)])
+
+    def _parquet(self, name: str) -> pa.Table:
+        try:
+            with self.storage.open(name) as file:
+                return pq.read_table(file)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise DataError(f"{self.storage.uri}/{name}: cannot be read ({error})") from error
+
+
+def write_table(storage: Storage, name: str, table: pa.Table) -> None:
+    """Write a Parquet file, whole or not at all."""
+    storage.write_with(name, lambda stream: pq.write_table(table, stream, compression="zstd"))
+
+
+def write_array(storage: Storage, name: str, array: np.ndarray) -> None:
+    """Write the table `name`.npy, whole or not at all."""
+    storage.write_with(f"{name}.npy", lambda stream: np.lib.format.write_array(stream, np.ascontiguousarray(array)))

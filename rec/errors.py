@@ -1,0 +1,25 @@
+"""The errors this package raises on purpose; anything else is a bug."""
+
+
+class RecError(Exception):
+    """Base of every error below; `rec` prints it as its last line and exits with 1."""
+
+
+class ConfigError(RecError):
+    """A config file or override is wrong; the message starts with the dotted key."""
+
+
+class DataError(RecError):
+    """An input file, row, column or table is not what was declared."""
+
+
+class CheckpointError(RecError):
+    """A checkpoint is missing, damaged, or belongs to another run."""
+
+
+class TrainingError(RecError):
+    """Training cannot go on: a loss that is not finite, a rank that hangs, too many failures."""
+
+
+class RequestError(RecError):
+    """A request to a served or evaluated model is malformed."""

@@ -1,0 +1,98 @@
+"""Batches of user histories for sequential recommenders, on packed rows.
+
+Letters: B users, N rows (history items of all users), M seen items of all users.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rec.batch import Batch
+from rec.errors import RequestError
+from rec.nn.packed import Layout, layout
+from rec.system import Column, Columns
+
+COLUMNS = (Column("user", "int64"), Column("history", "int32", (-1,)), Column("target", "int32"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryBatch(Batch):
+    """The last items of B users' histories, and everything that they have seen."""
+
+    user_B: Tensor
+    target_B: Tensor
+    """The item to predict; 0 where it is not known."""
+    item_N: Tensor
+    position_N: Tensor
+    """Index into a table of positions, anchored at the end: the last item has `max_length`, padding 0."""
+    where: Layout
+    seen_user_M: Tensor
+    """Which example (0 to B - 1) has seen `seen_item_M`, earlier items than the input included."""
+    seen_item_M: Tensor
+
+    def __len__(self) -> int:
+        """Return the number of users."""
+        return len(self.user_B)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return this batch with every tensor on `device`."""
+        if torch.device(device) == self.user_B.device:
+            return self
+        values = {f.name: getattr(self, f.name).to(device) for f in fields(self)}
+        return replace(self, **values)
+
+    @property
+    def next_item_N(self) -> Tensor:
+        """What each row is to predict: the next item of the same user, the target at the end."""
+        following = torch.roll(self.item_N, -1)
+        following[self.where.last_B] = self.target_B
+        return following
+
+
+def collate(rows: Columns, *, max_length: int, attend_padding: bool = False) -> HistoryBatch:
+    """Return the batch of these rows: `user`, `history` (arrays of item indices), `target`.
+
+    `attend_padding` fills every history up to `max_length` from the left with item 0 at position 0, which then takes
+    part in attention: the form in which some published checkpoints were trained.
+
+    Raises:
+        RequestError: a history is empty.
+    """
+    histories = [np.asarray(h, dtype=np.int64) for h in rows["history"]]
+    if empty := [i for i, h in enumerate(histories) if not len(h)]:
+        raise RequestError(f"row {empty[0]}: history is empty, expected at least one item")
+    recent = [h[-max_length:] for h in histories]
+    length = np.array([len(h) for h in recent])
+    if attend_padding:
+        recent = [np.concatenate([np.zeros(max_length - len(h), np.int64), h]) for h in recent]
+    where = layout([len(h) for h in recent])
+    item = np.concatenate(recent)
+    row_length = where.length_B.numpy()[where.sequence_N.numpy()]
+    position = max_length - row_length + where.position_N.numpy() + 1
+    target = np.asarray(rows["target"], dtype=np.int64) if "target" in rows else np.zeros(len(length), np.int64)
+    user = np.asarray(rows["user"], dtype=np.int64) if "user" in rows else np.arange(len(length))
+    seen_length = [len(h) for h in histories]
+    return HistoryBatch(
+        user_B=torch.from_numpy(user.copy()),
+        target_B=torch.from_numpy(target.copy()),
+        item_N=torch.from_numpy(item),
+        position_N=torch.from_numpy(np.where(item == 0, 0, position)),
+        where=where,
+        seen_user_M=torch.from_numpy(np.repeat(np.arange(len(length)), seen_length)),
+        seen_item_M=torch.from_numpy(np.concatenate(histories)),
+    )
+
+
+def sample_histories(rows: int, rng: np.random.Generator, num_items: int) -> tuple[Columns, np.ndarray]:
+    """Return random rows whose users follow a cycle of items, and the items' counts."""
+    length = rng.integers(2, 12, rows)
+    start = rng.integers(0, num_items, rows)
+    histories = [((start[b] + np.arange(n)) % num_items + 1).astype(np.int32) for b, n in enumerate(length)]
+    target = ((start + length) % num_items + 1).astype(np.int32)
+    count = np.bincount(np.concatenate([*histories, target]), minlength=num_items + 1).astype(np.int64)
+    return {"user": np.arange(rows), "history": histories, "target": target}, count

@@ -1,0 +1,107 @@
+"""Several frozen vectors per item, projected to the model's width, weighed by a gate and mixed.
+
+Letters: N rows, I items, K modalities, M width of the frozen vectors, D model width.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Fusion = Literal["inner", "bilinear", "attention"]
+Texts = Literal["encoded", "shuffled", "random", "concatenated"]
+
+
+class Projector(nn.Module):
+    """Maps frozen vectors to the model's width; starts at zero, so that a model starts without them.
+
+    A stack of linear layers and ReLU, shared by all modalities or one per modality.
+    """
+
+    def __init__(self, vectors_IKM: Tensor, *, width: int, hidden: tuple[int, ...], shared: bool) -> None:
+        super().__init__()
+        self.vectors_IKM: Tensor
+        self.register_buffer("vectors_IKM", vectors_IKM, persistent=False)
+        _, modalities, size = vectors_IKM.shape
+        self.copies = 1 if shared else modalities
+        sizes = (size, *hidden, width)
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        for index, (a, b) in enumerate(itertools.pairwise(sizes)):
+            weight = torch.zeros(self.copies, a, b)
+            if index < len(hidden):
+                nn.init.normal_(weight, std=(2 / a) ** 0.5)
+            self.weights.append(nn.Parameter(weight))
+            self.biases.append(nn.Parameter(torch.zeros(self.copies, 1, b)))
+
+    def forward(self) -> Tensor:
+        """Return every item's projected vectors, (I, K, D)."""
+        items, modalities, size = self.vectors_IKM.shape
+        if self.copies == 1:
+            x = self.vectors_IKM.reshape(1, items * modalities, size)
+        else:
+            x = self.vectors_IKM.transpose(0, 1)
+        for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = torch.baddbmm(bias, x.to(weight.dtype), weight)
+            if index + 1 < len(self.weights):
+                x = torch.relu(x)
+        if self.copies == 1:
+            return x.view(items, modalities, -1)
+        return x.transpose(0, 1)
+
+
+class Compatibility(nn.Module):
+    """How well modality k of an item fits a user: the learnable function of the paper's equation 4.
+
+    inner      <u, e_k>
+    bilinear   <u, A e_k> + b_k, A the identity and b zero at the start
+    attention  <Q u, A e_k> / sqrt(D) + b_k
+    """
+
+    def __init__(self, kind: Fusion, width: int, modalities: int) -> None:
+        super().__init__()
+        self.kind = kind
+        if kind != "inner":
+            self.matrix_DD = nn.Parameter(torch.eye(width))
+            self.bias_K = nn.Parameter(torch.zeros(modalities))
+        if kind == "attention":
+            self.query = nn.Linear(width, width, bias=False)
+            nn.init.xavier_uniform_(self.query.weight)
+
+    def user(self, user_ND: Tensor) -> Tensor:
+        """Return the vectors that modalities are compared with, (N, D)."""
+        if self.kind == "inner":
+            return user_ND
+        if self.kind == "attention":
+            user_ND = self.query(user_ND) * user_ND.shape[-1] ** -0.5
+        return user_ND @ self.matrix_DD
+
+    def forward(self, user_ND: Tensor, modality_NKD: Tensor) -> Tensor:
+        """Return the scores (N, K)."""
+        score_NK = torch.einsum("nd,nkd->nk", self.user(user_ND), modality_NKD)
+        return score_NK if self.kind == "inner" else score_NK + self.bias_K
+
+
+def choose_vectors(tables: dict[str, np.ndarray], kind: Texts, seed: int) -> Tensor:
+    """Return the frozen vectors (I + 1, K, M) for one of the controls.
+
+    encoded       the texts' own
+    shuffled      every item gets the vectors of another: as informative as noise, with the same statistics
+    random        random directions of the same norms
+    concatenated  one vector of all texts joined
+    """
+    if kind == "concatenated":
+        return torch.from_numpy(np.array(tables["text_concatenated"]))
+    vectors = np.array(tables["text"])
+    rng = np.random.default_rng(seed)
+    if kind == "shuffled":
+        vectors[1:] = vectors[1 + rng.permutation(len(vectors) - 1)]
+    elif kind == "random":
+        noise = rng.standard_normal(vectors.shape).astype(np.float32)
+        norm = np.linalg.norm(vectors, axis=-1, keepdims=True)
+        vectors = noise / np.linalg.norm(noise, axis=-1, keepdims=True) * norm
+    return torch.from_numpy(vectors)

@@ -1,0 +1,105 @@
+"""The sequence encoder of SASRec on packed rows.
+
+Letters: N rows, D width, H heads. Source: Kang and McAuley 2018; block forms as in sasrec_protocol, section 2.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from rec.nn.dropout import Dropout
+from rec.nn.packed import Layout, causal_attention
+
+BlockForm = Literal["pre_norm", "published"]
+
+
+class SequenceEncoder(nn.Module):
+    """Stack of causal self-attention blocks and a last layer norm."""
+
+    def __init__(
+        self, *, width: int, blocks: int, heads: int, feedforward: int, dropout: float, form: BlockForm
+    ) -> None:
+        super().__init__()
+        kind = PreNormBlock if form == "pre_norm" else PublishedBlock
+        self.blocks = nn.ModuleList(kind(width, heads, feedforward, dropout) for _ in range(blocks))
+        self.norm = nn.LayerNorm(width, eps=1e-8)
+
+    def forward(self, x_ND: Tensor, where: Layout) -> Tensor:
+        """Return the state after each row, (N, D)."""
+        for block in self.blocks:
+            x_ND = block(x_ND, where)
+        state_ND: Tensor = self.norm(x_ND)
+        return state_ND
+
+
+class Attention(nn.Module):
+    """Causal multi-head attention."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"heads must divide width ({width}), got {heads}")
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+        self.dropout = Dropout(dropout)
+        for linear in (self.query, self.key_value, self.out):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, query_ND: Tensor, x_ND: Tensor, where: Layout) -> Tensor:
+        """Return the attention of `query_ND` over `x_ND`, (N, D)."""
+        shape = (len(x_ND), self.heads, -1)
+        q_NHD = self.query(query_ND).view(shape)
+        k_ND, v_ND = self.key_value(x_ND).chunk(2, -1)
+        mixed = causal_attention(q_NHD, k_ND.reshape(shape), v_ND.reshape(shape), where)
+        out_ND: Tensor = self.dropout(self.out(mixed.reshape(len(x_ND), -1)))
+        return out_ND
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with dropout after each."""
+
+    def __init__(self, width: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.dropout_up, self.dropout_down = Dropout(dropout), Dropout(dropout)
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        """Return the transformed rows, (N, D)."""
+        hidden = torch.relu(self.dropout_up(self.up(x_ND)))
+        out_ND: Tensor = self.dropout_down(self.down(hidden))
+        return out_ND
+
+
+class PreNormBlock(nn.Module):
+    """Normalise, transform, add: the form that trains most steadily."""
+
+    def __init__(self, width: int, heads: int, feedforward: int, dropout: float) -> None:
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(width, eps=1e-8)
+        self.attention = Attention(width, heads, dropout)
+        self.norm_feedforward = nn.LayerNorm(width, eps=1e-8)
+        self.feedforward = FeedForward(width, feedforward, dropout)
+
+    def forward(self, x_ND: Tensor, where: Layout) -> Tensor:
+        """Return the rows after this block, (N, D)."""
+        y_ND = self.norm_attention(x_ND)
+        x_ND = x_ND + self.attention(y_ND, y_ND, where)
+        out_ND: Tensor = x_ND + self.feedforward(self.norm_feedforward(x_ND))
+        return out_ND
+
+
+class PublishedBlock(PreNormBlock):
+    """The published form: only the query is normalised, and the normalised query is what is added to."""
+
+    def forward(self, x_ND: Tensor, where: Layout) -> Tensor:
+        """Return the rows after this block, (N, D)."""
+        query_ND = self.norm_attention(x_ND)
+        x_ND = self.norm_feedforward(query_ND + self.attention(query_ND, x_ND, where))
+        out_ND: Tensor = x_ND + self.feedforward(x_ND)
+        return out_ND

@@ -1,0 +1,51 @@
+"""Progress of long work: one line that updates itself on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TextIO
+
+PLAIN_INTERVAL_S = 5.0
+
+
+class Progress:
+    """Shows how far a piece of work is; total 0 means unknown."""
+
+    def __init__(self, title: str, total: int = 0, stream: TextIO | None = None) -> None:
+        self.title, self.total, self.stream = title, total, stream or sys.stderr
+        self.terminal = self.stream.isatty()
+        self.start_s = time.monotonic()
+        self.shown_s = 0.0
+        self.first: int | None = None
+
+    def show(self, done: int, text: str = "", force: bool = False) -> None:
+        """Show that `done` of `total` units are finished; a plain line at most every few seconds."""
+        now = time.monotonic()
+        self.first = done if self.first is None else self.first
+        if not force and now - self.shown_s < (0.1 if self.terminal else PLAIN_INTERVAL_S):
+            return
+        self.shown_s = now
+        line = f"{self.title} {done}" + (f"/{self.total}" if self.total else "") + (f" {text}" if text else "")
+        if self.total and done > self.first:
+            left_s = (now - self.start_s) * (self.total - done) / (done - self.first)
+            line += f" left {duration(left_s)}"
+        self._write(line, end="" if self.terminal else "\n")
+
+    def done(self, text: str = "") -> None:
+        """Show the end of the work and how long it took."""
+        self._write(f"{self.title} {text} ({duration(time.monotonic() - self.start_s)})", end="\n")
+
+    def _write(self, line: str, end: str) -> None:
+        self.stream.write(f"\r\x1b[K{line}{end}" if self.terminal else f"{line}{end}")
+        self.stream.flush()
+
+
+def duration(seconds: float) -> str:
+    """Return a span of time as a person reads it: 12 s, 3 min 05 s, 2 h 10 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,169 @@
+"""Files on any file system that pyarrow opens: written to a temporary name and moved, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import pyarrow as pa
+from pyarrow import fs
+
+from rec.errors import DataError
+
+T = TypeVar("T")
+CHUNK_BYTES = 1 << 22
+
+
+class Storage:
+    """One folder on some file system; every path below is relative to it, with forward slashes."""
+
+    def __init__(self, root: str, filesystem: fs.FileSystem | None = None, retries: int = 4, wait_s: float = 0.2):
+        self.uri = root
+        if filesystem is None:
+            filesystem, root = open_uri(root)
+        self.filesystem, self.root = filesystem, root.rstrip("/")
+        self.retries, self.wait_s = retries, wait_s
+
+    def below(self, folder: str) -> Storage:
+        """Return the storage of a folder below this one."""
+        child = Storage(f"{self.root}/{folder}", self.filesystem, self.retries, self.wait_s)
+        child.uri = f"{self.uri.rstrip('/')}/{folder}"
+        return child
+
+    def path(self, name: str) -> str:
+        """Return the path of `name` on the file system."""
+        return f"{self.root}/{name}" if name else self.root
+
+    def exists(self, name: str) -> bool:
+        """Return whether a file or folder of this name exists."""
+        info = self.filesystem.get_file_info(self.path(name))
+        return bool(info.type != fs.FileType.NotFound)
+
+    def size(self, name: str) -> int | None:
+        """Return the size in bytes, None where there is no such file."""
+        info = self.filesystem.get_file_info(self.path(name))
+        return info.size if info.type == fs.FileType.File else None
+
+    def list(self, folder: str = "") -> list[str]:
+        """Return the sorted base names in a folder, empty where there is none."""
+        selector = fs.FileSelector(self.path(folder), allow_not_found=True)
+        return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
+
+    def read(self, name: str) -> bytes:
+        """Return a file's bytes."""
+        try:
+            with self.filesystem.open_input_stream(self.path(name)) as stream:
+                return bytes(stream.read())
+        except OSError as error:
+            raise DataError(f"{self.uri}/{name}: cannot be read ({error})") from error
+
+    def open(self, name: str) -> pa.NativeFile:
+        """Return a file opened for random access."""
+        return self.filesystem.open_input_file(self.path(name))
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a whole file under a temporary name, then move it into place; transient errors are retried."""
+        self.write_with(name, lambda stream: stream.write(data))
+
+    def write_with(self, name: str, fill: Callable[[IO[bytes]], Any]) -> None:
+        """Let `fill` write the file under a temporary name, then move it into place."""
+        self._retry(lambda: self._write_once(name, fill), name)
+
+    def _write_once(self, name: str, fill: Callable[[IO[bytes]], Any]) -> None:
+        target = self.path(name)
+        temporary = f"{target}.{uuid.uuid4().hex[:8]}.tmp"
+        self.filesystem.create_dir(target.rsplit("/", 1)[0], recursive=True)
+        try:
+            with self.filesystem.open_output_stream(temporary) as stream:
+                fill(stream)
+            self.filesystem.move(temporary, target)
+        except BaseException:
+            if self.filesystem.get_file_info(temporary).type == fs.FileType.File:
+                self.filesystem.delete_file(temporary)
+            raise
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a value as JSON."""
+        self.write(name, json.dumps(value, indent=1).encode())
+
+    def read_json(self, name: str) -> Any:
+        """Return a JSON file's value."""
+        try:
+            return json.loads(self.read(name))
+        except ValueError as error:
+            raise DataError(f"{self.uri}/{name}: not JSON ({error})") from error
+
+    def delete(self, name: str) -> None:
+        """Delete a file or a whole folder, if it is there."""
+        info = self.filesystem.get_file_info(self.path(name))
+        if info.type == fs.FileType.Directory:
+            self.filesystem.delete_dir(self.path(name))
+        elif info.type == fs.FileType.File:
+            self.filesystem.delete_file(self.path(name))
+
+    def sha256(self, name: str) -> str:
+        """Return the SHA-256 of a file's bytes."""
+        digest = hashlib.sha256()
+        with self.filesystem.open_input_stream(self.path(name)) as stream:
+            for chunk in _chunks(stream):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    def entry(self, name: str) -> dict[str, Any]:
+        """Return what a manifest says of a file: name, size and checksum."""
+        return {"name": name, "bytes": self.size(name), "sha256": self.sha256(name)}
+
+    def fault(self, entry: dict[str, Any]) -> str | None:
+        """Return what is wrong with the file that a manifest entry describes, None where it is whole."""
+        size = self.size(entry["name"])
+        if size is None:
+            return f"{self.uri}/{entry['name']}: missing"
+        if size != entry["bytes"]:
+            return f"{self.uri}/{entry['name']}: {size} bytes, expected {entry['bytes']}"
+        if self.sha256(entry["name"]) != entry["sha256"]:
+            return f"{self.uri}/{entry['name']}: checksum differs from the manifest"
+        return None
+
+    def _retry(self, action: Callable[[], T], name: str) -> T:
+        for attempt in range(self.retries):
+            try:
+                return action()
+            except OSError as error:
+                # A full disk, a missing right or a path that is a file will not heal by itself.
+                if attempt + 1 == self.retries or error.errno in (28, 13, 20, 21, 30):
+                    raise DataError(f"{self.uri}/{name}: cannot be written ({error})") from error
+                time.sleep(self.wait_s * 2**attempt)
+        raise AssertionError("unreachable")
+
+
+def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
+    """Return the file system and path for a URI or a local path."""
+    if "://" not in uri:
+        return fs.LocalFileSystem(), str(Path(uri).absolute())
+    try:
+        filesystem, path = fs.FileSystem.from_uri(uri)
+    except (ValueError, OSError) as error:
+        raise DataError(f"{uri}: no file system for this path ({error})") from error
+    return filesystem, path
+
+
+def text_lines(filesystem: fs.FileSystem, path: str, encoding: str) -> Iterator[str]:
+    """Yield the lines of a text file of any size, without their ends."""
+    with filesystem.open_input_stream(path) as stream:
+        yield from (line.rstrip("\r\n") for line in io.TextIOWrapper(stream, encoding=encoding, newline="\n"))
+
+
+def git_blob_sha1(data: bytes) -> str:
+    """Return the name git gives to a file with these bytes."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def _chunks(stream: Any) -> Iterator[bytes]:
+    while chunk := stream.read(CHUNK_BYTES):
+        yield chunk

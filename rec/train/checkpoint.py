@@ -1,0 +1,115 @@
+"""Checkpoints that are complete or absent: a folder per step, its manifest with sizes and checksums written last.
+
+    checkpoints/step-00001200/{model,optimizer}.safetensors  state.json  manifest.json
+    checkpoints/best.json        which step validation chose
+
+The format knows no world size: every tensor is whole and filed by parameter name.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from safetensors.torch import load, save
+
+from rec.errors import CheckpointError, DataError
+from rec.storage import Storage
+from rec.train.engine import State
+
+MANIFEST = "manifest.json"
+BEST = "best.json"
+KEEP_LAST = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One step's tensors and the loop's state."""
+
+    step: int
+    tensors: State
+    state: dict[str, Any]
+
+
+class CheckpointStore:
+    """The checkpoints of one run."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+
+    def save(self, checkpoint: Checkpoint, best: bool) -> None:
+        """Write a checkpoint, mark it as the best if it is, and delete those that are neither best nor recent."""
+        folder = _folder(checkpoint.step)
+        self.storage.delete(folder)
+        parts = {
+            kind: {name: t.contiguous() for name, t in checkpoint.tensors.items() if name.startswith(f"{kind}.")}
+            for kind in ("model", "optimizer")
+        }
+        names = [f"{folder}/{kind}.safetensors" for kind in parts] + [f"{folder}/state.json"]
+        for name, tensors in zip(names, parts.values(), strict=False):
+            self.storage.write(name, save(tensors))
+        self.storage.write_json(names[-1], checkpoint.state)
+        entries = [self.storage.entry(name) for name in names]
+        self.storage.write_json(f"{folder}/{MANIFEST}", {"step": checkpoint.step, "files": entries})
+        if best:
+            self.storage.write_json(BEST, {"step": checkpoint.step})
+        keep = {self.best_step(), *self.steps()[-KEEP_LAST:]}
+        for step in self.steps():
+            if step not in keep:
+                self.storage.delete(_folder(step))
+
+    def steps(self) -> list[int]:
+        """Return the steps of all checkpoints that have a manifest, in order."""
+        names = [n for n in self.storage.list() if n.startswith("step-")]
+        return sorted(int(n.removeprefix("step-")) for n in names if self.storage.exists(f"{n}/{MANIFEST}"))
+
+    def best_step(self) -> int | None:
+        """Return the step that validation chose, None before the first evaluation."""
+        return int(self.storage.read_json(BEST)["step"]) if self.storage.exists(BEST) else None
+
+    def faults(self, step: int) -> list[str]:
+        """Return what is wrong with a checkpoint's files, empty where it is whole."""
+        try:
+            entries = self.storage.read_json(f"{_folder(step)}/{MANIFEST}")["files"]
+            return [fault for entry in entries if (fault := self.storage.fault(entry))]
+        except (DataError, KeyError, TypeError) as error:
+            return [f"{self.storage.uri}/{_folder(step)}/{MANIFEST}: {error}"]
+
+    def newest_valid(self) -> tuple[int | None, list[str]]:
+        """Return the step of the newest whole checkpoint, None if there is none, and the faults of newer ones."""
+        faults: list[str] = []
+        for step in reversed(self.steps()):
+            found = self.faults(step)
+            if not found:
+                return step, faults
+            faults += found
+        return None, faults
+
+    def load(self, step: int) -> Checkpoint:
+        """Return the checkpoint of a step after checking every byte of it.
+
+        Raises:
+            CheckpointError: a file is missing or damaged.
+        """
+        if faults := self.faults(step):
+            raise CheckpointError("; ".join(faults))
+        folder = _folder(step)
+        tensors = load(self.storage.read(f"{folder}/model.safetensors"))
+        tensors |= load(self.storage.read(f"{folder}/optimizer.safetensors"))
+        return Checkpoint(step, tensors, json.loads(self.storage.read(f"{folder}/state.json")))
+
+    def load_best(self) -> Checkpoint:
+        """Return the checkpoint that validation chose.
+
+        Raises:
+            CheckpointError: the run has none, or it is damaged.
+        """
+        step = self.best_step()
+        if step is None:
+            raise CheckpointError(f"{self.storage.uri}: no checkpoint was chosen yet; run `rec train CONFIG` first")
+        return self.load(step)
+
+
+def _folder(step: int) -> str:
+    return f"step-{step:08d}"

@@ -1,0 +1,137 @@
+"""One training run in its folder: what it is, where it stands, how it goes on.
+
+config.json      the resolved config
+checkpoints/     see rec.train.checkpoint
+history.json     one record per evaluation, for curves
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from rec.config import RunConfig, from_json, resolve, to_json
+from rec.data.prepared import Prepared
+from rec.data.stream import CachedReader
+from rec.errors import ConfigError
+from rec.progress import Progress as ProgressLine
+from rec.storage import Storage
+from rec.system import System
+from rec.train.checkpoint import Checkpoint, CheckpointStore
+from rec.train.engine import LocalEngine
+from rec.train.feed import PlannedFeed
+from rec.train.loop import Job, Progress, Report, fit
+
+FREE_KEYS = ("parallel", "evaluate", "expect", "out", "train.epochs", "train.patience", "train.checkpoint_steps",
+             "train.checkpoint_minutes", "train.evaluate_batch_size")  # fmt: skip
+"""What may differ when a run goes on."""
+
+
+def build(config: RunConfig, data: Prepared) -> System[Any]:
+    """Return the run's system with its tables."""
+    cls = resolve(config.system)
+    system: System[Any] = cls(config.model, data.tables(cls.table_names(config.model)), config.train.seed)
+    return system
+
+
+def claim(config: RunConfig) -> Storage:
+    """Return the run's folder after writing its config, or checking that it holds the same run.
+
+    Raises:
+        ConfigError: the folder holds a run with another config.
+    """
+    storage = Storage(config.out)
+    if storage.exists("config.json"):
+        before = from_json(storage.read("config.json").decode())
+        ours, theirs = (_flat(json.loads(to_json(c))) for c in (config, before))
+        for key in sorted(ours.keys() | theirs.keys()):
+            free = any(key == name or key.startswith(f"{name}.") for name in FREE_KEYS)
+            if not free and ours.get(key) != theirs.get(key):
+                raise ConfigError(
+                    f"{key}: {ours.get(key)!r}, but the run in {config.out} was started with {theirs.get(key)!r}; "
+                    "choose another out= or delete that folder"
+                )
+    storage.write("config.json", to_json(config).encode())
+    return storage
+
+
+def newest(storage: Storage, say: Callable[[str], None]) -> int | None:
+    """Return the step of the newest whole checkpoint; what is wrong with newer ones is said."""
+    step, faults = CheckpointStore(storage.below("checkpoints")).newest_valid()
+    for fault in faults:
+        say(f"damaged checkpoint passed over: {fault}")
+    return step
+
+
+def write_history(storage: Storage, progress: dict[str, Any]) -> None:
+    """Write what the curves are drawn from."""
+    storage.write_json("history.json", progress["history"])
+
+
+def train_here(config: RunConfig, report: Report, say: Callable[[str], None]) -> Progress:
+    """Train in this process, without Ray or DeepSpeed; go on where the run's folder stands."""
+    storage = claim(config)
+    data = Prepared.open(config.data.root)
+    store = CheckpointStore(storage.below("checkpoints"))
+    step = newest(storage, say)
+    resume = store.load(step) if step is not None else None
+    if resume is not None:
+        say(f"{config.out}: going on from step {step}")
+    torch.set_num_threads(config.parallel.threads)
+    system = build(config, data)
+    device = "cuda" if config.parallel.gpu else "cpu"
+    reader = CachedReader(data.storage, system.columns)
+
+    def save(checkpoint: Checkpoint, best: bool) -> None:
+        store.save(checkpoint, best)
+        write_history(storage, checkpoint.state)
+
+    return fit(
+        Job(
+            system=system,
+            config=config.train,
+            wrap=lambda module: LocalEngine(module, config.train, device),
+            feed=PlannedFeed(data, system, config.train, reader, 0, 1),
+            report=report,
+            save=save,
+            resume=resume,
+        )
+    )
+
+
+class Narrator:
+    """Turns a run's events into lines for a person."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+        self.line: ProgressLine | None = None
+        self.started_s = time.monotonic()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Show one event of rank 0."""
+        if event.get("rank", 0) != 0:
+            return
+        if event["kind"] == "step":
+            total = event["epochs"] * event["steps"]
+            if self.line is None:
+                self.line = ProgressLine("step", total)
+            text = (
+                f"{event['phase']} epoch {event['epoch'] + 1}/{event['epochs']} loss {event['loss']:.4f} "
+                f"{event['examples_per_s']:.0f} examples/s, waiting for data {event['wait_share']:.1%}"
+            )
+            self.line.show(event["epoch"] * event["steps"] + event["step"], text)
+        elif event["kind"] == "evaluated":
+            mark = " (best)" if event["best"] else ""
+            losses = " ".join(f"{k} {v:.4f}" for k, v in event.items() if k.startswith("loss/"))
+            self.say(f"epoch {event['epoch']}: {losses} val {event['metric']} {event[event['metric']]:.4f}{mark}")
+
+
+def _flat(table: dict[str, Any], at: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= _flat(value, f"{at}{key}.") if isinstance(value, dict) else {f"{at}{key}": value}
+    return flat
