@@ -40,6 +40,10 @@ class Storage:
         """Return the path of `name` on the file system."""
         return f"{self.root}/{name}" if name else self.root
 
+    def uri_of(self, name: str) -> str:
+        """Return the URI of `name`: absolute, whatever the working folder of who opens it."""
+        return f"{self.uri.rstrip('/')}/{name}" if "://" in self.uri else self.path(name)
+
     def exists(self, name: str) -> bool:
         """Return whether a file or folder of this name exists."""
         info = self.filesystem.get_file_info(self.path(name))

@@ -33,12 +33,12 @@ class PlannedFeed:
 
     def train(self, epoch: int, start: int) -> Iterator[tuple[Batch, bool]]:
         """Yield this rank's batches of an epoch from step `start`."""
-        yield from ahead(self._batches(self.plan, epoch, start))
+        return Ahead(self._batches(self.plan, epoch, start))
 
     def evaluate(self, split: str) -> Iterator[tuple[Batch, bool]]:
         """Yield this rank's batches of a split, in the order of its files."""
         size = self.config.evaluate_batch_size * self.world_size
-        yield from ahead(self._batches(Plan(tuple(self.data.files(split)), size, 0, 0), 0, 0))
+        return Ahead(self._batches(Plan(tuple(self.data.files(split)), size, 0, 0), 0, 0))
 
     def _batches(self, plan: Plan, epoch: int, start: int) -> Iterator[tuple[Batch, bool]]:
         rows = plan.batches(self.reader, epoch=epoch, start=start, rank=self.rank, world_size=self.world_size)
@@ -46,10 +46,35 @@ class PlannedFeed:
             yield self.system.collate(columns), counts
 
 
-def ahead(items: Iterator[T]) -> Iterator[T]:
-    """Yield what `items` yields, made up to two items ahead in a thread; an error there is raised here."""
-    made: queue.Queue[tuple[str, Any]] = queue.Queue(AHEAD)
-    closed = threading.Event()
+class Ahead(Iterator[T]):
+    """Yields what `items` yields, made up to two items ahead in a thread; an error there is raised here.
+
+    The thread starts at once, so that slow first items are made while the caller still prepares. It ends when this
+    object is dropped.
+    """
+
+    def __init__(self, items: Iterator[T]) -> None:
+        self.made: queue.Queue[tuple[str, Any]] = queue.Queue(AHEAD)
+        self.closed = threading.Event()
+        threading.Thread(target=_make, args=(items, self.made, self.closed), daemon=True, name="feed").start()
+
+    def __next__(self) -> T:
+        """Return the next item."""
+        kind, value = self.made.get()
+        if kind == "end":
+            self.made.put((kind, value))
+            raise StopIteration
+        if kind == "error":
+            raise value
+        item: T = value
+        return item
+
+    def __del__(self) -> None:
+        self.closed.set()
+
+
+def _make(items: Iterator[Any], made: queue.Queue[tuple[str, Any]], closed: threading.Event) -> None:
+    """Put every item into the queue, then the end or the error that ended it."""
 
     def put(kind: str, value: Any) -> bool:
         while not closed.is_set():
@@ -60,23 +85,10 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
                 continue
         return False
 
-    def work() -> None:
-        try:
-            for item in items:
-                if not put("item", item):
-                    return
-            put("end", None)
-        except BaseException as error:
-            put("error", error)
-
-    threading.Thread(target=work, daemon=True, name="feed").start()
     try:
-        while True:
-            kind, value = made.get()
-            if kind == "end":
+        for item in items:
+            if not put("item", item):
                 return
-            if kind == "error":
-                raise value
-            yield value
-    finally:
-        closed.set()
+        put("end", None)
+    except BaseException as error:
+        put("error", error)

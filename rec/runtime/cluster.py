@@ -1,0 +1,100 @@
+"""Connecting to a Ray cluster, or starting a private one that leaves nothing behind."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from rec.errors import ConfigError
+
+SPARE_CPUS = 1
+"""Logical CPUs beside the workers' own: Ray Data's tasks run there. Ray starts a process per CPU at once."""
+QUIET = {
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+@contextmanager
+def runtime(cpus: int) -> Iterator[None]:
+    """Be connected to Ray inside: to the cluster that RAY_ADDRESS names, else to a private one on this machine.
+
+    The private one has its own folder, a random token, no dashboard, and `cpus` + 1 logical CPUs; it ends here.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    before = {name: os.environ.get(name) for name in (*QUIET, "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
+    os.environ.update({name: value for name, value in QUIET.items() if before[name] is None})
+    folder = None
+    try:
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            folder = tempfile.mkdtemp(prefix="rec-ray-")
+            # Ray turns token authentication on by itself; with a token of our own it writes none into the home folder.
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+            ray.init(
+                num_cpus=cpus + SPARE_CPUS,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=1 << 30,
+                _temp_dir=folder,
+            )
+        quiet_data()
+        yield
+    finally:
+        ray.shutdown()
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def quiet_data() -> None:
+    """Turn off Ray Data's own progress bars and logs in this process."""
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.train").setLevel(logging.ERROR)
+
+
+def require_cpus(cpus: int) -> None:
+    """Check that the cluster can ever hold what is asked for, the CPU that moves data included.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    total = int(ray.cluster_resources().get("CPU", 0))
+    if total < cpus + 1:
+        raise ConfigError(
+            f"parallel.workers: the cluster has {total} CPUs, expected at least {cpus} for workers and 1 for data"
+        )
+
+
+def interface_of(address: str) -> str:
+    """Return the network interface that owns an address: gloo guesses wrong where the host name is 127.0.0.1."""
+    import psutil
+
+    for name, entries in psutil.net_if_addrs().items():
+        if any(entry.family == socket.AF_INET and entry.address == address for entry in entries):
+            return str(name)
+    return "lo"

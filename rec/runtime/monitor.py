@@ -1,0 +1,65 @@
+"""What workers tell the driver while they work, and how long each has been silent."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+Event = dict[str, Any]
+
+
+@dataclass
+class Rank:
+    """What is known of one worker."""
+
+    handle: Any
+    heard_s: float
+    last: Event = field(default_factory=dict)
+
+
+class _Monitor:
+    """Actor that collects events; one per attempt at training."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.ranks: dict[int, Rank] = {}
+        self.blocks: dict[str, list[Any]] = {}
+
+    def join(self, rank: int, handle: Any) -> None:
+        """Make a worker known."""
+        self.ranks[rank] = Rank(handle, time.monotonic())
+
+    def offer(self, split: str, blocks: list[Any]) -> None:
+        """Hand a split's blocks, read once by the driver, to all workers."""
+        self.blocks[split] = blocks
+
+    def offered(self, split: str) -> list[Any] | None:
+        """Return a split's blocks, None while they are being read."""
+        return self.blocks.get(split)
+
+    def put(self, rank: int, event: Event) -> None:
+        """Take one event of one worker."""
+        self.events.append(event)
+        if rank in self.ranks:
+            self.ranks[rank].heard_s = time.monotonic()
+            self.ranks[rank].last = event
+
+    def take(self) -> list[Event]:
+        """Return the events since the last call."""
+        events, self.events = self.events, []
+        return events
+
+    def silent(self) -> dict[int, tuple[float, Event]]:
+        """Return, for every worker, for how many seconds it has been silent and its last event."""
+        now = time.monotonic()
+        return {rank: (now - known.heard_s, known.last) for rank, known in self.ranks.items()}
+
+    def handles(self) -> list[Any]:
+        """Return the workers' actor handles."""
+        return [known.handle for known in self.ranks.values()]
+
+
+Monitor = ray.remote(num_cpus=0)(_Monitor)

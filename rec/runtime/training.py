@@ -1,0 +1,233 @@
+"""The driver of a training run on Ray: places workers, follows them, and starts again from the last checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+
+import ray
+import ray.train
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from rec import errors
+from rec.config import RunConfig, to_json
+from rec.data.prepared import Prepared
+from rec.errors import RecError, TrainingError
+from rec.runtime.cluster import QUIET, interface_of, require_cpus, runtime
+from rec.runtime.datasets import fits_shared_memory, share
+from rec.runtime.monitor import Monitor
+from rec.runtime.worker import train_worker
+from rec.storage import Storage
+from rec.system import Column
+from rec.train.job import build, claim, newest
+from rec.train.loop import Report
+
+POLL_S = 0.2
+SPLITS = ("train", "val")
+DRIVER = -1
+"""Stands for a rank in events of the driver itself."""
+
+
+def train(config: RunConfig, report: Report, say: Callable[[str], None]) -> None:
+    """Train with `parallel.workers` Ray Train workers; go on where the run's folder stands.
+
+    A worker that is lost or hangs costs at most the work since the last checkpoint: the run starts again, up to
+    `parallel.max_failures` times. An error that would only repeat itself ends the run at once.
+
+    Raises:
+        TrainingError: too many failures, or a loss that is not finite.
+        ConfigError, DataError: as the worker found them.
+    """
+    storage = claim(config)
+    data = Prepared.open(config.data.root)
+    # What is wrong with config or data is said here, before any machine starts.
+    columns = build(config, data).columns
+    with runtime(config.parallel.workers * config.parallel.threads):
+        require_cpus(config.parallel.workers * config.parallel.threads)
+        report({"kind": "runtime"})
+        shared = Shared(data, columns) if fits_shared_memory(data, SPLITS) else None
+        failures = 0
+        while True:
+            cause = _attempt(config, storage, shared, report, say)
+            if cause is None:
+                break
+            failures += 1
+            if failures > config.parallel.max_failures:
+                raise TrainingError(f"gave up after {failures} failures; the last: {cause}")
+            say(f"failure {failures} of at most {config.parallel.max_failures}: {cause}; starting again")
+    storage.delete("ray")
+
+
+class Shared:
+    """The splits that all workers of all attempts read from shared memory; read in a thread of the driver."""
+
+    def __init__(self, data: Prepared, columns: Sequence[Column]) -> None:
+        self.ready: dict[str, Future[list[Any]]] = {split: Future() for split in SPLITS}
+        threading.Thread(target=self._read, args=(data, columns), daemon=True, name="shared").start()
+
+    def _read(self, data: Prepared, columns: Sequence[Column]) -> None:
+        for split, future in self.ready.items():
+            try:
+                future.set_result(share(data, split, columns))
+            except Exception as error:
+                future.set_exception(error)
+
+    def offer_to(self, monitor: Any) -> None:
+        """Hand every split to a monitor as soon as it is read."""
+        for split, future in self.ready.items():
+            future.add_done_callback(partial(_offer, monitor, split))
+
+
+def _attempt(
+    config: RunConfig, storage: Storage, shared: Shared | None, report: Report, say: Callable[[str], None]
+) -> str | None:
+    """Run once from the newest whole checkpoint; return why it failed, None where it finished."""
+    step = newest(storage, say)
+    if step is not None:
+        say(f"{config.out}: going on from step {step}")
+    monitor = Monitor.remote()
+    pump = Pump(monitor, report, config.parallel.stall_timeout_s)
+    pump.start()
+    if shared is not None:
+        shared.offer_to(monitor)
+    payload = {"config": to_json(config), "step": step, "monitor": monitor, "shared": shared is not None}
+    try:
+        _trainer(config, payload).fit()
+        return None
+    except ray.exceptions.RayError as error:
+        failure: Exception = error
+    except ray.train.TrainingFailedError as error:
+        failure = error
+    finally:
+        pump.stop()
+        with contextlib.suppress(ray.exceptions.RayError):
+            ray.kill(monitor)
+    if pump.error is not None:
+        raise pump.error
+    return pump.stalled or _cause(failure, pump.last)
+
+
+def _offer(monitor: Any, split: str, done: Future[list[Any]]) -> None:
+    error = done.exception()
+    if error is None:
+        monitor.offer.remote(split, done.result())
+    else:
+        message = f"split {split!r} cannot be read through Ray Data: {error}"
+        monitor.put.remote(DRIVER, {"kind": "error", "rank": DRIVER, "type": "DataError", "message": message})
+
+
+def _trainer(config: RunConfig, payload: dict[str, Any]) -> TorchTrainer:
+    parallel = config.parallel
+    environment = {**QUIET, "OMP_NUM_THREADS": str(parallel.threads), "TOKENIZERS_PARALLELISM": "false"}
+    if not parallel.gpu:
+        environment["DS_ACCELERATOR"] = "cpu"
+        environment["GLOO_SOCKET_IFNAME"] = interface_of(ray.util.get_node_ip_address())
+    collective_s = max(60.0, 4 * parallel.stall_timeout_s)
+    return TorchTrainer(
+        train_worker,
+        train_loop_config=payload,
+        torch_config=TorchConfig(backend="nccl" if parallel.gpu else "gloo", timeout_s=int(collective_s)),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=parallel.workers,
+            use_gpu=parallel.gpu,
+            resources_per_worker={"CPU": parallel.threads, **({"GPU": 1} if parallel.gpu else {})},
+        ),
+        run_config=ray.train.RunConfig(
+            # A name that was used before would make Ray Train resume by itself.
+            name=f"attempt-{uuid.uuid4().hex[:8]}",
+            storage_path=Storage(config.out).uri_of("ray"),
+            failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),
+            worker_runtime_env={"env_vars": environment},
+        ),
+    )
+
+
+class Pump(threading.Thread):
+    """Carries workers' events to `report`, and ends the workers when all fall silent."""
+
+    def __init__(self, monitor: Any, report: Report, stall_timeout_s: float) -> None:
+        super().__init__(daemon=True, name="pump")
+        self.monitor, self.report, self.stall_timeout_s = monitor, report, stall_timeout_s
+        self.ended = threading.Event()
+        self.error: RecError | None = None
+        self.stalled: str | None = None
+        self.last: dict[int, dict[str, Any]] = {}
+
+    def run(self) -> None:
+        """Follow the workers until stopped."""
+        while not self.ended.wait(POLL_S):
+            try:
+                self._drain()
+                self._check()
+            except ray.exceptions.RayError:
+                return
+
+    def stop(self) -> None:
+        """Take what is left and end."""
+        self.ended.set()
+        self.join()
+        with contextlib.suppress(ray.exceptions.RayError):
+            self._drain()
+
+    def _drain(self) -> None:
+        for event in ray.get(self.monitor.take.remote(), timeout=30):
+            self.last[event["rank"]] = event
+            if event["kind"] == "error" and self.error is None:
+                kind = getattr(errors, event["type"], TrainingError)
+                self.error = kind(event["message"])
+            self.report(event)
+
+    def _check(self) -> None:
+        """End the workers when none has said anything for too long; the one that did least is named."""
+        if self.error is not None and DRIVER in self.last:
+            self._end_workers()
+            return
+        silent: dict[int, tuple[float, dict[str, Any]]] = ray.get(self.monitor.silent.remote(), timeout=30)
+        if self.stalled or not silent or min(s for s, _ in silent.values()) < self.stall_timeout_s:
+            return
+        rank = min(silent, key=lambda r: (silent[r][1].get("total_step", 0), -silent[r][0]))
+        seconds, last = silent[rank]
+        self.stalled = f"rank {rank} made no progress for {seconds:.0f} s after {describe(last)}"
+        self._end_workers()
+
+    def _end_workers(self) -> None:
+        for handle in ray.get(self.monitor.handles.remote(), timeout=30):
+            ray.kill(handle)
+
+
+def describe(event: dict[str, Any]) -> str:
+    """Return in words how far a worker had come."""
+    if not event:
+        return "its start"
+    step = f" at step {event['total_step']}" if "total_step" in event else ""
+    return f"{event['kind']!r}{step}"
+
+
+def _cause(failure: Exception, last: dict[int, dict[str, Any]]) -> str:
+    """Return one line on why workers failed: which ranks, the error, and how far they had come."""
+    parts = []
+    for rank, error in sorted(getattr(failure, "worker_failures", {}).items()):
+        text = str(error).strip().splitlines()
+        parts.append(f"rank {rank} after {describe(last.get(rank, {}))}: {text[-1] if text else type(error).__name__}")
+    if not parts:
+        text = str(failure).strip().splitlines()
+        parts = [text[0] if text else type(failure).__name__]
+    return "; ".join(parts)
+
+
+class Stages:
+    """Seconds from the command to each stage of the start, for the start-up benchmark."""
+
+    def __init__(self, started_s: float) -> None:
+        self.started_s = started_s
+        self.at: dict[str, float] = {}
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Note the first time each kind of event is heard."""
+        self.at.setdefault(event["kind"], time.time() - self.started_s)
