@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import time
 import uuid
@@ -157,10 +156,9 @@ def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
     return filesystem, path
 
 
-def text_lines(filesystem: fs.FileSystem, path: str, encoding: str) -> Iterator[str]:
-    """Yield the lines of a text file of any size, without their ends."""
-    with filesystem.open_input_stream(path) as stream:
-        yield from (line.rstrip("\r\n") for line in io.TextIOWrapper(stream, encoding=encoding, newline="\n"))
+def absolute(uri: str) -> str:
+    """Return a URI or path that means the same in every working folder."""
+    return uri if "://" in uri else str(Path(uri).absolute())
 
 
 def git_blob_sha1(data: bytes) -> str:

@@ -31,7 +31,7 @@ from rec.data.sources.interactions import Piece, estimated_rows, pieces, read
 from rec.data.sources.metadata import FIELDS, fill, read_ids, read_items
 from rec.data.texts import write_texts
 from rec.errors import DataError
-from rec.storage import Storage
+from rec.storage import Storage, absolute
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -113,6 +113,7 @@ def prepare(config: DataConfig, runner: Runner, say: Callable[[str], None]) -> P
         DataError: an input cannot be read, has another schema, or nothing is left of it.
     """
     storage = Storage(config.root)
+    root = absolute(config.root)
     wanted = config.model_dump(mode="json")
     if storage.exists(MANIFEST):
         found = Prepared.open(config.root)
@@ -124,12 +125,10 @@ def prepare(config: DataConfig, runner: Runner, say: Callable[[str], None]) -> P
     for folder in (WORK, *SPLITS):
         storage.delete(folder)
     if source.kind == "planted":
-        source = generate(source, config.root, runner)
+        source = generate(source, root, runner)
     found_pieces = pieces(source)
     partitions = max(1, -(-estimated_rows(found_pieces) // ROWS_PER_PARTITION))
-    reads = runner.map(
-        read_piece, [ReadTask(p, source, config.root, partitions) for p in found_pieces], "prepare: read"
-    )
+    reads = runner.map(read_piece, [ReadTask(p, source, root, partitions) for p in found_pieces], "prepare: read")
     dropped: Counter[str] = sum((r[1] for r in reads), Counter())
     total = sum(r[0] for r in reads)
     items = vocabulary([r[2] for r in reads], source.minimum_item_count)
@@ -138,14 +137,14 @@ def prepare(config: DataConfig, runner: Runner, say: Callable[[str], None]) -> P
     packed = zlib.compress(pickle.dumps(items))
     groups = runner.map(
         group_partition,
-        [GroupTask(config.root, p, packed, source.minimum_user_count) for p in range(partitions)],
+        [GroupTask(root, p, packed, source.minimum_user_count) for p in range(partitions)],
         "prepare: group",
     )
     dropped = sum((g[1] for g in groups), dropped)
     first = np.concatenate([[0], np.cumsum([g[0] for g in groups])])
     if first[-1] == 0:
         raise DataError(f"{', '.join(source.interactions)}: no user is left ({_reasons(dropped)})")
-    split_tasks = [SplitTask(config.root, p, int(first[p]), len(items), config.shard_rows) for p in range(partitions)]
+    split_tasks = [SplitTask(root, p, int(first[p]), len(items), config.shard_rows) for p in range(partitions)]
     parts = runner.map(split_partition, split_tasks, "prepare: split")
     write_array(storage, "item_count", np.sum([p[1] for p in parts], axis=0))
     write_array(storage, "item_total", np.sum([p[2] for p in parts], axis=0))

@@ -23,7 +23,7 @@ from rec.runtime.cluster import QUIET, interface_of, require_cpus, runtime
 from rec.runtime.datasets import fits_shared_memory, share
 from rec.runtime.monitor import Monitor
 from rec.runtime.worker import train_worker
-from rec.storage import Storage
+from rec.storage import Storage, absolute
 from rec.system import Column
 from rec.train.job import build, claim, newest
 from rec.train.loop import Report
@@ -45,6 +45,13 @@ def train(config: RunConfig, report: Report, say: Callable[[str], None]) -> None
         ConfigError, DataError: as the worker found them.
     """
     storage = claim(config)
+    # Workers have working folders of their own.
+    config = config.model_copy(
+        update={
+            "out": absolute(config.out),
+            "data": config.data.model_copy(update={"root": absolute(config.data.root)}),
+        }
+    )
     data = Prepared.open(config.data.root)
     # What is wrong with config or data is said here, before any machine starts.
     columns = build(config, data).columns
@@ -141,7 +148,7 @@ def _trainer(config: RunConfig, payload: dict[str, Any]) -> TorchTrainer:
         run_config=ray.train.RunConfig(
             # A name that was used before would make Ray Train resume by itself.
             name=f"attempt-{uuid.uuid4().hex[:8]}",
-            storage_path=Storage(config.out).uri_of("ray"),
+            storage_path=f"{config.out}/ray",
             failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),
             worker_runtime_env={"env_vars": environment},
         ),

@@ -331,7 +331,8 @@ class MSMRec(System[HistoryBatch]):
         rows["top"] = score_BI.topk(min(TOP, self.num_items), dim=1).indices
         values = of_ranks(rank_B)
         if encoded.routing is not None:
-            rows["gate"], rows["gate_half"] = gate_per_user(encoded.routing, batch.where)
+            rows |= gate_per_user(encoded.routing, batch.where)
+            rows["length"] = batch.where.length_B
             values["gate/entropy"] = -torch.special.xlogy(rows["gate"], rows["gate"]).sum(1)
             values |= {f"gate/{k}": rows["gate"][:, k] for k in range(self.num_modalities)}
         for name, value in values.items():
@@ -378,13 +379,18 @@ class MSMRec(System[HistoryBatch]):
         return columns, {"item_count": count, "text": text, "text_concatenated": text.mean(1, keepdims=True)}
 
 
-def gate_per_user(chosen: Routing, where: Layout) -> tuple[Tensor, Tensor]:
-    """Return the gate's mean weights over each history, and over its first half, (B, K) each."""
+def gate_per_user(chosen: Routing, where: Layout) -> dict[str, Tensor]:
+    """Return the gate's mean weights (B, K) over each history, its first half, and every other item of it.
+
+    The first half against the rest tells how a user's weights move in time; every other item against the rest, how
+    far two halves lie apart where time plays no part.
+    """
     weight_NK = chosen.dense().double()
-    half_N = (where.position_N < (where.length_B[where.sequence_N] + 1) // 2).double()
-    results = []
-    for use_N in (torch.ones_like(half_N), half_N):
-        total = weight_NK.new_zeros(len(where.length_B), weight_NK.shape[1])
-        total.index_add_(0, where.sequence_N, weight_NK * use_N[:, None])
-        results.append(total / total.sum(1, keepdim=True))
-    return results[0], results[1]
+    half_N = where.position_N < (where.length_B[where.sequence_N] + 1) // 2
+    parts = {"gate": torch.ones_like(half_N), "gate_first": half_N, "gate_even": where.position_N % 2 == 0}
+    means = {}
+    for name, use_N in parts.items():
+        total_BK = weight_NK.new_zeros(len(where.length_B), weight_NK.shape[1])
+        total_BK.index_add_(0, where.sequence_N, weight_NK * use_N[:, None])
+        means[name] = total_BK / total_BK.sum(1, keepdim=True)
+    return means

@@ -15,7 +15,7 @@ from pyarrow import fs
 
 from rec.config import ColumnNames, SourceConfig
 from rec.errors import DataError
-from rec.storage import git_blob_sha1, open_uri
+from rec.storage import absolute, git_blob_sha1, open_uri
 
 ROWS_PER_PIECE = 1 << 20
 MOVIELENS_FILES = ("u.data", "ratings.dat", "ratings.csv")
@@ -41,7 +41,7 @@ def pieces(source: SourceConfig) -> list[Piece]:
     if not source.interactions:
         raise DataError("data.source.interactions: no path given")
     found: list[Piece] = []
-    for uri in source.interactions:
+    for uri in map(absolute, source.interactions):
         if source.kind == "movielens":
             found.append(_movielens(uri, len(found)))
         else:

@@ -1,0 +1,43 @@
+# `make demo` and `make test` set up what they need; a second run installs nothing.
+VENV := .venv
+PY := $(VENV)/bin/python
+export MPLCONFIGDIR := $(CURDIR)/$(VENV)/matplotlib
+export PYTHONDONTWRITEBYTECODE := 1
+
+.PHONY: setup demo test check unit ray bench clean
+.DELETE_ON_ERROR:
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	test -x $(PY) || python3 -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: setup
+	$(VENV)/bin/rec prepare rec/configs/demo.toml
+	$(VENV)/bin/rec train rec/configs/demo.toml
+	$(VENV)/bin/rec evaluate rec/configs/demo.toml
+	$(VENV)/bin/rec report rec/configs/demo.toml
+
+test: check ray
+
+check: setup
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(PY) -m pytest -p no:cacheprovider -m "not ray"
+
+unit: setup
+	$(PY) -m pytest -p no:cacheprovider -m "not ray and not data"
+
+ray: setup
+	$(PY) -m pytest -p no:cacheprovider -m ray
+
+bench: setup
+	$(VENV)/bin/rec benchmark evaluate
+	$(VENV)/bin/rec benchmark train
+
+clean:
+	rm -rf out $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,34 @@
+"""Full ranking of every user beside the bare matrix product and top-k."""
+
+from __future__ import annotations
+
+import torch
+
+from rec.benchmarks.row import Row, side_by_side
+from rec.data.prepared import Prepared
+from rec.data.stream import to_columns
+from rec.metrics.ranking import full_ranks, of_ranks
+from rec.nn.history import collate
+
+WIDTH, BATCH, TOP = 64, 256, 100
+
+
+def measure(data: Prepared) -> list[Row]:
+    """Return the time to rank every test user among all items, states given."""
+    table = data.rows("test")
+    batches = [collate(to_columns(table.slice(i, BATCH)), max_length=200) for i in range(0, len(table), BATCH)]
+    generator = torch.Generator().manual_seed(0)
+    item = torch.randn(data.num_items + 1, WIDTH, generator=generator)
+    states = [torch.randn(len(b), WIDTH, generator=generator) for b in batches]
+
+    def ours() -> None:
+        for state, batch in zip(states, batches, strict=True):
+            of_ranks(full_ranks(state @ item.T, batch.target_B, batch.seen_user_M, batch.seen_item_M))
+
+    def bare() -> None:
+        for state in states:
+            (state @ item.T).topk(TOP, dim=1)
+
+    value, limit = side_by_side(ours, bare, 7)
+    name = f"full ranking of {len(table)} users x {data.num_items} items, limit: matmul + top-{TOP}"
+    return [Row(name, value, "s", limit, 3.0)]

@@ -1,0 +1,253 @@
+"""The `rec` command: one subcommand per job."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rec.config import RunConfig, load
+from rec.errors import RecError, RequestError
+
+OVERRIDE = re.compile(r"^[a-z_][\w.@\"-]*=")
+EXAMPLES = {
+    "prepare": """examples:
+  rec prepare rec/configs/demo.toml
+  rec prepare rec/configs/demo.toml data.source.planted.interactions=1000000
+  rec prepare rec/configs/ml-100k.toml 'data.source.interactions=["ml-100k.zip"]' data.source.items=ml-100k.zip""",
+    "train": """examples:
+  rec train rec/configs/demo.toml
+  rec train rec/configs/ml-100k.toml --seeds 3 parallel.workers=0 parallel.threads=2
+  rec train rec/configs/ml-100k.toml out=out/sasrec model.gate=none
+  rec train rec/configs/ml-100k.toml out=out/shuffled model.texts=shuffled""",
+    "evaluate": """examples:
+  rec evaluate rec/configs/demo.toml
+  rec evaluate rec/configs/ml-100k.toml --seeds 3 --split test
+  rec evaluate --compare out/ml-100k out/sasrec
+  rec evaluate --arrays scores.npz --k 10,100 --json metrics.json""",
+    "report": """examples:
+  rec report rec/configs/demo.toml
+  rec report rec/configs/ml-100k.toml --seeds 3""",
+    "benchmark": """examples:
+  rec benchmark evaluate
+  rec benchmark train --json train.json --data out/ml-1m/data
+  rec benchmark prepare --interactions 10000000""",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; return the exit code. An error of ours is one line, the last one."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    overrides = [word for word in given if OVERRIDE.match(word)]
+    options = parser().parse_args([word for word in given if not OVERRIDE.match(word)])
+    options.overrides = overrides
+    try:
+        return int(COMMANDS[options.command](options) or 0)
+    except RecError as error:
+        say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("interrupted; the same command goes on from the last checkpoint")
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    top = argparse.ArgumentParser(
+        prog="rec",
+        description="Train, evaluate and compare multimodal mixture-of-experts recommenders on Ray.",
+        epilog="Config keys are overridden by key=value words anywhere after the subcommand.",
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, text: str, config: bool = True) -> argparse.ArgumentParser:
+        raw = argparse.RawDescriptionHelpFormatter
+        command = commands.add_parser(name, help=text, description=text, epilog=EXAMPLES[name], formatter_class=raw)
+        if config:
+            command.add_argument("config", metavar="CONFIG", help="TOML file of the run")
+        return command
+
+    add("prepare", "make the data set that a config names")
+    train = add("train", "train, or go on where the run stands")
+    evaluate = add("evaluate", "measure a trained run, compare two, or score plain arrays", config=False)
+    evaluate.add_argument("config", metavar="CONFIG", nargs="?", help="TOML file of the run")
+    evaluate.add_argument("--compare", nargs=2, metavar=("A", "B"), help="paired bootstrap of two runs' folders")
+    evaluate.add_argument("--arrays", metavar="FILE.npz", help=_arrays_help())
+    evaluate.add_argument("--k", default="10,50,100", help="cut-offs for --arrays (default: 10,50,100)")
+    evaluate.add_argument("--json", metavar="FILE", help="write the results there as well")
+    report = add("report", "write a run's HTML report")
+    for command in (evaluate, report):
+        command.add_argument("--split", default="test", choices=("val", "test"), help="which split (default: test)")
+    for command in (train, evaluate, report):
+        command.add_argument("--seeds", type=int, default=0, metavar="N", help="seeds 0 to N-1, each in out/seed-N")
+    benchmark = add("benchmark", "measure speed beside its limit", config=False)
+    benchmark.add_argument("name", choices=("train", "evaluate", "prepare"))
+    benchmark.add_argument("--json", metavar="FILE", help="write the rows there as well")
+    benchmark.add_argument("--data", metavar="ROOT", help="prepared data set (default: one of ML-1M's size is made)")
+    benchmark.add_argument("--interactions", type=int, default=10_000_000, help="for prepare (default: 10000000)")
+    return top
+
+
+def say(text: str) -> None:
+    """Print one line for a person."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def runs(options: argparse.Namespace) -> list[RunConfig]:
+    """Return the run of the config, or one per seed."""
+    if not options.seeds:
+        return [load(options.config, options.overrides)]
+    base = load(options.config, options.overrides).out
+    return [
+        load(options.config, [*options.overrides, f"out={base}/seed-{seed}", f"train.seed={seed}"])
+        for seed in range(options.seeds)
+    ]
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    config = load(options.config, options.overrides)
+    prepare(config)
+
+
+def prepare(config: RunConfig) -> None:
+    """Make the data set of a config: with Ray Data, or in this process where parallel.workers is 0."""
+    if config.parallel.workers:
+        from rec.runtime.prepare import prepare as on_ray
+
+        on_ray(config.data, say)
+    else:
+        from rec.data.prepare import InProcess
+        from rec.data.prepare import prepare as in_process
+
+        in_process(config.data, InProcess(), say)
+
+
+def _train(options: argparse.Namespace) -> None:
+    for config in runs(options):
+        train(config)
+
+
+def train(config: RunConfig) -> None:
+    """Train a run: on Ray, or in this process where parallel.workers is 0."""
+    from rec.train.job import Narrator, train_here
+
+    narrator = Narrator(say)
+    if config.parallel.workers:
+        from rec.runtime.training import train as on_ray
+
+        on_ray(config, narrator, say)
+    else:
+        train_here(config, narrator, say)
+    say(f"{config.out}: trained")
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    if options.arrays:
+        return _evaluate_arrays(options)
+    if options.compare:
+        return _compare(options)
+    if not options.config:
+        raise RequestError("evaluate: expected CONFIG, --compare or --arrays")
+    return evaluate(runs(options), options.split, options.json)
+
+
+def evaluate(configs: Sequence[RunConfig], split: str, json_file: str | None = None) -> int:
+    """Measure every run, print the metrics, and return 1 where one that the config expects is not reached."""
+    from rec.report.evaluation import HEADLINE, evaluate_run, summarise
+    from rec.report.text import table
+
+    results = [evaluate_run(config, split) for config in configs]
+    summary = summarise(results)
+    rows = []
+    for name, entry in summary.items():
+        spread = f"{min(entry['values']):.4f} to {max(entry['values']):.4f}" if len(results) > 1 else ""
+        if len(results) == 1 and name in HEADLINE:
+            spread = "{low:.4f} to {high:.4f}".format(**results[0]["interval"][name])
+        baseline = results[0]["popularity"].get(name)
+        rows.append([name, f"{entry['mean']:.4f}", f"{entry['sd']:.4f}", spread, f"{baseline or 0:.4f}"])
+    print(table(["metric", "mean", "sd", "range or interval", "popularity"], rows))
+    if "recovery" in results[0]:
+        print("planted modality found for {found:.1%} of users (chance {chance:.1%})".format(**results[0]["recovery"]))
+    if json_file:
+        _write_json(json_file, {"metrics": {name: entry["mean"] for name, entry in summary.items()}, "seeds": results})
+    missed = [
+        f"{name} {summary[name]['mean']:.4f}, expected at least {value}"
+        for name, value in configs[0].expect.items()
+        if summary[name]["mean"] < value
+    ]
+    if missed:
+        say(f"error: {'; '.join(missed)}")
+    return 1 if missed else 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from rec.report.evaluation import compare
+    from rec.report.text import table
+
+    a, b = options.compare
+    results = compare(a, b, 10_000, options.split)
+    rows = []
+    for r in results:
+        d = r["difference"]
+        gain = f"{d['mean']:+.4f} ({d['low']:+.4f} to {d['high']:+.4f})"
+        rows.append([r["metric"], f"{r['a']:.4f}", f"{r['b']:.4f}", gain, f"{r['not_above_zero']:.4f}"])
+    print(f"A = {a}\nB = {b}\npaired bootstrap over users, 10,000 resamples")
+    print(table(["metric", "A", "B", "A - B (95 % interval)", "resamples with A <= B"], rows))
+    if options.json:
+        _write_json(options.json, results)
+    return 0
+
+
+def _evaluate_arrays(options: argparse.Namespace) -> int:
+    from rec.metrics.arrays import evaluate_arrays, load_arrays
+    from rec.report.text import table
+
+    try:
+        cuts = [int(k) for k in options.k.split(",")]
+    except ValueError:
+        raise RequestError(f"--k: expected whole numbers like 10,100, got {options.k!r}") from None
+    metrics, _ = evaluate_arrays(**load_arrays(options.arrays), cuts=cuts)
+    print(table(["metric", "mean"], [[name, f"{value:.6f}"] for name, value in metrics.items()]))
+    if options.json:
+        _write_json(options.json, {"metrics": metrics})
+    return 0
+
+
+def _report(options: argparse.Namespace) -> None:
+    from rec.report.page import write_report
+
+    config = load(options.config, options.overrides)
+    print(write_report(config.out, options.split))
+
+
+def _benchmark(options: argparse.Namespace) -> int:
+    from rec.runtime.benchmark import run
+
+    return run(options.name, options.data, options.interactions, options.json, say)
+
+
+def _write_json(path: str, value: Any) -> None:
+    from rec.storage import Storage
+
+    target = Path(path).absolute()
+    Storage(str(target.parent)).write_json(target.name, value)
+
+
+def _arrays_help() -> str:
+    text = Path(__file__).parent.joinpath("metrics", "arrays_help.txt").read_text()
+    return " ".join(text.split()).replace("%", "%%")
+
+
+COMMANDS = {
+    "prepare": _prepare,
+    "train": _train,
+    "evaluate": _evaluate,
+    "report": _report,
+    "benchmark": _benchmark,
+}
+
+if __name__ == "__main__":
+    raise SystemExit(main())

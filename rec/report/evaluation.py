@@ -1,0 +1,249 @@
+"""What is told of a trained run: metrics, groups of users, modality weights, and each user's rank on file.
+
+evaluation/{split}/metrics.json     every number
+evaluation/{split}/ranks.parquet    one row per user: user, target, rank, group, gate weights
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+
+from rec.config import EvaluateConfig, RunConfig, from_json
+from rec.data.prepared import Prepared, write_table
+from rec.data.stream import CachedReader
+from rec.errors import DataError
+from rec.meters import Rows
+from rec.metrics import groups as user_groups
+from rec.metrics.bootstrap import Interval, interval, paired, resampled_means
+from rec.metrics.ranking import coverage, full_ranks, means, of_ranks
+from rec.seeds import generator
+from rec.storage import Storage
+from rec.train.checkpoint import CheckpointStore
+from rec.train.engine import LocalEngine, load_model
+from rec.train.feed import PlannedFeed
+from rec.train.job import build
+from rec.train.loop import evaluate
+
+HEADLINE = ("hit@10", "ndcg@10")
+Numbers = dict[str, Any]
+
+
+def evaluate_run(config: RunConfig, split: str) -> Numbers:
+    """Measure the run's best checkpoint on a split, write the results beside it, and return them."""
+    storage = Storage(config.out)
+    data = Prepared.open(config.data.root)
+    system = build(config, data)
+    checkpoint = CheckpointStore(storage.below("checkpoints")).load_best()
+    module = system.model()
+    load_model(module, checkpoint.tensors)
+    torch.set_num_threads(max(config.parallel.threads, torch.get_num_threads()))
+    engine = LocalEngine(module, config.train, "cuda" if config.parallel.gpu else "cpu")
+    feed = PlannedFeed(data, system, config.train, CachedReader(data.storage, system.columns), 0, 1)
+    metrics, meters = evaluate(system, engine, feed.evaluate(split))
+    record = meters.get("rows")
+    if not isinstance(record, Rows):
+        raise DataError(f"{config.system}: measures no row per user, so nothing can be ranked")
+    rows = record.columns()
+    numbers: Numbers = {"split": split, "step": checkpoint.step, "users": len(rows["rank"]), "metrics": metrics}
+    if "top" in rows:
+        numbers["metrics"]["coverage@10"] = coverage(rows["top"], data.num_items)
+    rng = generator(config.train.seed, "bootstrap")
+    found = of_ranks(torch.from_numpy(rows["rank"]))
+    numbers["interval"] = {
+        name: _plain(interval(found[name].numpy(), config.evaluate.bootstrap, rng)) for name in HEADLINE
+    }
+    numbers["popularity"] = means(popularity_ranks(data, split))
+    group = _groups(data, split, rows, config.evaluate)
+    numbers |= _by_group(rows, group, data, config.evaluate, rng)
+    if (truth := recovery(rows, data)) is not None:
+        numbers["recovery"] = truth
+    numbers["expect"] = {
+        name: {"expected": value, "found": metrics.get(name), "met": bool(metrics.get(name, -1) >= value)}
+        for name, value in config.expect.items()
+    }
+    _write(storage, split, numbers, rows, group, data)
+    return numbers
+
+
+def popularity_ranks(data: Prepared, split: str) -> np.ndarray:
+    """Return each user's rank when every unseen item is scored by its training count."""
+    count = torch.from_numpy(np.array(data.array("item_count"))).float()
+    table = data.rows(split)
+    ranks = []
+    for start in range(0, len(table), 512):
+        part = table.slice(start, 512)
+        lists = part["history"].combine_chunks()
+        length = pc.list_value_length(lists).to_numpy()
+        score = count.expand(len(part), -1).clone()
+        user = torch.from_numpy(np.repeat(np.arange(len(part)), length))
+        item = torch.from_numpy(pc.list_flatten(lists).to_numpy().astype(np.int64))
+        ranks.append(full_ranks(score, torch.from_numpy(part["target"].to_numpy().astype(np.int64)), user, item))
+    return torch.cat(ranks).numpy()
+
+
+def recovery(rows: dict[str, np.ndarray], data: Prepared) -> Numbers | None:
+    """Return how well the gate's weights tell the planted modalities, None where nothing was planted.
+
+    `found` is the share of users whose most weighted modality, relative to the average user, is one they follow;
+    `chance` what guessing would give; `correlation` Pearson's between weights and truth over users and modalities.
+    """
+    if "gate" not in rows or "followed" not in data.users.column_names:
+        return None
+    followed = np.array(data.users["followed"].to_pylist())[rows["user"]]
+    if followed.shape != rows["gate"].shape:
+        return None
+    weight = rows["gate"] - rows["gate"].mean(0)
+    best = weight.argmax(1)
+    return {
+        "found": float(followed[np.arange(len(best)), best].mean()),
+        "chance": float(followed.mean()),
+        "correlation": float(np.corrcoef(weight.ravel(), (followed - followed.mean(0)).ravel())[0, 1]),
+    }
+
+
+def halves_distance(rows: dict[str, np.ndarray]) -> Numbers | None:
+    """Return the mean Jensen-Shannon distance between a history's halves in time, and between random-like halves."""
+    if "gate_first" not in rows:
+        return None
+    length = rows["length"][:, None].astype(np.float64)
+    distances = {}
+    for name, key, size in (
+        ("in_time", "gate_first", np.ceil(length / 2)),
+        ("every_other", "gate_even", np.ceil(length / 2)),
+    ):
+        rest = np.maximum(length - size, 1)
+        other = np.clip((rows["gate"] * length - rows[key] * size) / rest, 0, None)
+        other /= other.sum(1, keepdims=True)
+        distances[name] = float(_jensen_shannon(rows[key], other)[rows["length"] > 1].mean())
+    return distances
+
+
+def compare(a: str, b: str, resamples: int, split: str = "test") -> list[Numbers]:
+    """Return, per headline metric, the paired bootstrap of run A against run B.
+
+    A run is a folder that was evaluated; one with seeds counts by the mean over its seeds of each user's metric.
+
+    Raises:
+        DataError: a run was not evaluated, or the two rank other users.
+    """
+    first, second = _per_user(a, split), _per_user(b, split)
+    if not np.array_equal(first["user"], second["user"]) or not np.array_equal(first["target"], second["target"]):
+        raise DataError(f"{a} and {b}: ranked other users or targets; both must come from one prepared data set")
+    rng = generator(0, "compare")
+    results = []
+    for name in (*HEADLINE, "hit@100", "mrr"):
+        result = paired(first[name], second[name], resamples, rng)
+        results.append(
+            {
+                "metric": name,
+                "a": float(first[name].mean()),
+                "b": float(second[name].mean()),
+                "difference": _plain(result.difference),
+                "not_above_zero": result.worse_share,
+            }
+        )
+    return results
+
+
+def seed_folders(folder: str) -> list[str]:
+    """Return the folders of a run's seeds, or the run itself where it has none."""
+    names = [name for name in Storage(folder).list() if name.startswith("seed-")]
+    return [f"{folder.rstrip('/')}/{name}" for name in names] or [folder]
+
+
+def read_config(folder: str) -> RunConfig:
+    """Return the resolved config that a run's folder holds."""
+    return from_json(Storage(folder).read("config.json").decode())
+
+
+def summarise(results: list[Numbers]) -> Numbers:
+    """Return mean, standard deviation and every value of each metric over seeds."""
+    names = [name for name in results[0]["metrics"] if not name.startswith("gate/")]
+    table = {name: [r["metrics"][name] for r in results] for name in names}
+    return {
+        name: {"mean": float(np.mean(v)), "sd": float(np.std(v, ddof=1)) if len(v) > 1 else 0.0, "values": v}
+        for name, v in table.items()
+    }
+
+
+def _per_user(folder: str, split: str) -> dict[str, np.ndarray]:
+    tables = []
+    for part in seed_folders(folder):
+        storage, name = Storage(part), f"evaluation/{split}/ranks.parquet"
+        if not storage.exists(name):
+            raise DataError(f"{part}: not evaluated on {split}; run `rec evaluate` first")
+        with storage.open(name) as file:
+            tables.append(pq.read_table(file, columns=["user", "target", "rank"]).sort_by("user"))
+    values = [of_ranks(torch.from_numpy(t["rank"].to_numpy())) for t in tables]
+    merged = {name: np.mean([v[name].numpy() for v in values], axis=0) for name in values[0]}
+    return merged | {name: tables[0][name].to_numpy() for name in ("user", "target")}
+
+
+def _groups(data: Prepared, split: str, rows: dict[str, np.ndarray], config: EvaluateConfig) -> np.ndarray:
+    """Return each measured user's group, by the popular share of everything the user has seen (the target too)."""
+    table = data.rows("test")
+    histories = [
+        np.append(np.asarray(h), t)
+        for h, t in zip(table["history"].to_numpy(), table["target"].to_numpy(), strict=True)
+    ]
+    popular = user_groups.popular_items(np.asarray(data.array("item_total")), config.popular_share)
+    share = user_groups.popular_share(histories, popular)
+    by_user = np.empty(data.num_users, dtype=np.int64)
+    by_user[table["user"].to_numpy()] = user_groups.groups(share)
+    found: np.ndarray = by_user[rows["user"]]
+    return found
+
+
+def _by_group(
+    rows: dict[str, np.ndarray], group: np.ndarray, data: Prepared, config: EvaluateConfig, rng: np.random.Generator
+) -> Numbers:
+    """Return metrics per group and for cold items, and modality weights per group with intervals."""
+    numbers: Numbers = {"groups": {}, "modalities": list(data.modalities)}
+    values = {name: value.numpy() for name, value in of_ranks(torch.from_numpy(rows["rank"])).items()}
+    cold = np.asarray(data.array("item_count"))[rows["target"]] <= config.cold_count
+    if cold.any():
+        numbers["cold"] = {"users": int(cold.sum()), **{n: float(values[n][cold].mean()) for n in HEADLINE}}
+    for index, name in enumerate(user_groups.NAMES):
+        inside = group == index
+        if not inside.any():
+            continue
+        entry: Numbers = {"users": int(inside.sum())}
+        entry |= {n: _plain(interval(values[n][inside], config.bootstrap, rng)) for n in HEADLINE}
+        if "gate" in rows:
+            resampled = resampled_means(rows["gate"][inside], config.bootstrap, rng)
+            entry["gate"] = rows["gate"][inside].mean(0).tolist()
+            entry["gate_low"] = np.quantile(resampled, 0.025, axis=0).tolist()
+            entry["gate_high"] = np.quantile(resampled, 0.975, axis=0).tolist()
+            entry["halves"] = halves_distance({k: v[inside] for k, v in rows.items()})
+        numbers["groups"][name] = entry
+    return numbers
+
+
+def _write(
+    storage: Storage, split: str, numbers: Numbers, rows: dict[str, np.ndarray], group: np.ndarray, data: Prepared
+) -> None:
+    ids = data.users["id"].take(pa.array(rows["user"]))
+    columns: dict[str, Any] = {"user": rows["user"], "id": ids, "target": rows["target"], "rank": rows["rank"]}
+    columns["group"] = np.array(user_groups.NAMES)[group]
+    columns |= {name: rows[name].tolist() for name in ("top", "gate", "gate_first") if name in rows}
+    write_table(storage, f"evaluation/{split}/ranks.parquet", pa.table(columns))
+    storage.write_json(f"evaluation/{split}/metrics.json", numbers)
+
+
+def _jensen_shannon(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    middle = (p + q) / 2
+
+    def divergence(x: np.ndarray) -> np.ndarray:
+        return np.where(x > 0, x * np.log2(np.where(x > 0, x, 1) / np.where(middle > 0, middle, 1)), 0).sum(1)
+
+    return np.sqrt(np.clip((divergence(p) + divergence(q)) / 2, 0, None))
+
+
+def _plain(found: Interval) -> Numbers:
+    return {"mean": found.mean, "low": found.low, "high": found.high}

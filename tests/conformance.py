@@ -1,0 +1,111 @@
+"""What every system must do; a test class inherits these by naming its system."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+from rec.meters import Mean
+from rec.system import System
+
+
+def take(rows: dict[str, Any], index: list[int]) -> dict[str, Any]:
+    """Return some rows, in the given order."""
+    return {name: [column[i] for i in index] for name, column in rows.items()}
+
+
+class Conformance:
+    """Subclass with `system` (a System class) and `configs` (tables of its Config)."""
+
+    system: ClassVar[type[System]]
+    configs: ClassVar[list[dict[str, Any]]] = [{}]
+    ROWS = 12
+
+    @pytest.fixture(params=range(20))
+    def built(self, request: pytest.FixtureRequest) -> tuple[System, dict[str, Any]]:
+        if request.param >= len(self.configs):
+            pytest.skip("no further config")
+        config = self.system.Config.model_validate(self.configs[request.param])
+        rows, tables = self.system.sample(self.ROWS, np.random.default_rng(0))
+        return self.system(config, tables), dict(rows)
+
+    def means(self, system: System, module: Any, rows: dict[str, Any], parts: list[list[int]]) -> dict[str, float]:
+        meters = system.meters()
+        module.eval()
+        with torch.inference_mode():
+            for part in parts:
+                system.measure(module, system.collate(take(rows, part)), meters)
+        return {name: meter.result() for name, meter in meters.items() if isinstance(meter, Mean)}
+
+    def test_the_sample_has_the_declared_columns(self, built) -> None:
+        system, rows = built
+        assert {c.name for c in system.columns} <= rows.keys()
+
+    def test_one_seed_gives_one_model(self, built) -> None:
+        system, _ = built
+        states = []
+        for _ in range(2):
+            torch.manual_seed(5)
+            states.append(system.model().state_dict())
+        assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+
+    def test_every_loss_term_is_a_finite_sum_over_a_positive_count(self, built) -> None:
+        system, rows = built
+        for term in system.loss(system.model(), system.collate(rows)).values():
+            assert term.sum.shape == ()
+            assert term.sum.isfinite()
+            assert float(term.count) > 0
+
+    def test_every_trained_parameter_moves(self, built) -> None:
+        system, rows = built
+        torch.manual_seed(0)
+        module = system.model().train()
+        before = {name: p.detach().clone() for name, p in module.named_parameters()}
+        optimizer = torch.optim.AdamW(module.parameters(), lr=0.01, weight_decay=0)
+        for _ in range(3):  # parts that start at zero open others only after a step
+            terms = system.loss(module, system.collate(rows)).values()
+            optimizer.zero_grad()
+            sum(t.weight * t.sum / t.count for t in terms).backward()
+            optimizer.step()
+        still = [name for name, p in module.named_parameters() if torch.equal(p, before[name])]
+        assert still == []
+
+    def test_metrics_do_not_depend_on_how_rows_are_cut(self, built) -> None:
+        system, rows = built
+        module = system.model()
+        whole = self.means(system, module, rows, [list(range(self.ROWS))])
+        parts = self.means(system, module, rows, [[3, 1], [0], [2, *range(4, self.ROWS)]])
+        assert whole == pytest.approx(parts, abs=1e-5, nan_ok=True)
+
+    def test_measuring_twice_gives_the_same(self, built) -> None:
+        system, rows = built
+        module = system.model()
+        parts = [list(range(self.ROWS))]
+        assert self.means(system, module, rows, parts) == self.means(system, module, rows, parts)
+
+    def test_answers_are_json_and_do_not_depend_on_company(self, built) -> None:
+        system, rows = built
+        module = system.model().eval()
+        with torch.inference_mode():
+            together = system.predict(module, system.collate(rows))
+            alone = [system.predict(module, system.collate(take(rows, [i])))[0] for i in range(self.ROWS)]
+        assert len(together) == self.ROWS
+        json.dumps(together)
+        for a, b in zip(together, alone, strict=True):
+            assert a.keys() == b.keys()
+            assert a["scores"] == pytest.approx(b["scores"], abs=1e-5)
+
+    def test_phases_name_parameters_and_terms_that_exist(self, built) -> None:
+        from fnmatch import fnmatch
+
+        system, rows = built
+        module = system.model()
+        names = [name for name, _ in module.named_parameters()]
+        terms = system.loss(module, system.collate(rows))
+        for phase in system.phases():
+            assert all(any(fnmatch(n, glob) for n in names) for glob in phase.trains)
+            assert all(any(fnmatch(n, glob) for n in terms) for glob in phase.terms)

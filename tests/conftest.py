@@ -1,0 +1,76 @@
+"""What several tests need: the shared data, small prepared data sets, one Ray runtime."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rec.config import DataConfig, PlantedConfig, RunConfig, SourceConfig, TextConfig, from_table
+from rec.data.prepare import InProcess, prepare
+from rec.data.prepared import Prepared
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+MODALITIES = ("narrative", "visual", "audio")
+
+
+@pytest.fixture(scope="session")
+def movielens() -> Path:
+    folder = SHARED / "movielens"
+    if not folder.is_dir():
+        pytest.skip("needs ../shared/data/movielens, which is not part of the project")
+    return folder
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def planted_config(root: Path, **changes: Any) -> DataConfig:
+    planted = PlantedConfig(**{"interactions": 6000, "users": 300, "items": 120, "modalities": MODALITIES} | changes)
+    return DataConfig(
+        root=str(root),
+        source=SourceConfig(kind="planted", planted=planted),
+        text=TextConfig(modalities=MODALITIES, width=16),
+        shard_rows=64,
+    )
+
+
+@pytest.fixture(scope="session")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """A small generated data set of 300 users in five files per split."""
+    return prepare(planted_config(tmp_path_factory.mktemp("planted")), InProcess(), lambda _: None)
+
+
+@pytest.fixture
+def run_config(planted: Prepared, tmp_path: Path) -> Callable[..., RunConfig]:
+    """Return a function that makes the config of a short run; changes are nested tables."""
+
+    def make(**changes: dict[str, Any]) -> RunConfig:
+        table: dict[str, Any] = {
+            "system": "rec.systems.msmrec:MSMRec",
+            "out": str(tmp_path / "run"),
+            "model": {"width": 16, "blocks": 1, "max_length": 20},
+            "data": {"root": planted.storage.uri},
+            "train": {"batch_size": 32, "epochs": 3, "learning_rate": 5e-3},
+        }
+        for name, value in changes.items():
+            table[name] = table.get(name, {}) | value if isinstance(value, dict) else value
+        return from_table(table)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def ray_runtime() -> Iterator[None]:
+    """One private Ray runtime for every test that needs one."""
+    from rec.runtime.cluster import runtime
+
+    os.environ.pop("RAY_ADDRESS", None)
+    with runtime(3):
+        yield

@@ -1,0 +1,58 @@
+"""The import rule: an arrow never points back, and only runtime knows Ray and DeepSpeed."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1] / "rec"
+LAYERS = [
+    {"errors", "config", "batch", "system", "meters", "seeds", "storage", "progress", "__init__"},
+    {"data", "nn", "moe", "metrics"},
+    {"systems"},
+    {"train"},
+    {"report"},
+    {"benchmarks"},
+    {"runtime"},
+    {"cli"},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_to_lower_layers(path: Path) -> None:
+    own = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    for name in imported(path):
+        parts = name.split(".")
+        if parts[0] in ("ray", "deepspeed"):
+            assert own == "runtime", f"{path} imports {name}"
+        if parts[0] == "rec" and len(parts) > 1 and parts[1] in LEVEL:
+            assert LEVEL[parts[1]] <= LEVEL[own], f"{path} imports {name}"
+
+
+def test_train_names_no_system() -> None:
+    for path in (ROOT / "train").glob("*.py"):
+        assert not any(name.startswith("rec.systems") for name in imported(path)), path
+
+
+def test_no_file_is_longer_than_400_lines() -> None:
+    for path in FILES:
+        assert len(path.read_text().splitlines()) <= 400, path
+
+
+def test_import_rec_is_light() -> None:
+    code = "import rec, rec.cli, sys; assert 'torch' not in sys.modules and 'ray' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT.parent)

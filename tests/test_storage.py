@@ -1,0 +1,83 @@
+"""Storage: whole files or none, retries, checksums."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from rec.errors import DataError
+from rec.storage import Storage, git_blob_sha1
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+
+    def fail(stream) -> None:
+        stream.write(b"half")
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        storage.write_with("a/b.bin", fail)
+    assert storage.list("a") == []
+
+
+def test_a_failed_write_keeps_the_file_before(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    storage.write("a", b"first")
+    with pytest.raises(ZeroDivisionError):
+        storage.write_with("a", lambda stream: 1 / 0)
+    assert storage.read("a") == b"first"
+
+
+def test_transient_errors_are_retried(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path), wait_s=0.001)
+    calls = []
+
+    def flaky(stream) -> None:
+        calls.append(1)
+        if len(calls) < 3:
+            raise OSError(errno.EIO, "try again")
+        stream.write(b"done")
+
+    storage.write_with("a", flaky)
+    assert (storage.read("a"), len(calls)) == (b"done", 3)
+
+
+def test_a_full_disk_is_said_at_once(tmp_path: Path) -> None:
+    calls = []
+
+    def full(stream) -> None:
+        calls.append(1)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(DataError, match="No space left"):
+        Storage(str(tmp_path)).write_with("a", full)
+    assert len(calls) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "half", "short", "flip"])
+def test_every_damage_is_found(tmp_path: Path, damage: str) -> None:
+    storage = Storage(str(tmp_path))
+    data = bytes(range(256)) * 8
+    storage.write("a", data)
+    entry = storage.entry("a")
+    assert storage.fault(entry) is None
+    path = tmp_path / "a"
+    flipped = bytearray(data)
+    flipped[1000] ^= 1
+    changed = {"empty": b"", "half": data[:1024], "short": data[:-100], "flip": bytes(flipped)}
+    path.unlink() if damage == "missing" else path.write_bytes(changed[damage])
+    assert "a" in (storage.fault(entry) or "")
+
+
+def test_uris_open_the_file_system_they_name(tmp_path: Path) -> None:
+    Storage(f"file://{tmp_path}/x").write("y", b"1")
+    assert (tmp_path / "x" / "y").read_bytes() == b"1"
+    with pytest.raises(DataError, match="no file system"):
+        Storage("nosuch://bucket/x")
+
+
+def test_git_blob_sha1_is_gits() -> None:
+    # `printf hello | git hash-object --stdin`
+    assert git_blob_sha1(b"hello") == "b6fc4c620b67d95f953a5c1c1230aaab5db5a1b0"
