@@ -296,7 +296,7 @@ def _put(table: dict[str, Any], text: str) -> None:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"{text!r}: an override is written key=value")
-    *parents, last = key.strip().split(".")
+    *parents, last = _path(key.strip())
     for name in parents:
         table = table.setdefault(name, {})
         if not isinstance(table, dict):
@@ -305,3 +305,19 @@ def _put(table: dict[str, Any], text: str) -> None:
         table[last] = tomllib.loads(f"x = {value}")["x"]
     except tomllib.TOMLDecodeError:
         table[last] = value.strip()
+
+
+def _path(key: str) -> list[str]:
+    """Return the parts of a dotted key; parts with other characters are quoted as in TOML: expect."hit@10"."""
+    try:
+        table = tomllib.loads(f"{key} = 0")
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(
+            f'{key}: not a key; write parts with other characters in quotes, as in expect."hit@10"'
+        ) from error
+    path: list[str] = []
+    while isinstance(table, dict):
+        (name,) = table
+        path.append(name)
+        table = table[name]
+    return path

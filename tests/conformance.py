@@ -25,11 +25,13 @@ class Conformance:
     configs: ClassVar[list[dict[str, Any]]] = [{}]
     ROWS = 12
 
-    @pytest.fixture(params=range(20))
-    def built(self, request: pytest.FixtureRequest) -> tuple[System, dict[str, Any]]:
-        if request.param >= len(self.configs):
-            pytest.skip("no further config")
-        config = self.system.Config.model_validate(self.configs[request.param])
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Run every test with every config."""
+        metafunc.parametrize("table", metafunc.cls.configs, ids=str)
+
+    @pytest.fixture
+    def built(self, table: dict[str, Any]) -> tuple[System, dict[str, Any]]:
+        config = self.system.Config.model_validate(table)
         rows, tables = self.system.sample(self.ROWS, np.random.default_rng(0))
         return self.system(config, tables), dict(rows)
 

@@ -180,7 +180,7 @@ def _per_user(folder: str, split: str) -> dict[str, np.ndarray]:
             raise DataError(f"{part}: not evaluated on {split}; run `rec evaluate` first")
         with storage.open(name) as file:
             tables.append(pq.read_table(file, columns=["user", "target", "rank"]).sort_by("user"))
-    values = [of_ranks(torch.from_numpy(t["rank"].to_numpy())) for t in tables]
+    values = [of_ranks(torch.tensor(t["rank"].to_numpy())) for t in tables]
     merged = {name: np.mean([v[name].numpy() for v in values], axis=0) for name in values[0]}
     return merged | {name: tables[0][name].to_numpy() for name in ("user", "target")}
 

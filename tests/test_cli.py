@@ -1,0 +1,131 @@
+"""The command line, end to end without Ray."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rec.cli import main
+from rec.data.prepared import Prepared
+
+CONFIG = """
+system = "rec.systems.msmrec:MSMRec"
+out = "{folder}/run"
+[data]
+root = "{folder}/data"
+[data.source]
+kind = "planted"
+[data.source.planted]
+interactions = 6000
+users = 300
+items = 120
+modalities = ["narrative", "visual", "audio"]
+[data.text]
+modalities = ["narrative", "visual", "audio"]
+width = 16
+[model]
+width = 16
+blocks = 1
+temperature = 0.1
+[train]
+epochs = 2
+batch_size = 32
+learning_rate = 5e-3
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    path = tmp_path / "run.toml"
+    path.write_text(CONFIG.format(folder=tmp_path))
+    return str(path)
+
+
+def test_prepare_train_evaluate_compare_report(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prepare", config]) == 0
+    assert main(["train", config, "--seeds", "2", "train.epochs=3"]) == 0
+    assert main(["train", config, f"out={tmp_path}/sasrec", "model.gate=none"]) == 0
+    capsys.readouterr()
+    result = tmp_path / "result.json"
+    assert main(["evaluate", config, "--seeds", "2", "--json", str(result), "train.epochs=3"]) == 0
+    assert "planted modality found for" in capsys.readouterr().out
+    seeds = json.loads(result.read_text())["seeds"]
+    assert len(seeds) == 2
+    assert json.loads(result.read_text())["metrics"]["hit@10"] == pytest.approx(
+        np.mean([s["metrics"]["hit@10"] for s in seeds])
+    )
+    assert main(["evaluate", config, f"out={tmp_path}/sasrec", "model.gate=none"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "--compare", f"{tmp_path}/run", f"{tmp_path}/sasrec"]) == 0
+    assert "ndcg@10" in capsys.readouterr().out
+    assert main(["report", config]) == 0
+    page = Path(capsys.readouterr().out.strip())
+    text = page.read_text()
+    for part in ("Learning curves", "popularity", "Modality weights per group", "Planted preferences", "<svg"):
+        assert part in text
+
+
+def test_evaluation_says_what_is_missing(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", config]) == 1
+    assert "no prepared data set here" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert main(["prepare", config]) == 0
+    assert main(["evaluate", config]) == 1
+    assert "no checkpoint was chosen yet" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert main(["report", config]) == 1
+    assert "not evaluated on test" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("words", [["train", "CONFIG", "train.epoch=3"], ["train", "nowhere.toml"], ["evaluate"]])
+def test_errors_are_one_last_line_and_exit_one(
+    config: str, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([config if word == "CONFIG" else word for word in words]) == 1
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith("error: ")
+
+
+def test_a_run_that_misses_what_it_must_reach_exits_one(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["prepare", config])
+    main(["train", config])
+    assert main(["evaluate", config, 'expect."hit@10"=0.0']) == 0
+    assert main(["evaluate", config, 'expect."hit@10"=0.99']) == 1
+    assert "expected at least 0.99" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_arrays_from_outside_are_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    score = np.array([[3.0, 2.0, 1.0], [1.0, 1.0, 1.0]])
+    arrays = {"score": score, "target": [1, 0], "seen_offset": [0, 1, 1], "seen_item": [0]}
+    np.savez(tmp_path / "f.npz", **arrays)
+    words = ["evaluate", "--arrays", str(tmp_path / "f.npz"), "--k", "1,2", "--json", str(tmp_path / "o.json")]
+    assert main(words) == 0
+    metrics = json.loads((tmp_path / "o.json").read_text())["metrics"]
+    # User 0: item 0 is masked, so the target leads. User 1: one score for all three, rank 1 + 2 / 2.
+    assert (metrics["hit@1"], metrics["hit@2"], metrics["mrr"]) == (0.5, 1.0, 0.75)
+    np.savez(tmp_path / "bad.npz", scores=score, target=[1, 0])
+    assert main(["evaluate", "--arrays", str(tmp_path / "bad.npz")]) == 1
+    assert "unknown array 'scores'" in capsys.readouterr().err
+
+
+def test_every_command_helps_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("prepare", "train", "evaluate", "report", "benchmark"):
+        with pytest.raises(SystemExit) as stop:
+            main([command, "--help"])
+        assert stop.value.code == 0
+        text = capsys.readouterr().out
+        assert f"rec {command}" in text
+        assert "examples:" in text
+    with pytest.raises(SystemExit) as main_help:
+        main(["evaluate", "--help"])
+    assert main_help.value.code == 0
+    assert "half of the other items that score the same" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_popularity_baseline_counts_training_events_only(planted: Prepared) -> None:
+    from rec.report.evaluation import popularity_ranks
+
+    rank = popularity_ranks(planted, "test")
+    row = planted.rows("test").slice(5, 1).to_pylist()[0]
+    count = np.asarray(planted.array("item_count"))
+    others = [c for i, c in enumerate(count) if i not in {0, row["target"], *row["history"]}]
+    mine = count[row["target"]]
+    assert rank[5] == 1 + sum(c > mine for c in others) + sum(c == mine for c in others) / 2
