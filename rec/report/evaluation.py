@@ -61,6 +61,8 @@ def evaluate_run(config: RunConfig, split: str) -> Numbers:
     numbers["popularity"] = means(popularity_ranks(data, split))
     group = _groups(data, split, rows, config.evaluate)
     numbers |= _by_group(rows, group, data, config.evaluate, rng)
+    if (in_time := gate_in_time(rows, config.evaluate.bootstrap, rng)) is not None:
+        numbers["gate_in_time"] = in_time
     if (truth := recovery(rows, data)) is not None:
         numbers["recovery"] = truth
     numbers["expect"] = {
@@ -111,16 +113,10 @@ def halves_distance(rows: dict[str, np.ndarray]) -> Numbers | None:
     """Return the mean Jensen-Shannon distance between a history's halves in time, and between random-like halves."""
     if "gate_first" not in rows:
         return None
-    length = rows["length"][:, None].astype(np.float64)
+    long = rows["length"] > 1
     distances = {}
-    for name, key, size in (
-        ("in_time", "gate_first", np.ceil(length / 2)),
-        ("every_other", "gate_even", np.ceil(length / 2)),
-    ):
-        rest = np.maximum(length - size, 1)
-        other = np.clip((rows["gate"] * length - rows[key] * size) / rest, 0, None)
-        other /= other.sum(1, keepdims=True)
-        distances[name] = float(_jensen_shannon(rows[key], other)[rows["length"] > 1].mean())
+    for name, key in (("in_time", "gate_first"), ("every_other", "gate_even")):
+        distances[name] = float(_jensen_shannon(rows[key], second_half(rows, key))[long].mean())
     return distances
 
 
@@ -216,13 +212,37 @@ def _by_group(
         entry: Numbers = {"users": int(inside.sum())}
         entry |= {n: _plain(interval(values[n][inside], config.bootstrap, rng)) for n in HEADLINE}
         if "gate" in rows:
-            resampled = resampled_means(rows["gate"][inside], config.bootstrap, rng)
-            entry["gate"] = rows["gate"][inside].mean(0).tolist()
-            entry["gate_low"] = np.quantile(resampled, 0.025, axis=0).tolist()
-            entry["gate_high"] = np.quantile(resampled, 0.975, axis=0).tolist()
+            entry |= _weights("gate", rows["gate"][inside], config.bootstrap, rng)
             entry["halves"] = halves_distance({k: v[inside] for k, v in rows.items()})
         numbers["groups"][name] = entry
     return numbers
+
+
+def gate_in_time(rows: dict[str, np.ndarray], resamples: int, rng: np.random.Generator) -> Numbers | None:
+    """Return the gate's mean weights over the first and the second half of histories, with intervals."""
+    if "gate_first" not in rows:
+        return None
+    long = rows["length"] > 1
+    return {
+        "first half": _weights("gate", rows["gate_first"][long], resamples, rng) | {"users": int(long.sum())},
+        "second half": _weights("gate", second_half(rows, "gate_first")[long], resamples, rng)
+        | {"users": int(long.sum())},
+    }
+
+
+def second_half(rows: dict[str, np.ndarray], first: str) -> np.ndarray:
+    """Return the mean weights over what `first`, the larger half, leaves of each history, (U, K)."""
+    length = rows["length"][:, None].astype(np.float64)
+    size = np.ceil(length / 2)
+    rest = np.clip((rows["gate"] * length - rows[first] * size) / np.maximum(length - size, 1), 0, None)
+    share: np.ndarray = rest / np.maximum(rest.sum(1, keepdims=True), 1e-12)
+    return share
+
+
+def _weights(name: str, value: np.ndarray, resamples: int, rng: np.random.Generator) -> Numbers:
+    resampled = resampled_means(value, resamples, rng)
+    low, high = np.quantile(resampled, [0.025, 0.975], axis=0)
+    return {name: value.mean(0).tolist(), f"{name}_low": low.tolist(), f"{name}_high": high.tolist()}
 
 
 def _write(

@@ -64,6 +64,9 @@ def _page(config: RunConfig, results: list[dict[str, Any]], history: list[dict[s
             '<p class="note">Mean gate weight over a user\'s history, 95 % bootstrap interval over users; the dotted '
             "line is equal use.</p>",
             figures.gate_by_group(gated, _names(first)),
+            "<h2>Modality weights over time</h2>",
+            '<p class="note">The same over the first and the second half of each user\'s history.</p>',
+            figures.gate_by_group(first["gate_in_time"], _names(first)),
             "<h2>Modality weights over training</h2>",
             figures.gate_over_epochs(history, _names(first)),
         ]

@@ -1,0 +1,48 @@
+"""Benchmarks run and say what they measured; how fast is not tested."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("ray", reason="needs the extra `cluster`")
+
+from rec.benchmarks.row import Row, show
+from rec.benchmarks.train import measure
+from rec.cli import main
+from rec.data.prepared import Prepared
+from rec.runtime.memory import PeakMemory
+
+
+def test_ratio_and_goal_follow_from_value_and_limit() -> None:
+    row = Row("step", 3.0, "s", 2.0, 1.6)
+    assert (row.ratio, row.met) == (1.5, True)
+    assert Row("step", 3.0, "s", 2.0, 1.4).met is False
+    assert (Row("memory", 3.0, "GiB", goal=4.0).met, Row("speed", 3.0, "1/s").met) == (True, None)
+    assert "step" in show([row])
+
+
+def test_the_evaluation_benchmark_writes_its_rows(planted: Prepared, tmp_path: Path) -> None:
+    target = tmp_path / "rows.json"
+    assert main(["benchmark", "evaluate", "--data", planted.storage.uri, "--json", str(target)]) == 0
+    (row,) = json.loads(target.read_text())
+    assert row.keys() == {"name", "value", "unit", "limit", "ratio", "goal", "met"}
+    assert row["ratio"] == pytest.approx(row["value"] / row["limit"])
+
+
+def test_the_training_benchmark_measures_a_step(planted: Prepared) -> None:
+    step, speed = measure(planted)
+    assert step.value > 0
+    assert speed.value == pytest.approx(128 / step.value)
+
+
+def test_memory_counts_children() -> None:
+    import subprocess
+    import sys
+
+    with PeakMemory() as alone:
+        subprocess.run([sys.executable, "-c", "import time; time.sleep(1)"], check=True)
+    with PeakMemory() as heavy:
+        code = "import time; x = b'1' * (300 << 20); time.sleep(1)"
+        subprocess.run([sys.executable, "-c", code], check=True)
+    assert heavy.peak_bytes - alone.peak_bytes > 250 << 20

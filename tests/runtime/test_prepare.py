@@ -1,0 +1,65 @@
+"""Preparing on Ray gives what preparing in this process gives."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ray", reason="needs the extra `cluster`")
+
+from rec.config import ColumnNames, DataConfig, SourceConfig
+from rec.data import prepare as passes
+from rec.data.prepare import InProcess
+from rec.data.prepared import Prepared
+from rec.errors import DataError
+from rec.nn.history import COLUMNS
+from rec.runtime.datasets import StreamingReader, fits_shared_memory, share
+from rec.runtime.prepare import OnRay, prepare
+from tests.conftest import planted_config
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def quiet(_: str) -> None:
+    """Say nothing."""
+
+
+def test_ray_and_one_process_prepare_the_same(
+    ray_runtime: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passes, "ROWS_PER_PARTITION", 2000)
+    here = passes.prepare(planted_config(tmp_path / "here"), InProcess(), quiet)
+    there = prepare(planted_config(tmp_path / "there"), quiet)
+    assert {k: v for k, v in here.manifest.items() if k not in ("config", "files")} == {
+        k: v for k, v in there.manifest.items() if k not in ("config", "files")
+    }
+    assert len(here.files("train")) > 3
+    for split in ("train", "val", "test"):
+        assert here.rows(split).equals(there.rows(split))
+    assert here.items.equals(there.items)
+    assert here.users.equals(there.users)
+    np.testing.assert_allclose(here.array("text"), there.array("text"), atol=1e-6)
+
+
+def test_an_error_in_a_task_is_the_drivers_error(ray_runtime: None, tmp_path: Path) -> None:
+    (tmp_path / "e.csv").write_text("user,item\n1,2\n")
+    source = SourceConfig(interactions=(str(tmp_path / "e.csv"),), columns=ColumnNames(item="thing"))
+    with pytest.raises(DataError, match=r"e.csv: no column 'thing' .*the file has user, item"):
+        prepare(DataConfig(root=str(tmp_path / "out"), source=source), quiet)
+
+
+def test_results_keep_the_order_of_tasks(ray_runtime: None) -> None:
+    assert OnRay().map(lambda x: x * x, list(range(20)), "square") == [x * x for x in range(20)]
+
+
+def test_streamed_and_shared_files_are_the_files(ray_runtime: None, planted: Prepared) -> None:
+    import ray
+
+    names = [name for name, _ in planted.files("train")]
+    order = [names[i] for i in (3, 0, 4, 1, 2)]
+    streamed = list(StreamingReader(planted.storage, COLUMNS).read(order))
+    for name, table in zip(order, streamed, strict=True):
+        assert table.equals(planted._parquet(name))
+    assert fits_shared_memory(planted, ("train",))
+    blocks = ray.get(share(planted, "train", COLUMNS))
+    assert sum(len(b) for b in blocks) == planted.num_users

@@ -1,0 +1,176 @@
+"""Training on Ray: equal to one process, and alive after whatever happens to workers, driver and files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("ray", reason="needs the extra `cluster`")
+
+from rec.config import RunConfig, to_json
+from rec.errors import ConfigError, DataError, TrainingError
+from rec.runtime.training import train
+from rec.storage import Storage
+from rec.train.checkpoint import CheckpointStore
+from rec.train.job import train_here
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+Make = Callable[..., RunConfig]
+FAULTY = "tests.runtime.faults:Faulty"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def quiet(_: Any) -> None:
+    """Say nothing."""
+
+
+@pytest.fixture
+def short(run_config: Make, tmp_path: Path) -> Make:
+    """A run of two workers and two epochs that makes a checkpoint every four steps."""
+
+    def make(fault: str = "", times: int = 1, **changes: Any) -> RunConfig:
+        train = {"epochs": 2, "checkpoint_steps": 4, "clip_norm": 1.0} | changes.pop("train", {})
+        parallel = {"workers": 2} | changes.pop("parallel", {})
+        model = {"dropout": 0.0} | changes.pop("model", {})
+        if fault:
+            marker = tmp_path / "marker"
+            marker.write_text(str(times))
+            model |= {"fault": fault, "marker": str(marker)}
+            changes["system"] = FAULTY
+        return run_config(train=train, parallel=parallel, model=model, **changes)
+
+    return make
+
+
+def history(config: RunConfig) -> list[dict[str, Any]]:
+    return json.loads(Storage(config.out).read("history.json"))
+
+
+def expected(short: Make, tmp_path: Path) -> list[dict[str, Any]]:
+    """What one undisturbed process finds without dropout: any number of workers must agree."""
+    config = short(out=str(tmp_path / "expected"), parallel={"workers": 0})
+    return train_here(config, quiet, quiet).history
+
+
+def agree(found: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> None:
+    assert [h["total_step"] for h in found] == [h["total_step"] for h in wanted]
+    for a, b in zip(found, wanted, strict=True):
+        assert a["loss/ce"] == pytest.approx(b["loss/ce"], rel=1e-4)
+        # A rank can flip where two scores nearly tie: a few of 300 users.
+        assert a["ndcg@10"] == pytest.approx(b["ndcg@10"], abs=0.01)
+
+
+@pytest.mark.parametrize("parallel", [{"workers": 2}, {"workers": 3, "zero_stage": 2}], ids=str)
+def test_workers_find_what_one_process_finds(ray_runtime: None, short: Make, tmp_path: Path, parallel: dict) -> None:
+    config = short(parallel=parallel, train={"batch_size": 36})
+    events: list[dict[str, Any]] = []
+    train(config, events.append, quiet)
+    wanted = train_here(
+        short(out=str(tmp_path / "plain"), parallel={"workers": 0}, train={"batch_size": 36}), quiet, quiet
+    )
+    agree(history(config), wanted.history)
+    kinds = {e["kind"] for e in events}
+    assert {"placed", "imported", "ready", "step", "evaluated", "saving", "saved"} <= kinds
+    assert Storage(config.out).list() == ["checkpoints", "config.json", "history.json"]
+
+
+@pytest.mark.parametrize("fault", ["kill@model", "kill@loss:6", "kill@measure", "kill@state", "bug@loss:1"])
+def test_a_lost_worker_costs_nothing_but_time(ray_runtime: None, short: Make, tmp_path: Path, fault: str) -> None:
+    config, said = short(fault), []
+    train(config, quiet, said.append)
+    agree(history(config), expected(short, tmp_path))
+    assert any("failure 1 of at most 3" in line and "rank 1" in line for line in said), said
+
+
+def test_too_many_failures_end_the_run_and_say_where(ray_runtime: None, short: Make) -> None:
+    with pytest.raises(TrainingError, match=r"gave up after 2 failures; the last: .*rank 1"):
+        train(short("kill@loss:2", times=5, parallel={"max_failures": 1}), quiet, quiet)
+
+
+def test_an_error_that_would_repeat_is_not_tried_again(ray_runtime: None, short: Make) -> None:
+    said: list[str] = []
+    with pytest.raises(TrainingError, match=r"^this will happen again$"):
+        train(short("raise@loss:1", times=5), quiet, said.append)
+    assert not any("starting again" in line for line in said)
+
+
+def test_a_rank_that_hangs_is_named_and_the_run_goes_on(ray_runtime: None, short: Make, tmp_path: Path) -> None:
+    config, said = short("sleep@loss:6", parallel={"stall_timeout_s": 15.0}), []
+    train(config, quiet, said.append)
+    assert any("rank 1 made no progress for" in line for line in said), said
+    agree(history(config), expected(short, tmp_path))
+
+
+def test_another_number_of_workers_goes_on(ray_runtime: None, short: Make, tmp_path: Path) -> None:
+    wanted = train_here(
+        short(out=str(tmp_path / "w"), parallel={"workers": 0}, train={"epochs": 3, "batch_size": 36}), quiet, quiet
+    )
+    for epochs, workers in ((1, 2), (2, 1), (3, 3)):
+        config = short(parallel={"workers": workers}, train={"epochs": epochs, "batch_size": 36})
+        train(config, quiet, quiet)
+    agree(history(config), wanted.history)
+
+
+def test_a_damaged_checkpoint_is_passed_over(ray_runtime: None, short: Make, tmp_path: Path) -> None:
+    config = short(train={"epochs": 1})
+    train(config, quiet, quiet)
+    folder = Path(config.out) / "checkpoints"
+    newest = sorted(folder.glob("step-*"))[-1]
+    data = bytearray((newest / "optimizer.safetensors").read_bytes())
+    data[-9] ^= 16
+    (newest / "optimizer.safetensors").write_bytes(data)
+    said: list[str] = []
+    longer = short(train={"epochs": 2})
+    train(longer, quiet, said.append)
+    assert any("damaged checkpoint passed over" in line and "optimizer.safetensors" in line for line in said)
+    agree(history(longer), expected(short, tmp_path))
+
+
+def test_what_is_wrong_is_said_before_a_machine_starts(short: Make) -> None:
+    with pytest.raises(DataError, match="no prepared data set here"):
+        train(short(data={"root": "/nowhere"}), quiet, quiet)
+    with pytest.raises(ConfigError, match="top_k"):
+        train(short(model={"top_k": 9}), quiet, quiet)
+
+
+def test_more_workers_than_the_cluster_holds_are_refused(ray_runtime: None, short: Make) -> None:
+    with pytest.raises(ConfigError, match=r"the cluster has 4 CPUs, expected at least 32 for workers"):
+        train(short(parallel={"workers": 32}, train={"batch_size": 64}), quiet, quiet)
+
+
+def test_a_killed_driver_goes_on_by_the_same_command(short: Make, tmp_path: Path) -> None:
+    steps_per_epoch = 10
+    log = tmp_path / "log"
+    code = "import sys; from rec.cli import train; from rec.config import from_json; train(from_json(sys.argv[1]))"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"PYTHONPATH": str(ROOT)}
+
+    def start(config: RunConfig) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", code, to_json(config)]
+        return subprocess.Popen(command, stdout=log.open("wb"), stderr=subprocess.STDOUT, env=environment, cwd=ROOT)
+
+    endless = short(train={"epochs": 1000, "checkpoint_steps": 2})
+    store = CheckpointStore(Storage(endless.out).below("checkpoints"))
+    driver = start(endless)
+    deadline = time.monotonic() + 200
+    while not any(step >= 12 for step in store.steps()):
+        assert driver.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    stood = store.steps()[-1]
+    train_keys = {"epochs": stood // steps_per_epoch + 2, "checkpoint_steps": 2}
+    again = start(short(train=train_keys))
+    assert again.wait(timeout=200) == 0, log.read_text()
+    assert "going on from step" in log.read_text()
+    wanted = train_here(short(out=str(tmp_path / "w"), parallel={"workers": 0}, train=train_keys), quiet, quiet)
+    agree(history(endless), wanted.history)
