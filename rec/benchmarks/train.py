@@ -13,6 +13,7 @@ from rec.data.prepared import Prepared
 from rec.data.stream import to_columns
 from rec.systems.msmrec import MSMRec, MSMRecConfig
 from rec.train.engine import LocalEngine
+from rec.train.memory import keep_freed_memory
 
 BATCH, REPEATS = 128, 15
 CONFIG = MSMRecConfig(gate="none", loss="bce", width=64, blocks=2, max_length=200, dropout=0.2)
@@ -21,6 +22,7 @@ CONFIG = MSMRecConfig(gate="none", loss="bce", width=64, blocks=2, max_length=20
 def measure(data: Prepared) -> list[Row]:
     """Return sequences per second of the plain loop's step (BCE, one negative) and how near its limit it comes."""
     torch.set_num_threads(2)
+    keep_freed_memory()
     system = MSMRec(CONFIG, data.tables(("item_count",)))
     engine = LocalEngine(system.model(), TrainConfig())
     batch = system.collate(to_columns(data.rows("train").slice(0, BATCH)))

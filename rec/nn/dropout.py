@@ -36,15 +36,15 @@ class Dropout(nn.Module):
 class _ByteDropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, threshold: int) -> Tensor:
-        seed = int(torch.randint(1 << 62, ()))
-        raw = bytearray(np.random.Generator(np.random.SFC64(seed)).bytes(x.numel()))
-        keep = torch.frombuffer(raw, dtype=torch.uint8).ge(threshold).view(x.shape)
-        ctx.scale = 256 / (256 - threshold)
-        ctx.save_for_backward(keep)
-        return x * keep * ctx.scale
+        words = np.random.SFC64(int(torch.randint(1 << 62, ()))).random_raw(-(-x.numel() // 8))
+        keep = torch.from_numpy(words.view(np.uint8)[: x.numel()]).ge(threshold)
+        # A mask of the inputs' own type: multiplying by booleans costs forty times as much on a CPU.
+        scale = keep.view(x.shape).to(x.dtype).mul_(256 / (256 - threshold))
+        ctx.save_for_backward(scale)
+        return x * scale
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (keep,) = ctx.saved_tensors
-        return grad * keep * ctx.scale, None
+        (scale,) = ctx.saved_tensors
+        return grad * scale, None

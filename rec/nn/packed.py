@@ -98,11 +98,12 @@ def _slabs(descending: np.ndarray) -> tuple[list[tuple[int, int, int]], np.ndarr
 
 def causal_attention(q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor, where: Layout) -> Tensor:
     """Return each row's attention over the rows of its own sequence up to itself, (N, H, D)."""
-    qkv_SHD = [to_slots(x, where) for x in (q_NHD, k_NHD, v_NHD)]
+    sizes = [count * longest for _, count, longest in where.slabs]
+    # Split, not sliced: the backward pass of a slice fills a whole tensor with zeros.
+    pieces = [to_slots(x, where).split(sizes) for x in (q_NHD, k_NHD, v_NHD)]
     parts = []
-    for first, count, longest in where.slabs:
-        shape = (count, longest, *q_NHD.shape[1:])
-        q, k, v = (x[first : first + count * longest].view(shape).transpose(1, 2) for x in qkv_SHD)
+    for (_, count, longest), *qkv in zip(where.slabs, *pieces, strict=True):
+        q, k, v = (x.view(count, longest, *x.shape[1:]).transpose(1, 2) for x in qkv)
         mixed = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         parts.append(mixed.transpose(1, 2).reshape(count * longest, *q_NHD.shape[1:]))
     return from_slots(torch.cat(parts), where)
@@ -116,13 +117,12 @@ def causal_mean(x_ND: Tensor, where: Layout) -> Tensor:
 
 def sequence_scores(state_ND: Tensor, candidate_BCD: Tensor, where: Layout) -> Tensor:
     """Return each row's inner product with every candidate of its own sequence, (N, C)."""
-    state_SD = to_slots(state_ND, where)
-    parts, done = [], 0
-    for first, count, longest in where.slabs:
-        candidate = candidate_BCD[where.order_B[done : done + count]]
-        state = state_SD[first : first + count * longest].view(count, longest, -1)
-        parts.append((state @ candidate.transpose(1, 2)).reshape(count * longest, -1))
-        done += count
+    states = to_slots(state_ND, where).split([count * longest for _, count, longest in where.slabs])
+    candidates = candidate_BCD[where.order_B].split([count for _, count, _ in where.slabs])
+    parts = []
+    for (_, count, longest), state, candidate in zip(where.slabs, states, candidates, strict=True):
+        scores = state.view(count, longest, -1) @ candidate.transpose(1, 2)
+        parts.append(scores.view(count * longest, -1))
     return from_slots(torch.cat(parts), where)
 
 

@@ -44,7 +44,6 @@ def train(config: RunConfig, report: Report, say: Callable[[str], None]) -> None
         TrainingError: too many failures, or a loss that is not finite.
         ConfigError, DataError: as the worker found them.
     """
-    storage = claim(config)
     # Workers have working folders of their own.
     config = config.model_copy(
         update={
@@ -55,6 +54,7 @@ def train(config: RunConfig, report: Report, say: Callable[[str], None]) -> None
     data = Prepared.open(config.data.root)
     # What is wrong with config or data is said here, before any machine starts.
     columns = build(config, data).columns
+    storage = claim(config)
     with runtime(config.parallel.workers * config.parallel.threads):
         require_cpus(config.parallel.workers * config.parallel.threads)
         report({"kind": "runtime"})

@@ -57,10 +57,12 @@ def _train(
     from rec.train.feed import PlannedFeed
     from rec.train.job import build, write_history
     from rec.train.loop import Job, fit
+    from rec.train.memory import keep_freed_memory
 
     config, step = from_json(payload["config"]), payload["step"]
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK=str(context.get_local_rank()))
     torch.set_num_threads(config.parallel.threads)
+    keep_freed_memory()
     report({"kind": "imported"})
     data = Prepared.open(config.data.root)
     system = build(config, data)

@@ -25,6 +25,7 @@ from rec.train.checkpoint import Checkpoint, CheckpointStore
 from rec.train.engine import LocalEngine
 from rec.train.feed import PlannedFeed
 from rec.train.loop import Job, Progress, Report, fit
+from rec.train.memory import keep_freed_memory
 
 FREE_KEYS = ("parallel", "evaluate", "expect", "out", "train.epochs", "train.patience", "train.checkpoint_steps",
              "train.checkpoint_minutes", "train.evaluate_batch_size")  # fmt: skip
@@ -74,15 +75,16 @@ def write_history(storage: Storage, progress: dict[str, Any]) -> None:
 
 def train_here(config: RunConfig, report: Report, say: Callable[[str], None]) -> Progress:
     """Train in this process, without Ray or DeepSpeed; go on where the run's folder stands."""
-    storage = claim(config)
     data = Prepared.open(config.data.root)
+    system = build(config, data)
+    storage = claim(config)
     store = CheckpointStore(storage.below("checkpoints"))
     step = newest(storage, say)
     resume = store.load(step) if step is not None else None
     if resume is not None:
         say(f"{config.out}: going on from step {step}")
     torch.set_num_threads(config.parallel.threads)
-    system = build(config, data)
+    keep_freed_memory()
     device = "cuda" if config.parallel.gpu else "cpu"
     reader = CachedReader(data.storage, system.columns)
 
