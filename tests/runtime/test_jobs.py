@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,13 +49,22 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
         yield client
     finally:
         head.terminate()
-        head.wait(60)
+        try:
+            head.wait(60)
+        except subprocess.TimeoutExpired:
+            head.kill()
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def submit(cluster: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:
+    """Submit a job; a node that has just started says for a while that its agent is not up yet."""
     words = [RAY, "job", "submit", "--working-dir", str(ROOT), "--runtime-env-json", EXCLUDES, "--", *command]
-    return subprocess.run(words, env=cluster, capture_output=True, text=True, check=False, timeout=400)
+    deadline = time.monotonic() + 120
+    while True:
+        done = subprocess.run(words, env=cluster, capture_output=True, text=True, check=False, timeout=400)
+        if "No available agent" not in done.stderr or time.monotonic() > deadline:
+            return done
+        time.sleep(2)
 
 
 EXCLUDES = '{"excludes": [".venv", ".git", "out", "**/__pycache__"]}'
