@@ -1,4 +1,5 @@
 # `make demo` and `make test` set up what they need; a second run installs nothing.
+# make demo ARGS=data.source.planted.interactions=1000000
 VENV := .venv
 PY := $(VENV)/bin/python
 export MPLCONFIGDIR := $(CURDIR)/$(VENV)/matplotlib
@@ -16,10 +17,10 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	touch $@
 
 demo: setup
-	$(VENV)/bin/rec prepare rec/configs/demo.toml
-	$(VENV)/bin/rec train rec/configs/demo.toml
-	$(VENV)/bin/rec evaluate rec/configs/demo.toml
-	$(VENV)/bin/rec report rec/configs/demo.toml
+	$(VENV)/bin/rec prepare rec/configs/demo.toml $(ARGS)
+	$(VENV)/bin/rec train rec/configs/demo.toml $(ARGS)
+	$(VENV)/bin/rec evaluate rec/configs/demo.toml $(ARGS)
+	$(VENV)/bin/rec report rec/configs/demo.toml $(ARGS)
 
 test: check ray
 

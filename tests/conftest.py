@@ -32,7 +32,7 @@ def rng() -> np.random.Generator:
 
 
 def planted_config(root: Path, **changes: Any) -> DataConfig:
-    planted = PlantedConfig(**{"interactions": 6000, "users": 300, "items": 120, "modalities": MODALITIES} | changes)
+    planted = PlantedConfig(**{"interactions": 6000, "users": 301, "items": 120, "modalities": MODALITIES} | changes)
     return DataConfig(
         root=str(root),
         source=SourceConfig(kind="planted", planted=planted),
@@ -43,7 +43,7 @@ def planted_config(root: Path, **changes: Any) -> DataConfig:
 
 @pytest.fixture(scope="session")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """A small generated data set of 300 users in five files per split."""
+    """A small generated data set of 301 users in five files per split."""
     return prepare(planted_config(tmp_path_factory.mktemp("planted")), InProcess(), lambda _: None)
 
 

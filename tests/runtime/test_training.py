@@ -16,6 +16,8 @@ import pytest
 
 pytest.importorskip("ray", reason="needs the extra `cluster`")
 
+import ray
+
 from rec.config import RunConfig, to_json
 from rec.errors import ConfigError, DataError, TrainingError
 from rec.runtime.training import train
@@ -69,13 +71,20 @@ def agree(found: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> None:
         assert a["ndcg@10"] == pytest.approx(b["ndcg@10"], abs=0.01)
 
 
-@pytest.mark.parametrize("parallel", [{"workers": 2}, {"workers": 3, "zero_stage": 2}], ids=str)
-def test_workers_find_what_one_process_finds(ray_runtime: None, short: Make, tmp_path: Path, parallel: dict) -> None:
-    config = short(parallel=parallel, train={"batch_size": 36})
+@pytest.mark.parametrize(
+    ("parallel", "batch"),
+    # 301 users: the last step of 150 has one row, so two of three workers stand in.
+    [({"workers": 2}, 32), ({"workers": 3, "zero_stage": 2}, 150)],
+    ids=str,
+)
+def test_workers_find_what_one_process_finds(
+    ray_runtime: None, short: Make, tmp_path: Path, parallel: dict[str, int], batch: int
+) -> None:
+    config = short(parallel=parallel, train={"batch_size": batch})
     events: list[dict[str, Any]] = []
     train(config, events.append, quiet)
     wanted = train_here(
-        short(out=str(tmp_path / "plain"), parallel={"workers": 0}, train={"batch_size": 36}), quiet, quiet
+        short(out=str(tmp_path / "plain"), parallel={"workers": 0}, train={"batch_size": batch}), quiet, quiet
     )
     agree(history(config), wanted.history)
     kinds = {e["kind"] for e in events}
@@ -94,6 +103,10 @@ def test_a_lost_worker_costs_nothing_but_time(ray_runtime: None, short: Make, tm
 def test_too_many_failures_end_the_run_and_say_where(ray_runtime: None, short: Make) -> None:
     with pytest.raises(TrainingError, match=r"gave up after 2 failures; the last: .*rank 1"):
         train(short("kill@loss:2", times=5, parallel={"max_failures": 1}), quiet, quiet)
+    deadline = time.monotonic() + 10
+    while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
+        assert time.monotonic() < deadline, "workers or placement groups were left behind"
+        time.sleep(0.2)
 
 
 def test_an_error_that_would_repeat_is_not_tried_again(ray_runtime: None, short: Make) -> None:
@@ -140,6 +153,9 @@ def test_what_is_wrong_is_said_before_a_machine_starts(short: Make) -> None:
         train(short(data={"root": "/nowhere"}), quiet, quiet)
     with pytest.raises(ConfigError, match="top_k"):
         train(short(model={"top_k": 9}), quiet, quiet)
+    with pytest.raises(ConfigError, match=r"parallel.expert_parallel: .* has no experts"):
+        train(short(parallel={"expert_parallel": 2}), quiet, quiet)
+    assert not Path(short().out).exists()
 
 
 def test_more_workers_than_the_cluster_holds_are_refused(ray_runtime: None, short: Make) -> None:
