@@ -92,12 +92,18 @@ def test_workers_find_what_one_process_finds(
     assert Storage(config.out).list() == ["checkpoints", "config.json", "history.json"]
 
 
-@pytest.mark.parametrize("fault", ["kill@model", "kill@loss:6", "kill@measure", "kill@state", "bug@loss:1"])
-def test_a_lost_worker_costs_nothing_but_time(ray_runtime: None, short: Make, tmp_path: Path, fault: str) -> None:
-    config, said = short(fault), []
+@pytest.mark.parametrize(
+    ("fault", "times"),
+    # The second kill of a model that is being built hits the recovery from the first.
+    [("kill@model", 2), ("kill@loss:6", 1), ("kill@measure", 1), ("kill@state", 1), ("bug@loss:0", 1)],
+)
+def test_a_lost_worker_costs_nothing_but_time(
+    ray_runtime: None, short: Make, tmp_path: Path, fault: str, times: int
+) -> None:
+    config, said = short(fault, times), []
     train(config, quiet, said.append)
     agree(history(config), expected(short, tmp_path))
-    assert any("failure 1 of at most 3" in line and "rank 1" in line for line in said), said
+    assert any(f"failure {times} of at most 3" in line and "rank 1" in line for line in said), said
 
 
 def test_too_many_failures_end_the_run_and_say_where(ray_runtime: None, short: Make) -> None:
