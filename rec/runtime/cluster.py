@@ -10,11 +10,14 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import psutil
 import ray
 
 from rec.errors import ConfigError
 
+FOLDER = "rec-ray-"
 SPARE_CPUS = 1
 """Logical CPUs beside the workers' own: Ray Data's tasks run there. Ray starts a process per CPU at once."""
 QUIET = {
@@ -42,7 +45,8 @@ def runtime(cpus: int) -> Iterator[None]:
         if os.environ.get("RAY_ADDRESS"):
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
         else:
-            folder = tempfile.mkdtemp(prefix="rec-ray-")
+            _sweep()
+            folder = tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-")
             # Ray turns token authentication on by itself; with a token of our own it writes none into the home folder.
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
             ray.init(
@@ -64,6 +68,14 @@ def runtime(cpus: int) -> Iterator[None]:
                 os.environ[name] = value
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep() -> None:
+    """Remove the folders of private runtimes whose drivers were killed."""
+    for path in Path(tempfile.gettempdir()).glob(f"{FOLDER}*-*"):
+        owner = path.name.removeprefix(FOLDER).split("-")[0]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def quiet_data() -> None:
@@ -92,8 +104,6 @@ def require_cpus(cpus: int) -> None:
 
 def interface_of(address: str) -> str:
     """Return the network interface that owns an address: gloo guesses wrong where the host name is 127.0.0.1."""
-    import psutil
-
     for name, entries in psutil.net_if_addrs().items():
         if any(entry.family == socket.AF_INET and entry.address == address for entry in entries):
             return str(name)

@@ -53,7 +53,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
             head.wait(60)
         except subprocess.TimeoutExpired:
             head.kill()
-        shutil.rmtree(folder, ignore_errors=True)
+        for _ in range(20):  # the node's processes end one after the other, and write until they do
+            shutil.rmtree(folder, ignore_errors=True)
+            if not folder.exists():
+                break
+            time.sleep(0.5)
 
 
 def submit(cluster: dict[str, str], *command: str) -> subprocess.CompletedProcess[str]:
