@@ -1,0 +1,143 @@
+"""Routers: from rows to a `Routing`. Scores are float32 whatever the rows are.
+
+Letters: N rows, D width, E experts, K experts kept per row, C clusters.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from rec.moe.routing import Routing, keep_top_k
+
+
+class SoftmaxRouter(nn.Module):
+    """Softmax gate that keeps the k most probable experts.
+
+    `noise` adds normal noise of a learned size to the scores while training (Shazeer et al. 2017, equation 4);
+    `normalise` rescales the k kept weights to 1, otherwise they stay the probabilities they are.
+    """
+
+    def __init__(self, width: int, experts: int, k: int, *, noise: bool = False, normalise: bool = True) -> None:
+        super().__init__()
+        check_k(k, experts)
+        self.k, self.normalise = k, normalise
+        self.gate = _linear(width, experts)
+        self.spread = _linear(width, experts) if noise else None
+
+    def forward(self, x_ND: Tensor) -> Routing:
+        """Return the routing of every row."""
+        score_NE = nn.functional.linear(x_ND.float(), self.gate.weight.float())
+        if self.spread is not None and self.training:
+            spread_NE = nn.functional.softplus(nn.functional.linear(x_ND.float(), self.spread.weight.float()))
+            score_NE = score_NE + spread_NE * torch.randn_like(score_NE)
+        routing = keep_top_k(score_NE.softmax(-1), self.k)
+        if self.normalise:
+            return routing
+        return Routing(routing.expert_NK, routing.probability_NE.gather(1, routing.expert_NK), routing.probability_NE)
+
+
+class SigmoidRouter(nn.Module):
+    """Sigmoid gate whose choice is steered by a bias per expert: balance without an auxiliary loss.
+
+    The bias decides who is chosen, not with which weight. `rebalance` moves it by `rate` towards even use and is
+    called once per optimiser step with the assignments of the global batch.
+
+    Source: Wang et al. 2024 (auxiliary-loss-free load balancing), algorithm 1.
+    """
+
+    def __init__(self, width: int, experts: int, k: int, *, rate: float = 1e-3) -> None:
+        super().__init__()
+        check_k(k, experts)
+        self.k, self.rate = k, rate
+        self.gate = _linear(width, experts)
+        self.bias_E: Tensor
+        self.register_buffer("bias_E", torch.zeros(experts))
+
+    def forward(self, x_ND: Tensor) -> Routing:
+        """Return the routing of every row; its probabilities are the sigmoids rescaled to 1."""
+        affinity_NE = nn.functional.linear(x_ND.float(), self.gate.weight.float()).sigmoid()
+        expert_NK = (affinity_NE.detach() + self.bias_E).topk(self.k, dim=-1).indices
+        weight_NK = affinity_NE.gather(1, expert_NK)
+        weight_NK = weight_NK / weight_NK.sum(-1, keepdim=True).clamp(min=1e-20)
+        return Routing(expert_NK, weight_NK, affinity_NE / affinity_NE.sum(-1, keepdim=True).clamp(min=1e-20))
+
+    @torch.no_grad()
+    def rebalance(self, count_E: Tensor) -> None:
+        """Raise the bias of experts with fewer assignments than the mean, lower that of those with more."""
+        self.bias_E += self.rate * (count_E.float().mean() - count_E.float()).sign()
+
+
+class ClusterRouter(nn.Module):
+    """One softmax gate per cluster; the row says which it belongs to."""
+
+    def __init__(self, width: int, clusters: int, experts: int, k: int) -> None:
+        super().__init__()
+        check_k(k, experts)
+        self.k = k
+        self.weight_CDE = nn.Parameter(torch.empty(clusters, width, experts))
+        nn.init.normal_(self.weight_CDE, std=width**-0.5)
+
+    def forward(self, x_ND: Tensor, cluster_N: Tensor) -> Routing:
+        """Return the routing of every row by the gate of its cluster (int64 in [0, C))."""
+        score_NE = x_ND.new_zeros((len(x_ND), self.weight_CDE.shape[2]), dtype=torch.float32)
+        for cluster in cluster_N.unique().tolist():
+            rows = (cluster_N == cluster).nonzero()[:, 0]
+            score_NE = score_NE.index_copy(0, rows, x_ND[rows].float() @ self.weight_CDE[cluster].float())
+        return keep_top_k(score_NE.softmax(-1), self.k)
+
+
+class ConditionedRouter(nn.Module):
+    """Gate whose logits depend on a row and on what the row meets: <x A_e, c> for every expert e, in a low rank."""
+
+    def __init__(self, width: int, condition_width: int, experts: int, k: int, *, rank: int = 16) -> None:
+        super().__init__()
+        check_k(k, experts)
+        self.k = k
+        self.of_row, self.of_condition = _linear(width, rank), _linear(condition_width, rank)
+        self.gate = _linear(rank, experts)
+
+    def forward(self, x_ND: Tensor, condition_ND: Tensor) -> Routing:
+        """Return the routing of every row given its condition."""
+        row_NR = nn.functional.linear(x_ND.float(), self.of_row.weight.float())
+        condition_NR = nn.functional.linear(condition_ND.float(), self.of_condition.weight.float())
+        score_NE = nn.functional.linear(row_NR * condition_NR, self.gate.weight.float())
+        return keep_top_k(score_NE.softmax(-1), self.k)
+
+
+class ExpertChoiceRouter(nn.Module):
+    """Every expert takes the rows that want it most: even use by construction.
+
+    A row may be taken by none or by all experts, and which rows are taken depends on the rest of the batch: use it
+    where a batch is always scored as a whole, never in serving. Source: Zhou et al. 2022, section 3.2.
+    """
+
+    def __init__(self, width: int, experts: int, *, rows_per_expert: float = 2.0) -> None:
+        super().__init__()
+        self.share = rows_per_expert / experts
+        self.gate = _linear(width, experts)
+
+    def forward(self, x_ND: Tensor) -> Routing:
+        """Return the routing with every expert as a column, weight 0 where an expert did not take the row."""
+        probability_NE = nn.functional.linear(x_ND.float(), self.gate.weight.float()).softmax(-1)
+        take = min(len(x_ND), max(1, round(self.share * len(x_ND))))
+        chosen = probability_NE.detach().topk(take, dim=0).indices
+        kept_NE = torch.zeros_like(probability_NE).scatter(0, chosen, 1.0)
+        expert = torch.arange(probability_NE.shape[1], device=x_ND.device).expand_as(probability_NE)
+        return Routing(expert, probability_NE * kept_NE, probability_NE)
+
+
+def check_k(k: int, experts: int) -> None:
+    """Refuse a number of experts per row that cannot be.
+
+    Raises:
+        ValueError: k is not in [1, experts].
+    """
+    if not 1 <= k <= experts:
+        raise ValueError(f"k must be in [1, {experts}], got {k}")
+
+
+def _linear(width: int, out: int) -> nn.Linear:
+    linear = nn.Linear(width, out, bias=False)
+    nn.init.normal_(linear.weight, std=width**-0.5)
+    return linear

@@ -1,0 +1,162 @@
+"""Routers, experts and dispatch against the dense one-hot definition."""
+
+import pytest
+import torch
+
+from rec.moe.dispatch import dispatch, dispatch_dense, order_by_expert
+from rec.moe.experts import FeedForwardExperts, LowRankExperts, UnlikeExperts
+from rec.moe.layer import MixtureOfExperts
+from rec.moe.routers import ClusterRouter, ConditionedRouter, ExpertChoiceRouter, SigmoidRouter, SoftmaxRouter
+from rec.moe.routing import Routing, keep_share, keep_top_k
+
+WIDTH, EXPERTS = 16, 8
+KINDS = {
+    "gelu": lambda: FeedForwardExperts(WIDTH, 32, EXPERTS),
+    "swiglu": lambda: FeedForwardExperts(WIDTH, 16, EXPERTS, activation="swiglu"),
+    "low_rank": lambda: LowRankExperts(WIDTH, 8, EXPERTS),
+    "unlike": lambda: UnlikeExperts(
+        [torch.nn.Linear(WIDTH, WIDTH) for _ in range(EXPERTS - 1)] + [torch.nn.Identity()]
+    ),
+}
+
+
+def routing_of(rows: int, kind: str) -> Routing:
+    torch.manual_seed(rows)
+    probability = torch.randn(rows, EXPERTS).softmax(-1)
+    if kind == "share":
+        return keep_share(probability, 0.6)
+    if kind == "one expert":
+        return keep_top_k(torch.eye(EXPERTS)[torch.full((rows,), 3)], 1)
+    return keep_top_k(probability, int(kind))
+
+
+@pytest.mark.parametrize("experts", KINDS)
+@pytest.mark.parametrize("kind", ["1", "2", "8", "share", "one expert"])
+@pytest.mark.parametrize("rows", [1, 37])
+def test_dispatch_equals_the_dense_definition(experts: str, kind: str, rows: int) -> None:
+    torch.manual_seed(0)
+    module = KINDS[experts]()
+    x = torch.randn(rows, WIDTH, requires_grad=True)
+    routing, weight = routing_of(rows, kind), torch.randn(rows, WIDTH)
+    parameters = [x, *module.parameters()]
+    ours, _ = dispatch(x, routing, module)
+    theirs = dispatch_dense(x, routing, module)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    grads = [torch.autograd.grad((y * weight).sum(), parameters, allow_unused=True) for y in (ours, theirs)]
+    for a, b in zip(*grads, strict=True):
+        zero = torch.zeros(())
+        torch.testing.assert_close(zero if a is None else a, zero if b is None else b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_row_without_experts_gives_zero_and_its_weight_gets_a_gradient() -> None:
+    probability = torch.full((3, EXPERTS), 1 / EXPERTS, requires_grad=True)
+    weight = torch.tensor([[0.0, 0.0], [0.5, 0.0], [0.5, 0.5]]) * probability[:, :2] * EXPERTS
+    routing = Routing(torch.tensor([[0, 1]] * 3), weight, probability)
+    y, order = dispatch(torch.randn(3, WIDTH), routing, KINDS["gelu"]())
+    assert y[0].abs().max() == 0
+    assert order.count_E.tolist() == [2, 1, 0, 0, 0, 0, 0, 0]
+    y.sum().backward()
+    assert probability.grad is not None
+
+
+def test_capacity_drops_the_lightest_whatever_the_order_of_rows() -> None:
+    weight = torch.tensor([[0.2], [0.9], [0.5], [0.7]])
+    expert = torch.zeros(4, 1, dtype=torch.int64)
+    for shift in range(4):
+        order = order_by_expert(Routing(expert, weight.roll(shift, 0), torch.ones(4, 1)), 1, capacity=2)
+        assert order.dropped == 2
+        assert sorted(((order.row_A - shift) % 4).tolist()) == [1, 3]
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_softmax_router_in_evaluation_does_not_look_at_other_rows(k: int) -> None:
+    router = SoftmaxRouter(WIDTH, EXPERTS, k, noise=True).eval()
+    x = torch.randn(20, WIDTH)
+    together = router(x)
+    for n in (0, 7, 19):
+        alone = router(x[n : n + 1])
+        assert torch.equal(alone.expert_NK[0], together.expert_NK[n])
+        torch.testing.assert_close(alone.weight_NK[0], together.weight_NK[n])
+    assert not torch.equal(router.train()(x).probability_NE, together.probability_NE)
+
+
+def test_weights_are_probabilities_unless_normalised() -> None:
+    x = torch.randn(5, WIDTH)
+    torch.manual_seed(0)
+    plain = SoftmaxRouter(WIDTH, EXPERTS, 2, normalise=False)
+    routing = plain(x)
+    torch.testing.assert_close(routing.weight_NK, routing.probability_NE.topk(2).values)
+    assert (routing.weight_NK.sum(1) < 1).all()
+
+
+def test_the_bias_of_a_sigmoid_router_evens_out_use() -> None:
+    torch.manual_seed(0)
+    router = SigmoidRouter(WIDTH, EXPERTS, 2, rate=0.01)
+    with torch.no_grad():
+        router.gate.weight[0] += 1.0  # one expert that everybody wants
+    x = torch.randn(512, WIDTH) + 0.3
+    counts = [torch.bincount(router(x).expert_NK.flatten(), minlength=EXPERTS)]
+    for _ in range(200):
+        router.rebalance(counts[-1])
+        counts.append(torch.bincount(router(x).expert_NK.flatten(), minlength=EXPERTS))
+    assert counts[0].max() > 1.8 * 128
+    assert counts[-1].max() < 1.25 * 128
+    torch.testing.assert_close(router(x).weight_NK.sum(1), torch.ones(512))
+
+
+def test_a_cluster_gate_is_the_clusters_own() -> None:
+    router = ClusterRouter(WIDTH, 3, EXPERTS, 2)
+    x, cluster = torch.randn(9, WIDTH), torch.arange(9) % 3
+    found = router(x, cluster).probability_NE
+    for n in range(9):
+        torch.testing.assert_close(found[n], (x[n] @ router.weight_CDE[n % 3]).softmax(-1))
+
+
+def test_a_conditioned_gate_depends_on_both() -> None:
+    router = ConditionedRouter(WIDTH, 4, EXPERTS, 1)
+    x, condition = torch.randn(6, WIDTH), torch.randn(6, 4)
+    a = router(x, condition).probability_NE
+    assert not torch.allclose(a, router(x, condition.roll(1, 0)).probability_NE)
+    assert not torch.allclose(a, router(x.roll(1, 0), condition).probability_NE)
+
+
+def test_experts_that_choose_are_used_evenly() -> None:
+    routing = ExpertChoiceRouter(WIDTH, EXPERTS, rows_per_expert=2.0)(torch.randn(64, WIDTH))
+    used = (routing.weight_NK > 0).sum(0)
+    assert used.tolist() == [64 * 2 // EXPERTS] * EXPERTS
+
+
+def test_an_expert_starts_the_same_wherever_it_is_placed() -> None:
+    whole = FeedForwardExperts(WIDTH, 8, 4, seed=7)
+    part = FeedForwardExperts(WIDTH, 8, 2, seed=7, first=2)
+    assert torch.equal(whole.up_EDF[2:], part.up_EDF)
+    assert torch.equal(whole.down_EFD[2:], part.down_EFD)
+    assert not torch.equal(whole.up_EDF[0], whole.up_EDF[1])
+
+
+def test_every_parameter_of_a_layer_moves() -> None:
+    torch.manual_seed(0)
+    shared = torch.nn.Linear(WIDTH, WIDTH)
+    layer = MixtureOfExperts(SoftmaxRouter(WIDTH, EXPERTS, 2), KINDS["gelu"](), shared=shared)
+    before = {name: p.detach().clone() for name, p in layer.named_parameters()}
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=0.01, weight_decay=0)
+    mixed = layer(torch.randn(200, WIDTH))
+    (mixed.y_ND**2).sum().backward()
+    optimizer.step()
+    assert [name for name, p in layer.named_parameters() if torch.equal(p, before[name])] == []
+    assert mixed.order.count_E.sum() == 400
+
+
+def test_a_capacity_factor_reports_what_it_dropped() -> None:
+    torch.manual_seed(0)
+    layer = MixtureOfExperts(SoftmaxRouter(WIDTH, EXPERTS, 1), KINDS["gelu"](), capacity_factor=1.0)
+    mixed = layer(torch.randn(80, WIDTH))
+    assert mixed.order.count_E.max() <= 10
+    assert mixed.order.dropped == 80 - mixed.order.count_E.sum()
+    assert mixed.order.dropped > 0
+
+
+@pytest.mark.parametrize("k", [0, EXPERTS + 1])
+def test_a_k_that_cannot_be_is_refused(k: int) -> None:
+    with pytest.raises(ValueError, match=rf"k must be in \[1, {EXPERTS}\], got {k}"):
+        SoftmaxRouter(WIDTH, EXPERTS, k)
