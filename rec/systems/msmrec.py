@@ -21,7 +21,7 @@ from rec.errors import ConfigError
 from rec.meters import Mean, Meter, Rows
 from rec.metrics.ranking import full_ranks, metric_names, of_ranks
 from rec.moe import routing
-from rec.moe.balance import balance
+from rec.moe.balance import assignments, balance
 from rec.moe.routing import Routing
 from rec.nn import losses
 from rec.nn.dropout import Dropout
@@ -282,7 +282,9 @@ class MSMRec(System[HistoryBatch]):
             total = losses.entropy(encoded.routing.probability_NE)
             terms["gate_entropy"] = Term(total, len(target_N), self.config.entropy_weight)
         if encoded.routing is not None and self.config.balance_weight:
-            terms["balance"] = Term(balance(encoded.routing), len(target_N), self.config.balance_weight)
+            total_over_ranks = getattr(model, "sum_over_ranks", lambda value: value)
+            count_K = total_over_ranks(assignments(encoded.routing))
+            terms["balance"] = Term(balance(encoded.routing, count_K), len(target_N), self.config.balance_weight)
         return terms
 
     def _next_item(self, module: Model, encoded: Encoded, batch: HistoryBatch, target_N: Tensor) -> Tensor:

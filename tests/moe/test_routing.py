@@ -1,9 +1,11 @@
 """Routing: probabilities, top-k static and dynamic, balance."""
 
+import math
+
 import pytest
 import torch
 
-from rec.moe.balance import balance
+from rec.moe.balance import assignments, balance, health, router_z
 from rec.moe.routing import keep_all, keep_share, keep_top_k, softmax
 
 
@@ -42,5 +44,24 @@ def test_keep_all_is_the_gate_itself() -> None:
 def test_balance_is_one_for_even_use_and_grows_with_collapse() -> None:
     even = keep_top_k(torch.eye(4)[torch.arange(8) % 4] * 0.96 + 0.01, 1)
     collapsed = keep_top_k(torch.tensor([[0.97, 0.01, 0.01, 0.01]]).expand(8, 4), 1)
-    assert balance(even).item() / 8 == pytest.approx(1.0)
-    assert balance(collapsed).item() / 8 == pytest.approx(4 * 0.97)
+    assert balance(even, assignments(even)).item() / 8 == pytest.approx(1.0)
+    assert balance(collapsed, assignments(collapsed)).item() / 8 == pytest.approx(4 * 0.97)
+    assert health(assignments(even)) == pytest.approx({"use_entropy": 1.0, "largest_share": 0.25, "unused": 0.0})
+    assert health(assignments(collapsed)) == pytest.approx({"use_entropy": 0.0, "largest_share": 1.0, "unused": 3.0})
+
+
+def test_the_balance_of_two_workers_is_that_of_the_joined_batch() -> None:
+    probability = torch.randn(30, 4).softmax(-1).requires_grad_()
+    whole = keep_top_k(probability, 2)
+    parts = [keep_top_k(p, 2) for p in probability.split(21)]
+    count = sum(assignments(p) for p in parts)
+    assert torch.equal(count, assignments(whole))
+    a, b = balance(whole, count), sum(balance(p, count) for p in parts)
+    torch.testing.assert_close(a, b)
+    torch.testing.assert_close(*(torch.autograd.grad(x, probability, retain_graph=True)[0] for x in (a, b)))
+
+
+def test_router_z_by_hand() -> None:
+    score = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+    expected = math.log(2) ** 2 + (1 + math.log(2)) ** 2
+    assert router_z(score).item() == pytest.approx(expected)
