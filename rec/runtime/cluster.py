@@ -38,7 +38,7 @@ def runtime(cpus: int) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    before = {name: os.environ.get(name) for name in (*QUIET, "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
+    before = {name: os.environ.get(name) for name in QUIET}
     os.environ.update({name: value for name, value in QUIET.items() if before[name] is None})
     folder = None
     try:
@@ -48,7 +48,8 @@ def runtime(cpus: int) -> Iterator[None]:
             _sweep()
             folder = tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-")
             # Ray turns token authentication on by itself; with a token of our own it writes none into the home folder.
-            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+            # It reads the token once per process, so a second runtime has to have the first one's.
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             ray.init(
                 num_cpus=cpus + SPARE_CPUS,
                 include_dashboard=False,
