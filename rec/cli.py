@@ -167,7 +167,9 @@ def evaluate(configs: Sequence[RunConfig], split: str, json_file: str | None = N
         if len(results) == 1 and name in HEADLINE:
             spread = "{low:.4f} to {high:.4f}".format(**results[0]["interval"][name])
         baseline = results[0]["popularity"].get(name)
-        rows.append([name, f"{entry['mean']:.4f}", f"{entry['sd']:.4f}", spread, f"{baseline or 0:.4f}"])
+        rows.append(
+            [name, f"{entry['mean']:.4f}", f"{entry['sd']:.4f}", spread, "" if baseline is None else f"{baseline:.4f}"]
+        )
     print(table(["metric", "mean", "sd", "range or interval", "popularity"], rows))
     if "recovery" in results[0]:
         print("planted modality found for {found:.1%} of users (chance {chance:.1%})".format(**results[0]["recovery"]))

@@ -47,15 +47,11 @@ class _Monitor:
             self.ranks[rank].heard_s = time.monotonic()
             self.ranks[rank].last = event
 
-    def take(self) -> list[Event]:
-        """Return the events since the last call."""
+    def poll(self) -> tuple[list[Event], dict[int, tuple[float, Event]]]:
+        """Return the events since the last call, and each worker's silence in seconds with its last event."""
         events, self.events = self.events, []
-        return events
-
-    def silent(self) -> dict[int, tuple[float, Event]]:
-        """Return, for every worker, for how many seconds it has been silent and its last event."""
         now = time.monotonic()
-        return {rank: (now - known.heard_s, known.last) for rank, known in self.ranks.items()}
+        return events, {rank: (now - known.heard_s, known.last) for rank, known in self.ranks.items()}
 
     def handles(self) -> list[Any]:
         """Return the workers' actor handles."""

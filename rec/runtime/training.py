@@ -28,7 +28,7 @@ from rec.system import Column
 from rec.train.job import build, claim, newest
 from rec.train.loop import Report
 
-POLL_S = 0.2
+POLL_S, START_POLL_S = 0.5, 0.1
 SPLITS = ("train", "val")
 DRIVER = -1
 """Stands for a rank in events of the driver itself."""
@@ -173,10 +173,11 @@ class Pump(threading.Thread):
 
     def run(self) -> None:
         """Follow the workers until stopped."""
-        while not self.ended.wait(POLL_S):
+        while not self.ended.wait(POLL_S if 0 in self.last else START_POLL_S):
             try:
-                self._drain()
-                self._check()
+                self._check(self._drain())
+            except ray.exceptions.GetTimeoutError:
+                continue
             except ray.exceptions.RayError:
                 return
 
@@ -187,20 +188,22 @@ class Pump(threading.Thread):
         with contextlib.suppress(ray.exceptions.RayError):
             self._drain()
 
-    def _drain(self) -> None:
-        for event in ray.get(self.monitor.take.remote(), timeout=30):
+    def _drain(self) -> dict[int, tuple[float, dict[str, Any]]]:
+        """Report what is new; return how long each worker has been silent, with its last event."""
+        events, silent = ray.get(self.monitor.poll.remote(), timeout=30)
+        for event in events:
             self.last[event["rank"]] = event
             if event["kind"] == "error" and self.error is None:
                 kind = getattr(errors, event["type"], TrainingError)
                 self.error = kind(event["message"])
             self.report(event)
+        return silent
 
-    def _check(self) -> None:
+    def _check(self, silent: dict[int, tuple[float, dict[str, Any]]]) -> None:
         """End the workers when none has said anything for too long; the one that did least is named."""
         if self.error is not None and DRIVER in self.last:
             self._end_workers()
             return
-        silent: dict[int, tuple[float, dict[str, Any]]] = ray.get(self.monitor.silent.remote(), timeout=30)
         if self.stalled or not silent or min(s for s, _ in silent.values()) < self.stall_timeout_s:
             return
         rank = min(silent, key=lambda r: (silent[r][1].get("total_step", 0), -silent[r][0]))
