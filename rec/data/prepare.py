@@ -107,7 +107,8 @@ class GenerateTask:
 def prepare(config: DataConfig, runner: Runner, say: Callable[[str], None]) -> Prepared:
     """Return the data set made from `config`; where it is there already, made from the same config, it is kept.
 
-    Nothing is readable under `config.root` until the manifest is written, last.
+    Nothing new is readable under `config.root` until the manifest is written, last; input that cannot be used leaves
+    a data set that was there as it was.
 
     Raises:
         DataError: an input cannot be read, has another schema, or nothing is left of it.
@@ -121,9 +122,7 @@ def prepare(config: DataConfig, runner: Runner, say: Callable[[str], None]) -> P
             say(f"{config.root}: already prepared from the same config")
             return found
     source = config.source
-    storage.delete(MANIFEST)
-    for folder in (WORK, *SPLITS):
-        storage.delete(folder)
+    storage.delete(WORK)
     if source.kind == "planted":
         source = generate(source, root, runner)
     found_pieces = pieces(source)
@@ -145,6 +144,9 @@ def prepare(config: DataConfig, runner: Runner, say: Callable[[str], None]) -> P
     if first[-1] == 0:
         raise DataError(f"{', '.join(source.interactions)}: no user is left ({_reasons(dropped)})")
     split_tasks = [SplitTask(root, p, int(first[p]), len(items), config.shard_rows) for p in range(partitions)]
+    # Only now, with nothing left that bad input can stop, does a data set of another config make way.
+    for name in (MANIFEST, *SPLITS):
+        storage.delete(name)
     parts = runner.map(split_partition, split_tasks, "prepare: split")
     write_array(storage, "item_count", np.sum([p[1] for p in parts], axis=0))
     write_array(storage, "item_total", np.sum([p[2] for p in parts], axis=0))

@@ -102,6 +102,16 @@ def test_bad_input_is_said_and_nothing_becomes_readable(tmp_path: Path, change: 
         Prepared.open(config.root)
 
 
+def test_bad_input_leaves_the_data_set_that_was_there(tmp_path: Path) -> None:
+    events = write_events(tmp_path / "e.csv")
+    before = prepare(own(tmp_path / "out", events), InProcess(), quiet)
+    with pytest.raises(DataError, match="no user is left"):
+        prepare(own(tmp_path / "out", events, minimum_user_count=1000), InProcess(), quiet)
+    after = Prepared.open(before.storage.uri)
+    after.verify()
+    assert after.rows("test").equals(before.rows("test"))
+
+
 @pytest.mark.parametrize("content", [b"", b"PAR1 but not really", b"\x00" * 100])
 def test_a_broken_parquet_file_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.parquet"
