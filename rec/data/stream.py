@@ -38,23 +38,27 @@ class CachedReader:
         self.cached_bytes = 0
 
     def read(self, names: Sequence[str]) -> Iterator[pa.Table]:
-        """Yield one table per file."""
+        """Yield one table per file, in this order."""
+        loaded = self._load([name for name in names if name not in self.cache])
         for name in names:
-            if name not in self.cache:
-                table = self._load(name)
-                if self.cached_bytes + table.nbytes > CACHE_BYTES:
-                    yield table
-                    continue
+            if name in self.cache:
+                yield self.cache[name]
+                continue
+            table = next(loaded)
+            if self.cached_bytes + table.nbytes <= CACHE_BYTES:
                 self.cached_bytes += table.nbytes
                 self.cache[name] = table
-            yield self.cache[name]
+            yield table
 
-    def _load(self, name: str) -> pa.Table:
-        try:
-            with self.storage.open(name) as file:
-                return pq.read_table(file, columns=self.columns)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise DataError(f"{self.storage.uri}/{name}: cannot be read ({error})") from error
+    def _load(self, names: Sequence[str]) -> Iterator[pa.Table]:
+        """Yield one table per file that is not in memory."""
+        for name in names:
+            try:
+                with self.storage.open(name) as file:
+                    table = pq.read_table(file, columns=self.columns)
+            except (OSError, pa.ArrowInvalid) as error:
+                raise DataError(f"{self.storage.uri}/{name}: cannot be read ({error})") from error
+            yield table
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import resources
 
 import numpy as np
 import torch
@@ -12,11 +11,6 @@ from rec.errors import DataError
 from rec.metrics.ranking import CUTS, full_ranks, means
 
 CHUNK = 512
-
-
-def help_text() -> str:
-    """Return what masking, ties and averaging mean, for people who bring their own scores."""
-    return resources.files("rec.metrics").joinpath("arrays_help.txt").read_text()
 
 
 def evaluate_arrays(

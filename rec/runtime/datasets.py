@@ -12,7 +12,7 @@ import ray
 import ray.data
 
 from rec.data.prepared import Prepared
-from rec.data.stream import CACHE_BYTES, CachedReader
+from rec.data.stream import CachedReader
 from rec.errors import DataError
 from rec.runtime.cluster import quiet_data
 from rec.storage import Storage
@@ -89,24 +89,8 @@ class StreamingReader(CachedReader):
     number of workers, and in return each row's place depends on nothing but the seed.
     """
 
-    def read(self, names: Sequence[str]) -> Iterator[pa.Table]:
-        """Yield one table per file, in this order."""
-        missing = [name for name in names if name not in self.cache]
-        if not missing:
-            yield from super().read(names)
-            return
-        streamed = self._stream(missing)
-        for name in names:
-            if name in self.cache:
-                yield self.cache[name]
-                continue
-            table = next(streamed)
-            if self.cached_bytes + table.nbytes <= CACHE_BYTES:
-                self.cached_bytes += table.nbytes
-                self.cache[name] = table
-            yield table
-
-    def _stream(self, names: Sequence[str]) -> Iterator[pa.Table]:
+    def _load(self, names: Sequence[str]) -> Iterator[pa.Table]:
+        """Yield one table per file that is not in memory."""
         dataset = open_dataset(self.storage, names, self.columns)
         blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2)
         for _, table in _files(iter(blocks)):
