@@ -132,15 +132,16 @@ def _train(options: argparse.Namespace) -> None:
 
 def train(config: RunConfig) -> None:
     """Train a run: on Ray, or in this process where parallel.workers is 0."""
-    from rec.train.job import Narrator, train_here
+    from rec.train.narrator import Narrator
 
-    narrator = Narrator(say)
     if config.parallel.workers:
-        from rec.runtime.training import train as on_ray
+        from rec.runtime.launch import train as on_ray
 
-        on_ray(config, narrator, say)
+        on_ray(config, Narrator(say), say)
     else:
-        train_here(config, narrator, say)
+        from rec.train.job import train_here
+
+        train_here(config, Narrator(say), say)
     say(f"{config.out}: trained")
 
 

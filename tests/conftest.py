@@ -74,3 +74,14 @@ def ray_runtime() -> Iterator[None]:
     os.environ.pop("RAY_ADDRESS", None)
     with runtime(3):
         yield
+
+
+@pytest.fixture(scope="session")
+def ranks() -> Iterator[Any]:
+    """Processes with gloo between them; see tests.ranks."""
+    from tests.ranks import Ranks
+
+    pool = Ranks()
+    yield pool
+    pool.close()
+    pool.folder.cleanup()

@@ -1,6 +1,6 @@
-"""How evenly experts are used: loss terms as sums over rows, exact over workers, and numbers to log.
+"""How evenly experts are used: loss terms as sums over rows, exact over workers.
 
-Letters: N rows, E experts, K experts kept per row.
+Letters: N rows, E experts, K experts kept per row, C clusters with a gate each.
 """
 
 from __future__ import annotations
@@ -36,8 +36,21 @@ def router_z(score_NE: Tensor) -> Tensor:
     return score_NE.float().logsumexp(-1).square().sum()
 
 
-def health(count_E: Tensor) -> dict[str, float]:
-    """Return the entropy of use in [0, 1], the share of the most used expert, and how many were never used."""
-    share = count_E / count_E.sum().clamp(min=1)
-    entropy = -torch.special.xlogy(share, share).sum() / torch.log(torch.tensor(float(max(len(share), 2))))
-    return {"use_entropy": float(entropy), "largest_share": float(share.max()), "unused": float((count_E == 0).sum())}
+def assignments_by_gate(routing: Routing, cluster_N: Tensor, clusters: int) -> Tensor:
+    """Return how many rows of each cluster each expert was given, float64 (C, E); counts of many workers add."""
+    experts = routing.probability_NE.shape[1]
+    used = torch.zeros(clusters * experts, dtype=torch.float64, device=routing.weight_NK.device)
+    cell_NK = cluster_N[:, None] * experts + routing.expert_NK
+    used.scatter_add_(0, cell_NK.flatten(), (routing.weight_NK > 0).double().flatten())
+    return used.view(clusters, experts)
+
+
+def balance_by_gate(routing: Routing, cluster_N: Tensor, count_CE: Tensor) -> Tensor:
+    """Return `balance` with every cluster's gate judged by its own loads: each may prefer experts no less evenly."""
+    load_CE = (count_CE / count_CE.sum(1, keepdim=True).clamp(min=1)).to(routing.probability_NE.dtype)
+    return load_CE.shape[1] * (routing.probability_NE * load_CE[cluster_N]).sum()
+
+
+def decision_entropy(probability_NE: Tensor) -> Tensor:
+    """Return the sum over rows of each decision's entropy, in nats."""
+    return -torch.special.xlogy(probability_NE, probability_NE.clamp(min=1e-30)).sum()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rec.moe.experts import Experts
+from rec.moe.ranks import ALONE, Ranks
 from rec.moe.routing import Routing
 
 
@@ -33,18 +34,21 @@ class Order:
         return self.count_E.cumsum(0).to(torch.int32)
 
 
-def order_by_expert(routing: Routing, num_experts: int, capacity: int = 0) -> Order:
+def order_by_expert(routing: Routing, num_experts: int, capacity: int = 0, ranks: Ranks = ALONE) -> Order:
     """Return the assignments with a weight above 0, sorted by expert and, within one, by row.
 
-    `capacity` limits the assignments of each expert (0 does not): of those that exceed it, the ones with the least
-    weight are dropped, so what is dropped does not depend on the order of rows.
+    `capacity` limits the assignments of each expert over all ranks (0 does not): of those that exceed it, the ones
+    with the least weight are dropped, so what is dropped depends neither on the order of rows nor on how they are cut.
     """
     choices = routing.expert_NK.shape[1]
     expert_S, weight_S = routing.expert_NK.flatten(), routing.weight_NK.detach().flatten()
     slot_A = (weight_S > 0).nonzero()[:, 0]
     kept = len(slot_A)
     if capacity:
-        slot_A = slot_A[_within_capacity(expert_S[slot_A], weight_S[slot_A], num_experts, capacity)]
+        expert_A, first = ranks.join(expert_S[slot_A])
+        weight_A, _ = ranks.join(weight_S[slot_A])
+        stays = _within_capacity(expert_A, weight_A, num_experts, capacity)
+        slot_A = slot_A[stays[first : first + kept]]
     expert_A = expert_S[slot_A]
     slot_A = slot_A[expert_A.argsort(stable=True)]
     return Order(
@@ -55,21 +59,16 @@ def order_by_expert(routing: Routing, num_experts: int, capacity: int = 0) -> Or
     )
 
 
-def dispatch(x_ND: Tensor, routing: Routing, experts: Experts, capacity: int = 0) -> tuple[Tensor, Order]:
-    """Return the weighted sum of every row's experts, (N, D), and how rows were ordered.
-
-    Dropless unless a capacity is set; an expert without rows costs nothing; a row without experts gives 0.
-    """
-    order = order_by_expert(routing, experts.num_experts, capacity)
+def carry(x_ND: Tensor, weight_NK: Tensor, order: Order, experts: Experts) -> Tensor:
+    """Return the weighted sum of every row's experts, (N, D); an expert without rows costs nothing."""
     x_AD = x_ND.index_select(0, order.row_A)
     y_AD = experts(x_AD, order.end_E)
-    weight_A = routing.weight_NK.flatten()[order.slot_A]
-    y_ND = torch.zeros_like(x_ND).index_add(0, order.row_A, y_AD * weight_A[:, None].to(y_AD.dtype))
-    return y_ND, order
+    weight_A = weight_NK.flatten()[order.slot_A]
+    return torch.zeros_like(x_ND).index_add(0, order.row_A, y_AD * weight_A[:, None].to(y_AD.dtype))
 
 
 def dispatch_dense(x_ND: Tensor, routing: Routing, experts: Experts) -> Tensor:
-    """Return what `dispatch` does by the definition: every expert on every row, weighted by one-hot shares.
+    """Return what `carry` does by the definition: every expert on every row, weighted by one-hot shares.
 
     The slow, obvious version that tests compare with.
     """

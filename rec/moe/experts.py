@@ -5,7 +5,7 @@ Letters: M rows in the order of their experts, D width, F hidden width, R rank, 
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,68 +15,121 @@ from rec.seeds import derive
 Activation = Literal["gelu", "swiglu"]
 
 
-class Experts(Protocol):
-    """What a dispatch calls."""
+class Experts(nn.Module):
+    """What a dispatch calls: experts on rows that are sorted by expert."""
 
     num_experts: int
 
-    def __call__(self, x_MD: Tensor, end_E: Tensor) -> Tensor:
+    def forward(self, x_MD: Tensor, end_E: Tensor) -> Tensor:
         """Return each row's output under its expert; expert e has the rows up to end_E[e] (int32, rising)."""
+        raise NotImplementedError
+
+    def keep(self, first: int, count: int) -> None:
+        """Forget all experts but `count` from `first` on, in place: each parameter's first axis is the expert."""
+        for parameter in self.parameters():
+            parameter.data = parameter.data[first : first + count].clone()
+        self.num_experts = count
 
 
-class FeedForwardExperts(nn.Module):
+class FeedForward(nn.Module):
+    """One feed-forward network: an expert that every row passes, or one of many by itself."""
+
+    def __init__(self, width: int, hidden: int, *, activation: Activation = "gelu", seed: int = 0) -> None:
+        super().__init__()
+        one = FeedForwardExperts(width, hidden, 1, activation=activation, seed=seed)
+        self.activation = activation
+        self.up_DF, self.down_FD = nn.Parameter(one.up_EDF.data[0]), nn.Parameter(one.down_EFD.data[0])
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        """Return (N, D)."""
+        return activate(x_ND @ self.up_DF, self.activation) @ self.down_FD
+
+
+class FeedForwardExperts(Experts):
     """E feed-forward networks: GELU, or SwiGLU with a gate of its own.
 
-    Expert e of `of` experts starts from the same weights wherever it is placed: the generator is seeded by its number.
+    Expert e starts from the same weights whatever else there is: its generator is seeded by its number.
     """
 
     def __init__(
-        self, width: int, hidden: int, experts: int, *, activation: Activation = "gelu", seed: int = 0, first: int = 0
+        self, width: int, hidden: int, experts: int, *, activation: Activation = "gelu", seed: int = 0
     ) -> None:
         super().__init__()
         self.num_experts, self.activation = experts, activation
         parts = 2 if activation == "swiglu" else 1
-        self.up_EDF = nn.Parameter(_initial(experts, width, parts * hidden, seed, "up", first))
-        self.down_EFD = nn.Parameter(_initial(experts, hidden, width, seed, "down", first))
+        self.up_EDF = nn.Parameter(_initial(experts, width, parts * hidden, seed, "up"))
+        self.down_EFD = nn.Parameter(_initial(experts, hidden, width, seed, "down"))
 
     def forward(self, x_MD: Tensor, end_E: Tensor) -> Tensor:
         """Return each row's output under its expert, (M, D)."""
-        hidden_MF = grouped_product(x_MD, self.up_EDF, end_E)
-        if self.activation == "swiglu":
-            gate_MF, value_MF = hidden_MF.chunk(2, -1)
-            hidden_MF = nn.functional.silu(gate_MF) * value_MF
-        else:
-            hidden_MF = nn.functional.gelu(hidden_MF)
+        hidden_MF = activate(grouped_product(x_MD, self.up_EDF, end_E), self.activation)
         return grouped_product(hidden_MF, self.down_EFD, end_E)
 
+    def member(self, expert: int) -> FeedForward:
+        """Return a copy of one expert alone, its parameters in the same order."""
+        one = FeedForward(self.up_EDF.shape[1], self.down_EFD.shape[1], activation=self.activation)
+        one.up_DF.data, one.down_FD.data = self.up_EDF.data[expert].clone(), self.down_EFD.data[expert].clone()
+        return one
 
-class LowRankExperts(nn.Module):
+
+def fine_grained(
+    width: int, hidden: int, experts: int, split: int, *, activation: Activation = "gelu", seed: int = 0
+) -> FeedForwardExperts:
+    """Return `split` times as many experts of 1 / `split` of the hidden width: same parameters, same work at `split` k.
+
+    Source: Dai et al. 2024 (DeepSeekMoE), section 3.1.
+
+    Raises:
+        ValueError: the hidden width does not divide.
+    """
+    if hidden % split:
+        raise ValueError(f"hidden width {hidden} does not divide into {split} parts")
+    return FeedForwardExperts(width, hidden // split, experts * split, activation=activation, seed=seed)
+
+
+class LowRankExperts(Experts):
     """E linear maps of low rank, x A_e B_e: many experts for few parameters."""
 
-    def __init__(self, width: int, rank: int, experts: int, *, seed: int = 0, first: int = 0) -> None:
+    def __init__(self, width: int, rank: int, experts: int, *, seed: int = 0) -> None:
         super().__init__()
         self.num_experts = experts
-        self.down_EDR = nn.Parameter(_initial(experts, width, rank, seed, "down", first))
-        self.up_ERD = nn.Parameter(_initial(experts, rank, width, seed, "up", first))
+        self.down_EDR = nn.Parameter(_initial(experts, width, rank, seed, "down"))
+        self.up_ERD = nn.Parameter(_initial(experts, rank, width, seed, "up"))
 
     def forward(self, x_MD: Tensor, end_E: Tensor) -> Tensor:
         """Return each row's output under its expert, (M, D)."""
         return grouped_product(grouped_product(x_MD, self.down_EDR, end_E), self.up_ERD, end_E)
 
 
-class UnlikeExperts(nn.Module):
+class UnlikeExperts(Experts):
     """Experts of any shapes: modules from (rows, D) to (rows, D), called one after the other."""
 
     def __init__(self, members: list[nn.Module]) -> None:
         super().__init__()
-        self.members = nn.ModuleList(members)
+        self.members = nn.ModuleDict({str(number): member for number, member in enumerate(members)})
         self.num_experts = len(members)
 
     def forward(self, x_MD: Tensor, end_E: Tensor) -> Tensor:
         """Return each row's output under its expert, (M, D)."""
         ends = end_E.tolist()
         sizes = [end - start for start, end in zip([0, *ends[:-1]], ends, strict=True)]
-        return torch.cat([member(part) for member, part in zip(self.members, x_MD.split(sizes), strict=True)])
+        parts = zip(self.members.values(), x_MD.split(sizes), strict=True)
+        return torch.cat([member(part) for member, part in parts])
+
+    def keep(self, first: int, count: int) -> None:
+        """Forget all experts but `count` from `first` on, in place; those keep their numbers as names."""
+        for number in range(self.num_experts):
+            if not first <= number < first + count:
+                del self.members[str(number)]
+        self.num_experts = count
+
+
+def activate(hidden_MF: Tensor, activation: Activation) -> Tensor:
+    """Return GELU, or SwiGLU of the first half as the gate of the second."""
+    if activation == "swiglu":
+        gate_MF, value_MF = hidden_MF.chunk(2, -1)
+        return nn.functional.silu(gate_MF) * value_MF
+    return nn.functional.gelu(hidden_MF)
 
 
 def grouped_product(x_MD: Tensor, weight_EDF: Tensor, end_E: Tensor) -> Tensor:
@@ -85,10 +138,10 @@ def grouped_product(x_MD: Tensor, weight_EDF: Tensor, end_E: Tensor) -> Tensor:
     return product
 
 
-def _initial(experts: int, fan_in: int, fan_out: int, seed: int, name: str, first: int) -> Tensor:
+def _initial(experts: int, fan_in: int, fan_out: int, seed: int, name: str) -> Tensor:
     """Return normal weights of standard deviation 1 / sqrt(fan in), drawn expert by expert."""
     parts = []
-    for expert in range(first, first + experts):
+    for expert in range(experts):
         generator = torch.Generator().manual_seed(derive(seed, name, expert))
         parts.append(torch.randn(fan_in, fan_out, generator=generator) * fan_in**-0.5)
     return torch.stack(parts)

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from rec.moe.dispatch import Order, dispatch
+from rec.moe.balance import (
+    assignments,
+    assignments_by_gate,
+    balance,
+    balance_by_gate,
+    decision_entropy,
+    router_z,
+)
+from rec.moe.dispatch import Order, carry, order_by_expert
 from rec.moe.experts import Experts
+from rec.moe.health import Usage
+from rec.moe.ranks import ALONE, Ranks
 from rec.moe.routing import Routing
+from rec.system import Term
+
+Carry = Callable[[Tensor, Tensor, Order, Experts], Tensor]
+"""From rows (N, D), weights (N, K), their order and the experts to the mixed rows (N, D)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +35,31 @@ class Mixed:
     y_ND: Tensor
     routing: Routing
     order: Order
+    count_E: Tensor
+    """Assignments of each expert, float64: in the batch of all workers while training, else in this one's."""
+
+    def balance_term(self, weight: float) -> Term:
+        """Return the load balance loss of the global batch; 1 is even use."""
+        return Term(balance(self.routing, self.count_E), len(self.y_ND), weight)
+
+    def z_term(self, weight: float) -> Term:
+        """Return the router z-loss, for routers with scores."""
+        assert self.routing.score_NE is not None, "this router has no scores"
+        return Term(router_z(self.routing.score_NE), len(self.y_ND), weight)
+
+    def entropy_term(self, weight: float) -> Term:
+        """Return the mean entropy of decisions in nats: a weight above 0 makes them surer, below 0 softer."""
+        return Term(decision_entropy(self.routing.probability_NE), len(self.y_ND), weight)
 
 
 class MixtureOfExperts(nn.Module):
     """Routed experts, beside experts that every row passes where `shared` is given.
 
-    `capacity_factor` limits each expert to that multiple of an even share of the assignments; 0 drops nothing.
+    `capacity_factor` limits each expert, while training, to that multiple of an even share of the assignments in the
+    batch of all workers; 0 drops nothing.
+
+    A backend that spreads experts or rows over workers sets `carry`, `ranks` and `counting` (False for a batch that
+    is repeated only to keep step with other workers, and counts nowhere).
     """
 
     def __init__(
@@ -31,15 +67,52 @@ class MixtureOfExperts(nn.Module):
     ) -> None:
         super().__init__()
         self.router, self.experts, self.shared = router, experts, shared
-        self.capacity_factor = capacity_factor
+        self.num_experts, self.capacity_factor = experts.num_experts, capacity_factor
+        self.carry: Carry = carry
+        self.ranks: Ranks = ALONE
+        self.counting = True
+        self.usage = Usage(self.num_experts)
 
     def forward(self, x_ND: Tensor, *hints: Tensor) -> Mixed:
         """Return the mixed rows, (N, D), with the routing they come from; `hints` go to the router."""
         routing: Routing = self.router(x_ND, *hints)
+        seen = self.usage.observe(routing, assignments(routing))
         capacity = 0
-        if self.capacity_factor:
-            capacity = max(1, int(self.capacity_factor * routing.expert_NK.numel() / self.experts.num_experts))
-        y_ND, order = dispatch(x_ND, routing, self.experts, capacity)
+        if self.training:
+            seen = self.ranks.sum(seen * float(self.counting))
+            even = float(seen[self.num_experts]) * routing.expert_NK.shape[1] / self.num_experts
+            capacity = max(1, int(self.capacity_factor * even)) if self.capacity_factor else 0
+        order = order_by_expert(routing, self.num_experts, capacity, self.ranks)
+        if self.training:
+            self.usage.add(seen, order.dropped * self.counting)
+        y_ND = self.carry(x_ND, routing.weight_NK, order, self.experts)
         if self.shared is not None:
             y_ND = y_ND + self.shared(x_ND)
-        return Mixed(y_ND, routing, order)
+        return Mixed(y_ND, routing, order, seen[: self.num_experts])
+
+    def gate_balance_term(self, mixed: Mixed, cluster_N: Tensor, clusters: int, weight: float) -> Term:
+        """Return the load balance loss of the global batch with every cluster's gate judged by itself."""
+        count_CE = self.ranks.sum(assignments_by_gate(mixed.routing, cluster_N, clusters) * float(self.counting))
+        return Term(balance_by_gate(mixed.routing, cluster_N, count_CE), len(mixed.y_ND), weight)
+
+    def take_usage(self) -> dict[str, Any]:
+        """Return how the experts were used since the last call: metrics, and `load`, each expert's share."""
+        self.usage.dropped = self.ranks.sum(self.usage.dropped.double().reshape(1))[0]
+        share_E = self.usage.total[: self.num_experts] / self.usage.total[: self.num_experts].sum().clamp(min=1)
+        found = {**self.usage.summary(), "load": share_E.tolist()}
+        self.usage.clear()
+        return found
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Let a router that balances by a bias move it; called once per optimiser step."""
+        rebalance = getattr(self.router, "rebalance", None)
+        if rebalance is not None:
+            rebalance(self.usage.last_E)
+
+
+def layers_of(module: nn.Module) -> Iterator[tuple[str, MixtureOfExperts]]:
+    """Yield the mixture layers inside a module with their names."""
+    for name, layer in module.named_modules():
+        if isinstance(layer, MixtureOfExperts):
+            yield name, layer

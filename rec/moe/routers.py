@@ -5,6 +5,8 @@ Letters: N rows, D width, E experts, K experts kept per row, C clusters.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +17,8 @@ class SoftmaxRouter(nn.Module):
     """Softmax gate that keeps the k most probable experts.
 
     `noise` adds normal noise of a learned size to the scores while training (Shazeer et al. 2017, equation 4);
-    `normalise` rescales the k kept weights to 1, otherwise they stay the probabilities they are.
+    `normalise` rescales the k kept weights to 1, otherwise they stay the probabilities they are; so does a single one,
+    whose weight would be 1 whatever the gate says, and the gate would learn nothing from what its expert does.
     """
 
     def __init__(self, width: int, experts: int, k: int, *, noise: bool = False, normalise: bool = True) -> None:
@@ -31,10 +34,7 @@ class SoftmaxRouter(nn.Module):
         if self.spread is not None and self.training:
             spread_NE = nn.functional.softplus(nn.functional.linear(x_ND.float(), self.spread.weight.float()))
             score_NE = score_NE + spread_NE * torch.randn_like(score_NE)
-        routing = keep_top_k(score_NE.softmax(-1), self.k)
-        if self.normalise:
-            return routing
-        return Routing(routing.expert_NK, routing.probability_NE.gather(1, routing.expert_NK), routing.probability_NE)
+        return _routing(score_NE, self.k, self.normalise)
 
 
 class SigmoidRouter(nn.Module):
@@ -51,21 +51,28 @@ class SigmoidRouter(nn.Module):
         check_k(k, experts)
         self.k, self.rate = k, rate
         self.gate = _linear(width, experts)
-        self.bias_E: Tensor
-        self.register_buffer("bias_E", torch.zeros(experts))
+        # Counted in whole moves, so that a model in bfloat16 loses none.
+        self.moves_E: Tensor
+        self.register_buffer("moves_E", torch.zeros(experts, dtype=torch.int64))
+
+    @property
+    def bias_E(self) -> Tensor:
+        """What is added to every expert's affinity when experts are chosen."""
+        return self.rate * self.moves_E
 
     def forward(self, x_ND: Tensor) -> Routing:
         """Return the routing of every row; its probabilities are the sigmoids rescaled to 1."""
         affinity_NE = nn.functional.linear(x_ND.float(), self.gate.weight.float()).sigmoid()
         expert_NK = (affinity_NE.detach() + self.bias_E).topk(self.k, dim=-1).indices
         weight_NK = affinity_NE.gather(1, expert_NK)
-        weight_NK = weight_NK / weight_NK.sum(-1, keepdim=True).clamp(min=1e-20)
+        if self.k > 1:
+            weight_NK = weight_NK / weight_NK.sum(-1, keepdim=True).clamp(min=1e-20)
         return Routing(expert_NK, weight_NK, affinity_NE / affinity_NE.sum(-1, keepdim=True).clamp(min=1e-20))
 
     @torch.no_grad()
     def rebalance(self, count_E: Tensor) -> None:
         """Raise the bias of experts with fewer assignments than the mean, lower that of those with more."""
-        self.bias_E += self.rate * (count_E.float().mean() - count_E.float()).sign()
+        self.moves_E += (count_E.double().mean() - count_E.double()).sign().to(self.moves_E)
 
 
 class ClusterRouter(nn.Module):
@@ -84,7 +91,7 @@ class ClusterRouter(nn.Module):
         for cluster in cluster_N.unique().tolist():
             rows = (cluster_N == cluster).nonzero()[:, 0]
             score_NE = score_NE.index_copy(0, rows, x_ND[rows].float() @ self.weight_CDE[cluster].float())
-        return keep_top_k(score_NE.softmax(-1), self.k)
+        return _routing(score_NE, self.k)
 
 
 class ConditionedRouter(nn.Module):
@@ -102,7 +109,7 @@ class ConditionedRouter(nn.Module):
         row_NR = nn.functional.linear(x_ND.float(), self.of_row.weight.float())
         condition_NR = nn.functional.linear(condition_ND.float(), self.of_condition.weight.float())
         score_NE = nn.functional.linear(row_NR * condition_NR, self.gate.weight.float())
-        return keep_top_k(score_NE.softmax(-1), self.k)
+        return _routing(score_NE, self.k)
 
 
 class ExpertChoiceRouter(nn.Module):
@@ -125,6 +132,14 @@ class ExpertChoiceRouter(nn.Module):
         kept_NE = torch.zeros_like(probability_NE).scatter(0, chosen, 1.0)
         expert = torch.arange(probability_NE.shape[1], device=x_ND.device).expand_as(probability_NE)
         return Routing(expert, probability_NE * kept_NE, probability_NE)
+
+
+def _routing(score_NE: Tensor, k: int, normalise: bool = True) -> Routing:
+    """Return the routing of the k highest scores."""
+    routing = keep_top_k(score_NE.softmax(-1), k)
+    if k == 1 or not normalise:
+        routing = replace(routing, weight_NK=routing.probability_NE.gather(1, routing.expert_NK))
+    return replace(routing, score_NE=score_NE)
 
 
 def check_k(k: int, experts: int) -> None:

@@ -21,6 +21,8 @@ class Routing:
     """float32, the share each chosen expert has in the output; 0 for one that is not used."""
     probability_NE: Tensor
     """float32, rows sum to 1: what the gate said before anything was cut; what balance looks at."""
+    score_NE: Tensor | None = None
+    """float32, the gate's scores where it has some: what the router z-loss looks at."""
 
     def dense(self) -> Tensor:
         """Return the shares as (N, E), 0 where an expert is not used."""

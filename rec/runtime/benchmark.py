@@ -39,12 +39,13 @@ from rec.train.job import train_here
 ML_1M = PlantedConfig(users=6040, items=3416, interactions=999_611, modalities=("a",), shards=4)
 EPOCHS = 3
 START_UP = """
-import json, sys
+import json, sys, time
 from rec.config import from_json
-from rec.runtime.training import Stages, train
-stages = Stages(float(sys.argv[2]))
-train(from_json(sys.argv[1]), stages, lambda _: None)
-print(json.dumps(stages.at))
+from rec.runtime.launch import train
+
+at = {}
+train(from_json(sys.argv[1]), lambda event: at.setdefault(event["kind"], time.time() - float(sys.argv[2])), print)
+print(json.dumps(at))
 """
 Say = Callable[[str], None]
 

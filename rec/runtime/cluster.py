@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import ray
 
+from rec.config import ParallelConfig
 from rec.errors import ConfigError
 
 FOLDER = "rec-ray-"
@@ -23,6 +26,8 @@ SPARE_CPUS = 1
 QUIET = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -30,20 +35,29 @@ QUIET = {
 
 
 @contextmanager
-def runtime(cpus: int) -> Iterator[None]:
+def runtime(cpus: int, environment: Mapping[str, str] | None = None, meanwhile: Sequence[str] = ()) -> Iterator[None]:
     """Be connected to Ray inside: to the cluster that RAY_ADDRESS names, else to a private one on this machine.
 
     The private one has its own folder, a random token, no dashboard, and `cpus` + 1 logical CPUs; it ends here.
+
+    Args:
+        cpus: Logical CPUs for the job's workers.
+        environment: What the job's processes are to have in their environment beside `QUIET`. Said for all of them,
+            because Ray shares no process between tasks and actors that differ in it.
+        meanwhile: Modules to import in a thread while Ray starts; none of Ray's own.
     """
     if ray.is_initialized():
         yield
         return
+    for name in meanwhile:
+        threading.Thread(target=importlib.import_module, args=(name,), daemon=True, name=f"import {name}").start()
+    runtime_env = {"env_vars": {**QUIET, **(environment or {})}}
     before = {name: os.environ.get(name) for name in QUIET}
     os.environ.update({name: value for name, value in QUIET.items() if before[name] is None})
     folder = None
     try:
         if os.environ.get("RAY_ADDRESS"):
-            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env=runtime_env)
         else:
             _sweep()
             folder = tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-")
@@ -57,6 +71,7 @@ def runtime(cpus: int) -> Iterator[None]:
                 logging_level=logging.ERROR,
                 object_store_memory=1 << 30,
                 _temp_dir=folder,
+                runtime_env=runtime_env,
             )
         quiet_data()
         yield
@@ -79,11 +94,24 @@ def _sweep() -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
+def worker_environment(parallel: ParallelConfig) -> dict[str, str]:
+    """Return what a training job's processes are to have in their environment."""
+    environment = {"OMP_NUM_THREADS": str(parallel.threads), "TOKENIZERS_PARALLELISM": "false"}
+    if not parallel.gpu:
+        environment["DS_ACCELERATOR"] = "cpu"
+        environment["GLOO_SOCKET_IFNAME"] = interface_of(ray.util.get_node_ip_address())
+    return environment
+
+
 def quiet_data() -> None:
-    """Turn off Ray Data's own progress bars and logs in this process."""
+    """Turn off Ray Data's own progress bars and logs in this process, and the actors that read Parquet footers.
+
+    Those pay for themselves with thousands of files; with tens they are five processes to start.
+    """
     import ray.data
 
     context = ray.data.DataContext.get_current()
+    context.use_datasource_v2 = False
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)

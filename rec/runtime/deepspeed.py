@@ -8,8 +8,9 @@ gradient norms and saved states with the plain engine, and fails loudly where an
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,52 +19,201 @@ from torch import Tensor, nn
 
 from rec.batch import Batch
 from rec.config import ParallelConfig, TrainConfig
-from rec.train.engine import State, load_model, slots_of
+from rec.errors import ConfigError
+from rec.moe.dispatch import Order
+from rec.moe.experts import UnlikeExperts
+from rec.moe.layer import MixtureOfExperts, layers_of
+from rec.runtime.exchange import ExpertParallel, WorldRanks
+from rec.runtime.placement import Fragment, Place, Placement
+from rec.train.engine import State, slots_of
 from rec.train.optim import adamw
 
 SLOTS = ("exp_avg", "exp_avg_sq")
 
 
-@dataclass(frozen=True, slots=True)
-class Fragment:
-    """What this rank's optimiser holds of a parameter: master[start:start + size] is parameter[at:at + size]."""
+def _placed(module: nn.Module, parallel: ParallelConfig) -> Placement:
+    """Leave this rank its experts and connect the mixture layers; a module that is wrapped again stays as it is.
 
-    master: Tensor
-    """What the optimiser updates: a flat partition of many parameters, a float32 copy, or the parameter itself."""
-    start: int
-    at: int
-    size: int
+    Raises:
+        ConfigError: experts do not divide, or cannot be run by the backend.
+    """
+    known = getattr(module, "placement", None)
+    if isinstance(known, Placement):
+        return known
+    size = parallel.expert_parallel
+    placement = Placement(module, size)
+    module.placement = placement  # type: ignore[assignment]
+    layers = list(layers_of(module))
+    if torch.distributed.get_world_size() > 1:
+        for _, layer in layers:
+            layer.ranks = WorldRanks()
+    if size == 1 and parallel.moe_backend == "grouped":
+        return placement
+    for name, layer in layers:
+        prefix = f"{name}.experts" if name else "experts"
+        if layer.num_experts % size:
+            raise ConfigError(
+                f"parallel.expert_parallel: must divide the {layer.num_experts} experts of {name!r}, got {size}"
+            )
+        for inner, _ in layer.experts.named_parameters():
+            placement.whole[f"{prefix}.{inner}"].spread = True
+        marker = _marker(layer, size)
+        layer.add_module("deepspeed", marker)
+        # Frees the group's name and makes the process groups, on all ranks in the same order.
+        marker.set_deepspeed_parallelism()
+        first = torch.distributed.get_rank() % size * (layer.num_experts // size)
+        if parallel.moe_backend == "deepspeed":
+            _use_stock(layer, prefix, first, marker, placement)
+        else:
+            _use_exchange(layer, prefix, first, marker, placement)
+    return placement
+
+
+def _use_exchange(layer: MixtureOfExperts, prefix: str, first: int, marker: Any, placement: Placement) -> None:
+    """Keep this rank's experts and dispatch by our own exchange."""
+    wholes = {name: p.numel() // layer.num_experts for name, p in layer.experts.named_parameters()}
+    numbered = isinstance(layer.experts, UnlikeExperts)
+    layer.experts.keep(first, marker.num_local_experts)
+    for name, parameter in layer.experts.named_parameters():
+        placement.place[parameter] = Place(f"{prefix}.{name}", 0 if numbered else first * wholes[name])
+        _mark(parameter, marker)
+    layer.carry = ExpertParallel(groups()._get_expert_parallel_group(marker.expert_group_name))
+
+
+def _use_stock(layer: MixtureOfExperts, prefix: str, first: int, marker: Any, placement: Placement) -> None:
+    """Replace a layer's experts and dispatch by DeepSpeed's own."""
+    from deepspeed.moe.experts import Experts as StockExperts
+    from deepspeed.moe.sharded_moe import MOELayer
+
+    whole: Any = layer.experts
+    count = marker.num_local_experts
+    if not hasattr(whole, "member"):
+        raise ConfigError(f"parallel.moe_backend: DeepSpeed's layer cannot run {type(whole).__name__}; use grouped")
+    stock = StockExperts(whole.member(0), count, marker.expert_group_name)
+    for number, member in enumerate(stock.deepspeed_experts):
+        for own, (name, source) in zip(member.parameters(), whole.named_parameters(), strict=True):
+            own.data = source.data[first + number].clone()
+            placement.place[own] = Place(f"{prefix}.{name}", (first + number) * own.numel())
+            _mark(own, marker)
+    layer.experts = stock  # another kind of module: only the dispatch below calls it
+    gate = _GivenGate(layer.num_experts)
+    stock_layer = MOELayer(gate, stock, marker.expert_group_name, marker.ep_size, count)
+    stock_layer._set_ep_group(groups()._get_expert_parallel_group(marker.expert_group_name))
+    # Not a submodule of the layer: its experts are one already.
+    layer.carry = lambda x_ND, weight_NK, order, _: stock_layer(x_ND, (weight_NK, order))
+
+
+def _slot(optimizer: Any, slot: str, fragment: Fragment) -> Tensor:
+    value: Tensor = optimizer.state[fragment.master][slot]
+    return value
+
+
+class _GivenGate(nn.Module):
+    """Answers DeepSpeed's layer from an order that was decided elsewhere; drops nothing more."""
+
+    def __init__(self, num_experts: int) -> None:
+        super().__init__()
+        self.num_experts, self.ep_group = num_experts, None
+
+    def _set_ep_group(self, group: Any) -> None:
+        self.ep_group = group
+
+    def forward(self, x_ND: Tensor, given: tuple[Tensor, Order], sparse_routes: bool, use_tutel: bool) -> Any:
+        """Return loss, capacity, experts, and per choice the expert (-1 for none), place and weight, with counts."""
+        weight_NK, order = given
+        capacity = order.count_E.max().clamp(min=1)
+        if self.ep_group is not None:
+            torch.distributed.all_reduce(capacity, torch.distributed.ReduceOp.MAX, group=self.ep_group)
+        expert_A = torch.arange(self.num_experts, device=x_ND.device).repeat_interleave(order.count_E)
+        first_E = order.count_E.cumsum(0) - order.count_E
+        place_A = torch.arange(len(expert_A), device=x_ND.device) - first_E[expert_A]
+        expert_S = torch.full((weight_NK.numel(),), -1, dtype=torch.int32, device=x_ND.device)
+        place_S = torch.zeros_like(expert_S)
+        expert_S[order.slot_A], place_S[order.slot_A] = expert_A.int(), place_A.int()
+        expert_KN, place_KN = expert_S.view(weight_NK.shape).t(), place_S.view(weight_NK.shape).t()
+        return x_ND.new_zeros(()), capacity, self.num_experts, expert_KN, place_KN, weight_NK.t(), order.count_E
+
+
+def _marker(layer: MixtureOfExperts, size: int) -> Any:
+    """Return a module without parameters by which DeepSpeed's engine knows that there are experts.
+
+    The engine looks for instances of its own layer, asks them for their number of experts and makes their groups.
+    """
+    from deepspeed.moe.layer import MoE
+
+    class Marker(MoE):  # type: ignore[misc]
+        def __init__(self) -> None:
+            nn.Module.__init__(self)
+            self.num_experts, self.num_local_experts = layer.num_experts, layer.num_experts // size
+            self.ep_size, self.expert_group_name = size, f"ep_size_{size}"
+            self.enable_expert_tensor_parallelism = False
+
+        def set_deepspeed_parallelism(self, use_data_before_expert_parallel_: bool = False) -> None:
+            if self.expert_group_name not in groups()._get_expert_parallel_group_dict():
+                groups()._create_expert_and_data_parallel(
+                    size, use_data_before_expert_parallel_=use_data_before_expert_parallel_
+                )
+
+    return Marker()
+
+
+def _mark(parameter: nn.Parameter, marker: Any) -> None:
+    """Tell DeepSpeed that a parameter's copies are on the ranks of its expert-data group only."""
+    parameter.allreduce, parameter.group_name = False, marker.expert_group_name  # type: ignore[attr-defined]
+
+
+def _grouped_by_placement(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Put experts into parameter groups of their own, as DeepSpeed's ZeRO and norms want them."""
+    experts: dict[str, list[nn.Parameter]] = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if not getattr(parameter, "allreduce", True):
+                experts.setdefault(parameter.group_name, []).append(parameter)
+        group["params"] = [p for p in group["params"] if getattr(p, "allreduce", True)]
+    for name, parameters in experts.items():
+        optimizer.add_param_group({"params": parameters, "moe": True, "name": name})
+    return optimizer
+
+
+def groups() -> Any:
+    """Return DeepSpeed's table of process groups."""
+    from deepspeed.utils import groups as table
+
+    return table
 
 
 class DeepSpeedEngine:
-    """Data-parallel training under DeepSpeed: ZeRO 0, 1 or 2, float32 or bfloat16."""
+    """Training under DeepSpeed: data-parallel, expert-parallel, ZeRO 0, 1 or 2, float32 or bfloat16.
+
+    States hold whole parameters, all experts together, so that any number of ranks can go on from what another wrote.
+    """
 
     def __init__(self, module: nn.Module, train: TrainConfig, parallel: ParallelConfig, device: str = "cpu") -> None:
-        import deepspeed
-
-        # Otherwise DeepSpeed compiles a shared-memory kernel on first use, which takes half a minute per machine.
-        # (`deepspeed.comm.torch` as an attribute is torch itself.)
-        backend: Any = importlib.import_module("deepspeed.comm.torch")
-        backend.build_shm_op = lambda: None
+        deepspeed = _deepspeed()
         if not deepspeed.comm.is_initialized():
             deepspeed.init_distributed(dist_backend=torch.distributed.get_backend(), verbose=False)
         self.rank, self.world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        self.device = torch.device(device)
+        self.device, self.stage = torch.device(device), parallel.zero_stage
+        module = module.to(self.device)
+        self.model = _placed(module, parallel)
+        self.model.note_trained(module, self.sum_over_ranks)
+        # What a rank updates is as large as what the plain engine clips; without ZeRO, DeepSpeed's norm leaves out
+        # experts of other ranks, so there gradients are clipped here.
+        self.clip_norm = (train.clip_norm or math.inf) if self.stage == 0 else math.inf
         config = {
             "train_micro_batch_size_per_gpu": 1,
             "train_batch_size": self.world_size,
             "gradient_accumulation_steps": 1,
-            "gradient_clipping": train.clip_norm,
+            "gradient_clipping": train.clip_norm if self.stage else 0.0,
             "zero_optimization": {"stage": parallel.zero_stage},
             "bf16": {"enabled": parallel.precision == "bf16"},
             "zero_allow_untested_optimizer": True,
             "steps_per_print": 1 << 60,
         }
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
-            model=module.to(self.device), optimizer=adamw(module, train), config=config, dist_init_required=False
+            model=module, optimizer=_grouped_by_placement(adamw(module, train)), config=config, dist_init_required=False
         )
         self.module: nn.Module = self.engine.module
-        self.stage = parallel.zero_stage
         inner = self._inner()
         if inner is not self.optimizer and self.stage == 0:
             # The bfloat16 optimiser without ZeRO takes a step on zero gradients when it is made; Adam would count it.
@@ -81,14 +231,29 @@ class DeepSpeedEngine:
         """Clip, update, clear the gradients; return the global gradient norm before clipping."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        norm: Any = None
-        if self.stage == 0:
-            # DeepSpeed tells no norm without ZeRO; gradients are whole and averaged here.
-            norm = torch.nn.utils.get_total_norm([p.grad.float() for p in self._trained() if p.grad is not None])
+        if self.stage:
+            self.engine.step()
+            return float(self.engine.get_global_grad_norm())
+        norm = self._clip()
         self.engine.step()
-        if norm is None:
-            norm = self.engine.get_global_grad_norm()
-        return float(norm)
+        return norm
+
+    def _clip(self) -> float:
+        """Scale whole, averaged gradients to the largest norm; return the norm before, over experts of all ranks."""
+        grads = [(p, p.grad) for p in self.module.parameters() if p.grad is not None]
+        squares = torch.zeros(2, dtype=torch.float64, device=self.device)
+        for parameter, grad in grads:
+            place = self.model.place.get(parameter)
+            squares[0 if place is None else 1] += grad.double().square().sum()
+        if self.model.place:
+            # Every expert is counted once for each of its copies.
+            torch.distributed.all_reduce(squares[1:])
+            squares[1] /= self.world_size // self.model.expert_parallel
+        norm = math.sqrt(float(squares.sum()))
+        if norm > self.clip_norm:
+            for _, grad in grads:
+                grad.mul_(self.clip_norm / (norm + 1e-6))
+        return norm
 
     def sum_over_ranks(self, value: Tensor) -> Tensor:
         """Return the elementwise sum over ranks."""
@@ -99,52 +264,61 @@ class DeepSpeedEngine:
         return moved.to(value.device)
 
     def state(self) -> State:
-        """Return model and optimiser as plain float32 tensors on the CPU."""
-        state = {f"model.{name}": v.detach().cpu().clone() for name, v in self.module.state_dict().items()}
-        inner = self._inner()
-        for name, parameter, fragment in self._fragments():
-            state[f"model.{name}"] = self._whole(parameter, fragment, fragment.master if fragment else None)
-            step = self._step_count()
-            if step is None:
-                continue
-            state[f"optimizer.{name}.step"] = step
-            for slot in SLOTS:
-                source = inner.state[fragment.master][slot] if fragment else None
-                state[f"optimizer.{name}.{slot}"] = self._whole(parameter, fragment, source)
+        """Return model and optimiser as plain float32 tensors on the CPU, experts of all ranks together."""
+        own = self.module.state_dict()
+        state = {f"model.{name}": own[name].detach().cpu().clone() for name in self.model.buffers}
+        held, inner, step = self._fragments(), self._inner(), self._step_count()
+        weights = self._assembled(list(self.model.whole), held, lambda fragment: fragment.master)
+        state |= {f"model.{name}": value for name, value in weights.items()}
+        if step is None:
+            return state
+        trained = [name for name, whole in self.model.whole.items() if whole.trained]
+        state |= {f"optimizer.{name}.step": step.clone() for name in trained}
+        for slot in SLOTS:
+            values = self._assembled(trained, held, partial(_slot, inner, slot))
+            state |= {f"optimizer.{name}.{slot}": value for name, value in values.items()}
         return state
 
     def load_state(self, state: State) -> None:
-        """Take over model and optimiser, whatever number of ranks wrote them."""
-        load_model(self.module, state)
+        """Take over model and optimiser, whatever number of ranks wrote them.
+
+        Raises:
+            CheckpointError: names or shapes differ.
+        """
+        self.model.load(self.module, state)
         inner = self._inner()
-        for name, parameter, fragment in self._fragments():
-            if fragment is None:
-                continue
+        for name, parts in self._fragments().items():
             values = {"": state[f"model.{name}"], **slots_of(state, name)}
-            if fragment.master is not parameter:
-                self._put(fragment.master.data, fragment, values[""])
-            if "step" not in values:
-                continue
-            slots = inner.state[fragment.master]
-            slots["step"] = values["step"].clone()
-            for slot in SLOTS:
-                if slot not in slots:
-                    slots[slot] = torch.zeros_like(fragment.master.data)
-                self._put(slots[slot], fragment, values[slot])
+            for fragment in parts if self.model.whole[name].trained else []:
+                if not fragment.is_parameter:
+                    fragment.put(fragment.master.data, values[""])
+                if "step" not in values:
+                    continue
+                slots = inner.state[fragment.master]
+                slots["step"] = values["step"].clone()
+                for slot in SLOTS:
+                    if slot not in slots:
+                        slots[slot] = torch.zeros_like(fragment.master.data)
+                    fragment.put(slots[slot], values[slot])
 
-    def _put(self, target: Tensor, fragment: Fragment, value: Tensor) -> None:
-        part = value.flatten()[fragment.at : fragment.at + fragment.size]
-        target.view(-1)[fragment.start : fragment.start + fragment.size] = part.to(target.device, target.dtype)
-
-    def _whole(self, parameter: nn.Parameter, fragment: Fragment | None, source: Tensor | None) -> Tensor:
-        """Return a whole tensor put together from every rank's fragment of it."""
-        whole = torch.zeros(parameter.numel(), device=self.device)
-        if fragment is not None and source is not None:
-            part = source.detach().view(-1)[fragment.start : fragment.start + fragment.size]
-            whole[fragment.at : fragment.at + fragment.size] = part
-        if self.stage and self.world_size > 1:
-            torch.distributed.all_reduce(whole)
-        return whole.view(parameter.shape).cpu()
+    def _assembled(
+        self, names: list[str], held: dict[str, list[Fragment]], source: Callable[[Fragment], Tensor]
+    ) -> dict[str, Tensor]:
+        """Return whole tensors put together from the fragments of all ranks, in one message."""
+        wholes = [self.model.whole[name] for name in names]
+        flat = torch.zeros(sum(whole.shape.numel() for whole in wholes), device=self.device)
+        parts = dict(zip(names, flat.split([whole.shape.numel() for whole in wholes]), strict=True))
+        for name, whole in zip(names, wholes, strict=True):
+            # What all ranks or all copies of an expert hold is taken once.
+            partitioned = self.stage > 0 and whole.trained
+            if partitioned or (self.model.is_first_copy if whole.spread else self.rank == 0):
+                for fragment in held[name]:
+                    piece = source(fragment).detach().view(-1)[fragment.start : fragment.start + fragment.size]
+                    parts[name][fragment.at : fragment.at + fragment.size] = piece
+        flat = self.sum_over_ranks(flat).cpu()
+        parts = dict(zip(names, flat.split([whole.shape.numel() for whole in wholes]), strict=True))
+        # Tensors of their own: files refuse those that share memory.
+        return {name: parts[name].view(self.model.whole[name].shape).clone() for name in names}
 
     def _step_count(self) -> Tensor | None:
         """Return how many updates Adam has made, None before the first."""
@@ -157,28 +331,44 @@ class DeepSpeedEngine:
         """Return the torch optimiser inside DeepSpeed's."""
         return getattr(self.optimizer, "optimizer", self.optimizer)
 
-    def _trained(self) -> list[nn.Parameter]:
-        return [p for p in self.module.parameters() if p.requires_grad]
-
-    def _fragments(self) -> Iterator[tuple[str, nn.Parameter, Fragment | None]]:
-        """Yield every trained parameter with the part of it that this rank holds, in the same order on every rank."""
+    def _fragments(self) -> dict[str, list[Fragment]]:
+        """Return, for every whole parameter, the parts of it that this rank holds."""
         masters: dict[nn.Parameter, Tensor] = {}
         if hasattr(self.optimizer, "fp32_groups"):
             pairs = zip(self.optimizer.fp16_groups, self.optimizer.fp32_groups, strict=True)
             masters = {low: high for lows, highs in pairs for low, high in zip(lows, highs, strict=True)}
+        held: dict[str, list[Fragment]] = {name: [] for name in self.model.whole}
         for name, parameter in self.module.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            if self.stage == 0:
-                yield name, parameter, Fragment(masters.get(parameter, parameter), 0, 0, parameter.numel())
+            place = self.model.place.get(parameter, Place(name, 0))
+            if self.stage == 0 or not parameter.requires_grad:
+                master = masters.get(parameter, parameter)
+                held[place.name].append(Fragment(master, 0, place.at, parameter.numel(), master is parameter))
                 continue
             mapping = parameter._hp_mapping  # type: ignore[attr-defined]
             if mapping is None:
-                yield name, parameter, None
                 continue
             flat = self.optimizer.single_partition_of_fp32_groups[mapping.param_group_index]
             here, there = mapping.hp_fragment_address, mapping.lp_fragment_address
-            yield name, parameter, Fragment(flat, here.start, there.start, here.numel)
+            held[place.name].append(Fragment(flat, here.start, place.at + there.start, here.numel, False))
+        return held
+
+
+def _deepspeed() -> Any:
+    """Import DeepSpeed without what slows a start."""
+    import deepspeed
+
+    # Otherwise DeepSpeed compiles a shared-memory kernel on first use, which takes half a minute per machine.
+    # (`deepspeed.comm.torch` as an attribute is torch itself.)
+    backend: Any = importlib.import_module("deepspeed.comm.torch")
+    backend.build_shm_op = lambda: None
+    # Its Muon optimiser, which nothing here uses, would load torch's whole compiler just by being imported: 0.9 s.
+    compiler = torch.compile
+    try:
+        torch.compile = lambda model=None, **_: model or (lambda function: function)  # type: ignore[assignment]
+        importlib.import_module("deepspeed.runtime.zero.muon.original_muon")
+    finally:
+        torch.compile = compiler
+    return deepspeed
 
 
 def close() -> None:

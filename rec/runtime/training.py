@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -19,7 +18,7 @@ from rec import errors
 from rec.config import RunConfig, to_json
 from rec.data.prepared import Prepared
 from rec.errors import ConfigError, RecError, TrainingError
-from rec.runtime.cluster import QUIET, interface_of, require_cpus, runtime
+from rec.runtime.cluster import QUIET, require_cpus, runtime, worker_environment
 from rec.runtime.datasets import fits_shared_memory, share
 from rec.runtime.monitor import Monitor
 from rec.runtime.worker import train_worker
@@ -60,7 +59,7 @@ def train(config: RunConfig, report: Report, say: Callable[[str], None]) -> None
             f"expected 1, got {config.parallel.expert_parallel}"
         )
     storage = claim(config)
-    with runtime(config.parallel.workers * config.parallel.threads):
+    with runtime(config.parallel.workers * config.parallel.threads, worker_environment(config.parallel)):
         require_cpus(config.parallel.workers * config.parallel.threads)
         report({"kind": "runtime"})
         shared = Shared(data, columns) if fits_shared_memory(data, SPLITS) else None
@@ -136,10 +135,7 @@ def _offer(monitor: Any, split: str, done: Future[list[Any]]) -> None:
 
 def _trainer(config: RunConfig, payload: dict[str, Any]) -> TorchTrainer:
     parallel = config.parallel
-    environment = {**QUIET, "OMP_NUM_THREADS": str(parallel.threads), "TOKENIZERS_PARALLELISM": "false"}
-    if not parallel.gpu:
-        environment["DS_ACCELERATOR"] = "cpu"
-        environment["GLOO_SOCKET_IFNAME"] = interface_of(ray.util.get_node_ip_address())
+    environment = {**QUIET, **worker_environment(parallel)}
     collective_s = max(60.0, 4 * parallel.stall_timeout_s)
     return TorchTrainer(
         train_worker,
@@ -234,15 +230,3 @@ def _cause(failure: Exception, last: dict[int, dict[str, Any]]) -> str:
         text = str(failure).strip().splitlines()
         parts = [text[0] if text else type(failure).__name__]
     return "; ".join(parts)
-
-
-class Stages:
-    """Seconds from the command to each stage of the start, for the start-up benchmark."""
-
-    def __init__(self, started_s: float) -> None:
-        self.started_s = started_s
-        self.at: dict[str, float] = {}
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        """Note the first time each kind of event is heard."""
-        self.at.setdefault(event["kind"], time.time() - self.started_s)

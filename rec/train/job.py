@@ -8,7 +8,6 @@ history.json     one record per evaluation, for curves
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +17,6 @@ from rec.config import RunConfig, from_json, resolve, to_json
 from rec.data.prepared import Prepared
 from rec.data.stream import CachedReader
 from rec.errors import ConfigError
-from rec.progress import Progress as ProgressLine
 from rec.storage import Storage
 from rec.system import System
 from rec.train.checkpoint import Checkpoint, CheckpointStore
@@ -103,33 +101,6 @@ def train_here(config: RunConfig, report: Report, say: Callable[[str], None]) ->
             resume=resume,
         )
     )
-
-
-class Narrator:
-    """Turns a run's events into lines for a person."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.say = say
-        self.line: ProgressLine | None = None
-        self.started_s = time.monotonic()
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        """Show one event of rank 0."""
-        if event.get("rank", 0) != 0:
-            return
-        if event["kind"] == "step":
-            total = event["epochs"] * event["steps"]
-            if self.line is None:
-                self.line = ProgressLine("step", total)
-            text = (
-                f"{event['phase']} epoch {event['epoch'] + 1}/{event['epochs']} loss {event['loss']:.4f} "
-                f"{event['examples_per_s']:.0f} examples/s, waiting for data {event['wait_share']:.1%}"
-            )
-            self.line.show(event["epoch"] * event["steps"] + event["step"], text)
-        elif event["kind"] == "evaluated":
-            mark = " (best)" if event["best"] else ""
-            losses = " ".join(f"{k} {v:.4f}" for k, v in event.items() if k.startswith("loss/"))
-            self.say(f"epoch {event['epoch']}: {losses} val {event['metric']} {event[event['metric']]:.4f}{mark}")
 
 
 def _flat(table: dict[str, Any], at: str = "") -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rec.moe.dispatch import dispatch, dispatch_dense, order_by_expert
+from rec.moe.dispatch import carry, dispatch_dense, order_by_expert
 from rec.moe.experts import FeedForwardExperts, LowRankExperts, UnlikeExperts
 from rec.moe.layer import MixtureOfExperts
 from rec.moe.routers import ClusterRouter, ConditionedRouter, ExpertChoiceRouter, SigmoidRouter, SoftmaxRouter
@@ -39,7 +39,7 @@ def test_dispatch_equals_the_dense_definition(experts: str, kind: str, rows: int
     x = torch.randn(rows, WIDTH, requires_grad=True)
     routing, weight = routing_of(rows, kind), torch.randn(rows, WIDTH)
     parameters = [x, *module.parameters()]
-    ours, _ = dispatch(x, routing, module)
+    ours = carry(x, routing.weight_NK, order_by_expert(routing, EXPERTS), module)
     theirs = dispatch_dense(x, routing, module)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     grads = [torch.autograd.grad((y * weight).sum(), parameters, allow_unused=True) for y in (ours, theirs)]
@@ -52,7 +52,8 @@ def test_a_row_without_experts_gives_zero_and_its_weight_gets_a_gradient() -> No
     probability = torch.full((3, EXPERTS), 1 / EXPERTS, requires_grad=True)
     weight = torch.tensor([[0.0, 0.0], [0.5, 0.0], [0.5, 0.5]]) * probability[:, :2] * EXPERTS
     routing = Routing(torch.tensor([[0, 1]] * 3), weight, probability)
-    y, order = dispatch(torch.randn(3, WIDTH), routing, KINDS["gelu"]())
+    order = order_by_expert(routing, EXPERTS)
+    y = carry(torch.randn(3, WIDTH), routing.weight_NK, order, KINDS["gelu"]())
     assert y[0].abs().max() == 0
     assert order.count_E.tolist() == [2, 1, 0, 0, 0, 0, 0, 0]
     y.sum().backward()
@@ -128,7 +129,8 @@ def test_experts_that_choose_are_used_evenly() -> None:
 
 def test_an_expert_starts_the_same_wherever_it_is_placed() -> None:
     whole = FeedForwardExperts(WIDTH, 8, 4, seed=7)
-    part = FeedForwardExperts(WIDTH, 8, 2, seed=7, first=2)
+    part = FeedForwardExperts(WIDTH, 8, 4, seed=7)
+    part.keep(2, 2)
     assert torch.equal(whole.up_EDF[2:], part.up_EDF)
     assert torch.equal(whole.down_EFD[2:], part.down_EFD)
     assert not torch.equal(whole.up_EDF[0], whole.up_EDF[1])

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from rec.moe.balance import assignments, balance, health, router_z
+from rec.moe.balance import assignments, balance, router_z
+from rec.moe.health import health
 from rec.moe.routing import keep_all, keep_share, keep_top_k, softmax
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing
 
 from rec.config import ParallelConfig, TrainConfig
-from rec.seeds import derive
 from rec.systems.msmrec import MSMRec, MSMRecConfig
 from rec.train.engine import LocalEngine
 from tests.conformance import take
@@ -47,15 +44,7 @@ def plain() -> tuple[list[tuple[float, float]], dict[str, torch.Tensor]]:
     return steps(engine, system, rows, STEPS), engine.state()
 
 
-def worker(rank: int, world: int, folder: str, port: int) -> None:
-    import os
-
-    os.environ.update(
-        DS_ACCELERATOR="cpu", RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), GLOO_SOCKET_IFNAME="lo"
-    )
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo")
+def worker(rank: int, world: int) -> dict[Any, Any]:
     from rec.runtime.deepspeed import DeepSpeedEngine
 
     system, rows = system_and_rows()
@@ -85,19 +74,12 @@ def worker(rank: int, world: int, folder: str, port: int) -> None:
             "fresh": steps(fresh, system, mine, STEPS - STEPS // 2),
             "state": engine.state(),
         }
-    if rank == 0:
-        torch.save(found, f"{folder}/found-{world}.pt")
-    torch.distributed.barrier()  # gloo aborts a process whose peer leaves in the middle of an operation
-    torch.distributed.destroy_process_group()
+    return found
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Any]:
-    folder = tmp_path_factory.mktemp("deepspeed")
-    for world in (1, 2):
-        port = 20_000 + derive(0, str(folder), world) % 20_000
-        torch.multiprocessing.spawn(worker, (world, str(folder), port), nprocs=world)
-    return {world: torch.load(Path(folder) / f"found-{world}.pt", weights_only=False) for world in (1, 2)}
+def results(ranks: Any) -> dict[int, Any]:
+    return {world: ranks.run(world, worker)[0] for world in (1, 2)}
 
 
 @pytest.mark.parametrize("world", [1, 2])

@@ -1,0 +1,148 @@
+"""Expert-parallel dispatch: a row crosses once to each rank that holds an expert of it, and nothing is padded.
+
+Rank p of P holds the experts [p L, (p + 1) L). A row that two experts of one rank want is sent there once, and their
+weighted sum comes back as one row, so what crosses is what must.
+
+Letters: N rows of this rank, K experts per row, A assignments of this rank, S rows it sends, R rows it receives, B
+assignments it receives, D width, P ranks, L experts of this rank, E = P L.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+from rec.moe.dispatch import Order
+from rec.moe.experts import Experts
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much goes to and comes from each rank."""
+
+    rows_out: list[int]
+    rows_in: list[int]
+    assignments_out: list[int]
+    assignments_in: list[int]
+    count_PL: Tensor
+    """Assignments that come from rank p for local expert l, int64."""
+
+
+class WorldRanks:
+    """What a layer may ask of the other workers (`rec.moe.ranks.Ranks`), over the default process group."""
+
+    def sum(self, value: Tensor) -> Tensor:
+        """Return the elementwise sum over ranks."""
+        total = value.detach().clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    def join(self, value_A: Tensor) -> tuple[Tensor, int]:
+        """Return the values of all ranks one after the other, and where this rank's begin."""
+        world, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
+        size_P = torch.zeros(world, dtype=torch.int64, device=value_A.device)
+        size_P[rank] = len(value_A)
+        torch.distributed.all_reduce(size_P)
+        sizes = size_P.tolist()
+        padded = value_A.new_zeros(max(sizes))
+        padded[: len(value_A)] = value_A
+        parts = [torch.empty_like(padded) for _ in sizes]
+        torch.distributed.all_gather(parts, padded)
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)]), sum(sizes[:rank])
+
+
+class ExpertParallel:
+    """A layer's dispatch (`rec.moe.layer.Carry`) where each rank of a group holds an equal block of the experts."""
+
+    def __init__(self, group: Any) -> None:
+        self.group, self.ranks = group, torch.distributed.get_world_size(group)
+
+    def __call__(self, x_ND: Tensor, weight_NK: Tensor, order: Order, experts: Experts) -> Tensor:
+        """Return the weighted sum of every row's experts, (N, D); all ranks of the group call it together."""
+        rows = len(x_ND)
+        count_PL = order.count_E.view(self.ranks, -1)
+        to_A = torch.arange(self.ranks, device=x_ND.device).repeat_interleave(count_PL.sum(1))
+        # Pairs of (destination, row) in use, each once, sorted by destination and row.
+        pair_A = to_A * rows + order.row_A
+        used_PN = torch.zeros(self.ranks * rows, dtype=torch.bool, device=x_ND.device)
+        used_PN[pair_A] = True
+        row_S = used_PN.nonzero()[:, 0] % max(rows, 1)
+        rows_P = used_PN.view(self.ranks, rows).sum(1)
+        before_P = rows_P.cumsum(0) - rows_P
+        place_A = used_PN.cumsum(0)[pair_A] - 1 - before_P[to_A]
+        sizes = self._sizes(rows_P, count_PL)
+
+        x_RD, weight_B, place_B = Send.apply(
+            x_ND.index_select(0, row_S), weight_NK.flatten()[order.slot_A], place_A, sizes, self.group
+        )
+        # Assignments come sorted by source, then expert; experts want them sorted by expert.
+        count_PL = sizes.count_PL
+        expert_B = torch.arange(count_PL.shape[1], device=x_ND.device).repeat(self.ranks)
+        expert_B = expert_B.repeat_interleave(count_PL.flatten())
+        first_P = torch.tensor([0, *sizes.rows_in], device=x_ND.device).cumsum(0)[:-1]
+        row_B = place_B + first_P.repeat_interleave(count_PL.sum(1))
+        order_B = expert_B.argsort(stable=True)
+        row_B = row_B[order_B]
+        y_BD = experts(x_RD.index_select(0, row_B), count_PL.sum(0).cumsum(0).to(torch.int32))
+        weighted_BD = y_BD * weight_B[order_B, None].to(y_BD.dtype)
+        y_RD = torch.zeros_like(x_RD).index_add(0, row_B, weighted_BD)
+        y_SD = Return.apply(y_RD, sizes, self.group)
+        return torch.zeros_like(x_ND).index_add(0, row_S, y_SD)
+
+    def _sizes(self, rows_P: Tensor, count_PL: Tensor) -> Sizes:
+        """Tell every rank how much will come from this one."""
+        out_PX = torch.cat([rows_P[:, None], count_PL], 1)
+        in_PX = torch.empty_like(out_PX)
+        torch.distributed.all_to_all_single(in_PX, out_PX, group=self.group)
+        lists = torch.stack([rows_P, in_PX[:, 0], count_PL.sum(1), in_PX[:, 1:].sum(1)]).tolist()
+        return Sizes(lists[0], lists[1], lists[2], lists[3], in_PX[:, 1:])
+
+
+class Send(torch.autograd.Function):
+    """Rows, and the weight and the row of each assignment, to the ranks that hold the experts."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_SD: Tensor, weight_A: Tensor, place_A: Tensor, sizes: Sizes, group: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what has come: rows (R, D), weights (B,), and rows' places within what their source sent (B,)."""
+        ctx.sizes, ctx.group = sizes, group
+        x_RD = _exchange(x_SD, sizes.rows_out, sizes.rows_in, group)
+        # One message for both: the place travels as the bits of a float.
+        both_A2 = torch.stack([weight_A.float(), place_A.to(torch.int32).view(torch.float32)], 1)
+        both_B2 = _exchange(both_A2, sizes.assignments_out, sizes.assignments_in, group)
+        place_B = both_B2[:, 1].contiguous().view(torch.int32).long()
+        ctx.mark_non_differentiable(place_B)
+        return x_RD, both_B2[:, 0].contiguous(), place_B
+
+    @staticmethod
+    def backward(ctx: Any, grad_RD: Tensor, grad_B: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        """Return the gradients of rows and weights."""
+        sizes = ctx.sizes
+        grad_SD = _exchange(grad_RD, sizes.rows_in, sizes.rows_out, ctx.group)
+        return grad_SD, _exchange(grad_B, sizes.assignments_in, sizes.assignments_out, ctx.group), None, None, None
+
+
+class Return(torch.autograd.Function):
+    """The experts' rows back to where they came from."""
+
+    @staticmethod
+    def forward(ctx: Any, y_RD: Tensor, sizes: Sizes, group: Any) -> Tensor:
+        """Return the mixed rows, (S, D), in the order in which they were sent."""
+        ctx.sizes, ctx.group = sizes, group
+        return _exchange(y_RD, sizes.rows_in, sizes.rows_out, group)
+
+    @staticmethod
+    def backward(ctx: Any, grad_SD: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient of the experts' rows."""
+        return _exchange(grad_SD, ctx.sizes.rows_out, ctx.sizes.rows_in, ctx.group), None, None
+
+
+def _exchange(value: Tensor, sizes_out: list[int], sizes_in: list[int], group: Any) -> Tensor:
+    received = value.new_empty((sum(sizes_in), *value.shape[1:]))
+    torch.distributed.all_to_all_single(received, value.contiguous(), sizes_in, sizes_out, group=group)
+    return received
