@@ -26,7 +26,7 @@ class Order:
     count_E: Tensor
     """Assignments of each expert, int64."""
     dropped: int
-    """Assignments that exceeded an expert's capacity."""
+    """Assignments that exceeded an expert's capacity, over all ranks."""
 
     @property
     def end_E(self) -> Tensor:
@@ -43,19 +43,20 @@ def order_by_expert(routing: Routing, num_experts: int, capacity: int = 0, ranks
     choices = routing.expert_NK.shape[1]
     expert_S, weight_S = routing.expert_NK.flatten(), routing.weight_NK.detach().flatten()
     slot_A = (weight_S > 0).nonzero()[:, 0]
-    kept = len(slot_A)
+    kept, dropped = len(slot_A), 0
     if capacity:
         expert_A, first = ranks.join(expert_S[slot_A])
         weight_A, _ = ranks.join(weight_S[slot_A])
         stays = _within_capacity(expert_A, weight_A, num_experts, capacity)
         slot_A = slot_A[stays[first : first + kept]]
+        dropped = int((~stays).sum())
     expert_A = expert_S[slot_A]
     slot_A = slot_A[expert_A.argsort(stable=True)]
     return Order(
         slot_A.div(choices, rounding_mode="floor"),
         slot_A,
         torch.bincount(expert_A, minlength=num_experts),
-        kept - len(slot_A),
+        dropped,
     )
 
 

@@ -18,7 +18,7 @@ class Usage:
     """Counts of one layer since they were last taken, over all workers.
 
     An observation is a float64 vector (E + 3): assignments per expert, rows, the sum of the decisions' entropies in
-    [0, 1] over a sample of the rows, and the size of the sample.
+    [0, 1] over a sample of the rows, and the size of the sample. A count has one more, the assignments dropped.
     """
 
     def __init__(self, experts: int) -> None:
@@ -27,9 +27,8 @@ class Usage:
 
     def clear(self) -> None:
         """Forget everything."""
-        self.total = torch.zeros(self.experts + 3, dtype=torch.float64)
+        self.total = torch.zeros(self.experts + 4, dtype=torch.float64)
         self.last = self.total
-        self.dropped = torch.zeros((), dtype=torch.float64)
 
     @property
     def last_E(self) -> Tensor:
@@ -46,18 +45,32 @@ class Usage:
         return torch.cat([count_E, size])
 
     def add(self, seen: Tensor, dropped: int) -> None:
-        """Count an observation of all workers, and what this worker dropped."""
-        self.last = seen
-        self.total = self.total.to(seen.device) + seen
-        self.dropped = self.dropped.to(seen.device) + dropped
+        """Count an observation of all workers, and what they dropped."""
+        self.last = torch.cat([seen, seen.new_tensor([dropped])])
+        self.total = self.total.to(seen.device) + self.last
 
-    def summary(self) -> dict[str, float]:
-        """Return the metrics of what was counted, for logs: see `health`, and the entropy of decisions."""
-        found = health(self.total[: self.experts])
-        sampled = float(self.total[self.experts + 2])
-        found["decision_entropy"] = float(self.total[self.experts + 1]) / sampled if sampled else 0.0
-        found["dropped_share"] = float(self.dropped) / max(1.0, float(self.total[: self.experts].sum()))
+    def state(self) -> list[float]:
+        """Return the counts, for a checkpoint."""
+        counts: list[float] = self.total.tolist()
+        return counts
+
+    def load(self, state: list[float]) -> None:
+        """Go on from the counts of a checkpoint."""
+        self.total = torch.tensor(state, dtype=torch.float64)
+
+    def summary(self, last: bool = False) -> dict[str, float]:
+        """Return what was counted, or seen last: `health`, the entropy of decisions, the share dropped."""
+        counted = self.last if last else self.total
+        found = health(counted[: self.experts])
+        _, entropy, sampled, dropped = counted[self.experts :].tolist()
+        found["decision_entropy"] = entropy / sampled if sampled else 0.0
+        found["dropped_share"] = dropped / max(1.0, float(counted[: self.experts].sum()))
         return found
+
+    def load_E(self) -> Tensor:
+        """Return each expert's share of the assignments."""
+        count_E = self.total[: self.experts]
+        return count_E / count_E.sum().clamp(min=1)
 
 
 def health(count_E: Tensor) -> dict[str, float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +83,7 @@ class MixtureOfExperts(nn.Module):
             capacity = max(1, int(self.capacity_factor * even)) if self.capacity_factor else 0
         order = order_by_expert(routing, self.num_experts, capacity, self.ranks)
         if self.training:
-            self.usage.add(seen, order.dropped * self.counting)
+            self.usage.add(seen, order.dropped if self.counting else 0)
         y_ND = self.carry(x_ND, routing.weight_NK, order, self.experts)
         if self.shared is not None:
             y_ND = y_ND + self.shared(x_ND)
@@ -94,14 +93,6 @@ class MixtureOfExperts(nn.Module):
         """Return the load balance loss of the global batch with every cluster's gate judged by itself."""
         count_CE = self.ranks.sum(assignments_by_gate(mixed.routing, cluster_N, clusters) * float(self.counting))
         return Term(balance_by_gate(mixed.routing, cluster_N, count_CE), len(mixed.y_ND), weight)
-
-    def take_usage(self) -> dict[str, Any]:
-        """Return how the experts were used since the last call: metrics, and `load`, each expert's share."""
-        self.usage.dropped = self.ranks.sum(self.usage.dropped.double().reshape(1))[0]
-        share_E = self.usage.total[: self.num_experts] / self.usage.total[: self.num_experts].sum().clamp(min=1)
-        found = {**self.usage.summary(), "load": share_E.tolist()}
-        self.usage.clear()
-        return found
 
     @torch.no_grad()
     def after_step(self) -> None:

@@ -12,6 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rec.moe.routing import Routing
+from rec.nn.packed import Layout
+
 Fusion = Literal["inner", "bilinear", "attention"]
 Texts = Literal["encoded", "shuffled", "random", "concatenated"]
 
@@ -105,3 +108,20 @@ def choose_vectors(tables: dict[str, np.ndarray], kind: Texts, seed: int) -> Ten
         norm = np.linalg.norm(vectors, axis=-1, keepdims=True)
         vectors = noise / np.linalg.norm(noise, axis=-1, keepdims=True) * norm
     return torch.from_numpy(vectors)
+
+
+def gate_per_user(chosen: Routing, where: Layout) -> dict[str, Tensor]:
+    """Return the gate's mean weights (B, K) over each history, its first half, and every other item of it.
+
+    The first half against the rest tells how a user's weights move in time; every other item against the rest, how
+    far two halves lie apart where time plays no part.
+    """
+    weight_NK = chosen.dense().double()
+    half_N = where.position_N < (where.length_B[where.sequence_N] + 1) // 2
+    parts = {"gate": torch.ones_like(half_N), "gate_first": half_N, "gate_even": where.position_N % 2 == 0}
+    means = {}
+    for name, use_N in parts.items():
+        total_BK = weight_NK.new_zeros(len(where.length_B), weight_NK.shape[1])
+        total_BK.index_add_(0, where.sequence_N, weight_NK * use_N[:, None])
+        means[name] = total_BK / total_BK.sum(1, keepdim=True)
+    return means

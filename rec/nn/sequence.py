@@ -10,8 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from rec.moe.config import MixtureConfig
+from rec.moe.layer import Mixed, MixtureOfExperts
 from rec.nn.dropout import Dropout
 from rec.nn.packed import Layout, causal_attention
+from rec.seeds import derive
 
 BlockForm = Literal["pre_norm", "published"]
 
@@ -20,19 +23,32 @@ class SequenceEncoder(nn.Module):
     """Stack of causal self-attention blocks and a last layer norm."""
 
     def __init__(
-        self, *, width: int, blocks: int, heads: int, feedforward: int, dropout: float, form: BlockForm
+        self,
+        *,
+        width: int,
+        blocks: int,
+        heads: int,
+        feedforward: int,
+        dropout: float,
+        form: BlockForm,
+        mixture: MixtureConfig | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         kind = PreNormBlock if form == "pre_norm" else PublishedBlock
         self.blocks = nn.ModuleList(kind(width, heads, feedforward, dropout) for _ in range(blocks))
+        if mixture is not None and mixture.experts:
+            for number, block in enumerate(self.blocks):
+                layer = mixture.layer(width, feedforward, derive(seed, "experts", number))
+                block.feedforward = MixedFeedForward(layer, dropout)
         self.norm = nn.LayerNorm(width, eps=1e-8)
 
-    def forward(self, x_ND: Tensor, where: Layout) -> Tensor:
-        """Return the state after each row, (N, D)."""
+    def forward(self, x_ND: Tensor, where: Layout) -> tuple[Tensor, list[Mixed]]:
+        """Return the state after each row, (N, D), and what the blocks' mixture layers did."""
+        mixed: list[Mixed] = []
         for block in self.blocks:
-            x_ND = block(x_ND, where)
-        state_ND: Tensor = self.norm(x_ND)
-        return state_ND
+            x_ND = block(x_ND, where, mixed)
+        return self.norm(x_ND), mixed
 
 
 class Attention(nn.Module):
@@ -69,10 +85,24 @@ class FeedForward(nn.Module):
         self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
         self.dropout_up, self.dropout_down = Dropout(dropout), Dropout(dropout)
 
-    def forward(self, x_ND: Tensor) -> Tensor:
+    def forward(self, x_ND: Tensor, mixed: list[Mixed]) -> Tensor:
         """Return the transformed rows, (N, D)."""
         hidden = torch.relu(self.dropout_up(self.up(x_ND)))
         out_ND: Tensor = self.dropout_down(self.down(hidden))
+        return out_ND
+
+
+class MixedFeedForward(nn.Module):
+    """A mixture of experts in the place of the two linear layers."""
+
+    def __init__(self, layer: MixtureOfExperts, dropout: float) -> None:
+        super().__init__()
+        self.layer, self.dropout = layer, Dropout(dropout)
+
+    def forward(self, x_ND: Tensor, mixed: list[Mixed]) -> Tensor:
+        """Return the transformed rows, (N, D), and add what the layer did to `mixed`."""
+        mixed.append(self.layer(x_ND))
+        out_ND: Tensor = self.dropout(mixed[-1].y_ND)
         return out_ND
 
 
@@ -84,22 +114,22 @@ class PreNormBlock(nn.Module):
         self.norm_attention = nn.LayerNorm(width, eps=1e-8)
         self.attention = Attention(width, heads, dropout)
         self.norm_feedforward = nn.LayerNorm(width, eps=1e-8)
-        self.feedforward = FeedForward(width, feedforward, dropout)
+        self.feedforward: nn.Module = FeedForward(width, feedforward, dropout)
 
-    def forward(self, x_ND: Tensor, where: Layout) -> Tensor:
+    def forward(self, x_ND: Tensor, where: Layout, mixed: list[Mixed]) -> Tensor:
         """Return the rows after this block, (N, D)."""
         y_ND = self.norm_attention(x_ND)
         x_ND = x_ND + self.attention(y_ND, y_ND, where)
-        out_ND: Tensor = x_ND + self.feedforward(self.norm_feedforward(x_ND))
+        out_ND: Tensor = x_ND + self.feedforward(self.norm_feedforward(x_ND), mixed)
         return out_ND
 
 
 class PublishedBlock(PreNormBlock):
     """The published form: only the query is normalised, and the normalised query is what is added to."""
 
-    def forward(self, x_ND: Tensor, where: Layout) -> Tensor:
+    def forward(self, x_ND: Tensor, where: Layout, mixed: list[Mixed]) -> Tensor:
         """Return the rows after this block, (N, D)."""
         query_ND = self.norm_attention(x_ND)
         x_ND = self.norm_feedforward(query_ND + self.attention(query_ND, x_ND, where))
-        out_ND: Tensor = x_ND + self.feedforward(x_ND)
+        out_ND: Tensor = x_ND + self.feedforward(x_ND, mixed)
         return out_ND

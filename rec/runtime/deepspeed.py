@@ -49,6 +49,8 @@ def _placed(module: nn.Module, parallel: ParallelConfig) -> Placement:
             layer.ranks = WorldRanks()
     if size == 1 and parallel.moe_backend == "grouped":
         return placement
+    if not layers:
+        raise ConfigError(f"parallel.expert_parallel: the model has no experts to spread over workers; got {size}")
     for name, layer in layers:
         prefix = f"{name}.experts" if name else "experts"
         if layer.num_experts % size:

@@ -17,7 +17,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from rec import errors
 from rec.config import RunConfig, to_json
 from rec.data.prepared import Prepared
-from rec.errors import ConfigError, RecError, TrainingError
+from rec.errors import RecError, TrainingError
 from rec.runtime.cluster import QUIET, require_cpus, runtime, worker_environment
 from rec.runtime.datasets import fits_shared_memory, share
 from rec.runtime.monitor import Monitor
@@ -53,11 +53,6 @@ def train(config: RunConfig, report: Report, say: Callable[[str], None]) -> None
     data = Prepared.open(config.data.root)
     # What is wrong with config or data is said here, before any machine starts.
     columns = build(config, data).columns
-    if config.parallel.expert_parallel > 1:
-        raise ConfigError(
-            f"parallel.expert_parallel: {config.system} has no experts to spread over workers; "
-            f"expected 1, got {config.parallel.expert_parallel}"
-        )
     storage = claim(config)
     with runtime(config.parallel.workers * config.parallel.threads, worker_environment(config.parallel)):
         require_cpus(config.parallel.workers * config.parallel.threads)

@@ -22,11 +22,13 @@ from rec.meters import Mean, Meter, Rows
 from rec.metrics.ranking import full_ranks, metric_names, of_ranks
 from rec.moe import routing
 from rec.moe.balance import assignments, balance
+from rec.moe.config import MixtureConfig
+from rec.moe.layer import Mixed
 from rec.moe.routing import Routing
 from rec.nn import losses
 from rec.nn.dropout import Dropout
 from rec.nn.history import COLUMNS, HistoryBatch, collate, sample_histories
-from rec.nn.modality import Compatibility, Fusion, Projector, Texts, choose_vectors
+from rec.nn.modality import Compatibility, Fusion, Projector, Texts, choose_vectors, gate_per_user
 from rec.nn.negatives import unseen
 from rec.nn.packed import Layout, causal_mean, sequence_scores
 from rec.nn.sequence import BlockForm, SequenceEncoder
@@ -83,6 +85,8 @@ class MSMRecConfig(Strict):
     """Weight of the gate's entropy in the loss; positive sharpens the gate."""
     balance_weight: float = Field(0.0, ge=0)
     """Weight of the balance of modalities in the loss."""
+    feedforward_mixture: MixtureConfig = MixtureConfig()
+    """Experts in the place of each block's feed-forward."""
     mask_seen: Literal["all", "input", "none"] = "all"
     """Which seen items evaluation leaves out: all, those of the encoder's input (as published), or none."""
 
@@ -99,12 +103,14 @@ class Encoded:
     modality_IKD: Tensor | None
     routing: Routing | None
     """The gate at the input, N rows over K modalities."""
+    mixed: list[Mixed]
+    """What the encoder's mixture layers did."""
 
 
 class Model(nn.Module):
     """Item table, positions, gate and encoder."""
 
-    def __init__(self, config: MSMRecConfig, num_items: int, vectors_IKM: Tensor | None) -> None:
+    def __init__(self, config: MSMRecConfig, num_items: int, vectors_IKM: Tensor | None, seed: int = 0) -> None:
         super().__init__()
         self.config = config
         width = config.width
@@ -121,6 +127,8 @@ class Model(nn.Module):
             feedforward=config.feedforward or width,
             dropout=config.dropout,
             form=config.block,
+            mixture=config.feedforward_mixture,
+            seed=seed,
         )
         self.dropout = Dropout(config.dropout)
         if vectors_IKM is not None:
@@ -139,7 +147,8 @@ class Model(nn.Module):
         x_ND = id_ND * config.width**0.5 + self.position(batch.position_N)
         item_ID = self.item.weight
         if config.gate == "none":
-            return Encoded(self.encoder(self.dropout(x_ND), where), id_ND, item_ID, None, None)
+            state_ND, mixed = self.encoder(self.dropout(x_ND), where)
+            return Encoded(state_ND, id_ND, item_ID, None, None, mixed)
         modality_IKD = self.projector() * (torch.arange(len(item_ID), device=item_ID.device) > 0)[:, None, None]
         user_ND = self._user(id_ND, x_ND, where)
         modality_NKD = modality_IKD[batch.item_N]
@@ -150,7 +159,8 @@ class Model(nn.Module):
             x_ND = x_ND + mix_ND * (config.mix_scale or config.width**0.5)
         if config.output_mix == "mean":
             item_ID = item_ID + modality_IKD.mean(1)
-        return Encoded(self.encoder(x_ND, where), user_ND, item_ID, modality_IKD, chosen)
+        state_ND, mixed = self.encoder(x_ND, where)
+        return Encoded(state_ND, user_ND, item_ID, modality_IKD, chosen, mixed)
 
     def _user(self, id_ND: Tensor, x_ND: Tensor, where: Layout) -> Tensor:
         """Return what the gate knows of the user at each row."""
@@ -263,7 +273,7 @@ class MSMRec(System[HistoryBatch]):
         vectors = None
         if self.config.gate != "none":
             vectors = choose_vectors(dict(self.static), self.config.texts, derive(self.seed, "texts"))
-        return Model(self.config, self.num_items, vectors)
+        return Model(self.config, self.num_items, vectors, self.seed)
 
     def collate(self, rows: Columns) -> HistoryBatch:
         """Return the batch for these rows."""
@@ -285,7 +295,7 @@ class MSMRec(System[HistoryBatch]):
             total_over_ranks = getattr(model, "sum_over_ranks", lambda value: value)
             count_K = total_over_ranks(assignments(encoded.routing))
             terms["balance"] = Term(balance(encoded.routing, count_K), len(target_N), self.config.balance_weight)
-        return terms
+        return terms | self.config.feedforward_mixture.terms(encoded.mixed)
 
     def _next_item(self, module: Model, encoded: Encoded, batch: HistoryBatch, target_N: Tensor) -> Tensor:
         config = self.config
@@ -379,20 +389,3 @@ class MSMRec(System[HistoryBatch]):
         columns, count = sample_histories(rows, rng, num_items)
         text = rng.standard_normal((num_items + 1, modalities, size)).astype(np.float32)
         return columns, {"item_count": count, "text": text, "text_concatenated": text.mean(1, keepdims=True)}
-
-
-def gate_per_user(chosen: Routing, where: Layout) -> dict[str, Tensor]:
-    """Return the gate's mean weights (B, K) over each history, its first half, and every other item of it.
-
-    The first half against the rest tells how a user's weights move in time; every other item against the rest, how
-    far two halves lie apart where time plays no part.
-    """
-    weight_NK = chosen.dense().double()
-    half_N = where.position_N < (where.length_B[where.sequence_N] + 1) // 2
-    parts = {"gate": torch.ones_like(half_N), "gate_first": half_N, "gate_even": where.position_N % 2 == 0}
-    means = {}
-    for name, use_N in parts.items():
-        total_BK = weight_NK.new_zeros(len(where.length_B), weight_NK.shape[1])
-        total_BK.index_add_(0, where.sequence_N, weight_NK * use_N[:, None])
-        means[name] = total_BK / total_BK.sum(1, keepdim=True)
-    return means

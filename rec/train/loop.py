@@ -20,6 +20,7 @@ from rec.batch import Batch
 from rec.config import TrainConfig
 from rec.errors import TrainingError
 from rec.meters import Mean, Meter, Rows
+from rec.moe.layer import layers_of
 from rec.seeds import derive
 from rec.system import Phase, System
 from rec.train.checkpoint import Checkpoint
@@ -58,6 +59,8 @@ class Progress:
     finished: bool = False
     sums: dict[str, list[float]] = field(default_factory=dict)
     """(sum, count) of each loss term in this epoch."""
+    usage: dict[str, list[float]] = field(default_factory=dict)
+    """What each mixture layer has counted since the last evaluation."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """One record per evaluation."""
 
@@ -97,6 +100,8 @@ def fit(job: Job) -> Progress:
         engine = job.wrap(module)
         if resume is not None:
             engine.load_state(resume.tensors)
+            for name, layer in layers_of(engine.module):
+                layer.usage.load(progress.usage[name])
             resume = None
         job.report({"kind": "ready", "rank": engine.rank, "step": progress.total_step})
         _run_phase(job, phase, engine, progress)
@@ -121,7 +126,7 @@ def _run_phase(job: Job, phase: Phase, engine: Engine, progress: Progress) -> No
         if not due:
             continue
         means, _ = evaluate(job.system, engine, job.feed.evaluate("val"))
-        stop = _judge(job, progress, means, losses)
+        stop = _judge(job, progress, means, losses | _take_usage(engine))
         _save(job, engine, progress, best=progress.stale == 0)
         saved_s = time.monotonic()
         if stop:
@@ -164,6 +169,7 @@ def _run_epoch(job: Job, phase: Phase, engine: Engine, progress: Progress, epoch
                     "loss": sum(means.values()),
                     "examples_per_s": examples / (now - started_s),
                     "wait_share": wait_s / (now - started_s),
+                    "moe": {name: layer.usage.summary(last=True) for name, layer in layers_of(engine.module)},
                 }
             )
     return saved_s
@@ -173,6 +179,9 @@ def _update(
     job: Job, phase: Phase, engine: Engine, progress: Progress, batch: Batch, counts: bool, due: bool, epochs: int
 ) -> tuple[dict[str, float], bool]:
     """Make one optimiser step; return the global mean of each term and whether rank 0 asks for a checkpoint."""
+    mixtures = list(layers_of(engine.module))
+    for _, layer in mixtures:
+        layer.counting = counts
     terms = job.system.loss(engine, batch.to(engine.device))
     terms = {name: term for name, term in terms.items() if any(fnmatch(name, glob) for glob in phase.terms)}
     if not terms:
@@ -200,6 +209,8 @@ def _update(
     norm = engine.step(learning_rate(job.config, progress.total_step, epochs * job.feed.steps))
     if not math.isfinite(norm):
         raise TrainingError(f"epoch {progress.epoch} step {progress.step}: the gradient's norm is {norm}")
+    for _, layer in mixtures:
+        layer.after_step()
     return means, bool(total[-1, 0])
 
 
@@ -220,21 +231,32 @@ def evaluate(
     return means, {name: meter for name, meter in meters.items() if isinstance(meter, Rows)}
 
 
-def _judge(job: Job, progress: Progress, means: dict[str, float], losses: dict[str, float]) -> bool:
+def _judge(job: Job, progress: Progress, means: dict[str, float], trained: dict[str, Any]) -> bool:
     """Record an evaluation and return whether to stop early."""
     if job.config.metric not in means:
         raise TrainingError(f"train.metric: {job.config.metric!r} is not measured; there are {', '.join(means)}")
     value = means[job.config.metric]
     progress.stale = 0 if value > progress.best else progress.stale + 1
     progress.best = max(progress.best, value)
-    record = {"phase": progress.phase, "epoch": progress.epoch, "total_step": progress.total_step, **losses, **means}
+    record = {"phase": progress.phase, "epoch": progress.epoch, "total_step": progress.total_step, **trained, **means}
     progress.history.append(record)
     job.report({"kind": "evaluated", "metric": job.config.metric, "best": progress.stale == 0, **record})
     return bool(job.config.patience) and progress.stale >= job.config.patience
 
 
+def _take_usage(engine: Engine) -> dict[str, Any]:
+    """Return how each mixture layer's experts were used since the last call: metrics, and each expert's load."""
+    found: dict[str, Any] = {}
+    for name, layer in layers_of(engine.module):
+        metrics = {**layer.usage.summary(), "load": layer.usage.load_E().tolist()}
+        found |= {f"moe/{name}/{metric}": value for metric, value in metrics.items()}
+        layer.usage.clear()
+    return found
+
+
 def _save(job: Job, engine: Engine, progress: Progress, best: bool) -> None:
     """Collect the state on every rank and write it where this rank writes."""
+    progress.usage = {name: layer.usage.state() for name, layer in layers_of(engine.module)}
     job.report({"kind": "saving", "rank": engine.rank, "total_step": progress.total_step})
     state = engine.state()
     if job.save is not None:

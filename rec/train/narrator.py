@@ -27,6 +27,9 @@ class Narrator:
                 f"{event['phase']} epoch {event['epoch'] + 1}/{event['epochs']} loss {event['loss']:.4f} "
                 f"{event['examples_per_s']:.0f} examples/s, waiting for data {event['wait_share']:.1%}"
             )
+            if event["moe"]:
+                least = min(layer["use_entropy"] for layer in event["moe"].values())
+                text += f", entropy of experts' use {least:.2f}"
             self.line.show(event["epoch"] * event["steps"] + event["step"], text)
         elif event["kind"] == "evaluated":
             mark = " (best)" if event["best"] else ""

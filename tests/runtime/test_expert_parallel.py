@@ -196,7 +196,7 @@ def training(rank: int, world: int, ep: int, k: int, stage: int, backend: str, c
     steps = train(engine, UNEVEN[world], rank, range(STEPS))
     after = engine.state()
     still = [name for name in after if name.startswith("model.") and torch.equal(after[name], before.get(name))]
-    health = module.soft.take_usage()
+    health = {**module.soft.usage.summary(), "load": module.soft.usage.load_E().tolist()}
     return {"steps": steps, "still": still, "state": after, "health": health}
 
 
@@ -223,12 +223,14 @@ def test_training_gives_the_same_losses_and_norms_at_every_cut(
 @pytest.mark.parametrize(("world", "ep"), CUTS)
 def test_what_a_capacity_drops_does_not_depend_on_the_cut(ranks: Any, world: int, ep: int) -> None:
     expected, local = undisturbed(2, world, capacity=0.9)
-    wanted = local.module.soft.take_usage()
+    usage = local.module.soft.usage
+    wanted = usage.summary()
     assert wanted["dropped_share"] > 0.05
     for found in ranks.run(world, training, ep, 2, 1, "grouped", 0.9):
         torch.testing.assert_close(torch.tensor(found["steps"]), torch.tensor(expected), rtol=1e-5, atol=1e-5)
-        assert found["health"].pop("load") == pytest.approx(wanted["load"], rel=0.02)
-        assert found["health"] == pytest.approx({k: v for k, v in wanted.items() if k != "load"}, rel=0.02)
+        assert found["health"].pop("load") == pytest.approx(usage.load_E().tolist(), rel=1e-6)
+        # The entropy of decisions is a mean over a sample of rows that depends on the cut.
+        assert found["health"] == pytest.approx(wanted, rel=0.02)
 
 
 @pytest.mark.parametrize("stage", [1, 2])

@@ -47,6 +47,8 @@ class TestConformance(Conformance):
             {"gate": "user", "output_mix": "gate", "loss": "bce"},
             {"top_k": 2, "projector_hidden": [6], "entropy_weight": 0.1, "balance_weight": 0.1},
             {"top_share": 0.7, "strict_gate": True, "output_mix": "gate"},
+            {"feedforward_mixture": {"experts": 3, "fine": 2, "shared": True, "noise": True, "z_weight": 0.01}},
+            {"gate": "none", "feedforward_mixture": {"experts": 4, "per_row": 1, "router": "sigmoid"}},
             {"texts": "shuffled"},
             {"texts": "random", "heads": 2, "feedforward": 16},
             {"texts": "concatenated"},

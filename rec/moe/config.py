@@ -1,0 +1,77 @@
+"""The keys by which any system gets a mixture-of-experts layer."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from rec.config import Strict
+from rec.errors import ConfigError
+from rec.moe.experts import Activation, FeedForward, fine_grained
+from rec.moe.layer import Mixed, MixtureOfExperts
+from rec.moe.routers import SigmoidRouter, SoftmaxRouter
+from rec.system import Term
+
+
+class MixtureConfig(Strict):
+    """A mixture of feed-forward experts."""
+
+    experts: int = Field(0, ge=0)
+    """Experts before they are split finer; 0 is one plain network for all rows."""
+    per_row: int = Field(2, ge=1)
+    """Experts of each row, before they are split finer."""
+    fine: int = Field(1, ge=1)
+    """Splits every expert into so many of a fraction of its width, and takes as many times more per row."""
+    shared: bool = False
+    """Beside the routed experts, one that every row passes."""
+    activation: Activation = "gelu"
+    router: Literal["softmax", "sigmoid"] = "softmax"
+    """Softmax with a loss for balance, or sigmoid whose bias balances without one."""
+    noise: bool = False
+    """Learned noise on the softmax scores while training."""
+    bias_rate: float = Field(1e-3, gt=0)
+    """How far the sigmoid router's bias moves per step."""
+    capacity_factor: float = Field(0.0, ge=0)
+    """Limit of each expert's rows as a multiple of an even share; 0 drops nothing."""
+    balance_weight: float = Field(0.01, ge=0)
+    """Weight of the load balance loss (softmax only)."""
+    z_weight: float = Field(0.0, ge=0)
+    """Weight of the router z-loss (softmax only)."""
+
+    @model_validator(mode="after")
+    def _enough_experts(self) -> Self:
+        if self.experts and self.per_row > self.experts:
+            raise ValueError(f"per_row: at most the {self.experts} experts, got {self.per_row}")
+        return self
+
+    def layer(self, width: int, hidden: int, seed: int) -> MixtureOfExperts:
+        """Return the layer for rows of a width, each expert with a hidden width before it is split.
+
+        Raises:
+            ConfigError: the hidden width does not split.
+        """
+        try:
+            experts = fine_grained(width, hidden, self.experts, self.fine, activation=self.activation, seed=seed)
+        except ValueError as error:
+            raise ConfigError(f"fine: {error}") from error
+        count, k = self.experts * self.fine, self.per_row * self.fine
+        router = (
+            SigmoidRouter(width, count, k, rate=self.bias_rate)
+            if self.router == "sigmoid"
+            else SoftmaxRouter(width, count, k, noise=self.noise)
+        )
+        shared = FeedForward(width, hidden, activation=self.activation, seed=seed) if self.shared else None
+        return MixtureOfExperts(router, experts, shared=shared, capacity_factor=self.capacity_factor)
+
+    def terms(self, mixed: list[Mixed]) -> dict[str, Term]:
+        """Return the loss terms that keep the routers of these layers in order."""
+        if self.router == "sigmoid":
+            return {}
+        terms: dict[str, Term] = {}
+        for number, one in enumerate(mixed):
+            if self.balance_weight:
+                terms[f"balance/{number}"] = one.balance_term(self.balance_weight)
+            if self.z_weight:
+                terms[f"router_z/{number}"] = one.z_term(self.z_weight)
+        return terms
