@@ -1,6 +1,6 @@
-"""Experts of one shape with grouped weights, called on rows that are sorted by expert.
+"""Experts, called on rows that are grouped by expert.
 
-Letters: M rows in the order of their experts, D width, F hidden width, R rank, E experts.
+Letters: P rows grouped by expert, D width, F hidden width, R rank, E experts.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from rec.moe.grouping import Grouping, grouped_product, rows_per_call
 from rec.seeds import derive
 
 Activation = Literal["gelu", "swiglu"]
@@ -20,9 +21,14 @@ class Experts(nn.Module):
 
     num_experts: int
 
-    def forward(self, x_MD: Tensor, end_E: Tensor) -> Tensor:
-        """Return each row's output under its expert; expert e has the rows up to end_E[e] (int32, rising)."""
+    def forward(self, x_PD: Tensor, grouping: Grouping) -> Tensor:
+        """Return each row's output under its expert, (P, D); rows of padding may give anything."""
         raise NotImplementedError
+
+    @property
+    def call_rows(self) -> int:
+        """Return how many rows of padding cost as much as one more product."""
+        return max(rows_per_call(parameter) for parameter in self.parameters())
 
     def keep(self, first: int, count: int) -> None:
         """Forget all experts but `count` from `first` on, in place: each parameter's first axis is the expert."""
@@ -60,10 +66,10 @@ class FeedForwardExperts(Experts):
         self.up_EDF = nn.Parameter(_initial(experts, width, parts * hidden, seed, "up"))
         self.down_EFD = nn.Parameter(_initial(experts, hidden, width, seed, "down"))
 
-    def forward(self, x_MD: Tensor, end_E: Tensor) -> Tensor:
-        """Return each row's output under its expert, (M, D)."""
-        hidden_MF = activate(grouped_product(x_MD, self.up_EDF, end_E), self.activation)
-        return grouped_product(hidden_MF, self.down_EFD, end_E)
+    def forward(self, x_PD: Tensor, grouping: Grouping) -> Tensor:
+        """Return each row's output under its expert, (P, D)."""
+        hidden_PF = activate(grouped_product(x_PD, self.up_EDF, grouping), self.activation)
+        return grouped_product(hidden_PF, self.down_EFD, grouping)
 
     def member(self, expert: int) -> FeedForward:
         """Return a copy of one expert alone, its parameters in the same order."""
@@ -96,9 +102,9 @@ class LowRankExperts(Experts):
         self.down_EDR = nn.Parameter(_initial(experts, width, rank, seed, "down"))
         self.up_ERD = nn.Parameter(_initial(experts, rank, width, seed, "up"))
 
-    def forward(self, x_MD: Tensor, end_E: Tensor) -> Tensor:
-        """Return each row's output under its expert, (M, D)."""
-        return grouped_product(grouped_product(x_MD, self.down_EDR, end_E), self.up_ERD, end_E)
+    def forward(self, x_PD: Tensor, grouping: Grouping) -> Tensor:
+        """Return each row's output under its expert, (P, D)."""
+        return grouped_product(grouped_product(x_PD, self.down_EDR, grouping), self.up_ERD, grouping)
 
 
 class UnlikeExperts(Experts):
@@ -109,12 +115,15 @@ class UnlikeExperts(Experts):
         self.members = nn.ModuleDict({str(number): member for number, member in enumerate(members)})
         self.num_experts = len(members)
 
-    def forward(self, x_MD: Tensor, end_E: Tensor) -> Tensor:
-        """Return each row's output under its expert, (M, D)."""
-        ends = end_E.tolist()
-        sizes = [end - start for start, end in zip([0, *ends[:-1]], ends, strict=True)]
-        parts = zip(self.members.values(), x_MD.split(sizes), strict=True)
+    def forward(self, x_PD: Tensor, grouping: Grouping) -> Tensor:
+        """Return each row's output under its expert, (P, D)."""
+        parts = zip(self.members.values(), grouping.split(x_PD), strict=True)
         return torch.cat([member(part) for member, part in parts])
+
+    @property
+    def call_rows(self) -> int:
+        """Return 0: every expert is called by itself, so padding gains nothing."""
+        return 0
 
     def keep(self, first: int, count: int) -> None:
         """Forget all experts but `count` from `first` on, in place; those keep their numbers as names."""
@@ -124,18 +133,12 @@ class UnlikeExperts(Experts):
         self.num_experts = count
 
 
-def activate(hidden_MF: Tensor, activation: Activation) -> Tensor:
+def activate(hidden_PF: Tensor, activation: Activation) -> Tensor:
     """Return GELU, or SwiGLU of the first half as the gate of the second."""
     if activation == "swiglu":
-        gate_MF, value_MF = hidden_MF.chunk(2, -1)
-        return nn.functional.silu(gate_MF) * value_MF
-    return nn.functional.gelu(hidden_MF)
-
-
-def grouped_product(x_MD: Tensor, weight_EDF: Tensor, end_E: Tensor) -> Tensor:
-    """Return x_m @ weight[expert of m] for rows sorted by expert, (M, F)."""
-    product: Tensor = nn.functional.grouped_mm(x_MD, weight_EDF.to(x_MD.dtype), offs=end_E)
-    return product
+        gate_PF, value_PF = hidden_PF.chunk(2, -1)
+        return nn.functional.silu(gate_PF) * value_PF
+    return nn.functional.gelu(hidden_PF)
 
 
 def _initial(experts: int, fan_in: int, fan_out: int, seed: int, name: str) -> Tensor:

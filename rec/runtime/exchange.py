@@ -4,7 +4,7 @@ Rank p of P holds the experts [p L, (p + 1) L). A row that two experts of one ra
 weighted sum comes back as one row, so what crosses is what must.
 
 Letters: N rows of this rank, K experts per row, A assignments of this rank, S rows it sends, R rows it receives, B
-assignments it receives, D width, P ranks, L experts of this rank, E = P L.
+assignments it receives, Q pairs of rank and row, D width, P ranks, L experts of this rank, E = P L.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from rec.moe.dispatch import Order
+from rec.moe.dispatch import Order, carry, order_by_expert
 from rec.moe.experts import Experts
+from rec.moe.routing import Routing
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,35 +64,45 @@ class ExpertParallel:
 
     def __call__(self, x_ND: Tensor, weight_NK: Tensor, order: Order, experts: Experts) -> Tensor:
         """Return the weighted sum of every row's experts, (N, D); all ranks of the group call it together."""
-        rows = len(x_ND)
+        rows, choices = len(x_ND), weight_NK.shape[1]
         count_PL = order.count_E.view(self.ranks, -1)
-        to_A = torch.arange(self.ranks, device=x_ND.device).repeat_interleave(count_PL.sum(1))
+        slots = min(choices, count_PL.shape[1])  # no more of a row's experts can be on one rank
+        to_A = order.expert_A.div(count_PL.shape[1], rounding_mode="floor")
         # Pairs of (destination, row) in use, each once, sorted by destination and row.
         pair_A = to_A * rows + order.row_A
-        used_PN = torch.zeros(self.ranks * rows, dtype=torch.bool, device=x_ND.device)
-        used_PN[pair_A] = True
-        row_S = used_PN.nonzero()[:, 0] % max(rows, 1)
-        rows_P = used_PN.view(self.ranks, rows).sum(1)
+        used_Q = torch.zeros(self.ranks * rows, dtype=torch.bool, device=x_ND.device)
+        used_Q[pair_A] = True
+        row_S = used_Q.nonzero()[:, 0] % max(rows, 1)
+        rows_P = used_Q.view(self.ranks, rows).sum(1)
         before_P = rows_P.cumsum(0) - rows_P
-        place_A = used_PN.cumsum(0)[pair_A] - 1 - before_P[to_A]
+        place_A = used_Q.cumsum(0)[pair_A] - 1 - before_P[to_A]
+        slot_A = place_A * slots + self._number_within_pair(to_A, order, rows, choices)
         sizes = self._sizes(rows_P, count_PL)
 
-        x_RD, weight_B, place_B = Send.apply(
-            x_ND.index_select(0, row_S), weight_NK.flatten()[order.slot_A], place_A, sizes, self.group
+        x_RD, weight_B, slot_B = Send.apply(
+            x_ND.index_select(0, row_S), weight_NK.flatten()[order.slot_A], slot_A, sizes, self.group
         )
-        # Assignments come sorted by source, then expert; experts want them sorted by expert.
+        # Assignments come sorted by source, then expert.
         count_PL = sizes.count_PL
         expert_B = torch.arange(count_PL.shape[1], device=x_ND.device).repeat(self.ranks)
         expert_B = expert_B.repeat_interleave(count_PL.flatten())
         first_P = torch.tensor([0, *sizes.rows_in], device=x_ND.device).cumsum(0)[:-1]
-        row_B = place_B + first_P.repeat_interleave(count_PL.sum(1))
-        order_B = expert_B.argsort(stable=True)
-        row_B = row_B[order_B]
-        y_BD = experts(x_RD.index_select(0, row_B), count_PL.sum(0).cumsum(0).to(torch.int32))
-        weighted_BD = y_BD * weight_B[order_B, None].to(y_BD.dtype)
-        y_RD = torch.zeros_like(x_RD).index_add(0, row_B, weighted_BD)
-        y_SD = Return.apply(y_RD, sizes, self.group)
+        slot_B = slot_B + slots * first_P.repeat_interleave(count_PL.sum(1))
+        expert_RK = torch.zeros(len(x_RD) * slots, dtype=torch.int64, device=x_ND.device)
+        expert_RK = expert_RK.index_copy(0, slot_B, expert_B).view(-1, slots)
+        weight_RK = weight_B.new_zeros(len(x_RD) * slots).index_copy(0, slot_B, weight_B).view(-1, slots)
+        arrived = order_by_expert(Routing(expert_RK, weight_RK, weight_RK), count_PL.shape[1])
+        y_SD = Return.apply(carry(x_RD, weight_RK, arrived, experts), sizes, self.group)
         return torch.zeros_like(x_ND).index_add(0, row_S, y_SD)
+
+    def _number_within_pair(self, to_A: Tensor, order: Order, rows: int, choices: int) -> Tensor:
+        """Return for each assignment how many of its row go to the same rank before it."""
+        to_NK = torch.full((rows * choices,), -1, dtype=to_A.dtype, device=to_A.device)
+        to_NK = to_NK.index_copy(0, order.slot_A, to_A).view(rows, choices)
+        number_NK = torch.zeros_like(to_NK)
+        for k in range(1, choices):
+            number_NK[:, k] = (to_NK[:, :k] == to_NK[:, k : k + 1]).sum(1)
+        return number_NK.flatten()[order.slot_A]
 
     def _sizes(self, rows_P: Tensor, count_PL: Tensor) -> Sizes:
         """Tell every rank how much will come from this one."""
@@ -103,21 +114,21 @@ class ExpertParallel:
 
 
 class Send(torch.autograd.Function):
-    """Rows, and the weight and the row of each assignment, to the ranks that hold the experts."""
+    """Rows, and the weight and the slot of each assignment, to the ranks that hold the experts."""
 
     @staticmethod
     def forward(
-        ctx: Any, x_SD: Tensor, weight_A: Tensor, place_A: Tensor, sizes: Sizes, group: Any
+        ctx: Any, x_SD: Tensor, weight_A: Tensor, slot_A: Tensor, sizes: Sizes, group: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what has come: rows (R, D), weights (B,), and rows' places within what their source sent (B,)."""
+        """Return what has come: rows (R, D), weights (B,), and slots within what their source sent (B,)."""
         ctx.sizes, ctx.group = sizes, group
         x_RD = _exchange(x_SD, sizes.rows_out, sizes.rows_in, group)
-        # One message for both: the place travels as the bits of a float.
-        both_A2 = torch.stack([weight_A.float(), place_A.to(torch.int32).view(torch.float32)], 1)
+        # One message for both: the slot travels as the bits of a float.
+        both_A2 = torch.stack([weight_A.float(), slot_A.to(torch.int32).view(torch.float32)], 1)
         both_B2 = _exchange(both_A2, sizes.assignments_out, sizes.assignments_in, group)
-        place_B = both_B2[:, 1].contiguous().view(torch.int32).long()
-        ctx.mark_non_differentiable(place_B)
-        return x_RD, both_B2[:, 0].contiguous(), place_B
+        slot_B = both_B2[:, 1].contiguous().view(torch.int32).long()
+        ctx.mark_non_differentiable(slot_B)
+        return x_RD, both_B2[:, 0].contiguous(), slot_B
 
     @staticmethod
     def backward(ctx: Any, grad_RD: Tensor, grad_B: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
