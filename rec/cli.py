@@ -34,6 +34,7 @@ EXAMPLES = {
     "benchmark": """examples:
   rec benchmark evaluate
   rec benchmark train --json train.json --data out/ml-1m/data
+  rec benchmark moe --json moe.json
   rec benchmark prepare --interactions 10000000""",
 }
 
@@ -84,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
     for command in (train, evaluate, report):
         command.add_argument("--seeds", type=int, default=0, metavar="N", help="seeds 0 to N-1, each in out/seed-N")
     benchmark = add("benchmark", "measure speed beside its limit", config=False)
-    benchmark.add_argument("name", choices=("train", "evaluate", "prepare"))
+    benchmark.add_argument("name", choices=("train", "evaluate", "prepare", "moe"))
     benchmark.add_argument("--json", metavar="FILE", help="write the rows there as well")
     benchmark.add_argument("--data", metavar="ROOT", help="prepared data set (default: one of ML-1M's size is made)")
     benchmark.add_argument("--interactions", type=int, default=10_000_000, help="for prepare (default: 10000000)")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -79,5 +80,16 @@ def median_s(action: Callable[[], Any], repeats: int, warm: int = 1) -> float:
 
 def side_by_side(a: Callable[[], Any], b: Callable[[], Any], repeats: int) -> tuple[float, float]:
     """Return the median times of two actions that take turns, so that a noisy machine is noisy to both."""
-    pairs = [(median_s(a, 1, 0), median_s(b, 1, 0)) for _ in range(repeats + 1)][1:]
-    return statistics.median(p[0] for p in pairs), statistics.median(p[1] for p in pairs)
+    first, second = in_turns([a, b], repeats)
+    return first, second
+
+
+def in_turns(actions: Sequence[Callable[[], Any]], repeats: int, budget_s: float = math.inf) -> list[float]:
+    """Return the median times of actions that take turns: 3 rounds after one to warm up, more while time is left."""
+    rounds: list[list[float]] = []
+    start = time.perf_counter()
+    for number in range(repeats + 1):
+        if number > 3 and time.perf_counter() - start > budget_s:
+            break
+        rounds.append([median_s(action, 1, 0) for action in actions])
+    return [statistics.median(times) for times in zip(*rounds[1:], strict=True)]

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 CALL_MULTIPLY_ADDS, LEAST_CALL_ROWS = 1 << 21, 32
 """What a call costs beyond its arithmetic, in multiply-adds, and in rows at least (measured on 2 cores)."""
+ALIGNED = 8
+"""The library's grouped product takes widths that are multiples of 16 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +98,13 @@ def grouped_product(x_PD: Tensor, weight_EDF: Tensor, grouping: Grouping) -> Ten
     """Return x_p @ weight[expert of p] for rows grouped by expert, (P, F)."""
     weight_EDF = weight_EDF.to(x_PD.dtype)
     if grouping.segments is None:
+        _, width, hidden = weight_EDF.shape
+        if width % ALIGNED or hidden % ALIGNED:
+            more_D, more_F = -width % ALIGNED, -hidden % ALIGNED
+            x_PD = nn.functional.pad(x_PD, (0, more_D))
+            weight_EDF = nn.functional.pad(weight_EDF, (0, more_F, 0, more_D))
         product: Tensor = nn.functional.grouped_mm(x_PD, weight_EDF, offs=grouping.end_E)
-        return product
+        return product[:, :hidden]
     product = _SegmentedProduct.apply(x_PD, weight_EDF, grouping.segments)
     return product
 

@@ -22,6 +22,7 @@ from rec.meters import Rows
 from rec.metrics import groups as user_groups
 from rec.metrics.bootstrap import Interval, interval, paired, resampled_means
 from rec.metrics.ranking import coverage, full_ranks, means, of_ranks
+from rec.report.experts import Routed
 from rec.seeds import generator
 from rec.storage import Storage
 from rec.train.checkpoint import CheckpointStore
@@ -45,7 +46,8 @@ def evaluate_run(config: RunConfig, split: str) -> Numbers:
     torch.set_num_threads(max(config.parallel.threads, torch.get_num_threads()))
     engine = LocalEngine(module, config.train, "cuda" if config.parallel.gpu else "cpu")
     feed = PlannedFeed(data, system, config.train, CachedReader(data.storage, system.columns), 0, 1)
-    metrics, meters = evaluate(system, engine, feed.evaluate(split))
+    routed = Routed(module)
+    metrics, meters = evaluate(system, engine, routed.follow(feed.evaluate(split)))
     record = meters.get("rows")
     if not isinstance(record, Rows):
         raise DataError(f"{config.system}: measures no row per user, so nothing can be ranked")
@@ -61,6 +63,7 @@ def evaluate_run(config: RunConfig, split: str) -> Numbers:
     numbers["popularity"] = means(popularity_ranks(data, split))
     group = _groups(data, split, rows, config.evaluate)
     numbers |= _by_group(rows, group, data, config.evaluate, rng)
+    numbers["experts"] = routed.numbers(group)
     if (in_time := gate_in_time(rows, config.evaluate.bootstrap, rng)) is not None:
         numbers["gate_in_time"] = in_time
     if (truth := recovery(rows, data)) is not None:

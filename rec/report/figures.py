@@ -77,6 +77,42 @@ def gate_over_epochs(history: Sequence[dict[str, Any]], modalities: Sequence[str
     return _svg(figure)
 
 
+def expert_health(history: Sequence[dict[str, Any]], layer: str, final: dict[str, Any]) -> str:
+    """Return a layer's load over training, its health, the shares per group of users, and how alike experts are."""
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    (load, lines), (groups, alike) = figure.subplots(2, 2)
+    load_TE = np.array([h[f"moe/{layer}/load"] for h in history])
+    image = load.imshow(
+        load_TE.T,
+        origin="lower",
+        aspect="auto",
+        cmap="viridis",
+        vmin=0,
+        extent=(0.5, len(history) + 0.5, -0.5, load_TE.shape[1] - 0.5),
+    )
+    load.set(title="share of assignments", xlabel="evaluation", ylabel="expert")
+    figure.colorbar(image, ax=load)
+    epochs = np.arange(1, len(history) + 1)
+    for index, (key, label) in enumerate(
+        (("use_entropy", "entropy of use"), ("decision_entropy", "entropy of decisions"), ("dropped_share", "dropped"))
+    ):
+        lines.plot(epochs, [h[f"moe/{layer}/{key}"] for h in history], color=COLOURS[index], label=label)
+    dead = [h[f"moe/{layer}/unused"] / load_TE.shape[1] for h in history]
+    lines.plot(epochs, dead, color=COLOURS[4], label="never used")
+    lines.set(title="health (1 is even use, or an undecided router)", xlabel="evaluation", ylim=(-0.02, 1.02))
+    lines.legend(frameon=False, fontsize=7)
+    place, width = np.arange(load_TE.shape[1]), 0.8 / max(len(final["groups"]), 1)
+    for index, (name, shares) in enumerate(final["groups"].items()):
+        groups.bar(place + (index + 0.5) * width - 0.4, shares, width, color=COLOURS[index], label=name)
+    groups.set(title="mean share per group of users", xlabel="expert")
+    if final["groups"]:
+        groups.legend(frameon=False, fontsize=7)
+    if "similarity" in final:
+        figure.colorbar(alike.imshow(final["similarity"], cmap="coolwarm", vmin=-1, vmax=1), ax=alike)
+    alike.set(title="cosine between experts' weights", xlabel="expert")
+    return _svg(figure)
+
+
 def _svg(figure: Figure) -> str:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)

@@ -70,6 +70,8 @@ def _page(config: RunConfig, results: list[dict[str, Any]], history: list[dict[s
             "<h2>Modality weights over training</h2>",
             figures.gate_over_epochs(history, _names(first)),
         ]
+    for layer, final in first["experts"].items():
+        parts += [f"<h2>Experts of {html.escape(layer)}</h2>", figures.expert_health(history, layer, final)]
     if "recovery" in first:
         parts += ["<h2>Planted preferences</h2>", _recovery(first["recovery"])]
     parts += ["<h2>Config</h2>", f"<pre>{html.escape(to_json(config))}</pre>"]

@@ -55,6 +55,11 @@ def run(name: str, root: str | None, interactions: int, json_file: str | None, s
     with tempfile.TemporaryDirectory(prefix="rec-benchmark-") as folder:
         if name == "prepare":
             rows = _prepare(interactions, folder, say)
+        elif name == "moe":
+            from rec.runtime import benchmark_moe
+
+            say("the grid takes about ten minutes")
+            rows = benchmark_moe.measure()
         else:
             data = Prepared.open(root) if root else _generated(f"{folder}/data", say)
             rows = evaluate_benchmark.measure(data) if name == "evaluate" else _train(data, folder, say)

@@ -21,8 +21,8 @@ from rec.batch import Batch
 from rec.config import ParallelConfig, TrainConfig
 from rec.errors import ConfigError
 from rec.moe.dispatch import Order
-from rec.moe.experts import UnlikeExperts
-from rec.moe.layer import MixtureOfExperts, layers_of
+from rec.moe.experts import FeedForwardExperts, UnlikeExperts
+from rec.moe.layer import Carry, MixtureOfExperts, layers_of
 from rec.runtime.exchange import ExpertParallel, WorldRanks
 from rec.runtime.placement import Fragment, Place, Placement
 from rec.train.engine import State, slots_of
@@ -84,25 +84,38 @@ def _use_exchange(layer: MixtureOfExperts, prefix: str, first: int, marker: Any,
 
 def _use_stock(layer: MixtureOfExperts, prefix: str, first: int, marker: Any, placement: Placement) -> None:
     """Replace a layer's experts and dispatch by DeepSpeed's own."""
+    whole: Any = layer.experts
+    if not hasattr(whole, "member"):
+        raise ConfigError(f"parallel.moe_backend: DeepSpeed's layer cannot run {type(whole).__name__}; use grouped")
+    stock, layer.carry = stock_layer(whole, first, marker.num_local_experts, marker.ep_size)
+    for number, member in enumerate(stock.deepspeed_experts):
+        for own, (name, _) in zip(member.parameters(), whole.named_parameters(), strict=True):
+            placement.place[own] = Place(f"{prefix}.{name}", (first + number) * own.numel())
+            _mark(own, marker)
+    layer.experts = stock  # another kind of module: only its own dispatch calls it
+
+
+def stock_layer(experts: FeedForwardExperts, first: int, count: int, size: int) -> tuple[Any, Carry]:
+    """Return DeepSpeed's module of `count` of these experts, and its dispatch over `size` ranks as one of ours."""
+    _deepspeed()
     from deepspeed.moe.experts import Experts as StockExperts
     from deepspeed.moe.sharded_moe import MOELayer
 
-    whole: Any = layer.experts
-    count = marker.num_local_experts
-    if not hasattr(whole, "member"):
-        raise ConfigError(f"parallel.moe_backend: DeepSpeed's layer cannot run {type(whole).__name__}; use grouped")
-    stock = StockExperts(whole.member(0), count, marker.expert_group_name)
+    name = f"ep_size_{size}"
+    stock = StockExperts(experts.member(0), count, name)
     for number, member in enumerate(stock.deepspeed_experts):
-        for own, (name, source) in zip(member.parameters(), whole.named_parameters(), strict=True):
+        for own, source in zip(member.parameters(), experts.parameters(), strict=True):
             own.data = source.data[first + number].clone()
-            placement.place[own] = Place(f"{prefix}.{name}", (first + number) * own.numel())
-            _mark(own, marker)
-    layer.experts = stock  # another kind of module: only the dispatch below calls it
-    gate = _GivenGate(layer.num_experts)
-    stock_layer = MOELayer(gate, stock, marker.expert_group_name, marker.ep_size, count)
-    stock_layer._set_ep_group(groups()._get_expert_parallel_group(marker.expert_group_name))
-    # Not a submodule of the layer: its experts are one already.
-    layer.carry = lambda x_ND, weight_NK, order, _: stock_layer(x_ND, (weight_NK, order))
+    layer = MOELayer(_GivenGate(experts.num_experts), stock, name, size, count)
+    if size > 1:
+        layer._set_ep_group(groups()._get_expert_parallel_group(name))
+
+    # Its experts are not a part of it here, but of the layer whose dispatch this is.
+    def carry(x_ND: Tensor, weight_NK: Tensor, order: Order, _: Any) -> Tensor:
+        y_ND: Tensor = layer(x_ND, (weight_NK, order))
+        return y_ND
+
+    return stock, carry
 
 
 def _slot(optimizer: Any, slot: str, fragment: Fragment) -> Tensor:
@@ -126,8 +139,7 @@ class _GivenGate(nn.Module):
         capacity = order.count_E.max().clamp(min=1)
         if self.ep_group is not None:
             torch.distributed.all_reduce(capacity, torch.distributed.ReduceOp.MAX, group=self.ep_group)
-        expert_A = torch.arange(self.num_experts, device=x_ND.device).repeat_interleave(order.count_E)
-        first_E = order.count_E.cumsum(0) - order.count_E
+        expert_A, first_E = order.expert_A, order.count_E.cumsum(0) - order.count_E
         place_A = torch.arange(len(expert_A), device=x_ND.device) - first_E[expert_A]
         expert_S = torch.full((weight_NK.numel(),), -1, dtype=torch.int32, device=x_ND.device)
         place_S = torch.zeros_like(expert_S)

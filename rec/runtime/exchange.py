@@ -109,6 +109,7 @@ class ExpertParallel:
         out_PX = torch.cat([rows_P[:, None], count_PL], 1)
         in_PX = torch.empty_like(out_PX)
         torch.distributed.all_to_all_single(in_PX, out_PX, group=self.group)
+        Traffic.sent += (self.ranks - 1) * out_PX[:1].numel() * out_PX.element_size()
         lists = torch.stack([rows_P, in_PX[:, 0], count_PL.sum(1), in_PX[:, 1:].sum(1)]).tolist()
         return Sizes(lists[0], lists[1], lists[2], lists[3], in_PX[:, 1:])
 
@@ -153,7 +154,15 @@ class Return(torch.autograd.Function):
         return _exchange(grad_SD, ctx.sizes.rows_out, ctx.sizes.rows_in, ctx.group), None, None
 
 
+class Traffic:
+    """Bytes that this process has sent to others, for the benchmark."""
+
+    sent = 0
+
+
 def _exchange(value: Tensor, sizes_out: list[int], sizes_in: list[int], group: Any) -> Tensor:
+    crossing = sum(sizes_out) - sizes_out[torch.distributed.get_rank(group)]
+    Traffic.sent += crossing * value[:1].numel() * value.element_size() if crossing else 0
     received = value.new_empty((sum(sizes_in), *value.shape[1:]))
     torch.distributed.all_to_all_single(received, value.contiguous(), sizes_in, sizes_out, group=group)
     return received

@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rec.moe.dispatch import carry, dispatch_dense, order_by_expert
 from rec.moe.experts import FeedForwardExperts, LowRankExperts, UnlikeExperts
+from rec.moe.grouping import Grouping, group, grouped_product
 from rec.moe.layer import MixtureOfExperts
 from rec.moe.routers import ClusterRouter, ConditionedRouter, ExpertChoiceRouter, SigmoidRouter, SoftmaxRouter
 from rec.moe.routing import Routing, keep_share, keep_top_k
@@ -162,3 +165,47 @@ def test_a_capacity_factor_reports_what_it_dropped() -> None:
 def test_a_k_that_cannot_be_is_refused(k: int) -> None:
     with pytest.raises(ValueError, match=rf"k must be in \[1, {EXPERTS}\], got {k}"):
         SoftmaxRouter(WIDTH, EXPERTS, k)
+
+
+@pytest.mark.parametrize("counts", [[0, 0, 3, 200, 0], [5], [40, 41, 39, 0, 0], [1, 300, 1, 300, 1]])
+@pytest.mark.parametrize("call_rows", [0, 32, 10_000])
+def test_segments_hold_every_expert_once_and_pad_only_where_it_pays(counts: list[int], call_rows: int) -> None:
+    grouping = group(torch.tensor(counts), call_rows)
+    assert grouping.segments is not None
+    experts = [e for s in grouping.segments for e in range(s.first, s.first + s.experts)]
+    assert experts == list(range(len(counts)))
+    for s in grouping.segments:
+        assert s.rows == max(counts[s.first : s.first + s.experts])
+    padding = grouping.total(sum(counts)) - sum(counts)
+    assert padding <= call_rows * len(counts)
+    if call_rows == 0:
+        assert padding == 0
+
+
+@given(
+    counts=st.lists(st.integers(0, 60), min_size=1, max_size=9),
+    width=st.integers(1, 7),
+    hidden=st.integers(1, 9),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=60, deadline=None)
+def test_batched_and_library_products_agree(counts: list[int], width: int, hidden: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    weight = torch.randn(len(counts), width, hidden, requires_grad=True)
+    count_E = torch.tensor(counts)
+    found = []
+    for grouping in (group(count_E, 20), Grouping(count_E, None)):
+        torch.manual_seed(seed)
+        parts = [torch.randn(count, width, requires_grad=True) for count in counts]
+        places = [torch.zeros(rows - len(p), width) for p, rows in zip(parts, _rows(grouping, counts), strict=True)]
+        x = torch.cat([row for pair in zip(parts, places, strict=True) for row in pair])
+        y = grouped_product(x, weight, grouping)
+        kept = torch.cat([y[start : start + n] for start, n in zip(grouping.start_E.tolist(), counts, strict=True)])
+        found.append([kept, *torch.autograd.grad(kept.square().sum(), [weight, *parts])])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def _rows(grouping: Grouping, counts: list[int]) -> list[int]:
+    """Rows of every expert, padding included."""
+    return counts if grouping.segments is None else [s.rows for s in grouping.segments for _ in range(s.experts)]

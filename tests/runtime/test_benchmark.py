@@ -46,3 +46,15 @@ def test_memory_counts_children() -> None:
         code = "import time; x = b'1' * (300 << 20); time.sleep(1)"
         subprocess.run([sys.executable, "-c", code], check=True)
     assert heavy.peak_bytes - alone.peak_bytes > 250 << 20
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_mixture_benchmark_measures_times_memory_and_traffic() -> None:
+    from rec.runtime.benchmark_moe import measure as measure_moe
+
+    rows = measure_moe(small=True)
+    assert all(row.value > 0 and (row.limit or 0) > 0 for row in rows)
+    traffic = [row for row in rows if "bytes per row" in row.name]
+    assert len(traffic) == 6
+    assert all(row.ratio is not None and 0.9 < row.ratio <= 1.1 for row in traffic)

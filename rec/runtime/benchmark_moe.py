@@ -1,0 +1,82 @@
+"""`rec benchmark moe`: the layer on one device, and spread over two processes."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+from torch.multiprocessing.spawn import start_processes
+
+from rec.benchmarks import moe
+from rec.benchmarks.row import Row, in_turns
+from rec.moe.dispatch import carry
+from rec.moe.experts import FeedForwardExperts
+from rec.moe.routing import keep_top_k
+from rec.runtime.deepspeed import stock_layer
+from rec.runtime.exchange import ExpertParallel, Traffic
+from rec.train.memory import keep_freed_memory
+
+EXPERTS, ROWS, WIDTHS, CHOICES = 16, 8192, (64, 256), (1, 2, 4)
+REPEATS, BYTES_GOAL = 7, 1.1
+
+
+def measure(small: bool = False) -> list[Row]:
+    """Return the grid on one device, then times and traffic of two processes that share the experts."""
+    rows = moe.measure(lambda experts: stock_layer(experts, 0, experts.num_experts, 1), "DeepSpeed's layer", small)
+    with tempfile.TemporaryDirectory(prefix="rec-benchmark-") as folder:
+        start_processes(_rank, (folder, small), nprocs=2, start_method="spawn")
+        found: list[dict[str, Any]] = json.loads(Path(folder, "found.json").read_text())
+    for point in found:
+        name = f"2 processes, E {EXPERTS} rows {point['rows']} each, width {point['width']} k {point['k']}"
+        rows.append(Row(f"{name}, limit: the same rows without exchange", point["step_s"], "s", point["local_s"]))
+        limit = point["least"] / point["rows"]
+        rows.append(
+            Row(f"{name}, bytes per row, limit: what must cross", point["sent"] / point["rows"], "B", limit, BYTES_GOAL)
+        )
+    return rows
+
+
+def _rank(rank: int, folder: str, small: bool) -> None:
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
+    points = [_point(rank, ROWS // 8 if small else ROWS, width, k) for width in WIDTHS for k in CHOICES]
+    if rank == 0:
+        Path(folder, "found.json").write_text(json.dumps(points))
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def _point(rank: int, rows: int, width: int, k: int) -> dict[str, Any]:
+    torch.manual_seed(rank)
+    experts = FeedForwardExperts(width, moe.HIDDEN * width, EXPERTS)
+    half = FeedForwardExperts(width, moe.HIDDEN * width, EXPERTS)
+    half.keep(rank * EXPERTS // 2, EXPERTS // 2)
+    x_ND, grad_ND = torch.randn(rows, width), torch.randn(rows, width)
+    routing = keep_top_k(torch.randn(rows, EXPERTS).softmax(-1), k)
+    spread = moe.step(x_ND, grad_ND, routing, half, ExpertParallel(torch.distributed.group.WORLD))
+    local = moe.step(x_ND, grad_ND, routing, experts, carry)
+
+    def together() -> None:
+        torch.distributed.barrier()
+        spread()
+
+    step_s, local_s = in_turns([together, local], REPEATS)
+    Traffic.sent = 0
+    spread()
+    elsewhere = (routing.expert_NK.div(EXPERTS // 2, rounding_mode="floor") != rank).any(1).sum()
+    # There and back, and their gradients back and there.
+    least = 4 * int(elsewhere) * width * x_ND.element_size()
+    return {
+        "rows": rows,
+        "width": width,
+        "k": k,
+        "step_s": step_s,
+        "local_s": local_s,
+        "sent": Traffic.sent,
+        "least": least,
+    }
