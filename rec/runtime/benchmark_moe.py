@@ -16,7 +16,7 @@ from rec.benchmarks.row import Row, in_turns
 from rec.moe.dispatch import carry
 from rec.moe.experts import FeedForwardExperts
 from rec.moe.routing import keep_top_k
-from rec.runtime.deepspeed import stock_layer
+from rec.runtime.deepspeed_experts import stock_layer
 from rec.runtime.exchange import ExpertParallel, Traffic
 from rec.train.memory import keep_freed_memory
 

@@ -1,4 +1,4 @@
-"""The one file that knows DeepSpeed: an engine for the loop, and its state as plain tensors by parameter name.
+"""DeepSpeed as an engine for the loop, and its state as plain tensors by parameter name.
 
 Everything private of DeepSpeed that we touch (checked with 0.19): `_hp_mapping` of a parameter and the optimisers'
 `single_partition_of_fp32_groups`, `fp32_groups`, `fp16_groups`. `tests/runtime/test_deepspeed.py` compares losses,
@@ -7,7 +7,6 @@ gradient norms and saved states with the plain engine, and fails loudly where an
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable
 from functools import partial
@@ -19,181 +18,12 @@ from torch import Tensor, nn
 
 from rec.batch import Batch
 from rec.config import ParallelConfig, TrainConfig
-from rec.errors import ConfigError
-from rec.moe.dispatch import Order
-from rec.moe.experts import FeedForwardExperts, UnlikeExperts
-from rec.moe.layer import Carry, MixtureOfExperts, layers_of
-from rec.runtime.exchange import ExpertParallel, WorldRanks
-from rec.runtime.placement import Fragment, Place, Placement
+from rec.runtime.deepspeed_experts import grouped_by_placement, import_deepspeed, place
+from rec.runtime.placement import Fragment, Place
 from rec.train.engine import State, slots_of
 from rec.train.optim import adamw
 
 SLOTS = ("exp_avg", "exp_avg_sq")
-
-
-def _placed(module: nn.Module, parallel: ParallelConfig) -> Placement:
-    """Leave this rank its experts and connect the mixture layers; a module that is wrapped again stays as it is.
-
-    Raises:
-        ConfigError: experts do not divide, or cannot be run by the backend.
-    """
-    known = getattr(module, "placement", None)
-    if isinstance(known, Placement):
-        return known
-    size = parallel.expert_parallel
-    placement = Placement(module, size)
-    module.placement = placement  # type: ignore[assignment]
-    layers = list(layers_of(module))
-    if torch.distributed.get_world_size() > 1:
-        for _, layer in layers:
-            layer.ranks = WorldRanks()
-    if size == 1 and parallel.moe_backend == "grouped":
-        return placement
-    if not layers:
-        raise ConfigError(f"parallel.expert_parallel: the model has no experts to spread over workers; got {size}")
-    for name, layer in layers:
-        prefix = f"{name}.experts" if name else "experts"
-        if layer.num_experts % size:
-            raise ConfigError(
-                f"parallel.expert_parallel: must divide the {layer.num_experts} experts of {name!r}, got {size}"
-            )
-        for inner, _ in layer.experts.named_parameters():
-            placement.whole[f"{prefix}.{inner}"].spread = True
-        marker = _marker(layer, size)
-        layer.add_module("deepspeed", marker)
-        # Frees the group's name and makes the process groups, on all ranks in the same order.
-        marker.set_deepspeed_parallelism()
-        first = torch.distributed.get_rank() % size * (layer.num_experts // size)
-        if parallel.moe_backend == "deepspeed":
-            _use_stock(layer, prefix, first, marker, placement)
-        else:
-            _use_exchange(layer, prefix, first, marker, placement)
-    return placement
-
-
-def _use_exchange(layer: MixtureOfExperts, prefix: str, first: int, marker: Any, placement: Placement) -> None:
-    """Keep this rank's experts and dispatch by our own exchange."""
-    wholes = {name: p.numel() // layer.num_experts for name, p in layer.experts.named_parameters()}
-    numbered = isinstance(layer.experts, UnlikeExperts)
-    layer.experts.keep(first, marker.num_local_experts)
-    for name, parameter in layer.experts.named_parameters():
-        placement.place[parameter] = Place(f"{prefix}.{name}", 0 if numbered else first * wholes[name])
-        _mark(parameter, marker)
-    layer.carry = ExpertParallel(groups()._get_expert_parallel_group(marker.expert_group_name))
-
-
-def _use_stock(layer: MixtureOfExperts, prefix: str, first: int, marker: Any, placement: Placement) -> None:
-    """Replace a layer's experts and dispatch by DeepSpeed's own."""
-    whole: Any = layer.experts
-    if not hasattr(whole, "member"):
-        raise ConfigError(f"parallel.moe_backend: DeepSpeed's layer cannot run {type(whole).__name__}; use grouped")
-    stock, layer.carry = stock_layer(whole, first, marker.num_local_experts, marker.ep_size)
-    for number, member in enumerate(stock.deepspeed_experts):
-        for own, (name, _) in zip(member.parameters(), whole.named_parameters(), strict=True):
-            placement.place[own] = Place(f"{prefix}.{name}", (first + number) * own.numel())
-            _mark(own, marker)
-    layer.experts = stock  # another kind of module: only its own dispatch calls it
-
-
-def stock_layer(experts: FeedForwardExperts, first: int, count: int, size: int) -> tuple[Any, Carry]:
-    """Return DeepSpeed's module of `count` of these experts, and its dispatch over `size` ranks as one of ours."""
-    _deepspeed()
-    from deepspeed.moe.experts import Experts as StockExperts
-    from deepspeed.moe.sharded_moe import MOELayer
-
-    name = f"ep_size_{size}"
-    stock = StockExperts(experts.member(0), count, name)
-    for number, member in enumerate(stock.deepspeed_experts):
-        for own, source in zip(member.parameters(), experts.parameters(), strict=True):
-            own.data = source.data[first + number].clone()
-    layer = MOELayer(_GivenGate(experts.num_experts), stock, name, size, count)
-    if size > 1:
-        layer._set_ep_group(groups()._get_expert_parallel_group(name))
-
-    # Its experts are not a part of it here, but of the layer whose dispatch this is.
-    def carry(x_ND: Tensor, weight_NK: Tensor, order: Order, _: Any) -> Tensor:
-        y_ND: Tensor = layer(x_ND, (weight_NK, order))
-        return y_ND
-
-    return stock, carry
-
-
-def _slot(optimizer: Any, slot: str, fragment: Fragment) -> Tensor:
-    value: Tensor = optimizer.state[fragment.master][slot]
-    return value
-
-
-class _GivenGate(nn.Module):
-    """Answers DeepSpeed's layer from an order that was decided elsewhere; drops nothing more."""
-
-    def __init__(self, num_experts: int) -> None:
-        super().__init__()
-        self.num_experts, self.ep_group = num_experts, None
-
-    def _set_ep_group(self, group: Any) -> None:
-        self.ep_group = group
-
-    def forward(self, x_ND: Tensor, given: tuple[Tensor, Order], sparse_routes: bool, use_tutel: bool) -> Any:
-        """Return loss, capacity, experts, and per choice the expert (-1 for none), place and weight, with counts."""
-        weight_NK, order = given
-        capacity = order.count_E.max().clamp(min=1)
-        if self.ep_group is not None:
-            torch.distributed.all_reduce(capacity, torch.distributed.ReduceOp.MAX, group=self.ep_group)
-        expert_A, first_E = order.expert_A, order.count_E.cumsum(0) - order.count_E
-        place_A = torch.arange(len(expert_A), device=x_ND.device) - first_E[expert_A]
-        expert_S = torch.full((weight_NK.numel(),), -1, dtype=torch.int32, device=x_ND.device)
-        place_S = torch.zeros_like(expert_S)
-        expert_S[order.slot_A], place_S[order.slot_A] = expert_A.int(), place_A.int()
-        expert_KN, place_KN = expert_S.view(weight_NK.shape).t(), place_S.view(weight_NK.shape).t()
-        return x_ND.new_zeros(()), capacity, self.num_experts, expert_KN, place_KN, weight_NK.t(), order.count_E
-
-
-def _marker(layer: MixtureOfExperts, size: int) -> Any:
-    """Return a module without parameters by which DeepSpeed's engine knows that there are experts.
-
-    The engine looks for instances of its own layer, asks them for their number of experts and makes their groups.
-    """
-    from deepspeed.moe.layer import MoE
-
-    class Marker(MoE):  # type: ignore[misc]
-        def __init__(self) -> None:
-            nn.Module.__init__(self)
-            self.num_experts, self.num_local_experts = layer.num_experts, layer.num_experts // size
-            self.ep_size, self.expert_group_name = size, f"ep_size_{size}"
-            self.enable_expert_tensor_parallelism = False
-
-        def set_deepspeed_parallelism(self, use_data_before_expert_parallel_: bool = False) -> None:
-            if self.expert_group_name not in groups()._get_expert_parallel_group_dict():
-                groups()._create_expert_and_data_parallel(
-                    size, use_data_before_expert_parallel_=use_data_before_expert_parallel_
-                )
-
-    return Marker()
-
-
-def _mark(parameter: nn.Parameter, marker: Any) -> None:
-    """Tell DeepSpeed that a parameter's copies are on the ranks of its expert-data group only."""
-    parameter.allreduce, parameter.group_name = False, marker.expert_group_name  # type: ignore[attr-defined]
-
-
-def _grouped_by_placement(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """Put experts into parameter groups of their own, as DeepSpeed's ZeRO and norms want them."""
-    experts: dict[str, list[nn.Parameter]] = {}
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if not getattr(parameter, "allreduce", True):
-                experts.setdefault(parameter.group_name, []).append(parameter)
-        group["params"] = [p for p in group["params"] if getattr(p, "allreduce", True)]
-    for name, parameters in experts.items():
-        optimizer.add_param_group({"params": parameters, "moe": True, "name": name})
-    return optimizer
-
-
-def groups() -> Any:
-    """Return DeepSpeed's table of process groups."""
-    from deepspeed.utils import groups as table
-
-    return table
 
 
 class DeepSpeedEngine:
@@ -203,13 +33,13 @@ class DeepSpeedEngine:
     """
 
     def __init__(self, module: nn.Module, train: TrainConfig, parallel: ParallelConfig, device: str = "cpu") -> None:
-        deepspeed = _deepspeed()
+        deepspeed = import_deepspeed()
         if not deepspeed.comm.is_initialized():
             deepspeed.init_distributed(dist_backend=torch.distributed.get_backend(), verbose=False)
         self.rank, self.world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
         self.device, self.stage = torch.device(device), parallel.zero_stage
         module = module.to(self.device)
-        self.model = _placed(module, parallel)
+        self.model = place(module, parallel)
         self.model.note_trained(module, self.sum_over_ranks)
         # What a rank updates is as large as what the plain engine clips; without ZeRO, DeepSpeed's norm leaves out
         # experts of other ranks, so there gradients are clipped here.
@@ -225,7 +55,7 @@ class DeepSpeedEngine:
             "steps_per_print": 1 << 60,
         }
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
-            model=module, optimizer=_grouped_by_placement(adamw(module, train)), config=config, dist_init_required=False
+            model=module, optimizer=grouped_by_placement(adamw(module, train)), config=config, dist_init_required=False
         )
         self.module: nn.Module = self.engine.module
         inner = self._inner()
@@ -367,22 +197,9 @@ class DeepSpeedEngine:
         return held
 
 
-def _deepspeed() -> Any:
-    """Import DeepSpeed without what slows a start."""
-    import deepspeed
-
-    # Otherwise DeepSpeed compiles a shared-memory kernel on first use, which takes half a minute per machine.
-    # (`deepspeed.comm.torch` as an attribute is torch itself.)
-    backend: Any = importlib.import_module("deepspeed.comm.torch")
-    backend.build_shm_op = lambda: None
-    # Its Muon optimiser, which nothing here uses, would load torch's whole compiler just by being imported: 0.9 s.
-    compiler = torch.compile
-    try:
-        torch.compile = lambda model=None, **_: model or (lambda function: function)  # type: ignore[assignment]
-        importlib.import_module("deepspeed.runtime.zero.muon.original_muon")
-    finally:
-        torch.compile = compiler
-    return deepspeed
+def _slot(optimizer: Any, slot: str, fragment: Fragment) -> Tensor:
+    value: Tensor = optimizer.state[fragment.master][slot]
+    return value
 
 
 def close() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rec.moe.dispatch import carry, dispatch_dense, order_by_expert
-from rec.moe.experts import FeedForwardExperts, LowRankExperts, UnlikeExperts
+from rec.moe.experts import FeedForwardExperts, LowRankExperts, UnlikeExperts, fine_grained
 from rec.moe.grouping import Grouping, group, grouped_product
 from rec.moe.layer import MixtureOfExperts
 from rec.moe.routers import ClusterRouter, ConditionedRouter, ExpertChoiceRouter, SigmoidRouter, SoftmaxRouter
@@ -209,3 +209,22 @@ def test_batched_and_library_products_agree(counts: list[int], width: int, hidde
 def _rows(grouping: Grouping, counts: list[int]) -> list[int]:
     """Rows of every expert, padding included."""
     return counts if grouping.segments is None else [s.rows for s in grouping.segments for _ in range(s.experts)]
+
+
+@pytest.mark.parametrize("capacity_factor", [0.0, 0.5])
+@pytest.mark.parametrize("router", [SoftmaxRouter, SigmoidRouter])
+def test_a_row_is_mixed_alike_alone_and_in_company(router: type, capacity_factor: float) -> None:
+    torch.manual_seed(0)
+    layer = MixtureOfExperts(router(WIDTH, EXPERTS, 2), KINDS["swiglu"](), capacity_factor=capacity_factor).eval()
+    x = torch.randn(25, WIDTH)
+    together = layer(x).y_ND
+    for n in (0, 11, 24):
+        torch.testing.assert_close(layer(x[n : n + 1]).y_ND[0], together[n], rtol=1e-5, atol=1e-6)
+
+
+def test_fine_grained_experts_cost_the_same() -> None:
+    coarse, fine = FeedForwardExperts(WIDTH, 24, 4), fine_grained(WIDTH, 24, 4, 3)
+    assert (fine.num_experts, fine.up_EDF.shape[2]) == (12, 8)
+    assert sum(p.numel() for p in coarse.parameters()) == sum(p.numel() for p in fine.parameters())
+    with pytest.raises(ValueError, match="hidden width 24 does not divide into 5 parts"):
+        fine_grained(WIDTH, 24, 4, 5)

@@ -5,9 +5,16 @@ import math
 import pytest
 import torch
 
-from rec.moe.balance import assignments, balance, router_z
+from rec.moe.balance import (
+    assignments,
+    assignments_by_gate,
+    balance,
+    balance_by_gate,
+    decision_entropy,
+    router_z,
+)
 from rec.moe.health import health
-from rec.moe.routing import keep_all, keep_share, keep_top_k, softmax
+from rec.moe.routing import Routing, keep_all, keep_share, keep_top_k, softmax
 
 
 def test_probabilities_sum_to_one_and_follow_permutations() -> None:
@@ -66,3 +73,23 @@ def test_router_z_by_hand() -> None:
     score = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
     expected = math.log(2) ** 2 + (1 + math.log(2)) ** 2
     assert router_z(score).item() == pytest.approx(expected)
+
+
+def test_balance_by_gate_judges_every_cluster_by_itself() -> None:
+    torch.manual_seed(0)
+    probability, cluster = torch.randn(30, 4).softmax(-1), torch.arange(30) % 3
+    routing = keep_top_k(probability, 2)
+    count_CE = assignments_by_gate(routing, cluster, 3)
+    assert count_CE.sum() == 60
+    expected = 0.0
+    for c in range(3):
+        rows = (cluster == c).nonzero()[:, 0]
+        part = Routing(routing.expert_NK[rows], routing.weight_NK[rows], probability[rows])
+        assert torch.equal(count_CE[c], assignments(part))
+        expected += float(balance(part, assignments(part)))
+    assert float(balance_by_gate(routing, cluster, count_CE)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_entropy_of_sure_and_of_undecided_rows() -> None:
+    assert float(decision_entropy(torch.eye(4))) == 0
+    assert float(decision_entropy(torch.full((3, 4), 0.25))) == pytest.approx(3 * math.log(4))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -266,6 +267,28 @@ def test_a_state_goes_on_at_any_other_size(ranks: Any, source: tuple[int, int], 
     saved = ranks.run(source[0], going_on, source[1], 1, None)[0]
     for found in ranks.run(target[0], going_on, target[1], 2, saved):
         torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), rtol=2e-5, atol=2e-5)
+
+
+def through_deepspeeds_files(rank: int, world: int, ep: int, stage: int, kind: str, folder: str) -> Any:
+    rows = [24 // world] * world
+    engine = engine_of(make(2, kind), world, ep, stage)
+    train(engine, rows, rank, range(SAVED_AT))
+    engine.engine.save_checkpoint(folder, tag="saved")
+    wanted = train(engine, rows, rank, range(SAVED_AT, SEEN))
+    other = engine_of(make(2, kind, seed=9), world, ep, stage)
+    other.engine.load_checkpoint(folder, tag="saved")
+    return wanted, train(other, rows, rank, range(SAVED_AT, SEEN))
+
+
+@pytest.mark.parametrize(
+    ("world", "ep", "stage", "kind"), [(2, 2, 1, "gelu"), (2, 2, 2, "unlike"), (4, 2, 1, "swiglu")]
+)
+def test_deepspeeds_own_checkpoints_hold_our_experts(
+    ranks: Any, tmp_path: Path, world: int, ep: int, stage: int, kind: str
+) -> None:
+    for wanted, found in ranks.run(world, through_deepspeeds_files, ep, stage, kind, str(tmp_path)):
+        torch.testing.assert_close(torch.tensor(found), torch.tensor(wanted), rtol=1e-6, atol=1e-7)
+    assert len(list((tmp_path / "saved").glob("layer_*_expert_*_model_states.pt"))) == 2 * EXPERTS
 
 
 def refusal(rank: int, world: int, ep: int, backend: str, kind: str) -> str:

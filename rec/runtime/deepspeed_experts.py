@@ -1,0 +1,239 @@
+"""DeepSpeed's side of a mixture layer: its groups, its marks on parameters, its files, and its stock layer.
+
+With `rec.runtime.deepspeed` all that knows DeepSpeed. Private here (checked with 0.19): the engine's search for
+instances of `MoE`, `groups._create_expert_and_data_parallel` and its lookups, `MOELayer` with a gate of our own, the
+names of experts in checkpoints. `tests/runtime/test_expert_parallel.py` fails loudly where an upgrade changes one.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from rec.config import ParallelConfig
+from rec.errors import ConfigError
+from rec.moe.dispatch import Order
+from rec.moe.experts import Experts, FeedForwardExperts, UnlikeExperts
+from rec.moe.layer import Carry, MixtureOfExperts, layers_of
+from rec.runtime.exchange import ExpertParallel, WorldRanks
+from rec.runtime.placement import Place, Placement
+
+STOCK_PREFIX = "deepspeed_moe.experts.deepspeed_experts."
+
+
+def place(module: nn.Module, parallel: ParallelConfig) -> Placement:
+    """Leave this rank its experts and connect the mixture layers; a module that is wrapped again stays as it is.
+
+    Raises:
+        ConfigError: experts do not divide, or cannot be run by the backend.
+    """
+    known = getattr(module, "placement", None)
+    if isinstance(known, Placement):
+        return known
+    size = parallel.expert_parallel
+    placement = Placement(module, size)
+    module.placement = placement  # type: ignore[assignment]
+    layers = list(layers_of(module))
+    if torch.distributed.get_world_size() > 1:
+        for _, layer in layers:
+            layer.ranks = WorldRanks()
+    if size == 1 and parallel.moe_backend == "grouped":
+        return placement
+    if not layers:
+        key, value = ("expert_parallel", size) if size > 1 else ("moe_backend", parallel.moe_backend)
+        raise ConfigError(f"parallel.{key}: the model has no experts to spread over workers; got {value}")
+    for name, layer in layers:
+        prefix = f"{name}.experts" if name else "experts"
+        if layer.num_experts % size:
+            raise ConfigError(
+                f"parallel.expert_parallel: must divide the {layer.num_experts} experts of {name!r}, got {size}"
+            )
+        for inner, _ in layer.experts.named_parameters():
+            placement.whole[f"{prefix}.{inner}"].spread = True
+        marker = _marker(layer, size)
+        layer.add_module("deepspeed", marker)
+        # Frees the group's name and makes the process groups, on all ranks in the same order.
+        marker.set_deepspeed_parallelism()
+        first = torch.distributed.get_rank() % size * (layer.num_experts // size)
+        if parallel.moe_backend == "deepspeed":
+            _use_stock(layer, prefix, first, marker, placement)
+        else:
+            _use_exchange(layer, prefix, first, marker, placement)
+    return placement
+
+
+def _use_exchange(layer: MixtureOfExperts, prefix: str, first: int, marker: Any, placement: Placement) -> None:
+    """Keep this rank's experts and dispatch by our own exchange."""
+    wholes = {name: p.numel() // layer.num_experts for name, p in layer.experts.named_parameters()}
+    numbered = isinstance(layer.experts, UnlikeExperts)
+    layer.experts.keep(first, marker.num_local_experts)
+    for name, parameter in layer.experts.named_parameters():
+        placement.place[parameter] = Place(f"{prefix}.{name}", 0 if numbered else first * wholes[name])
+        _mark(parameter, marker)
+    layer.carry = ExpertParallel(groups()._get_expert_parallel_group(marker.expert_group_name))
+    _file_by_expert(layer.experts, marker)
+
+
+def _file_by_expert(experts: Experts, marker: Any) -> None:
+    """Let state dicts name every expert where DeepSpeed's own checkpoints look for them: in the marker, one by one."""
+
+    def parts() -> dict[str, Tensor]:
+        own: dict[str, Tensor] = {}
+        for name, parameter in experts.named_parameters():
+            if isinstance(experts, UnlikeExperts):
+                _, number, inner = name.split(".", 2)
+                own[f"{STOCK_PREFIX}{list(experts.members).index(number)}.{inner}"] = parameter.data
+            else:
+                own |= {f"{STOCK_PREFIX}{e}.{name}": part for e, part in enumerate(parameter.data)}
+        return own
+
+    def tell(_: nn.Module, state: dict[str, Any], prefix: str, __: Any) -> None:
+        state |= {prefix + name: part for name, part in parts().items()}
+
+    def take(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
+        for name, part in parts().items():
+            if prefix + name in state:
+                part.copy_(state.pop(prefix + name))
+
+    def hide(_: nn.Module, state: dict[str, Any], prefix: str, __: Any) -> None:
+        for name, _parameter in experts.named_parameters():
+            state.pop(prefix + name, None)
+
+    def stay(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
+        state |= {prefix + name: parameter.data for name, parameter in experts.named_parameters()}
+
+    marker.register_state_dict_post_hook(tell)
+    marker.register_load_state_dict_pre_hook(take)
+    experts.register_state_dict_post_hook(hide)
+    experts.register_load_state_dict_pre_hook(stay)
+
+
+def _use_stock(layer: MixtureOfExperts, prefix: str, first: int, marker: Any, placement: Placement) -> None:
+    """Replace a layer's experts and dispatch by DeepSpeed's own."""
+    whole: Any = layer.experts
+    if not hasattr(whole, "member"):
+        raise ConfigError(f"parallel.moe_backend: DeepSpeed's layer cannot run {type(whole).__name__}; use grouped")
+    stock, layer.carry = stock_layer(whole, first, marker.num_local_experts, marker.ep_size)
+    for number, member in enumerate(stock.deepspeed_experts):
+        for own, (name, _) in zip(member.parameters(), whole.named_parameters(), strict=True):
+            placement.place[own] = Place(f"{prefix}.{name}", (first + number) * own.numel())
+            _mark(own, marker)
+    layer.experts = stock  # another kind of module: only its own dispatch calls it
+
+
+def stock_layer(experts: FeedForwardExperts, first: int, count: int, size: int) -> tuple[Any, Carry]:
+    """Return DeepSpeed's module of `count` of these experts, and its dispatch over `size` ranks as one of ours."""
+    import_deepspeed()
+    from deepspeed.moe.experts import Experts as StockExperts
+    from deepspeed.moe.sharded_moe import MOELayer
+
+    name = f"ep_size_{size}"
+    stock = StockExperts(experts.member(0), count, name)
+    for number, member in enumerate(stock.deepspeed_experts):
+        for own, source in zip(member.parameters(), experts.parameters(), strict=True):
+            own.data = source.data[first + number].clone()
+    layer = MOELayer(_GivenGate(experts.num_experts), stock, name, size, count)
+    if size > 1:
+        layer._set_ep_group(groups()._get_expert_parallel_group(name))
+
+    # Its experts are not a part of it here, but of the layer whose dispatch this is.
+    def carry(x_ND: Tensor, weight_NK: Tensor, order: Order, _: Any) -> Tensor:
+        y_ND: Tensor = layer(x_ND, (weight_NK, order))
+        return y_ND
+
+    return stock, carry
+
+
+class _GivenGate(nn.Module):
+    """Answers DeepSpeed's layer from an order that was decided elsewhere; drops nothing more."""
+
+    def __init__(self, num_experts: int) -> None:
+        super().__init__()
+        self.num_experts, self.ep_group = num_experts, None
+
+    def _set_ep_group(self, group: Any) -> None:
+        self.ep_group = group
+
+    def forward(self, x_ND: Tensor, given: tuple[Tensor, Order], sparse_routes: bool, use_tutel: bool) -> Any:
+        """Return loss, capacity, experts, and per choice the expert (-1 for none), place and weight, with counts."""
+        weight_NK, order = given
+        capacity = order.count_E.max().clamp(min=1)
+        if self.ep_group is not None:
+            torch.distributed.all_reduce(capacity, torch.distributed.ReduceOp.MAX, group=self.ep_group)
+        expert_A, first_E = order.expert_A, order.count_E.cumsum(0) - order.count_E
+        place_A = torch.arange(len(expert_A), device=x_ND.device) - first_E[expert_A]
+        expert_S = torch.full((weight_NK.numel(),), -1, dtype=torch.int32, device=x_ND.device)
+        place_S = torch.zeros_like(expert_S)
+        expert_S[order.slot_A], place_S[order.slot_A] = expert_A.int(), place_A.int()
+        expert_KN, place_KN = expert_S.view(weight_NK.shape).t(), place_S.view(weight_NK.shape).t()
+        return x_ND.new_zeros(()), capacity, self.num_experts, expert_KN, place_KN, weight_NK.t(), order.count_E
+
+
+def _marker(layer: MixtureOfExperts, size: int) -> Any:
+    """Return a module without parameters by which DeepSpeed's engine knows that there are experts.
+
+    The engine looks for instances of its own layer, asks them for their number of experts and makes their groups.
+    """
+    from deepspeed.moe.layer import MoE
+
+    class Marker(MoE):  # type: ignore[misc]
+        def __init__(self) -> None:
+            nn.Module.__init__(self)
+            self.num_experts, self.num_local_experts = layer.num_experts, layer.num_experts // size
+            self.ep_size, self.expert_group_name = size, f"ep_size_{size}"
+            self.enable_expert_tensor_parallelism = False
+
+        def set_deepspeed_parallelism(self, use_data_before_expert_parallel_: bool = False) -> None:
+            if self.expert_group_name not in groups()._get_expert_parallel_group_dict():
+                groups()._create_expert_and_data_parallel(
+                    size, use_data_before_expert_parallel_=use_data_before_expert_parallel_
+                )
+
+    return Marker()
+
+
+def _mark(parameter: nn.Parameter, marker: Any) -> None:
+    """Tell DeepSpeed that a parameter's copies are on the ranks of its expert-data group only."""
+    parameter.allreduce, parameter.group_name = False, marker.expert_group_name  # type: ignore[attr-defined]
+
+
+def grouped_by_placement(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Put experts into parameter groups of their own, as DeepSpeed's ZeRO and norms want them."""
+    experts: dict[str, list[nn.Parameter]] = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if not getattr(parameter, "allreduce", True):
+                experts.setdefault(parameter.group_name, []).append(parameter)
+        group["params"] = [p for p in group["params"] if getattr(p, "allreduce", True)]
+    for name, parameters in experts.items():
+        optimizer.add_param_group({"params": parameters, "moe": True, "name": name})
+    return optimizer
+
+
+def groups() -> Any:
+    """Return DeepSpeed's table of process groups."""
+    from deepspeed.utils import groups as table
+
+    return table
+
+
+def import_deepspeed() -> Any:
+    """Import DeepSpeed without what slows a start."""
+    import deepspeed
+
+    # Otherwise DeepSpeed compiles a shared-memory kernel on first use, which takes half a minute per machine.
+    # (`deepspeed.comm.torch` as an attribute is torch itself.)
+    backend: Any = importlib.import_module("deepspeed.comm.torch")
+    backend.build_shm_op = lambda: None
+    # Its Muon optimiser, which nothing here uses, would load torch's whole compiler just by being imported: 0.9 s.
+    compiler = torch.compile
+    try:
+        torch.compile = lambda model=None, **_: model or (lambda function: function)  # type: ignore[assignment]
+        importlib.import_module("deepspeed.runtime.zero.muon.original_muon")
+    finally:
+        torch.compile = compiler
+    return deepspeed
