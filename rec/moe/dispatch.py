@@ -34,21 +34,26 @@ class Order:
     """Assignments that exceeded an expert's capacity, over all ranks."""
 
 
-def order_by_expert(routing: Routing, num_experts: int, capacity: int = 0, ranks: Ranks = ALONE) -> Order:
+def order_by_expert(
+    routing: Routing, num_experts: int, capacity: int = 0, ranks: Ranks = ALONE, counting: bool = True
+) -> Order:
     """Return the assignments with a weight above 0.
 
     `capacity` limits the assignments of each expert over all ranks (0 does not): of those that exceed it, the ones
     with the least weight are dropped, so what is dropped depends neither on the order of rows nor on how they are cut.
+    Without `counting` this rank's rows take no room and lose none.
     """
     choices = routing.expert_NK.shape[1]
     expert_S, weight_S = routing.expert_NK.flatten(), routing.weight_NK.detach().flatten()
     slot_A = (weight_S > 0).nonzero()[:, 0]
     kept, dropped = len(slot_A), 0
     if capacity:
-        expert_A, first = ranks.join(expert_S[slot_A])
-        weight_A, _ = ranks.join(weight_S[slot_A])
+        asking_A = slot_A if counting else slot_A[:0]
+        expert_A, first = ranks.join(expert_S[asking_A])
+        weight_A, _ = ranks.join(weight_S[asking_A])
         stays = _within_capacity(expert_A, weight_A, num_experts, capacity)
-        slot_A = slot_A[stays[first : first + kept]]
+        if counting:
+            slot_A = slot_A[stays[first : first + kept]]
         dropped = int((~stays).sum())
     slot_A = slot_A[_stable_order(expert_S[slot_A], num_experts)]
     expert_A = expert_S[slot_A]

@@ -81,9 +81,9 @@ class MixtureOfExperts(nn.Module):
             seen = self.ranks.sum(seen * float(self.counting))
             even = float(seen[self.num_experts]) * routing.expert_NK.shape[1] / self.num_experts
             capacity = max(1, int(self.capacity_factor * even)) if self.capacity_factor else 0
-        order = order_by_expert(routing, self.num_experts, capacity, self.ranks)
+        order = order_by_expert(routing, self.num_experts, capacity, self.ranks, self.counting)
         if self.training:
-            self.usage.add(seen, order.dropped if self.counting else 0)
+            self.usage.add(seen, order.dropped)
         y_ND = self.carry(x_ND, routing.weight_NK, order, self.experts)
         if self.shared is not None:
             y_ND = y_ND + self.shared(x_ND)

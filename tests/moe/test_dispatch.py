@@ -228,3 +228,10 @@ def test_fine_grained_experts_cost_the_same() -> None:
     assert sum(p.numel() for p in coarse.parameters()) == sum(p.numel() for p in fine.parameters())
     with pytest.raises(ValueError, match="hidden width 24 does not divide into 5 parts"):
         fine_grained(WIDTH, 24, 4, 5)
+
+
+def test_a_batch_that_does_not_count_takes_no_room() -> None:
+    routing = keep_top_k(torch.randn(30, EXPERTS).softmax(-1), 1)
+    assert order_by_expert(routing, EXPERTS, capacity=1).dropped > 0
+    order = order_by_expert(routing, EXPERTS, capacity=1, counting=False)
+    assert (order.dropped, len(order.row_A)) == (0, 30)
