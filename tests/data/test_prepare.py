@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from rec.config import ColumnNames, DataConfig, SourceConfig, TextConfig
 from rec.data import prepare as passes
@@ -207,6 +208,7 @@ def test_a_transformers_encoder_gives_a_vector_per_text(tmp_path: Path) -> None:
         "intermediate_size": 16,
         "initializer_range": 1.0,
     }
+    torch.manual_seed(0)
     model = transformers.BertModel(transformers.BertConfig(vocab_size=len(vocabulary), **shape))
     tokenizer.save_pretrained(tmp_path / "bert")
     model.save_pretrained(tmp_path / "bert")
