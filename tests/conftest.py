@@ -77,11 +77,8 @@ def ray_runtime() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def ranks() -> Iterator[Any]:
+def ranks() -> Any:
     """Processes with gloo between them; see tests.ranks."""
     from tests.ranks import Ranks
 
-    pool = Ranks()
-    yield pool
-    pool.close()
-    pool.folder.cleanup()
+    return Ranks()

@@ -42,22 +42,21 @@ def runtime(cpus: int, environment: Mapping[str, str] | None = None, meanwhile: 
 
     Args:
         cpus: Logical CPUs for the job's workers.
-        environment: What the job's processes are to have in their environment beside `QUIET`. Said for all of them,
-            because Ray shares no process between tasks and actors that differ in it.
+        environment: What all processes of a private runtime are to have in their environment beside `QUIET`: Ray
+            shares no process between tasks and actors that differ in it.
         meanwhile: Modules to import in a thread while Ray starts; none of Ray's own.
     """
     if ray.is_initialized():
         yield
         return
-    for name in meanwhile:
-        threading.Thread(target=importlib.import_module, args=(name,), daemon=True, name=f"import {name}").start()
-    runtime_env = {"env_vars": {**QUIET, **(environment or {})}}
+    threading.Thread(target=_import, args=(meanwhile,), daemon=True, name="imports").start()
     before = {name: os.environ.get(name) for name in QUIET}
     os.environ.update({name: value for name, value in QUIET.items() if before[name] is None})
     folder = None
     try:
         if os.environ.get("RAY_ADDRESS"):
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env=runtime_env)
+            # A submitted job may have an environment of its own, which a second one must not contradict.
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
         else:
             _sweep()
             folder = tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-")
@@ -71,7 +70,7 @@ def runtime(cpus: int, environment: Mapping[str, str] | None = None, meanwhile: 
                 logging_level=logging.ERROR,
                 object_store_memory=1 << 30,
                 _temp_dir=folder,
-                runtime_env=runtime_env,
+                runtime_env={"env_vars": {**QUIET, **(environment or {})}},
             )
         quiet_data()
         yield
@@ -84,6 +83,11 @@ def runtime(cpus: int, environment: Mapping[str, str] | None = None, meanwhile: 
                 os.environ[name] = value
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _import(modules: Sequence[str]) -> None:
+    for name in modules:
+        importlib.import_module(name)
 
 
 def _sweep() -> None:
