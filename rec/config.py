@@ -156,7 +156,7 @@ class ParallelConfig(Strict):
     expert_parallel: int = Field(1, ge=1)
     """Ranks that share one copy of the experts; must divide workers."""
     moe_backend: Literal["grouped", "deepspeed"] = "grouped"
-    """What computes experts: grouped products without padding, or DeepSpeed's stock layer, to compare with."""
+    """What computes experts: our grouped products and exchange, or DeepSpeed's stock layer, to compare with."""
     zero_stage: Literal[0, 1, 2] = 1
     precision: Literal["fp32", "bf16"] = "fp32"
     gpu: bool = False

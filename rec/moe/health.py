@@ -5,9 +5,12 @@ Letters: N rows, E experts.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
+from rec.moe.balance import decision_entropy
 from rec.moe.routing import Routing
 
 SAMPLE = 512
@@ -39,9 +42,8 @@ class Usage:
         """Return what one worker sees in one batch; observations of several workers add."""
         rows = len(routing.probability_NE)
         sample = routing.probability_NE.detach()[:: max(1, rows // SAMPLE)]
-        entropy = -torch.special.xlogy(sample, sample).sum() / _log(self.experts)
         size = torch.tensor([rows, 0.0, len(sample)], dtype=torch.float64, device=count_E.device)
-        size[1] = entropy
+        size[1] = _relative_entropy(sample)
         return torch.cat([count_E, size])
 
     def add(self, seen: Tensor, dropped: int) -> None:
@@ -69,14 +71,13 @@ class Usage:
 
     def load_E(self) -> Tensor:
         """Return each expert's share of the assignments."""
-        count_E = self.total[: self.experts]
-        return count_E / count_E.sum().clamp(min=1)
+        return _share(self.total[: self.experts])
 
 
 def health(count_E: Tensor) -> dict[str, float]:
     """Return the entropy of use in [0, 1], the share of the most used expert, and how many were never used."""
-    share = count_E / count_E.sum().clamp(min=1)
-    entropy = -torch.special.xlogy(share, share).sum() / _log(len(share))
+    share = _share(count_E)
+    entropy = _relative_entropy(share)
     return {"use_entropy": float(entropy), "largest_share": float(share.max()), "unused": float((count_E == 0).sum())}
 
 
@@ -86,5 +87,10 @@ def similarity(weight_ED: Tensor) -> Tensor:
     return unit @ unit.T
 
 
-def _log(experts: int) -> float:
-    return float(torch.tensor(float(max(experts, 2))).log())
+def _share(count_E: Tensor) -> Tensor:
+    return count_E / count_E.sum().clamp(min=1)
+
+
+def _relative_entropy(share: Tensor) -> Tensor:
+    """Return the summed entropy of shares over the last axis, where even shares have 1."""
+    return decision_entropy(share) / math.log(max(share.shape[-1], 2))

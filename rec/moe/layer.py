@@ -75,19 +75,20 @@ class MixtureOfExperts(nn.Module):
     def forward(self, x_ND: Tensor, *hints: Tensor) -> Mixed:
         """Return the mixed rows, (N, D), with the routing they come from; `hints` go to the router."""
         routing: Routing = self.router(x_ND, *hints)
-        seen = self.usage.observe(routing, assignments(routing))
-        capacity = 0
         if self.training:
-            seen = self.ranks.sum(seen * float(self.counting))
+            seen = self.ranks.sum(self.usage.observe(routing, assignments(routing)) * float(self.counting))
             even = float(seen[self.num_experts]) * routing.expert_NK.shape[1] / self.num_experts
             capacity = max(1, int(self.capacity_factor * even)) if self.capacity_factor else 0
-        order = order_by_expert(routing, self.num_experts, capacity, self.ranks, self.counting)
-        if self.training:
+            order = order_by_expert(routing, self.num_experts, capacity, self.ranks, self.counting)
             self.usage.add(seen, order.dropped)
+            count_E = seen[: self.num_experts]
+        else:
+            order = order_by_expert(routing, self.num_experts)
+            count_E = order.count_E.double()
         y_ND = self.carry(x_ND, routing.weight_NK, order, self.experts)
         if self.shared is not None:
             y_ND = y_ND + self.shared(x_ND)
-        return Mixed(y_ND, routing, order, seen[: self.num_experts])
+        return Mixed(y_ND, routing, order, count_E)
 
     def gate_balance_term(self, mixed: Mixed, cluster_N: Tensor, clusters: int, weight: float) -> Term:
         """Return the load balance loss of the global batch with every cluster's gate judged by itself."""

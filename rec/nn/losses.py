@@ -99,8 +99,3 @@ def gbce_transformed(positive_N: Tensor, beta: float) -> Tensor:
     """Return the published transformed positive score log(1 / (sigmoid(s)^-beta - 1)), in float64."""
     exponent = beta * softplus(-positive_N.double())
     return -torch.log(torch.expm1(exponent))
-
-
-def entropy(probability_NE: Tensor) -> Tensor:
-    """Return the sum over rows of the entropy in nats."""
-    return -torch.special.xlogy(probability_NE, probability_NE).sum()

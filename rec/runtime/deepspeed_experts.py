@@ -56,7 +56,7 @@ def place(module: nn.Module, parallel: ParallelConfig) -> Placement:
             placement.whole[f"{prefix}.{inner}"].spread = True
         marker = _marker(layer, size)
         layer.add_module("deepspeed", marker)
-        # Frees the group's name and makes the process groups, on all ranks in the same order.
+        # All ranks make the process groups here, in the same order; the engine finds them made.
         marker.set_deepspeed_parallelism()
         first = torch.distributed.get_rank() % size * (layer.num_experts // size)
         if parallel.moe_backend == "deepspeed":

@@ -21,7 +21,7 @@ from rec.errors import ConfigError
 from rec.meters import Mean, Meter, Rows
 from rec.metrics.ranking import full_ranks, metric_names, of_ranks
 from rec.moe import routing
-from rec.moe.balance import assignments, balance
+from rec.moe.balance import assignments, balance, decision_entropy
 from rec.moe.config import MixtureConfig
 from rec.moe.layer import Mixed
 from rec.moe.routing import Routing
@@ -289,7 +289,7 @@ class MSMRec(System[HistoryBatch]):
         terms: dict[str, Term] = {}
         terms[self.config.loss] = Term(self._next_item(module, encoded, batch, target_N), len(target_N))
         if encoded.routing is not None and self.config.entropy_weight:
-            total = losses.entropy(encoded.routing.probability_NE)
+            total = decision_entropy(encoded.routing.probability_NE)
             terms["gate_entropy"] = Term(total, len(target_N), self.config.entropy_weight)
         if encoded.routing is not None and self.config.balance_weight:
             total_over_ranks = getattr(model, "sum_over_ranks", lambda value: value)

@@ -115,6 +115,7 @@ def layer_values(
     rank: int, world: int, ep: int, k: int, kind: str, rows: Sequence[int], lonely: bool, backend: str
 ) -> None:
     """Outputs, input gradients and every parameter's gradient equal those of the local layer on the joined batch."""
+    from rec.runtime.deepspeed_experts import groups
     from rec.runtime.placement import Place
 
     x, _ = batch(0, rows, None)
@@ -149,15 +150,10 @@ def layer_values(
         place = engine.model.place.get(parameter, Place(names[id(parameter)], 0))
         whole = wholes[place.name].flatten()[place.at : place.at + parameter.numel()].view(parameter.shape)
         # Copies of an expert, and of everything where there is no expert parallelism, add up.
-        total = torch.zeros_like(wholes[place.name]).flatten()
-        total[place.at : place.at + parameter.numel()] = (
-            torch.zeros_like(parameter) if grad is None else grad
-        ).flatten()
-        torch.distributed.all_reduce(total) if kind != "unlike" else None
-        if kind == "unlike" and world > ep:
-            continue
-        own_part = total[place.at : place.at + parameter.numel()].view(parameter.shape)
-        torch.testing.assert_close(own_part, whole, rtol=1e-5, atol=1e-5)
+        total = torch.zeros_like(parameter) if grad is None else grad.clone()
+        copies = getattr(parameter, "group_name", None)
+        torch.distributed.all_reduce(total, group=groups()._get_expert_data_parallel_group(copies) if copies else None)
+        torch.testing.assert_close(total, whole, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
