@@ -23,6 +23,12 @@ EXAMPLES = {
   rec train rec/configs/ml-100k.toml --seeds 3 parallel.workers=0 parallel.threads=2
   rec train rec/configs/ml-100k.toml out=out/sasrec model.gate=none
   rec train rec/configs/ml-100k.toml out=out/shuffled model.texts=shuffled""",
+    "tune": """examples:
+  rec tune rec/configs/demo.toml 'tune.use=["optimiser", "gate"]' tune.trials=20 out=out/demo/search
+  rec tune mine.toml tune.search=random tune.scheduler=none tune.max_hours=2
+  rec tune mine.toml tune.scheduler=pbt tune.trials=8 'tune.space={"train.learning_rate" = {log = [1e-4, 1e-2]}}'
+  rec tune mine.toml 'tune.objectives={load_balance = "max"}' 'tune.use=["router"]' model.feedforward_mixture.experts=8
+  rec tune mine.toml --spaces""",
     "evaluate": """examples:
   rec evaluate rec/configs/demo.toml
   rec evaluate rec/configs/ml-100k.toml --seeds 3 --split test
@@ -35,6 +41,7 @@ EXAMPLES = {
   rec benchmark evaluate
   rec benchmark train --json train.json --data out/ml-1m/data
   rec benchmark moe --json moe.json
+  rec benchmark tune --trials 16
   rec benchmark prepare --interactions 10000000""",
 }
 
@@ -73,6 +80,8 @@ def parser() -> argparse.ArgumentParser:
 
     add("prepare", "make the data set that a config names")
     train = add("train", "train, or go on where the run stands")
+    tune = add("tune", "search hyperparameters on validation, or go on with the search in `out`")
+    tune.add_argument("--spaces", action="store_true", help="list the ready-made spaces of the config's system")
     evaluate = add("evaluate", "measure a trained run, compare two, or score plain arrays", config=False)
     evaluate.add_argument("config", metavar="CONFIG", nargs="?", help="TOML file of the run")
     evaluate.add_argument("--compare", nargs=2, metavar=("A", "B"), help="paired bootstrap of two runs' folders")
@@ -85,10 +94,11 @@ def parser() -> argparse.ArgumentParser:
     for command in (train, evaluate, report):
         command.add_argument("--seeds", type=int, default=0, metavar="N", help="seeds 0 to N-1, each in out/seed-N")
     benchmark = add("benchmark", "measure speed beside its limit", config=False)
-    benchmark.add_argument("name", choices=("train", "evaluate", "prepare", "moe"))
+    benchmark.add_argument("name", choices=("train", "evaluate", "prepare", "moe", "tune"))
     benchmark.add_argument("--json", metavar="FILE", help="write the rows there as well")
     benchmark.add_argument("--data", metavar="ROOT", help="prepared data set (default: one of ML-1M's size is made)")
     benchmark.add_argument("--interactions", type=int, default=10_000_000, help="for prepare (default: 10000000)")
+    benchmark.add_argument("--trials", type=int, default=64, help="for tune (default: 64)")
     return top
 
 
@@ -144,6 +154,21 @@ def train(config: RunConfig) -> None:
 
         train_here(config, Narrator(say), say)
     say(f"{config.out}: trained")
+
+
+def _tune(options: argparse.Namespace) -> None:
+    from rec.tuning.search import ready_spaces
+
+    config = load(options.config, options.overrides)
+    if options.spaces:
+        for name, space in ready_spaces(config).items():
+            print(f"{name}:")
+            for key, entry in space.items():
+                print(f"  {key}: {' '.join(f'{word} = {value}' for word, value in entry.items())}")
+        return
+    from rec.runtime.tuning import search
+
+    print(search(config, say))
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -230,7 +255,7 @@ def _report(options: argparse.Namespace) -> None:
 def _benchmark(options: argparse.Namespace) -> int:
     from rec.runtime.benchmark import run
 
-    return run(options.name, options.data, options.interactions, options.json, say)
+    return run(options.name, options.data, options.interactions, options.trials, options.json, say)
 
 
 def _write_json(path: str, value: Any) -> None:
@@ -248,6 +273,7 @@ def _arrays_help() -> str:
 COMMANDS = {
     "prepare": _prepare,
     "train": _train,
+    "tune": _tune,
     "evaluate": _evaluate,
     "report": _report,
     "benchmark": _benchmark,

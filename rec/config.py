@@ -8,182 +8,12 @@ import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic import SerializeAsAny, ValidationError, model_validator
 
 from rec.errors import ConfigError
-
-MODALITIES = ("narrative", "dialogue", "visual", "set", "audio", "pace", "direction", "acting", "poster")
-"""The nine texts per film of MSMRec (table 2)."""
-
-
-class Strict(BaseModel):
-    """Base of every config model: immutable, no unknown keys, no silent conversion of types."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _arrays_are_tuples(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
-
-
-class ColumnNames(Strict):
-    """Which columns of the user's own tables hold what."""
-
-    user: str = "user"
-    item: str = "item"
-    time: str | None = None
-    """Sort key within a user; without it the order of rows is the order of events."""
-    rating: str | None = None
-
-
-class PlantedConfig(Strict):
-    """A generated catalogue whose users truly follow one or two modalities."""
-
-    interactions: int = Field(100_000, ge=1_000, le=100_000_000)
-    """Events over all users."""
-    users: int = Field(0, ge=0)
-    """0 makes one user per 50 events."""
-    items: int = Field(0, ge=0)
-    """0 makes one item per 200 events, at least 100 and at most 5,000."""
-    modalities: tuple[str, ...] = ("narrative", "visual", "audio", "pace", "direction", "acting")
-    topics: int = Field(12, ge=2)
-    """Values that one modality of an item can take."""
-    seed: int = 0
-    shards: int = Field(8, ge=1)
-
-    @property
-    def num_users(self) -> int:
-        """How many users are generated."""
-        return self.users or self.interactions // 50
-
-    @property
-    def num_items(self) -> int:
-        """How many items are generated."""
-        return self.items or min(max(self.interactions // 200, 100), 5_000)
-
-
-class SourceConfig(Strict):
-    """Where interactions and item metadata come from."""
-
-    kind: Literal["table", "movielens", "sasrec", "planted"] = "table"
-    interactions: tuple[str, ...] = ()
-    """Paths of any file system that pyarrow opens: files or folders; Parquet or CSV for kind "table"."""
-    columns: ColumnNames = ColumnNames()
-    minimum_rating: float | None = None
-    """Events with a lower rating are dropped."""
-    minimum_item_count: int = Field(0, ge=0)
-    """Items with fewer events are dropped first ..."""
-    minimum_user_count: int = Field(4, ge=4)
-    """... then users with fewer events: 4 is what a training target, validation and test need."""
-    items: str | None = None
-    """Table of item metadata: movies.dat, u.item, or CSV / Parquet with a column for the item id."""
-    item_ids: str | None = None
-    """Lines `id original_id` that map the interactions' item ids to the ids of `items` (SASRec files)."""
-    metadata: tuple[str, ...] = ()
-    """More metadata, later files fill what earlier ones leave empty: MeLU's .dat, or TMDB / IMDb-like csv."""
-    sha1: str | None = None
-    """Git blob hash the first interactions file must have; unset checks nothing."""
-    planted: PlantedConfig = PlantedConfig()
-
-
-class TextConfig(Strict):
-    """How K texts per item are written and encoded."""
-
-    modalities: tuple[str, ...] = MODALITIES
-    """For kind "table", names of text columns of `items` are taken as they are; others come from the template."""
-    encoder: str = "tfidf"
-    """"tfidf" (TF-IDF and truncated SVD, offline) or the name or path of a transformers text model."""
-    width: int = Field(128, ge=2)
-    """Components the SVD keeps; a transformers model has its own width."""
-    pooling: Literal["mean", "cls"] = "mean"
-    batch_size: int = Field(64, ge=1)
-    max_tokens: int = Field(128, ge=8)
-    actors: int = Field(1, ge=1)
-    """Copies of a transformers encoder that work at the same time."""
-
-
-class DataConfig(Strict):
-    """The prepared data set and what it is made from."""
-
-    root: str
-    """Folder made by `rec prepare`; holds manifest.json."""
-    source: SourceConfig = SourceConfig()
-    text: TextConfig | None = None
-    """Unset prepares interactions only."""
-    shard_rows: int = Field(4096, ge=1)
-    """Users per Parquet file."""
-
-
-class TrainConfig(Strict):
-    """How the shared loop runs."""
-
-    batch_size: int = Field(128, ge=1)
-    """Examples per optimiser step over all workers."""
-    epochs: int = Field(1, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
-    adam_beta2: float = Field(0.98, gt=0, lt=1)
-    weight_decay: float = Field(0.0, ge=0)
-    clip_norm: float = Field(0.0, ge=0)
-    """Largest global gradient norm; 0 does not clip."""
-    warmup_steps: int = Field(0, ge=0)
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How the learning rate falls after the warm-up, to zero at the last step of the last epoch."""
-    metric: str = "ndcg@10"
-    """What validation chooses the best checkpoint by; higher is better."""
-    patience: int = Field(0, ge=0)
-    """Evaluations without a better `metric` after which training stops; 0 never stops early."""
-    evaluate_every: int = Field(1, ge=1)
-    """Epochs between evaluations on validation."""
-    evaluate_batch_size: int = Field(256, ge=1)
-    """Examples per evaluation batch of one worker."""
-    checkpoint_steps: int = Field(0, ge=0)
-    """Optimiser steps between checkpoints beside those at evaluations; 0 makes none."""
-    checkpoint_minutes: float = Field(0.0, ge=0)
-    """Minutes between checkpoints beside those at evaluations; 0 makes none."""
-    shuffle_window: int = Field(65_536, ge=1)
-    """Rows that are shuffled together and held in memory; files are shuffled as well."""
-    seed: int = 0
-
-
-class ParallelConfig(Strict):
-    """How many workers, and how they share the work."""
-
-    workers: int = Field(0, ge=0)
-    """Ray Train workers under DeepSpeed; 0 trains in this process without Ray or DeepSpeed."""
-    expert_parallel: int = Field(1, ge=1)
-    """Ranks that share one copy of the experts; must divide workers."""
-    moe_backend: Literal["grouped", "deepspeed"] = "grouped"
-    """What computes experts: our grouped products and exchange, or DeepSpeed's stock layer, to compare with."""
-    zero_stage: Literal[0, 1, 2] = 1
-    precision: Literal["fp32", "bf16"] = "fp32"
-    gpu: bool = False
-    """One GPU per worker."""
-    threads: int = Field(1, ge=1)
-    """CPU cores and torch threads per worker."""
-    max_failures: int = Field(3, ge=0)
-    """Restarts from the last checkpoint after a lost worker before the job gives up."""
-    stall_timeout_s: float = Field(600.0, gt=0)
-    """Seconds without progress of any rank after which the job names the rank and restarts."""
-
-    @model_validator(mode="after")
-    def _experts_divide(self) -> Self:
-        if max(self.workers, 1) % self.expert_parallel:
-            raise ValueError(f"expert_parallel: must divide workers ({self.workers}), got {self.expert_parallel}")
-        return self
-
-
-class EvaluateConfig(Strict):
-    """What `rec evaluate` adds to the metrics."""
-
-    popular_share: float = Field(0.001, gt=0, lt=1)
-    """An item is popular when it has more than this share of all events (MSMRec, section 5.4)."""
-    cold_count: int = Field(10, ge=0)
-    """Items with at most so many training events are reported as cold."""
-    bootstrap: int = Field(1000, ge=100)
-    """Resamples of users behind each interval."""
+from rec.keys import DataConfig, EvaluateConfig, ParallelConfig, ServeConfig, Strict, TrainConfig, TuneConfig
 
 
 class RunConfig(Strict):
@@ -198,6 +28,8 @@ class RunConfig(Strict):
     train: TrainConfig = TrainConfig()
     parallel: ParallelConfig = ParallelConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    tune: TuneConfig = TuneConfig()
+    serve: ServeConfig = ServeConfig()
     expect: dict[str, float] = {}
     """Metrics on test that this run must reach; `rec evaluate` compares."""
 
@@ -248,6 +80,13 @@ def from_json(text: str) -> RunConfig:
     return from_table(json.loads(text))
 
 
+def to_toml(config: RunConfig) -> str:
+    """Return the config as a TOML file, without the keys that keep their defaults; `load` reads it back."""
+    import tomli_w
+
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_defaults=True))
+
+
 def resolve(name: str) -> Any:
     """Return the class that `package.module:Class` names."""
     module, _, attribute = name.partition(":")
@@ -263,6 +102,23 @@ def check(cls: type[Strict], table: dict[str, Any], at: str) -> Any:
         return cls.model_validate(table)
     except ValidationError as error:
         raise ConfigError("\n".join(_describe(cls, at, dict(e)) for e in error.errors())) from error
+
+
+def check_keys(config: RunConfig, key: str) -> None:
+    """Check that a config has a dotted key.
+
+    Raises:
+        ConfigError: it has not; the nearest known key is named.
+    """
+    model: Any = config
+    path = key.split(".")
+    for depth, name in enumerate(path):
+        known = list(type(model).model_fields) if isinstance(model, Strict) else []
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"; did you mean {'.'.join([*path[:depth], near[0]])!r}?" if near else ""
+            raise ConfigError(f"{key}: unknown key{hint}")
+        model = getattr(model, name)
 
 
 def _describe(cls: type[Strict], at: str, error: dict[str, Any]) -> str:

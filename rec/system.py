@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from rec.batch import Batch
-from rec.config import Strict
+from rec.keys import Strict
 from rec.meters import Meter
 
 Columns = Mapping[str, Any]

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rec.config import DataConfig, PlantedConfig, RunConfig, SourceConfig, TextConfig, from_table
+from rec.config import RunConfig, from_table
 from rec.data.prepare import InProcess, prepare
 from rec.data.prepared import Prepared
+from rec.keys import DataConfig, PlantedConfig, SourceConfig, TextConfig
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 MODALITIES = ("narrative", "visual", "audio")

@@ -9,11 +9,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "rec"
 LAYERS = [
-    {"errors", "config", "batch", "system", "meters", "seeds", "storage", "progress", "__init__"},
+    {"errors", "space", "keys", "config", "batch", "system", "meters", "seeds", "storage", "progress", "__init__"},
     {"data", "nn", "moe", "metrics"},
     {"systems"},
     {"train"},
     {"report"},
+    {"tuning", "serving"},
     {"benchmarks"},
     {"runtime"},
     {"cli"},

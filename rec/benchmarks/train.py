@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from rec.benchmarks.row import Row, side_by_side
-from rec.config import TrainConfig
 from rec.data.prepared import Prepared
 from rec.data.stream import to_columns
+from rec.keys import TrainConfig
 from rec.systems.msmrec import MSMRec, MSMRecConfig
 from rec.train.engine import LocalEngine
 from rec.train.memory import keep_freed_memory

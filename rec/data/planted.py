@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from rec.config import PlantedConfig
+from rec.keys import PlantedConfig
 from rec.seeds import generator
 
 POPULARITY = 1.0

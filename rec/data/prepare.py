@@ -22,7 +22,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rec.config import DataConfig, SourceConfig, TextConfig
 from rec.data import planted
 from rec.data.encoders import TransformerEncoder, tfidf_svd
 from rec.data.prepared import FORMAT, MANIFEST, Prepared, write_array, write_table
@@ -31,6 +30,7 @@ from rec.data.sources.interactions import Piece, estimated_rows, pieces, read
 from rec.data.sources.metadata import FIELDS, fill, read_ids, read_items
 from rec.data.texts import write_texts
 from rec.errors import DataError
+from rec.keys import DataConfig, SourceConfig, TextConfig
 from rec.storage import Storage, absolute
 
 T = TypeVar("T")

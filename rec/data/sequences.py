@@ -19,8 +19,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rec.config import SourceConfig
 from rec.data.sources.interactions import finite
+from rec.keys import SourceConfig
 
 SPLITS = ("train", "val", "test")
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from rec.config import Strict
 from rec.errors import ConfigError
+from rec.keys import Spaces, Strict
 from rec.moe.experts import Activation, FeedForward, fine_grained
 from rec.moe.layer import Mixed, MixtureOfExperts
 from rec.moe.routers import SigmoidRouter, SoftmaxRouter
@@ -16,6 +16,24 @@ from rec.system import Term
 
 class MixtureConfig(Strict):
     """A mixture of feed-forward experts."""
+
+    SPACES: ClassVar[Spaces] = {
+        "experts": {
+            "experts": {"choice": [2, 4, 8, 16]},
+            "per_row": {"choice": [1, 2]},
+            "fine": {"choice": [1, 2, 4]},
+            "shared": {"choice": [False, True]},
+            "activation": {"choice": ["gelu", "swiglu"]},
+        },
+        "router": {
+            "router": {"choice": ["softmax", "sigmoid"], "when": {"experts": {"not": [0]}}},
+            "balance_weight": {"log": [1e-4, 1e-1], "when": {"router": ["softmax"]}},
+            "z_weight": {"log": [1e-5, 1e-2], "when": {"router": ["softmax"]}},
+            "noise": {"choice": [False, True], "when": {"router": ["softmax"]}},
+            "bias_rate": {"log": [1e-4, 1e-2], "when": {"router": ["sigmoid"]}},
+            "capacity_factor": {"choice": [0.0, 1.0, 1.25, 2.0], "when": {"experts": {"not": [0]}}},
+        },
+    }
 
     experts: int = Field(0, ge=0)
     """Experts before they are split finer; 0 is one plain network for all rows."""

@@ -14,10 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
-from rec.config import EvaluateConfig, RunConfig, from_json
+from rec.config import RunConfig, from_json
 from rec.data.prepared import Prepared, write_table
 from rec.data.stream import CachedReader
 from rec.errors import DataError
+from rec.keys import EvaluateConfig
 from rec.meters import Rows
 from rec.metrics import groups as user_groups
 from rec.metrics.bootstrap import Interval, interval, paired, resampled_means

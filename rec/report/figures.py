@@ -27,7 +27,7 @@ def learning_curves(history: Sequence[dict[str, Any]], metric: str) -> str:
     right.plot(epochs, values, color=COLOURS[0])
     right.plot(values.argmax() + 1, values.max(), "o", color=COLOURS[1])
     right.set(title=f"validation {metric}, best {values.max():.4f}", xlabel="evaluation")
-    return _svg(figure)
+    return svg(figure)
 
 
 def metric_bars(ours: dict[str, float], baseline: dict[str, float], names: Sequence[str]) -> str:
@@ -43,7 +43,7 @@ def metric_bars(ours: dict[str, float], baseline: dict[str, float], names: Seque
         axes.bar_label(bars, fmt="%.3f", fontsize=7)
     axes.set_xticks(place, names)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    return _svg(figure)
+    return svg(figure)
 
 
 def gate_by_group(groups: dict[str, Any], modalities: Sequence[str]) -> str:
@@ -62,7 +62,7 @@ def gate_by_group(groups: dict[str, Any], modalities: Sequence[str]) -> str:
     axes.set_xticks(place, modalities, rotation=20)
     axes.set_ylabel("mean gate weight")
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
-    return _svg(figure)
+    return svg(figure)
 
 
 def gate_over_epochs(history: Sequence[dict[str, Any]], modalities: Sequence[str]) -> str:
@@ -74,7 +74,7 @@ def gate_over_epochs(history: Sequence[dict[str, Any]], modalities: Sequence[str
         axes.plot(epochs, [h[f"gate/{index}"] for h in history], color=COLOURS[index % 9], label=name)
     axes.set(xlabel="evaluation", ylabel="mean gate weight")
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
-    return _svg(figure)
+    return svg(figure)
 
 
 def expert_health(history: Sequence[dict[str, Any]], layer: str, final: dict[str, Any]) -> str:
@@ -110,10 +110,11 @@ def expert_health(history: Sequence[dict[str, Any]], layer: str, final: dict[str
     if "similarity" in final:
         figure.colorbar(alike.imshow(final["similarity"], cmap="coolwarm", vmin=-1, vmax=1), ax=alike)
     alike.set(title="cosine between experts' weights", xlabel="expert")
-    return _svg(figure)
+    return svg(figure)
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """Return a figure as the text of an SVG element, the same for the same figure."""
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)

@@ -17,19 +17,12 @@ import torch
 from rec.benchmarks import evaluate as evaluate_benchmark
 from rec.benchmarks import train as train_benchmark
 from rec.benchmarks.row import Row, show
-from rec.config import (
-    DataConfig,
-    ParallelConfig,
-    PlantedConfig,
-    RunConfig,
-    SourceConfig,
-    TrainConfig,
-    to_json,
-)
+from rec.config import RunConfig, to_json
 from rec.data.prepare import InProcess
 from rec.data.prepare import prepare as prepare_data
 from rec.data.prepared import Prepared
 from rec.errors import TrainingError
+from rec.keys import DataConfig, ParallelConfig, PlantedConfig, SourceConfig, TrainConfig
 from rec.runtime.memory import PeakMemory
 from rec.runtime.prepare import prepare as prepare_on_ray
 from rec.runtime.training import train as train_on_ray
@@ -50,11 +43,15 @@ print(json.dumps(at))
 Say = Callable[[str], None]
 
 
-def run(name: str, root: str | None, interactions: int, json_file: str | None, say: Say) -> int:
+def run(name: str, root: str | None, interactions: int, trials: int, json_file: str | None, say: Say) -> int:
     """Run one benchmark, print its table, and return 0."""
     with tempfile.TemporaryDirectory(prefix="rec-benchmark-") as folder:
         if name == "prepare":
             rows = _prepare(interactions, folder, say)
+        elif name == "tune":
+            from rec.runtime import benchmark_tune
+
+            rows = benchmark_tune.measure(folder, trials, say)
         elif name == "moe":
             from rec.runtime import benchmark_moe
 

@@ -17,10 +17,12 @@ from pathlib import Path
 import psutil
 import ray
 
-from rec.config import ParallelConfig
 from rec.errors import ConfigError
+from rec.keys import ParallelConfig
 
 FOLDER = "rec-ray-"
+PRIVATE = "REC_PRIVATE_RUNTIME"
+"""Set in the environment of every process of a private runtime."""
 SPARE_CPUS = 1
 """Logical CPUs beside the workers' own: Ray Data's tasks run there. Ray starts a process per CPU at once."""
 QUIET = {
@@ -50,7 +52,7 @@ def runtime(cpus: int, environment: Mapping[str, str] | None = None, meanwhile: 
         yield
         return
     threading.Thread(target=_import, args=(meanwhile,), daemon=True, name="imports").start()
-    before = {name: os.environ.get(name) for name in QUIET}
+    before = {name: os.environ.get(name) for name in (*QUIET, PRIVATE)}
     os.environ.update({name: value for name, value in QUIET.items() if before[name] is None})
     folder = None
     try:
@@ -60,6 +62,7 @@ def runtime(cpus: int, environment: Mapping[str, str] | None = None, meanwhile: 
         else:
             _sweep()
             folder = tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-")
+            os.environ[PRIVATE] = "1"
             # Ray turns token authentication on by itself; with a token of our own it writes none into the home folder.
             # It reads the token once per process, so a second runtime has to have the first one's.
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -70,7 +73,7 @@ def runtime(cpus: int, environment: Mapping[str, str] | None = None, meanwhile: 
                 logging_level=logging.ERROR,
                 object_store_memory=1 << 30,
                 _temp_dir=folder,
-                runtime_env={"env_vars": {**QUIET, **(environment or {})}},
+                runtime_env={"env_vars": {PRIVATE: "1", **QUIET, **(environment or {})}},
             )
         quiet_data()
         yield

@@ -17,7 +17,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from rec.batch import Batch
-from rec.config import ParallelConfig, TrainConfig
+from rec.keys import ParallelConfig, TrainConfig
 from rec.runtime.deepspeed_experts import grouped_by_placement, import_deepspeed, place
 from rec.runtime.placement import Fragment, Place
 from rec.train.engine import State, slots_of

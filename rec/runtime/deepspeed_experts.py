@@ -14,8 +14,8 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from rec.config import ParallelConfig
 from rec.errors import ConfigError
+from rec.keys import ParallelConfig
 from rec.moe.dispatch import Order
 from rec.moe.experts import Experts, FeedForwardExperts, UnlikeExperts
 from rec.moe.layer import Carry, MixtureOfExperts, layers_of

@@ -10,11 +10,11 @@ import numpy as np
 import ray.data
 from ray import cloudpickle
 
-from rec.config import DataConfig, TextConfig
 from rec.data import prepare as passes
 from rec.data.encoders import TransformerEncoder
 from rec.data.prepared import Prepared
 from rec.errors import RecError
+from rec.keys import DataConfig, TextConfig
 from rec.progress import Progress
 from rec.runtime.cluster import runtime
 

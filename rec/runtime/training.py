@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import uuid
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from rec import errors
 from rec.config import RunConfig, to_json
 from rec.data.prepared import Prepared
 from rec.errors import RecError, TrainingError
-from rec.runtime.cluster import QUIET, require_cpus, runtime, worker_environment
+from rec.runtime.cluster import PRIVATE, QUIET, require_cpus, runtime, worker_environment
 from rec.runtime.datasets import fits_shared_memory, share
 from rec.runtime.monitor import Monitor
 from rec.runtime.worker import train_worker
@@ -33,11 +34,12 @@ DRIVER = -1
 """Stands for a rank in events of the driver itself."""
 
 
-def train(config: RunConfig, report: Report, say: Callable[[str], None]) -> None:
+def train(config: RunConfig, report: Report, say: Callable[[str], None], stop: threading.Event | None = None) -> None:
     """Train with `parallel.workers` Ray Train workers; go on where the run's folder stands.
 
     A worker that is lost or hangs costs at most the work since the last checkpoint: the run starts again, up to
-    `parallel.max_failures` times. An error that would only repeat itself ends the run at once.
+    `parallel.max_failures` times. An error that would only repeat itself ends the run at once. Where `stop` gets set,
+    the workers are ended and this returns.
 
     Raises:
         TrainingError: too many failures, or a loss that is not finite.
@@ -58,10 +60,10 @@ def train(config: RunConfig, report: Report, say: Callable[[str], None]) -> None
         require_cpus(config.parallel.workers * config.parallel.threads)
         report({"kind": "runtime"})
         shared = Shared(data, columns) if fits_shared_memory(data, SPLITS) else None
-        failures = 0
+        failures, stop = 0, stop or threading.Event()
         while True:
-            cause = _attempt(config, storage, shared, report, say)
-            if cause is None:
+            cause = _attempt(config, storage, shared, report, say, stop)
+            if cause is None or stop.is_set():
                 break
             failures += 1
             if failures > config.parallel.max_failures:
@@ -91,14 +93,19 @@ class Shared:
 
 
 def _attempt(
-    config: RunConfig, storage: Storage, shared: Shared | None, report: Report, say: Callable[[str], None]
+    config: RunConfig,
+    storage: Storage,
+    shared: Shared | None,
+    report: Report,
+    say: Callable[[str], None],
+    stop: threading.Event,
 ) -> str | None:
     """Run once from the newest whole checkpoint; return why it failed, None where it finished."""
     step = newest(storage, say)
     if step is not None:
         say(f"{config.out}: going on from step {step}")
     monitor = Monitor.remote()
-    pump = Pump(monitor, report, config.parallel.stall_timeout_s)
+    pump = Pump(monitor, report, config.parallel.stall_timeout_s, stop)
     pump.start()
     if shared is not None:
         shared.offer_to(monitor)
@@ -128,11 +135,25 @@ def _offer(monitor: Any, split: str, done: Future[list[Any]]) -> None:
         monitor.put.remote(DRIVER, {"kind": "error", "rank": DRIVER, "type": "DataError", "message": message})
 
 
+class Trainer(TorchTrainer):  # type: ignore[misc]
+    """Ray's trainer without two processes that every run would start for nothing.
+
+    One manages Ray Train's own data sets, of which there are none. The other removes what a killed controller has
+    reserved, but asks the dashboard whether it was killed, and a private runtime has none.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        unused = ["DatasetsCallback"]
+        if os.environ.get(PRIVATE):
+            unused.append("PlacementGroupCleanerCallback")
+        return [c for c in super()._create_default_callbacks() if type(c).__name__ not in unused]
+
+
 def _trainer(config: RunConfig, payload: dict[str, Any]) -> TorchTrainer:
     parallel = config.parallel
     environment = {**QUIET, **worker_environment(parallel)}
     collective_s = max(60.0, 4 * parallel.stall_timeout_s)
-    return TorchTrainer(
+    return Trainer(
         train_worker,
         train_loop_config=payload,
         torch_config=TorchConfig(backend="nccl" if parallel.gpu else "gloo", timeout_s=int(collective_s)),
@@ -154,8 +175,9 @@ def _trainer(config: RunConfig, payload: dict[str, Any]) -> TorchTrainer:
 class Pump(threading.Thread):
     """Carries workers' events to `report`, and ends the workers when all fall silent."""
 
-    def __init__(self, monitor: Any, report: Report, stall_timeout_s: float) -> None:
+    def __init__(self, monitor: Any, report: Report, stall_timeout_s: float, stop: threading.Event) -> None:
         super().__init__(daemon=True, name="pump")
+        self.asked_to_stop = stop
         self.monitor, self.report, self.stall_timeout_s = monitor, report, stall_timeout_s
         self.ended = threading.Event()
         self.error: RecError | None = None
@@ -192,7 +214,7 @@ class Pump(threading.Thread):
 
     def _check(self, silent: dict[int, tuple[float, dict[str, Any]]]) -> None:
         """End the workers when none has said anything for too long; the one that did least is named."""
-        if self.error is not None and DRIVER in self.last:
+        if self.asked_to_stop.is_set() or (self.error is not None and DRIVER in self.last):
             self._end_workers()
             return
         if self.stalled or not silent or min(s for s, _ in silent.values()) < self.stall_timeout_s:

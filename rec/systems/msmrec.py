@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from rec.config import Strict
 from rec.errors import ConfigError
+from rec.keys import Spaces, Strict
 from rec.meters import Mean, Meter, Rows
 from rec.metrics.ranking import full_ranks, metric_names, of_ranks
 from rec.moe import routing
@@ -40,6 +40,21 @@ TOP = 10
 
 class MSMRecConfig(Strict):
     """Keys of `[model]`."""
+
+    SPACES: ClassVar[Spaces] = {
+        "gate": {
+            "gate": {"choice": ["item", "user", "mean"]},
+            "temperature": {"log": [0.05, 2.0], "when": {"gate": {"not": ["mean"]}}},
+            "entropy_weight": {"uniform": [-0.01, 0.01], "when": {"gate": {"not": ["mean"]}}},
+            "balance_weight": {"log": [1e-4, 1e-1], "when": {"gate": {"not": ["mean"]}}},
+            "top_k": {"choice": [0, 1, 2], "when": {"gate": {"not": ["mean"]}}},
+        },
+        "model": {
+            "width": {"choice": [32, 64, 128]},
+            "blocks": {"int": [1, 3]},
+            "dropout": {"uniform": [0.0, 0.5]},
+        },
+    }
 
     width: int = Field(64, ge=1)
     blocks: int = Field(2, ge=1)

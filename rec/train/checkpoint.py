@@ -99,6 +99,19 @@ class CheckpointStore:
         tensors |= load(self.storage.read(f"{folder}/optimizer.safetensors"))
         return Checkpoint(step, tensors, json.loads(self.storage.read(f"{folder}/state.json")))
 
+    def state(self, step: int) -> dict[str, Any]:
+        """Return the loop's state at a checkpoint, without its tensors."""
+        state: dict[str, Any] = self.storage.read_json(f"{_folder(step)}/state.json")
+        return state
+
+    def copy(self, step: int, target: CheckpointStore) -> None:
+        """Copy a checkpoint into another store, where it counts as the best."""
+        folder = _folder(step)
+        names = [entry["name"] for entry in self.storage.read_json(f"{folder}/{MANIFEST}")["files"]]
+        for name in (*names, f"{folder}/{MANIFEST}"):
+            target.storage.write(name, self.storage.read(name))
+        target.storage.write_json(BEST, {"step": step})
+
     def load_best(self) -> Checkpoint:
         """Return the checkpoint that validation chose.
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from rec.batch import Batch
-from rec.config import TrainConfig
 from rec.errors import CheckpointError
+from rec.keys import TrainConfig
 from rec.train.optim import adamw
 
 State = dict[str, Tensor]

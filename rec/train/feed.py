@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from rec.batch import Batch
-from rec.config import TrainConfig
 from rec.data.prepared import Prepared
 from rec.data.stream import Plan, Reader
 from rec.errors import ConfigError
+from rec.keys import TrainConfig
 from rec.system import System
 
 T = TypeVar("T")

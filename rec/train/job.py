@@ -25,8 +25,8 @@ from rec.train.feed import PlannedFeed
 from rec.train.loop import Job, Progress, Report, fit
 from rec.train.memory import keep_freed_memory
 
-FREE_KEYS = ("parallel", "evaluate", "expect", "out", "train.epochs", "train.patience", "train.checkpoint_steps",
-             "train.checkpoint_minutes", "train.evaluate_batch_size")  # fmt: skip
+FREE_KEYS = ("parallel", "evaluate", "tune", "serve", "expect", "out", "train.epochs", "train.patience",
+             "train.checkpoint_steps", "train.checkpoint_minutes", "train.evaluate_batch_size")  # fmt: skip
 """What may differ when a run goes on."""
 
 

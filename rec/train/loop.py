@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from rec.batch import Batch
-from rec.config import TrainConfig
 from rec.errors import TrainingError
+from rec.keys import TrainConfig
 from rec.meters import Mean, Meter, Rows
 from rec.moe.layer import layers_of
 from rec.seeds import derive
@@ -125,8 +125,10 @@ def _run_phase(job: Job, phase: Phase, engine: Engine, progress: Progress) -> No
         progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
         if not due:
             continue
+        started_s = time.monotonic()
         means, _ = evaluate(job.system, engine, job.feed.evaluate("val"))
-        stop = _judge(job, progress, means, losses | _take_usage(engine))
+        evaluate_s = time.monotonic() - started_s
+        stop = _judge(job, progress, means, losses | _take_usage(engine), evaluate_s)
         _save(job, engine, progress, best=progress.stale == 0)
         saved_s = time.monotonic()
         if stop:
@@ -231,7 +233,7 @@ def evaluate(
     return means, {name: meter for name, meter in meters.items() if isinstance(meter, Rows)}
 
 
-def _judge(job: Job, progress: Progress, means: dict[str, float], trained: dict[str, Any]) -> bool:
+def _judge(job: Job, progress: Progress, means: dict[str, float], trained: dict[str, Any], evaluate_s: float) -> bool:
     """Record an evaluation and return whether to stop early."""
     if job.config.metric not in means:
         raise TrainingError(f"train.metric: {job.config.metric!r} is not measured; there are {', '.join(means)}")
@@ -240,7 +242,10 @@ def _judge(job: Job, progress: Progress, means: dict[str, float], trained: dict[
     progress.best = max(progress.best, value)
     record = {"phase": progress.phase, "epoch": progress.epoch, "total_step": progress.total_step, **trained, **means}
     progress.history.append(record)
-    job.report({"kind": "evaluated", "metric": job.config.metric, "best": progress.stale == 0, **record})
+    job.report(
+        {"kind": "evaluated", "metric": job.config.metric, "best": progress.stale == 0, "evaluate_s": evaluate_s}
+        | record
+    )
     return bool(job.config.patience) and progress.stale >= job.config.patience
 
 

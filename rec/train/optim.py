@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from rec.config import TrainConfig
+from rec.keys import TrainConfig
 
 
 def adamw(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:

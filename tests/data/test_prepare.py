@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from rec.config import ColumnNames, DataConfig, SourceConfig, TextConfig
 from rec.data import prepare as passes
 from rec.data.prepare import InProcess, prepare
 from rec.data.prepared import Prepared
 from rec.errors import DataError
+from rec.keys import ColumnNames, DataConfig, SourceConfig, TextConfig
 from rec.metrics.groups import groups, popular_items, popular_share
 from tests.conftest import planted_config
 

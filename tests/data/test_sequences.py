@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from rec.config import SourceConfig
 from rec.data.sequences import clean, group, partition, sorted_ids, split_rows
+from rec.keys import SourceConfig
 
 
 def events(rows: list[tuple], names=("user", "item", "time")) -> pa.Table:

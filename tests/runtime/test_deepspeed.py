@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from rec.config import ParallelConfig, TrainConfig
+from rec.keys import ParallelConfig, TrainConfig
 from rec.systems.msmrec import MSMRec, MSMRecConfig
 from rec.train.engine import LocalEngine
 from tests.conformance import take

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from rec.config import ParallelConfig, TrainConfig
+from rec.keys import ParallelConfig, TrainConfig
 from rec.moe.experts import FeedForwardExperts, LowRankExperts, UnlikeExperts
 from rec.moe.layer import MixtureOfExperts, layers_of
 from rec.moe.routers import SigmoidRouter, SoftmaxRouter

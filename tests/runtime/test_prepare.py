@@ -7,11 +7,11 @@ import pytest
 
 pytest.importorskip("ray", reason="needs the extra `cluster`")
 
-from rec.config import ColumnNames, DataConfig, SourceConfig
 from rec.data import prepare as passes
 from rec.data.prepare import InProcess
 from rec.data.prepared import Prepared
 from rec.errors import DataError
+from rec.keys import ColumnNames, DataConfig, SourceConfig
 from rec.nn.history import COLUMNS
 from rec.runtime.datasets import StreamingReader, fits_shared_memory, share
 from rec.runtime.prepare import OnRay, prepare

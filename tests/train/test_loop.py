@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from rec.config import RunConfig, TrainConfig
+from rec.config import RunConfig
 from rec.errors import ConfigError, TrainingError
+from rec.keys import TrainConfig
 from rec.storage import Storage
 from rec.train.checkpoint import CheckpointStore
 from rec.train.engine import LocalEngine

@@ -13,8 +13,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from rec.config import ColumnNames, SourceConfig
 from rec.errors import DataError
+from rec.keys import ColumnNames, SourceConfig
 from rec.storage import absolute, git_blob_sha1, open_uri
 
 ROWS_PER_PIECE = 1 << 20

@@ -1,0 +1,269 @@
+"""The keys of a run's TOML file, section by section: frozen models that refuse what they do not know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from rec.space import parse
+
+Spaces = Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+MODALITIES = ("narrative", "dialogue", "visual", "set", "audio", "pace", "direction", "acting", "poster")
+"""The nine texts per film of MSMRec (table 2)."""
+
+
+class Strict(BaseModel):
+    """Base of every config model: immutable, no unknown keys, no silent conversion of types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    SPACES: ClassVar[Spaces] = {}
+    """Ready-made search spaces by name: the values that keys of this model may take."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _arrays_are_tuples(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+
+class ColumnNames(Strict):
+    """Which columns of the user's own tables hold what."""
+
+    user: str = "user"
+    item: str = "item"
+    time: str | None = None
+    """Sort key within a user; without it the order of rows is the order of events."""
+    rating: str | None = None
+
+
+class PlantedConfig(Strict):
+    """A generated catalogue whose users truly follow one or two modalities."""
+
+    interactions: int = Field(100_000, ge=1_000, le=100_000_000)
+    """Events over all users."""
+    users: int = Field(0, ge=0)
+    """0 makes one user per 50 events."""
+    items: int = Field(0, ge=0)
+    """0 makes one item per 200 events, at least 100 and at most 5,000."""
+    modalities: tuple[str, ...] = ("narrative", "visual", "audio", "pace", "direction", "acting")
+    topics: int = Field(12, ge=2)
+    """Values that one modality of an item can take."""
+    seed: int = 0
+    shards: int = Field(8, ge=1)
+
+    @property
+    def num_users(self) -> int:
+        """How many users are generated."""
+        return self.users or self.interactions // 50
+
+    @property
+    def num_items(self) -> int:
+        """How many items are generated."""
+        return self.items or min(max(self.interactions // 200, 100), 5_000)
+
+
+class SourceConfig(Strict):
+    """Where interactions and item metadata come from."""
+
+    kind: Literal["table", "movielens", "sasrec", "planted"] = "table"
+    interactions: tuple[str, ...] = ()
+    """Paths of any file system that pyarrow opens: files or folders; Parquet or CSV for kind "table"."""
+    columns: ColumnNames = ColumnNames()
+    minimum_rating: float | None = None
+    """Events with a lower rating are dropped."""
+    minimum_item_count: int = Field(0, ge=0)
+    """Items with fewer events are dropped first ..."""
+    minimum_user_count: int = Field(4, ge=4)
+    """... then users with fewer events: 4 is what a training target, validation and test need."""
+    items: str | None = None
+    """Table of item metadata: movies.dat, u.item, or CSV / Parquet with a column for the item id."""
+    item_ids: str | None = None
+    """Lines `id original_id` that map the interactions' item ids to the ids of `items` (SASRec files)."""
+    metadata: tuple[str, ...] = ()
+    """More metadata, later files fill what earlier ones leave empty: MeLU's .dat, or TMDB / IMDb-like csv."""
+    sha1: str | None = None
+    """Git blob hash the first interactions file must have; unset checks nothing."""
+    planted: PlantedConfig = PlantedConfig()
+
+
+class TextConfig(Strict):
+    """How K texts per item are written and encoded."""
+
+    modalities: tuple[str, ...] = MODALITIES
+    """For kind "table", names of text columns of `items` are taken as they are; others come from the template."""
+    encoder: str = "tfidf"
+    """"tfidf" (TF-IDF and truncated SVD, offline) or the name or path of a transformers text model."""
+    width: int = Field(128, ge=2)
+    """Components the SVD keeps; a transformers model has its own width."""
+    pooling: Literal["mean", "cls"] = "mean"
+    batch_size: int = Field(64, ge=1)
+    max_tokens: int = Field(128, ge=8)
+    actors: int = Field(1, ge=1)
+    """Copies of a transformers encoder that work at the same time."""
+
+
+class DataConfig(Strict):
+    """The prepared data set and what it is made from."""
+
+    root: str
+    """Folder made by `rec prepare`; holds manifest.json."""
+    source: SourceConfig = SourceConfig()
+    text: TextConfig | None = None
+    """Unset prepares interactions only."""
+    shard_rows: int = Field(4096, ge=1)
+    """Users per Parquet file."""
+
+
+class TrainConfig(Strict):
+    """How the shared loop runs."""
+
+    SPACES: ClassVar[Spaces] = {
+        "optimiser": {
+            "learning_rate": {"log": [1e-4, 1e-2]},
+            "batch_size": {"choice": [64, 128, 256]},
+            "weight_decay": {"log": [1e-6, 1e-2]},
+            "schedule": {"choice": ["constant", "cosine"]},
+        }
+    }
+
+    batch_size: int = Field(128, ge=1)
+    """Examples per optimiser step over all workers."""
+    epochs: int = Field(1, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    adam_beta2: float = Field(0.98, gt=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    clip_norm: float = Field(0.0, ge=0)
+    """Largest global gradient norm; 0 does not clip."""
+    warmup_steps: int = Field(0, ge=0)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate falls after the warm-up, to zero at the last step of the last epoch."""
+    metric: str = "ndcg@10"
+    """What validation chooses the best checkpoint by; higher is better."""
+    patience: int = Field(0, ge=0)
+    """Evaluations without a better `metric` after which training stops; 0 never stops early."""
+    evaluate_every: int = Field(1, ge=1)
+    """Epochs between evaluations on validation."""
+    evaluate_batch_size: int = Field(256, ge=1)
+    """Examples per evaluation batch of one worker."""
+    checkpoint_steps: int = Field(0, ge=0)
+    """Optimiser steps between checkpoints beside those at evaluations; 0 makes none."""
+    checkpoint_minutes: float = Field(0.0, ge=0)
+    """Minutes between checkpoints beside those at evaluations; 0 makes none."""
+    shuffle_window: int = Field(65_536, ge=1)
+    """Rows that are shuffled together and held in memory; files are shuffled as well."""
+    seed: int = 0
+
+
+class ParallelConfig(Strict):
+    """How many workers, and how they share the work."""
+
+    workers: int = Field(0, ge=0)
+    """Ray Train workers under DeepSpeed; 0 trains in this process without Ray or DeepSpeed."""
+    expert_parallel: int = Field(1, ge=1)
+    """Ranks that share one copy of the experts; must divide workers."""
+    moe_backend: Literal["grouped", "deepspeed"] = "grouped"
+    """What computes experts: our grouped products and exchange, or DeepSpeed's stock layer, to compare with."""
+    zero_stage: Literal[0, 1, 2] = 1
+    precision: Literal["fp32", "bf16"] = "fp32"
+    gpu: bool = False
+    """One GPU per worker."""
+    threads: int = Field(1, ge=1)
+    """CPU cores and torch threads per worker."""
+    max_failures: int = Field(3, ge=0)
+    """Restarts from the last checkpoint after a lost worker before the job gives up."""
+    stall_timeout_s: float = Field(600.0, gt=0)
+    """Seconds without progress of any rank after which the job names the rank and restarts."""
+
+    @model_validator(mode="after")
+    def _experts_divide(self) -> Self:
+        if max(self.workers, 1) % self.expert_parallel:
+            raise ValueError(f"expert_parallel: must divide workers ({self.workers}), got {self.expert_parallel}")
+        return self
+
+
+class EvaluateConfig(Strict):
+    """What `rec evaluate` adds to the metrics."""
+
+    popular_share: float = Field(0.001, gt=0, lt=1)
+    """An item is popular when it has more than this share of all events (MSMRec, section 5.4)."""
+    cold_count: int = Field(10, ge=0)
+    """Items with at most so many training events are reported as cold."""
+    bootstrap: int = Field(1000, ge=100)
+    """Resamples of users behind each interval."""
+
+
+class TuneConfig(Strict):
+    """What `rec tune` searches, how, and when it stops."""
+
+    metric: str = ""
+    """What trials are compared by, higher is better; empty takes `train.metric`."""
+    objectives: dict[str, Literal["max", "min"]] = {}
+    """Further metrics of validation to trade off against `metric`, such as "evaluate_s", "load_balance"."""
+    search: Literal["tpe", "random"] = "tpe"
+    """Optuna's tree of Parzen estimators, or independent draws."""
+    scheduler: Literal["none", "asha", "pbt"] = "asha"
+    """Every trial to its end; asynchronous successive halving; or population-based training."""
+    trials: int = Field(20, ge=1)
+    """Trials of the search; the size of the population for pbt."""
+    concurrent: int = Field(0, ge=0)
+    """Trials at the same time; 0 runs as many as the cluster holds."""
+    grace: int = Field(1, ge=1)
+    """Evaluations that asha leaves every trial."""
+    reduction: int = Field(3, ge=2)
+    """asha keeps one of so many trials at each level."""
+    perturb_every: int = Field(2, ge=1)
+    """Evaluations between the points at which pbt replaces its worst trials."""
+    cpus_per_worker: float = Field(0.0, ge=0)
+    """CPUs that a trial's worker reserves, fractions allowed; 0 takes `parallel.threads`."""
+    gpus_per_worker: float = Field(0.0, ge=0)
+    """GPUs that a trial's worker reserves, fractions allowed; 0 takes one where `parallel.gpu` is set."""
+    max_hours: float = Field(0.0, ge=0)
+    """Hours after which this command stops the search; 0 sets no limit."""
+    max_worker_hours: float = Field(0.0, ge=0)
+    """Worker hours, over all trials and commands, after which the search stops: its cost; 0 sets no limit."""
+    seed: int = 0
+    use: tuple[str, ...] = ()
+    """Ready-made spaces by name; `rec tune --spaces` lists them."""
+    space: dict[str, dict[str, Any]] = {}
+    """Values per dotted key, beside and before the ready-made ones."""
+
+    @field_validator("space")
+    @classmethod
+    def _space_is_well_formed(cls, table: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        parse(table)
+        return table
+
+
+class ServeConfig(Strict):
+    """How an artifact is served."""
+
+    replicas: int = Field(1, ge=1)
+    """Copies of the model at the start, and the fewest."""
+    max_replicas: int = Field(0, ge=0)
+    """Most copies that autoscaling starts; 0 keeps `replicas`."""
+    target_ongoing_requests: int = Field(32, ge=1)
+    """Requests per replica that autoscaling aims at."""
+    cpus_per_replica: float = Field(1.0, gt=0)
+    gpus_per_replica: float = Field(0.0, ge=0)
+    max_batch_size: int = Field(64, ge=1)
+    """Most requests answered in one pass of the model."""
+    latency_target_ms: float = Field(50.0, gt=0)
+    """What the size of batches and the wait for company aim at, for the 99th percentile within a replica."""
+    max_queued: int = Field(256, ge=1)
+    """Requests that wait in one replica before further ones get 503 with Retry-After."""
+    deadline_ms: float = Field(2000.0, gt=0)
+    """Time a request may take before it gets 504; the header X-Deadline-Ms asks for less."""
+    max_body_bytes: int = Field(1 << 20, ge=1)
+    max_k: int = Field(1000, ge=1)
+    """Most items that a request may ask for."""
+    max_history: int = Field(5000, ge=1)
+    """Longest history, list of candidates or of exclusions that a request may send."""
+    token: bool = False
+    """Asks for `Authorization: Bearer` with the value of REC_SERVE_TOKEN, except for health."""
+    index: Literal["exact", "ivf", "hnsw"] = "exact"
+    """How the best items are found: all are scored, or by faiss among candidates that are then scored exactly."""
+    index_candidates: int = Field(1000, ge=1)
+    """Candidates that ivf and hnsw hand to exact scoring."""

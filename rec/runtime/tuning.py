@@ -1,0 +1,342 @@
+"""The search on Ray Tune: every trial is a Ray Train run of its own, in a folder of its own.
+
+Our folders hold the truth about trials (`trial.json`, checkpoints); Ray Tune's hold the state of searcher and
+scheduler. A search that was killed goes on by the same command: finished trials are not repeated, running ones go on
+from their last checkpoint and tell again what they had told.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray import tune
+
+from rec.config import RunConfig, to_json
+from rec.data.prepared import Prepared
+from rec.errors import ConfigError
+from rec.progress import Progress
+from rec.runtime.cluster import runtime, worker_environment
+from rec.runtime.trial import TrialRun
+from rec.space import Dimension, Suggest, draw
+from rec.storage import Storage, absolute
+from rec.train.job import build, claim
+from rec.tuning.page import write_page
+from rec.tuning.results import ranked, read_trials, write_results
+from rec.tuning.search import apply, evaluations, objectives, space_of, value_at
+from rec.tuning.trial import FAILED, FINISHED, RUNNING, STOPPED, Trial, read_trial
+
+STATE = "state"
+"""Folder of Ray Tune's own state below the search's."""
+QUIET_TUNE = {
+    "TUNE_GLOBAL_CHECKPOINT_S": "2",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+Say = Callable[[str], None]
+
+
+def search(config: RunConfig, say: Say) -> str:
+    """Search the config's space, or go on with the search in its folder; return what a person reads at the end.
+
+    Raises:
+        ConfigError: the space or the cluster does not fit.
+        TrainingError: no trial came to an evaluation.
+    """
+    data = config.data.model_copy(update={"root": absolute(config.data.root)})
+    config = config.model_copy(update={"out": absolute(config.out), "data": data})
+    space = space_of(config)
+    phases = _check(config, space)
+    storage = claim(config)
+    cpus = cpus_per_trial(config)
+    wanted = config.tune.concurrent or max(1, int((os.cpu_count() or 1) / cpus))
+    with quiet(), runtime(max(1, round(wanted * cpus)), worker_environment(config.parallel)):
+        room = int((ray.cluster_resources().get("CPU", 0) - 1) / cpus)
+        if room < 1:
+            raise ConfigError(
+                f"parallel.workers: one trial needs {cpus:g} CPUs beside 1 for data; the cluster has fewer"
+            )
+        # A trial more than the cluster holds would hold back workers of one that could run (Ray issue 54305).
+        concurrent = min(config.tune.concurrent or room, room)
+        say(f"{config.out}: {config.tune.trials} trials, {concurrent} at the same time, {cpus:g} CPUs each")
+        _tuner(config, space, storage, concurrent, phases, say).fit()
+        for trial in read_trials(storage):
+            if trial.status == RUNNING:
+                trial.status = STOPPED
+                trial.write(storage.below(f"trials/{trial.id}"))
+    text = write_results(config, storage, list(space))
+    write_page(config, storage, read_trials(storage), list(space))
+    return text
+
+
+def cpus_per_trial(config: RunConfig) -> float:
+    """Return the CPUs that a trial's workers reserve."""
+    return max(1, config.parallel.workers) * (config.tune.cpus_per_worker or config.parallel.threads)
+
+
+def _check(config: RunConfig, space: Mapping[str, Dimension]) -> int:
+    """Check that the data set is there and that a population can exchange checkpoints; return the phases of a run."""
+    data = Prepared.open(config.data.root)
+    system = build(config, data)
+    if config.tune.scheduler == "pbt":
+        if config.tune.objectives:
+            raise ConfigError("tune.objectives: population-based training follows one metric; leave it empty")
+        if conditional := [key for key, dimension in space.items() if dimension.when]:
+            raise ConfigError(f"tune.space.{conditional[0]}: population-based training knows no conditions")
+        shapes = {name: tensor.shape for name, tensor in system.model().state_dict().items()}
+        for key, dimension in space.items():
+            for value in dimension.values:
+                other = build(apply(config, {key: value}, config.out), data).model().state_dict()
+                if {name: tensor.shape for name, tensor in other.items()} != shapes:
+                    message = "changes the model's shape; population-based training moves weights between trials"
+                    raise ConfigError(f"tune.space.{key}: {value!r} {message}")
+    return len(system.phases())
+
+
+def _tuner(
+    config: RunConfig, space: Mapping[str, Dimension], storage: Storage, concurrent: int, phases: int, say: Say
+) -> tune.Tuner:
+    trainable = tune.with_resources(_trainable(config), _resources(config))
+    path = storage.uri_of(STATE)
+    if tune.Tuner.can_restore(path):
+        say(f"{config.out}: going on with the search; finished trials are not repeated")
+        tuner = tune.Tuner.restore(path, trainable=trainable, param_space=_param_space(config, space))
+        return tuner
+    return tune.Tuner(
+        trainable,
+        param_space=_param_space(config, space),
+        tune_config=tune.TuneConfig(
+            num_samples=config.tune.trials,
+            max_concurrent_trials=concurrent,
+            search_alg=_searcher(config, space),
+            scheduler=_scheduler(config, space, phases),
+            reuse_actors=config.tune.scheduler != "pbt",
+        ),
+        run_config=tune.RunConfig(
+            name=STATE,
+            storage_path=config.out,
+            verbose=0,
+            stop=Budget(config.tune.max_hours, config.tune.max_worker_hours, max(1, config.parallel.workers)),
+            failure_config=tune.FailureConfig(max_failures=1),
+            callbacks=[Watcher(config, evaluations(config, phases)), *_loggers(config)],
+        ),
+    )
+
+
+def _trainable(config: RunConfig) -> type[TrialRun]:
+    """Return the trial's class for this search; it travels to processes as a whole."""
+
+    class Bound(TrialRun):
+        base = to_json(config)
+
+    Bound.__name__ = "trial"
+    return Bound
+
+
+def _resources(config: RunConfig) -> tune.PlacementGroupFactory:
+    """Return what the process of a trial reserves: nothing where its workers reserve their own."""
+    if config.parallel.workers:
+        return tune.PlacementGroupFactory([{"memory": 1 << 20}])  # Ray refuses to reserve nothing at all
+    bundle = {"CPU": float(cpus_per_trial(config))}
+    gpus = config.tune.gpus_per_worker or float(config.parallel.gpu)
+    return tune.PlacementGroupFactory([{**bundle, "GPU": gpus} if gpus else bundle])
+
+
+@dataclass(frozen=True)
+class DefineByRun:
+    """Draws a point from an Optuna trial, conditions included."""
+
+    space: Mapping[str, Dimension]
+    config: RunConfig
+
+    def __call__(self, trial: Suggest) -> dict[str, Any]:
+        """Return the point."""
+        return draw(self.space, trial, lambda key: value_at(self.config, key))
+
+
+def _searcher(config: RunConfig, space: Mapping[str, Dimension]) -> Any:
+    if config.tune.scheduler == "pbt":
+        return None
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    from ray.tune.search.optuna import OptunaSearch
+
+    goals = objectives(config)
+    seed = config.tune.seed
+    sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=seed)
+    if config.tune.search == "tpe":
+        # Trials that run are taken as poor ones, so that those drawn beside them lie elsewhere.
+        sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+    metric, mode = [f"value/{name}" for name in goals], list(goals.values())
+    if len(goals) == 1:
+        return OptunaSearch(space=DefineByRun(space, config), metric=metric[0], mode=mode[0], sampler=sampler)
+    return OptunaSearch(space=DefineByRun(space, config), metric=metric, mode=mode, sampler=sampler)
+
+
+def _scheduler(config: RunConfig, space: Mapping[str, Dimension], phases: int) -> Any:
+    from ray.tune import schedulers
+
+    first = f"value/{next(iter(objectives(config)))}"
+    most = evaluations(config, phases)
+    if config.tune.scheduler == "asha":
+        return schedulers.ASHAScheduler(
+            time_attr="evaluations",
+            metric=first,
+            mode="max",
+            max_t=most,
+            grace_period=min(config.tune.grace, most),
+            reduction_factor=config.tune.reduction,
+        )
+    if config.tune.scheduler == "pbt":
+        return schedulers.PopulationBasedTraining(
+            time_attr="evaluations",
+            metric=first,
+            mode="max",
+            perturbation_interval=config.tune.perturb_every,
+            hyperparam_mutations=_param_space(config, space),
+            log_config=False,
+            quantile_fraction=0.25,
+        )
+    return schedulers.FIFOScheduler()
+
+
+def _param_space(config: RunConfig, space: Mapping[str, Dimension]) -> dict[str, Any]:
+    """Return the space for a population, whose first values are drawn at random; elsewhere Optuna draws."""
+    if config.tune.scheduler != "pbt":
+        return {}
+    domains: dict[str, Any] = {}
+    for key, dimension in space.items():
+        if dimension.kind == "choice":
+            domains[key] = tune.choice(list(dimension.values))
+            continue
+        low, high = dimension.values
+        if dimension.kind == "int":
+            domains[key] = tune.randint(low, high + 1)
+        else:
+            domains[key] = tune.loguniform(low, high) if dimension.kind == "log" else tune.uniform(low, high)
+    return domains
+
+
+def _loggers(config: RunConfig) -> list[Any]:
+    """Return what carries results to MLflow where it is installed; TensorBoard gets them by itself."""
+    if importlib.util.find_spec("mlflow") is None:
+        return []
+    from ray.tune.logger.mlflow import MLflowLoggerCallback
+
+    name = config.system.rsplit(":", 1)[-1]
+    return [MLflowLoggerCallback(tracking_uri=f"sqlite:///{config.out}/mlflow.db", experiment_name=name)]
+
+
+@dataclass
+class Budget(tune.Stopper):  # type: ignore[misc]
+    """Stops a search after hours of this command, or after worker hours over all commands."""
+
+    max_hours: float
+    max_worker_hours: float
+    workers: int
+    spent_s: dict[str, float] = field(default_factory=dict)
+    """Seconds that each trial has held its workers."""
+    started_s: float | None = None
+
+    def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        """Count what a trial has cost; no trial is stopped alone."""
+        self.spent_s[trial_id] = float(result.get("total_s", 0.0))
+        return False
+
+    def stop_all(self) -> bool:
+        """Return whether a budget is used up."""
+        self.started_s = time.time() if self.started_s is None else self.started_s
+        if self.max_hours and time.time() - self.started_s > 3600 * self.max_hours:
+            return True
+        return bool(self.max_worker_hours) and self.worker_hours > self.max_worker_hours
+
+    @property
+    def worker_hours(self) -> float:
+        """Hours of workers so far."""
+        return self.workers * sum(self.spent_s.values()) / 3600
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The next command has its own hours.
+        return self.__dict__ | {"started_s": None}
+
+
+class Watcher(tune.Callback):  # type: ignore[misc]
+    """Shows how far the search is, and writes down how trials ended."""
+
+    def __init__(self, config: RunConfig, evaluations: int) -> None:
+        self.evaluations = evaluations
+        self.config, self.storage = config, Storage(config.out)
+        self.goals = objectives(config)
+        self.trials: dict[str, Trial] = {}
+        self.line: Progress | None = None
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Show progress."""
+        self._read(trial.trial_id)
+        self._show(trials)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Mark a trial that did not end by itself as stopped."""
+        self._end(trial.trial_id, STOPPED, "")
+        self._show(trials, force=True)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Mark a trial whose process died, and say why."""
+        self._end(trial.trial_id, FAILED, str(trial.get_error() or "its process died").strip().splitlines()[-1])
+        print(f"trial {trial.trial_id} failed: {self.trials[trial.trial_id].error}", file=sys.stderr, flush=True)
+        self._show(trials, force=True)
+
+    def _read(self, name: str) -> Trial:
+        known = read_trial(self.storage.below(f"trials/{name}")) or Trial(name, {})
+        self.trials[name] = known
+        return known
+
+    def _end(self, name: str, status: str, error: str) -> None:
+        known = self._read(name)
+        if known.status == RUNNING:
+            whole = status == STOPPED and known.evaluations >= self.evaluations
+            known.status, known.error = FINISHED if whole else status, error
+            known.write(self.storage.below(f"trials/{name}"))
+
+    def _show(self, trials: list[Any], force: bool = False) -> None:
+        if self.line is None:
+            self.line = Progress("trial", self.config.tune.trials)
+        ended = sum(trial.status in ("TERMINATED", "ERROR") for trial in trials)
+        running = sum(trial.status == "RUNNING" for trial in trials)
+        order = ranked(list(self.trials.values()), self.goals)
+        best = "none"
+        if order:
+            best = ", ".join(f"{name} {order[0].best[name]:.4f}" for name in self.goals) + f" ({order[0].id})"
+        self.line.show(ended, f"running {running}, best so far {best}", force=force)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"line": None}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Ray Tune and Optuna from printing, and make the search's state be written often."""
+    before = {name: os.environ.get(name) for name in QUIET_TUNE}
+    os.environ.update({name: value for name, value in QUIET_TUNE.items() if before[name] is None})
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.getLogger("optuna").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)

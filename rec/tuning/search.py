@@ -1,0 +1,108 @@
+"""What is searched: the space of a run's config, and the run that a point of it stands for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from rec.config import RunConfig, check_keys, from_table
+from rec.errors import ConfigError
+from rec.keys import Strict
+from rec.space import Dimension, parse, prefixed
+
+MAXIMUM = "max"
+
+
+def ready_spaces(config: RunConfig) -> dict[str, dict[str, Any]]:
+    """Return the ready-made spaces of every section of a config, by name, with full keys."""
+    found: dict[str, dict[str, Any]] = {}
+
+    def walk(model: Strict, at: str) -> None:
+        for name, table in type(model).SPACES.items():
+            found[name] = found.get(name, {}) | prefixed(table, at)
+        for name in type(model).model_fields:
+            if isinstance(value := getattr(model, name), Strict):
+                walk(value, f"{at}{name}.")
+
+    walk(config, "")
+    return found
+
+
+def space_of(config: RunConfig) -> dict[str, Dimension]:
+    """Return the space that `[tune]` names: the ready-made ones of `use`, and `space` in their place where both do.
+
+    Raises:
+        ConfigError: nothing is named, a name or key is unknown, or no value of a key makes a valid run.
+    """
+    ready = ready_spaces(config)
+    table: dict[str, Any] = {}
+    for name in config.tune.use:
+        if name not in ready:
+            raise ConfigError(f"tune.use: no ready-made space {name!r}; there are {', '.join(sorted(ready))}")
+        table |= ready[name]
+    table |= config.tune.space
+    if not table:
+        raise ConfigError(
+            f"tune.space: nothing to search; fill it, or name some of {', '.join(sorted(ready))} in tune.use"
+        )
+    try:
+        space = parse(table)
+    except ValueError as error:
+        raise ConfigError(f"tune.space.{error}") from error
+    for key, dimension in space.items():
+        _check_values(config, key, dimension)
+    return space
+
+
+def apply(config: RunConfig, point: Mapping[str, Any], out: str) -> RunConfig:
+    """Return the run at a point of the space, in a folder of its own.
+
+    Raises:
+        ConfigError: the values make no valid run together.
+    """
+    table = config.model_dump(mode="json")
+    for key, value in {**point, "out": out}.items():
+        put(table, key, value)
+    return from_table(table)
+
+
+def put(table: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key in a nested table."""
+    *parents, last = key.split(".")
+    for name in parents:
+        table = table.setdefault(name, {})
+    table[last] = value
+
+
+def value_at(config: RunConfig, key: str) -> Any:
+    """Return the value of a dotted key."""
+    value: Any = config.model_dump(mode="json")
+    for name in key.split("."):
+        value = value[name]
+    return value
+
+
+def objectives(config: RunConfig) -> dict[str, str]:
+    """Return what trials are compared by, with "max" or "min"; the first decides about stopping early."""
+    return {config.tune.metric or config.train.metric: MAXIMUM, **config.tune.objectives}
+
+
+def evaluations(config: RunConfig, phases: int) -> int:
+    """Return how many evaluations a whole trial makes at most."""
+    return phases * math.ceil(config.train.epochs / config.train.evaluate_every)
+
+
+def _check_values(config: RunConfig, key: str, dimension: Dimension) -> None:
+    """Check that the key exists and that some value of it is valid, its conditions being met where they can be."""
+    needed = {name: values[0] for name, (among, values) in dimension.when.items() if among}
+    for name in (key, *dimension.when):
+        check_keys(config, name)
+    failure: ConfigError | None = None
+    for value in dimension.values:
+        try:
+            apply(config, {**needed, key: value}, config.out)
+            return
+        except ConfigError as error:
+            failure = error
+    raise ConfigError(f"tune.space.{key}: no value of it is valid: {failure}") from failure
