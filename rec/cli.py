@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rec.config import RunConfig, load
+from rec.config import RunConfig, load, override, serve_keys
 from rec.errors import RecError, RequestError
 
 OVERRIDE = re.compile(r"^[a-z_][\w.@\"-]*=")
@@ -37,6 +37,16 @@ EXAMPLES = {
     "report": """examples:
   rec report rec/configs/demo.toml
   rec report rec/configs/ml-100k.toml --seeds 3""",
+    "export": """examples:
+  rec export rec/configs/demo.toml
+  rec export out/ml-1m/run --to artifacts/ml-1m serve.index=hnsw serve.replicas=2""",
+    "serve": """examples:
+  rec serve out/demo/run/export/msmrec
+  rec serve artifacts/ml-1m artifacts/ml-100k --port 9000 serve.max_replicas=4
+  REC_SERVE_TOKEN=secret rec serve artifacts/ml-1m serve.token=true
+  curl -s localhost:8000/v1/recommend -H 'Content-Type: application/json' -d '{"user": "1", "k": 5}'""",
+    "upgrade": """examples:
+  rec upgrade ml-1m artifacts/ml-1m-v2""",
     "benchmark": """examples:
   rec benchmark evaluate
   rec benchmark train --json train.json --data out/ml-1m/data
@@ -66,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     top = argparse.ArgumentParser(
         prog="rec",
-        description="Train, evaluate and compare multimodal mixture-of-experts recommenders on Ray.",
+        description="Train, tune, evaluate, compare and serve multimodal mixture-of-experts recommenders on Ray.",
         epilog="Config keys are overridden by key=value words anywhere after the subcommand.",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -89,6 +99,16 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--k", default="10,50,100", help="cut-offs for --arrays (default: 10,50,100)")
     evaluate.add_argument("--json", metavar="FILE", help="write the results there as well")
     report = add("report", "write a run's HTML report")
+    export = add("export", "write a trained run as an artifact to serve", config=False)
+    export.add_argument("config", metavar="RUN", help="TOML file of the run, or its folder")
+    export.add_argument("--to", metavar="FOLDER", help="where to (default: the run's folder, export/SYSTEM)")
+    serve = add("serve", "serve artifacts over HTTP until interrupted", config=False)
+    serve.add_argument("artifacts", metavar="ARTIFACT", nargs="+", help="folders made by `rec export`")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1)")
+    serve.add_argument("--port", type=int, default=8000, help="port to listen at (default: 8000)")
+    upgrade = add("upgrade", "replace a served artifact without a gap; back where the new one fails", config=False)
+    upgrade.add_argument("name", metavar="NAME", help="name under which it is served")
+    upgrade.add_argument("artifact", metavar="ARTIFACT", help="folder of the new artifact")
     for command in (evaluate, report):
         command.add_argument("--split", default="test", choices=("val", "test"), help="which split (default: test)")
     for command in (train, evaluate, report):
@@ -252,6 +272,38 @@ def _report(options: argparse.Namespace) -> None:
     print(write_report(config.out, options.split))
 
 
+def _export(options: argparse.Namespace) -> None:
+    from rec.serving.export import export
+
+    config = load_run(options.config, options.overrides)
+    name = config.system.rsplit(":", 1)[-1].lower()
+    artifact = export(config, options.to or f"{config.out}/export/{name}", say)
+    counts = artifact.manifest["counts"]
+    say(f"{artifact.path}: step {artifact.manifest['step']}, {counts['items']:,} items, {counts['users']:,} users")
+
+
+def load_run(path: str, overrides: Sequence[str]) -> RunConfig:
+    """Return the config of a TOML file, or of a run's folder."""
+    if not Path(path).is_dir():
+        return load(path, overrides)
+    from rec.report.evaluation import read_config
+
+    return override(read_config(path), overrides)
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from rec.runtime.serving import serve_artifacts
+
+    overrides = serve_keys(options.overrides)
+    serve_artifacts(options.artifacts, overrides, options.host, options.port, say)
+
+
+def _upgrade(options: argparse.Namespace) -> None:
+    from rec.runtime.serving import upgrade
+
+    upgrade(options.name, options.artifact, say)
+
+
 def _benchmark(options: argparse.Namespace) -> int:
     from rec.runtime.benchmark import run
 
@@ -276,6 +328,9 @@ COMMANDS = {
     "tune": _tune,
     "evaluate": _evaluate,
     "report": _report,
+    "export": _export,
+    "serve": _serve,
+    "upgrade": _upgrade,
     "benchmark": _benchmark,
 }
 

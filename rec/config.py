@@ -60,6 +60,29 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     return from_table(table)
 
 
+def override(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """Return a config with `a.b=value` overrides applied."""
+    table = config.model_dump(mode="json")
+    for text in overrides:
+        _put(table, text)
+    return from_table(table)
+
+
+def serve_keys(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return what `serve.key=value` overrides set, by key.
+
+    Raises:
+        ConfigError: one is of another section.
+    """
+    table: dict[str, Any] = {}
+    for text in overrides:
+        _put(table, text)
+    if other := sorted(table.keys() - {"serve"}):
+        raise ConfigError(f"{other[0]}: is part of the artifact; only keys of serve can be overridden")
+    keys: dict[str, Any] = table.get("serve", {})
+    return keys
+
+
 def from_table(table: dict[str, Any]) -> RunConfig:
     """Return the checked config for a nested table of plain values."""
     if not isinstance(table.get("system"), str):

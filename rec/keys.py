@@ -255,7 +255,7 @@ class ServeConfig(Strict):
     max_queued: int = Field(256, ge=1)
     """Requests that wait in one replica before further ones get 503 with Retry-After."""
     deadline_ms: float = Field(2000.0, gt=0)
-    """Time a request may take before it gets 504; the header X-Deadline-Ms asks for less."""
+    """Time a request may take before it gets 504; the header X-Deadline-Ms asks for less, with 408."""
     max_body_bytes: int = Field(1 << 20, ge=1)
     max_k: int = Field(1000, ge=1)
     """Most items that a request may ask for."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from rec.batch import Batch
+from rec.errors import ConfigError, RequestError
 from rec.keys import Strict
 from rec.meters import Meter
 
@@ -35,6 +36,19 @@ class Term:
     sum: Tensor  # ()
     count: Tensor | float
     weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What one request wants of a ranking, in item indices."""
+
+    k: int = 10
+    exclude: tuple[int, ...] = ()
+    """Items to leave out beside those the user has seen."""
+    candidates: tuple[int, ...] | None = None
+    """The only items to rank, seen ones too; None ranks all unseen ones."""
+    explain: bool = False
+    """Whether the answer tells the weights behind each item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +101,38 @@ class System(ABC, Generic[B]):
         """Add one evaluation batch to the meters (unwrapped module, eval mode, no gradient)."""
 
     @abstractmethod
-    def predict(self, module: nn.Module, batch: B) -> list[dict[str, Any]]:
-        """Return one JSON-ready answer per example."""
+    def predict(self, module: nn.Module, batch: B, asks: Sequence[Ask] | None = None) -> list[dict[str, Any]]:
+        """Return one JSON-ready answer per example.
+
+        A system that ranks a catalogue answers with `items` (indices, best first) and `scores`, and follows the ask
+        of each example; None stands for `Ask()` each.
+        """
+
+    def catalogue(self, module: nn.Module) -> dict[str, Tensor]:
+        """Return what depends on the weights alone and would be computed anew for every batch; served from one copy.
+
+        A table named `item_ID` holds the vectors by whose inner product with `queries` items are ranked.
+        """
+        return {}
+
+    def freeze(self, module: nn.Module, catalogue: Mapping[str, Tensor]) -> None:
+        """Let the module answer from a catalogue that was computed before."""
+
+    def queries(self, module: nn.Module, batch: B) -> Tensor:
+        """Return the vectors (B, D) whose inner products with `item_ID` are the scores of items.
+
+        Raises:
+            ConfigError: the scores are no inner products.
+        """
+        raise ConfigError(f"serve.index: the scores of {type(self).__name__} are no inner products; use exact")
+
+    def explain(self, module: nn.Module, batch: B, items: Sequence[int]) -> list[dict[str, Any]]:
+        """Return why each example would be shown its item: at least its `score` and `parts` that add up to it.
+
+        Raises:
+            RequestError: the system has no such answer.
+        """
+        raise RequestError(f"{type(self).__name__} does not explain single items")
 
     def phases(self) -> tuple[Phase, ...]:
         """Return the stretches of training, in order."""

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from rec.errors import RequestError
 from rec.meters import Mean
-from rec.system import System
+from rec.system import Ask, System
 
 
 def take(rows: dict[str, Any], index: list[int]) -> dict[str, Any]:
@@ -100,6 +101,49 @@ class Conformance:
         for a, b in zip(together, alone, strict=True):
             assert a.keys() == b.keys()
             assert a["scores"] == pytest.approx(b["scores"], abs=1e-5)
+
+    def test_a_catalogue_changes_no_answer(self, built) -> None:
+        system, rows = built
+        module = system.model().eval()
+        with torch.inference_mode():
+            wanted = system.predict(module, system.collate(rows))
+            system.freeze(module, {name: t.clone() for name, t in system.catalogue(module).items()})
+            found = system.predict(module, system.collate(rows))
+        for a, b in zip(wanted, found, strict=True):
+            assert a.get("items") == b.get("items")
+            assert a["scores"] == pytest.approx(b["scores"], abs=1e-6)
+
+    def test_a_ranking_follows_what_each_request_asks(self, built) -> None:
+        system, rows = built
+        if not {"user", "history"} <= {c.name for c in system.columns}:
+            pytest.skip("ranks no catalogue")
+        module, few = system.model().eval(), take(rows, [0, 1, 2])
+        with torch.inference_mode():
+            plain = system.predict(module, system.collate(few), [Ask(k=12)] * 3)
+            best = plain[0]["items"]
+            asks = [Ask(k=3, exclude=(best[0], best[2])), Ask(k=5, candidates=(4, 9, 7)), Ask(k=4)]
+            found = system.predict(module, system.collate(few), asks)
+        assert found[0]["items"] == [best[1], best[3], best[4]]
+        assert sorted(found[1]["items"]) == [4, 7, 9]
+        assert found[1]["scores"] == sorted(found[1]["scores"], reverse=True)
+        assert found[2]["items"] == plain[2]["items"][:4]
+        assert all(not set(a["items"]) & set(map(int, h)) for a, h in zip(plain, few["history"], strict=True))
+
+    def test_an_explanation_adds_up_to_the_score(self, built) -> None:
+        system, rows = built
+        module = system.model().eval()
+        for parameter in module.parameters():  # projectors start at zero, which would hide their parts
+            torch.nn.init.normal_(parameter, std=0.1)
+        few = take(rows, [0, 1])
+        try:
+            with torch.inference_mode():
+                best = system.predict(module, system.collate(few), [Ask(k=1)] * 2)
+                found = system.explain(module, system.collate(few), [a["items"][0] for a in best])
+        except RequestError:
+            pytest.skip("does not explain")
+        for answer, explained in zip(best, found, strict=True):
+            assert explained["score"] == pytest.approx(answer["scores"][0], abs=1e-4)
+            assert sum(explained["parts"]) == pytest.approx(explained["score"], abs=1e-4)
 
     def test_phases_name_parameters_and_terms_that_exist(self, built) -> None:
         from fnmatch import fnmatch

@@ -68,6 +68,32 @@ def run_config(planted: Prepared, tmp_path: Path) -> Callable[..., RunConfig]:
 
 
 @pytest.fixture(scope="session")
+def trained(planted: Prepared, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """A short run on the small data set, with two experts in each block."""
+    from rec.train.job import train_here
+
+    config = from_table(
+        {
+            "system": "rec.systems.msmrec:MSMRec",
+            "out": str(tmp_path_factory.mktemp("trained") / "run"),
+            "model": {"width": 16, "blocks": 1, "max_length": 20, "feedforward_mixture": {"experts": 2}},
+            "data": {"root": planted.storage.uri},
+            "train": {"batch_size": 32, "epochs": 2, "learning_rate": 5e-3},
+        }
+    )
+    train_here(config, lambda _: None, lambda _: None)
+    return config
+
+
+@pytest.fixture(scope="session")
+def artifact(trained: RunConfig) -> Any:
+    """The artifact of that run."""
+    from rec.serving.export import export
+
+    return export(trained, f"{trained.out}-artifact", lambda _: None)
+
+
+@pytest.fixture(scope="session")
 def ray_runtime() -> Iterator[None]:
     """One private Ray runtime for every test that needs one."""
     from rec.runtime.cluster import runtime

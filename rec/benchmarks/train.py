@@ -11,7 +11,8 @@ from rec.benchmarks.row import Row, side_by_side
 from rec.data.prepared import Prepared
 from rec.data.stream import to_columns
 from rec.keys import TrainConfig
-from rec.systems.msmrec import MSMRec, MSMRecConfig
+from rec.systems.msmrec import MSMRec
+from rec.systems.msmrec_model import MSMRecConfig
 from rec.train.engine import LocalEngine
 from rec.train.memory import keep_freed_memory
 

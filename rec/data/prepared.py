@@ -90,12 +90,12 @@ class Prepared:
             raise DataError(f"{self.storage.uri}: no split {split!r}; there are {known}") from None
 
     def array(self, name: str) -> np.ndarray:
-        """Return the table `name`.npy, memory-mapped where it lies on a local disk."""
+        """Return the table `name`.npy, memory-mapped where it lies on a local disk; writing to it changes no file."""
         path = self.storage.path(f"{name}.npy")
         if not self.storage.exists(f"{name}.npy"):
             raise DataError(f"{self.storage.uri}/{name}.npy: the data set holds no such table; prepare it with texts")
         if Path(path).is_file():
-            loaded: np.ndarray = np.load(path, mmap_mode="r")
+            loaded: np.ndarray = np.load(path, mmap_mode="c")
             return loaded
         with self.storage.open(f"{name}.npy") as file:
             return np.asarray(np.lib.format.read_array(file))

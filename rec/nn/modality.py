@@ -98,7 +98,9 @@ def choose_vectors(tables: dict[str, np.ndarray], kind: Texts, seed: int) -> Ten
     concatenated  one vector of all texts joined
     """
     if kind == "concatenated":
-        return torch.from_numpy(np.array(tables["text_concatenated"]))
+        return torch.from_numpy(np.asarray(tables["text_concatenated"]))
+    if kind == "encoded":
+        return torch.from_numpy(np.asarray(tables["text"]))
     vectors = np.array(tables["text"])
     rng = np.random.default_rng(seed)
     if kind == "shuffled":

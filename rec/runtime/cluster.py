@@ -37,7 +37,12 @@ QUIET = {
 
 
 @contextmanager
-def runtime(cpus: int, environment: Mapping[str, str] | None = None, meanwhile: Sequence[str] = ()) -> Iterator[None]:
+def runtime(
+    cpus: int,
+    environment: Mapping[str, str] | None = None,
+    meanwhile: Sequence[str] = (),
+    metrics_port: int | None = None,
+) -> Iterator[None]:
     """Be connected to Ray inside: to the cluster that RAY_ADDRESS names, else to a private one on this machine.
 
     The private one has its own folder, a random token, no dashboard, and `cpus` + 1 logical CPUs; it ends here.
@@ -47,6 +52,7 @@ def runtime(cpus: int, environment: Mapping[str, str] | None = None, meanwhile: 
         environment: What all processes of a private runtime are to have in their environment beside `QUIET`: Ray
             shares no process between tasks and actors that differ in it.
         meanwhile: Modules to import in a thread while Ray starts; none of Ray's own.
+        metrics_port: Where a private runtime shows its metrics to Prometheus; None leaves the choice to Ray.
     """
     if ray.is_initialized():
         yield
@@ -73,6 +79,7 @@ def runtime(cpus: int, environment: Mapping[str, str] | None = None, meanwhile: 
                 logging_level=logging.ERROR,
                 object_store_memory=1 << 30,
                 _temp_dir=folder,
+                _metrics_export_port=metrics_port,
                 runtime_env={"env_vars": {PRIVATE: "1", **QUIET, **(environment or {})}},
             )
         quiet_data()

@@ -39,6 +39,7 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
         self.point = dict(config)
         self.results: queue.Queue[Result | Exception | None] = queue.Queue()
         self.stopped = threading.Event()
+        self.last: Result = {}
         self.given: Storage | None = None
         self.thread: threading.Thread | None = None
         self.checkpoints: CheckpointStore | None = None
@@ -51,7 +52,10 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
         found = self.results.get()
         if isinstance(found, Exception):
             raise found
-        return {"done": True} if found is None else found
+        if found is None:
+            return {**self.last, "done": True}
+        self.last = found
+        return found
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """End the trial before, and be ready for another one."""

@@ -8,9 +8,10 @@ history.json     one record per evaluation, for curves
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from rec.config import RunConfig, from_json, resolve, to_json
@@ -31,9 +32,13 @@ FREE_KEYS = ("parallel", "evaluate", "tune", "serve", "expect", "out", "train.ep
 
 
 def build(config: RunConfig, data: Prepared) -> System[Any]:
-    """Return the run's system with its tables."""
-    cls = resolve(config.system)
-    system: System[Any] = cls(config.model, data.tables(cls.table_names(config.model)), config.train.seed)
+    """Return the run's system with the tables of its data set."""
+    return build_from(config, data.tables(resolve(config.system).table_names(config.model)))
+
+
+def build_from(config: RunConfig, tables: Mapping[str, np.ndarray]) -> System[Any]:
+    """Return the run's system with these tables."""
+    system: System[Any] = resolve(config.system)(config.model, tables, config.train.seed)
     return system
 
 

@@ -11,7 +11,8 @@ from typing import Any
 from torch import nn
 
 from rec.errors import TrainingError
-from rec.systems.msmrec import MSMRec, MSMRecConfig
+from rec.systems.msmrec import MSMRec
+from rec.systems.msmrec_model import MSMRecConfig
 
 
 class FaultyConfig(MSMRecConfig):

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from rec.keys import ParallelConfig, TrainConfig
-from rec.systems.msmrec import MSMRec, MSMRecConfig
+from rec.systems.msmrec import MSMRec
+from rec.systems.msmrec_model import MSMRecConfig
 from rec.train.engine import LocalEngine
 from tests.conformance import take
 

@@ -8,7 +8,8 @@ import torch
 
 from rec.errors import ConfigError, RequestError
 from rec.meters import Mean, Rows
-from rec.systems.msmrec import MSMRec, MSMRecConfig
+from rec.systems.msmrec import MSMRec
+from rec.systems.msmrec_model import MSMRecConfig
 from tests.conformance import Conformance, take
 
 SMALL = {"width": 8, "blocks": 1, "max_length": 10, "dropout": 0.0}

@@ -1,0 +1,294 @@
+"""Serving on Ray Serve: one application per artifact, upgrades without a gap, and back where they fail."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+
+from rec.errors import ConfigError, DataError, RequestError
+from rec.keys import ServeConfig
+from rec.runtime.cluster import FOLDER, runtime
+from rec.serving.artifact import Artifact
+
+Say = Callable[[str], None]
+TOKEN = "REC_SERVE_TOKEN"
+STATE = "serving.json"
+SPARE_CPUS = 1
+DEPLOYMENT = "Replica"
+UPGRADE_TIMEOUT_S = 300.0
+PROXY = {
+    # HAProxy in front of replicas: the router that retries. Requests only read, so one whose replica died before it
+    # answered may be sent to another.
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response junk-response",
+    "RAY_SERVE_HAPROXY_RETRIES": "3",
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
+    "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",
+    "RAY_SERVE_LOG_TO_STDERR": "0",
+}
+
+
+def app(args: Mapping[str, Any]) -> Any:
+    """Return the Serve application of an artifact: what `import_path: rec.runtime.serving:app` names.
+
+    Args:
+        args: `artifact`, the path of an artifact on every node, and keys of `[serve]` that override its own.
+    """
+    from ray import serve
+
+    from rec.runtime.replica import Replica
+
+    overrides = {name: value for name, value in args.items() if name != "artifact"}
+    config = limits(Artifact.open(str(args["artifact"])), overrides)
+    scale: dict[str, Any] = {"num_replicas": config.replicas}
+    if config.max_replicas > config.replicas:
+        scale = {
+            "autoscaling_config": {
+                "min_replicas": config.replicas,
+                "max_replicas": config.max_replicas,
+                "target_ongoing_requests": config.target_ongoing_requests,
+                "upscale_delay_s": 5,
+                "downscale_delay_s": 60,
+            }
+        }
+    deployment = serve.deployment(
+        name=DEPLOYMENT,
+        # The application refuses what is too much itself, with Retry-After; Serve's own queue is never reached.
+        max_ongoing_requests=2 * (config.max_queued + config.max_batch_size),
+        ray_actor_options={"num_cpus": config.cpus_per_replica, "num_gpus": config.gpus_per_replica},
+        health_check_period_s=2,
+        health_check_timeout_s=10,
+        graceful_shutdown_wait_loop_s=1,
+        graceful_shutdown_timeout_s=10,
+        max_constructor_retry_count=2,
+        # New replicas answer before old ones stop.
+        max_surge_percent=100,
+        **scale,
+    )(serve.ingress()(Replica))
+    return deployment.bind(str(args["artifact"]), overrides)
+
+
+def limits(artifact: Artifact, overrides: Mapping[str, Any]) -> ServeConfig:
+    """Return the `[serve]` section of an artifact under overrides.
+
+    Raises:
+        ConfigError: an override is unknown or out of range.
+    """
+    from rec.config import check
+
+    config: ServeConfig = check(ServeConfig, artifact.config.serve.model_dump() | dict(overrides), "serve.")
+    return config
+
+
+def serve_artifacts(paths: Sequence[str], overrides: Mapping[str, Any], host: str, port: int, say: Say) -> None:
+    """Serve artifacts until interrupted: one alone at `/`, several each at `/NAME`.
+
+    Raises:
+        ConfigError: the cluster is too small, a token is asked for and not set, or two artifacts have one name.
+        DataError: an artifact is not whole.
+    """
+    artifacts = [Artifact.open(path) for path in paths]
+    for artifact in artifacts:
+        artifact.verify()
+    names = [artifact.name for artifact in artifacts]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"artifacts: names must differ, got {', '.join(names)}")
+    with serving_runtime([limits(artifact, overrides) for artifact in artifacts], host, port) as state:
+        for artifact in artifacts:
+            route = "/" if len(artifacts) == 1 else f"/{artifact.name}"
+            deploy(artifact, overrides, route)
+            state.add(artifact, overrides, route)
+            say(f"{artifact.name}: http://{host}:{port}{route}  API: http://{host}:{port}{route.rstrip('/')}/docs")
+        say(f"metrics for Prometheus: http://{host}:{state.metrics_port}/metrics")
+        say(f"another version without a gap: rec upgrade {names[0]} ARTIFACT; end with Ctrl-C")
+        try:
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            say("ending")
+
+
+def deploy(artifact: Artifact, overrides: Mapping[str, Any], route: str) -> None:
+    """Start an application, or replace what runs under its name; return when it answers.
+
+    Raises:
+        DataError: its replicas do not start; the cause is named.
+    """
+    from ray import serve
+
+    try:
+        serve.run(app({"artifact": str(artifact.path), **overrides}), name=artifact.name, route_prefix=route)
+    except RuntimeError as error:
+        raise DataError(f"{artifact.path}: cannot be served: {_cause(artifact.name)}") from error
+
+
+def upgrade(name: str, path: str, say: Say) -> None:
+    """Replace the artifact that runs under a name by another one, without a gap.
+
+    New replicas start beside the old ones and take over when their example gets the exported answer. Where it does not,
+    or they do not start, everything goes back to the artifact before.
+
+    Raises:
+        RequestError: nothing runs under that name.
+        DataError: the new artifact is not whole, or was rolled back.
+    """
+    from ray import serve
+
+    artifact = Artifact.open(path)
+    artifact.verify()
+    with connected() as state:
+        if name not in state.apps:
+            raise RequestError(f"{name}: is not served; there are {', '.join(state.apps) or 'none'}")
+        before = state.apps[name]
+        started_s = time.monotonic()
+        try:
+            serve.run(
+                app({"artifact": str(artifact.path), **before["overrides"]}), name=name, route_prefix=before["route"]
+            )
+        except RuntimeError as error:
+            cause = _cause(name)
+            old = {"artifact": before["artifact"], **before["overrides"]}
+            serve.run(app(old), name=name, route_prefix=before["route"])
+            raise DataError(f"{path}: rolled back to {before['artifact']}: {cause}") from error
+        state.apps[name]["artifact"] = str(artifact.path)
+        state.write()
+        say(f"{name}: now {artifact.path} ({time.monotonic() - started_s:.1f} s)")
+
+
+class State:
+    """What a private runtime serves, in a file that only its owner may read."""
+
+    def __init__(self, folder: Path, content: dict[str, Any]) -> None:
+        self.folder, self.content = folder, content
+
+    @property
+    def apps(self) -> dict[str, Any]:
+        """Per name: artifact, overrides and route."""
+        found: dict[str, Any] = self.content["apps"]
+        return found
+
+    @property
+    def metrics_port(self) -> int:
+        """Where Prometheus finds the metrics."""
+        return int(self.content["metrics_port"])
+
+    def add(self, artifact: Artifact, overrides: Mapping[str, Any], route: str) -> None:
+        """Note one more application."""
+        self.apps[artifact.name] = {"artifact": str(artifact.path), "overrides": dict(overrides), "route": route}
+        self.write()
+
+    def write(self) -> None:
+        """Write the file."""
+        temporary = self.folder / f"{STATE}.tmp"
+        temporary.touch(mode=0o600)
+        temporary.write_text(json.dumps(self.content))
+        temporary.rename(self.folder / STATE)
+
+
+@contextmanager
+def serving_runtime(configs: Sequence[ServeConfig], host: str, port: int) -> Iterator[State]:
+    """Be connected to a runtime with Serve's proxies at `host:port` inside.
+
+    Raises:
+        ConfigError: a token is asked for and the environment holds none.
+    """
+    environment = {}
+    if any(config.token for config in configs):
+        if not os.environ.get(TOKEN):
+            raise ConfigError(f"serve.token: set {TOKEN} in the environment to the token that clients send")
+        environment[TOKEN] = os.environ[TOKEN]
+    most = [max(config.replicas, config.max_replicas) for config in configs]
+    # An upgrade runs new replicas beside the old ones.
+    cpus = sum(2 * count * config.cpus_per_replica for count, config in zip(most, configs, strict=True))
+    folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-serve-"))
+    # Ray adds 57 characters to the path of a socket, which may have 97 in all.
+    short = tempfile.mkdtemp(prefix="rec-", dir="/tmp")
+    proxy = PROXY | {
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{short}/haproxy.cfg",
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{short}/admin.sock",
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": short,
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{short}/server-state",
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_NBTHREAD": "2",
+    }
+    os.environ.update({name: value for name, value in proxy.items() if name not in os.environ})
+    metrics_port = free_port()
+    with runtime(math.ceil(cpus), environment | {"OMP_NUM_THREADS": "1"}, metrics_port=metrics_port):
+        from ray import serve
+
+        serve.start(http_options={"host": host, "port": port})
+        address = ray.get_runtime_context().gcs_address
+        content = {
+            "pid": os.getpid(),
+            "address": address,
+            "token": os.environ.get("RAY_AUTH_TOKEN", ""),
+            "serve_token": environment.get(TOKEN, ""),
+            "host": host,
+            "port": port,
+            "metrics_port": metrics_port,
+            "apps": {},
+        }
+        state = State(folder, content)
+        state.write()
+        try:
+            yield state
+        finally:
+            serve.shutdown()
+            shutil.rmtree(short, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def connected() -> Iterator[State]:
+    """Be connected to the private runtime of the newest `rec serve` on this machine.
+
+    Raises:
+        RequestError: there is none.
+    """
+    found: list[tuple[float, Path]] = []
+    for path in Path(tempfile.gettempdir()).glob(f"{FOLDER}*-serve-*/{STATE}"):
+        owner = path.parent.name.removeprefix(FOLDER).split("-")[0]
+        if owner.isdigit() and psutil.pid_exists(int(owner)):
+            found.append((path.stat().st_mtime, path))
+    if not found:
+        raise RequestError("no `rec serve` runs on this machine; on a cluster, change serve.yaml and `serve deploy` it")
+    path = max(found)[1]
+    content = json.loads(path.read_text())
+    os.environ["RAY_AUTH_TOKEN"] = content["token"]
+    os.environ.update({name: value for name, value in PROXY.items() if name not in os.environ})
+    ray.init(address=content["address"], log_to_driver=False, logging_level="ERROR", namespace="serve")
+    try:
+        yield State(path.parent, content)
+    finally:
+        ray.shutdown()
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _cause(name: str) -> str:
+    """Return why an application's replicas do not start: the last line of what the replica said."""
+    from ray import serve
+
+    status = serve.status().applications.get(name)
+    told = "" if status is None else "\n".join([status.message, *(d.message for d in status.deployments.values())])
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
+    named = [line for line in lines if "rec.errors." in line or "Error: " in line]
+    return (named or lines or ["unknown"])[-1].removeprefix("rec.errors.")

@@ -1,0 +1,1 @@
+"""Answers from a trained run without a cluster: artifacts, requests, batches and the web application."""

@@ -1,0 +1,130 @@
+"""Dynamic batches: requests that come while the model works are answered together in its next pass.
+
+No request waits for company while the model is idle. A batch is as large as what waits, up to a limit that follows the
+measured time of a pass: it shrinks when a pass takes more than half of the latency target, as a request may wait for
+one pass and then take part in the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Busy(Exception):
+    """Too many requests wait; `retry_s` says when there may be room."""
+
+    def __init__(self, retry_s: int) -> None:
+        super().__init__(f"too many requests wait; try again in {retry_s} s")
+        self.retry_s = retry_s
+
+
+class Late(Exception):
+    """A request's time was up before it was answered."""
+
+
+@dataclass(slots=True)
+class _Waiting(Generic[T, R]):
+    item: T
+    due_s: float
+    answer: asyncio.Future[R]
+
+
+class Batcher(Generic[T, R]):
+    """Collects requests of one event loop into batches for a function that runs in a thread of its own."""
+
+    def __init__(
+        self,
+        work: Callable[[Sequence[T]], Sequence[R]],
+        *,
+        max_batch_size: int,
+        max_queued: int,
+        latency_target_s: float,
+        observe: Callable[[int, float], Any] = lambda size, seconds: None,
+    ) -> None:
+        self.work, self.observe = work, observe
+        self.max_batch_size, self.max_queued, self.target_s = max_batch_size, max_queued, latency_target_s
+        self.limit = float(max_batch_size)
+        self.pass_s = 0.0
+        self.queue: deque[_Waiting[T, R]] = deque()
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self.running: asyncio.Task[None] | None = None
+
+    async def ask(self, item: T, timeout_s: float) -> R:
+        """Return the answer to one request.
+
+        Raises:
+            Busy: `max_queued` requests wait already.
+            Late: the time is up.
+        """
+        if len(self.queue) >= self.max_queued:
+            raise Busy(max(1, math.ceil(self.pass_s * len(self.queue) / max(self.limit, 1))))
+        loop = asyncio.get_running_loop()
+        waiting: _Waiting[T, R] = _Waiting(item, time.monotonic() + timeout_s, loop.create_future())
+        self.queue.append(waiting)
+        if self.running is None:
+            self.running = loop.create_task(self._run())
+        try:
+            return await asyncio.wait_for(waiting.answer, timeout_s)
+        except TimeoutError:
+            raise Late(f"no answer within {timeout_s * 1000:.0f} ms") from None
+
+    async def alone(self, work: Callable[[], R], timeout_s: float) -> R:
+        """Return what a function returns that runs in the same thread, between batches.
+
+        Raises:
+            Late: the time is up.
+        """
+        future = asyncio.get_running_loop().run_in_executor(self.thread, work)
+        try:
+            return await asyncio.wait_for(asyncio.shield(future), timeout_s)
+        except TimeoutError:
+            raise Late(f"no answer within {timeout_s * 1000:.0f} ms") from None
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while batch := self._take():
+            started_s = time.perf_counter()
+            try:
+                answers = await loop.run_in_executor(self.thread, self.work, [waiting.item for waiting in batch])
+            except Exception as error:
+                _fail(batch, error)
+            else:
+                for waiting, answer in zip(batch, answers, strict=True):
+                    if not waiting.answer.done():
+                        waiting.answer.set_result(answer)
+            self._adapt(len(batch), time.perf_counter() - started_s)
+        self.running = None
+
+    def _take(self) -> list[_Waiting[T, R]]:
+        """Return the next batch: what waits, without those whose time is up or whose client is gone."""
+        batch: list[_Waiting[T, R]] = []
+        now = time.monotonic()
+        while self.queue and len(batch) < max(1, int(self.limit)):
+            waiting = self.queue.popleft()
+            if not waiting.answer.done() and waiting.due_s > now:
+                batch.append(waiting)
+        return batch
+
+    def _adapt(self, size: int, seconds: float) -> None:
+        self.pass_s = seconds if not self.pass_s else 0.9 * self.pass_s + 0.1 * seconds
+        if seconds > self.target_s / 2 and size > 1:
+            self.limit = max(1.0, 0.8 * size)
+        elif size >= int(self.limit):
+            self.limit = min(float(self.max_batch_size), self.limit + 1)
+        self.observe(size, seconds)
+
+
+def _fail(batch: Sequence[_Waiting[Any, Any]], error: Exception) -> None:
+    for waiting in batch:
+        if not waiting.answer.done():
+            waiting.answer.set_exception(error)

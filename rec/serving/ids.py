@@ -1,0 +1,64 @@
+"""Raw ids and dense indices, both ways, from memory-mapped files that all processes of a machine share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from rec.data.prepared import write_array
+from rec.storage import Storage
+
+
+class Ids:
+    """The raw ids of users or items: UTF-8 bytes in one sorted array, and where each stands in the order of indices."""
+
+    def __init__(self, raw: np.ndarray, order: np.ndarray, sorted_raw: np.ndarray) -> None:
+        self.raw, self.order, self.sorted_raw = raw, order, sorted_raw
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> Ids:
+        """Return the ids of these names; index i is the i-th."""
+        raw = np.array([name.encode() for name in names], dtype=np.bytes_)
+        order = np.argsort(raw, kind="stable").astype(np.int32)
+        return cls(raw, order, raw[order])
+
+    @classmethod
+    def open(cls, folder: str) -> Ids:
+        """Return the ids that `write` put into a folder."""
+        raw, order, sorted_raw = (np.load(f"{folder}/{name}.npy", mmap_mode="r") for name in ("raw", "order", "sorted"))
+        return cls(raw, order, sorted_raw)
+
+    def write(self, storage: Storage, folder: str) -> list[str]:
+        """Write the ids below a folder and return the files' names."""
+        arrays = {"raw": self.raw, "order": self.order, "sorted": self.sorted_raw}
+        for name, array in arrays.items():
+            write_array(storage, f"{folder}/{name}", array)
+        return [f"{folder}/{name}.npy" for name in arrays]
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+    def find(self, names: Sequence[str]) -> np.ndarray:
+        """Return the index of each name, -1 where it is not known, (len(names),)."""
+        if not names or not len(self.raw):
+            return np.full(len(names), -1, dtype=np.int64)
+        wanted = np.array([name.encode("utf-8", "surrogatepass") for name in names], dtype=np.bytes_)
+        place = np.minimum(np.searchsorted(self.sorted_raw, wanted), len(self.raw) - 1)
+        found: np.ndarray = np.where(self.sorted_raw[place] == wanted, self.order[place], -1).astype(np.int64)
+        return found
+
+    def name(self, index: int) -> str:
+        """Return the raw id at an index."""
+        return bytes(self.raw[index]).decode()
+
+    def search(self, prefix: str, limit: int) -> list[str]:
+        """Return up to `limit` ids that start with a prefix, in the order of their bytes."""
+        start = int(np.searchsorted(self.sorted_raw, np.bytes_(prefix.encode())))
+        found = []
+        for raw in self.sorted_raw[start : start + limit]:
+            name = bytes(raw).decode()
+            if not name.startswith(prefix):
+                break
+            found.append(name)
+        return found

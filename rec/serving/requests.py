@@ -1,0 +1,111 @@
+"""What clients send and get: the models behind the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rec.keys import ServeConfig
+
+Id = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\u0000]+$")]
+
+
+class Message(BaseModel):
+    """Base of every body: unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Answered(BaseModel):
+    """Base of every answer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    notes: list[str] = []
+    """What was missing or left out, in words."""
+
+
+class Recommended(BaseModel):
+    """One item of a ranking."""
+
+    item: str
+    score: float
+    title: str | None = None
+    image: str | None = None
+    """Address of a picture, where the catalogue has one."""
+    modalities: dict[str, float] | None = None
+    """The weight of each modality behind the item, where the request asked to explain."""
+
+
+class RecommendAnswer(Answered):
+    """A ranking, best first."""
+
+    items: list[Recommended]
+    source: str = "model"
+    """"model", or "popularity" where nothing is known of the user."""
+
+
+class ExplainAnswer(Answered):
+    """Why a user would be shown an item."""
+
+    item: str
+    title: str | None = None
+    image: str | None = None
+    score: float
+    parts: dict[str, float]
+    """What the item's id and each modality add to the score."""
+    modalities: dict[str, float] | None = None
+    experts: dict[str, list[float]] = {}
+    """Per mixture layer, each expert's share of the user's rows."""
+    similar: list[Recommended] = []
+    """The items of the history that are nearest to this one, by cosine of their vectors."""
+
+
+class PredictAnswer(Answered):
+    """One answer per row, as the system makes it."""
+
+    answers: list[dict[str, Any]]
+
+
+def recommend_request(limits: ServeConfig) -> type[Message]:
+    """Return the body of `/v1/recommend` under a deployment's limits."""
+    many = limits.max_history
+
+    class RecommendRequest(Message):
+        """Who to recommend to: a known user, a history, or both, in which case the history is used."""
+
+        user: Id | None = Field(None, examples=["1"])
+        history: list[Id] | None = Field(None, max_length=many, examples=[["10", "25", "7"]])
+        """Items in the order they were seen; takes the place of what is known of the user."""
+        candidates: list[Id] | None = Field(None, max_length=many, min_length=1)
+        """The only items to rank; seen ones are ranked too."""
+        exclude: list[Id] = Field([], max_length=many)
+        k: int = Field(10, ge=1, le=limits.max_k)
+        explain: bool = False
+
+    return RecommendRequest
+
+
+def explain_request(limits: ServeConfig) -> type[Message]:
+    """Return the body of `/v1/explain` under a deployment's limits."""
+
+    class ExplainRequest(Message):
+        """A known user or a history, and the item in question."""
+
+        item: Id
+        user: Id | None = None
+        history: list[Id] | None = Field(None, max_length=limits.max_history)
+
+    return ExplainRequest
+
+
+def predict_request(limits: ServeConfig) -> type[Message]:
+    """Return the body of `/v1/predict` under a deployment's limits."""
+
+    class PredictRequest(Message):
+        """Rows with the system's columns, as it was trained on them; `/v1/model` lists them."""
+
+        rows: list[dict[str, Any]] = Field(min_length=1, max_length=limits.max_batch_size)
+
+    return PredictRequest

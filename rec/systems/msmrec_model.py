@@ -1,0 +1,263 @@
+"""MSMRec's keys and model: see rec.systems.msmrec.
+
+Letters: B users, N packed history rows, I items with padding as item 0, K modalities, D width, C candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from rec.keys import Spaces, Strict
+from rec.moe import routing
+from rec.moe.config import MixtureConfig
+from rec.moe.layer import Mixed
+from rec.moe.routing import Routing
+from rec.nn.dropout import Dropout
+from rec.nn.history import HistoryBatch
+from rec.nn.modality import Compatibility, Fusion, Projector, Texts
+from rec.nn.packed import Layout, causal_mean, sequence_scores
+from rec.nn.sequence import BlockForm, SequenceEncoder
+
+ALL = slice(None)
+
+
+class MSMRecConfig(Strict):
+    """Keys of `[model]`."""
+
+    SPACES: ClassVar[Spaces] = {
+        "gate": {
+            "gate": {"choice": ["item", "user", "mean"]},
+            "temperature": {"log": [0.05, 2.0], "when": {"gate": {"not": ["mean"]}}},
+            "entropy_weight": {"uniform": [-0.01, 0.01], "when": {"gate": {"not": ["mean"]}}},
+            "balance_weight": {"log": [1e-4, 1e-1], "when": {"gate": {"not": ["mean"]}}},
+            "top_k": {"choice": [0, 1, 2], "when": {"gate": {"not": ["mean"]}}},
+        },
+        "model": {
+            "width": {"choice": [32, 64, 128]},
+            "blocks": {"int": [1, 3]},
+            "dropout": {"uniform": [0.0, 0.5]},
+        },
+    }
+
+    width: int = Field(64, ge=1)
+    blocks: int = Field(2, ge=1)
+    heads: int = Field(1, ge=1)
+    feedforward: int = Field(0, ge=0)
+    """Hidden width inside a block; 0 takes `width`."""
+    dropout: float = Field(0.2, ge=0, lt=1)
+    max_length: int = Field(200, ge=1)
+    """Most recent items of a history that the encoder sees."""
+    block: BlockForm = "pre_norm"
+    attend_padding: bool = False
+    """Pads histories and lets padding take part in attention; only for checkpoints that were trained so."""
+    loss: Literal["ce", "ss", "gbce", "bce"] = "ce"
+    """Full cross-entropy, sampled softmax, generalised or plain binary cross-entropy."""
+    negatives: int = Field(256, ge=1)
+    """Unseen items per user that ss and gbce share over the user's steps; bce draws one per step."""
+    calibration: float = Field(0.75, ge=0, le=1)
+    """t of gBCE."""
+    gate: Literal["item", "user", "published", "mean", "none"] = "item"
+    """What weighs modalities: user against the item's texts (paper), user alone (causal), user alone as the published
+    code computes it (one weight per history, later items included), equal weights, or no texts at all (SASRec)."""
+    fusion: Fusion = "inner"
+    """How the item gate compares user and text."""
+    texts: Texts = "encoded"
+    """The items' own texts or one of the controls."""
+    projector_hidden: tuple[int, ...] = ()
+    projector_shared: bool = True
+    """One projector for all modalities, or one each."""
+    temperature: float = Field(1.0, gt=0)
+    top_k: int = Field(0, ge=0)
+    """Modalities kept per row; 0 keeps all."""
+    top_share: float = Field(0.0, ge=0, le=1)
+    """Dynamic top-k: keeps the fewest modalities that reach this share; 0 is off."""
+    strict_gate: bool = False
+    """The gate at a step sees the items before it only, not the step's own."""
+    input_mix: bool = True
+    """Adds the mix to the encoder's input."""
+    mix_scale: float = Field(0.0, ge=0)
+    """Factor of the mix at the input; 0 takes the square root of the width, as ids have."""
+    output_mix: Literal["none", "mean", "gate"] = "mean"
+    """What is added to an item's vector in the score: nothing, its modalities' mean, or the gate's mix (equation 6)."""
+    entropy_weight: float = 0.0
+    """Weight of the gate's entropy in the loss; positive sharpens the gate."""
+    balance_weight: float = Field(0.0, ge=0)
+    """Weight of the balance of modalities in the loss."""
+    feedforward_mixture: MixtureConfig = MixtureConfig()
+    """Experts in the place of each block's feed-forward."""
+    mask_seen: Literal["all", "input", "none"] = "all"
+    """Which seen items evaluation leaves out: all, those of the encoder's input (as published), or none."""
+
+
+class Catalogue(NamedTuple):
+    """The items' vectors."""
+
+    item_ID: Tensor
+    """At the output, the mean of modalities included where `output_mix` is "mean"."""
+    modality_IKD: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What one pass over histories gives."""
+
+    state_ND: Tensor
+    user_ND: Tensor
+    """What the gate knows of the user at each row."""
+    item_ID: Tensor
+    modality_IKD: Tensor | None
+    routing: Routing | None
+    """The gate at the input, N rows over K modalities."""
+    mixed: list[Mixed]
+    """What the encoder's mixture layers did."""
+
+
+class Model(nn.Module):
+    """Item table, positions, gate and encoder."""
+
+    def __init__(self, config: MSMRecConfig, num_items: int, vectors_IKM: Tensor | None, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.frozen: Catalogue | None = None
+        width = config.width
+        self.item = nn.Embedding(num_items + 1, width, padding_idx=0)
+        self.position = nn.Embedding(config.max_length + 1, width, padding_idx=0)
+        for table in (self.item, self.position):
+            nn.init.normal_(table.weight, std=0.02)
+            with torch.no_grad():
+                table.weight[0] = 0
+        self.encoder = SequenceEncoder(
+            width=width,
+            blocks=config.blocks,
+            heads=config.heads,
+            feedforward=config.feedforward or width,
+            dropout=config.dropout,
+            form=config.block,
+            mixture=config.feedforward_mixture,
+            seed=seed,
+        )
+        self.dropout = Dropout(config.dropout)
+        if vectors_IKM is not None:
+            modalities = vectors_IKM.shape[1]
+            self.projector = Projector(
+                vectors_IKM, width=width, hidden=config.projector_hidden, shared=config.projector_shared
+            )
+            self.compatibility = Compatibility(config.fusion, width, modalities)
+            if config.gate in ("user", "published"):
+                self.modality = nn.Parameter(torch.randn(modalities, width) * 0.02)
+
+    def catalogue(self) -> Catalogue:
+        """Return the items' vectors, which depend on the weights alone."""
+        item_ID = self.item.weight
+        if self.config.gate == "none":
+            return Catalogue(item_ID, None)
+        modality_IKD = self.projector() * (torch.arange(len(item_ID), device=item_ID.device) > 0)[:, None, None]
+        if self.config.output_mix == "mean":
+            item_ID = item_ID + modality_IKD.mean(1)
+        return Catalogue(item_ID, modality_IKD)
+
+    def forward(self, batch: HistoryBatch) -> Encoded:
+        """Return states and gate for every row of the batch."""
+        config, where = self.config, batch.where
+        id_ND = self.item(batch.item_N)
+        x_ND = id_ND * config.width**0.5 + self.position(batch.position_N)
+        item_ID, modality_IKD = self.frozen or self.catalogue()
+        if modality_IKD is None:
+            state_ND, mixed = self.encoder(self.dropout(x_ND), where)
+            return Encoded(state_ND, id_ND, item_ID, None, None, mixed)
+        user_ND = self._user(id_ND, x_ND, where)
+        modality_NKD = modality_IKD[batch.item_N]
+        chosen = self.route(user_ND, modality_NKD)
+        x_ND = self.dropout(x_ND)
+        if config.input_mix:
+            mix_ND = torch.einsum("nk,nkd->nd", chosen.dense().to(x_ND.dtype), modality_NKD)
+            x_ND = x_ND + mix_ND * (config.mix_scale or config.width**0.5)
+        state_ND, mixed = self.encoder(x_ND, where)
+        return Encoded(state_ND, user_ND, item_ID, modality_IKD, chosen, mixed)
+
+    def _user(self, id_ND: Tensor, x_ND: Tensor, where: Layout) -> Tensor:
+        """Return what the gate knows of the user at each row."""
+        if self.config.gate == "published":
+            # Mean over max_length positions, empty ones included, of the scaled ids with positions.
+            total_BD = torch.zeros(len(where.length_B), x_ND.shape[1], dtype=x_ND.dtype, device=x_ND.device)
+            total_BD = total_BD.index_add(0, where.sequence_N, x_ND) / self.config.max_length
+            return total_BD[where.sequence_N]
+        user_ND = causal_mean(id_ND, where)
+        if self.config.strict_gate:
+            user_ND = torch.roll(user_ND, 1, 0) * (where.position_N > 0)[:, None]
+        return user_ND
+
+    def gate_scores(self, user_ND: Tensor, modality_NKD: Tensor) -> Tensor:
+        """Return the gate's scores before the softmax, (N, K)."""
+        kind = self.config.gate
+        if kind == "mean":
+            return torch.zeros(modality_NKD.shape[:2], device=user_ND.device)
+        if kind == "item":
+            return self.compatibility(user_ND, modality_NKD)
+        return user_ND @ self.modality.T
+
+    def route(self, user_ND: Tensor, modality_NKD: Tensor) -> Routing:
+        """Return the modalities that each row uses."""
+        return self.cut(routing.softmax(self.gate_scores(user_ND, modality_NKD), self.config.temperature))
+
+    def cut(self, probability_NK: Tensor) -> Routing:
+        """Return the routing for given probabilities, with top-k as configured."""
+        if self.config.top_share:
+            return routing.keep_share(probability_NK, self.config.top_share)
+        if self.config.top_k and self.config.top_k < probability_NK.shape[1]:
+            return routing.keep_top_k(probability_NK, self.config.top_k)
+        return routing.keep_all(probability_NK)
+
+    def scores(self, state_ND: Tensor, user_ND: Tensor, encoded: Encoded, items: slice = ALL) -> Tensor:
+        """Return every row's score of every item of a range, (N, I); no item vector per user is made."""
+        score_NI = state_ND @ encoded.item_ID[items].T
+        if self.config.output_mix != "gate" or encoded.modality_IKD is None:
+            return score_NI
+        modality_IKD = encoded.modality_IKD[items]
+        count, modalities, _ = modality_IKD.shape
+        flat = modality_IKD.reshape(count * modalities, -1)
+        weight_NIK = self._weights(user_ND, flat, (len(state_ND), count, modalities), matmul)
+        return score_NI + (weight_NIK * (state_ND @ flat.T).view(weight_NIK.shape)).sum(-1)
+
+    def pair_scores(self, item_N: Tensor, encoded: Encoded) -> Tensor:
+        """Return each row's score of one item of its own, (N,)."""
+        score_N = (encoded.state_ND * encoded.item_ID[item_N]).sum(-1)
+        if self.config.output_mix != "gate" or encoded.modality_IKD is None:
+            return score_N
+        modality_NKD = encoded.modality_IKD[item_N]
+        weight_NK = self.route(encoded.user_ND, modality_NKD).dense()
+        return score_N + (weight_NK * torch.einsum("nd,nkd->nk", encoded.state_ND, modality_NKD)).sum(-1)
+
+    def candidate_scores(self, item_BC: Tensor, encoded: Encoded, where: Layout) -> Tensor:
+        """Return each row's scores of candidates that the rows of a user share, (N, C)."""
+        score_NC = sequence_scores(encoded.state_ND, encoded.item_ID[item_BC], where)
+        if self.config.output_mix != "gate" or encoded.modality_IKD is None:
+            return score_NC
+        users, count = item_BC.shape
+        flat = encoded.modality_IKD[item_BC].reshape(users, -1, encoded.state_ND.shape[1])
+        shape = (*score_NC.shape, flat.shape[1] // count)
+        weight_NCK = self._weights(encoded.user_ND, flat, shape, lambda x, y: sequence_scores(x, y, where))
+        return score_NC + (weight_NCK * sequence_scores(encoded.state_ND, flat, where).view(shape)).sum(-1)
+
+    def _weights(
+        self, user_ND: Tensor, flat: Tensor, shape: tuple[int, ...], product: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        """Return the gate's weights for many items per row, `shape` = (N, items, K)."""
+        if self.config.gate == "item":
+            score = product(self.compatibility.user(user_ND), flat).view(shape)
+            score = score if self.config.fusion == "inner" else score + self.compatibility.bias_K
+        else:
+            score = self.gate_scores(user_ND, user_ND.new_zeros(shape[0], shape[2], 1))[:, None].expand(shape)
+        probability = routing.softmax(score, self.config.temperature)
+        return self.cut(probability.reshape(-1, shape[2])).dense().view(shape)
+
+
+def matmul(x_ND: Tensor, y_MD: Tensor) -> Tensor:
+    """Return all inner products, (N, M)."""
+    return x_ND @ y_MD.T

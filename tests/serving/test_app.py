@@ -1,0 +1,214 @@
+import json
+import time
+from typing import Any
+
+import pytest
+import torch
+from fastapi.testclient import TestClient
+
+from rec.data.prepared import Prepared
+from rec.data.stream import to_columns
+from rec.keys import ServeConfig
+from rec.serving.answers import Answerer
+from rec.serving.app import create
+from rec.serving.artifact import Artifact
+from rec.storage import Storage
+from rec.system import Ask
+from rec.train.checkpoint import CheckpointStore
+from rec.train.engine import load_model
+from rec.train.job import build
+
+
+class Noted:
+    """Keeps what is measured."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, int]] = []
+        self.batches: list[int] = []
+        self.used: dict[tuple[str, str], list[float]] = {}
+
+    def request(self, route, status, seconds) -> None:
+        self.requests.append((route, status))
+
+    def batch(self, size, seconds, waiting) -> None:
+        self.batches.append(size)
+
+    def shares(self, kind, name, shares) -> None:
+        self.used[kind, name] = list(shares)
+
+
+@pytest.fixture(scope="module")
+def answerer(artifact: Artifact) -> Answerer:
+    return Answerer(artifact)
+
+
+@pytest.fixture
+def noted() -> Noted:
+    return Noted()
+
+
+@pytest.fixture
+def client(answerer: Answerer, noted: Noted) -> Any:
+    with TestClient(create(answerer, ServeConfig(max_k=50), noted, None, "r1")) as found:
+        yield found
+
+
+def ask(client: TestClient, status: int = 200, path: str = "recommend", **body: Any) -> Any:
+    answer = client.post(f"/v1/{path}", json=body)
+    assert answer.status_code == status, answer.text
+    return answer.json()
+
+
+def test_a_served_answer_equals_the_offline_one(client, answerer, trained, planted: Prepared) -> None:
+    """Offline: the checkpoint in the system, without a catalogue, in one batch; served: one request at a time."""
+    system = build(trained, planted)
+    module = system.model().eval()
+    load_model(module, CheckpointStore(Storage(trained.out).below("checkpoints")).load_best().tensors)
+    table = planted.rows("test").slice(0, 20)
+    rows = to_columns(table)
+    histories = [[*h.tolist(), int(t)] for h, t in zip(rows["history"], rows["target"], strict=True)]
+    ids, users = planted.items["id"].to_pylist(), planted.users["id"].to_pylist()
+    with torch.inference_mode():
+        batch = system.collate({"user": rows["user"], "history": histories, "target": rows["target"]})
+        offline = system.predict(module, batch, [Ask(k=7, explain=True)] * 20)
+    for user, history, wanted in zip(rows["user"], histories, offline, strict=True):
+        known = ask(client, user=users[user], k=7, explain=True)
+        told = ask(client, history=[ids[i - 1] for i in history], k=7, explain=True)
+        assert known["items"] == told["items"]
+        assert [i["item"] for i in known["items"]] == [ids[i - 1] for i in wanted["items"]]
+        assert [i["score"] for i in known["items"]] == pytest.approx(wanted["scores"], abs=1e-5)
+        for item, weights in zip(known["items"], wanted["modalities"], strict=True):
+            assert list(item["modalities"].values()) == pytest.approx(weights, abs=1e-6)
+
+
+def test_what_is_not_known_gets_an_answer_that_says_so(client, answerer) -> None:
+    popular = [answerer.item_ids.name(int(i)) for i in answerer.popular[:4]]
+    nobody = ask(client, user="nobody", k=4)
+    assert (nobody["source"], [i["item"] for i in nobody["items"]]) == ("popularity", popular)
+    assert nobody["notes"][0] == "user 'nobody' is not known"
+    empty = ask(client, history=[], k=2, exclude=popular[:1])
+    assert [i["item"] for i in empty["items"]] == popular[1:3]
+    partly = ask(client, history=["no such item", popular[0]], k=3)
+    assert partly["source"] == "model"
+    assert partly["notes"] == ["1 of 2 in history are not known items, such as 'no such item'"]
+    assert popular[0] not in [i["item"] for i in partly["items"]]
+    among = ask(client, history=popular[:2], candidates=[popular[3], "x", popular[0]], k=5)
+    assert {i["item"] for i in among["items"]} == {popular[0], popular[3]}
+    assert "1 of 3 in candidates" in among["notes"][0]
+
+
+def test_an_explanation_adds_up_and_names_experts_and_similar_items(client, answerer) -> None:
+    history = [answerer.item_ids.name(i) for i in (3, 4, 5)]
+    best = ask(client, history=history, k=1)["items"][0]
+    why = ask(client, path="explain", history=history, item=best["item"])
+    assert why["score"] == pytest.approx(best["score"], abs=1e-4)
+    assert sum(why["parts"].values()) == pytest.approx(why["score"], abs=1e-4)
+    assert list(why["parts"]) == ["id", "narrative", "visual", "audio"]
+    assert sum(why["modalities"].values()) == pytest.approx(1, abs=1e-5)
+    assert [sum(shares) for shares in why["experts"].values()] == pytest.approx([1.0], abs=1e-5)
+    assert {entry["item"] for entry in why["similar"]} == set(history)
+    assert "is not known" in ask(client, 422, "explain", history=history, item="zzz")["detail"]
+
+
+def test_rows_are_predicted_as_offline_and_bad_ones_are_named(client, answerer) -> None:
+    rows = [{"user": 0, "history": [1, 2, 3]}, {"user": 1, "history": [9]}]
+    found = ask(client, path="predict", rows=rows)["answers"]
+    with torch.inference_mode():
+        wanted = answerer.system.predict(answerer.module, answerer.system.collate({"history": [[1, 2, 3], [9]]}))
+    assert [a["items"] for a in found] == [a["items"] for a in wanted]
+    for row, message in [
+        ({"user": 0}, "row 0: column 'history' is missing"),
+        ({"user": 0, "history": []}, "history is empty"),
+        ({"user": 0, "history": [10**6]}, "out of range"),
+        ({"user": 0, "history": [-5]}, "out of range"),
+        ({"user": 0, "history": 3}, "has 0 axes, expected 1"),
+        ({"user": 0, "history": ["a"]}, "row 0: column 'history'"),
+        ({"user": 10**30, "history": [1]}, "row 0: column 'user'"),
+        ({"user": 0, "history": [1], "age": 3}, "unknown column 'age'"),
+    ]:
+        assert message in ask(client, 422, "predict", rows=[row])["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        ({"history": ["a"], "k": 51}, "body.k"),
+        ({"history": ["a"], "k": 0}, "body.k"),
+        ({"history": ["a"] * 5001}, "body.history"),
+        ({"history": [1]}, "body.history.0"),
+        ({"history": ["a"], "kk": 3}, "body.kk"),
+        ({"candidates": [], "user": "u"}, "body.candidates"),
+        ({"user": ""}, "body.user"),
+    ],
+)
+def test_a_malformed_request_is_told_where(client, body, where: str) -> None:
+    assert where in [problem["where"] for problem in ask(client, 422, **body)["detail"]]
+
+
+@pytest.mark.parametrize("body", [b"{", b"\xff\xfe", b'{"user": "\\ud800"}', b"[" * 100_000, b'{"k": 1e999}', b""])
+def test_bodies_that_are_no_json_are_refused(client, body: bytes) -> None:
+    answer = client.post("/v1/recommend", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (400, 422)
+    json.loads(answer.content)
+
+
+def test_neither_user_nor_history_is_refused(client) -> None:
+    assert ask(client, 422, k=3)["detail"] == "expected `user` or `history`"
+
+
+def test_a_body_that_is_too_large_is_refused_whether_it_says_so_or_not(answerer, noted) -> None:
+    app = create(answerer, ServeConfig(max_body_bytes=1000), noted, None, "r")
+    with TestClient(app) as client:
+        body = json.dumps({"history": ["a" * 200] * 10}).encode()
+        assert client.post("/v1/recommend", content=body).status_code == 413
+        chunks = (body[i : i + 100] for i in range(0, len(body), 100))
+        answer = client.post("/v1/recommend", content=chunks, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 413
+    assert [status for _, status in noted.requests] == [413, 413]
+
+
+def test_a_token_is_asked_for_everywhere_but_health_and_page(answerer, noted) -> None:
+    with TestClient(create(answerer, ServeConfig(), noted, "secret", "r")) as client:
+        assert client.get("/v1/health").json()["status"] == "ok"
+        assert client.get("/").status_code == 200
+        assert client.post("/v1/recommend", json={"history": []}).status_code == 401
+        wrong = {"Authorization": "Bearer secre"}
+        assert client.post("/v1/recommend", json={"history": []}, headers=wrong).status_code == 401
+        assert client.get("/v1/model", headers=wrong).status_code == 401
+        right = {"Authorization": "Bearer secret"}
+        assert client.post("/v1/recommend", json={"history": []}, headers=right).status_code == 200
+
+
+def test_a_deadline_ends_in_an_error_of_who_set_it(answerer, noted, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = answerer.recommend
+    monkeypatch.setattr(answerer, "recommend", lambda wishes: (time.sleep(0.2), plain(wishes))[1])
+    with TestClient(create(answerer, ServeConfig(), noted, None, "r")) as client:
+        late = client.post("/v1/recommend", json={"history": []}, headers={"X-Deadline-Ms": "20"})
+        assert (late.status_code, late.json()["detail"]) == (408, "no answer within 20 ms")
+        assert client.post("/v1/recommend", json={"history": []}).status_code == 200
+        assert client.post("/v1/recommend", json={}, headers={"X-Deadline-Ms": "-1"}).status_code == 422
+    with TestClient(create(answerer, ServeConfig(deadline_ms=20.0), noted, None, "r")) as client:
+        assert client.post("/v1/recommend", json={"history": []}).status_code == 504
+
+
+def test_what_was_measured(client, noted) -> None:
+    ask(client, user="nobody")
+    ask(client, history=["i1", "i2"], explain=True)
+    client.get("/nowhere")
+    assert noted.requests == [("/v1/recommend", 200), ("/v1/recommend", 200), ("other", 404)]
+    assert noted.batches == [1, 1]
+    (expert,) = [value for (kind, _), value in noted.used.items() if kind == "expert"]
+    assert sum(expert) == pytest.approx(1, abs=1e-5)
+    assert len(noted.used["modality", "gate"]) == 3
+
+
+def test_pictures_and_users_and_the_model_are_shown(client, answerer) -> None:
+    item = ask(client, history=["i1"], k=1)["items"][0]
+    assert item["title"].startswith("Item")
+    picture = client.get("/" + item["image"])
+    assert picture.content.startswith(b"\x89PNG")
+    assert client.get("/v1/items/none/image").status_code == 404
+    assert client.get("/v1/users?prefix=u29").json()[:2] == ["u29", "u290"]
+    model = client.get("/v1/model").json()
+    assert (model["counts"]["users"], model["ranks"], model["limits"]["max_k"]) == (301, True, 1000)
+    assert client.get("/docs").status_code == 200

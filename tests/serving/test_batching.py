@@ -1,0 +1,108 @@
+import asyncio
+import threading
+import time
+
+import pytest
+
+from rec.serving.batching import Batcher, Busy, Late
+
+
+def batcher(work, **changes) -> Batcher:
+    return Batcher(work, **{"max_batch_size": 8, "max_queued": 16, "latency_target_s": 10.0} | changes)
+
+
+def test_requests_that_come_while_the_model_works_are_answered_together() -> None:
+    sizes, gate = [], threading.Event()
+
+    def work(items):
+        sizes.append(len(items))
+        gate.wait()
+        return [item * 2 for item in items]
+
+    async def main():
+        one = batcher(work)
+        tasks = [asyncio.create_task(one.ask(n, 5)) for n in range(12)]
+        await asyncio.sleep(0.05)
+        tasks += [asyncio.create_task(one.ask(n, 5)) for n in range(12, 16)]
+        await asyncio.sleep(0.05)
+        gate.set()
+        return await asyncio.gather(*tasks)
+
+    assert asyncio.run(main()) == [n * 2 for n in range(16)]
+    assert sizes == [8, 8]
+
+
+def test_a_full_queue_refuses_and_says_when() -> None:
+    gate = threading.Event()
+
+    async def main():
+        one = batcher(lambda items: (gate.wait(), items)[1], max_queued=3, max_batch_size=2)
+        tasks = [asyncio.create_task(one.ask(0, 5))]
+        await asyncio.sleep(0.02)
+        tasks += [asyncio.create_task(one.ask(n, 5)) for n in range(1, 4)]
+        await asyncio.sleep(0.02)
+        with pytest.raises(Busy) as refused:
+            await one.ask(9, 5)
+        gate.set()
+        assert await asyncio.gather(*tasks) == [0, 1, 2, 3]
+        assert await one.ask(9, 5) == 9
+        return refused.value
+
+    assert asyncio.run(main()).retry_s >= 1
+
+
+def test_a_request_whose_time_is_up_fails_alone_and_is_not_worked_on() -> None:
+    worked = []
+
+    def work(items):
+        worked.extend(items)
+        time.sleep(0.1)
+        return items
+
+    async def main():
+        one = batcher(work, max_batch_size=1)
+        first = asyncio.create_task(one.ask("first", 5))
+        await asyncio.sleep(0.01)
+        late, last = asyncio.create_task(one.ask("late", 0.03)), asyncio.create_task(one.ask("last", 5))
+        with pytest.raises(Late, match="no answer within 30 ms"):
+            await late
+        return await first, await last
+
+    assert asyncio.run(main()) == ("first", "last")
+    assert worked == ["first", "last"]
+
+
+def test_an_error_reaches_everyone_in_its_batch_and_no_one_after() -> None:
+    def work(items):
+        if "bad" in items:
+            raise ValueError("bad")
+        return items
+
+    async def main():
+        one = batcher(work)
+        results = await asyncio.gather(*(one.ask(i, 5) for i in ("a", "bad")), return_exceptions=True)
+        return results, await one.ask("b", 5)
+
+    results, after = asyncio.run(main())
+    assert all(isinstance(r, ValueError) for r in results)
+    assert after == "b"
+
+
+def test_batches_shrink_to_keep_the_latency_target_and_grow_back() -> None:
+    cost_s = [0.004]
+
+    def work(items):
+        time.sleep(cost_s[0] * len(items))
+        return items
+
+    async def main():
+        one = batcher(work, max_batch_size=32, max_queued=1000, latency_target_s=0.04)
+        await asyncio.gather(*(one.ask(n, 60) for n in range(300)))
+        slow = one.limit
+        cost_s[0] = 0.0
+        await asyncio.gather(*(one.ask(n, 60) for n in range(900)))
+        return slow, one.limit
+
+    slow, fast = asyncio.run(main())
+    assert slow <= 0.02 / 0.004 * 1.3  # half of the target, at 4 ms a request
+    assert fast > 2 * slow

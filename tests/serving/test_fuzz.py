@@ -1,0 +1,44 @@
+"""Whatever fits the OpenAPI document, or nearly does, gets an answer or an error of the client's, never one of ours."""
+
+import contextlib
+from collections import Counter
+
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis.generation import GenerationMode
+
+from rec.keys import ServeConfig
+from rec.serving.answers import Answerer
+from rec.serving.app import create
+from tests.serving.test_app import Noted
+
+EXAMPLES = 60
+
+
+def test_no_request_ends_in_an_error_of_the_server(artifact) -> None:
+    noted = Noted()
+    app = create(Answerer(artifact), ServeConfig(max_history=50), noted, None, "r")
+    schema = schemathesis.openapi.from_asgi("/openapi.json", app)
+    operations = [found.ok() for found in schema.get_all_operations()]
+    for operation in operations:
+        fuzz(operation, GenerationMode.POSITIVE)
+        with contextlib.suppress(Unsatisfiable):  # a request without parameters can be wrong in no way
+            fuzz(operation, GenerationMode.NEGATIVE)
+    statuses = Counter(status for _, status in noted.requests)
+    assert {route for route, _ in noted.requests} >= {operation.path for operation in operations}
+    assert max(statuses) < 500
+    assert statuses[200] > EXAMPLES
+    assert statuses[422] > EXAMPLES
+
+
+def fuzz(operation, mode: GenerationMode) -> None:
+    @given(case=operation.as_strategy(generation_mode=mode))
+    @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    def run(case) -> None:
+        answer = case.call()
+        assert answer.status_code < 500, f"{case.method} {case.path} {case.body!r}: {answer.content!r}"
+        if answer.status_code == 200:
+            case.operation.validate_response(answer)
+
+    run()
