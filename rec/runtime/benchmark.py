@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,28 @@ print(json.dumps(at))
 Say = Callable[[str], None]
 
 
-def run(name: str, root: str | None, interactions: int, trials: int, json_file: str | None, say: Say) -> int:
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much work some benchmarks do."""
+
+    interactions: int
+    trials: int
+    minutes: float
+
+
+def run(name: str, root: str | None, sizes: Sizes, json_file: str | None, say: Say) -> int:
     """Run one benchmark, print its table, and return 0."""
     with tempfile.TemporaryDirectory(prefix="rec-benchmark-") as folder:
         if name == "prepare":
-            rows = _prepare(interactions, folder, say)
+            rows = _prepare(sizes.interactions, folder, say)
         elif name == "tune":
             from rec.runtime import benchmark_tune
 
-            rows = benchmark_tune.measure(folder, trials, say)
+            rows = benchmark_tune.measure(folder, sizes.trials, say)
+        elif name == "serve":
+            from rec.runtime import benchmark_serve
+
+            rows = benchmark_serve.measure(folder, sizes.minutes, say)
         elif name == "moe":
             from rec.runtime import benchmark_moe
 

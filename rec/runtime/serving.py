@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -98,6 +99,8 @@ def serve_artifacts(paths: Sequence[str], overrides: Mapping[str, Any], host: st
         ConfigError: the cluster is too small, a token is asked for and not set, or two artifacts have one name.
         DataError: an artifact is not whole.
     """
+    # What ends the process is to end the proxy too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     artifacts = [Artifact.open(path) for path in paths]
     for artifact in artifacts:
         artifact.verify()
@@ -134,6 +137,12 @@ def deploy(artifact: Artifact, overrides: Mapping[str, Any], route: str) -> None
 
 
 def upgrade(name: str, path: str, say: Say) -> None:
+    """Do what `replace` does in the newest `rec serve` of this machine."""
+    with connected() as state:
+        replace(state, name, path, say)
+
+
+def replace(state: State, name: str, path: str, say: Say) -> None:
     """Replace the artifact that runs under a name by another one, without a gap.
 
     New replicas start beside the old ones and take over when their example gets the exported answer. Where it does not,
@@ -147,23 +156,19 @@ def upgrade(name: str, path: str, say: Say) -> None:
 
     artifact = Artifact.open(path)
     artifact.verify()
-    with connected() as state:
-        if name not in state.apps:
-            raise RequestError(f"{name}: is not served; there are {', '.join(state.apps) or 'none'}")
-        before = state.apps[name]
-        started_s = time.monotonic()
-        try:
-            serve.run(
-                app({"artifact": str(artifact.path), **before["overrides"]}), name=name, route_prefix=before["route"]
-            )
-        except RuntimeError as error:
-            cause = _cause(name)
-            old = {"artifact": before["artifact"], **before["overrides"]}
-            serve.run(app(old), name=name, route_prefix=before["route"])
-            raise DataError(f"{path}: rolled back to {before['artifact']}: {cause}") from error
-        state.apps[name]["artifact"] = str(artifact.path)
-        state.write()
-        say(f"{name}: now {artifact.path} ({time.monotonic() - started_s:.1f} s)")
+    if name not in state.apps:
+        raise RequestError(f"{name}: is not served; there are {', '.join(state.apps) or 'none'}")
+    before = state.apps[name]
+    overrides, route, started_s = before["overrides"], before["route"], time.monotonic()
+    try:
+        serve.run(app({"artifact": str(artifact.path), **overrides}), name=name, route_prefix=route)
+    except RuntimeError as error:
+        cause = _cause(name)
+        serve.run(app({"artifact": before["artifact"], **overrides}), name=name, route_prefix=route)
+        raise DataError(f"{path}: rolled back to {before['artifact']}: {cause}") from error
+    before["artifact"] = str(artifact.path)
+    state.write()
+    say(f"{name}: now {artifact.path} ({time.monotonic() - started_s:.1f} s)")
 
 
 class State:

@@ -106,6 +106,8 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
         try:
             run = self._place(config, folder)
             follower.replay(self._history(), known, tell=config.tune.scheduler != "pbt")
+            if trial.best:
+                self.last = follower.result()
             if config.parallel.workers:
                 training.train(run, follower, Log(folder), self.stopped)
             else:
