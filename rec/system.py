@@ -118,6 +118,19 @@ class System(ABC, Generic[B]):
     def freeze(self, module: nn.Module, catalogue: Mapping[str, Tensor]) -> None:
         """Let the module answer from a catalogue that was computed before."""
 
+    def states(self, module: nn.Module, batch: B) -> dict[str, Tensor]:
+        """Return all that a ranking needs of each example's own, (B, ...); empty where `predict` is all there is.
+
+        An artifact holds the states of known users, so that they are ranked for without looking at their histories.
+        """
+        return {}
+
+    def rank(
+        self, module: nn.Module, states: Mapping[str, Tensor], seen: tuple[Tensor, Tensor], asks: Sequence[Ask]
+    ) -> list[dict[str, Any]]:
+        """Return what `predict` does, from states and the (example, item) pairs to leave out."""
+        raise NotImplementedError(f"{type(self).__name__} gives states and does not rank by them")
+
     def queries(self, module: nn.Module, batch: B) -> Tensor:
         """Return the vectors (B, D) whose inner products with `item_ID` are the scores of items.
 

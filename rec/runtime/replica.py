@@ -5,12 +5,16 @@ from __future__ import annotations
 import gc
 import math
 import os
+import threading
+import time
+from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from ray import serve
-from ray.util.metrics import Counter, Gauge, Histogram
+from ray.util import metrics
 
 from rec.errors import DataError
 from rec.serving.answers import Answerer
@@ -19,41 +23,81 @@ from rec.serving.artifact import Artifact
 from rec.serving.example import differs
 
 TOKEN = "REC_SERVE_TOKEN"
-SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5]
-SIZES = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
+FLUSH_S = 1.0
+RECENT = 4096
+"""Requests whose times the percentiles are taken from."""
 
 
 class RayMeters:
-    """Counts requests, batches and the use of experts and modalities; Ray's agents show them to Prometheus."""
+    """Counts requests, batches and the use of experts and modalities; Ray's agents show them to Prometheus.
+
+    Counts are kept here and handed over every second: handing over each would cost more than the model.
+    """
 
     def __init__(self, artifact: str) -> None:
-        own = {"artifact": artifact}
-        self.requests = Counter("rec_requests", "Requests by route and status.", ("artifact", "route", "status"))
-        self.seconds = Histogram("rec_request_seconds", "Time in a replica.", SECONDS, ("artifact", "route"))
-        self.sizes = Histogram("rec_batch_size", "Requests per pass of the model.", SIZES, ("artifact",))
-        self.passes = Histogram("rec_pass_seconds", "Time of a pass of the model.", SECONDS, ("artifact",))
-        self.waiting = Gauge("rec_waiting_requests", "Requests that wait for a pass.", ("artifact",))
-        self.used = Gauge(
-            "rec_share", "Use of an expert or modality in the last pass.", ("artifact", "kind", "layer", "index")
-        )
-        for metric in (self.requests, self.seconds, self.sizes, self.passes, self.waiting, self.used):
-            metric.set_default_tags(own)
+        self.counts: Counter[tuple[str, int]] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.recent: deque[float] = deque(maxlen=RECENT)
+        self.passes = [0.0, 0.0, 0.0]
+        self.used: dict[tuple[str, str], Sequence[float]] = {}
+        plain, route = ("artifact",), ("artifact", "route")
+        share = ("artifact", "kind", "layer", "index")
+        self.out = {
+            "requests": metrics.Counter("rec_requests", "Requests by route and status.", (*route, "status")),
+            "seconds": metrics.Counter("rec_request_seconds", "Time that requests took in replicas.", route),
+            "p50": metrics.Gauge("rec_request_p50_seconds", "Median time of recent requests.", plain),
+            "p99": metrics.Gauge("rec_request_p99_seconds", "99th percentile of recent requests.", plain),
+            "batches": metrics.Counter("rec_batches", "Passes of the model.", plain),
+            "batched": metrics.Counter("rec_batched_requests", "Requests answered in passes of the model.", plain),
+            "pass_seconds": metrics.Counter("rec_pass_seconds", "Time of passes of the model.", plain),
+            "waiting": metrics.Gauge("rec_waiting_requests", "Requests that wait for a pass.", plain),
+            "share": metrics.Gauge("rec_share", "Use of an expert or modality in the last pass.", share),
+        }
+        for metric in self.out.values():
+            metric.set_default_tags({"artifact": artifact})
+        self.waiting = 0
+        threading.Thread(target=self._flush_always, daemon=True, name="meters").start()
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """Count a request."""
-        self.requests.inc(1, {"route": route, "status": str(status)})
-        self.seconds.observe(seconds, {"route": route})
+        self.counts[route, status] += 1
+        self.seconds[route] += seconds
+        self.recent.append(seconds)
 
     def batch(self, size: int, seconds: float, waiting: int) -> None:
         """Count a pass of the model."""
-        self.sizes.observe(size)
-        self.passes.observe(seconds)
-        self.waiting.set(waiting)
+        self.passes = [a + b for a, b in zip(self.passes, (1, size, seconds), strict=True)]
+        self.waiting = waiting
 
     def shares(self, kind: str, name: str, shares: Sequence[float]) -> None:
         """Note how experts or modalities were used."""
-        for index, share in enumerate(shares):
-            self.used.set(share, {"kind": kind, "layer": name, "index": str(index)})
+        self.used[kind, name] = shares
+
+    def _flush_always(self) -> None:
+        while True:
+            time.sleep(FLUSH_S)
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand over what was counted since the last time."""
+        counts, self.counts = self.counts, Counter()
+        seconds, self.seconds = self.seconds, defaultdict(float)
+        passes, self.passes = self.passes, [0.0, 0.0, 0.0]
+        for (route, status), count in counts.items():
+            self.out["requests"].inc(count, {"route": route, "status": str(status)})
+        for route, total in seconds.items():
+            self.out["seconds"].inc(total, {"route": route})
+        if passes[0]:
+            for name, value in zip(("batches", "batched", "pass_seconds"), passes, strict=True):
+                self.out[name].inc(value)
+        self.out["waiting"].set(self.waiting)
+        if self.recent:
+            p50, p99 = np.quantile(list(self.recent), [0.5, 0.99])
+            self.out["p50"].set(float(p50))
+            self.out["p99"].set(float(p99))
+        for (kind, name), shares in list(self.used.items()):
+            for index, share in enumerate(shares):
+                self.out["share"].set(share, {"kind": kind, "layer": name, "index": str(index)})
 
 
 class Replica:

@@ -37,6 +37,8 @@ PROXY = {
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",
     "RAY_SERVE_LOG_TO_STDERR": "0",
+    # The loop that answers never blocks, as the model has a thread of its own: no second loop to hand requests to.
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
 }
 
 

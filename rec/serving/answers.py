@@ -19,6 +19,8 @@ from rec.serving.index import Index, open_index
 from rec.system import Ask, Column, Columns
 
 Answer = dict[str, Any]
+CACHED = 100_000
+"""Items whose names and titles are kept at hand."""
 POPULARITY, MODEL = "popularity", "model"
 
 
@@ -31,6 +33,8 @@ class Wish:
     history: np.ndarray
     ask: Ask
     notes: list[str] = field(default_factory=list)
+    as_known: bool = False
+    """Whether the history is that of a known user, as exported."""
 
 
 class Answerer:
@@ -45,15 +49,21 @@ class Answerer:
         self.titles, self.pictures = (
             metadata[name].combine_chunks() if name in metadata.column_names else None for name in METADATA
         )
+        kind = None if self.pictures is None else self.pictures.type
+        self.stored = kind is not None and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
         known = artifact.manifest["counts"]["users"]
         self.user_ids = Ids.open(str(artifact.path / "users")) if known else Ids.of([])
         if known:
             self.offset, self.history = artifact.array("users/offset"), artifact.array("users/history")
+        self.states = {
+            name: torch.from_numpy(artifact.array(f"users/state/{name}")) for name in artifact.manifest["states"]
+        }
         self.columns = {column.name: column for column in self.system.columns}
         self.modalities = list(modality_names or artifact.manifest["modalities"])
         count = np.asarray(self.system.static["item_count"], dtype=np.float64)
         self.share = count / max(count.sum(), 1)
         self.popular = np.argsort(-count[1:], kind="stable") + 1
+        self.cached: dict[int, Answer] = {}
         self.index: Index | None = open_index(artifact, self.system)
         self.routed: dict[str, torch.Tensor] = {}
         for name, layer in layers_of(self.module):
@@ -97,7 +107,7 @@ class Answerer:
         ask = Ask(k, tuple(self._known(exclude, "exclude", notes).tolist()), allowed, explain)
         if not len(seen):
             notes.append("nothing is known of what the user has seen: the most popular items")
-        return Wish(number, seen, ask, notes)
+        return Wish(number, seen, ask, notes, as_known=history is None and number >= 0)
 
     def recommend(self, wishes: Sequence[Wish]) -> list[Answer]:
         """Return the answers to a batch of requests."""
@@ -172,10 +182,27 @@ class Answerer:
 
     def _predict(self, wishes: Sequence[Wish]) -> list[Answer]:
         self.routed.clear()
-        batch, asks = self.system.collate(self.rows(wishes)), [wish.ask for wish in wishes]
+        asks = [wish.ask for wish in wishes]
         if self.index is not None and all(ask.candidates is None and not ask.explain for ask in asks):
-            return self.index.predict(self.system, self.module, batch, asks, [wish.history for wish in wishes])
-        return self.system.predict(self.module, batch, asks)
+            batch, histories = self.system.collate(self.rows(wishes)), [wish.history for wish in wishes]
+            return self.index.predict(self.system, self.module, batch, asks, histories)
+        if not self.states:
+            return self.system.predict(self.module, self.system.collate(self.rows(wishes)), asks)
+        row = np.repeat(np.arange(len(wishes)), [len(wish.history) for wish in wishes])
+        seen = torch.from_numpy(row), torch.from_numpy(np.concatenate([wish.history for wish in wishes]))
+        return self.system.rank(self.module, self._states(wishes), seen, asks)
+
+    def _states(self, wishes: Sequence[Wish]) -> dict[str, torch.Tensor]:
+        """Return the states of users: of known ones as exported, of others from their histories."""
+        known = torch.tensor([wish.user if wish.as_known else -1 for wish in wishes])
+        told = (known < 0).nonzero()[:, 0].tolist()
+        if not told:
+            return {name: table[known] for name, table in self.states.items()}
+        fresh = self.system.states(self.module, self.system.collate(self.rows([wishes[i] for i in told])))
+        states = {name: table[known.clamp(min=0)] for name, table in self.states.items()}
+        for name, value in fresh.items():
+            states[name][told] = value
+        return states
 
     def _known(self, names: Sequence[str], what: str, notes: list[str]) -> np.ndarray:
         found = self.item_ids.find(names)
@@ -204,13 +231,20 @@ class Answerer:
         return [self._shown(index, float(self.share[index])) for index in chosen]
 
     def _shown(self, index: int, score: float) -> Answer:
+        entry = self.cached.get(index)
+        if entry is None:
+            if len(self.cached) >= CACHED:
+                self.cached.clear()
+            entry = self.cached[index] = self._looked_up(index)
+        return {**entry, "score": score}
+
+    def _looked_up(self, index: int) -> Answer:
         name = self.item_ids.name(index)
-        entry: Answer = {"item": name, "score": score}
+        entry: Answer = {"item": name}
         if self.titles is not None:
             entry["title"] = self.titles[index].as_py()
-        if self.pictures is not None and self.pictures[index].is_valid:
-            stored = pa.types.is_binary(self.pictures.type) or pa.types.is_large_binary(self.pictures.type)
-            entry["image"] = f"v1/items/{quote(name, safe='')}/image" if stored else self.pictures[index].as_py()
+        if self.pictures is not None and (picture := self.pictures[index]).is_valid:
+            entry["image"] = f"v1/items/{quote(name, safe='')}/image" if self.stored else picture.as_py()
         return entry
 
     def picture(self, item: str) -> bytes | None:

@@ -2,16 +2,16 @@
 
 import hmac
 import json
+import math
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
-from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Query, Request, Response
+from fastapi import APIRouter, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_core import to_json
 
 from rec.errors import RequestError
@@ -20,6 +20,7 @@ from rec.serving.answers import Answer, Answerer, Wish
 from rec.serving.batching import Batcher, Busy, Late
 from rec.serving.requests import (
     ExplainAnswer,
+    Message,
     PredictAnswer,
     RecommendAnswer,
     explain_request,
@@ -28,9 +29,9 @@ from rec.serving.requests import (
 )
 
 Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Scope]]
 MAX_SUGGESTIONS = 20
 ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {"description": "The body is not JSON"},
     408: {"description": "The deadline that the client set has passed"},
     401: {"description": "The bearer token is missing or wrong"},
     413: {"description": "The body is too large"},
@@ -61,18 +62,10 @@ def create(answerer: Answerer, limits: ServeConfig, meters: Meters, token: str |
         version=str(answerer.artifact.manifest["step"]),
         description="Recommendations, why they are made, and predictions from one trained model.",
     )
-    open_api = HTTPBearer(auto_error=False)
-
-    def authorised(given: Annotated[HTTPAuthorizationCredentials | None, Depends(open_api)]) -> None:
-        if token is not None:
-            sent = given.credentials if given is not None else ""
-            if not hmac.compare_digest(sent.encode(), token.encode()):
-                raise HTTPException(401, "expected `Authorization: Bearer TOKEN`", {"WWW-Authenticate": "Bearer"})
-
-    guarded = APIRouter(prefix="/v1", dependencies=[Depends(authorised)], responses=ERRORS)
+    guarded = APIRouter(prefix="/v1", responses=ERRORS)
     service.add_routes(guarded)
 
-    @app.get("/v1/health")
+    @app.get(HEALTH)
     async def health() -> dict[str, Any]:
         """Say that this replica answers."""
         return service.health()
@@ -83,10 +76,13 @@ def create(answerer: Answerer, limits: ServeConfig, meters: Meters, token: str |
 
     app.include_router(guarded)
     app.add_exception_handler(RequestValidationError, _malformed)
+    app.add_exception_handler(ValidationError, _malformed)
     app.add_exception_handler(RequestError, lambda _, error: _problem(422, str(error)))
     app.add_exception_handler(Late, _late)
     app.add_exception_handler(Busy, _busy)
-    app.add_middleware(Watched, limit=limits.max_body_bytes, meters=meters)
+    if token is not None:
+        app.openapi = lambda: _with_token(app)  # type: ignore[method-assign]
+    app.add_middleware(Border, limit=limits.max_body_bytes, token=token, meters=meters)
     return app
 
 
@@ -106,25 +102,25 @@ class Service:
 
     def add_routes(self, router: APIRouter) -> None:
         """Add every route that needs the token."""
-        recommend_body: Any = recommend_request(self.limits)
-        explain_body: Any = explain_request(self.limits)
-        predict_body: Any = predict_request(self.limits)
+        recommend_body = recommend_request(self.limits)
+        explain_body = explain_request(self.limits)
+        predict_body = predict_request(self.limits)
 
-        @router.post("/recommend", response_model=RecommendAnswer)
-        async def recommend(body: recommend_body, x_deadline_ms: Deadline = None) -> Response:
+        @router.post("/recommend", response_model=RecommendAnswer, openapi_extra=_takes(recommend_body))
+        async def recommend(request: Request) -> Response:
             """Return the best items for a known user, for a history, or among candidates."""
-            return await self.recommend(body, x_deadline_ms)
+            return await self.recommend(recommend_body.model_validate_json(await request.body()), request)
 
-        @router.post("/explain", response_model=ExplainAnswer)
-        async def explain(body: explain_body, x_deadline_ms: Deadline = None) -> Response:
+        @router.post("/explain", response_model=ExplainAnswer, openapi_extra=_takes(explain_body))
+        async def explain(request: Request) -> Response:
             """Return why a user would be shown an item: the parts of its score, modalities, experts, similar items."""
-            return await self.explain(body, x_deadline_ms)
+            return await self.explain(explain_body.model_validate_json(await request.body()), request)
 
-        @router.post("/predict", response_model=PredictAnswer)
-        async def predict(body: predict_body, x_deadline_ms: Deadline = None) -> Response:
+        @router.post("/predict", response_model=PredictAnswer, openapi_extra=_takes(predict_body))
+        async def predict(request: Request) -> Response:
             """Return the system's own answers to rows with its columns, for systems that predict sets or ratings."""
-            rows = body.rows
-            answers = await self.batcher.alone(lambda: self.answerer.predict(rows), self._timeout_s(x_deadline_ms))
+            body: Any = predict_body.model_validate_json(await request.body())
+            answers = await self.batcher.alone(lambda: self.answerer.predict(body.rows), self._timeout_s(request))
             return _json({"notes": [], "answers": answers})
 
         @router.get("/model")
@@ -146,7 +142,7 @@ class Service:
             """Return some known users whose ids start with a prefix."""
             return self.answerer.user_ids.search(_clean(prefix), MAX_SUGGESTIONS)
 
-    async def recommend(self, body: Any, deadline_ms: float | None) -> Response:
+    async def recommend(self, body: Any, request: Request) -> Response:
         """Answer one request of `/v1/recommend`."""
         wish = self.answerer.wish(
             user=body.user,
@@ -156,13 +152,13 @@ class Service:
             candidates=body.candidates,
             explain=body.explain,
         )
-        answer = await self.batcher.ask(wish, self._timeout_s(deadline_ms))
+        answer = await self.batcher.ask(wish, self._timeout_s(request))
         return _json(answer)
 
-    async def explain(self, body: Any, deadline_ms: float | None) -> Response:
+    async def explain(self, body: Any, request: Request) -> Response:
         """Answer one request of `/v1/explain`."""
         wish = self.answerer.wish(user=body.user, history=body.history)
-        answer = await self.batcher.alone(lambda: self.answerer.explain(body.item, wish), self._timeout_s(deadline_ms))
+        answer = await self.batcher.alone(lambda: self.answerer.explain(body.item, wish), self._timeout_s(request))
         return _json(answer)
 
     def health(self) -> dict[str, Any]:
@@ -203,22 +199,31 @@ class Service:
     def _observe(self, size: int, seconds: float) -> None:
         self.meters.batch(size, seconds, len(self.batcher.queue))
 
-    def _timeout_s(self, deadline_ms: float | None) -> float:
-        most = self.limits.deadline_ms
-        return min(most, deadline_ms or most) / 1000
+    def _timeout_s(self, request: Request) -> float:
+        asked = request.headers.get(DEADLINE)
+        if asked is None:
+            return self.limits.deadline_ms / 1000
+        try:
+            deadline_ms = float(asked)
+        except ValueError:
+            deadline_ms = math.nan
+        if not deadline_ms > 0:
+            raise RequestError(f"{DEADLINE}: expected a number of milliseconds above 0, got {asked[:40]!r}")
+        return min(self.limits.deadline_ms, deadline_ms) / 1000
 
 
 DEADLINE = "x-deadline-ms"
-Deadline = Annotated[float | None, Header(gt=0, allow_inf_nan=False, description="Milliseconds until a 408 instead")]
+HEALTH = "/v1/health"
 
 
-class Watched:
-    """Refuses bodies that are too large, whether they say so or not, and counts every request."""
+class Border:
+    """Checks the token and the size of bodies before anything else looks at a request, and counts every request."""
 
-    def __init__(self, app: Any, limit: int, meters: Meters) -> None:
+    def __init__(self, app: Any, limit: int, token: str | None, meters: Meters) -> None:
         self.app, self.limit, self.meters = app, limit, meters
+        self.expected = None if token is None else f"Bearer {token}".encode()
 
-    async def __call__(self, scope: Scope, receive: Callable[[], Awaitable[Scope]], send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Any) -> None:
         """Handle one connection's event stream."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
@@ -239,17 +244,46 @@ class Watched:
                 status = message["status"]
             await send(message)
 
-        length = dict(scope["headers"]).get(b"content-length", b"0")
         try:
-            if length.isdigit() and int(length) > self.limit:
-                await _problem(413, f"the body has {int(length)} bytes, at most {self.limit} are taken")(
-                    scope, receive, send_noted
-                )
-            else:
+            refusal = self._refusal(scope)
+            if refusal is None:
                 await self.app(scope, receive_less, send_noted)
+            else:
+                await refusal(scope, receive, send_noted)
         finally:
             route = getattr(scope.get("route"), "path", "other")
             self.meters.request(route, status, time.perf_counter() - started_s)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        headers = dict(scope["headers"])
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        given = headers.get(b"authorization", b"")
+        guarded = self.expected is not None and path.startswith("/v1") and path != HEALTH
+        if guarded and not hmac.compare_digest(given, self.expected or b""):
+            return _problem(401, "expected `Authorization: Bearer TOKEN`", {"WWW-Authenticate": "Bearer"})
+        length = headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self.limit:
+            return _problem(413, f"the body has {int(length)} bytes, at most {self.limit} are taken")
+        return None
+
+
+def _with_token(app: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI document with the token that all requests but health carry."""
+    document: dict[str, Any] = FastAPI.openapi(app)
+    document.setdefault("components", {})["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    return document | {"security": [{"token": []}]}
+
+
+def _takes(body: type[Message]) -> dict[str, Any]:
+    """Return what the OpenAPI document says of a route's request.
+
+    Bodies are read by the model itself, from bytes: through the framework's parameters it takes five times as long.
+    """
+    wait = {"type": "number", "exclusiveMinimum": 0, "description": "Milliseconds until a 408 instead"}
+    return {
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body.model_json_schema()}}},
+        "parameters": [{"name": DEADLINE, "in": "header", "required": False, "schema": wait}],
+    }
 
 
 def _json(answer: Answer) -> Response:
@@ -262,9 +296,11 @@ def _problem(status: int, text: str, headers: dict[str, str] | None = None) -> R
 
 
 async def _malformed(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
+    assert isinstance(error, RequestValidationError | ValidationError)
+    at = ["body"] if isinstance(error, ValidationError) else []
     problems = [
-        {"where": ".".join(map(str, e["loc"])), "expected": e["msg"], "type": e["type"]} for e in error.errors()[:10]
+        {"where": ".".join(map(str, [*at, *e["loc"]])), "expected": e["msg"], "type": e["type"]}
+        for e in error.errors()[:10]
     ]
     return Response(json.dumps({"detail": problems}).encode(), 422, media_type="application/json")
 

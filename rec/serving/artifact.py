@@ -5,6 +5,7 @@ config.toml         the run's config             model.safetensors   the weights
 tables/*.npy        inputs of the model          catalogue/*.npy     what is computed once per model
 items/, users/      raw ids, both ways           items.arrow         item metadata for people
 users/offset.npy, users/history.npy              everything each known user has seen
+users/state/*.npy   what a ranking needs of each known user, where the system ranks by states
 example.json        a request and its answer     serve.yaml, rayservice.yaml   for `serve deploy` and for KubeRay
 
 Tables are memory-mapped: replicas on one machine share one copy in the page cache.
@@ -36,6 +37,7 @@ from rec.train.engine import load_model
 from rec.train.job import build, build_from
 
 MANIFEST, FORMAT = "artifact.json", 1
+STATE_BATCH = 256
 METADATA = ("title", "image")
 """Columns of the item table that people are shown: words, and a picture's bytes or address."""
 
@@ -91,8 +93,7 @@ class Artifact:
 
     def array(self, name: str) -> np.ndarray:
         """Return a file as an array that is shared with every process that maps it; writing to it copies."""
-        mapped: np.ndarray = np.load(self.path / f"{name}.npy", mmap_mode="c")
-        return mapped
+        return np.asarray(np.load(self.path / f"{name}.npy", mmap_mode="c"))
 
     def items(self) -> pa.Table:
         """Return the item metadata, memory-mapped; row i is item i, row 0 padding."""
@@ -173,6 +174,7 @@ def _write(
         write_array(storage, f"tables/{name}", np.asarray(value))
     _write_items(data, storage)
     users = _write_users(data, storage)
+    states = _write_states(system, module, storage, users) if users else []
     manifest: dict[str, Any] = {
         "format": FORMAT,
         "system": config.system,
@@ -182,6 +184,7 @@ def _write(
         "modalities": list(data.modalities),
         "tables": list(system.static),
         "catalogue": list(catalogue),
+        "states": states,
         "files": [],
     }
     for name, text in extras.items():
@@ -221,3 +224,21 @@ def _write_users(data: Prepared, storage: Storage) -> int:
     write_array(storage, "users/offset", np.cumsum([0, *map(len, by_user)]).astype(np.int64))
     write_array(storage, "users/history", np.concatenate(by_user).astype(np.int32))
     return data.num_users
+
+
+def _write_states(system: System[Any], module: nn.Module, storage: Storage, users: int) -> list[str]:
+    """Write the states of all known users and return their names."""
+    offset, history = (np.load(storage.path(f"users/{name}.npy"), mmap_mode="r") for name in ("offset", "history"))
+    if not {column.name for column in system.columns} <= {"user", "history", "target"}:
+        return []
+    parts: dict[str, list[np.ndarray]] = {}
+    for start in range(0, users, STATE_BATCH):
+        end = min(start + STATE_BATCH, users)
+        histories = [np.asarray(history[offset[u] : offset[u + 1]], np.int64) for u in range(start, end)]
+        rows = {"user": np.arange(start, end), "history": histories, "target": np.zeros(end - start, np.int64)}
+        with torch.inference_mode():
+            for name, value in system.states(module, system.collate(rows)).items():
+                parts.setdefault(name, []).append(value.numpy())
+    for name, arrays in parts.items():
+        write_array(storage, f"users/state/{name}", np.concatenate(arrays))
+    return list(parts)

@@ -1,8 +1,9 @@
 """Dynamic batches: requests that come while the model works are answered together in its next pass.
 
-No request waits for company while the model is idle. A batch is as large as what waits, up to a limit that follows the
-measured time of a pass: it shrinks when a pass takes more than half of the latency target, as a request may wait for
-one pass and then take part in the next.
+A request alone never waits for company. Where the pass before had several, the next one waits for more, up to a fifth
+of the latency target: passes of few requests cost nearly as much as passes of many. The limit of a batch follows the
+measured time of a pass: it shrinks when a pass takes more than half of the target, as a request may wait for one pass
+and then take part in the next.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class Batcher(Generic[T, R]):
         self.queue: deque[_Waiting[T, R]] = deque()
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self.running: asyncio.Task[None] | None = None
+        self.full: asyncio.Future[None] | None = None
 
     async def ask(self, item: T, timeout_s: float) -> R:
         """Return the answer to one request.
@@ -71,12 +73,15 @@ class Batcher(Generic[T, R]):
         loop = asyncio.get_running_loop()
         waiting: _Waiting[T, R] = _Waiting(item, time.monotonic() + timeout_s, loop.create_future())
         self.queue.append(waiting)
+        if self.full is not None and len(self.queue) >= int(self.limit) and not self.full.done():
+            self.full.set_result(None)
         if self.running is None:
             self.running = loop.create_task(self._run())
+        alarm = loop.call_later(timeout_s, _expire, waiting.answer, timeout_s)
         try:
-            return await asyncio.wait_for(waiting.answer, timeout_s)
-        except TimeoutError:
-            raise Late(f"no answer within {timeout_s * 1000:.0f} ms") from None
+            return await waiting.answer
+        finally:
+            alarm.cancel()
 
     async def alone(self, work: Callable[[], R], timeout_s: float) -> R:
         """Return what a function returns that runs in the same thread, between batches.
@@ -103,7 +108,17 @@ class Batcher(Generic[T, R]):
                     if not waiting.answer.done():
                         waiting.answer.set_result(answer)
             self._adapt(len(batch), time.perf_counter() - started_s)
+            if len(batch) > 1 and len(self.queue) < int(self.limit):
+                await self._company()
         self.running = None
+
+    async def _company(self) -> None:
+        """Wait until a batch is full, at most a fifth of the latency target."""
+        self.full = asyncio.get_running_loop().create_future()
+        alarm = asyncio.get_running_loop().call_later(self.target_s / 5, _wake, self.full)
+        await self.full
+        alarm.cancel()
+        self.full = None
 
     def _take(self) -> list[_Waiting[T, R]]:
         """Return the next batch: what waits, without those whose time is up or whose client is gone."""
@@ -122,6 +137,16 @@ class Batcher(Generic[T, R]):
         elif size >= int(self.limit):
             self.limit = min(float(self.max_batch_size), self.limit + 1)
         self.observe(size, seconds)
+
+
+def _wake(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
+
+
+def _expire(answer: asyncio.Future[Any], timeout_s: float) -> None:
+    if not answer.done():
+        answer.set_exception(Late(f"no answer within {timeout_s * 1000:.0f} ms"))
 
 
 def _fail(batch: Sequence[_Waiting[Any, Any]], error: Exception) -> None:

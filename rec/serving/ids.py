@@ -26,8 +26,9 @@ class Ids:
     @classmethod
     def open(cls, folder: str) -> Ids:
         """Return the ids that `write` put into a folder."""
-        raw, order, sorted_raw = (np.load(f"{folder}/{name}.npy", mmap_mode="r") for name in ("raw", "order", "sorted"))
-        return cls(raw, order, sorted_raw)
+        names = ("raw", "order", "sorted")
+        # As plain arrays: every item taken from a memmap is a memmap of its own, which costs more than the item.
+        return cls(*(np.asarray(np.load(f"{folder}/{name}.npy", mmap_mode="r")) for name in names))
 
     def write(self, storage: Storage, folder: str) -> list[str]:
         """Write the ids below a folder and return the files' names."""

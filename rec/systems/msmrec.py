@@ -156,20 +156,33 @@ class MSMRec(System[HistoryBatch]):
         """Return each user's best unseen items with scores and, where asked, the modalities' weights behind them."""
         assert isinstance(module, Model)
         asks = asks or [Ask(k=TOP, explain=True)] * len(batch)
+        return self.rank(module, self.states(module, batch), (batch.seen_user_M, batch.seen_item_M), asks)
+
+    def states(self, module: nn.Module, batch: HistoryBatch) -> dict[str, Tensor]:
+        """Return each user's state after the last item, and what the gate knows of the user then."""
+        assert isinstance(module, Model)
         encoded, last = module(batch), batch.where.last_B
-        state_BD, user_BD = encoded.state_ND[last], encoded.user_ND[last]
+        return {"state_BD": encoded.state_ND[last], "user_BD": encoded.user_ND[last]}
+
+    def rank(
+        self, module: nn.Module, states: Mapping[str, Tensor], seen: tuple[Tensor, Tensor], asks: Sequence[Ask]
+    ) -> list[dict[str, Any]]:
+        """Return the best items for users in these states."""
+        assert isinstance(module, Model)
+        state_BD, user_BD = states["state_BD"], states["user_BD"]
+        catalogue = module.frozen or module.catalogue()
         best = top_items(
-            lambda items: module.scores(state_BD, user_BD, encoded, items).float(),
-            len(encoded.item_ID),
+            lambda items: module.scores(state_BD, user_BD, catalogue, items).float(),
+            len(catalogue.item_ID),
             asks,
-            (batch.seen_user_M, batch.seen_item_M),
+            seen,
         )
         found = as_lists(*best, asks)
         answers: list[dict[str, Any]] = [{"items": items, "scores": scores} for items, scores in found]
-        if encoded.modality_IKD is not None:
+        if catalogue.modality_IKD is not None:
             for b, ask in enumerate(asks):
                 if ask.explain:
-                    modality_CKD = encoded.modality_IKD[answers[b]["items"]]
+                    modality_CKD = catalogue.modality_IKD[answers[b]["items"]]
                     users = user_BD[b].expand(len(modality_CKD), -1)
                     answers[b]["modalities"] = module.route(users, modality_CKD).dense().tolist()
         return answers
@@ -189,8 +202,7 @@ class MSMRec(System[HistoryBatch]):
         """Return each user's state after the last item, (B, D)."""
         if self.config.output_mix == "gate" and self.config.gate != "none":
             raise ConfigError("serve.index: model.output_mix = 'gate' has scores that are no inner products; use exact")
-        state_BD: Tensor = module(batch).state_ND[batch.where.last_B]
-        return state_BD
+        return self.states(module, batch)["state_BD"]
 
     def explain(self, module: nn.Module, batch: HistoryBatch, items: Sequence[int]) -> list[dict[str, Any]]:
         """Return each user's score of an item as parts of its id and of each modality, and the modalities' weights."""

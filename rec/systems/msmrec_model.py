@@ -214,7 +214,7 @@ class Model(nn.Module):
             return routing.keep_top_k(probability_NK, self.config.top_k)
         return routing.keep_all(probability_NK)
 
-    def scores(self, state_ND: Tensor, user_ND: Tensor, encoded: Encoded, items: slice = ALL) -> Tensor:
+    def scores(self, state_ND: Tensor, user_ND: Tensor, encoded: Encoded | Catalogue, items: slice = ALL) -> Tensor:
         """Return every row's score of every item of a range, (N, I); no item vector per user is made."""
         score_NI = state_ND @ encoded.item_ID[items].T
         if self.config.output_mix != "gate" or encoded.modality_IKD is None:

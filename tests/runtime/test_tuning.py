@@ -51,10 +51,10 @@ def test_a_search_survives_failing_trials_reads_no_test_split_and_gives_everythi
         data={"root": no_test_split},
         parallel={"workers": 1},
         train={"epochs": 2},
-        tune={"trials": 5, "concurrent": 2, "space": space, "search": "random", "seed": 3},
+        tune={"trials": 4, "concurrent": 2, "space": space, "search": "random", "seed": 3},
     )
     text, trials = search(config)
-    assert len(trials) == 5
+    assert len(trials) == 4
     by_status = {status: [t for t in trials if t.status == status] for status in (FINISHED, STOPPED, FAILED)}
     assert {t.point["train.learning_rate"] for t in by_status[FAILED]} == {1e30}
     assert len(by_status[FAILED]) == sum(t.point["train.learning_rate"] == 1e30 for t in trials) > 0
