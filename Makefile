@@ -21,6 +21,8 @@ demo: setup
 	$(VENV)/bin/rec train rec/configs/demo.toml $(ARGS)
 	$(VENV)/bin/rec evaluate rec/configs/demo.toml $(ARGS)
 	$(VENV)/bin/rec report rec/configs/demo.toml $(ARGS)
+	$(VENV)/bin/rec export rec/configs/demo.toml $(ARGS)
+	@echo "serve it: $(VENV)/bin/rec serve out/demo/run/export/msmrec"
 
 test: check ray
 

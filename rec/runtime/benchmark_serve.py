@@ -133,7 +133,11 @@ def _half_load(url: str, bodies: Path, peak: float, say: Say) -> Row:
 
 def _steady(url: str, bodies: Path, per_s: float, seconds: float, clients: int = 64) -> Load:
     """Return what clients see who together send so many requests per second, each after a random pause."""
-    return wrk(url, bodies, clients, seconds, max(1.0, 1e3 * clients / per_s - 3))
+    pause_ms = 1e3 * clients / per_s
+    for _ in range(2):
+        found = wrk(url, bodies, clients, 5, pause_ms)
+        pause_ms = max(1.0, pause_ms + 1e3 * (clients / per_s - clients / found.per_s))
+    return wrk(url, bodies, clients, seconds, pause_ms)
 
 
 def _faults(

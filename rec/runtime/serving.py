@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import math
 import os
 import shutil
@@ -218,6 +220,7 @@ def serving_runtime(configs: Sequence[ServeConfig], host: str, port: int) -> Ite
     most = [max(config.replicas, config.max_replicas) for config in configs]
     # An upgrade runs new replicas beside the old ones.
     cpus = sum(2 * count * config.cpus_per_replica for count, config in zip(most, configs, strict=True))
+    _sweep()
     folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-serve-"))
     # Ray adds 57 characters to the path of a socket, which may have 97 in all.
     short = tempfile.mkdtemp(prefix="rec-", dir="/tmp")
@@ -231,6 +234,7 @@ def serving_runtime(configs: Sequence[ServeConfig], host: str, port: int) -> Ite
     }
     os.environ.update({name: value for name, value in proxy.items() if name not in os.environ})
     metrics_port = free_port()
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     with runtime(math.ceil(cpus), environment | {"OMP_NUM_THREADS": "1"}, metrics_port=metrics_port):
         from ray import serve
 
@@ -244,6 +248,7 @@ def serving_runtime(configs: Sequence[ServeConfig], host: str, port: int) -> Ite
             "host": host,
             "port": port,
             "metrics_port": metrics_port,
+            "proxies": short,
             "apps": {},
         }
         state = State(folder, content)
@@ -251,8 +256,7 @@ def serving_runtime(configs: Sequence[ServeConfig], host: str, port: int) -> Ite
         try:
             yield state
         finally:
-            serve.shutdown()
-            shutil.rmtree(short, ignore_errors=True)
+            end_proxies(short)
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -279,6 +283,24 @@ def connected() -> Iterator[State]:
         yield State(path.parent, content)
     finally:
         ray.shutdown()
+
+
+def end_proxies(folder: str) -> None:
+    """End the proxies whose files lie in a folder, and delete it: they are no children of Ray's and outlive it."""
+    for process in psutil.process_iter(["cmdline"]):
+        if any(word.startswith(f"{folder}/") for word in process.info["cmdline"] or []):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep() -> None:
+    """End what a `rec serve` that was killed has left behind."""
+    for path in Path(tempfile.gettempdir()).glob(f"{FOLDER}*-serve-*/{STATE}"):
+        owner = path.parent.name.removeprefix(FOLDER).split("-")[0]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            end_proxies(json.loads(path.read_text())["proxies"])
+            shutil.rmtree(path.parent, ignore_errors=True)
 
 
 def free_port() -> int:

@@ -40,7 +40,7 @@ class Wish:
 class Answerer:
     """Answers requests from one artifact; not for several threads at once."""
 
-    def __init__(self, artifact: Artifact, modality_names: Sequence[str] | None = None) -> None:
+    def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
         self.config = artifact.config
         self.system, self.module = artifact.system()
@@ -59,7 +59,7 @@ class Answerer:
             name: torch.from_numpy(artifact.array(f"users/state/{name}")) for name in artifact.manifest["states"]
         }
         self.columns = {column.name: column for column in self.system.columns}
-        self.modalities = list(modality_names or artifact.manifest["modalities"])
+        self.modalities = list(artifact.manifest["modalities"])
         count = np.asarray(self.system.static["item_count"], dtype=np.float64)
         self.share = count / max(count.sum(), 1)
         self.popular = np.argsort(-count[1:], kind="stable") + 1
