@@ -43,6 +43,7 @@ EXAMPLES = {
     "serve": """examples:
   rec serve out/demo/run/export/msmrec
   rec serve artifacts/ml-1m artifacts/ml-100k --port 9000 serve.max_replicas=4
+  rec serve artifacts/* --multiplex 3
   REC_SERVE_TOKEN=secret rec serve artifacts/ml-1m serve.token=true
   curl -s localhost:8000/v1/recommend -H 'Content-Type: application/json' -d '{"user": "1", "k": 5}'""",
     "upgrade": """examples:
@@ -107,6 +108,8 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("artifacts", metavar="ARTIFACT", nargs="+", help="folders made by `rec export`")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1)")
     serve.add_argument("--port", type=int, default=8000, help="port to listen at (default: 8000)")
+    text = "let all replicas serve all artifacts, each with the N used last in memory (default: replicas of their own)"
+    serve.add_argument("--multiplex", type=int, default=0, metavar="N", help=text)
     upgrade = add("upgrade", "replace a served artifact without a gap; back where the new one fails", config=False)
     upgrade.add_argument("name", metavar="NAME", help="name under which it is served")
     upgrade.add_argument("artifact", metavar="ARTIFACT", help="folder of the new artifact")
@@ -297,7 +300,7 @@ def _serve(options: argparse.Namespace) -> None:
     from rec.runtime.serving import serve_artifacts
 
     overrides = serve_keys(options.overrides)
-    serve_artifacts(options.artifacts, overrides, options.host, options.port, say)
+    serve_artifacts(options.artifacts, overrides, options.host, options.port, say, options.multiplex)
 
 
 def _upgrade(options: argparse.Namespace) -> None:

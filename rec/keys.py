@@ -169,13 +169,28 @@ class ParallelConfig(Strict):
     zero_stage: Literal[0, 1, 2] = 1
     precision: Literal["fp32", "bf16"] = "fp32"
     gpu: bool = False
-    """One GPU per worker."""
+    """Trains on GPUs, one per worker unless `gpus_per_worker` says less."""
     threads: int = Field(1, ge=1)
-    """CPU cores and torch threads per worker."""
+    """Torch threads per worker."""
+    cpus_per_worker: float = Field(0.0, ge=0)
+    """CPUs that a worker reserves, fractions allowed; 0 takes `threads`."""
+    gpus_per_worker: float = Field(0.0, ge=0, le=1)
+    """Share of a GPU that a worker reserves, so that several workers or trials may use one; 0 takes a whole one."""
     max_failures: int = Field(3, ge=0)
     """Restarts from the last checkpoint after a lost worker before the job gives up."""
     stall_timeout_s: float = Field(600.0, gt=0)
     """Seconds without progress of any rank after which the job names the rank and restarts."""
+
+    @property
+    def worker_resources(self) -> dict[str, float]:
+        """What Ray reserves for one worker."""
+        gpus = {"GPU": self.gpus_per_worker or 1.0} if self.gpu else {}
+        return {"CPU": self.cpus_per_worker or float(self.threads), **gpus}
+
+    @property
+    def cpus(self) -> float:
+        """CPUs that all workers reserve; training in one process is one worker."""
+        return max(1, self.workers) * self.worker_resources["CPU"]
 
     @model_validator(mode="after")
     def _experts_divide(self) -> Self:
@@ -216,10 +231,6 @@ class TuneConfig(Strict):
     """asha keeps one of so many trials at each level."""
     perturb_every: int = Field(2, ge=1)
     """Evaluations between the points at which pbt replaces its worst trials."""
-    cpus_per_worker: float = Field(0.0, ge=0)
-    """CPUs that a trial's worker reserves, fractions allowed; 0 takes `parallel.threads`."""
-    gpus_per_worker: float = Field(0.0, ge=0)
-    """GPUs that a trial's worker reserves, fractions allowed; 0 takes one where `parallel.gpu` is set."""
     max_hours: float = Field(0.0, ge=0)
     """Hours after which this command stops the search; 0 sets no limit."""
     max_worker_hours: float = Field(0.0, ge=0)

@@ -133,6 +133,31 @@ class Storage:
             return f"{self.uri}/{entry['name']}: checksum differs from the manifest"
         return None
 
+    def manifest(self, name: str, version: int, what: str, command: str) -> dict[str, Any]:
+        """Return the manifest of a folder that is complete: its format is known and all files have their sizes.
+
+        Args:
+            name: The manifest's file.
+            version: The format that can be read.
+            what: What the folder is to hold, in words.
+            command: What makes it.
+
+        Raises:
+            DataError: the folder holds none, is not complete, or another version wrote it.
+        """
+        if not self.exists(name):
+            raise DataError(f"{self.uri}: no {what} here ({name} is missing); run `{command}`")
+        manifest: dict[str, Any] = self.read_json(name)
+        if manifest.get("format") != version:
+            found = manifest.get("format")
+            raise DataError(f"{self.uri}/{name}: format {found}, expected {version}; run `{command}` again")
+        for entry in manifest["files"]:
+            size = self.size(entry["name"])
+            if size != entry["bytes"]:
+                found = "missing" if size is None else f"{size} bytes, expected {entry['bytes']}"
+                raise DataError(f"{self.uri}/{entry['name']}: {found}; run `{command}` again")
+        return manifest
+
     def _retry(self, action: Callable[[], T], name: str) -> T:
         for attempt in range(self.retries):
             try:

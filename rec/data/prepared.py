@@ -44,17 +44,7 @@ class Prepared:
             DataError: there is none, it is not complete, or another version wrote it.
         """
         storage = Storage(root)
-        if not storage.exists(MANIFEST):
-            raise DataError(f"{root}: no prepared data set here ({MANIFEST} is missing); run `rec prepare CONFIG`")
-        manifest = storage.read_json(MANIFEST)
-        if manifest.get("format") != FORMAT:
-            raise DataError(f"{root}/{MANIFEST}: format {manifest.get('format')}, expected {FORMAT}; prepare it again")
-        for entry in manifest["files"]:
-            size = storage.size(entry["name"])
-            if size != entry["bytes"]:
-                found = "missing" if size is None else f"{size} bytes, expected {entry['bytes']}"
-                raise DataError(f"{root}/{entry['name']}: {found}; prepare the data set again")
-        return cls(storage, manifest)
+        return cls(storage, storage.manifest(MANIFEST, FORMAT, "prepared data set", "rec prepare CONFIG"))
 
     def verify(self) -> None:
         """Check every file against its checksum.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import math
 import os
 import secrets
 import shutil
@@ -38,7 +39,7 @@ QUIET = {
 
 @contextmanager
 def runtime(
-    cpus: int,
+    cpus: float,
     environment: Mapping[str, str] | None = None,
     meanwhile: Sequence[str] = (),
     metrics_port: int | None = None,
@@ -73,7 +74,7 @@ def runtime(
             # It reads the token once per process, so a second runtime has to have the first one's.
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             ray.init(
-                num_cpus=cpus + SPARE_CPUS,
+                num_cpus=math.ceil(cpus) + SPARE_CPUS,
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -132,16 +133,16 @@ def quiet_data() -> None:
     logging.getLogger("ray.train").setLevel(logging.ERROR)
 
 
-def require_cpus(cpus: int) -> None:
+def require_cpus(cpus: float) -> None:
     """Check that the cluster can ever hold what is asked for, the CPU that moves data included.
 
     Raises:
         ConfigError: it cannot.
     """
-    total = int(ray.cluster_resources().get("CPU", 0))
+    total = ray.cluster_resources().get("CPU", 0.0)
     if total < cpus + 1:
         raise ConfigError(
-            f"parallel.workers: the cluster has {total} CPUs, expected at least {cpus} for workers and 1 for data"
+            f"parallel.workers: the cluster has {total:g} CPUs, expected at least {cpus:g} for workers and 1 for data"
         )
 
 

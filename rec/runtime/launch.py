@@ -14,7 +14,7 @@ HEAVY = ("torch", "pandas", "pyarrow.parquet")
 def train(config: RunConfig, report: Callable[[dict[str, Any]], None], say: Callable[[str], None]) -> None:
     """Do what `rec.runtime.training.train` does, a few seconds sooner."""
     parallel = config.parallel
-    with runtime(parallel.workers * parallel.threads, worker_environment(parallel), meanwhile=HEAVY):
+    with runtime(parallel.cpus, worker_environment(parallel), meanwhile=HEAVY):
         from rec.runtime import training
 
         training.train(config, report, say)

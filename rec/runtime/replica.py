@@ -6,13 +6,13 @@ import gc
 import math
 import os
 import threading
-import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from fastapi import FastAPI
 from ray import serve
 from ray.util import metrics
 
@@ -21,6 +21,7 @@ from rec.serving.answers import Answerer
 from rec.serving.app import create
 from rec.serving.artifact import Artifact
 from rec.serving.example import differs
+from rec.serving.multiplex import Multiplexer
 
 TOKEN = "REC_SERVE_TOKEN"
 FLUSH_S = 1.0
@@ -56,6 +57,7 @@ class RayMeters:
         for metric in self.out.values():
             metric.set_default_tags({"artifact": artifact})
         self.waiting = 0
+        self.ended = threading.Event()
         threading.Thread(target=self._flush_always, daemon=True, name="meters").start()
 
     def request(self, route: str, status: int, seconds: float) -> None:
@@ -73,10 +75,14 @@ class RayMeters:
         """Note how experts or modalities were used."""
         self.used[kind, name] = shares
 
+    def close(self) -> None:
+        """Hand over what is left and end."""
+        self.ended.set()
+
     def _flush_always(self) -> None:
-        while True:
-            time.sleep(FLUSH_S)
+        while not self.ended.wait(FLUSH_S):
             self.flush()
+        self.flush()
 
     def flush(self) -> None:
         """Hand over what was counted since the last time."""
@@ -103,20 +109,38 @@ class RayMeters:
 class Replica:
     """One copy of an artifact; it starts only where its example gets the answer that was exported."""
 
-    def __init__(self, path: str, limits: Mapping[str, Any]) -> None:
-        artifact = Artifact.open(path)
-        config = artifact.config.serve.model_copy(update=dict(limits))
-        torch.set_num_threads(max(1, math.floor(config.cpus_per_replica)))
-        answerer = Answerer(artifact)
-        if found := differs(answerer):
-            raise DataError(f"{path}: the example's answer differs from the exported one: {found}")
-        name = serve.get_replica_context().replica_id.unique_id
-        self.web = create(
-            answerer, config, RayMeters(artifact.name), os.environ.get(TOKEN) if config.token else None, name
-        )
+    def __init__(self, path: str, overrides: Mapping[str, Any]) -> None:
+        self.web = open_app(path, overrides)
         # What was loaded stays for good: the collector need not look at it again.
         gc.collect()
         gc.freeze()
 
     def __serve_build_asgi_app__(self) -> Any:
         return self.web
+
+
+class Multiplexed:
+    """Several artifacts in one replica, those used last in memory."""
+
+    def __init__(self, paths: Mapping[str, str], overrides: Mapping[str, Any], most: int) -> None:
+        self.web = Multiplexer(lambda name: open_app(paths[name], overrides), list(paths), most)
+
+    def __serve_build_asgi_app__(self) -> Any:
+        return self.web
+
+
+def open_app(path: str, overrides: Mapping[str, Any]) -> FastAPI:
+    """Return the application of an artifact.
+
+    Raises:
+        DataError: the artifact is not whole, or its example gets another answer than the exported one.
+    """
+    artifact = Artifact.open(path)
+    config = artifact.config.serve.model_copy(update=dict(overrides))
+    torch.set_num_threads(max(1, math.floor(config.cpus_per_replica)))
+    answerer = Answerer(artifact)
+    if found := differs(answerer):
+        raise DataError(f"{path}: the example's answer differs from the exported one: {found}")
+    name = serve.get_replica_context().replica_id.unique_id
+    token = os.environ[TOKEN] if config.token else None
+    return create(answerer, config, RayMeters(artifact.name), token, name)

@@ -50,12 +50,32 @@ def app(args: Mapping[str, Any]) -> Any:
     Args:
         args: `artifact`, the path of an artifact on every node, and keys of `[serve]` that override its own.
     """
-    from ray import serve
-
     from rec.runtime.replica import Replica
 
     overrides = {name: value for name, value in args.items() if name != "artifact"}
-    config = limits(Artifact.open(str(args["artifact"])), overrides)
+    return _deployment(Replica, limits(Artifact.open(str(args["artifact"])), overrides)).bind(
+        str(args["artifact"]), overrides
+    )
+
+
+def multiplexed(args: Mapping[str, Any]) -> Any:
+    """Return one Serve application for several artifacts, each at `/NAME`, loaded when they are asked for.
+
+    Args:
+        args: `artifacts`, their paths; `most`, how many a replica keeps in memory; and keys of `[serve]`, where the
+            first artifact decides what they do not.
+    """
+    from rec.runtime.replica import Multiplexed
+
+    overrides = {name: value for name, value in args.items() if name not in ("artifacts", "most")}
+    artifacts = [Artifact.open(str(path)) for path in args["artifacts"]]
+    paths = {artifact.name: str(artifact.path) for artifact in artifacts}
+    return _deployment(Multiplexed, limits(artifacts[0], overrides)).bind(paths, overrides, int(args["most"]))
+
+
+def _deployment(cls: type, config: ServeConfig) -> Any:
+    from ray import serve
+
     scale: dict[str, Any] = {"num_replicas": config.replicas}
     if config.max_replicas > config.replicas:
         scale = {
@@ -67,7 +87,7 @@ def app(args: Mapping[str, Any]) -> Any:
                 "downscale_delay_s": 60,
             }
         }
-    deployment = serve.deployment(
+    return serve.deployment(
         name=DEPLOYMENT,
         # The application refuses what is too much itself, with Retry-After; Serve's own queue is never reached.
         max_ongoing_requests=2 * (config.max_queued + config.max_batch_size),
@@ -80,8 +100,7 @@ def app(args: Mapping[str, Any]) -> Any:
         # New replicas answer before old ones stop.
         max_surge_percent=100,
         **scale,
-    )(serve.ingress()(Replica))
-    return deployment.bind(str(args["artifact"]), overrides)
+    )(serve.ingress()(cls))
 
 
 def limits(artifact: Artifact, overrides: Mapping[str, Any]) -> ServeConfig:
@@ -96,8 +115,18 @@ def limits(artifact: Artifact, overrides: Mapping[str, Any]) -> ServeConfig:
     return config
 
 
-def serve_artifacts(paths: Sequence[str], overrides: Mapping[str, Any], host: str, port: int, say: Say) -> None:
+def serve_artifacts(
+    paths: Sequence[str], overrides: Mapping[str, Any], host: str, port: int, say: Say, most: int = 0
+) -> None:
     """Serve artifacts until interrupted: one alone at `/`, several each at `/NAME`.
+
+    Args:
+        paths: Folders of the artifacts.
+        overrides: Keys of `[serve]`.
+        host: Address to listen at.
+        port: Port to listen at.
+        say: Told where things are.
+        most: Artifacts that a replica keeps in memory, all replicas serving all; 0 gives each artifact its own.
 
     Raises:
         ConfigError: the cluster is too small, a token is asked for and not set, or two artifacts have one name.
@@ -111,14 +140,21 @@ def serve_artifacts(paths: Sequence[str], overrides: Mapping[str, Any], host: st
     names = [artifact.name for artifact in artifacts]
     if len(set(names)) < len(names):
         raise ConfigError(f"artifacts: names must differ, got {', '.join(names)}")
-    with serving_runtime([limits(artifact, overrides) for artifact in artifacts], host, port) as state:
+    configs = [limits(artifact, overrides) for artifact in (artifacts[:1] if most else artifacts)]
+    with serving_runtime(configs, host, port) as state:
+        if most:
+            args = {"artifacts": [str(artifact.path) for artifact in artifacts], "most": most, **overrides}
+            run(multiplexed(args), "multiplexed", "/")
         for artifact in artifacts:
-            route = "/" if len(artifacts) == 1 else f"/{artifact.name}"
-            deploy(artifact, overrides, route)
-            state.add(artifact, overrides, route)
+            route = "/" if len(artifacts) == 1 and not most else f"/{artifact.name}"
+            if not most:
+                deploy(artifact, overrides, route)
+                state.add(artifact, overrides, route)
             say(f"{artifact.name}: http://{host}:{port}{route}  API: http://{host}:{port}{route.rstrip('/')}/docs")
         say(f"metrics for Prometheus: http://{host}:{state.metrics_port}/metrics")
-        say(f"another version without a gap: rec upgrade {names[0]} ARTIFACT; end with Ctrl-C")
+        if not most:
+            say(f"another version without a gap: rec upgrade {names[0]} ARTIFACT")
+        say("end with Ctrl-C")
         try:
             while True:
                 time.sleep(3600)
@@ -132,12 +168,21 @@ def deploy(artifact: Artifact, overrides: Mapping[str, Any], route: str) -> None
     Raises:
         DataError: its replicas do not start; the cause is named.
     """
+    run(app({"artifact": str(artifact.path), **overrides}), artifact.name, route)
+
+
+def run(application: Any, name: str, route: str) -> None:
+    """Start or replace an application and return when it answers.
+
+    Raises:
+        DataError: its replicas do not start; the cause is named.
+    """
     from ray import serve
 
     try:
-        serve.run(app({"artifact": str(artifact.path), **overrides}), name=artifact.name, route_prefix=route)
+        serve.run(application, name=name, route_prefix=route)
     except RuntimeError as error:
-        raise DataError(f"{artifact.path}: cannot be served: {_cause(artifact.name)}") from error
+        raise DataError(f"{name}: cannot be served: {_cause(name)}") from error
 
 
 def upgrade(name: str, path: str, say: Say) -> None:
@@ -156,8 +201,6 @@ def replace(state: State, name: str, path: str, say: Say) -> None:
         RequestError: nothing runs under that name.
         DataError: the new artifact is not whole, or was rolled back.
     """
-    from ray import serve
-
     artifact = Artifact.open(path)
     artifact.verify()
     if name not in state.apps:
@@ -165,11 +208,10 @@ def replace(state: State, name: str, path: str, say: Say) -> None:
     before = state.apps[name]
     overrides, route, started_s = before["overrides"], before["route"], time.monotonic()
     try:
-        serve.run(app({"artifact": str(artifact.path), **overrides}), name=name, route_prefix=route)
-    except RuntimeError as error:
-        cause = _cause(name)
-        serve.run(app({"artifact": before["artifact"], **overrides}), name=name, route_prefix=route)
-        raise DataError(f"{path}: rolled back to {before['artifact']}: {cause}") from error
+        run(app({"artifact": str(artifact.path), **overrides}), name, route)
+    except DataError as error:
+        run(app({"artifact": before["artifact"], **overrides}), name, route)
+        raise DataError(f"{path}: rolled back to {before['artifact']}: {error}") from error
     before["artifact"] = str(artifact.path)
     state.write()
     say(f"{name}: now {artifact.path} ({time.monotonic() - started_s:.1f} s)")

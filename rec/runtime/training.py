@@ -56,8 +56,8 @@ def train(config: RunConfig, report: Report, say: Callable[[str], None], stop: t
     # What is wrong with config or data is said here, before any machine starts.
     columns = build(config, data).columns
     storage = claim(config)
-    with runtime(config.parallel.workers * config.parallel.threads, worker_environment(config.parallel)):
-        require_cpus(config.parallel.workers * config.parallel.threads)
+    with runtime(config.parallel.cpus, worker_environment(config.parallel)):
+        require_cpus(config.parallel.cpus)
         report({"kind": "runtime"})
         shared = Shared(data, columns) if fits_shared_memory(data, SPLITS) else None
         failures, stop = 0, stop or threading.Event()
@@ -160,7 +160,7 @@ def _trainer(config: RunConfig, payload: dict[str, Any]) -> TorchTrainer:
         scaling_config=ray.train.ScalingConfig(
             num_workers=parallel.workers,
             use_gpu=parallel.gpu,
-            resources_per_worker={"CPU": parallel.threads, **({"GPU": 1} if parallel.gpu else {})},
+            resources_per_worker=parallel.worker_resources,
         ),
         run_config=ray.train.RunConfig(
             # A name that was used before would make Ray Train resume by itself.

@@ -21,7 +21,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from rec.config import RunConfig, to_json
+from rec.config import RunConfig, from_json, to_json
 from rec.data.prepared import Prepared
 from rec.errors import ConfigError
 from rec.progress import Progress
@@ -56,10 +56,11 @@ def search(config: RunConfig, say: Say) -> str:
     config = config.model_copy(update={"out": absolute(config.out), "data": data})
     space = space_of(config)
     phases = _check(config, space)
+    _same_search(config, Storage(config.out))
     storage = claim(config)
-    cpus = cpus_per_trial(config)
+    cpus = config.parallel.cpus
     wanted = config.tune.concurrent or max(1, int((os.cpu_count() or 1) / cpus))
-    with quiet(), runtime(max(1, round(wanted * cpus)), worker_environment(config.parallel)):
+    with quiet(), runtime(wanted * cpus, worker_environment(config.parallel)):
         room = int((ray.cluster_resources().get("CPU", 0) - 1) / cpus)
         if room < 1:
             raise ConfigError(
@@ -78,9 +79,22 @@ def search(config: RunConfig, say: Say) -> str:
     return text
 
 
-def cpus_per_trial(config: RunConfig) -> float:
-    """Return the CPUs that a trial's workers reserve."""
-    return max(1, config.parallel.workers) * (config.tune.cpus_per_worker or config.parallel.threads)
+def _same_search(config: RunConfig, storage: Storage) -> None:
+    """Check that a search in this folder was started with the same keys: Ray Tune goes on with what it has kept.
+
+    Raises:
+        ConfigError: it was not; the key is named.
+    """
+    if not storage.exists("config.json"):
+        return
+    before = from_json(storage.read("config.json").decode()).tune
+    for name in type(before).model_fields:
+        ours, theirs = getattr(config.tune, name), getattr(before, name)
+        if ours != theirs:
+            raise ConfigError(
+                f"tune.{name}: {ours!r}, but the search in {config.out} was started with {theirs!r}; "
+                "choose another out= or delete that folder"
+            )
 
 
 def _check(config: RunConfig, space: Mapping[str, Dimension]) -> int:
@@ -146,9 +160,7 @@ def _resources(config: RunConfig) -> tune.PlacementGroupFactory:
     """Return what the process of a trial reserves: nothing where its workers reserve their own."""
     if config.parallel.workers:
         return tune.PlacementGroupFactory([{"memory": 1 << 20}])  # Ray refuses to reserve nothing at all
-    bundle = {"CPU": float(cpus_per_trial(config))}
-    gpus = config.tune.gpus_per_worker or float(config.parallel.gpu)
-    return tune.PlacementGroupFactory([{**bundle, "GPU": gpus} if gpus else bundle])
+    return tune.PlacementGroupFactory([config.parallel.worker_resources])
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,9 @@ class Meters(Protocol):
     def shares(self, kind: str, name: str, shares: Sequence[float]) -> None:
         """Note how experts or modalities were used."""
 
+    def close(self) -> None:
+        """Hand over what is left and end."""
+
 
 def create(answerer: Answerer, limits: ServeConfig, meters: Meters, token: str | None, replica: str) -> FastAPI:
     """Return the application of an artifact; `token` None asks for none."""
@@ -74,6 +77,7 @@ def create(answerer: Answerer, limits: ServeConfig, meters: Meters, token: str |
     async def page() -> HTMLResponse:
         return HTMLResponse((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
 
+    app.state.close = service.close
     app.include_router(guarded)
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(ValidationError, _malformed)
@@ -141,6 +145,11 @@ class Service:
         async def users(prefix: Annotated[str, Query(max_length=256)] = "") -> list[str]:
             """Return some known users whose ids start with a prefix."""
             return self.answerer.user_ids.search(_clean(prefix), MAX_SUGGESTIONS)
+
+    def close(self) -> None:
+        """End the model's thread and the meters."""
+        self.batcher.close()
+        self.meters.close()
 
     async def recommend(self, body: Any, request: Request) -> Response:
         """Answer one request of `/v1/recommend`."""

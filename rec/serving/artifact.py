@@ -57,18 +57,7 @@ class Artifact:
             DataError: there is none, it is not whole, or another version wrote it.
         """
         folder = Path(path).absolute()
-        storage = Storage(str(folder))
-        if not storage.exists(MANIFEST):
-            raise DataError(f"{path}: no artifact here ({MANIFEST} is missing); run `rec export CONFIG`")
-        manifest = storage.read_json(MANIFEST)
-        if manifest.get("format") != FORMAT:
-            raise DataError(f"{path}/{MANIFEST}: format {manifest.get('format')}, expected {FORMAT}; export it again")
-        for entry in manifest["files"]:
-            size = storage.size(entry["name"])
-            if size != entry["bytes"]:
-                found = "missing" if size is None else f"{size} bytes, expected {entry['bytes']}"
-                raise DataError(f"{path}/{entry['name']}: {found}; export it again")
-        return cls(folder, manifest)
+        return cls(folder, Storage(str(folder)).manifest(MANIFEST, FORMAT, "artifact", "rec export CONFIG"))
 
     def verify(self) -> None:
         """Check every file against its checksum.

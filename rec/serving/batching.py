@@ -95,6 +95,10 @@ class Batcher(Generic[T, R]):
         except TimeoutError:
             raise Late(f"no answer within {timeout_s * 1000:.0f} ms") from None
 
+    def close(self) -> None:
+        """End the thread once what it works on is done."""
+        self.thread.shutdown(wait=False)
+
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while batch := self._take():

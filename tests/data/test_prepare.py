@@ -130,7 +130,7 @@ def test_a_damaged_data_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="checksum differs"):
         data.verify()
     path.write_bytes(content[:-5])
-    with pytest.raises(DataError, match=r"bytes, expected .*prepare the data set again"):
+    with pytest.raises(DataError, match=r"bytes, expected .*run `rec prepare CONFIG` again"):
         Prepared.open(data.storage.uri)
 
 

@@ -36,6 +36,9 @@ class Noted:
     def shares(self, kind, name, shares) -> None:
         self.used[kind, name] = list(shares)
 
+    def close(self) -> None:
+        pass
+
 
 @pytest.fixture(scope="module")
 def answerer(artifact: Artifact) -> Answerer:
