@@ -304,9 +304,12 @@ def _serve(options: argparse.Namespace) -> None:
 
 
 def _upgrade(options: argparse.Namespace) -> None:
+    from rec.runtime.served import newest
+
+    state = newest()
     from rec.runtime.serving import upgrade
 
-    upgrade(options.name, options.artifact, say)
+    upgrade(state, options.name, options.artifact, say)
 
 
 def _benchmark(options: argparse.Namespace) -> int:

@@ -24,7 +24,8 @@ from rec.config import RunConfig, from_table
 from rec.data.prepare import InProcess, prepare
 from rec.keys import DataConfig, PlantedConfig, SourceConfig, TextConfig
 from rec.runtime.load import Load, write_bodies, wrk
-from rec.runtime.serving import State, deploy, limits, replace, serving_runtime
+from rec.runtime.served import State
+from rec.runtime.serving import deploy, limits, replace, serving_runtime
 from rec.serving.artifact import Artifact
 from rec.serving.export import export
 from rec.serving.ids import Ids

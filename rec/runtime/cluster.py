@@ -20,8 +20,8 @@ import ray
 
 from rec.errors import ConfigError
 from rec.keys import ParallelConfig
+from rec.runtime.served import FOLDER
 
-FOLDER = "rec-ray-"
 PRIVATE = "REC_PRIVATE_RUNTIME"
 """Set in the environment of every process of a private runtime."""
 SPARE_CPUS = 1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import math
 import os
@@ -16,32 +14,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import ray
 
 from rec.errors import ConfigError, DataError, RequestError
 from rec.keys import ServeConfig
-from rec.runtime.cluster import FOLDER, runtime
+from rec.runtime.cluster import runtime
+from rec.runtime.served import FOLDER, PROXY, State, end_proxies, sweep
 from rec.serving.artifact import Artifact
 
 Say = Callable[[str], None]
 TOKEN = "REC_SERVE_TOKEN"
-STATE = "serving.json"
 SPARE_CPUS = 1
 DEPLOYMENT = "Replica"
 UPGRADE_TIMEOUT_S = 300.0
-PROXY = {
-    # HAProxy in front of replicas: the router that retries. Requests only read, so one whose replica died before it
-    # answered may be sent to another.
-    "RAY_SERVE_ENABLE_HA_PROXY": "1",
-    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response junk-response",
-    "RAY_SERVE_HAPROXY_RETRIES": "3",
-    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
-    "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",
-    "RAY_SERVE_LOG_TO_STDERR": "0",
-    # The loop that answers never blocks, as the model has a thread of its own: no second loop to hand requests to.
-    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-}
 
 
 def app(args: Mapping[str, Any]) -> Any:
@@ -185,10 +170,13 @@ def run(application: Any, name: str, route: str) -> None:
         raise DataError(f"{name}: cannot be served: {_cause(name)}") from error
 
 
-def upgrade(name: str, path: str, say: Say) -> None:
-    """Do what `replace` does in the newest `rec serve` of this machine."""
-    with connected() as state:
+def upgrade(state: State, name: str, path: str, say: Say) -> None:
+    """Do what `replace` does in a `rec serve` of this machine, from another process."""
+    ray.init(address=state.content["address"], log_to_driver=False, logging_level="ERROR", namespace="serve")
+    try:
         replace(state, name, path, say)
+    finally:
+        ray.shutdown()
 
 
 def replace(state: State, name: str, path: str, say: Say) -> None:
@@ -217,36 +205,6 @@ def replace(state: State, name: str, path: str, say: Say) -> None:
     say(f"{name}: now {artifact.path} ({time.monotonic() - started_s:.1f} s)")
 
 
-class State:
-    """What a private runtime serves, in a file that only its owner may read."""
-
-    def __init__(self, folder: Path, content: dict[str, Any]) -> None:
-        self.folder, self.content = folder, content
-
-    @property
-    def apps(self) -> dict[str, Any]:
-        """Per name: artifact, overrides and route."""
-        found: dict[str, Any] = self.content["apps"]
-        return found
-
-    @property
-    def metrics_port(self) -> int:
-        """Where Prometheus finds the metrics."""
-        return int(self.content["metrics_port"])
-
-    def add(self, artifact: Artifact, overrides: Mapping[str, Any], route: str) -> None:
-        """Note one more application."""
-        self.apps[artifact.name] = {"artifact": str(artifact.path), "overrides": dict(overrides), "route": route}
-        self.write()
-
-    def write(self) -> None:
-        """Write the file."""
-        temporary = self.folder / f"{STATE}.tmp"
-        temporary.touch(mode=0o600)
-        temporary.write_text(json.dumps(self.content))
-        temporary.rename(self.folder / STATE)
-
-
 @contextmanager
 def serving_runtime(configs: Sequence[ServeConfig], host: str, port: int) -> Iterator[State]:
     """Be connected to a runtime with Serve's proxies at `host:port` inside.
@@ -262,7 +220,7 @@ def serving_runtime(configs: Sequence[ServeConfig], host: str, port: int) -> Ite
     most = [max(config.replicas, config.max_replicas) for config in configs]
     # An upgrade runs new replicas beside the old ones.
     cpus = sum(2 * count * config.cpus_per_replica for count, config in zip(most, configs, strict=True))
-    _sweep()
+    sweep()
     folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-serve-"))
     # Ray adds 57 characters to the path of a socket, which may have 97 in all.
     short = tempfile.mkdtemp(prefix="rec-", dir="/tmp")
@@ -272,6 +230,7 @@ def serving_runtime(configs: Sequence[ServeConfig], host: str, port: int) -> Ite
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": short,
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{short}/server-state",
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_NBTHREAD": "2",
     }
     os.environ.update({name: value for name, value in proxy.items() if name not in os.environ})
@@ -300,49 +259,6 @@ def serving_runtime(configs: Sequence[ServeConfig], host: str, port: int) -> Ite
         finally:
             end_proxies(short)
             shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def connected() -> Iterator[State]:
-    """Be connected to the private runtime of the newest `rec serve` on this machine.
-
-    Raises:
-        RequestError: there is none.
-    """
-    found: list[tuple[float, Path]] = []
-    for path in Path(tempfile.gettempdir()).glob(f"{FOLDER}*-serve-*/{STATE}"):
-        owner = path.parent.name.removeprefix(FOLDER).split("-")[0]
-        if owner.isdigit() and psutil.pid_exists(int(owner)):
-            found.append((path.stat().st_mtime, path))
-    if not found:
-        raise RequestError("no `rec serve` runs on this machine; on a cluster, change serve.yaml and `serve deploy` it")
-    path = max(found)[1]
-    content = json.loads(path.read_text())
-    os.environ["RAY_AUTH_TOKEN"] = content["token"]
-    os.environ.update({name: value for name, value in PROXY.items() if name not in os.environ})
-    ray.init(address=content["address"], log_to_driver=False, logging_level="ERROR", namespace="serve")
-    try:
-        yield State(path.parent, content)
-    finally:
-        ray.shutdown()
-
-
-def end_proxies(folder: str) -> None:
-    """End the proxies whose files lie in a folder, and delete it: they are no children of Ray's and outlive it."""
-    for process in psutil.process_iter(["cmdline"]):
-        if any(word.startswith(f"{folder}/") for word in process.info["cmdline"] or []):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sweep() -> None:
-    """End what a `rec serve` that was killed has left behind."""
-    for path in Path(tempfile.gettempdir()).glob(f"{FOLDER}*-serve-*/{STATE}"):
-        owner = path.parent.name.removeprefix(FOLDER).split("-")[0]
-        if owner.isdigit() and not psutil.pid_exists(int(owner)):
-            end_proxies(json.loads(path.read_text())["proxies"])
-            shutil.rmtree(path.parent, ignore_errors=True)
 
 
 def free_port() -> int:

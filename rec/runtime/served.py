@@ -1,0 +1,110 @@
+"""What `rec serve` runs on this machine, for other processes to find; imports no Ray.
+
+Ray reads how to authenticate when it is imported, so a process that connects to a private runtime has to know its token
+before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from rec.errors import RequestError
+
+if TYPE_CHECKING:
+    from rec.serving.artifact import Artifact
+
+FOLDER = "rec-ray-"
+"""Start of the names of private runtimes' folders; the process that owns one follows."""
+STATE = "serving.json"
+PROXY = {
+    # HAProxy in front of replicas: the router that retries. Requests only read, so one whose replica died before it
+    # answered may be sent to another.
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response junk-response",
+    "RAY_SERVE_HAPROXY_RETRIES": "3",
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
+    "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",
+    "RAY_SERVE_LOG_TO_STDERR": "0",
+    # The loop that answers never blocks, as the model has a thread of its own: no second loop to hand requests to.
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+}
+
+
+class State:
+    """What a private runtime serves, in a file that only its owner may read."""
+
+    def __init__(self, folder: Path, content: dict[str, Any]) -> None:
+        self.folder, self.content = folder, content
+
+    @property
+    def apps(self) -> dict[str, Any]:
+        """Per name: artifact, overrides and route."""
+        found: dict[str, Any] = self.content["apps"]
+        return found
+
+    @property
+    def metrics_port(self) -> int:
+        """Where Prometheus finds the metrics."""
+        return int(self.content["metrics_port"])
+
+    def add(self, artifact: Artifact, overrides: Mapping[str, Any], route: str) -> None:
+        """Note one more application."""
+        self.apps[artifact.name] = {"artifact": str(artifact.path), "overrides": dict(overrides), "route": route}
+        self.write()
+
+    def write(self) -> None:
+        """Write the file."""
+        temporary = self.folder / f"{STATE}.tmp"
+        temporary.touch(mode=0o600)
+        temporary.write_text(json.dumps(self.content))
+        temporary.rename(self.folder / STATE)
+
+
+def newest() -> State:
+    """Return the newest `rec serve` of this machine, and set the environment in which Ray may connect to it.
+
+    Raises:
+        RequestError: there is none.
+    """
+    found = [path for path, running in _states() if running]
+    if not found:
+        raise RequestError("no `rec serve` runs on this machine; on a cluster, change serve.yaml and `serve deploy` it")
+    path = max(found, key=lambda path: path.stat().st_mtime)
+    state = State(path.parent, json.loads(path.read_text()))
+    os.environ.update(PROXY, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=state.content["token"])
+    return state
+
+
+def _states() -> list[tuple[Path, bool]]:
+    """Return every state file, and whether the process that wrote it runs."""
+    found = []
+    for path in Path(tempfile.gettempdir()).glob(f"{FOLDER}*-serve-*/{STATE}"):
+        owner = path.parent.name.removeprefix(FOLDER).split("-")[0]
+        found.append((path, owner.isdigit() and psutil.pid_exists(int(owner))))
+    return found
+
+
+def end_proxies(folder: str) -> None:
+    """End the proxies whose files lie in a folder, and delete it: they are no children of Ray's and outlive it."""
+    for process in psutil.process_iter(["cmdline"]):
+        if any(word.startswith(f"{folder}/") for word in process.info["cmdline"] or []):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep() -> None:
+    """End what a `rec serve` that was killed has left behind."""
+    for path, running in _states():
+        if not running:
+            end_proxies(json.loads(path.read_text())["proxies"])
+            shutil.rmtree(path.parent, ignore_errors=True)
