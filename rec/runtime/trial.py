@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import shutil
 import threading
+import time
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -98,9 +99,9 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
         known = read_trial(folder)
         if known is not None and known.status == FAILED:
             raise TrainingError(known.error)
-        trial = Trial(self.trial_id, self.point, workers=max(1, config.parallel.workers))
+        trial = Trial(self.trial_id, self.point, workers=max(1, config.parallel.workers), drawn_s=time.time())
         if known is not None:
-            trial.train_s, trial.total_s = known.train_s, known.total_s
+            trial.train_s, trial.total_s, trial.drawn_s = known.train_s, known.total_s, known.drawn_s
         follower = Follower(trial, folder, objectives(config), self.results.put)
         trial.write(folder)
         try:

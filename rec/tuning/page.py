@@ -55,7 +55,7 @@ def write_page(config: RunConfig, storage: Storage, trials: Sequence[Trial], key
         [t.id, t.status, *(f"{t.best[n]:.4f}" for n in goals), str(t.evaluations), *(t.show(k) for k in keys)]
         for t in order
     ]
-    parts += ["<h2>Trials</h2>", html_table(head, rows)]
+    parts += ["<h2>Trials</h2>", f'<div style="overflow:auto">{html_table(head, rows)}</div>']
     body = "\n".join(parts)
     page = f"<!doctype html><html lang=en><meta charset=utf-8><title>search</title><style>{STYLE}</style>{body}</html>"
     storage.write("search.html", page.encode())
@@ -87,7 +87,9 @@ def progress(trials: Sequence[Trial], metric: str) -> str:
     figure = Figure(figsize=(8, 2.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     for index, trial in enumerate(trials):
-        left.plot(np.arange(1, len(trial.curve) + 1), trial.curve, color=COLOURS[index % 9], linewidth=1, alpha=0.7)
+        left.plot(
+            np.arange(1, len(trial.curve) + 1), trial.curve, ".-", color=COLOURS[index % 9], linewidth=1, alpha=0.7
+        )
     left.set(title=f"validation {metric} of each trial", xlabel="evaluation")
     values = [trial.best.get(metric, np.nan) for trial in trials]
     right.plot(np.arange(1, len(values) + 1), values, ".", color="#94a3b8")

@@ -25,7 +25,7 @@ SHOWN = 10
 def read_trials(storage: Storage) -> list[Trial]:
     """Return every trial of a search, in the order they were drawn."""
     found = (read_trial(storage.below(f"trials/{name}")) for name in storage.list("trials"))
-    return [trial for trial in found if trial is not None]
+    return sorted((trial for trial in found if trial is not None), key=lambda trial: trial.drawn_s)
 
 
 def ranked(trials: Sequence[Trial], goals: Mapping[str, str]) -> list[Trial]:

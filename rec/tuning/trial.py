@@ -43,6 +43,8 @@ class Trial:
     total_s: float = 0.0
     """Seconds the trial held its workers, over all attempts."""
     workers: int = 1
+    drawn_s: float = 0.0
+    """When the trial was first started, in seconds since 1970."""
 
     def write(self, folder: Storage) -> None:
         """Write what is known into the trial's folder."""

@@ -19,6 +19,15 @@ def trial(name: str, ndcg: float, seconds: float = 1.0, **point) -> Trial:
     return Trial(name, point, FINISHED, best=best, curve=[ndcg / 2, ndcg], evaluations=2)
 
 
+def test_trials_are_read_in_the_order_they_were_drawn(tmp_path) -> None:
+    storage = Storage(str(tmp_path))
+    for number, name in enumerate(["c", "a", "b"]):
+        one = trial(name, 0.1)
+        one.drawn_s = float(number)
+        one.write(storage.below(f"trials/{name}"))
+    assert [t.id for t in read_trials(storage)] == ["c", "a", "b"]
+
+
 def test_failed_trials_are_not_ranked() -> None:
     bad = trial("b", 0.9)
     bad.status = FAILED
