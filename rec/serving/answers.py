@@ -222,13 +222,11 @@ class Answerer:
     def _popular(self, ask: Ask) -> list[Answer]:
         """Return the most popular items that an ask allows."""
         out, allowed = set(ask.exclude), None if ask.candidates is None else set(ask.candidates)
-        chosen: list[int] = []
-        for index in self.popular.tolist() if allowed is None else sorted(allowed, key=lambda i: -self.share[i]):
-            if len(chosen) == ask.k:
-                break
-            if index not in out:
-                chosen.append(index)
-        return [self._shown(index, float(self.share[index])) for index in chosen]
+        order = self.popular[: ask.k + len(out)].tolist()
+        if allowed is not None:
+            order = sorted(allowed, key=lambda index: -self.share[index])
+        kept = [index for index in order if index not in out][: ask.k]
+        return [self._shown(index, float(self.share[index])) for index in kept]
 
     def _shown(self, index: int, score: float) -> Answer:
         entry = self.cached.get(index)

@@ -60,6 +60,8 @@ class Batcher(Generic[T, R]):
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self.running: asyncio.Task[None] | None = None
         self.full: asyncio.Future[None] | None = None
+        self.calls = 0
+        """Functions that wait to run alone, or run."""
 
     async def ask(self, item: T, timeout_s: float) -> R:
         """Return the answer to one request.
@@ -87,13 +89,23 @@ class Batcher(Generic[T, R]):
         """Return what a function returns that runs in the same thread, between batches.
 
         Raises:
+            Busy: `max_queued` such calls wait already.
             Late: the time is up.
         """
+        if self.calls >= self.max_queued:
+            raise Busy(max(1, math.ceil(self.pass_s * self.calls)))
         future = asyncio.get_running_loop().run_in_executor(self.thread, work)
+        self.calls += 1
+        future.add_done_callback(self._called)
         try:
             return await asyncio.wait_for(asyncio.shield(future), timeout_s)
         except TimeoutError:
             raise Late(f"no answer within {timeout_s * 1000:.0f} ms") from None
+
+    def _called(self, future: asyncio.Future[Any]) -> None:
+        self.calls -= 1
+        if not future.cancelled():
+            future.exception()  # looked at, also where no one waits any more
 
     def close(self) -> None:
         """End the thread once what it works on is done."""

@@ -51,6 +51,22 @@ def test_a_full_queue_refuses_and_says_when() -> None:
     assert asyncio.run(main()).retry_s >= 1
 
 
+def test_functions_that_run_alone_are_refused_when_too_many_wait() -> None:
+    gate = threading.Event()
+
+    async def main():
+        one = batcher(lambda items: items, max_queued=2)
+        tasks = [asyncio.create_task(one.alone(gate.wait, 5)) for _ in range(2)]
+        await asyncio.sleep(0.02)
+        with pytest.raises(Busy):
+            await one.alone(gate.wait, 5)
+        gate.set()
+        await asyncio.gather(*tasks)
+        return await one.alone(lambda: 3, 5)
+
+    assert asyncio.run(main()) == 3
+
+
 def test_a_request_whose_time_is_up_fails_alone_and_is_not_worked_on() -> None:
     worked = []
 
