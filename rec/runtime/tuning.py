@@ -245,8 +245,14 @@ def _loggers(config: RunConfig) -> list[Any]:
         return []
     from ray.tune.logger.mlflow import MLflowLoggerCallback
 
+    class Renaming(MLflowLoggerCallback):  # type: ignore[misc]
+        """MLflow refuses names with an @."""
+
+        def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
+            super().log_trial_result(iteration, trial, {k.replace("@", "_at_"): v for k, v in result.items()})
+
     name = config.system.rsplit(":", 1)[-1]
-    return [MLflowLoggerCallback(tracking_uri=f"sqlite:///{config.out}/mlflow.db", experiment_name=name)]
+    return [Renaming(tracking_uri=f"sqlite:///{config.out}/mlflow.db", experiment_name=name)]
 
 
 @dataclass
