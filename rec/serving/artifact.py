@@ -179,7 +179,8 @@ def _write(
     for name, text in extras.items():
         storage.write(name, text.encode())
     storage.write_json("example.json", example(Artifact(Path(storage.root), manifest)))
-    manifest["files"] = [storage.entry(name) for name in _files(Path(storage.root))]
+    # What people edit, as ports, is no part of what must be whole.
+    manifest["files"] = [storage.entry(name) for name in _files(Path(storage.root)) if name not in extras]
     storage.write_json(MANIFEST, manifest)
 
 

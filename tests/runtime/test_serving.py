@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -19,6 +20,7 @@ import numpy as np
 import psutil
 import pytest
 
+from rec.runtime.served import FOLDER, STATE
 from rec.serving.artifact import MANIFEST, Artifact
 from rec.storage import Storage
 
@@ -220,7 +222,9 @@ def test_what_cannot_be_upgraded_is_told(served: Served) -> None:
 
 def test_the_end_leaves_no_process_behind(served: Served) -> None:
     family = psutil.Process(served.process.pid).children(recursive=True)
-    proxies = [p for p in psutil.process_iter(["cmdline"]) if "haproxy" in " ".join(p.info["cmdline"] or [])]
+    (path,) = Path(tempfile.gettempdir()).glob(f"{FOLDER}{served.process.pid}-serve-*/{STATE}")
+    folder = json.loads(path.read_text())["proxies"]
+    proxies = [p for p in psutil.process_iter(["cmdline"]) if f"{folder}/" in " ".join(p.info["cmdline"] or [])]
     assert proxies
     served.process.send_signal(signal.SIGTERM)
     served.process.wait(30)

@@ -31,6 +31,8 @@ def test_an_artifact_holds_everything_that_answers_need(artifact: Artifact, copy
     assert differs(answerer) == ""
     assert (copy / "serve.yaml").read_text().count("rec.runtime.serving:app") == 1
     assert str(artifact.path) in (copy / "serve.yaml").read_text()
+    (copy / "serve.yaml").write_text("edited")
+    Artifact.open(str(copy)).verify()
     assert {"config.toml", "model.safetensors", "example.json", "rayservice.yaml"} <= {p.name for p in copy.iterdir()}
 
 
