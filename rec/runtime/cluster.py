@@ -13,14 +13,13 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import psutil
 import ray
 
 from rec.errors import ConfigError
 from rec.keys import ParallelConfig
-from rec.runtime.served import FOLDER
+from rec.runtime.served import FOLDER, sweep
 
 PRIVATE = "REC_PRIVATE_RUNTIME"
 """Set in the environment of every process of a private runtime."""
@@ -67,7 +66,7 @@ def runtime(
             # A submitted job may have an environment of its own, which a second one must not contradict.
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
         else:
-            _sweep()
+            sweep()
             folder = tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-")
             os.environ[PRIVATE] = "1"
             # Ray turns token authentication on by itself; with a token of our own it writes none into the home folder.
@@ -99,14 +98,6 @@ def runtime(
 def _import(modules: Sequence[str]) -> None:
     for name in modules:
         importlib.import_module(name)
-
-
-def _sweep() -> None:
-    """Remove the folders of private runtimes whose drivers were killed."""
-    for path in Path(tempfile.gettempdir()).glob(f"{FOLDER}*-*"):
-        owner = path.name.removeprefix(FOLDER).split("-")[0]
-        if owner.isdigit() and not psutil.pid_exists(int(owner)):
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def worker_environment(parallel: ParallelConfig) -> dict[str, str]:

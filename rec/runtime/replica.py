@@ -17,13 +17,13 @@ from ray import serve
 from ray.util import metrics
 
 from rec.errors import DataError
+from rec.runtime.served import TOKEN
 from rec.serving.answers import Answerer
 from rec.serving.app import create
 from rec.serving.artifact import Artifact
 from rec.serving.example import differs
 from rec.serving.multiplex import Multiplexer
 
-TOKEN = "REC_SERVE_TOKEN"
 FLUSH_S = 1.0
 RECENT = 4096
 """Requests whose times the percentiles are taken from."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 FOLDER = "rec-ray-"
 """Start of the names of private runtimes' folders; the process that owns one follows."""
 STATE = "serving.json"
+TOKEN = "REC_SERVE_TOKEN"
+"""Where the environment holds the token that clients send."""
 PROXY = {
     # HAProxy in front of replicas: the router that retries. Requests only read, so one whose replica died before it
     # answered may be sent to another.
@@ -75,22 +77,14 @@ def newest() -> State:
     Raises:
         RequestError: there is none.
     """
-    found = [path for path, running in _states() if running]
+    paths = Path(tempfile.gettempdir()).glob(f"{FOLDER}*-serve-*/{STATE}")
+    found = [path for path in paths if psutil.pid_exists(_owner(path.parent) or -1)]
     if not found:
         raise RequestError("no `rec serve` runs on this machine; on a cluster, change serve.yaml and `serve deploy` it")
     path = max(found, key=lambda path: path.stat().st_mtime)
     state = State(path.parent, json.loads(path.read_text()))
     os.environ.update(PROXY, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=state.content["token"])
     return state
-
-
-def _states() -> list[tuple[Path, bool]]:
-    """Return every state file, and whether the process that wrote it runs."""
-    found = []
-    for path in Path(tempfile.gettempdir()).glob(f"{FOLDER}*-serve-*/{STATE}"):
-        owner = path.parent.name.removeprefix(FOLDER).split("-")[0]
-        found.append((path, owner.isdigit() and psutil.pid_exists(int(owner))))
-    return found
 
 
 def end_proxies(folder: str) -> None:
@@ -103,8 +97,17 @@ def end_proxies(folder: str) -> None:
 
 
 def sweep() -> None:
-    """End what a `rec serve` that was killed has left behind."""
-    for path, running in _states():
-        if not running:
-            end_proxies(json.loads(path.read_text())["proxies"])
-            shutil.rmtree(path.parent, ignore_errors=True)
+    """Remove the folders of private runtimes whose drivers were killed, and end the proxies that they had started."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*-*"):
+        owner = _owner(folder)
+        if owner is None or psutil.pid_exists(owner):
+            continue
+        if (folder / STATE).exists():
+            end_proxies(json.loads((folder / STATE).read_text())["proxies"])
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _owner(folder: Path) -> int | None:
+    """Return the process that owns a private runtime's folder, None where the name tells none."""
+    owner = folder.name.removeprefix(FOLDER).split("-")[0]
+    return int(owner) if owner.isdigit() else None

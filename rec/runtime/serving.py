@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import shutil
 import signal
@@ -19,14 +18,11 @@ import ray
 from rec.errors import ConfigError, DataError, RequestError
 from rec.keys import ServeConfig
 from rec.runtime.cluster import runtime
-from rec.runtime.served import FOLDER, PROXY, State, end_proxies, sweep
+from rec.runtime.served import FOLDER, PROXY, TOKEN, State, end_proxies
 from rec.serving.artifact import Artifact
 
 Say = Callable[[str], None]
-TOKEN = "REC_SERVE_TOKEN"
-SPARE_CPUS = 1
 DEPLOYMENT = "Replica"
-UPGRADE_TIMEOUT_S = 300.0
 
 
 def app(args: Mapping[str, Any]) -> Any:
@@ -220,7 +216,6 @@ def serving_runtime(configs: Sequence[ServeConfig], host: str, port: int) -> Ite
     most = [max(config.replicas, config.max_replicas) for config in configs]
     # An upgrade runs new replicas beside the old ones.
     cpus = sum(2 * count * config.cpus_per_replica for count, config in zip(most, configs, strict=True))
-    sweep()
     folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-serve-"))
     # Ray adds 57 characters to the path of a socket, which may have 97 in all.
     short = tempfile.mkdtemp(prefix="rec-", dir="/tmp")
@@ -236,18 +231,13 @@ def serving_runtime(configs: Sequence[ServeConfig], host: str, port: int) -> Ite
     os.environ.update({name: value for name, value in proxy.items() if name not in os.environ})
     metrics_port = free_port()
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    with runtime(math.ceil(cpus), environment | {"OMP_NUM_THREADS": "1"}, metrics_port=metrics_port):
+    with runtime(cpus, environment | {"OMP_NUM_THREADS": "1"}, metrics_port=metrics_port):
         from ray import serve
 
         serve.start(http_options={"host": host, "port": port})
-        address = ray.get_runtime_context().gcs_address
         content = {
-            "pid": os.getpid(),
-            "address": address,
+            "address": ray.get_runtime_context().gcs_address,
             "token": os.environ.get("RAY_AUTH_TOKEN", ""),
-            "serve_token": environment.get(TOKEN, ""),
-            "host": host,
-            "port": port,
             "metrics_port": metrics_port,
             "proxies": short,
             "apps": {},

@@ -123,8 +123,7 @@ def _tuner(
     path = storage.uri_of(STATE)
     if tune.Tuner.can_restore(path):
         say(f"{config.out}: going on with the search; finished trials are not repeated")
-        tuner = tune.Tuner.restore(path, trainable=trainable, param_space=_param_space(config, space))
-        return tuner
+        return tune.Tuner.restore(path, trainable=trainable, param_space=_param_space(config, space))
     return tune.Tuner(
         trainable,
         param_space=_param_space(config, space),

@@ -73,9 +73,11 @@ def create(answerer: Answerer, limits: ServeConfig, meters: Meters, token: str |
         """Say that this replica answers."""
         return service.health()
 
+    text = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
+
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> HTMLResponse:
-        return HTMLResponse((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
+        return HTMLResponse(text)
 
     app.state.close = service.close
     app.include_router(guarded)

@@ -35,8 +35,7 @@ def ranked(trials: Sequence[Trial], goals: Mapping[str, str]) -> list[Trial]:
     by_first = sorted(measured, key=lambda trial: -trial.best[first])
     if len(goals) == 1:
         return by_first
-    front = {id(trial) for trial in by_first if not any(dominates(other, trial, goals) for other in by_first)}
-    return sorted(by_first, key=lambda trial: id(trial) not in front)
+    return sorted(by_first, key=lambda trial: any(dominates(other, trial, goals) for other in by_first))
 
 
 def dominates(a: Trial, b: Trial, goals: Mapping[str, str]) -> bool:
