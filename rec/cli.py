@@ -155,8 +155,8 @@ def prepare(config: RunConfig) -> None:
 
         on_ray(config.data, say)
     else:
-        from rec.data.prepare import InProcess
         from rec.data.prepare import prepare as in_process
+        from rec.data.runner import InProcess
 
         in_process(config.data, InProcess(), say)
 

@@ -13,7 +13,8 @@ from typing import Any, Self
 from pydantic import SerializeAsAny, ValidationError, model_validator
 
 from rec.errors import ConfigError
-from rec.keys import DataConfig, EvaluateConfig, ParallelConfig, ServeConfig, Strict, TrainConfig, TuneConfig
+from rec.keys import DataConfig, EvaluateConfig, ParallelConfig, ServeConfig, TrainConfig, TuneConfig
+from rec.strict import Strict
 
 
 class RunConfig(Strict):

@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from rec.keys_pairs import PairsConfig
 from rec.space import parse
-
-Spaces = Mapping[str, Mapping[str, Mapping[str, Any]]]
+from rec.strict import Spaces, Strict
 
 MODALITIES = ("narrative", "dialogue", "visual", "set", "audio", "pace", "direction", "acting", "poster")
 """The nine texts per film of MSMRec (table 2)."""
-
-
-class Strict(BaseModel):
-    """Base of every config model: immutable, no unknown keys, no silent conversion of types."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    SPACES: ClassVar[Spaces] = {}
-    """Ready-made search spaces by name: the values that keys of this model may take."""
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _arrays_are_tuples(cls, value: Any) -> Any:
-        return tuple(value) if isinstance(value, list) else value
 
 
 class ColumnNames(Strict):
@@ -113,6 +98,8 @@ class DataConfig(Strict):
     source: SourceConfig = SourceConfig()
     text: TextConfig | None = None
     """Unset prepares interactions only."""
+    pairs: PairsConfig | None = None
+    """Set for pairs of users and items that both have text, pictures or attributes; takes the place of `source`."""
     shard_rows: int = Field(4096, ge=1)
     """Users per Parquet file."""
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from rec.batch import Batch
 from rec.errors import ConfigError, RequestError
-from rec.keys import Strict
 from rec.meters import Meter
+from rec.strict import Strict
 
 Columns = Mapping[str, Any]
 """Rows as columns: a numpy array of one value per row, or a list of numpy arrays where rows are ragged."""
@@ -71,6 +71,10 @@ class System(ABC, Generic[B]):
     Config: ClassVar[type[Strict]]
     columns: ClassVar[tuple[Column, ...]]
     tables: ClassVar[tuple[str, ...]] = ()
+    knows_users_without_history: ClassVar[bool] = False
+    """Whether users are told apart by more than their histories."""
+    notice: ClassVar[str] = ""
+    """What people must be told with every answer."""
 
     def __init__(self, config: Any, tables: Mapping[str, np.ndarray], seed: int = 0) -> None:
         self.config, self.static, self.seed = config, tables, seed
@@ -146,6 +150,15 @@ class System(ABC, Generic[B]):
             RequestError: the system has no such answer.
         """
         raise RequestError(f"{type(self).__name__} does not explain single items")
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of what answers tell the weights of; empty where the data set names them."""
+        return ()
+
+    def analyser(self, module: nn.Module) -> Callable[[B], dict[str, Tensor]] | None:
+        """Return a function that tells more of each example's ranking than its metrics, None where there is none."""
+        return None
 
     def phases(self) -> tuple[Phase, ...]:
         """Return the stretches of training, in order."""

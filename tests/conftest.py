@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from rec.config import RunConfig, from_table
-from rec.data.prepare import InProcess, prepare
+from rec.data.prepare import prepare
 from rec.data.prepared import Prepared
+from rec.data.runner import InProcess
 from rec.keys import DataConfig, PlantedConfig, SourceConfig, TextConfig
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -9,7 +9,21 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "rec"
 LAYERS = [
-    {"errors", "space", "keys", "config", "batch", "system", "meters", "seeds", "storage", "progress", "__init__"},
+    {
+        "errors",
+        "space",
+        "strict",
+        "keys_pairs",
+        "keys",
+        "config",
+        "batch",
+        "system",
+        "meters",
+        "seeds",
+        "storage",
+        "progress",
+        "__init__",
+    },
     {"data", "nn", "moe", "metrics"},
     {"systems"},
     {"train"},

@@ -1,4 +1,4 @@
-"""Frozen text encoders: texts in, float32 vectors out."""
+"""Frozen encoders, texts or pictures in, float32 vectors out; and a tokenizer learned from texts."""
 
 from __future__ import annotations
 
@@ -7,33 +7,45 @@ from typing import Any
 
 import numpy as np
 
+from rec.data.images import raw_features
 from rec.errors import ConfigError
 
+PAD, UNKNOWN = "[PAD]", "[UNK]"
+SPECIAL = (PAD, UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
 
-def tfidf_svd(texts: Sequence[str], width: int) -> np.ndarray:
-    """Return L2-normalised truncated-SVD components of TF-IDF vectors, (len(texts), width) float32.
+
+class Tfidf:
+    """Truncated SVD of TF-IDF vectors, L2-normalised; fitted on some texts, applied to any.
 
     Offline and deterministic: words and pairs of words, sublinear term frequency, 2**18 features at most. Where the
     vocabulary is smaller than `width` the remaining components are 0; so is a text without a known word.
     """
-    from sklearn.decomposition import TruncatedSVD
-    from sklearn.feature_extraction.text import TfidfVectorizer
 
-    vectorizer = TfidfVectorizer(
-        sublinear_tf=True, ngram_range=(1, 2), min_df=2 if len(texts) > 50 else 1, max_features=1 << 18
-    )
-    matrix = vectorizer.fit_transform(texts)
-    components = min(width, matrix.shape[1] - 1, matrix.shape[0] - 1)
-    vectors = np.zeros((len(texts), width), dtype=np.float32)
-    vectors[:, :components] = TruncatedSVD(components, random_state=0).fit_transform(matrix)
-    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(norm > 1e-8, norm, 1)
+    def __init__(self, texts: Sequence[str], width: int) -> None:
+        from sklearn.decomposition import TruncatedSVD
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        self.width = width
+        self.vectorizer = TfidfVectorizer(
+            sublinear_tf=True, ngram_range=(1, 2), min_df=2 if len(texts) > 50 else 1, max_features=1 << 18
+        )
+        matrix = self.vectorizer.fit_transform(texts)
+        self.components = min(width, matrix.shape[1] - 1, matrix.shape[0] - 1)
+        self.svd = TruncatedSVD(self.components, random_state=0).fit(matrix)
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Return (len(texts), width) float32."""
+        vectors = np.zeros((len(texts), self.width), dtype=np.float32)
+        vectors[:, : self.components] = self.svd.transform(self.vectorizer.transform(texts))
+        norm = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors / np.where(norm > 1e-8, norm, 1)
 
 
 class TransformerEncoder:
-    """A transformers text model by name or path; loads once, then encodes batches.
+    """A transformers text model (CLIP's included) by name or path; loads once, then encodes batches.
 
-    Mean pooling averages the last hidden states over the tokens that are no padding; cls takes the first token's.
+    Mean pooling averages the last hidden states over the tokens that are no padding; cls takes the first token's. A
+    CLIP gives the vector that it compares with pictures.
     """
 
     def __init__(self, name: str, pooling: str, max_tokens: int, threads: int = 1) -> None:
@@ -45,7 +57,7 @@ class TransformerEncoder:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(name)
             self.model: Any = AutoModel.from_pretrained(name).eval()
         except (OSError, ValueError) as error:
-            raise ConfigError(f"data.text.encoder: {name!r} is no text model that loads here ({error})") from error
+            raise ConfigError(f"text.encoder: {name!r} is no text model that loads here ({error})") from error
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model.to(self.device)
         self.pooling, self.max_tokens = pooling, max_tokens
@@ -58,8 +70,110 @@ class TransformerEncoder:
             list(texts), padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
         ).to(self.device)
         with torch.inference_mode():
+            if hasattr(self.model, "get_text_features"):
+                return _pooled(self.model.get_text_features(**tokens))
             hidden_BLM = self.model(**tokens).last_hidden_state.float()
         if self.pooling == "cls":
             return np.asarray(hidden_BLM[:, 0].cpu().numpy())
         mask_BL1 = tokens["attention_mask"][..., None].float()
         return np.asarray(((hidden_BLM * mask_BL1).sum(1) / mask_BL1.sum(1).clamp(min=1)).cpu().numpy())
+
+
+class VisionEncoder:
+    """A transformers vision model (CLIP's included) by name or path; loads once, then encodes batches.
+
+    The vector is the state of the class token; a CLIP gives the one that it compares with texts. Pictures are scaled
+    to the model's size and normalised as its preprocessor file says.
+    """
+
+    def __init__(self, name: str, threads: int = 1) -> None:
+        import torch
+        from transformers import AutoConfig, AutoModel
+        from transformers.models.auto.image_processing_auto import get_image_processor_config
+
+        torch.set_num_threads(threads)
+        try:
+            config = AutoConfig.from_pretrained(name)
+            self.model: Any = AutoModel.from_pretrained(name).eval()
+            given = get_image_processor_config(name)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"image.encoder: {name!r} is no vision model that loads here ({error})") from error
+        self.size = int(getattr(config, "vision_config", config).image_size)
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model.to(self.device)
+        mean, deviation = (given.get(key, [0.5] * 3) for key in ("image_mean", "image_std"))
+        self.mean, self.deviation = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (mean, deviation))
+
+    def encode(self, pixels_NHW3: np.ndarray) -> np.ndarray:
+        """Return (N, width) float32 for pictures of the model's size."""
+        import torch
+
+        with torch.inference_mode():
+            pixels = torch.from_numpy(pixels_NHW3).to(self.device).permute(0, 3, 1, 2).float() / 255
+            pixels = (pixels - self.mean) / self.deviation
+            if hasattr(self.model, "get_image_features"):
+                return _pooled(self.model.get_image_features(pixel_values=pixels))
+            hidden_NLM = self.model(pixel_values=pixels).last_hidden_state
+            return np.asarray(hidden_NLM[:, 0].float().cpu().numpy())
+
+
+class RawImages:
+    """Plain features of pictures, for baselines without a learned encoder."""
+
+    size = 32
+
+    def encode(self, pixels_NHW3: np.ndarray) -> np.ndarray:
+        """Return (N, width) float32."""
+        return np.stack([raw_features(pixels) for pixels in pixels_NHW3])
+
+
+def learn_tokenizer(texts: Sequence[str], vocabulary: int) -> str:
+    """Return a WordPiece tokenizer as BERT's, learned from texts, as the JSON of the tokenizers library."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    found: Any = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
+    found.normalizer = normalizers.BertNormalizer(lowercase=True)
+    found.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    found.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocabulary, special_tokens=list(SPECIAL), min_frequency=2, show_progress=False
+    )
+    found.train_from_iterator(texts, trainer)
+    ids = [(name, found.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+    found.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ids)
+    return str(found.to_str())
+
+
+def tokenizer_json(name: str) -> str:
+    """Return a tokenizer of transformers by name or path, as the JSON of the tokenizers library."""
+    from transformers import AutoTokenizer
+
+    try:
+        loaded: Any = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"text.tokenizer: {name!r} is no tokenizer that loads here ({error})") from error
+    return str(loaded.backend_tokenizer.to_str())
+
+
+class Tokens:
+    """Texts to token ids of one length, by the JSON of a tokenizer; padding is 0 where nothing else is said."""
+
+    def __init__(self, text: str, max_tokens: int) -> None:
+        from tokenizers import Tokenizer
+
+        self.tokenizer: Any = Tokenizer.from_str(text)
+        self.tokenizer.enable_truncation(max_tokens)
+        pad = self.tokenizer.token_to_id(PAD)
+        self.pad = 0 if pad is None else pad
+        self.tokenizer.enable_padding(length=max_tokens, pad_id=self.pad, pad_token=PAD)
+        self.max_tokens = max_tokens
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Return (len(texts), max_tokens) int32."""
+        ids = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
+        return np.array(ids, dtype=np.int32).reshape(len(texts), self.max_tokens)
+
+
+def _pooled(output: Any) -> np.ndarray:
+    found = getattr(output, "pooler_output", output)
+    return np.asarray(found.float().cpu().numpy())

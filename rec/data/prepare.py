@@ -4,7 +4,7 @@
 2. group     every partition becomes sequences over the items that are frequent enough
 3. split     every partition's sequences get dense user indices and become rows of the splits
 
-What runs a pass's parts is a `Runner`: a loop in this process, or Ray Data over a cluster.
+What runs a pass's parts is a `Runner`. Pairs with texts and pictures are prepared by `rec.data.pairs`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,8 +24,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rec.data import planted
-from rec.data.encoders import TransformerEncoder, tfidf_svd
+from rec.data.encoders import Tfidf, TransformerEncoder
+from rec.data.pairs import prepare_pairs
 from rec.data.prepared import FORMAT, MANIFEST, Prepared, write_array, write_table
+from rec.data.runner import Actors, Runner
 from rec.data.sequences import SPLITS, Sequences, clean, group, partition, sorted_ids, split_rows
 from rec.data.sources.interactions import Piece, estimated_rows, pieces, read
 from rec.data.sources.metadata import FIELDS, fill, read_ids, read_items
@@ -33,34 +36,8 @@ from rec.errors import DataError
 from rec.keys import DataConfig, SourceConfig, TextConfig
 from rec.storage import Storage, absolute
 
-T = TypeVar("T")
-R = TypeVar("R")
 ROWS_PER_PARTITION = 1_000_000
 WORK = "work"
-
-
-class Runner(Protocol):
-    """Runs the parts of a pass; results come back in the order of the tasks."""
-
-    def map(self, function: Callable[[T], R], tasks: Sequence[T], title: str) -> list[R]:
-        """Return `function(task)` for every task."""
-
-    def encode(self, texts: Sequence[str], config: TextConfig) -> np.ndarray:
-        """Return the texts' vectors under a transformers model."""
-
-
-class InProcess:
-    """Runs everything in a loop in this process."""
-
-    def map(self, function: Callable[[T], R], tasks: Sequence[T], title: str) -> list[R]:
-        """Return `function(task)` for every task."""
-        return [function(task) for task in tasks]
-
-    def encode(self, texts: Sequence[str], config: TextConfig) -> np.ndarray:
-        """Return the texts' vectors under a transformers model, in batches."""
-        encoder = TransformerEncoder(config.encoder, config.pooling, config.max_tokens)
-        starts = range(0, len(texts), config.batch_size)
-        return np.concatenate([encoder.encode(texts[i : i + config.batch_size]) for i in starts])
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +98,8 @@ def prepare(config: DataConfig, runner: Runner, say: Callable[[str], None]) -> P
         if found.manifest["config"] == wanted:
             say(f"{config.root}: already prepared from the same config")
             return found
+    if config.pairs is not None:
+        return prepare_pairs(config, runner, say)
     source = config.source
     storage.delete(WORK)
     if source.kind == "planted":
@@ -309,15 +288,26 @@ def write_items(
     say(f"encoding {len(texts):,} texts ({len(ids):,} items x {len(names)}) with {config.text.encoder}")
     joined = [" ".join(texts[i : i + len(names)]) for i in range(0, len(texts), len(names))]
     if config.text.encoder == "tfidf":
-        vectors = tfidf_svd(texts, config.text.width)
-        whole = tfidf_svd(joined, config.text.width)
+        vectors = Tfidf(texts, config.text.width).encode(texts)
+        whole = Tfidf(joined, config.text.width).encode(joined)
     else:
-        vectors, whole = runner.encode(texts, config.text), runner.encode(joined, config.text)
+        vectors, whole = _encoded(texts, config.text, runner), _encoded(joined, config.text, runner)
     for name, array in (("text", vectors), ("text_concatenated", whole)):
         table = np.zeros((len(ids) + 1, len(array) // len(ids), array.shape[1]), dtype=np.float32)
         table[1:] = array.reshape(len(ids), -1, array.shape[1])
         write_array(storage, name, table)
     return list(names)
+
+
+def _encoded(texts: list[str], config: TextConfig, runner: Runner) -> np.ndarray:
+    """Return the texts' vectors under a transformers model, batch by batch."""
+    batches = [texts[i : i + config.batch_size] for i in range(0, len(texts), config.batch_size)]
+    make = partial(_text_encoder, config)
+    return np.concatenate(runner.map_actors(make, batches, "prepare: encode", Actors(config.actors)))
+
+
+def _text_encoder(config: TextConfig) -> Callable[[list[str]], np.ndarray]:
+    return TransformerEncoder(config.encoder, config.pooling, config.max_tokens).encode
 
 
 def item_metadata(source: SourceConfig, ids: list[str]) -> pd.DataFrame:

@@ -7,10 +7,10 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from rec.errors import ConfigError
-from rec.keys import Spaces, Strict
 from rec.moe.experts import Activation, FeedForward, fine_grained
 from rec.moe.layer import Mixed, MixtureOfExperts
 from rec.moe.routers import SigmoidRouter, SoftmaxRouter
+from rec.strict import Spaces, Strict
 from rec.system import Term
 
 
@@ -63,14 +63,18 @@ class MixtureConfig(Strict):
             raise ValueError(f"per_row: at most the {self.experts} experts, got {self.per_row}")
         return self
 
-    def layer(self, width: int, hidden: int, seed: int) -> MixtureOfExperts:
+    def layer(self, width: int, hidden: int, seed: int, out: int = 0) -> MixtureOfExperts:
         """Return the layer for rows of a width, each expert with a hidden width before it is split.
+
+        `out` is the width of what comes out, 0 that of the rows.
 
         Raises:
             ConfigError: the hidden width does not split.
         """
         try:
-            experts = fine_grained(width, hidden, self.experts, self.fine, activation=self.activation, seed=seed)
+            experts = fine_grained(
+                width, hidden, self.experts, self.fine, out=out, activation=self.activation, seed=seed
+            )
         except ValueError as error:
             raise ConfigError(f"fine: {error}") from error
         count, k = self.experts * self.fine, self.per_row * self.fine
@@ -79,7 +83,7 @@ class MixtureConfig(Strict):
             if self.router == "sigmoid"
             else SoftmaxRouter(width, count, k, noise=self.noise)
         )
-        shared = FeedForward(width, hidden, activation=self.activation, seed=seed) if self.shared else None
+        shared = FeedForward(width, hidden, out=out, activation=self.activation, seed=seed) if self.shared else None
         return MixtureOfExperts(router, experts, shared=shared, capacity_factor=self.capacity_factor)
 
     def terms(self, mixed: list[Mixed]) -> dict[str, Term]:

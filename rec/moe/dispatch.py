@@ -66,7 +66,8 @@ def carry(x_ND: Tensor, weight_NK: Tensor, order: Order, experts: Experts) -> Te
     if len(order.row_A) == 0:
         # Nothing to do, but gradients of nothing are zeros, on this worker as on others.
         empty = experts(x_ND[:0], group(order.count_E, 0))
-        return x_ND * 0 + empty.sum() + weight_NK.sum() * 0
+        nothing = x_ND.sum() * 0 + empty.sum() + weight_NK.sum() * 0
+        return nothing + empty.new_zeros(len(x_ND), empty.shape[1])
     grouping = group(order.count_E, experts.call_rows)
     place_A = grouping.start_E[order.expert_A] + torch.arange(len(order.row_A), device=x_ND.device)
     place_A -= (order.count_E.cumsum(0) - order.count_E)[order.expert_A]
@@ -92,12 +93,13 @@ def dispatch_dense(x_ND: Tensor, routing: Routing, experts: Experts) -> Tensor:
 
     The slow, obvious version that tests compare with.
     """
-    total = torch.zeros_like(x_ND)
+    total: Tensor | float = 0.0
     share_NE = routing.dense()
     for expert in range(experts.num_experts):
         count_E = torch.zeros(experts.num_experts, dtype=torch.int64)
         count_E[expert] = len(x_ND)
         total = total + share_NE[:, expert, None].to(x_ND.dtype) * experts(x_ND, Grouping(count_E, None))
+    assert isinstance(total, Tensor)
     return total
 
 

@@ -40,31 +40,33 @@ class Experts(nn.Module):
 class FeedForward(nn.Module):
     """One feed-forward network: an expert that every row passes, or one of many by itself."""
 
-    def __init__(self, width: int, hidden: int, *, activation: Activation = "gelu", seed: int = 0) -> None:
+    def __init__(
+        self, width: int, hidden: int, *, out: int = 0, activation: Activation = "gelu", seed: int = 0
+    ) -> None:
         super().__init__()
-        one = FeedForwardExperts(width, hidden, 1, activation=activation, seed=seed)
+        one = FeedForwardExperts(width, hidden, 1, out=out, activation=activation, seed=seed)
         self.activation = activation
         self.up_DF, self.down_FD = nn.Parameter(one.up_EDF.data[0]), nn.Parameter(one.down_EFD.data[0])
 
     def forward(self, x_ND: Tensor) -> Tensor:
-        """Return (N, D)."""
+        """Return (N, D), or as wide as `out` says."""
         return activate(x_ND @ self.up_DF, self.activation) @ self.down_FD
 
 
 class FeedForwardExperts(Experts):
-    """E feed-forward networks: GELU, or SwiGLU with a gate of its own.
+    """E feed-forward networks: GELU, or SwiGLU with a gate of its own; `out` is the width of outputs, 0 that of inputs.
 
     Expert e starts from the same weights whatever else there is: its generator is seeded by its number.
     """
 
     def __init__(
-        self, width: int, hidden: int, experts: int, *, activation: Activation = "gelu", seed: int = 0
+        self, width: int, hidden: int, experts: int, *, out: int = 0, activation: Activation = "gelu", seed: int = 0
     ) -> None:
         super().__init__()
         self.num_experts, self.activation = experts, activation
         parts = 2 if activation == "swiglu" else 1
         self.up_EDF = nn.Parameter(_initial(experts, width, parts * hidden, seed, "up"))
-        self.down_EFD = nn.Parameter(_initial(experts, hidden, width, seed, "down"))
+        self.down_EFD = nn.Parameter(_initial(experts, hidden, out or width, seed, "down"))
 
     def forward(self, x_PD: Tensor, grouping: Grouping) -> Tensor:
         """Return each row's output under its expert, (P, D)."""
@@ -73,13 +75,14 @@ class FeedForwardExperts(Experts):
 
     def member(self, expert: int) -> FeedForward:
         """Return a copy of one expert alone, its parameters in the same order."""
-        one = FeedForward(self.up_EDF.shape[1], self.down_EFD.shape[1], activation=self.activation)
+        width, (hidden, out) = self.up_EDF.shape[1], self.down_EFD.shape[1:]
+        one = FeedForward(width, hidden, out=out, activation=self.activation)
         one.up_DF.data, one.down_FD.data = self.up_EDF.data[expert].clone(), self.down_EFD.data[expert].clone()
         return one
 
 
 def fine_grained(
-    width: int, hidden: int, experts: int, split: int, *, activation: Activation = "gelu", seed: int = 0
+    width: int, hidden: int, experts: int, split: int, *, out: int = 0, activation: Activation = "gelu", seed: int = 0
 ) -> FeedForwardExperts:
     """Return `split` times as many experts of 1 / `split` of the hidden width: same parameters, same work at `split` k.
 
@@ -90,7 +93,7 @@ def fine_grained(
     """
     if hidden % split:
         raise ValueError(f"hidden width {hidden} does not divide into {split} parts")
-    return FeedForwardExperts(width, hidden // split, experts * split, activation=activation, seed=seed)
+    return FeedForwardExperts(width, hidden // split, experts * split, out=out, activation=activation, seed=seed)
 
 
 class LowRankExperts(Experts):

@@ -19,9 +19,9 @@ from rec.benchmarks import evaluate as evaluate_benchmark
 from rec.benchmarks import train as train_benchmark
 from rec.benchmarks.row import Row, show
 from rec.config import RunConfig, to_json
-from rec.data.prepare import InProcess
 from rec.data.prepare import prepare as prepare_data
 from rec.data.prepared import Prepared
+from rec.data.runner import InProcess
 from rec.errors import TrainingError
 from rec.keys import DataConfig, ParallelConfig, PlantedConfig, SourceConfig, TrainConfig
 from rec.runtime.memory import PeakMemory

@@ -21,7 +21,8 @@ from fastapi import FastAPI, Response
 from rec.benchmarks import retrieval
 from rec.benchmarks.row import Row
 from rec.config import RunConfig, from_table
-from rec.data.prepare import InProcess, prepare
+from rec.data.prepare import prepare
+from rec.data.runner import InProcess
 from rec.keys import DataConfig, PlantedConfig, SourceConfig, TextConfig
 from rec.runtime.load import Load, write_bodies, wrk
 from rec.runtime.served import State

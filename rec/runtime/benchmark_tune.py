@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 
 from rec.benchmarks.row import Row
 from rec.config import RunConfig, from_table
-from rec.data.prepare import InProcess, prepare
+from rec.data.prepare import prepare
+from rec.data.runner import InProcess
 from rec.keys import DataConfig, PlantedConfig, SourceConfig, TextConfig
 from rec.runtime.tuning import search
 from rec.storage import Storage

@@ -131,6 +131,9 @@ def stock_layer(experts: FeedForwardExperts, first: int, count: int, size: int) 
     from deepspeed.moe.experts import Experts as StockExperts
     from deepspeed.moe.sharded_moe import MOELayer
 
+    width, out = experts.up_EDF.shape[1], experts.down_EFD.shape[2]
+    if width != out:
+        raise ConfigError(f"parallel.moe_backend: DeepSpeed's layer gives rows of its own width; got {width} to {out}")
     name = f"ep_size_{size}"
     stock = StockExperts(experts.member(0), count, name)
     for number, member in enumerate(stock.deepspeed_experts):

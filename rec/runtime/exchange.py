@@ -93,7 +93,7 @@ class ExpertParallel:
         weight_RK = weight_B.new_zeros(len(x_RD) * slots).index_copy(0, slot_B, weight_B).view(-1, slots)
         arrived = order_by_expert(Routing(expert_RK, weight_RK, weight_RK), count_PL.shape[1])
         y_SD = Return.apply(carry(x_RD, weight_RK, arrived, experts), sizes, self.group)
-        return torch.zeros_like(x_ND).index_add(0, row_S, y_SD)
+        return y_SD.new_zeros(rows, y_SD.shape[1]).index_add(0, row_S, y_SD)
 
     def _number_within_pair(self, to_A: Tensor, order: Order, rows: int, choices: int) -> Tensor:
         """Return for each assignment how many of its row go to the same rank before it."""

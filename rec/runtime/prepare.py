@@ -6,15 +6,14 @@ import pickle
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
 import ray.data
 from ray import cloudpickle
 
 from rec.data import prepare as passes
-from rec.data.encoders import TransformerEncoder
 from rec.data.prepared import Prepared
+from rec.data.runner import Actors
 from rec.errors import RecError
-from rec.keys import DataConfig, TextConfig
+from rec.keys import DataConfig
 from rec.progress import Progress
 from rec.runtime.cluster import runtime
 
@@ -27,56 +26,69 @@ class OnRay:
 
     def map(self, function: Callable[[T], R], tasks: Sequence[T], title: str) -> list[R]:
         """Return `function(task)` for every task."""
-        rows = [{"index": i, "task": cloudpickle.dumps(task)} for i, task in enumerate(tasks)]
         packed = cloudpickle.dumps(function)
 
         def run(row: dict[str, Any]) -> dict[str, Any]:
-            try:
-                result = pickle.loads(packed)(pickle.loads(row["task"]))
-                return {"index": row["index"], "result": pickle.dumps(result), "error": b""}
-            except RecError as error:
-                return {"index": row["index"], "result": b"", "error": pickle.dumps(error)}
+            result, error = _call(pickle.loads(packed), row["task"])
+            return {"index": row["index"], "result": result, "error": error}
 
+        return self._collect(tasks, title, lambda dataset: dataset.map(run, num_cpus=1))
+
+    def map_actors(
+        self, make: Callable[[], Callable[[T], R]], tasks: Sequence[T], title: str, actors: Actors
+    ) -> list[R]:
+        """Return `make()(task)` for every task, computed by a pool of actors that live until the last task."""
+        pool = ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, min(actors.count, len(tasks))))
+        resources: dict[str, Any] = {"num_cpus": actors.cpus, "num_gpus": actors.gpus or None}
+        maker = cloudpickle.dumps(make)
+        return self._collect(
+            tasks,
+            title,
+            lambda dataset: dataset.map_batches(
+                _Actor, fn_constructor_args=(maker,), batch_size=1, compute=pool, **resources
+            ),
+        )
+
+    def _collect(self, tasks: Sequence[Any], title: str, apply: Callable[[Any], Any]) -> list[Any]:
+        """Return the results of all tasks, in order, while showing how many are done."""
+        if not tasks:
+            return []
+        rows = [{"index": i, "task": cloudpickle.dumps(task)} for i, task in enumerate(tasks)]
         done: dict[int, bytes] = {}
         progress = Progress(title, len(tasks))
-        dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(run, num_cpus=1)
-        for row in dataset.iter_rows():
+        for row in apply(ray.data.from_items(rows, override_num_blocks=len(rows))).iter_rows():
             if row["error"]:
                 raise pickle.loads(row["error"])
             done[row["index"]] = row["result"]
             progress.show(len(done))
         return [pickle.loads(done[i]) for i in range(len(tasks))]
 
-    def encode(self, texts: Sequence[str], config: TextConfig) -> np.ndarray:
-        """Return the texts' vectors under a transformers model, computed by a pool of actors."""
-        rows = [{"index": i, "text": text} for i, text in enumerate(texts)]
-        encoded = ray.data.from_items(rows).map_batches(
-            _Encode,
-            fn_constructor_args=(config.encoder, config.pooling, config.max_tokens),
-            batch_size=config.batch_size,
-            compute=ray.data.ActorPoolStrategy(size=config.actors),
-            num_cpus=1,
-        )
-        progress = Progress("prepare: encode", len(texts))
-        vectors: list[Any] = [None] * len(texts)
-        done = 0
-        for batch in encoded.iter_batches(batch_size=config.batch_size, batch_format="numpy"):
-            for index, vector in zip(batch["index"], batch["vector"], strict=True):
-                vectors[int(index)] = vector
-            done += len(batch["index"])
-            progress.show(done)
-        return np.stack(vectors)
+
+class _Actor:
+    """One actor of a pool: makes its function once."""
+
+    def __init__(self, make: bytes) -> None:
+        try:
+            self.function: Any = pickle.loads(make)()
+            self.error = b""
+        except RecError as error:  # told with the first task: a failing actor would be restarted for ever
+            self.error = pickle.dumps(error)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return the task's result, or the error that is ours to tell."""
+        index = batch["index"]
+        if self.error:
+            return {"index": index, "result": [b""], "error": [self.error]}
+        result, error = _call(self.function, batch["task"][0])
+        return {"index": index, "result": [result], "error": [error]}
 
 
-class _Encode:
-    """One actor of the pool: loads the model once."""
-
-    def __init__(self, name: str, pooling: str, max_tokens: int) -> None:
-        self.encoder = TransformerEncoder(name, pooling, max_tokens)
-
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return the batch's vectors beside their places."""
-        return {"index": batch["index"], "vector": self.encoder.encode(batch["text"].tolist())}
+def _call(function: Callable[[Any], Any], task: bytes) -> tuple[bytes, bytes]:
+    """Return the pickled result, or the pickled error where it is one of ours."""
+    try:
+        return pickle.dumps(function(pickle.loads(task))), b""
+    except RecError as error:
+        return b"", pickle.dumps(error)
 
 
 def prepare(config: DataConfig, say: Callable[[str], None], cpus: int = 2) -> Prepared:

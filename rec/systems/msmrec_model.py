@@ -13,7 +13,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from rec.keys import Spaces, Strict
 from rec.moe import routing
 from rec.moe.config import MixtureConfig
 from rec.moe.layer import Mixed
@@ -23,6 +22,7 @@ from rec.nn.history import HistoryBatch
 from rec.nn.modality import Compatibility, Fusion, Projector, Texts
 from rec.nn.packed import Layout, causal_mean, sequence_scores
 from rec.nn.sequence import BlockForm, SequenceEncoder
+from rec.strict import Spaces, Strict
 
 ALL = slice(None)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from rec.config import RunConfig, check_keys, from_table
 from rec.errors import ConfigError
-from rec.keys import Strict
 from rec.space import Dimension, parse, prefixed
+from rec.strict import Strict
 
 MAXIMUM = "max"
 

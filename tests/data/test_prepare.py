@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from rec.data import prepare as passes
-from rec.data.prepare import InProcess, prepare
+from rec.data.prepare import prepare
 from rec.data.prepared import Prepared
+from rec.data.runner import InProcess
 from rec.errors import DataError
 from rec.keys import ColumnNames, DataConfig, SourceConfig, TextConfig
 from rec.metrics.groups import groups, popular_items, popular_share

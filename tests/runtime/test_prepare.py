@@ -8,8 +8,8 @@ import pytest
 pytest.importorskip("ray", reason="needs the extra `cluster`")
 
 from rec.data import prepare as passes
-from rec.data.prepare import InProcess
 from rec.data.prepared import Prepared
+from rec.data.runner import InProcess
 from rec.errors import DataError
 from rec.keys import ColumnNames, DataConfig, SourceConfig
 from rec.nn.history import COLUMNS

@@ -45,7 +45,7 @@ def pieces(source: SourceConfig) -> list[Piece]:
         if source.kind == "movielens":
             found.append(_movielens(uri, len(found)))
         else:
-            for path in _files(uri, (".txt",) if source.kind == "sasrec" else (".parquet", ".csv")):
+            for path in table_files(uri, (".txt",) if source.kind == "sasrec" else (".parquet", ".csv")):
                 found += _split(path, len(found))
     if source.sha1 is not None:
         filesystem, path = open_uri(found[0].uri)
@@ -85,7 +85,7 @@ def estimated_rows(found: list[Piece]) -> int:
     return total
 
 
-def _files(uri: str, endings: tuple[str, ...]) -> list[str]:
+def table_files(uri: str, endings: tuple[str, ...] = (".parquet", ".csv")) -> list[str]:
     """Return the URIs of the files that `uri` names: itself, or the files of a folder."""
     filesystem, path = open_uri(uri)
     info = filesystem.get_file_info(path)

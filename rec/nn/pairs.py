@@ -1,0 +1,77 @@
+"""Batches of users with what is known of them and what is relevant, for models that score (user, item) pairs.
+
+Letters: B users, T tags, A attributes, X tokens or width of a text's vector, P relevant pairs, M pairs of histories.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rec.batch import Batch
+from rec.system import Column
+
+COLUMNS = (Column("user", "int64"), Column("history", "int32", (-1,)), Column("target", "int32", (-1,)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairsBatch(Batch):
+    """Users as the model sees them."""
+
+    user_B: Tensor
+    """-1 where a user is in no table."""
+    text_BX: Tensor
+    """Token ids, or a frozen vector."""
+    attributes_BA: Tensor
+    present_BM: Tensor
+    """Whether text and attributes are there, (B, 2)."""
+    avoid_BT: Tensor
+    """Tags of items that a user must not be shown."""
+    history_row_M: Tensor
+    history_M: Tensor
+    """Items known to be relevant."""
+    target_row_P: Tensor
+    target_P: Tensor
+    """Items to be found."""
+
+    def __len__(self) -> int:
+        """Return the number of users."""
+        return len(self.user_B)
+
+
+def flattened(lists: Any) -> tuple[Tensor, Tensor]:
+    """Return lists of items as (row, item) pairs."""
+    arrays = [np.atleast_1d(np.asarray(part, dtype=np.int64)) for part in lists]
+    row = np.repeat(np.arange(len(arrays)), [len(part) for part in arrays])
+    item = np.concatenate(arrays) if arrays else np.zeros(0, np.int64)
+    return torch.from_numpy(row[item > 0]), torch.from_numpy(item[item > 0])
+
+
+def chosen_positives(batch: PairsBatch, most: int, with_history: bool) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+    """Return the relevant pairs of one step (row, item), and what stands for the users' histories then.
+
+    At most `most` pairs per user, drawn anew each time. With histories, at most half of a user's pairs (rounded up) are
+    to be found, and the others are the history: as in evaluation, what is to be found is no part of it.
+    """
+    row_P, item_P = batch.target_row_P, batch.target_P
+    history = batch.history_row_M, batch.history_M
+    count_B = torch.bincount(row_P, minlength=len(batch))
+    limit_B = torch.full_like(count_B, most)
+    if with_history:
+        limit_B = torch.minimum(limit_B, (count_B + 1).div(2, rounding_mode="floor"))
+    if bool((count_B > limit_B).any()):
+        order = torch.rand(len(row_P), device=row_P.device).argsort()
+        order = order[row_P[order].argsort(stable=True)]
+        first_B = count_B.cumsum(0) - count_B
+        place_P = torch.empty_like(order)
+        place_P[order] = torch.arange(len(order), device=order.device) - first_B[row_P[order]]
+        chosen_P = place_P < limit_B[row_P]
+        if with_history:
+            rest = row_P[~chosen_P], item_P[~chosen_P]
+            history = torch.cat([history[0], rest[0]]), torch.cat([history[1], rest[1]])
+        row_P, item_P = row_P[chosen_P], item_P[chosen_P]
+    return row_P, item_P, history

@@ -1,0 +1,27 @@
+"""Strict: the base of every config model, frozen and without unknown keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, field_validator
+
+Spaces = Mapping[str, Mapping[str, Mapping[str, Any]]]
+Variants = Mapping[str, Sequence[str]]
+
+
+class Strict(BaseModel):
+    """Base of every config model: immutable, no unknown keys, no silent conversion of types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    SPACES: ClassVar[Spaces] = {}
+    """Ready-made search spaces by name: the values that keys of this model may take."""
+    VARIANTS: ClassVar[Variants] = {}
+    """Overrides by name that `rec sweep` compares; the first is what the others are compared with."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _arrays_are_tuples(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,461 @@
+"""HealthMoE: foods for patients by text, picture and attributes, joined by a mixture of experts.
+
+Letters: B users, I items with padding as item 0, P relevant pairs, M modalities, S subsets of them, D widths of the
+projections of a side, E experts, K items of an answer, T tags.
+Source: Xu and Wang 2024 (arXiv 2412.11557), which gives no code and no sizes; the reference design of the
+specification's section 2, with every choice a key. Labels of generated and of rule-made sets are synthetic, and no
+recommendation is dietary advice.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rec.data.attributes import Attributes
+from rec.data.encoders import SPECIAL, Tokens, learn_tokenizer
+from rec.data.images import SPOILED, swapped
+from rec.errors import RequestError
+from rec.meters import Mean, Meter, Rows
+from rec.metrics.relevance import metric_names, relevance
+from rec.nn.encoders import trained_parts
+from rec.nn.pairs import COLUMNS, PairsBatch, flattened
+from rec.nn.retrieval import as_lists, top_items
+from rec.seeds import generator
+from rec.system import Ask, Columns, Phase, System, Term
+from rec.systems.healthmoe_model import BLOCK, HealthMoEConfig, Model, Scored
+
+TOP, OVERLAP = 10, 5
+ANSWER_ROWS = 8192
+"""(user, item) pairs that are scored at once for an answer, where no other rank has to keep step."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenForm:
+    """What a text encoder must know of tokens."""
+
+    vocabulary: int
+    length: int
+    pad: int
+
+
+class HealthMoE(System[PairsBatch]):
+    """Multimodal recommender of items for described users."""
+
+    Config = HealthMoEConfig
+    columns = COLUMNS
+    config: HealthMoEConfig
+    knows_users_without_history = True
+    notice = "not dietary or medical advice"
+
+    @classmethod
+    def table_names(cls, config: Any) -> tuple[str, ...]:
+        """Return the whole-data-set inputs that this config reads."""
+        names = ["item_count", "item_present", "user_present", "item_attributes", "user_attributes", "item_class"]
+        names += ["item_contains", "user_avoid", "tag_names", "user_attribute_names"]
+        trained = config.encoders == "trained"
+        for side, chosen in (("user", config.of_users), ("item", config.of_items)):
+            if "text" in chosen:
+                names.append(f"{side}_tokens" if trained else f"{side}_text")
+        if "image" in config.of_items:
+            names.append("item_pixels" if trained else "item_image")
+        if trained and "text" in config.of_users + config.of_items:
+            names.append("tokenizer")
+        return tuple(names)
+
+    def model(self) -> nn.Module:
+        """Return a freshly initialised model."""
+        form = None
+        if self.tokens is not None:
+            form = TokenForm(self.tokens.tokenizer.get_vocab_size(), self.tokens.max_tokens, self.tokens.pad)
+        return Model(self.config, self.static, self.seed, form)
+
+    @cached_property
+    def tokens(self) -> Tokens | None:
+        """The tokenizer, where texts are encoded here."""
+        if "tokenizer" not in self.static:
+            return None
+        table = next(self.static[n] for n in ("item_tokens", "user_tokens") if n in self.static)
+        return Tokens(self._json("tokenizer"), table.shape[1])
+
+    @cached_property
+    def tags(self) -> list[str]:
+        """Names of what users avoid and items contain."""
+        names: list[str] = json.loads(self._json("tag_names"))
+        return names
+
+    @cached_property
+    def contains_IT(self) -> Tensor:
+        """What each item contains."""
+        return torch.from_numpy(np.asarray(self.static["item_contains"])).float()
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of what the model looks at, users' first."""
+        return self.config.modalities()
+
+    def _json(self, name: str) -> str:
+        return bytes(np.asarray(self.static[name])).decode()
+
+    def phases(self) -> tuple[Phase, ...]:
+        """Return one stretch of training, in which frozen weights of encoders under LoRA do not move."""
+        config = self.config
+        if config.encoders == "frozen" or not (config.text.lora or config.image.lora):
+            return (Phase(),)
+        moving = ["project.*", "norm.*", "missing.*", "mixture.*", "head.*"]
+        moving += ["id.*"] if "id" in config.of_items else []
+        moving += trained_parts("text", config.text.lora) if "text" in config.of_users + config.of_items else ()
+        moving += trained_parts("image", config.image.lora) if "image" in config.of_items else ()
+        return (Phase(trains=tuple(moving)),)
+
+    def collate(self, rows: Columns) -> PairsBatch:
+        """Return the batch of these rows; `profile` (a mapping per row, or None) tells of users in no table.
+
+        A profile has `text`, `attributes` and `avoid`, each optional, which take the place of what the tables say.
+
+        Raises:
+            RequestError: a profile holds what cannot be used.
+        """
+        user = np.array([int(value) for value in rows["user"]], dtype=np.int64)
+        known, place = user >= 0, np.maximum(user, 0)
+        if (user >= len(self.static["user_present"])).any():
+            raise RequestError(f"user {int(user.max())}: there are {len(self.static['user_present'])} users")
+        name = "user_tokens" if self.config.encoders == "trained" else "user_text"
+        text = np.asarray(self.static[name][place]) if name in self.static else np.zeros((len(user), 0), np.float32)
+        text, attributes = text.copy(), self.static["user_attributes"][place] * known[:, None]
+        present = self.static["user_present"][place][:, [0, 2]] & known[:, None]
+        avoid = self.static["user_avoid"][place] & known[:, None] if len(self.static["user_avoid"]) else None
+        avoid = np.zeros((len(user), len(self.tags)), dtype=bool) if avoid is None else avoid
+        for row, profile in enumerate(rows.get("profile") or ()):
+            if profile is not None:
+                self._describe(profile, row, text, attributes, present, avoid)
+        history, target = flattened(rows["history"]), flattened(rows["target"])
+        return PairsBatch(
+            user_B=torch.from_numpy(user),
+            text_BX=torch.from_numpy(text),
+            attributes_BA=torch.from_numpy(np.ascontiguousarray(attributes, dtype=np.float32)),
+            present_BM=torch.from_numpy(present),
+            avoid_BT=torch.from_numpy(avoid),
+            history_row_M=history[0],
+            history_M=history[1],
+            target_row_P=target[0],
+            target_P=target[1],
+        )
+
+    def _describe(
+        self,
+        profile: Mapping[str, Any],
+        row: int,
+        text: np.ndarray,
+        attributes: np.ndarray,
+        present: np.ndarray,
+        avoid: np.ndarray,
+    ) -> None:
+        """Write what a profile says over a row of the tables' values."""
+        if given := str(profile.get("text") or "").strip():
+            if self.tokens is None or "text" not in self.config.user:
+                raise RequestError("profile.text: this model does not read users' texts itself")
+            text[row], present[row, 0] = self.tokens.encode([given])[0], True
+        if profile.get("attributes"):
+            schema = Attributes.from_json(self._json("user_attribute_names"))
+            attributes[row], present[row, 1] = schema.encode_one(profile["attributes"])
+        for name in profile.get("avoid") or ():
+            if name not in self.tags:
+                known = ", ".join(self.tags) or "nothing: the data set does not tell what items contain"
+                raise RequestError(f"profile.avoid: {name!r} is not known; known: {known}")
+            avoid[row, self.tags.index(name)] = True
+
+    def loss(self, model: Callable[[PairsBatch], Any], batch: PairsBatch) -> dict[str, Term]:
+        """Return the ranking loss over relevant pairs, and what keeps the gate even."""
+        scored: Scored = model(batch)
+        negative_PC = scored.negative_BC[scored.row_P]
+        if self.config.loss == "bpr" and self.config.head == "ranking":
+            allowed_PC = negative_PC.isfinite()
+            gap_PC = torch.where(allowed_PC, negative_PC - scored.positive_P[:, None], 0)
+            part_PC = nn.functional.softplus(gap_PC) * allowed_PC
+            total, name = (part_PC.sum(1) / allowed_PC.sum(1).clamp(min=1)).sum(), "bpr"
+        else:
+            logit = torch.cat([scored.positive_P[:, None], negative_PC], 1)
+            total = (logit.logsumexp(1) - scored.positive_P).sum()
+            name = "ce" if self.config.head == "classification" else "ss"
+        terms = {name: Term(total, len(scored.positive_P))}
+        return terms | (self.config.mixture.terms([scored.mixed]) if scored.mixed is not None else {})
+
+    def meters(self) -> dict[str, Meter]:
+        """Return the ranking metrics, the same for items without a training pair, and a row per user."""
+        meters: dict[str, Meter] = {name: Mean() for name in metric_names()}
+        return meters | {"rows": Rows()}
+
+    def measure(self, module: nn.Module, batch: PairsBatch, meters: Mapping[str, Meter]) -> None:
+        """Rank every item that a user does not know of and may be shown."""
+        assert isinstance(module, Model)
+        item_ID = module.catalogue()
+        score_BI = module.all_scores(module.states(batch, item_ID), item_ID)
+        hidden_BI = self._hidden(batch)
+        values = self._values(score_BI, batch, hidden_BI)
+        for name, value in values.items():
+            meter = meters[name]
+            assert isinstance(meter, Mean)
+            meter.add(value[~value.isnan()])
+        record = meters["rows"]
+        assert isinstance(record, Rows)
+        known_I = module.known_I.to(score_BI.device)
+        cold = ~known_I[batch.target_P]
+        cold_pairs = batch.target_row_P[cold], batch.target_P[cold]
+        rows = {"user": batch.user_B, "relevant": torch.bincount(batch.target_row_P, minlength=len(batch))}
+        rows |= {f"metric/{name}": value for name, value in values.items()}
+        for name, value in relevance(score_BI, cold_pairs, hidden_BI, batch.user_B).items():
+            rows[f"cold items/{name}"] = value
+        for name, value in relevance(score_BI, cold_pairs, hidden_BI | known_I, batch.user_B).items():
+            rows[f"among cold items/{name}"] = value
+        rows["history"] = torch.bincount(batch.history_row_M, minlength=len(batch))
+        best_BI = score_BI.masked_fill(hidden_BI, -torch.inf)
+        rows["top"] = best_BI.topk(min(TOP, module.num_items), dim=1).indices
+        rows["top score"] = best_BI.gather(1, rows["top"])
+        record.add(rows)
+
+    def _hidden(self, batch: PairsBatch) -> Tensor:
+        """Return which items are not ranked: padding, what is known of the user, what the user must not be shown."""
+        hidden_BI = self.forbidden(batch.avoid_BT)
+        hidden_BI[:, 0] = True
+        hidden_BI[batch.history_row_M, batch.history_M] = True
+        return hidden_BI
+
+    def forbidden(self, avoid_BT: Tensor) -> Tensor:
+        """Return which items contain what a user must avoid, (B, I)."""
+        return avoid_BT.float() @ self.contains_IT.to(avoid_BT.device).T > 0
+
+    def _values(self, score_BI: Tensor, batch: PairsBatch, hidden_BI: Tensor) -> dict[str, Tensor]:
+        return relevance(score_BI, (batch.target_row_P, batch.target_P), hidden_BI, batch.user_B)
+
+    def analyser(self, module: nn.Module) -> Callable[[PairsBatch], dict[str, Tensor]]:
+        """Return a function that tells, per user, what each modality and every expert is worth.
+
+        without/NAME     ndcg@10 where a modality is missing for all
+        reliance/NAME    how far scores move then, as a share of their own spread: 0 where it does not matter
+        spoiled/NAME     ndcg@10 with spoiled pictures     overlap/NAME  share of the best 5 that stays
+        expert share     mean share of each expert in the best 10
+        """
+        assert isinstance(module, Model)
+        plain_ID = module.catalogue()
+        names = self.modalities
+        without = {name: module.catalogue([name]) for name in names if name.startswith("item ")}
+        spoiled: dict[str, Tensor] = {}
+        if "image" in self.config.of_items:
+            if "item_pixels" in self.static:
+                for name, spoil in SPOILED.items():
+                    pixels = np.stack([spoil(np.asarray(one)) for one in self.static["item_pixels"]])
+                    spoiled[name] = module.catalogue(pixels=torch.from_numpy(pixels))
+            present_I = np.asarray(self.static["item_present"])[:, 1]
+            source_I = swapped(np.asarray(self.static["item_class"]), present_I, generator(self.seed, "swapped"))
+            spoiled["another item of the class"] = module.catalogue(source=torch.from_numpy(source_I))
+
+        def analyse(batch: PairsBatch) -> dict[str, Tensor]:
+            user_BD, hidden_BI = module.states(batch, plain_ID), self._hidden(batch)
+            score_BI = module.all_scores(user_BD, plain_ID)
+            found: dict[str, Tensor] = {}
+            for name in names:
+                item_ID = without.get(name, plain_ID)
+                left_out = [name] if name.startswith("user ") else []
+                other_BI = module.all_scores(module.states(batch, item_ID, left_out), item_ID)
+                found[f"without/{name}"] = self._values(other_BI, batch, hidden_BI)["ndcg@10"]
+                found[f"reliance/{name}"] = _moved(score_BI, other_BI, hidden_BI)
+            top_B5 = _best(score_BI, hidden_BI, OVERLAP)
+            for name, item_ID in spoiled.items():
+                other_BI = module.all_scores(module.states(batch, item_ID), item_ID)
+                found[f"spoiled/{name}"] = self._values(other_BI, batch, hidden_BI)["ndcg@10"]
+                same_B55 = top_B5[:, :, None] == _best(other_BI, hidden_BI, OVERLAP)[:, None]
+                found[f"overlap/{name}"] = same_B55.any(2).double().mean(1)
+            if self.config.mixture.experts:
+                top_BK = _best(score_BI, hidden_BI, min(TOP, module.num_items))
+                found["expert share"] = self._gates(module, user_BD, plain_ID, top_BK).mean(1)
+            return found
+
+        return analyse
+
+    def _gates(self, module: Model, user_BD: Tensor, item_ID: Tensor, item_BK: Tensor) -> Tensor:
+        """Return each expert's share for some items of each user, (B, K, E)."""
+        if self.config.head == "classification":
+            mixed = module.classify(user_BD)[1]
+            assert mixed is not None
+            return mixed.routing.dense()[:, None].expand(-1, item_BK.shape[1], -1)
+        user_BKD = user_BD[:, None].expand(-1, item_BK.shape[1], -1)
+        mixed = module.mix(torch.cat([user_BKD, item_ID[item_BK]], 2).flatten(0, 1))[1]
+        assert mixed is not None
+        return mixed.routing.dense().view(*item_BK.shape, -1)
+
+    def predict(self, module: nn.Module, batch: PairsBatch, asks: Sequence[Ask] | None = None) -> list[dict[str, Any]]:
+        """Return each user's best items with scores, what was withheld and why, and modalities where asked."""
+        assert isinstance(module, Model)
+        asks = asks or [Ask(k=TOP, explain=True)] * len(batch)
+        return self.rank(module, self.states(module, batch), (batch.history_row_M, batch.history_M), asks)
+
+    def states(self, module: nn.Module, batch: PairsBatch) -> dict[str, Tensor]:
+        """Return users' joined projections, and what they avoid."""
+        assert isinstance(module, Model)
+        return {"state_BD": module.states(batch, module.catalogue()), "avoid_BT": batch.avoid_BT}
+
+    def rank(
+        self, module: nn.Module, states: Mapping[str, Tensor], seen: tuple[Tensor, Tensor], asks: Sequence[Ask]
+    ) -> list[dict[str, Any]]:
+        """Return the best items that users may be shown, and which of the best they may not, with the reason."""
+        assert isinstance(module, Model)
+        state_BD, avoid_BT = states["state_BD"], states["avoid_BT"].bool()
+        item_ID = module.catalogue()
+        score_BI = module.all_scores(state_BD, item_ID, max(BLOCK, ANSWER_ROWS // len(state_BD)))
+        forbidden_BI = self.forbidden(avoid_BT)
+
+        def best(score: Tensor) -> list[tuple[list[int], list[float]]]:
+            return as_lists(*top_items(lambda items: score[:, items].clone(), module.num_items + 1, asks, seen), asks)
+
+        open_lists = best(score_BI)
+        kept_lists = best(score_BI.masked_fill(forbidden_BI, -torch.inf)) if forbidden_BI.any() else open_lists
+        answers: list[dict[str, Any]] = []
+        for row, ((items, scores), (wanted, _)) in enumerate(zip(kept_lists, open_lists, strict=True)):
+            withheld = [
+                {"item": item, "contains": self._contained(item, avoid_BT[row])}
+                for item in wanted
+                if forbidden_BI[row, item]
+            ]
+            answers.append({"items": items, "scores": scores, "withheld": withheld})
+        for row, ask in enumerate(asks):
+            if ask.explain and answers[row]["items"]:
+                index_K = torch.tensor(answers[row]["items"], device=item_ID.device)
+                answers[row] |= self._behind(module, state_BD[row], item_ID, index_K)
+        return answers
+
+    def _contained(self, item: int, avoid_T: Tensor) -> list[str]:
+        inside_T = self.contains_IT[item].bool() & avoid_T.cpu()
+        return [self.tags[t] for t in inside_T.nonzero()[:, 0].tolist()]
+
+    def _behind(self, module: Model, state_D: Tensor, item_ID: Tensor, index_K: Tensor) -> dict[str, Any]:
+        """Return the share of each modality in some items' scores, and each expert's share."""
+        parts_KM = self._parts(module, state_D.expand(len(index_K), -1), item_ID, index_K)[:, 1:].abs()
+        found = {"modalities": (parts_KM / parts_KM.sum(1, keepdim=True).clamp(min=1e-12)).tolist()}
+        if self.config.mixture.experts:
+            found["experts"] = self._gates(module, state_D[None], item_ID, index_K[None])[0].tolist()
+        return found
+
+    def _parts(self, module: Model, state_KD: Tensor, item_ID: Tensor, index_K: Tensor) -> Tensor:
+        """Return scores as a score where nothing is known plus the Shapley value of each modality, (K, 1 + M).
+
+        The value of a set of modalities is the score with all others missing, so the parts add up to the score.
+        Source: Shapley 1953; exact, over all subsets.
+        """
+        config = self.config
+        rankable = config.head == "ranking"
+        names = [f"user_{n}" for n in config.of_users] + [f"item_{n}" for n in config.of_items]
+        missing_MW = torch.stack([module.missing[name] for name in names])
+        there_KD = torch.cat([state_KD, item_ID[index_K]], 1)
+        there_KMW = there_KD.view(len(there_KD), len(names), -1)
+        subset_SM = torch.tensor(list(itertools.product([False, True], repeat=len(names))), device=there_KD.device)
+        x_KSMW = torch.where(subset_SM[None, :, :, None], there_KMW[:, None], missing_MW)
+        flat = x_KSMW.flatten(2).flatten(0, 1)
+        if rankable:
+            score_KS = module.score(flat)[0].view(len(index_K), -1)
+        else:
+            score_KSI = module.classify(flat)[0].view(len(index_K), len(subset_SM), -1)
+            score_KS = score_KSI[torch.arange(len(index_K)), :, index_K]
+        size_S = subset_SM.sum(1)
+        count = len(names)
+        weight = [math.factorial(s) * math.factorial(count - s - 1) / math.factorial(count) for s in range(count)]
+        parts = [score_KS[:, 0]]
+        for m in range(count):
+            with_m = subset_SM[:, m].nonzero()[:, 0]
+            without_m = with_m - (1 << (count - 1 - m))
+            weight_S = score_KS.new_tensor([weight[s] for s in size_S[without_m].tolist()])
+            parts.append(((score_KS[:, with_m] - score_KS[:, without_m]) * weight_S).sum(1))
+        return torch.stack(parts, 1)
+
+    def explain(self, module: nn.Module, batch: PairsBatch, items: Sequence[int]) -> list[dict[str, Any]]:
+        """Return each user's score of an item as what nothing known gives and what each modality adds.
+
+        Raises:
+            RequestError: an item contains what its user must avoid.
+        """
+        assert isinstance(module, Model)
+        item_ID, index_B = module.catalogue(), torch.tensor(items)
+        state_BD = module.states(batch, item_ID)
+        for row, item in enumerate(items):
+            if inside := self._contained(item, batch.avoid_BT[row]):
+                raise RequestError(f"this item is never recommended to this user: it contains {', '.join(inside)}")
+        part_BP = self._parts(module, state_BD, item_ID, index_B)
+        share_BM = part_BP[:, 1:].abs()
+        share_BM = share_BM / share_BM.sum(1, keepdim=True).clamp(min=1e-12)
+        names = ["nothing known", *self.modalities]
+        rows = zip(part_BP.tolist(), share_BM.tolist(), strict=True)
+        return [{"score": sum(parts), "parts": parts, "names": names, "modalities": m} for parts, m in rows]
+
+    def catalogue(self, module: nn.Module) -> dict[str, Tensor]:
+        """Return the items' joined projections."""
+        assert isinstance(module, Model)
+        return {"projection_ID": module.catalogue()}
+
+    def freeze(self, module: nn.Module, catalogue: Mapping[str, Tensor]) -> None:
+        """Let the module answer from a catalogue that was computed before."""
+        assert isinstance(module, Model)
+        module.frozen = catalogue["projection_ID"]
+
+    @classmethod
+    def sample(cls, rows: int, rng: np.random.Generator) -> tuple[Columns, dict[str, np.ndarray]]:
+        """Return small random rows and tables that fit the declared columns."""
+        items, users, tags, length, size = 24, rows, ["fish", "milk"], 8, 16
+        tokenizer = learn_tokenizer(["salt soup", "sweet cake", "salt cake", "sweet soup"] * 3, 100)
+        words = rng.integers(
+            len(SPECIAL), Tokens(tokenizer, length).tokenizer.get_vocab_size(), (items + 1 + users, length)
+        )
+        present_I, present_U = rng.random((items + 1, 3)) < 0.8, rng.random((users, 3)) < 0.8
+        schema = Attributes([]).to_json()
+        tables = {
+            "item_count": np.concatenate([[0], rng.integers(1, 3, items - 2), [0, 0]]),  # the last two are cold
+            "item_present": present_I,
+            "user_present": present_U,
+            "item_attributes": rng.standard_normal((items + 1, 3)).astype(np.float32),
+            "user_attributes": rng.standard_normal((users, 4)).astype(np.float32),
+            "item_class": rng.integers(0, 3, items + 1).astype(np.int32),
+            "item_contains": rng.random((items + 1, len(tags))) < 0.2,
+            "user_avoid": rng.random((users, len(tags))) < 0.2,
+            "item_tokens": words[: items + 1].astype(np.int32),
+            "user_tokens": words[items + 1 :].astype(np.int32),
+            "item_text": rng.standard_normal((items + 1, 5)).astype(np.float32),
+            "user_text": rng.standard_normal((users, 5)).astype(np.float32),
+            "item_image": rng.standard_normal((items + 1, 6)).astype(np.float32),
+            "item_pixels": rng.integers(0, 256, (items + 1, size, size, 3)).astype(np.uint8),
+        }
+        texts = {"tag_names": json.dumps(tags), "tokenizer": tokenizer, "user_attribute_names": schema}
+        tables |= {name: np.frombuffer(text.encode(), dtype=np.uint8) for name, text in texts.items()}
+        liked = [rng.permutation(items - 2)[:5] + 1 for _ in range(rows)]
+        columns = {
+            "user": np.arange(rows),
+            "history": [part[: n % 3].astype(np.int32) for n, part in enumerate(liked)],
+            "target": [part[3 : 4 + n % 2].astype(np.int32) for n, part in enumerate(liked)],
+        }
+        return columns, tables
+
+
+def _best(score_BI: Tensor, hidden_BI: Tensor, count: int) -> Tensor:
+    return score_BI.masked_fill(hidden_BI, -torch.inf).topk(count, dim=1).indices
+
+
+def _moved(score_BI: Tensor, other_BI: Tensor, hidden_BI: Tensor) -> Tensor:
+    """Return the deviation over a user's items of what changed, relative to that of the scores, (B,)."""
+    kept_BI = ~hidden_BI & score_BI.isfinite() & other_BI.isfinite()
+
+    def deviation(value_BI: Tensor) -> Tensor:
+        value_BI = torch.where(kept_BI, value_BI, 0).double()
+        count_B1 = kept_BI.sum(1, keepdim=True).clamp(min=1)
+        centred_BI = torch.where(kept_BI, value_BI - value_BI.sum(1, keepdim=True) / count_B1, 0)
+        return (centred_BI.square().sum(1) / count_B1[:, 0]).sqrt()
+
+    return deviation(other_BI.nan_to_num(0, 0, 0) - score_BI.nan_to_num(0, 0, 0)) / deviation(
+        score_BI.nan_to_num(0, 0, 0)
+    ).clamp(min=1e-12)

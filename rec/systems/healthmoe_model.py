@@ -1,0 +1,353 @@
+"""HealthMoE's keys and model: see rec.systems.healthmoe.
+
+Letters: B users, I items with padding as item 0, N (user, item) pairs, P positives, C negatives of a user, M modalities
+or width of an encoder, W width of a projection, D widths of all projections of a side, U users of the tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from rec.moe.config import MixtureConfig
+from rec.moe.experts import FeedForward
+from rec.moe.layer import Mixed
+from rec.nn.dropout import Dropout
+from rec.nn.encoders import ImageEncoder, ImageEncoderConfig, TextEncoder, TextEncoderConfig, in_chunks
+from rec.nn.negatives import unseen
+from rec.nn.pairs import PairsBatch, chosen_positives
+from rec.seeds import derive
+from rec.strict import Spaces, Strict, Variants
+
+ITEMS_AT_ONCE = 256
+"""Items whose texts and pictures are encoded together where all are."""
+BLOCK = 128
+"""Items that are scored for a batch of users at once in evaluation; the same on all ranks, whatever their users."""
+USER_SIDE, ITEM_SIDE = ("text", "attributes", "history"), ("text", "image", "attributes", "id")
+
+
+class HealthMoEConfig(Strict):
+    """Keys of `[model]`."""
+
+    SPACES: ClassVar[Spaces] = {
+        "model": {
+            "width": {"choice": [32, 64, 128, 256]},
+            "hidden": {"choice": [64, 128, 256, 512]},
+            "dropout": {"uniform": [0.0, 0.4]},
+            "modality_dropout": {"uniform": [0.0, 0.3]},
+            "negatives": {"choice": [16, 64, 256]},
+        },
+        "sizes": {"mixture.experts": {"choice": [2, 4, 8]}, "mixture.per_row": {"choice": [1, 2]}},
+    }
+    VARIANTS: ClassVar[Variants] = {
+        "full": (),
+        "text only": ('model.item=["text"]',),
+        "image only": ('model.item=["image"]',),
+        "text + image, no mixture": ("model.mixture.experts=0",),
+        "encoders and one linear layer": ("model.mixture.experts=0", "model.hidden=0"),
+        "mixture on raw features": ("model.encoders=frozen",),
+        "classification head": ("model.head=classification",),
+        "E 2, top-1": ("model.mixture.experts=2", "model.mixture.per_row=1"),
+        "E 2, dense": ("model.mixture.experts=2", "model.mixture.per_row=2"),
+        "E 4, top-1": ("model.mixture.experts=4", "model.mixture.per_row=1"),
+        "E 4, dense": ("model.mixture.experts=4", "model.mixture.per_row=4"),
+        "E 8, top-1": ("model.mixture.experts=8", "model.mixture.per_row=1"),
+        "E 8, top-2": ("model.mixture.experts=8", "model.mixture.per_row=2"),
+        "E 8, dense": ("model.mixture.experts=8", "model.mixture.per_row=8"),
+    }
+
+    user: tuple[Literal["text", "attributes", "history"], ...] = ("text", "attributes")
+    """What the model sees of a user; history is the mean of the items known to be relevant."""
+    item: tuple[Literal["text", "image", "attributes", "id"], ...] = ("text", "image")
+    """What it sees of an item; items without a training pair have the learned missing vector in the place of an id."""
+    encoders: Literal["trained", "frozen"] = "trained"
+    """BERT and ViT inside the model, trained end to end, or vectors that were written when the data was prepared."""
+    text: TextEncoderConfig = TextEncoderConfig()
+    image: ImageEncoderConfig = ImageEncoderConfig()
+    width: int = Field(256, ge=1)
+    """Of each modality's projection."""
+    mixture: MixtureConfig = MixtureConfig(experts=4, per_row=2, noise=True)
+    """Experts on the joined projections; 0 experts is one plain network."""
+    hidden: int = Field(512, ge=0)
+    """Hidden width of an expert, and of the plain network; 0 leaves one linear layer, without experts only."""
+    out: int = Field(256, ge=1)
+    """Width of what experts give."""
+    head: Literal["ranking", "classification"] = "ranking"
+    """A score for each pair, also of new items, or logits over a fixed list of items from the user's side alone."""
+    loss: Literal["ss", "bpr"] = "ss"
+    """Softmax over a relevant item and others, or Bayesian personalised ranking."""
+    negatives: int = Field(64, ge=0)
+    """Items that are not relevant, drawn per user and step; 0 takes all."""
+    positives: int = Field(8, ge=1)
+    """Relevant items per user and step at most."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    modality_dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of texts, pictures, ... that training takes for missing, so that the model learns to do without."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if not self.user or not self.item:
+            raise ValueError("user, item: at least one modality each")
+        if not self.hidden and self.mixture.experts:
+            raise ValueError("hidden: 0 needs mixture.experts=0")
+        if self.head == "classification" and "history" in self.user:
+            raise ValueError("user: history looks at items, which head 'classification' does not")
+        return self
+
+    def modalities(self) -> tuple[str, ...]:
+        """Return the names of all modalities, users' first, in the order in which projections are joined."""
+        return tuple(f"user {n}" for n in self.of_users) + tuple(f"item {n}" for n in self.of_items)
+
+    @property
+    def of_users(self) -> tuple[str, ...]:
+        """Modalities of users, in order."""
+        return tuple(name for name in USER_SIDE if name in self.user)
+
+    @property
+    def of_items(self) -> tuple[str, ...]:
+        """Modalities of items, in order; none for a classifier, to which the target would be given away."""
+        return tuple(name for name in ITEM_SIDE if name in self.item) if self.head == "ranking" else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What one pass over a batch in training gives."""
+
+    positive_P: Tensor
+    row_P: Tensor
+    """The user of each positive."""
+    negative_BC: Tensor
+    """-inf where a candidate is relevant or known."""
+    mixed: Mixed | None
+
+
+class Model(nn.Module):
+    """Encoders, a projection and a missing vector per modality, the mixture, the head."""
+
+    frozen: Tensor | None
+    cached: Tensor | None
+
+    def __init__(self, config: HealthMoEConfig, tables: Mapping[str, np.ndarray], seed: int, tokens: Any) -> None:
+        super().__init__()
+        self.config = config
+        # Memory-mapped and shared: items' texts and pictures are inputs, no part of the weights.
+        self.tables = {name: torch.from_numpy(np.asarray(tables[name])) for name in tables if name.startswith("item_")}
+        self.known_I = self.tables["item_count"] > 0
+        self.num_items = len(self.known_I) - 1
+        self.frozen = self.cached = None
+        user_width = {"attributes": tables["user_attributes"].shape[1], "history": 0}
+        item_width = {"attributes": tables["item_attributes"].shape[1], "id": config.width}
+        if config.encoders == "trained":
+            if "text" in config.of_users + config.of_items:
+                self.text = TextEncoder(config.text, tokens.vocabulary, tokens.length, tokens.pad)
+                user_width["text"] = item_width["text"] = self.text.width
+            if "image" in config.of_items:
+                self.image = ImageEncoder(config.image, tables["item_pixels"].shape[1])
+                item_width["image"] = self.image.width
+        else:
+            user_width["text"] = tables["user_text"].shape[1] if "text" in config.user else 0
+            item_width |= {n: tables[f"item_{n}"].shape[1] for n in ("text", "image") if n in config.of_items}
+        user_width["history"] = len(config.of_items) * config.width
+        if "id" in config.of_items:
+            self.id = nn.Embedding(self.num_items + 1, config.width)
+            nn.init.normal_(self.id.weight, std=0.02)
+        names = [(f"user_{n}", user_width[n]) for n in config.of_users]
+        names += [(f"item_{n}", item_width[n]) for n in config.of_items]
+        self.project = nn.ModuleDict({n: nn.Linear(width, config.width) for n, width in names})
+        self.norm = nn.ModuleDict({n: nn.LayerNorm(config.width) for n, _ in names})
+        slots = [n for n, _ in names] + ([f"item_{n}" for n in config.item] if config.head == "classification" else [])
+        self.missing = nn.ParameterDict({n: nn.Parameter(torch.randn(config.width)) for n in slots})
+        fused = config.width * len(slots)
+        self.mixture: nn.Module
+        if config.mixture.experts:
+            self.mixture = config.mixture.layer(fused, config.hidden, derive(seed, "experts"), config.out)
+        elif config.hidden:
+            self.mixture = FeedForward(fused, config.hidden * config.mixture.per_row, out=config.out, seed=seed)
+        else:
+            self.mixture = nn.Linear(fused, config.out)
+        self.dropout = Dropout(config.dropout)
+        if config.head == "ranking":
+            linear = not config.hidden
+            self.head: nn.Module = nn.Linear(config.out, 1) if linear else Head(config.out)
+        else:
+            self.head = nn.Linear(config.out, self.num_items + 1)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch between training and evaluation; what was computed of all items is computed anew."""
+        self.cached = None
+        return super().train(mode)
+
+    def forward(self, batch: PairsBatch) -> Scored:
+        """Return scores of relevant items and of others for every user of the batch."""
+        config, device = self.config, batch.user_B.device
+        row_P, item_P, history = chosen_positives(batch, config.positives, "history" in config.user)
+        users = torch.arange(len(batch), device=device)
+        hidden = torch.cat([batch.target_row_P, batch.history_row_M]), torch.cat([batch.target_P, batch.history_M])
+        everything = config.negatives == 0 or config.head == "classification"
+        if everything:
+            negative_BC = torch.arange(1, self.num_items + 1, device=device).expand(len(batch), -1)
+        else:
+            negative_BC = unseen(users, *hidden, self.num_items, config.negatives)
+        wanted = torch.cat([item_P, history[1], negative_BC[:1].flatten() if everything else negative_BC.flatten()])
+        index_X, place = wanted.unique(return_inverse=True)
+        item_XD = self.item_side(index_X)
+        place_P, place_M, place_C = place.split(
+            [len(item_P), len(history[1]), len(place) - len(item_P) - len(history[1])]
+        )
+        user_BD = self.user_side(batch, (history[0], item_XD[place_M]))
+        if config.head == "classification":
+            score_BI, mixed = self.classify(user_BD)
+            positive_P, negative_BC = score_BI[row_P, item_P], score_BI[:, 1:]
+        else:
+            place_BC = place_C.expand(len(batch), -1) if everything else place_C.view(len(batch), -1)
+            owner_N = torch.cat([row_P, users.repeat_interleave(place_BC.shape[1])])
+            x_ND = torch.cat([user_BD[owner_N], item_XD[torch.cat([place_P, place_BC.flatten()])]], 1)
+            score_N, mixed = self.score(x_ND)
+            positive_P, negative_BC = score_N[: len(row_P)], score_N[len(row_P) :].view(len(batch), -1)
+        if everything:
+            negative_BC = negative_BC.index_put((hidden[0], hidden[1] - 1), negative_BC.new_tensor(-torch.inf))
+        return Scored(positive_P, row_P, negative_BC, mixed)
+
+    def score(self, x_ND: Tensor) -> tuple[Tensor, Mixed | None]:
+        """Return the score of each row of joined projections, float32 (N,)."""
+        y_NO, mixed = self.mix(x_ND)
+        score_N: Tensor = self.head(self.dropout(y_NO))[:, 0].float()
+        return score_N, mixed
+
+    def mix(self, x_ND: Tensor) -> tuple[Tensor, Mixed | None]:
+        """Return what the mixture, or the plain network, makes of joined projections."""
+        out = self.mixture(x_ND)
+        return (out.y_ND, out) if isinstance(out, Mixed) else (out, None)
+
+    def classify(self, user_BD: Tensor) -> tuple[Tensor, Mixed | None]:
+        """Return the logits of all items from the user's side, -inf for items without a training pair, (B, I)."""
+        slots = torch.cat([self.missing[f"item_{n}"] for n in self.config.item])
+        x_BD = torch.cat([user_BD, slots.to(user_BD.dtype).expand(len(user_BD), -1)], 1)
+        y_BO, mixed = self.mix(x_BD)
+        score_BI = self.head(self.dropout(y_BO)).float()
+        return score_BI.masked_fill(~self.known_I.to(score_BI.device), -torch.inf), mixed
+
+    def item_side(
+        self,
+        index_X: Tensor,
+        left_out: Collection[str] = (),
+        pixels: Tensor | None = None,
+        source: Tensor | None = None,
+    ) -> Tensor:
+        """Return the joined projections of items, (X, D).
+
+        Args:
+            index_X: The items.
+            left_out: Modalities to take for missing, such as "item image".
+            pixels: In the place of the pictures on file: one per item of the table, (I, S, S, 3).
+            source: The item whose picture each item of the table has, (I,); None its own.
+        """
+        device = index_X.device
+        parts = [torch.zeros(len(index_X), 0, device=device)]
+        present_X3 = self.tables["item_present"][index_X.cpu()].to(device)
+        image_X = index_X if source is None else source.to(device)[index_X]
+        for name in self.config.of_items:
+            if name == "id":
+                value_XM, present_X = self.id(index_X), self.known_I.to(device)[index_X]
+            else:
+                place = ("text", "image", "attributes").index(name)
+                present_X = present_X3[:, place]
+                chosen = image_X if name == "image" else index_X
+                if f"item {name}" in left_out:
+                    value_XM = torch.zeros(len(index_X), self._linear(f"item_{name}").in_features, device=device)
+                else:
+                    value_XM = self._values(name, chosen, pixels)
+            parts.append(self._projected(f"item_{name}", value_XM, present_X, f"item {name}" in left_out))
+        return torch.cat(parts, 1)
+
+    def _values(self, name: str, index_X: Tensor, pixels: Tensor | None) -> Tensor:
+        """Return what is known of one modality of items before it is projected."""
+        device, place = index_X.device, index_X.cpu()
+        if self.config.encoders == "frozen" or name == "attributes":
+            return self.tables[f"item_{name}"][place].to(device)
+        if name == "text":
+            return in_chunks(self.text, self.tables["item_tokens"][place].to(device), ITEMS_AT_ONCE)
+        table = self.tables["item_pixels"] if pixels is None else pixels
+        return in_chunks(self.image, table[place].to(device), ITEMS_AT_ONCE)
+
+    def user_side(self, batch: PairsBatch, history: tuple[Tensor, Tensor], left_out: Collection[str] = ()) -> Tensor:
+        """Return the joined projections of users, (B, D); `history` is rows and the items' joined projections."""
+        parts = []
+        for name in self.config.of_users:
+            if name == "history":
+                total_BD = batch.attributes_BA.new_zeros(len(batch), history[1].shape[1])
+                total_BD = total_BD.to(history[1].dtype).index_add(0, *history)
+                count_B = torch.bincount(history[0], minlength=len(batch))
+                value_BM, present_B = total_BD / count_B.clamp(min=1)[:, None], count_B > 0
+            elif name == "attributes":
+                value_BM, present_B = batch.attributes_BA, batch.present_BM[:, 1]
+            else:
+                value_BM = self.text(batch.text_BX) if self.config.encoders == "trained" else batch.text_BX
+                present_B = batch.present_BM[:, 0]
+            parts.append(self._projected(f"user_{name}", value_BM, present_B, f"user {name}" in left_out))
+        return torch.cat(parts, 1)
+
+    def _projected(self, name: str, value_XM: Tensor, present_X: Tensor, left_out: bool) -> Tensor:
+        """Return LN(W x + c), or the learned missing vector where nothing is there, (X, W)."""
+        if self.training and self.config.modality_dropout:
+            kept = torch.rand(len(value_XM), device=value_XM.device) >= self.config.modality_dropout
+            present_X = present_X & kept
+        linear, missing_W = self._linear(name), self.missing[name]
+        x_XW = self.norm[name](linear(value_XM.to(linear.weight.dtype)))
+        there = present_X[:, None] & (not left_out)
+        return torch.where(there, x_XW, missing_W.to(x_XW.dtype))
+
+    def _linear(self, name: str) -> nn.Linear:
+        linear = self.project[name]
+        assert isinstance(linear, nn.Linear)
+        return linear
+
+    def catalogue(
+        self, left_out: Collection[str] = (), pixels: Tensor | None = None, source: Tensor | None = None
+    ) -> Tensor:
+        """Return the joined projections of all items, (I, D); those of the plain catalogue are kept until weights move."""
+        plain = not left_out and pixels is None and source is None
+        if plain and self.frozen is not None:
+            return self.frozen
+        if plain and self.cached is not None and not self.training:
+            return self.cached
+        device = next(self.parameters()).device
+        everything = torch.arange(self.num_items + 1, device=device).split(ITEMS_AT_ONCE)
+        item_ID = torch.cat([self.item_side(part, left_out, pixels, source) for part in everything])
+        if plain and not self.training:
+            self.cached = item_ID
+        return item_ID
+
+    def states(self, batch: PairsBatch, item_ID: Tensor, left_out: Collection[str] = ()) -> Tensor:
+        """Return users' joined projections in evaluation, where all of their history counts."""
+        return self.user_side(batch, (batch.history_row_M, item_ID[batch.history_M]), left_out)
+
+    def all_scores(self, user_BD: Tensor, item_ID: Tensor, block: int = BLOCK) -> Tensor:
+        """Return every user's score of every item, (B, I); padding's means nothing."""
+        if self.config.head == "classification":
+            return self.classify(user_BD)[0]
+        parts = []
+        for part_ID in item_ID.split(block):
+            shape = (len(user_BD), len(part_ID), -1)
+            x_ND = torch.cat([user_BD[:, None].expand(shape), part_ID[None].expand(shape)], 2).flatten(0, 1)
+            parts.append(self.score(x_ND)[0].view(shape[:2]))
+        return torch.cat(parts, 1)
+
+
+class Head(nn.Module):
+    """A score from what experts give: one hidden layer."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(width, width), nn.Linear(width, 1)
+
+    def forward(self, y_NO: Tensor) -> Tensor:
+        """Return (N, 1)."""
+        out: Tensor = self.down(nn.functional.gelu(self.up(y_NO)))
+        return out
