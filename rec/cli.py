@@ -208,21 +208,22 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def evaluate(configs: Sequence[RunConfig], split: str, json_file: str | None = None) -> int:
     """Measure every run, print the metrics, and return 1 where one that the config expects is not reached."""
-    from rec.report.evaluation import HEADLINE, evaluate_run, summarise
-    from rec.report.text import table
+    from rec.report.evaluation import evaluate_run, summarise
+    from rec.report.text import table, told_of_relevant
 
     results = [evaluate_run(config, split) for config in configs]
     summary = summarise(results)
     rows = []
     for name, entry in summary.items():
         spread = f"{min(entry['values']):.4f} to {max(entry['values']):.4f}" if len(results) > 1 else ""
-        if len(results) == 1 and name in HEADLINE:
+        if len(results) == 1 and name in results[0]["interval"]:
             spread = "{low:.4f} to {high:.4f}".format(**results[0]["interval"][name])
         baseline = results[0]["popularity"].get(name)
         rows.append(
             [name, f"{entry['mean']:.4f}", f"{entry['sd']:.4f}", spread, "" if baseline is None else f"{baseline:.4f}"]
         )
     print(table(["metric", "mean", "sd", "range or interval", "popularity"], rows))
+    print(told_of_relevant(results[0]), end="")
     if "recovery" in results[0]:
         print("planted modality found for {found:.1%} of users (chance {chance:.1%})".format(**results[0]["recovery"]))
     if json_file:

@@ -2,9 +2,10 @@
 
 A food has a level of 0 to 4 of seven nutrients. Sodium, iron, fibre and potassium are told by its text alone; sugar
 (the hue of the dish), saturated fat (drops of fat) and the size of the portion by its rendered picture alone. A user
-has one or two conditions, told by free text alone; each condition wants one nutrient low, high or in the middle. What
-is relevant is drawn without repeats, with log-odds = MATCH * (how well the food suits the conditions) + popularity,
-from foods without anything the user is allergic to. A user needs the picture where a condition's nutrient is only seen.
+has one or two conditions and a favourite cuisine, told by free text alone; each condition wants one nutrient low, high
+or in the middle. What is relevant is drawn without repeats from foods without anything the user is allergic to, with
+log-odds = MATCH * (how well the food suits the conditions) + CUISINE * (it is of the favourite one) + popularity. A
+user needs the picture where a condition's nutrient is only seen.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from rec.keys_pairs import FoodConfig
 from rec.seeds import generator
 
 LEVELS = 5
-MATCH, POPULARITY = 7.0, 0.7
+MATCH, CUISINE, POPULARITY = 8.0, 2.5, 0.3
 USERS_PER_DRAW = 512
 TOLD = ("sodium", "iron", "fibre", "potassium")
 """Nutrients that words tell ..."""
@@ -157,8 +158,11 @@ def shard_rows(config: FoodConfig, shard: int) -> tuple[pa.Table, pa.Table]:
         numbers = np.arange(start, min(start + USERS_PER_DRAW, last))
         has_UC = _conditions(len(numbers), rng)
         avoid_UA = rng.random((len(numbers), len(ALLERGENS))) < 0.12
-        users.append(_user_rows(config, numbers, has_UC, avoid_UA, rng))
-        pairs.append(_draw(config, truth, numbers, has_UC, avoid_UA, rng))
+        likes_U = rng.integers(0, len(CUISINES), len(numbers))
+        users.append(_user_rows(config, numbers, has_UC, avoid_UA, likes_U, rng))
+        logit_UI = log_odds(truth, has_UC, likes_U)
+        logit_UI[(avoid_UA.astype(np.float32) @ truth.contains_IA.T.astype(np.float32)) > 0] = -np.inf
+        pairs.append(_draw(config, numbers, logit_UI, rng))
     return pa.concat_tables(users), pa.concat_tables(pairs)
 
 
@@ -169,6 +173,14 @@ def suits(level_IN: np.ndarray) -> np.ndarray:
         share = level_IN[:, NUTRIENTS.index(condition.nutrient)] / (LEVELS - 1)
         columns.append({LOW: 1 - share, HIGH: share, MIDDLE: 1 - 2 * np.abs(share - 0.5)}[condition.wants])
     return np.stack(columns, 1).astype(np.float32)
+
+
+def log_odds(truth: Foods, has_UC: np.ndarray, likes_U: np.ndarray) -> np.ndarray:
+    """Return what decides how likely a food is relevant, allergies aside, float32 (U, I)."""
+    share_UC = (has_UC / has_UC.sum(1, keepdims=True)).astype(np.float32)
+    logit_UI: np.ndarray = MATCH * (share_UC @ suits(truth.level_IN).T) + POPULARITY * truth.popularity_I
+    logit_UI += CUISINE * (likes_U[:, None] == truth.cuisine_I)
+    return logit_UI.astype(np.float32)
 
 
 def _conditions(count: int, rng: np.random.Generator) -> np.ndarray:
@@ -185,18 +197,23 @@ def _conditions(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _user_rows(
-    config: FoodConfig, numbers: np.ndarray, has_UC: np.ndarray, avoid_UA: np.ndarray, rng: np.random.Generator
+    config: FoodConfig,
+    numbers: np.ndarray,
+    has_UC: np.ndarray,
+    avoid_UA: np.ndarray,
+    likes_U: np.ndarray,
+    rng: np.random.Generator,
 ) -> pa.Table:
     seen = np.array([c.nutrient in SEEN for c in CONDITIONS])
     columns: dict[str, list[object]] = {
         name: [] for name in ("user", "text", "age", "gender", "activity", "avoid", "group", "needs_image")
     }
-    for number, has_C, avoid_A in zip(numbers.tolist(), has_UC, avoid_UA, strict=True):
+    for number, has_C, avoid_A, likes in zip(numbers.tolist(), has_UC, avoid_UA, likes_U.tolist(), strict=True):
         mine = [CONDITIONS[c] for c in np.flatnonzero(has_C)]
         age, gender = int(rng.integers(18, 90)), ("female", "male")[int(rng.integers(2))]
         told = " and ".join(str(rng.choice(c.phrases)) for c in mine)
         person = "woman" if gender == "female" else "man"
-        text = f"A {age} year old {person}: {told}. {rng.choice(FILLERS)}"
+        text = f"A {age} year old {person}: {told}. Loves {CUISINES[likes]} food. {rng.choice(FILLERS)}"
         kept = rng.random(3) >= config.missing
         columns["user"].append(f"p{number + 1}")
         columns["text"].append(text if kept[0] else None)
@@ -210,20 +227,9 @@ def _user_rows(
     return pa.table({name: pa.array(values, types.get(name, pa.string())) for name, values in columns.items()})
 
 
-def _draw(
-    config: FoodConfig,
-    truth: Foods,
-    numbers: np.ndarray,
-    has_UC: np.ndarray,
-    avoid_UA: np.ndarray,
-    rng: np.random.Generator,
-) -> pa.Table:
-    """Return the relevant pairs of some users: Gumbel top-n draws without repeats."""
-    share_UC = has_UC / has_UC.sum(1, keepdims=True)
-    logit_UI = MATCH * (share_UC.astype(np.float32) @ suits(truth.level_IN).T)
-    logit_UI += (POPULARITY * truth.popularity_I).astype(np.float32)
+def _draw(config: FoodConfig, numbers: np.ndarray, logit_UI: np.ndarray, rng: np.random.Generator) -> pa.Table:
+    """Return the relevant pairs of some users: Gumbel top-n draws without repeats; `logit_UI` is overwritten."""
     logit_UI -= np.log(np.maximum(rng.standard_exponential(logit_UI.shape, dtype=np.float32), 1e-30))
-    logit_UI[(avoid_UA.astype(np.float32) @ truth.contains_IA.T.astype(np.float32)) > 0] = -np.inf
     # Cumulative rounding, so that the pairs of all users add up to what was asked for.
     edge = np.floor(np.arange(config.num_users + 1) * config.pairs / config.num_users).astype(np.int64)
     count = np.minimum(np.diff(edge)[numbers], np.isfinite(logit_UI).sum(1))

@@ -5,7 +5,7 @@ Letters: N texts or pictures, L tokens, S pixels of a side, M width of the encod
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from rec.errors import ConfigError
 from rec.strict import Strict
+
+WORD_SPREAD = 1.0
 
 
 class TextEncoderConfig(Strict):
@@ -23,6 +25,8 @@ class TextEncoderConfig(Strict):
     width: int = Field(64, ge=8)
     layers: int = Field(2, ge=1)
     heads: int = Field(4, ge=1)
+    pooling: Literal["cls", "mean"] = "cls"
+    """The state of the first token, or the mean over all: small encoders trained from scratch learn sooner from it."""
     lora: int = Field(0, ge=0)
     """Rank of LoRA on queries and values, with all else frozen; 0 trains every weight."""
 
@@ -37,6 +41,8 @@ class ImageEncoderConfig(Strict):
     heads: int = Field(4, ge=1)
     patch: int = Field(8, ge=1)
     """Width and height of a patch, pixels."""
+    pooling: Literal["cls", "mean"] = "cls"
+    """The state of the first token, or the mean over all: small encoders trained from scratch learn sooner from it."""
     lora: int = Field(0, ge=0)
     """Rank of LoRA on queries and values, with all else frozen; 0 trains every weight."""
 
@@ -48,13 +54,13 @@ class ImageEncoderConfig(Strict):
 
 
 class TextEncoder(nn.Module):
-    """The state of a BERT at the first token."""
+    """One vector of a BERT per text."""
 
     def __init__(self, config: TextEncoderConfig, vocabulary: int, max_tokens: int, pad: int) -> None:
         super().__init__()
         from transformers import BertConfig, BertModel
 
-        self.pad = pad
+        self.pad, self.pooling = pad, config.pooling
         if config.name:
             model = _pretrained(config.name, "model.text.name")
         else:
@@ -67,9 +73,13 @@ class TextEncoder(nn.Module):
                 max_position_embeddings=max_tokens,
                 pad_token_id=pad,
                 type_vocab_size=1,
-                initializer_range=0.05,
+                initializer_range=config.width**-0.5,
+                hidden_dropout_prob=0.0,
+                attention_probs_dropout_prob=0.0,
             )
             model = BertModel(form, add_pooling_layer=False)
+            # Large beside the steps of an optimiser, and words before places: else first steps wash words out.
+            nn.init.normal_(model.embeddings.word_embeddings.weight, std=WORD_SPREAD)
         if vocabulary > model.config.vocab_size:
             raise ConfigError(
                 f"model.text.name: knows {model.config.vocab_size} tokens, the data has {vocabulary}; "
@@ -85,16 +95,17 @@ class TextEncoder(nn.Module):
         longest = int(mask_NL.sum(1).max()) if len(token_NL) else 1
         token_NL, mask_NL = token_NL[:, :longest].long(), mask_NL[:, :longest]
         state_NLM = self.model(input_ids=token_NL, attention_mask=mask_NL.long()).last_hidden_state
-        first_NM: Tensor = state_NLM[:, 0]
-        return first_NM
+        return pooled(state_NLM, mask_NL, self.pooling)
 
 
 class ImageEncoder(nn.Module):
-    """The state of a ViT at the class token."""
+    """One vector of a ViT per picture."""
 
     def __init__(self, config: ImageEncoderConfig, size: int) -> None:
         super().__init__()
         from transformers import ViTConfig, ViTModel
+
+        self.pooling = config.pooling
 
         if config.name:
             model = _pretrained(config.name, "model.image.name")
@@ -113,6 +124,9 @@ class ImageEncoder(nn.Module):
                 num_hidden_layers=config.layers,
                 num_attention_heads=config.heads,
                 intermediate_size=4 * config.width,
+                initializer_range=config.width**-0.5,
+                hidden_dropout_prob=0.0,
+                attention_probs_dropout_prob=0.0,
             )
             model = ViTModel(form, add_pooling_layer=False)
         self.width = int(model.config.hidden_size)
@@ -122,8 +136,16 @@ class ImageEncoder(nn.Module):
         """Return (N, M) for pixels as uint8."""
         weight = next(self.model.parameters())
         pixels = pixels_NSS3.permute(0, 3, 1, 2).to(weight.dtype) / 127.5 - 1
-        first_NM: Tensor = self.model(pixel_values=pixels).last_hidden_state[:, 0]
-        return first_NM
+        state_NLM = self.model(pixel_values=pixels).last_hidden_state
+        return pooled(state_NLM, state_NLM.new_ones(state_NLM.shape[:2]), self.pooling)
+
+
+def pooled(state_NLM: Tensor, mask_NL: Tensor, pooling: str) -> Tensor:
+    """Return one vector per row of tokens, (N, M)."""
+    if pooling == "cls":
+        return state_NLM[:, 0]
+    share_NL = mask_NL.to(state_NLM.dtype) / mask_NL.sum(1, keepdim=True)
+    return torch.einsum("nlm,nl->nm", state_NLM, share_NL)
 
 
 def _pretrained(name: str, key: str) -> Any:

@@ -1,7 +1,7 @@
 """What is told of a trained run: metrics, groups of users, modality weights, and each user's rank on file.
 
 evaluation/{split}/metrics.json     every number
-evaluation/{split}/ranks.parquet    one row per user: user, target, rank, group, gate weights
+evaluation/{split}/ranks.parquet    one row per user: user, target, rank (or every metric), group, gate weights
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from rec.meters import Rows
 from rec.metrics import groups as user_groups
 from rec.metrics.bootstrap import Interval, interval, paired, resampled_means
 from rec.metrics.ranking import coverage, full_ranks, means, of_ranks
+from rec.report import relevant
 from rec.report.experts import Routed
 from rec.seeds import generator
 from rec.storage import Storage
@@ -33,6 +34,9 @@ from rec.train.job import build
 from rec.train.loop import evaluate
 
 HEADLINE = ("hit@10", "ndcg@10")
+RELEVANT = ("precision@5", "recall@10", "map@5", "auc")
+"""Told with intervals as well, where users have several relevant items."""
+COMPARED = (*HEADLINE, "hit@100", "mrr", *RELEVANT)
 Numbers = dict[str, Any]
 
 
@@ -53,18 +57,32 @@ def evaluate_run(config: RunConfig, split: str) -> Numbers:
     if not isinstance(record, Rows):
         raise DataError(f"{config.system}: measures no row per user, so nothing can be ranked")
     rows = record.columns()
-    numbers: Numbers = {"split": split, "step": checkpoint.step, "users": len(rows["rank"]), "metrics": metrics}
+    values = per_user(rows)
+    there = ~np.isnan(values["ndcg@10"])
+    numbers: Numbers = {"split": split, "step": checkpoint.step, "users": int(there.sum()), "metrics": metrics}
+    numbers["synthetic_labels"] = data.manifest.get("synthetic_labels", False)
     if "top" in rows:
         numbers["metrics"]["coverage@10"] = coverage(rows["top"], data.num_items)
     rng = generator(config.train.seed, "bootstrap")
-    found = of_ranks(torch.from_numpy(rows["rank"]))
+    shown = [name for name in (*HEADLINE, *RELEVANT) if name in values]
     numbers["interval"] = {
-        name: _plain(interval(found[name].numpy(), config.evaluate.bootstrap, rng)) for name in HEADLINE
+        name: _plain(interval(values[name][there], config.evaluate.bootstrap, rng)) for name in shown
     }
-    numbers["popularity"] = means(popularity_ranks(data, split))
-    group = _groups(data, split, rows, config.evaluate)
-    numbers |= _by_group(rows, group, data, config.evaluate, rng)
-    numbers["experts"] = routed.numbers(group)
+    if "rank" in rows:
+        numbers["popularity"] = means(popularity_ranks(data, split))
+        names, group = list(user_groups.NAMES), _groups(data, split, rows, config.evaluate)
+    else:
+        numbers["floors"] = relevant.floors(data, split)
+        numbers["popularity"] = numbers["floors"]["popularity"]
+        numbers["relevant per user"] = float(rows["relevant"].mean())
+        numbers["cold kinds"] = relevant.cold(rows, config.evaluate.bootstrap, rng)
+        numbers["examples"] = relevant.examples(rows, data, split)
+        names, group = relevant.groups(data, rows)
+        told = relevant.analyse(system, module, feed.evaluate(split), engine.device)
+        if told:
+            numbers["worth"] = relevant.worth(told, rows, names, group, data, config.evaluate, rng)
+    numbers |= _by_group(rows, values, names, group, data, config.evaluate, rng)
+    numbers["experts"] = routed.numbers(names, group)
     if (in_time := gate_in_time(rows, config.evaluate.bootstrap, rng)) is not None:
         numbers["gate_in_time"] = in_time
     if (truth := recovery(rows, data)) is not None:
@@ -73,8 +91,15 @@ def evaluate_run(config: RunConfig, split: str) -> Numbers:
         name: {"expected": value, "found": metrics.get(name), "met": bool(metrics.get(name, -1) >= value)}
         for name, value in config.expect.items()
     }
-    _write(storage, split, numbers, rows, group, data)
+    _write(storage, split, numbers, rows, np.array(names)[group], data)
     return numbers
+
+
+def per_user(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return every metric of each measured user: from the rank of one target, or as measured for several."""
+    if "rank" in rows:
+        return {name: value.numpy() for name, value in of_ranks(torch.tensor(rows["rank"])).items()}
+    return {name.removeprefix("metric/"): rows[name] for name in rows if name.startswith("metric/")}
 
 
 def popularity_ranks(data: Prepared, split: str) -> np.ndarray:
@@ -133,17 +158,18 @@ def compare(a: str, b: str, resamples: int, split: str = "test") -> list[Numbers
         DataError: a run was not evaluated, or the two rank other users.
     """
     first, second = _per_user(a, split), _per_user(b, split)
-    if not np.array_equal(first["user"], second["user"]) or not np.array_equal(first["target"], second["target"]):
+    if any(not np.array_equal(first[name], second[name]) for name in ("user", "target") if name in first):
         raise DataError(f"{a} and {b}: ranked other users or targets; both must come from one prepared data set")
     rng = generator(0, "compare")
     results = []
-    for name in (*HEADLINE, "hit@100", "mrr"):
-        result = paired(first[name], second[name], resamples, rng)
+    there = ~np.isnan(first["ndcg@10"] + second["ndcg@10"])
+    for name in [n for n in COMPARED if n in first]:
+        result = paired(first[name][there], second[name][there], resamples, rng)
         results.append(
             {
                 "metric": name,
-                "a": float(first[name].mean()),
-                "b": float(second[name].mean()),
+                "a": float(first[name][there].mean()),
+                "b": float(second[name][there].mean()),
                 "difference": _plain(result.difference),
                 "not_above_zero": result.worse_share,
             }
@@ -179,10 +205,11 @@ def _per_user(folder: str, split: str) -> dict[str, np.ndarray]:
         if not storage.exists(name):
             raise DataError(f"{part}: not evaluated on {split}; run `rec evaluate` first")
         with storage.open(name) as file:
-            tables.append(pq.read_table(file, columns=["user", "target", "rank"]).sort_by("user"))
-    values = [of_ranks(torch.tensor(t["rank"].to_numpy())) for t in tables]
-    merged = {name: np.mean([v[name].numpy() for v in values], axis=0) for name in values[0]}
-    return merged | {name: tables[0][name].to_numpy() for name in ("user", "target")}
+            tables.append(pq.read_table(file).sort_by("user"))
+    kept = ("rank", *(n for n in tables[0].column_names if n.startswith("metric/")))
+    values = [per_user({n: t[n].to_numpy() for n in kept if n in t.column_names}) for t in tables]
+    merged = {name: np.mean([v[name] for v in values], axis=0) for name in values[0]}
+    return merged | {n: tables[0][n].to_numpy() for n in ("user", "target") if n in tables[0].column_names}
 
 
 def _groups(data: Prepared, split: str, rows: dict[str, np.ndarray], config: EvaluateConfig) -> np.ndarray:
@@ -201,16 +228,22 @@ def _groups(data: Prepared, split: str, rows: dict[str, np.ndarray], config: Eva
 
 
 def _by_group(
-    rows: dict[str, np.ndarray], group: np.ndarray, data: Prepared, config: EvaluateConfig, rng: np.random.Generator
+    rows: dict[str, np.ndarray],
+    values: dict[str, np.ndarray],
+    names: list[str],
+    group: np.ndarray,
+    data: Prepared,
+    config: EvaluateConfig,
+    rng: np.random.Generator,
 ) -> Numbers:
     """Return metrics per group and for cold items, and modality weights per group with intervals."""
     numbers: Numbers = {"groups": {}, "modalities": list(data.modalities)}
-    values = {name: value.numpy() for name, value in of_ranks(torch.from_numpy(rows["rank"])).items()}
-    cold = np.asarray(data.array("item_count"))[rows["target"]] <= config.cold_count
-    if cold.any():
-        numbers["cold"] = {"users": int(cold.sum()), **{n: float(values[n][cold].mean()) for n in HEADLINE}}
-    for index, name in enumerate(user_groups.NAMES):
-        inside = group == index
+    if "rank" in rows:
+        cold = np.asarray(data.array("item_count"))[rows["target"]] <= config.cold_count
+        if cold.any():
+            numbers["cold"] = {"users": int(cold.sum()), **{n: float(values[n][cold].mean()) for n in HEADLINE}}
+    for index, name in enumerate(names):
+        inside = (group == index) & ~np.isnan(values["ndcg@10"])
         if not inside.any():
             continue
         entry: Numbers = {"users": int(inside.sum())}
@@ -250,11 +283,12 @@ def _weights(name: str, value: np.ndarray, resamples: int, rng: np.random.Genera
 
 
 def _write(
-    storage: Storage, split: str, numbers: Numbers, rows: dict[str, np.ndarray], group: np.ndarray, data: Prepared
+    storage: Storage, split: str, numbers: Numbers, rows: dict[str, np.ndarray], label: np.ndarray, data: Prepared
 ) -> None:
     ids = data.users["id"].take(pa.array(rows["user"]))
-    columns: dict[str, Any] = {"user": rows["user"], "id": ids, "target": rows["target"], "rank": rows["rank"]}
-    columns["group"] = np.array(user_groups.NAMES)[group]
+    columns: dict[str, Any] = {"user": rows["user"], "id": ids, "group": label}
+    columns |= {n: rows[n] for n in ("target", "rank", "relevant") if n in rows}
+    columns |= {name: value for name, value in rows.items() if name.startswith("metric/")}
     columns |= {name: rows[name].tolist() for name in ("top", "gate", "gate_first") if name in rows}
     write_table(storage, f"evaluation/{split}/ranks.parquet", pa.table(columns))
     storage.write_json(f"evaluation/{split}/metrics.json", numbers)

@@ -5,7 +5,7 @@ Letters: N rows, B users of a batch, U users, E experts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from rec.batch import Batch
-from rec.metrics import groups as user_groups
 from rec.moe.health import similarity
 from rec.moe.layer import Mixed, layers_of
 
@@ -48,7 +47,7 @@ class Routed:
         count_B = torch.bincount(owner_N, minlength=users).clamp(min=1)
         self.shares.setdefault(name, []).append(total_BE / count_B[:, None])
 
-    def numbers(self, group_U: np.ndarray) -> dict[str, Any]:
+    def numbers(self, names: Sequence[str], group_U: np.ndarray) -> dict[str, Any]:
         """Return per layer the mean share of each expert per group of users, and the cosine between experts."""
         found: dict[str, Any] = {}
         for name, layer in self.layers.items():
@@ -58,7 +57,7 @@ class Routed:
                 flat_ED = torch.cat([weight.flatten(1) for weight in weights], 1)
                 entry["similarity"] = similarity(flat_ED).tolist()
             share_UE = torch.cat(self.shares[name]).numpy() if name in self.shares else np.empty((0, 0))
-            for index, label in enumerate(user_groups.NAMES if len(share_UE) == len(group_U) else ()):
+            for index, label in enumerate(names if len(share_UE) == len(group_U) else ()):
                 if (group_U == index).any():
                     entry["groups"][label] = share_UE[group_U == index].mean(0).tolist()
             found[name] = entry

@@ -27,6 +27,8 @@ from rec.strict import Spaces, Strict, Variants
 
 ITEMS_AT_ONCE = 256
 """Items whose texts and pictures are encoded together where all are."""
+SAMPLE = 64
+"""Users and items by which projections are centred."""
 BLOCK = 128
 """Items that are scored for a batch of users at once in evaluation; the same on all ranks, whatever their users."""
 USER_SIDE, ITEM_SIDE = ("text", "attributes", "history"), ("text", "image", "attributes", "id")
@@ -74,6 +76,8 @@ class HealthMoEConfig(Strict):
     """Of each modality's projection."""
     mixture: MixtureConfig = MixtureConfig(experts=4, per_row=2, noise=True)
     """Experts on the joined projections; 0 experts is one plain network."""
+    product: bool = True
+    """Joins to the projections the product of the two sides' means, from which matches are learned much sooner."""
     hidden: int = Field(512, ge=0)
     """Hidden width of an expert, and of the plain network; 0 leaves one linear layer, without experts only."""
     out: int = Field(256, ge=1)
@@ -163,7 +167,8 @@ class Model(nn.Module):
         self.norm = nn.ModuleDict({n: nn.LayerNorm(config.width) for n, _ in names})
         slots = [n for n, _ in names] + ([f"item_{n}" for n in config.item] if config.head == "classification" else [])
         self.missing = nn.ParameterDict({n: nn.Parameter(torch.randn(config.width)) for n in slots})
-        fused = config.width * len(slots)
+        self.product = config.product and config.head == "ranking"
+        fused = config.width * (len(slots) + self.product)
         self.mixture: nn.Module
         if config.mixture.experts:
             self.mixture = config.mixture.layer(fused, config.hidden, derive(seed, "experts"), config.out)
@@ -177,6 +182,30 @@ class Model(nn.Module):
             self.head: nn.Module = nn.Linear(config.out, 1) if linear else Head(config.out)
         else:
             self.head = nn.Linear(config.out, self.num_items + 1)
+        self._centre(tables)
+
+    @torch.no_grad()
+    def _centre(self, tables: Mapping[str, np.ndarray]) -> None:
+        """Let projections start centred and at one scale on the data, as a sample of it shows.
+
+        Fresh encoders give nearly the same vector for everything; what tells rows apart would be lost beside that.
+        Source: Salimans and Kingma 2016 (data-dependent initialisation), with one scale per projection.
+        """
+        self.eval()
+        index_X = torch.from_numpy(np.flatnonzero(tables["item_count"])[:SAMPLE])
+        samples = {f"item_{n}": self._values(n, index_X, None) for n in self.config.of_items if n != "id"}
+        kind = "tokens" if self.config.encoders == "trained" else "text"
+        for name, table in (("attributes", "user_attributes"), ("text", f"user_{kind}")):
+            if name in self.config.of_users:
+                value_XM = torch.from_numpy(np.array(tables[table][:SAMPLE]))
+                samples[f"user_{name}"] = self.text(value_XM) if table == "user_tokens" else value_XM
+        for name, value_XM in samples.items():
+            linear, mean_M = self._linear(name), value_XM.float().mean(0)
+            scale = (value_XM.float() - mean_M).square().mean().sqrt()
+            if scale > 0:
+                linear.weight.div_(scale)
+                linear.bias.copy_(-linear.weight @ mean_M)
+        self.train()
 
     def train(self, mode: bool = True) -> Self:
         """Switch between training and evaluation; what was computed of all items is computed anew."""
@@ -222,6 +251,10 @@ class Model(nn.Module):
 
     def mix(self, x_ND: Tensor) -> tuple[Tensor, Mixed | None]:
         """Return what the mixture, or the plain network, makes of joined projections."""
+        if self.product:
+            x_NMW = x_ND.view(len(x_ND), -1, self.config.width)
+            users = len(self.config.of_users)
+            x_ND = torch.cat([x_ND, x_NMW[:, :users].mean(1) * x_NMW[:, users:].mean(1)], 1)
         out = self.mixture(x_ND)
         return (out.y_ND, out) if isinstance(out, Mixed) else (out, None)
 

@@ -14,5 +14,5 @@ class TestHealthMoE(Conformance):
         SMALL | {"encoders": "frozen", "user": ["text", "attributes", "history"], "item": ["text", "image", "id"]},
         SMALL | TINY | {"mixture": {"experts": 0}, "loss": "bpr", "item": ["text", "attributes"], "negatives": 4},
         SMALL | TINY | {"head": "classification", "mixture": {"experts": 4, "per_row": 4}},
-        SMALL | TINY | {"hidden": 0, "mixture": {"experts": 0}, "item": ["image"]},
+        SMALL | TINY | {"hidden": 0, "mixture": {"experts": 0}, "item": ["image", "id"]},
     ]
