@@ -34,6 +34,10 @@ EXAMPLES = {
   rec evaluate rec/configs/ml-100k.toml --seeds 3 --split test
   rec evaluate --compare out/ml-100k out/sasrec
   rec evaluate --arrays scores.npz --k 10,100 --json metrics.json""",
+    "sweep": """examples:
+  rec sweep rec/configs/food.toml --seeds 3
+  rec sweep rec/configs/food.toml --seeds 3 --only "full; text only; image only" parallel.workers=0
+  rec sweep rec/configs/food.toml --list""",
     "report": """examples:
   rec report rec/configs/demo.toml
   rec report rec/configs/ml-100k.toml --seeds 3""",
@@ -100,6 +104,9 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--arrays", metavar="FILE.npz", help=_arrays_help())
     evaluate.add_argument("--k", default="10,50,100", help="cut-offs for --arrays (default: 10,50,100)")
     evaluate.add_argument("--json", metavar="FILE", help="write the results there as well")
+    sweep = add("sweep", "train and measure the variants that a system declares, and print them side by side")
+    sweep.add_argument("--only", default="", metavar="A; B", help="these variants alone (default: all)")
+    sweep.add_argument("--list", action="store_true", help="list the variants and their overrides")
     report = add("report", "write a run's HTML report")
     export = add("export", "write a trained run as an artifact to serve", config=False)
     export.add_argument("config", metavar="RUN", help="TOML file of the run, or its folder")
@@ -115,7 +122,7 @@ def parser() -> argparse.ArgumentParser:
     upgrade.add_argument("artifact", metavar="ARTIFACT", help="folder of the new artifact")
     for command in (evaluate, report):
         command.add_argument("--split", default="test", choices=("val", "test"), help="which split (default: test)")
-    for command in (train, evaluate, report):
+    for command in (train, evaluate, report, sweep):
         command.add_argument("--seeds", type=int, default=0, metavar="N", help="seeds 0 to N-1, each in out/seed-N")
     benchmark = add("benchmark", "measure speed beside its limit", config=False)
     benchmark.add_argument("name", choices=("train", "evaluate", "prepare", "moe", "tune", "serve"))
@@ -271,6 +278,19 @@ def _evaluate_arrays(options: argparse.Namespace) -> int:
     return 0
 
 
+def _sweep(options: argparse.Namespace) -> None:
+    from rec.report.sweep import sweep, variants
+
+    config = load(options.config, options.overrides)
+    only = [name.strip() for name in options.only.split(";") if name.strip()]
+    if options.list:
+        for name, words in variants(config, only).items():
+            print(f"{name}: {' '.join(words)}")
+        return
+    prepare(config)
+    print(sweep(config, only, max(1, options.seeds), train, say))
+
+
 def _report(options: argparse.Namespace) -> None:
     from rec.report.page import write_report
 
@@ -337,6 +357,7 @@ COMMANDS = {
     "train": _train,
     "tune": _tune,
     "evaluate": _evaluate,
+    "sweep": _sweep,
     "report": _report,
     "export": _export,
     "serve": _serve,

@@ -257,8 +257,8 @@ def _codes(
         if len(unknown) > allowed * total:
             first = pairs[name].iloc[unknown[0]]
             raise DataError(
-                f"{', '.join(source.pairs)}: {len(unknown):,} of {total:,} pairs name no known {name}, such as {first!r}; at "
-                f"most {source.maximum_bad_share:.1%} may (maximum_bad_share)"
+                f"{', '.join(source.pairs)}: {len(unknown):,} of {total:,} pairs name no known {name}, such as "
+                f"{first!r}; at most {source.maximum_bad_share:.1%} may (maximum_bad_share)"
             )
     known = (user >= 0) & (item >= 0)
     user, item = user[known], item[known]

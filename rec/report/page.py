@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
 from typing import Any
 
 from rec.config import RunConfig, to_json
+from rec.data.prepared import Prepared
 from rec.errors import DataError
-from rec.report import figures
+from rec.report import figures, relevant_page
 from rec.report.evaluation import read_config, seed_folders, summarise
+from rec.report.text import table_html
 from rec.storage import Storage
 
-SHOWN = ("hit@10", "ndcg@10", "mrr@10", "hit@50", "hit@100", "coverage@10")
+SHOWN = ("hit@10", "ndcg@10", "mrr@10", "hit@50", "hit@100", "precision@5", "recall@10", "map@5", "auc", "coverage@10")
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1f2933;max-width:860px;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}table{border-collapse:collapse}
@@ -45,13 +46,15 @@ def write_report(folder: str, split: str = "test") -> str:
 def _page(config: RunConfig, results: list[dict[str, Any]], history: list[dict[str, Any]], split: str) -> str:
     first = results[0]
     name = config.system.rsplit(":", 1)[-1]
+    ties = "ties in an order drawn for each user" if "floors" in first else "ties counted half"
     parts = [
         f"<h1>{html.escape(name)} on {html.escape(config.data.root)}</h1>",
-        f'<p class="note">{first["users"]:,} users, {split} split, full ranking with ties counted half; checkpoint '
+        f'<p class="note">{first["users"]:,} users, {split} split, full ranking of all items, {ties}; checkpoint '
         f"chosen by validation {html.escape(config.train.metric)}; {len(results)} seed(s).</p>",
         "<h2>Metrics</h2>",
         _metrics(results),
         figures.metric_bars(first["metrics"], first["popularity"], [n for n in SHOWN if n in first["popularity"]]),
+        *relevant_page.sections(first, _data(config)),
         "<h2>Learning curves</h2>",
         figures.learning_curves(history, config.train.metric),
         "<h2>Groups of users</h2>",
@@ -76,7 +79,16 @@ def _page(config: RunConfig, results: list[dict[str, Any]], history: list[dict[s
         parts += ["<h2>Planted preferences</h2>", _recovery(first["recovery"])]
     parts += ["<h2>Config</h2>", f"<pre>{html.escape(to_json(config))}</pre>"]
     body = "\n".join(parts)
-    return f"<!doctype html><html lang=en><meta charset=utf-8><title>{name}</title><style>{STYLE}</style>{body}</html>"
+    style = STYLE + relevant_page.STYLE
+    return f"<!doctype html><html lang=en><meta charset=utf-8><title>{name}</title><style>{style}</style>{body}</html>"
+
+
+def _data(config: RunConfig) -> Prepared | None:
+    """Return the run's data set, None where it is no longer there."""
+    try:
+        return Prepared.open(config.data.root)
+    except DataError:
+        return None
 
 
 def _names(first: dict[str, Any]) -> list[str]:
@@ -97,7 +109,7 @@ def _metrics(results: list[dict[str, Any]]) -> str:
             spread += f" ({found['low']:.4f} to {found['high']:.4f})"
         baseline = results[0]["popularity"].get(name)
         rows.append([name, spread, "" if baseline is None else f"{baseline:.4f}"])
-    return table(["metric", "this run", "popularity"], rows)
+    return table_html(["metric", "this run", "popularity"], rows)
 
 
 def _groups(first: dict[str, Any]) -> str:
@@ -113,7 +125,7 @@ def _groups(first: dict[str, Any]) -> str:
         cold = first["cold"]
         rows.append(["cold items", f"{cold['users']:,}", f"{cold['hit@10']:.4f}", f"{cold['ndcg@10']:.4f}", ""])
     head = ["group", "users", "hit@10", "ndcg@10", "gate distance of halves: in time / every other item"]
-    return table(head, rows)
+    return table_html(head, rows)
 
 
 def _recovery(found: dict[str, float]) -> str:
@@ -122,10 +134,3 @@ def _recovery(found: dict[str, float]) -> str:
         f"for <b>{found['found']:.1%}</b> of users; guessing would give {found['chance']:.1%}. Correlation of weights "
         f"with the truth: {found['correlation']:.3f}.</p>"
     )
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return an HTML table."""
-    cells = "".join(f"<th>{html.escape(h)}</th>" for h in head)
-    lines = ["<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows]
-    return f"<table><tr>{cells}</tr>{''.join(lines)}</table>"

@@ -1,4 +1,4 @@
-"""What is told of runs whose users have several relevant items: floors, groups, cold items, what modalities are worth."""
+"""What is told of runs whose users have several relevant items: floors, groups, cold items, worth of modalities."""
 
 from __future__ import annotations
 

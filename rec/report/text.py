@@ -1,7 +1,8 @@
-"""Tables for a terminal."""
+"""Tables and sentences for a terminal and for HTML."""
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,16 +28,24 @@ def told_of_relevant(numbers: dict[str, Any]) -> str:
     floors = [f"{name} {values['ndcg@10']:.4f}" for name, values in numbers["floors"].items()]
     lines.append(f"floors, ndcg@10: {', '.join(floors)}")
     for name, entry in numbers["cold kinds"].items():
-        lines.append(f"{name}: ndcg@10 {_interval(entry['ndcg@10'])}, {entry['users']} users")
+        lines.append(f"{name}: ndcg@10 {interval_text(entry['ndcg@10'])}, {entry['users']} users")
     worth = numbers.get("worth", {"without": {}, "spoiled": {}})
     for kind, words in (("without", "without"), ("spoiled", "pictures spoiled by")):
         for name, entry in worth[kind].items():
             kept = f", top 5 kept {entry['top 5 kept']:.0%}" if "top 5 kept" in entry else ""
-            lines.append(f"{words} {name}: ndcg@10 {entry['ndcg@10']:.4f}, loss {_interval(entry['loss'])}{kept}")
+            lines.append(f"{words} {name}: ndcg@10 {entry['ndcg@10']:.4f}, loss {interval_text(entry['loss'])}{kept}")
     for name, value in worth.get("needs image", {}).items():
         lines.append(f"who truly needs the picture is told {name} with an AUC of {value:.3f}")
     return "\n".join(lines) + "\n"
 
 
-def _interval(entry: dict[str, float]) -> str:
+def interval_text(entry: dict[str, float]) -> str:
+    """Return a mean with its interval."""
     return f"{entry['mean']:.4f} ({entry['low']:.4f} to {entry['high']:.4f})"
+
+
+def table_html(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return an HTML table."""
+    cells = "".join(f"<th>{html.escape(h)}</th>" for h in head)
+    lines = ["<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows]
+    return f"<table><tr>{cells}</tr>{''.join(lines)}</table>"

@@ -35,6 +35,8 @@ class Wish:
     notes: list[str] = field(default_factory=list)
     as_known: bool = False
     """Whether the history is that of a known user, as exported."""
+    profile: Mapping[str, Any] | None = None
+    """What the request tells of the user: `text`, `attributes`, `avoid`."""
 
 
 class Answerer:
@@ -83,16 +85,21 @@ class Answerer:
         exclude: Sequence[str] = (),
         candidates: Sequence[str] | None = None,
         explain: bool = False,
+        profile: Mapping[str, Any] | None = None,
+        avoid: Sequence[str] = (),
     ) -> Wish:
-        """Return a request in indices; what is not known is left out with a note.
+        """Return a request in indices; what is not known is left out with a note, but for what is to be avoided.
 
         Raises:
-            RequestError: the system ranks nothing, or the request names neither a user nor a history.
+            RequestError: the system ranks nothing, the request tells of nobody, or what it tells cannot be used.
         """
         if not self.ranks:
             raise RequestError(f"{self.config.system} ranks no catalogue; ask /v1/predict")
-        if user is None and history is None:
-            raise RequestError("expected `user` or `history`")
+        if user is None and history is None and profile is None:
+            raise RequestError("expected `user`, `history` or `profile`")
+        described = profile is not None or bool(avoid)
+        if described and not self.system.knows_users_without_history:
+            raise RequestError(f"{self.config.system} reads neither `profile` nor `avoid`")
         notes: list[str] = []
         number = -1 if user is None else int(self.user_ids.find([user])[0])
         if number < 0 and user is not None:
@@ -105,20 +112,26 @@ class Answerer:
             seen = np.empty(0, dtype=np.int64)
         allowed = None if candidates is None else tuple(self._known(candidates, "candidates", notes).tolist())
         ask = Ask(k, tuple(self._known(exclude, "exclude", notes).tolist()), allowed, explain)
-        if not len(seen):
+        if not len(seen) and not self.system.knows_users_without_history:
             notes.append("nothing is known of what the user has seen: the most popular items")
-        return Wish(number, seen, ask, notes, as_known=history is None and number >= 0)
+        told = {**(profile or {}), "avoid": list(avoid)} if described else None
+        wish = Wish(number, seen, ask, notes, history is None and number >= 0 and not described, told)
+        if described:  # what one request tells wrongly must not fail those it is answered with
+            self.system.collate(self.rows([wish]))
+        return wish
 
     def recommend(self, wishes: Sequence[Wish]) -> list[Answer]:
         """Return the answers to a batch of requests."""
         answers: list[Answer] = [{} for _ in wishes]
-        told = [index for index, wish in enumerate(wishes) if len(wish.history)]
+        always = self.system.knows_users_without_history
+        told = [index for index, wish in enumerate(wishes) if len(wish.history) or always]
         if told:
             with torch.inference_mode():
                 found = self._predict([wishes[index] for index in told])
             for index, prediction in zip(told, found, strict=True):
                 wish = wishes[index]
-                answers[index] = {"notes": wish.notes, "items": self._items(prediction, wish.ask), "source": MODEL}
+                answers[index] = {"notes": self._notes(wish), "items": self._items(prediction, wish.ask)}
+                answers[index] |= {"withheld": self._withheld(prediction), "source": MODEL}
         for index, wish in enumerate(wishes):
             if not answers[index]:
                 answers[index] = {"notes": wish.notes, "items": self._popular(wish.ask), "source": POPULARITY}
@@ -133,13 +146,13 @@ class Answerer:
         index = int(self.item_ids.find([item])[0])
         if index < 1:
             raise RequestError(f"item {item!r} is not known")
-        if not len(wish.history):
+        if not len(wish.history) and not self.system.knows_users_without_history:
             raise RequestError("nothing is known of what the user has seen, so there is nothing to explain")
         with torch.inference_mode():
             self.routed.clear()
             found = self.system.explain(self.module, self.system.collate(self.rows([wish])), [index])[0]
-        names = ["id", *self.modalities] if len(found["parts"]) > 1 else ["id"]
-        answer: Answer = {"notes": wish.notes, **self._shown(index, found["score"])}
+        names = found.get("names") or (["id", *self.modalities] if len(found["parts"]) > 1 else ["id"])
+        answer: Answer = {"notes": self._notes(wish), **self._shown(index, found["score"])}
         answer |= {"item": item, "parts": dict(zip(_names(names, len(found["parts"])), found["parts"], strict=True))}
         if "modalities" in found:
             answer["modalities"] = self._weights(found["modalities"])
@@ -176,6 +189,8 @@ class Answerer:
             "history": [wish.history for wish in wishes],
             "target": np.zeros(len(wishes), np.int64),
         }
+        if any(wish.profile is not None for wish in wishes):
+            columns["profile"] = [wish.profile for wish in wishes]
         if missing := self.columns.keys() - columns.keys():
             raise RequestError(f"{self.config.system} also reads {', '.join(sorted(missing))}; ask /v1/predict")
         return columns
@@ -217,7 +232,19 @@ class Answerer:
         if ask.explain and "modalities" in prediction:
             for entry, weights in zip(shown, prediction["modalities"], strict=True):
                 entry["modalities"] = self._weights(weights)
+            for entry, shares in zip(shown, prediction.get("experts", ()), strict=False):
+                entry["experts"] = shares
         return shown
+
+    def _withheld(self, prediction: Answer) -> list[Answer]:
+        """Return what would have been among the best items and is not shown, with the reason."""
+        return [
+            {**self._looked_up(entry["item"]), "contains": entry["contains"]}
+            for entry in prediction.get("withheld", ())
+        ]
+
+    def _notes(self, wish: Wish) -> list[str]:
+        return [*wish.notes, self.system.notice] if self.system.notice else wish.notes
 
     def _popular(self, ask: Ask) -> list[Answer]:
         """Return the most popular items that an ask allows."""

@@ -162,13 +162,16 @@ class Service:
             exclude=body.exclude,
             candidates=body.candidates,
             explain=body.explain,
+            profile=None if body.profile is None else body.profile.model_dump(),
+            avoid=body.avoid,
         )
         answer = await self.batcher.ask(wish, self._timeout_s(request))
         return _json(answer)
 
     async def explain(self, body: Any, request: Request) -> Response:
         """Answer one request of `/v1/explain`."""
-        wish = self.answerer.wish(user=body.user, history=body.history)
+        profile = None if body.profile is None else body.profile.model_dump()
+        wish = self.answerer.wish(user=body.user, history=body.history, profile=profile, avoid=body.avoid)
         answer = await self.batcher.alone(lambda: self.answerer.explain(body.item, wish), self._timeout_s(request))
         return _json(answer)
 

@@ -170,7 +170,7 @@ def _write(
         "run": config.out,
         "step": checkpoint.step,
         "counts": {"users": users, "items": data.num_items},
-        "modalities": list(data.modalities),
+        "modalities": list(system.modalities or data.modalities),
         "tables": list(system.static),
         "catalogue": list(catalogue),
         "states": states,
@@ -206,13 +206,18 @@ def _write_users(data: Prepared, storage: Storage) -> int:
     if "history" not in data.rows("test").column_names:
         return 0
     Ids.of(data.users["id"].to_pylist()).write(storage, "users")
-    rows = data.rows("test").sort_by("user")
-    histories = [np.append(h, t) for h, t in zip(rows["history"].to_numpy(), rows["target"].to_numpy(), strict=True)]
-    by_user: list[np.ndarray] = [np.empty(0, np.int32)] * data.num_users
-    for user, history in zip(rows["user"].to_numpy(), histories, strict=True):
-        by_user[user] = history
-    write_array(storage, "users/offset", np.cumsum([0, *map(len, by_user)]).astype(np.int64))
-    write_array(storage, "users/history", np.concatenate(by_user).astype(np.int32))
+    by_user: list[np.ndarray | None] = [None] * data.num_users
+    for split in ("test", "val", "train"):  # a later split knows more; who is in none has seen nothing
+        rows = data.rows(split)
+        columns = (rows[name].to_numpy() for name in ("user", "history", "target"))
+        for user, history, target in zip(*columns, strict=True):
+            if by_user[user] is None:
+                by_user[user] = np.append(history, target)
+        if all(history is not None for history in by_user):
+            break
+    histories = [np.empty(0, np.int32) if history is None else history for history in by_user]
+    write_array(storage, "users/offset", np.cumsum([0, *map(len, histories)]).astype(np.int64))
+    write_array(storage, "users/history", np.concatenate(histories).astype(np.int32))
     return data.num_users
 
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rec.keys import ServeConfig
 
+MAX_TEXT = 100_000
 Id = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\u0000]+$")]
 
 
@@ -36,12 +37,25 @@ class Recommended(BaseModel):
     """Address of a picture, where the catalogue has one."""
     modalities: dict[str, float] | None = None
     """The weight of each modality behind the item, where the request asked to explain."""
+    experts: list[float] | None = None
+    """Each expert's share in the score, where the model routes items."""
+
+
+class Withheld(BaseModel):
+    """An item that would have been among the best and is never shown to this user."""
+
+    item: str
+    title: str | None = None
+    image: str | None = None
+    contains: list[str]
+    """What it contains of what the user must avoid."""
 
 
 class RecommendAnswer(Answered):
     """A ranking, best first."""
 
     items: list[Recommended]
+    withheld: list[Withheld] = []
     source: str = "model"
     """"model", or "popularity" where nothing is known of the user."""
 
@@ -68,16 +82,29 @@ class PredictAnswer(Answered):
     answers: list[dict[str, Any]]
 
 
+class Profile(Message):
+    """What is told of a person who is in no table, or in the place of what the tables say."""
+
+    text: str | None = Field(None, max_length=MAX_TEXT, examples=["A 54 year old woman: high blood pressure."])
+    attributes: dict[Annotated[str, Field(max_length=256)], float | str | None] = Field({}, max_length=256)
+
+
+Avoid = Annotated[list[Id], Field(max_length=256)]
+
+
 def recommend_request(limits: ServeConfig) -> type[Message]:
     """Return the body of `/v1/recommend` under a deployment's limits."""
     many = limits.max_history
 
     class RecommendRequest(Message):
-        """Who to recommend to: a known user, a history, or both, in which case the history is used."""
+        """Who to recommend to: a known user, a history, or both, in which case the history is used; or a profile."""
 
         user: Id | None = Field(None, examples=["1"])
         history: list[Id] | None = Field(None, max_length=many, examples=[["10", "25", "7"]])
         """Items in the order they were seen; takes the place of what is known of the user."""
+        profile: Profile | None = None
+        avoid: Avoid = []
+        """What no recommended item may contain, beside what is known that the user must avoid."""
         candidates: list[Id] | None = Field(None, max_length=many, min_length=1)
         """The only items to rank; seen ones are ranked too."""
         exclude: list[Id] = Field([], max_length=many)
@@ -96,6 +123,8 @@ def explain_request(limits: ServeConfig) -> type[Message]:
         item: Id
         user: Id | None = None
         history: list[Id] | None = Field(None, max_length=limits.max_history)
+        profile: Profile | None = None
+        avoid: Avoid = []
 
     return ExplainRequest
 

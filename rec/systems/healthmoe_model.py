@@ -344,7 +344,7 @@ class Model(nn.Module):
     def catalogue(
         self, left_out: Collection[str] = (), pixels: Tensor | None = None, source: Tensor | None = None
     ) -> Tensor:
-        """Return the joined projections of all items, (I, D); those of the plain catalogue are kept until weights move."""
+        """Return the joined projections of all items, (I, D); where nothing is changed, kept until training goes on."""
         plain = not left_out and pixels is None and source is None
         if plain and self.frozen is not None:
             return self.frozen

@@ -16,7 +16,7 @@ from sklearn.inspection import permutation_importance
 from rec.config import RunConfig
 from rec.report.figures import COLOURS, svg
 from rec.report.page import STYLE
-from rec.report.page import table as html_table
+from rec.report.text import table_html
 from rec.storage import Storage
 from rec.tuning.results import front, ranked
 from rec.tuning.search import objectives
@@ -55,7 +55,7 @@ def write_page(config: RunConfig, storage: Storage, trials: Sequence[Trial], key
         [t.id, t.status, *(f"{t.best[n]:.4f}" for n in goals), str(t.evaluations), *(t.show(k) for k in keys)]
         for t in order
     ]
-    parts += ["<h2>Trials</h2>", f'<div style="overflow:auto">{html_table(head, rows)}</div>']
+    parts += ["<h2>Trials</h2>", f'<div style="overflow:auto">{table_html(head, rows)}</div>']
     body = "\n".join(parts)
     page = f"<!doctype html><html lang=en><meta charset=utf-8><title>search</title><style>{STYLE}</style>{body}</html>"
     storage.write("search.html", page.encode())

@@ -156,7 +156,7 @@ def test_bodies_that_are_no_json_are_refused(client, body: bytes) -> None:
 
 
 def test_neither_user_nor_history_is_refused(client) -> None:
-    assert ask(client, 422, k=3)["detail"] == "expected `user` or `history`"
+    assert ask(client, 422, k=3)["detail"] == "expected `user`, `history` or `profile`"
 
 
 def test_a_body_that_is_too_large_is_refused_whether_it_says_so_or_not(answerer, noted) -> None:

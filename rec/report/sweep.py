@@ -1,0 +1,92 @@
+"""Variants of one run, trained and measured under one protocol, side by side: `rec sweep`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rec.config import RunConfig, override, resolve
+from rec.errors import ConfigError
+from rec.report.evaluation import compare, evaluate_run, summarise
+from rec.report.text import table
+from rec.storage import Storage
+from rec.train.checkpoint import CheckpointStore
+
+RESAMPLES = 10_000
+SHOWN = ("precision@5", "recall@10", "ndcg@10", "map@5", "auc", "hit@10", "mrr")
+
+
+def variants(config: RunConfig, only: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    """Return the overrides of each variant, the one that others are compared with first.
+
+    Raises:
+        ConfigError: the system declares none, or one that was asked for is not there.
+    """
+    known = resolve(config.system).Config.VARIANTS
+    if not known:
+        raise ConfigError(f"{config.system}: declares no VARIANTS to sweep over")
+    if unknown := [name for name in only if name not in known]:
+        raise ConfigError(f"--only: no variant {unknown[0]!r}; there are {'; '.join(known)}")
+    return {name: words for name, words in known.items() if not only or name in only}
+
+
+def sweep(
+    config: RunConfig, only: Sequence[str], seeds: int, train: Callable[[RunConfig], None], say: Callable[[str], None]
+) -> str:
+    """Train and measure every variant with every seed and return the table; what is done already is kept."""
+    chosen = variants(config, only)
+    results: dict[str, list[dict[str, Any]]] = {}
+    for name, words in chosen.items():
+        results[name] = []
+        for seed in range(seeds):
+            place = [f"out={folder(config, name)}/seed-{seed}", f"train.seed={seed}"]
+            run = override(config, [*words, *place])
+            say(f"{name}, seed {seed}: {run.out}")
+            train(run)
+            results[name].append(_measured(run))
+    first = next(iter(chosen))
+    rows = [_row(config, name, found, first) for name, found in results.items()]
+    metrics = [m for m in SHOWN if m in results[first][0]["metrics"]]
+    head = ["variant", *metrics, f"ndcg@10 - {first!r} (95 % interval)"]
+    text = table(head, [[row["variant"], *(row[m] for m in metrics), row["difference"]] for row in rows])
+    one = results[first][0]
+    notes = [f"{one['users']} users of the test split, {seeds} seeds, mean and standard deviation over seeds;"]
+    notes.append(f"intervals by a paired bootstrap over users of the mean over seeds, {RESAMPLES:,} resamples")
+    if "relevant per user" in one:
+        notes.append(f"{one['relevant per user']:.2f} relevant items per user")
+    if one.get("synthetic_labels"):
+        notes.append("labels are synthetic")
+    text = "\n".join([text, *notes])
+    storage = Storage(config.out)
+    storage.write_json("sweep.json", {"rows": rows, "notes": notes})
+    storage.write("sweep.txt", f"{text}\n".encode())
+    return text
+
+
+def folder(config: RunConfig, name: str) -> str:
+    """Return where a variant's seeds lie."""
+    return f"{config.out.rstrip('/')}/{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}"
+
+
+def _measured(run: RunConfig) -> dict[str, Any]:
+    """Return the metrics of a run's best checkpoint on test, measured now unless they are on file."""
+    storage, name = Storage(run.out), "evaluation/test/metrics.json"
+    if storage.exists(name):
+        numbers: dict[str, Any] = storage.read_json(name)
+        if numbers["step"] == CheckpointStore(storage.below("checkpoints")).load_best().step:
+            return numbers
+    return evaluate_run(run, "test")
+
+
+def _row(config: RunConfig, name: str, found: list[dict[str, Any]], first: str) -> dict[str, Any]:
+    summary = summarise(found)
+    row: dict[str, Any] = {"variant": name, "metrics": summary, "difference": ""}
+    for metric in SHOWN:
+        if metric in summary:
+            row[metric] = "{mean:.4f} ± {sd:.4f}".format(**summary[metric])
+    if name != first:
+        compared = compare(folder(config, name), folder(config, first), RESAMPLES)
+        d = next(r["difference"] for r in compared if r["metric"] == "ndcg@10")
+        row["difference"] = f"{d['mean']:+.4f} ({d['low']:+.4f} to {d['high']:+.4f})"
+    return row
