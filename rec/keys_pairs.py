@@ -71,7 +71,7 @@ class PairTextConfig(Strict):
     tokenizer: str = "local"
     """"local" (WordPiece learned from training texts), or the name or path of a tokenizer; empty makes no tokens."""
     vocabulary: int = Field(8000, ge=100)
-    """Words of the local tokenizer."""
+    """Words and letters of the local tokenizer."""
     max_tokens: int = Field(64, ge=8)
     """Tokens kept of a text, for both."""
     max_characters: int = Field(20_000, ge=100)

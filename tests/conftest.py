@@ -110,3 +110,53 @@ def ranks() -> Any:
     from tests.ranks import Ranks
 
     return Ranks()
+
+
+def food_config(root: Path, **changes: Any) -> DataConfig:
+    """Return the config of a small generated set of foods and patients."""
+    table: dict[str, Any] = {
+        "kind": "food",
+        "food": {"pairs": 900, "users": 90, "foods": 80, "picture_size": 24, "shards": 3},
+        "text": {"encoder": "tfidf", "width": 16, "max_tokens": 24, "vocabulary": 400},
+        "image": {"encoder": "raw", "size": 16, "thumbnail": 24},
+        "shard_items": 30,
+        "cold_users": 0.1,
+        "cold_items": 0.1,
+    }
+    return DataConfig.model_validate({"root": str(root), "shard_rows": 40, "pairs": table | changes})
+
+
+@pytest.fixture(scope="session")
+def food(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Generated foods and patients: 90 users, 80 foods."""
+    return prepare(food_config(tmp_path_factory.mktemp("food")), InProcess(), lambda _: None)
+
+
+TINY_HEALTHMOE = {
+    "width": 8,
+    "hidden": 16,
+    "out": 8,
+    "dropout": 0.0,
+    "negatives": 8,
+    "text": {"width": 16, "layers": 1, "pooling": "mean"},
+    "image": {"width": 16, "layers": 1, "pooling": "mean"},
+}
+
+
+@pytest.fixture
+def food_run(food: Prepared, tmp_path: Path) -> Callable[..., RunConfig]:
+    """Return a function that makes the config of a short HealthMoE run; changes are nested tables."""
+
+    def make(**changes: Any) -> RunConfig:
+        table: dict[str, Any] = {
+            "system": "rec.systems.healthmoe:HealthMoE",
+            "out": str(tmp_path / "run"),
+            "model": TINY_HEALTHMOE,
+            "data": {"root": food.storage.uri},
+            "train": {"batch_size": 16, "epochs": 2, "learning_rate": 5e-3},
+        }
+        for name, value in changes.items():
+            table[name] = table.get(name, {}) | value if isinstance(value, dict) else value
+        return from_table(table)
+
+    return make

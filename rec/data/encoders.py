@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -128,17 +129,21 @@ class RawImages:
 
 
 def learn_tokenizer(texts: Sequence[str], vocabulary: int) -> str:
-    """Return a WordPiece tokenizer as BERT's, learned from texts, as the JSON of the tokenizers library."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    """Return a WordPiece tokenizer as BERT's, learned from texts, as the JSON of the tokenizers library.
 
-    found: Any = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
-    found.normalizer = normalizers.BertNormalizer(lowercase=True)
-    found.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    found.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocabulary, special_tokens=list(SPECIAL), min_frequency=2, show_progress=False
-    )
-    found.train_from_iterator(texts, trainer)
+    The pieces are the most frequent words, and all characters for the others; the same texts give the same pieces,
+    which the library's own trainer does not promise.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    counts = Counter(word for t in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(t)))
+    letters = sorted({letter for word in counts for letter in word})
+    pieces = [*SPECIAL, *letters, *(f"##{letter}" for letter in letters)]
+    frequent = sorted((word for word in counts if counts[word] > 1 and len(word) > 1), key=lambda w: (-counts[w], w))
+    pieces += frequent[: max(vocabulary - len(pieces), 0)]
+    found: Any = Tokenizer(models.WordPiece({piece: n for n, piece in enumerate(pieces)}, unk_token=UNKNOWN))
+    found.normalizer, found.pre_tokenizer, found.decoder = normalizer, splitter, decoders.WordPiece()
     ids = [(name, found.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
     found.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ids)
     return str(found.to_str())

@@ -41,6 +41,7 @@ from rec.storage import Storage, absolute
 
 FITTED_TEXTS = 200_000
 """Texts that a tokenizer or tfidf is fitted on at most."""
+LONGEST_WORD = 100
 ENCODED = "encoded"
 
 
@@ -88,8 +89,9 @@ def prepare_pairs(config: DataConfig, runner: Runner, say: Callable[[str], None]
     split = split_pairs(*coded, len(users.frame), len(items.frame), source, dropped)
     say(f"{config.root}: {len(coded[0]):,} relevant pairs, {len(users.frame):,} users, {len(items.frame):,} items")
     seen = split.train_users, split.train_items
-    recipe_text = _texts(users, columns.user_text, seen[0]) + _texts(items, columns.item_text, seen[1])
-    recipe = _recipe(source, recipe_text)
+    longest = source.text.max_characters
+    texts = _texts(users, columns.user_text, seen[0], longest) + _texts(items, columns.item_text, seen[1], longest)
+    recipe = _recipe(source, texts)
     found = _encode(recipe, source, root, users, items, runner)
     report = _report(found, items, say)
     _refuse_bad(found["items"], source, report, storage)
@@ -100,9 +102,9 @@ def prepare_pairs(config: DataConfig, runner: Runner, say: Callable[[str], None]
     write_joined(storage, "user", users, user_attributes, recipe)
     write_joined(storage, "item", items, item_attributes, recipe)
     tags = tags_table(users.frame.get(columns.avoid or ""), items.frame.get(columns.contains or ""))
-    texts = {"tokenizer": recipe.tokenizer, "user_attribute_names": user_attributes.to_json()}
-    texts["tag_names"] = json.dumps(tags.names)
-    for name, text in texts.items():
+    notes = {"tokenizer": recipe.tokenizer, "user_attribute_names": user_attributes.to_json()}
+    notes["tag_names"] = json.dumps(tags.names)
+    for name, text in notes.items():
         write_array(storage, name, np.frombuffer(text.encode(), dtype=np.uint8))
     write_array(storage, "user_avoid", tags.avoid_UT)
     write_array(storage, "item_contains", tags.contains_IT)
@@ -269,13 +271,14 @@ def _codes(
     return user[enough], item[enough] + 1
 
 
-def _texts(side: Side, names: Sequence[str], rows: np.ndarray) -> list[str]:
+def _texts(side: Side, names: Sequence[str], rows: np.ndarray, longest: int) -> list[str]:
     """Return the texts of some rows, a sample where there are many."""
     if len(rows) > FITTED_TEXTS:
         rows = np.sort(generator(0, "fitted texts").choice(rows, FITTED_TEXTS, replace=False))
     columns = [side.frame[name].iloc[rows].fillna("").astype(str) for name in names]
-    joined = [" ".join(parts).strip() for parts in zip(*columns, strict=True)]
-    return [text for text in joined if text]
+    joined = [" ".join(parts)[:longest].split() for parts in zip(*columns, strict=True)]
+    # Learning from a word of thousands of letters takes for ever, and no tokenizer knows such words later.
+    return [text for words in joined if (text := " ".join(word for word in words if len(word) <= LONGEST_WORD))]
 
 
 def _recipe(source: PairsConfig, texts: list[str]) -> Recipe:

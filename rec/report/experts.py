@@ -39,7 +39,7 @@ class Routed:
             return
         share_NE = mixed.routing.dense().double().cpu()
         where = getattr(self.batch, "where", None)
-        owner_N = torch.arange(len(share_NE)) if where is None else where.sequence_N.cpu()
+        owner_N = torch.arange(len(self.batch)) if where is None else where.sequence_N.cpu()
         if len(owner_N) != len(share_NE):
             return  # rows that belong to no one user
         users = len(self.batch)

@@ -114,8 +114,7 @@ def _examples(examples: list[dict[str, Any]], data: Prepared | None) -> list[str
                     picture = f'<img alt="" src="data:image/jpeg;base64,{code}">'
             kind = ' class="hit"' if shown["relevant"] else ""
             caption = f"{html.escape(title)}<br>{shown['score']:.3f}"
-            parts.append(
-                f"<figure{kind}>{picture or '<img alt="no picture">'}<figcaption>{caption}</figcaption></figure>"
-            )
+            picture = picture or '<img alt="no picture">'
+            parts.append(f"<figure{kind}>{picture}<figcaption>{caption}</figcaption></figure>")
         parts.append("</div>")
     return parts

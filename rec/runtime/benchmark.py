@@ -51,6 +51,7 @@ class Sizes:
     interactions: int
     trials: int
     minutes: float
+    images: int
 
 
 def run(name: str, root: str | None, sizes: Sizes, json_file: str | None, say: Say) -> int:
@@ -66,6 +67,10 @@ def run(name: str, root: str | None, sizes: Sizes, json_file: str | None, say: S
             from rec.runtime import benchmark_serve
 
             rows = benchmark_serve.measure(folder, sizes.minutes, say)
+        elif name == "encoders":
+            from rec.runtime import benchmark_encoders
+
+            rows = benchmark_encoders.measure(folder, sizes.images, say)
         elif name == "moe":
             from rec.runtime import benchmark_moe
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -93,5 +94,6 @@ def _call(function: Callable[[Any], Any], task: bytes) -> tuple[bytes, bytes]:
 
 def prepare(config: DataConfig, say: Callable[[str], None], cpus: int = 2) -> Prepared:
     """Return the data set made from `config` on the cluster, or on this machine with `cpus` tasks at a time."""
-    with runtime(cpus - 1):
+    needed = 0 if config.pairs is None else math.ceil(config.pairs.actors * config.pairs.cpus_per_actor)
+    with runtime(max(cpus, needed) - 1):
         return passes.prepare(config, OnRay(), say)
