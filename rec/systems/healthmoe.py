@@ -414,6 +414,7 @@ class HealthMoE(System[PairsBatch]):
             len(SPECIAL), Tokens(tokenizer, length).tokenizer.get_vocab_size(), (items + 1 + users, length)
         )
         present_I, present_U = rng.random((items + 1, 3)) < 0.8, rng.random((users, 3)) < 0.8
+        present_I[:, 2] = True  # items of which nothing at all is known would tie
         schema = Attributes([]).to_json()
         tables = {
             "item_count": np.concatenate([[0], rng.integers(1, 3, items - 2), [0, 0]]),  # the last two are cold

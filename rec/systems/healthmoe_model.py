@@ -100,6 +100,8 @@ class HealthMoEConfig(Strict):
             raise ValueError("user, item: at least one modality each")
         if not self.hidden and self.mixture.experts:
             raise ValueError("hidden: 0 needs mixture.experts=0")
+        if "id" in self.item and not self.modality_dropout:
+            raise ValueError("modality_dropout: above 0 with item ids, else nothing is learned for those of new items")
         if self.head == "classification" and "history" in self.user:
             raise ValueError("user: history looks at items, which head 'classification' does not")
         return self
@@ -143,6 +145,7 @@ class Model(nn.Module):
         # Memory-mapped and shared: items' texts and pictures are inputs, no part of the weights.
         self.tables = {name: torch.from_numpy(np.asarray(tables[name])) for name in tables if name.startswith("item_")}
         self.known_I = self.tables["item_count"] > 0
+        self.warm_W = self.known_I.nonzero()[:, 0]
         self.num_items = len(self.known_I) - 1
         self.frozen = self.cached = None
         user_width = {"attributes": tables["user_attributes"].shape[1], "history": 0}
@@ -218,11 +221,18 @@ class Model(nn.Module):
         row_P, item_P, history = chosen_positives(batch, config.positives, "history" in config.user)
         users = torch.arange(len(batch), device=device)
         hidden = torch.cat([batch.target_row_P, batch.history_row_M]), torch.cat([batch.target_P, batch.history_M])
+        # Only items with a training pair: others are not to be learned as what nobody wants.
+        warm_W = self.warm_W.to(device)
+        place_I = torch.zeros(self.num_items + 1, dtype=torch.int64, device=device)
+        place_I[warm_W] = torch.arange(1, len(warm_W) + 1, device=device)
+        hidden_place = place_I[hidden[1]]
         everything = config.negatives == 0 or config.head == "classification"
         if everything:
-            negative_BC = torch.arange(1, self.num_items + 1, device=device).expand(len(batch), -1)
+            negative_BC = warm_W.expand(len(batch), -1)
         else:
-            negative_BC = unseen(users, *hidden, self.num_items, config.negatives)
+            inside = hidden_place > 0
+            draw_BC = unseen(users, hidden[0][inside], hidden_place[inside], len(warm_W), config.negatives)
+            negative_BC = warm_W[draw_BC - 1]
         wanted = torch.cat([item_P, history[1], negative_BC[:1].flatten() if everything else negative_BC.flatten()])
         index_X, place = wanted.unique(return_inverse=True)
         item_XD = self.item_side(index_X)
@@ -232,7 +242,7 @@ class Model(nn.Module):
         user_BD = self.user_side(batch, (history[0], item_XD[place_M]))
         if config.head == "classification":
             score_BI, mixed = self.classify(user_BD)
-            positive_P, negative_BC = score_BI[row_P, item_P], score_BI[:, 1:]
+            positive_P, negative_BC = score_BI[row_P, item_P], score_BI[:, warm_W]
         else:
             place_BC = place_C.expand(len(batch), -1) if everything else place_C.view(len(batch), -1)
             owner_N = torch.cat([row_P, users.repeat_interleave(place_BC.shape[1])])
@@ -240,7 +250,9 @@ class Model(nn.Module):
             score_N, mixed = self.score(x_ND)
             positive_P, negative_BC = score_N[: len(row_P)], score_N[len(row_P) :].view(len(batch), -1)
         if everything:
-            negative_BC = negative_BC.index_put((hidden[0], hidden[1] - 1), negative_BC.new_tensor(-torch.inf))
+            inside = hidden_place > 0
+            place = hidden[0][inside], hidden_place[inside] - 1
+            negative_BC = negative_BC.index_put(place, negative_BC.new_tensor(-torch.inf))
         return Scored(positive_P, row_P, negative_BC, mixed)
 
     def score(self, x_ND: Tensor) -> tuple[Tensor, Mixed | None]:
