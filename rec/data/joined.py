@@ -56,15 +56,18 @@ def write_joined(storage: Storage, side_name: str, side: Side, attributes: Attri
     write_array(storage, f"{side_name}_present", np.stack(list(present.values()), 1))
 
 
-def tags_table(avoid: pd.Series[Any] | None, contains: pd.Series[Any] | None) -> Tags:
-    """Return what is avoided and contained as tables over all tags that either names."""
-    lists = [[_words(cell) for cell in column] if column is not None else None for column in (avoid, contains)]
-    names = sorted({word for cells in lists if cells for words in cells for word in words})
+def tags_table(users: pd.DataFrame, avoid: str | None, items: pd.DataFrame, contains: str | None) -> Tags:
+    """Return what is avoided and contained as tables over all tags that either column names."""
+    lists = [
+        [_words(cell) for cell in frame[column]] if column else [[]] * len(frame)
+        for frame, column in ((users, avoid), (items, contains))
+    ]
+    names = sorted({word for cells in lists for words in cells for word in words})
     place = {name: n for n, name in enumerate(names)}
 
-    def table(cells: list[list[str]] | None, padding: int) -> np.ndarray:
-        found = np.zeros((padding + len(cells or []), len(names)), dtype=bool)
-        for row, words in enumerate(cells or []):
+    def table(cells: list[list[str]], padding: int) -> np.ndarray:
+        found = np.zeros((padding + len(cells), len(names)), dtype=bool)
+        for row, words in enumerate(cells):
             found[row + padding, [place[word] for word in words]] = True
         return found
 

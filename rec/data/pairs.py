@@ -101,7 +101,7 @@ def prepare_pairs(config: DataConfig, runner: Runner, say: Callable[[str], None]
     item_attributes = Attributes.fit(items.frame.iloc[seen[1]], columns.item_attributes)
     write_joined(storage, "user", users, user_attributes, recipe)
     write_joined(storage, "item", items, item_attributes, recipe)
-    tags = tags_table(users.frame.get(columns.avoid or ""), items.frame.get(columns.contains or ""))
+    tags = tags_table(users.frame, columns.avoid, items.frame, columns.contains)
     notes = {"tokenizer": recipe.tokenizer, "user_attribute_names": user_attributes.to_json()}
     notes["tag_names"] = json.dumps(tags.names)
     for name, text in notes.items():

@@ -133,8 +133,7 @@ class HealthMoE(System[PairsBatch]):
         text = np.asarray(self.static[name][place]) if name in self.static else np.zeros((len(user), 0), np.float32)
         text, attributes = text.copy(), self.static["user_attributes"][place] * known[:, None]
         present = self.static["user_present"][place][:, [0, 2]] & known[:, None]
-        avoid = self.static["user_avoid"][place] & known[:, None] if len(self.static["user_avoid"]) else None
-        avoid = np.zeros((len(user), len(self.tags)), dtype=bool) if avoid is None else avoid
+        avoid = self.static["user_avoid"][place] & known[:, None]
         for row, profile in enumerate(rows.get("profile") or ()):
             if profile is not None:
                 self._describe(profile, row, text, attributes, present, avoid)

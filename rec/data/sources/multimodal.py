@@ -75,9 +75,10 @@ def contents(ingredients: str) -> list[str]:
 def _hummus(folder: Path, _: PairsConfig) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     rows = []
     for recipe in json.loads((folder / "recipes.json").read_text(encoding="utf-8")):
-        parts = ast.literal_eval(recipe["ingredients"] or "{}")
+        # Fields that hold Python's own notation; a few recipes have no number of some kind.
+        parts = _literal(recipe["ingredients"], {})
         names = [str(name) for group in parts.values() for name, _ in group]
-        tags = ast.literal_eval(recipe["tags"] or "[]")
+        tags = _literal(recipe["tags"], [])
         text = f"{recipe['title']}. {' '.join(t.replace('-', ' ') for t in tags)}. {', '.join(names)}"
         nutrition = {key: recipe[key] for key in NUTRITION}
         rows.append(
@@ -96,6 +97,11 @@ def _hummus(folder: Path, _: PairsConfig) -> tuple[pd.DataFrame, pd.DataFrame, p
     pairs = pairs[pairs["rating"] != 2.5]
     users = pd.DataFrame({"user": sorted(pairs["user"].unique(), key=int)})
     return users, pd.DataFrame(rows), pairs
+
+
+def _literal(text: Any, empty: Any) -> Any:
+    """Return the value of Python's notation, with what is not a number (`nan`) as None."""
+    return ast.literal_eval(re.sub(r"\bnan\b", "None", text)) if isinstance(text, str) and text else empty
 
 
 def _movielens(folder: Path, config: PairsConfig) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
