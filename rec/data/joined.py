@@ -58,7 +58,7 @@ def write_joined(storage: Storage, side_name: str, side: Side, attributes: Attri
 
 def tags_table(users: pd.DataFrame, avoid: str | None, items: pd.DataFrame, contains: str | None) -> Tags:
     """Return what is avoided and contained as tables over all tags that either column names."""
-    lists = [
+    lists: list[list[list[str]]] = [
         [_words(cell) for cell in frame[column]] if column else [[]] * len(frame)
         for frame, column in ((users, avoid), (items, contains))
     ]

@@ -148,6 +148,8 @@ def _recipes(folder: Path, config: PairsConfig) -> tuple[pd.DataFrame, pd.DataFr
             }
         )
     items = pd.DataFrame(rows).drop_duplicates("item")
+    if config.drop_without_image:
+        items = items[items["image"].notna()].reset_index(drop=True)
     patients = pd.read_csv(folder / "patients" / "diet_recommendations_dataset.csv", keep_default_na=False)
     diseases = pd.read_csv(folder / "patients" / "Diseases_Foods_Dataset_Real.csv", keep_default_na=False)
     users = _patients(patients)
