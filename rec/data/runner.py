@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from rec.progress import Progress
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -36,7 +38,11 @@ class InProcess:
 
     def map(self, function: Callable[[T], R], tasks: Sequence[T], title: str) -> list[R]:
         """Return `function(task)` for every task."""
-        return [function(task) for task in tasks]
+        progress, done = Progress(title, len(tasks)), []
+        for task in tasks:
+            done.append(function(task))
+            progress.show(len(done))
+        return done
 
     def map_actors(
         self, make: Callable[[], Callable[[T], R]], tasks: Sequence[T], title: str, actors: Actors

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
+from rec.benchmarks import healthmoe
 from rec.benchmarks.row import Row
 from rec.data.encode import Encoders, EncodeTask, Found, Recipe
 from rec.data.encoders import learn_tokenizer
@@ -61,7 +62,8 @@ def measure(folder: str, images: int, say: Callable[[str], None]) -> list[Row]:
     _write(f"{folder}/texts/part.parquet", TEXTS, 16)
     see = Recipe(NO_TEXT, ImageConfig(encoder=models["vit"], pixels=False, thumbnail=0), threads=THREADS)
     read = Recipe(PairTextConfig(encoder=models["bert"], tokenizer="", max_tokens=32), None, threads=THREADS)
-    rows = []
+    say("a training step beside its encoders")
+    rows = healthmoe.measure(f"{folder}/food", THREADS)
     with runtime(THREADS):
         for name, recipe, source, bare in (
             ("pictures", see, "photos", _bare_pictures),

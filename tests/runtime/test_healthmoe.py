@@ -76,6 +76,6 @@ def test_the_benchmark_of_encoders_measures_every_row(
         monkeypatch.setattr(benchmark_encoders, name, value)
     rows: list[Row] = benchmark_encoders.measure(str(tmp_path), 640, quiet)
     assert [row.name.split(":")[0] for row in rows if row.limit] == [
-        "pictures", "texts", "peak memory with 640 pictures, limit"
+        "end to end", "pictures", "texts", "peak memory with 640 pictures, limit"
     ]  # fmt: skip
     assert all(row.value > 0 for row in rows)
