@@ -9,9 +9,7 @@ recommendation is dietary advice.
 
 from __future__ import annotations
 
-import itertools
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,18 +21,18 @@ from torch import Tensor, nn
 
 from rec.data.attributes import Attributes
 from rec.data.encoders import SPECIAL, Tokens, learn_tokenizer
-from rec.data.images import SPOILED, swapped
 from rec.errors import RequestError
 from rec.meters import Mean, Meter, Rows
 from rec.metrics.relevance import metric_names, relevance
 from rec.nn.encoders import trained_parts
 from rec.nn.pairs import COLUMNS, PairsBatch, flattened
 from rec.nn.retrieval import as_lists, top_items
-from rec.seeds import generator
+from rec.nn.shapley import shapley, subsets
 from rec.system import Ask, Columns, Phase, System, Term
+from rec.systems.healthmoe_analysis import Analysis
 from rec.systems.healthmoe_model import BLOCK, HealthMoEConfig, Model, Scored
 
-TOP, OVERLAP = 10, 5
+TOP = 10
 ANSWER_ROWS = 8192
 """(user, item) pairs that are scored at once for an answer, where no other rank has to keep step."""
 
@@ -199,8 +197,8 @@ class HealthMoE(System[PairsBatch]):
         assert isinstance(module, Model)
         item_ID = module.catalogue()
         score_BI = module.all_scores(module.states(batch, item_ID), item_ID)
-        hidden_BI = self._hidden(batch)
-        values = self._values(score_BI, batch, hidden_BI)
+        hidden_BI = self.hidden(batch)
+        values = self.values(score_BI, batch, hidden_BI)
         for name, value in values.items():
             meter = meters[name]
             assert isinstance(meter, Mean)
@@ -222,7 +220,7 @@ class HealthMoE(System[PairsBatch]):
         rows["top score"] = best_BI.gather(1, rows["top"])
         record.add(rows)
 
-    def _hidden(self, batch: PairsBatch) -> Tensor:
+    def hidden(self, batch: PairsBatch) -> Tensor:
         """Return which items are not ranked: padding, what is known of the user, what the user must not be shown."""
         hidden_BI = self.forbidden(batch.avoid_BT)
         hidden_BI[:, 0] = True
@@ -233,55 +231,16 @@ class HealthMoE(System[PairsBatch]):
         """Return which items contain what a user must avoid, (B, I)."""
         return avoid_BT.float() @ self.contains_IT.to(avoid_BT.device).T > 0
 
-    def _values(self, score_BI: Tensor, batch: PairsBatch, hidden_BI: Tensor) -> dict[str, Tensor]:
+    def values(self, score_BI: Tensor, batch: PairsBatch, hidden_BI: Tensor) -> dict[str, Tensor]:
+        """Return every metric of each user, (B,)."""
         return relevance(score_BI, (batch.target_row_P, batch.target_P), hidden_BI, batch.user_B)
 
     def analyser(self, module: nn.Module) -> Callable[[PairsBatch], dict[str, Tensor]]:
-        """Return a function that tells, per user, what each modality and every expert is worth.
-
-        without/NAME     ndcg@10 where a modality is missing for all
-        reliance/NAME    how far scores move then, as a share of their own spread: 0 where it does not matter
-        spoiled/NAME     ndcg@10 with spoiled pictures     overlap/NAME  share of the best 5 that stays
-        expert share     mean share of each expert in the best 10
-        """
+        """Return a function that tells, per user, what each modality and every expert is worth."""
         assert isinstance(module, Model)
-        plain_ID = module.catalogue()
-        names = self.modalities
-        without = {name: module.catalogue([name]) for name in names if name.startswith("item ")}
-        spoiled: dict[str, Tensor] = {}
-        if "image" in self.config.of_items:
-            if "item_pixels" in self.static:
-                for name, spoil in SPOILED.items():
-                    pixels = np.stack([spoil(np.asarray(one)) for one in self.static["item_pixels"]])
-                    spoiled[name] = module.catalogue(pixels=torch.from_numpy(pixels))
-            present_I = np.asarray(self.static["item_present"])[:, 1]
-            source_I = swapped(np.asarray(self.static["item_class"]), present_I, generator(self.seed, "swapped"))
-            spoiled["another item of the class"] = module.catalogue(source=torch.from_numpy(source_I))
+        return Analysis(self, module)
 
-        def analyse(batch: PairsBatch) -> dict[str, Tensor]:
-            user_BD, hidden_BI = module.states(batch, plain_ID), self._hidden(batch)
-            score_BI = module.all_scores(user_BD, plain_ID)
-            found: dict[str, Tensor] = {}
-            for name in names:
-                item_ID = without.get(name, plain_ID)
-                left_out = [name] if name.startswith("user ") else []
-                other_BI = module.all_scores(module.states(batch, item_ID, left_out), item_ID)
-                found[f"without/{name}"] = self._values(other_BI, batch, hidden_BI)["ndcg@10"]
-                found[f"reliance/{name}"] = _moved(score_BI, other_BI, hidden_BI)
-            top_B5 = _best(score_BI, hidden_BI, OVERLAP)
-            for name, item_ID in spoiled.items():
-                other_BI = module.all_scores(module.states(batch, item_ID), item_ID)
-                found[f"spoiled/{name}"] = self._values(other_BI, batch, hidden_BI)["ndcg@10"]
-                same_B55 = top_B5[:, :, None] == _best(other_BI, hidden_BI, OVERLAP)[:, None]
-                found[f"overlap/{name}"] = same_B55.any(2).double().mean(1)
-            if self.config.mixture.experts:
-                top_BK = _best(score_BI, hidden_BI, min(TOP, module.num_items))
-                found["expert share"] = self._gates(module, user_BD, plain_ID, top_BK).mean(1)
-            return found
-
-        return analyse
-
-    def _gates(self, module: Model, user_BD: Tensor, item_ID: Tensor, item_BK: Tensor) -> Tensor:
+    def gates(self, module: Model, user_BD: Tensor, item_ID: Tensor, item_BK: Tensor) -> Tensor:
         """Return each expert's share for some items of each user, (B, K, E)."""
         if self.config.head == "classification":
             mixed = module.classify(user_BD)[1]
@@ -341,14 +300,13 @@ class HealthMoE(System[PairsBatch]):
         parts_KM = self._parts(module, state_D.expand(len(index_K), -1), item_ID, index_K)[:, 1:].abs()
         found = {"modalities": (parts_KM / parts_KM.sum(1, keepdim=True).clamp(min=1e-12)).tolist()}
         if self.config.mixture.experts:
-            found["experts"] = self._gates(module, state_D[None], item_ID, index_K[None])[0].tolist()
+            found["experts"] = self.gates(module, state_D[None], item_ID, index_K[None])[0].tolist()
         return found
 
     def _parts(self, module: Model, state_KD: Tensor, item_ID: Tensor, index_K: Tensor) -> Tensor:
         """Return scores as a score where nothing is known plus the Shapley value of each modality, (K, 1 + M).
 
         The value of a set of modalities is the score with all others missing, so the parts add up to the score.
-        Source: Shapley 1953; exact, over all subsets.
         """
         config = self.config
         rankable = config.head == "ranking"
@@ -356,24 +314,13 @@ class HealthMoE(System[PairsBatch]):
         missing_MW = torch.stack([module.missing[name] for name in names])
         there_KD = torch.cat([state_KD, item_ID[index_K]], 1)
         there_KMW = there_KD.view(len(there_KD), len(names), -1)
-        subset_SM = torch.tensor(list(itertools.product([False, True], repeat=len(names))), device=there_KD.device)
+        subset_SM = subsets(len(names)).to(there_KD.device)
         x_KSMW = torch.where(subset_SM[None, :, :, None], there_KMW[:, None], missing_MW)
         flat = x_KSMW.flatten(2).flatten(0, 1)
         if rankable:
-            score_KS = module.score(flat)[0].view(len(index_K), -1)
-        else:
-            score_KSI = module.classify(flat)[0].view(len(index_K), len(subset_SM), -1)
-            score_KS = score_KSI[torch.arange(len(index_K)), :, index_K]
-        size_S = subset_SM.sum(1)
-        count = len(names)
-        weight = [math.factorial(s) * math.factorial(count - s - 1) / math.factorial(count) for s in range(count)]
-        parts = [score_KS[:, 0]]
-        for m in range(count):
-            with_m = subset_SM[:, m].nonzero()[:, 0]
-            without_m = with_m - (1 << (count - 1 - m))
-            weight_S = score_KS.new_tensor([weight[s] for s in size_S[without_m].tolist()])
-            parts.append(((score_KS[:, with_m] - score_KS[:, without_m]) * weight_S).sum(1))
-        return torch.stack(parts, 1)
+            return shapley(module.score(flat)[0].view(len(index_K), -1))
+        score_KSI = module.classify(flat)[0].view(len(index_K), len(subset_SM), -1)
+        return shapley(score_KSI[torch.arange(len(index_K)), :, index_K])
 
     def explain(self, module: nn.Module, batch: PairsBatch, items: Sequence[int]) -> list[dict[str, Any]]:
         """Return each user's score of an item as what nothing known gives and what each modality adds.
@@ -440,22 +387,3 @@ class HealthMoE(System[PairsBatch]):
             "target": [part[3 : 4 + n % 2].astype(np.int32) for n, part in enumerate(liked)],
         }
         return columns, tables
-
-
-def _best(score_BI: Tensor, hidden_BI: Tensor, count: int) -> Tensor:
-    return score_BI.masked_fill(hidden_BI, -torch.inf).topk(count, dim=1).indices
-
-
-def _moved(score_BI: Tensor, other_BI: Tensor, hidden_BI: Tensor) -> Tensor:
-    """Return the deviation over a user's items of what changed, relative to that of the scores, (B,)."""
-    kept_BI = ~hidden_BI & score_BI.isfinite() & other_BI.isfinite()
-
-    def deviation(value_BI: Tensor) -> Tensor:
-        value_BI = torch.where(kept_BI, value_BI, 0).double()
-        count_B1 = kept_BI.sum(1, keepdim=True).clamp(min=1)
-        centred_BI = torch.where(kept_BI, value_BI - value_BI.sum(1, keepdim=True) / count_B1, 0)
-        return (centred_BI.square().sum(1) / count_B1[:, 0]).sqrt()
-
-    return deviation(other_BI.nan_to_num(0, 0, 0) - score_BI.nan_to_num(0, 0, 0)) / deviation(
-        score_BI.nan_to_num(0, 0, 0)
-    ).clamp(min=1e-12)
