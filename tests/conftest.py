@@ -160,3 +160,30 @@ def food_run(food: Prepared, tmp_path: Path) -> Callable[..., RunConfig]:
         return from_table(table)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def food_trained(food: Prepared, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """A HealthMoE run of two epochs."""
+    from rec.train.job import train_here
+
+    config = from_table(
+        {
+            "system": "rec.systems.healthmoe:HealthMoE",
+            "out": str(tmp_path_factory.mktemp("healthmoe") / "run"),
+            "model": TINY_HEALTHMOE,
+            "data": {"root": food.storage.uri},
+            "train": {"batch_size": 16, "epochs": 2, "learning_rate": 5e-3},
+            "evaluate": {"bootstrap": 100},
+        }
+    )
+    train_here(config, lambda _: None, lambda _: None)
+    return config
+
+
+@pytest.fixture(scope="session")
+def food_artifact(food_trained: RunConfig) -> Any:
+    """The artifact of that run."""
+    from rec.serving.export import export
+
+    return export(food_trained, f"{food_trained.out}-artifact", lambda _: None)

@@ -17,31 +17,15 @@ from rec.report import relevant
 from rec.report.evaluation import compare, evaluate_run
 from rec.serving.answers import Answerer
 from rec.serving.app import create
-from rec.serving.export import export
 from rec.storage import Storage
-from rec.train.job import train_here
-from tests.conftest import TINY_HEALTHMOE
 from tests.serving.test_app import Noted, ask
 
 
 @pytest.fixture(scope="module")
-def run(food: Prepared, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    """A run of two epochs that was measured."""
-    from rec.config import from_table
-
-    config = from_table(
-        {
-            "system": "rec.systems.healthmoe:HealthMoE",
-            "out": str(tmp_path_factory.mktemp("healthmoe") / "run"),
-            "model": TINY_HEALTHMOE,
-            "data": {"root": food.storage.uri},
-            "train": {"batch_size": 16, "epochs": 2, "learning_rate": 5e-3},
-            "evaluate": {"bootstrap": 100},
-        }
-    )
-    train_here(config, lambda _: None, lambda _: None)
-    evaluate_run(config, "test")
-    return config
+def run(food_trained: RunConfig) -> RunConfig:
+    """A run that was measured."""
+    evaluate_run(food_trained, "test")
+    return food_trained
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +34,8 @@ def numbers(run: RunConfig) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def answerer(run: RunConfig) -> Answerer:
-    return Answerer(export(run, f"{run.out}-artifact", lambda _: None))
+def answerer(food_artifact: Any) -> Answerer:
+    return Answerer(food_artifact)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import contextlib
 from collections import Counter
 
+import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
@@ -16,9 +17,10 @@ from tests.serving.test_app import Noted
 EXAMPLES = 60
 
 
-def test_no_request_ends_in_an_error_of_the_server(artifact) -> None:
+@pytest.mark.parametrize("served", ["artifact", "food_artifact"])
+def test_no_request_ends_in_an_error_of_the_server(served: str, request: pytest.FixtureRequest) -> None:
     noted = Noted()
-    app = create(Answerer(artifact), ServeConfig(max_history=50), noted, None, "r")
+    app = create(Answerer(request.getfixturevalue(served)), ServeConfig(max_history=50), noted, None, "r")
     schema = schemathesis.openapi.from_asgi("/openapi.json", app)
     operations = [found.ok() for found in schema.get_all_operations()]
     for operation in operations:
