@@ -31,7 +31,7 @@ from rec.runtime.memory import PeakMemory
 from rec.runtime.prepare import OnRay
 
 THREADS, BATCH, SHARD = 2, 32, 256
-IMAGES, TEXTS, SIZE = 1024, 8192, 224
+IMAGES, TEXTS, SIZE = 1024, 4096, 224
 FEW, MANY, SMALL = 10_000, 100_000, 32
 NO_TEXT = PairTextConfig(tokenizer="")
 AIM = 1 / 0.9
