@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageDraw
 
+from rec.data.runner import part_bounds
 from rec.keys_pairs import FoodConfig
 from rec.seeds import generator
 
@@ -143,16 +144,11 @@ def picture(config: FoodConfig, level: dict[str, int], rng: np.random.Generator)
     return stream.getvalue()
 
 
-def shard_bounds(config: FoodConfig, shard: int) -> tuple[int, int]:
-    """Return the first user of a shard and the user after its last."""
-    return config.num_users * shard // config.shards, config.num_users * (shard + 1) // config.shards
-
-
 def shard_rows(config: FoodConfig, shard: int) -> tuple[pa.Table, pa.Table]:
     """Return one shard's users with their truth, and its relevant pairs (user, item)."""
     truth = foods(config)
     rng = generator(config.seed, "patients", shard)
-    first, last = shard_bounds(config, shard)
+    first, last = part_bounds(config.num_users, config.shards, shard)
     users, pairs = [], []
     for start in range(first, last, USERS_PER_DRAW):
         numbers = np.arange(start, min(start + USERS_PER_DRAW, last))

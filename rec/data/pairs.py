@@ -29,7 +29,7 @@ from rec.data.encode import Encoders, EncodeTask, Found, Recipe
 from rec.data.encoders import Tfidf, learn_tokenizer, tokenizer_json
 from rec.data.joined import class_codes, tags_table, write_joined
 from rec.data.prepared import FORMAT, MANIFEST, Prepared, write_array, write_table
-from rec.data.runner import Actors, Runner
+from rec.data.runner import Actors, Runner, part_bounds
 from rec.data.sources import multimodal
 from rec.data.sources.tables import Shard, item_shards, read_shard, read_table, require, schema
 from rec.data.split import SPLITS, Split, split_pairs
@@ -156,7 +156,7 @@ class Side:
 def write_food(task: FoodTask) -> int:
     """Write one shard of generated users, their pairs, and foods; return the number of pairs."""
     storage, config, n = Storage(task.root), task.config, task.shard
-    first, last = config.num_foods * n // config.shards, config.num_foods * (n + 1) // config.shards
+    first, last = part_bounds(config.num_foods, config.shards, n)
     users, pairs = food.shard_rows(config, n)
     tables = {"users": users, "pairs": pairs, "items": food.food_rows(config, first, last)}
     for name, table in tables.items():

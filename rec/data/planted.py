@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from rec.data.runner import part_bounds
 from rec.keys import PlantedConfig
 from rec.seeds import generator
 
@@ -70,16 +71,11 @@ def picture(colour: int, shape: int, topics: int, size: int = 32) -> bytes:
     return stream.getvalue()
 
 
-def shard_bounds(config: PlantedConfig, shard: int) -> tuple[int, int]:
-    """Return the first user of a shard and the user after its last."""
-    return config.num_users * shard // config.shards, config.num_users * (shard + 1) // config.shards
-
-
 def shard_rows(config: PlantedConfig, shard: int) -> tuple[pa.Table, pa.Table]:
     """Return one shard's events (user, item, time) and its users' truth (user, followed)."""
     truth = catalogue(config)
     rng = generator(config.seed, "shard", shard)
-    first, last = shard_bounds(config, shard)
+    first, last = part_bounds(config.num_users, config.shards, shard)
     events, followed_parts = [], []
     for start in range(first, last, USERS_PER_DRAW):
         users = np.arange(start, min(start + USERS_PER_DRAW, last))

@@ -49,3 +49,8 @@ class InProcess:
     ) -> list[R]:
         """Return `make()(task)` for every task."""
         return self.map(make(), tasks, title) if tasks else []
+
+
+def part_bounds(rows: int, parts: int, part: int) -> tuple[int, int]:
+    """Return the first row of one of several equal parts and the row after its last."""
+    return rows * part // parts, rows * (part + 1) // parts

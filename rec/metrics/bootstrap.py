@@ -17,6 +17,10 @@ class Interval:
     low: float
     high: float
 
+    def plain(self) -> dict[str, float]:
+        """Return it as JSON has it."""
+        return {"mean": self.mean, "low": self.low, "high": self.high}
+
 
 def resampled_means(value: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """Return the mean of each resample of the rows of `value` (U,) or (U, K): (resamples,) or (resamples, K)."""

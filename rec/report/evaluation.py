@@ -21,7 +21,7 @@ from rec.errors import DataError
 from rec.keys import EvaluateConfig
 from rec.meters import Rows
 from rec.metrics import groups as user_groups
-from rec.metrics.bootstrap import Interval, interval, paired, resampled_means
+from rec.metrics.bootstrap import interval, paired, resampled_means
 from rec.metrics.ranking import coverage, full_ranks, means, of_ranks
 from rec.report import relevant
 from rec.report.experts import Routed
@@ -66,7 +66,7 @@ def evaluate_run(config: RunConfig, split: str) -> Numbers:
     rng = generator(config.train.seed, "bootstrap")
     shown = [name for name in (*HEADLINE, *RELEVANT) if name in values]
     numbers["interval"] = {
-        name: _plain(interval(values[name][there], config.evaluate.bootstrap, rng)) for name in shown
+        name: interval(values[name][there], config.evaluate.bootstrap, rng).plain() for name in shown
     }
     if "rank" in rows:
         numbers["popularity"] = means(popularity_ranks(data, split))
@@ -170,7 +170,7 @@ def compare(a: str, b: str, resamples: int, split: str = "test") -> list[Numbers
                 "metric": name,
                 "a": float(first[name][there].mean()),
                 "b": float(second[name][there].mean()),
-                "difference": _plain(result.difference),
+                "difference": result.difference.plain(),
                 "not_above_zero": result.worse_share,
             }
         )
@@ -247,7 +247,7 @@ def _by_group(
         if not inside.any():
             continue
         entry: Numbers = {"users": int(inside.sum())}
-        entry |= {n: _plain(interval(values[n][inside], config.bootstrap, rng)) for n in HEADLINE}
+        entry |= {n: interval(values[n][inside], config.bootstrap, rng).plain() for n in HEADLINE}
         if "gate" in rows:
             entry |= _weights("gate", rows["gate"][inside], config.bootstrap, rng)
             entry["halves"] = halves_distance({k: v[inside] for k, v in rows.items()})
@@ -301,7 +301,3 @@ def _jensen_shannon(p: np.ndarray, q: np.ndarray) -> np.ndarray:
         return np.where(x > 0, x * np.log2(np.where(x > 0, x, 1) / np.where(middle > 0, middle, 1)), 0).sum(1)
 
     return np.sqrt(np.clip((divergence(p) + divergence(q)) / 2, 0, None))
-
-
-def _plain(found: Interval) -> Numbers:
-    return {"mean": found.mean, "low": found.low, "high": found.high}

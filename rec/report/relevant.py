@@ -38,21 +38,22 @@ def floors(data: Prepared, split: str) -> dict[str, dict[str, float]]:
     if data.storage.exists("user_text.npy"):
         rankings["similar users"] = _similar_users(data)
     table = data.rows(split)
-    found: dict[str, dict[str, float]] = {}
-    for name, score in rankings.items():
-        parts = []
-        for start in range(0, len(table), AT_ONCE):
-            rows = table.slice(start, AT_ONCE)
-            users = rows["user"].to_numpy()
-            hidden_BI = _hidden(data, users, rows)
-            target = flattened(rows["target"].to_numpy())
-            parts.append(relevance(torch.tensor(score(users)), target, hidden_BI, torch.from_numpy(users.copy())))
-        found[name] = {n: float(torch.cat([part[n] for part in parts]).nanmean()) for n in metric_names()}
-    return found
-
-
-def _hidden(data: Prepared, users: np.ndarray, rows: pa.Table) -> torch.Tensor:
     contains_IT = torch.from_numpy(np.array(data.array("item_contains"))).float()
+    parts: dict[str, list[dict[str, torch.Tensor]]] = {name: [] for name in rankings}
+    for start in range(0, len(table), AT_ONCE):
+        rows = table.slice(start, AT_ONCE)
+        users = rows["user"].to_numpy()
+        hidden_BI, target = _hidden(data, users, rows, contains_IT), flattened(rows["target"].to_numpy())
+        for name, score in rankings.items():
+            score_BI = torch.tensor(score(users))
+            parts[name].append(relevance(score_BI, target, hidden_BI, torch.from_numpy(users.copy())))
+    return {
+        name: {n: float(torch.cat([part[n] for part in of]).nanmean()) for n in metric_names()}
+        for name, of in parts.items()
+    }
+
+
+def _hidden(data: Prepared, users: np.ndarray, rows: pa.Table, contains_IT: torch.Tensor) -> torch.Tensor:
     hidden_BI = torch.from_numpy(np.array(data.array("user_avoid")[users])).float() @ contains_IT.T > 0
     hidden_BI[flattened(rows["history"].to_numpy())] = True
     return hidden_BI
@@ -105,8 +106,7 @@ def _intervals(
     for name, value in values.items():
         kept = value[there & ~np.isnan(value)]
         if len(kept):
-            one = interval(kept, resamples, rng)
-            found[name] = {"mean": one.mean, "low": one.low, "high": one.high}
+            found[name] = interval(kept, resamples, rng).plain()
     return found
 
 
@@ -144,7 +144,7 @@ def worth(
             continue
         loss = paired(value[there], column[there], config.bootstrap, rng).difference
         entry: Numbers = {"ndcg@10": float(column[there].mean())}
-        entry["loss"] = {"mean": loss.mean, "low": loss.low, "high": loss.high}
+        entry["loss"] = loss.plain()
         if f"overlap/{name}" in told:
             entry["top 5 kept"] = float(told[f"overlap/{name}"].mean())
         found[kind][name] = entry

@@ -297,8 +297,8 @@ class HealthMoE(System[PairsBatch]):
 
     def _behind(self, module: Model, state_D: Tensor, item_ID: Tensor, index_K: Tensor) -> dict[str, Any]:
         """Return the share of each modality in some items' scores, and each expert's share."""
-        parts_KM = self._parts(module, state_D.expand(len(index_K), -1), item_ID, index_K)[:, 1:].abs()
-        found = {"modalities": (parts_KM / parts_KM.sum(1, keepdim=True).clamp(min=1e-12)).tolist()}
+        part_KP = self._parts(module, state_D.expand(len(index_K), -1), item_ID, index_K)
+        found = {"modalities": _shares(part_KP).tolist()}
         if self.config.mixture.experts:
             found["experts"] = self.gates(module, state_D[None], item_ID, index_K[None])[0].tolist()
         return found
@@ -335,10 +335,8 @@ class HealthMoE(System[PairsBatch]):
             if inside := self._contained(item, batch.avoid_BT[row]):
                 raise RequestError(f"this item is never recommended to this user: it contains {', '.join(inside)}")
         part_BP = self._parts(module, state_BD, item_ID, index_B)
-        share_BM = part_BP[:, 1:].abs()
-        share_BM = share_BM / share_BM.sum(1, keepdim=True).clamp(min=1e-12)
         names = ["nothing known", *self.modalities]
-        rows = zip(part_BP.tolist(), share_BM.tolist(), strict=True)
+        rows = zip(part_BP.tolist(), _shares(part_BP).tolist(), strict=True)
         return [{"score": sum(parts), "parts": parts, "names": names, "modalities": m} for parts, m in rows]
 
     def catalogue(self, module: nn.Module) -> dict[str, Tensor]:
@@ -387,3 +385,9 @@ class HealthMoE(System[PairsBatch]):
             "target": [part[3 : 4 + n % 2].astype(np.int32) for n, part in enumerate(liked)],
         }
         return columns, tables
+
+
+def _shares(part_KP: Tensor) -> Tensor:
+    """Return each modality's share in the size of all parts but the first, (K, M)."""
+    size_KM = part_KP[:, 1:].abs()
+    return size_KM / size_KM.sum(1, keepdim=True).clamp(min=1e-12)

@@ -146,6 +146,7 @@ class Model(nn.Module):
         self.tables = {name: torch.from_numpy(np.asarray(tables[name])) for name in tables if name.startswith("item_")}
         self.known_I = self.tables["item_count"] > 0
         self.warm_W = self.known_I.nonzero()[:, 0]
+        self.warm_place_I = self.known_I.cumsum(0) * self.known_I  # from 1 among warm items, 0 for cold ones
         self.num_items = len(self.known_I) - 1
         self.frozen = self.cached = None
         user_width = {"attributes": tables["user_attributes"].shape[1], "history": 0}
@@ -220,18 +221,16 @@ class Model(nn.Module):
         config, device = self.config, batch.user_B.device
         row_P, item_P, history = chosen_positives(batch, config.positives, "history" in config.user)
         users = torch.arange(len(batch), device=device)
-        hidden = torch.cat([batch.target_row_P, batch.history_row_M]), torch.cat([batch.target_P, batch.history_M])
         # Only items with a training pair: others are not to be learned as what nobody wants.
-        warm_W = self.warm_W.to(device)
-        place_I = torch.zeros(self.num_items + 1, dtype=torch.int64, device=device)
-        place_I[warm_W] = torch.arange(1, len(warm_W) + 1, device=device)
-        hidden_place = place_I[hidden[1]]
+        warm_W, warm_place_I = self.warm_W.to(device), self.warm_place_I.to(device)
+        hidden_row = torch.cat([batch.target_row_P, batch.history_row_M])
+        hidden_place = warm_place_I[torch.cat([batch.target_P, batch.history_M])]
+        hidden_row, hidden_place = hidden_row[hidden_place > 0], hidden_place[hidden_place > 0]
         everything = config.negatives == 0 or config.head == "classification"
         if everything:
             negative_BC = warm_W.expand(len(batch), -1)
         else:
-            inside = hidden_place > 0
-            draw_BC = unseen(users, hidden[0][inside], hidden_place[inside], len(warm_W), config.negatives)
+            draw_BC = unseen(users, hidden_row, hidden_place, len(warm_W), config.negatives)
             negative_BC = warm_W[draw_BC - 1]
         wanted = torch.cat([item_P, history[1], negative_BC[:1].flatten() if everything else negative_BC.flatten()])
         index_X, place = wanted.unique(return_inverse=True)
@@ -250,9 +249,7 @@ class Model(nn.Module):
             score_N, mixed = self.score(x_ND)
             positive_P, negative_BC = score_N[: len(row_P)], score_N[len(row_P) :].view(len(batch), -1)
         if everything:
-            inside = hidden_place > 0
-            place = hidden[0][inside], hidden_place[inside] - 1
-            negative_BC = negative_BC.index_put(place, negative_BC.new_tensor(-torch.inf))
+            negative_BC = negative_BC.index_put((hidden_row, hidden_place - 1), negative_BC.new_tensor(-torch.inf))
         return Scored(positive_P, row_P, negative_BC, mixed)
 
     def score(self, x_ND: Tensor) -> tuple[Tensor, Mixed | None]:
