@@ -36,6 +36,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
     start = [RAY, "start", "--head", f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=4"]
     start += ["--include-dashboard=true", f"--temp-dir={folder}", "--disable-usage-stats", "--block"]
+    start += ["--dashboard-agent-listen-port=0"]  # the usual port may be another runtime's, and then no job starts
     log = (tmp_path_factory.mktemp("cluster") / "log").open("w")
     head = subprocess.Popen(start, env=environment, stdout=log, stderr=log)
     client = environment | {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
