@@ -63,10 +63,10 @@ class MixtureConfig(Strict):
             raise ValueError(f"per_row: at most the {self.experts} experts, got {self.per_row}")
         return self
 
-    def layer(self, width: int, hidden: int, seed: int, out: int = 0) -> MixtureOfExperts:
+    def layer(self, width: int, hidden: int, seed: int, out: int = 0, gate_width: int = 0) -> MixtureOfExperts:
         """Return the layer for rows of a width, each expert with a hidden width before it is split.
 
-        `out` is the width of what comes out, 0 that of the rows.
+        `out` is the width of what comes out, 0 that of the rows; the gate sees the first `gate_width` columns, 0 all.
 
         Raises:
             ConfigError: the hidden width does not split.
@@ -78,13 +78,16 @@ class MixtureConfig(Strict):
         except ValueError as error:
             raise ConfigError(f"fine: {error}") from error
         count, k = self.experts * self.fine, self.per_row * self.fine
+        seen = gate_width or width
         router = (
-            SigmoidRouter(width, count, k, rate=self.bias_rate)
+            SigmoidRouter(seen, count, k, rate=self.bias_rate)
             if self.router == "sigmoid"
-            else SoftmaxRouter(width, count, k, noise=self.noise)
+            else SoftmaxRouter(seen, count, k, noise=self.noise)
         )
         shared = FeedForward(width, hidden, out=out, activation=self.activation, seed=seed) if self.shared else None
-        return MixtureOfExperts(router, experts, shared=shared, capacity_factor=self.capacity_factor)
+        return MixtureOfExperts(
+            router, experts, shared=shared, capacity_factor=self.capacity_factor, gate_width=gate_width
+        )
 
     def terms(self, mixed: list[Mixed]) -> dict[str, Term]:
         """Return the loss terms that keep the routers of these layers in order."""

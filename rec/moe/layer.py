@@ -55,16 +55,23 @@ class MixtureOfExperts(nn.Module):
     """Routed experts, beside experts that every row passes where `shared` is given.
 
     `capacity_factor` limits each expert, while training, to that multiple of an even share of the assignments in the
-    batch of all workers; 0 drops nothing.
+    batch of all workers; 0 drops nothing. The router sees the first `gate_width` columns of a row, 0 all of them.
 
     A backend that spreads experts or rows over workers sets `carry`, `ranks` and `counting` (False for a batch that
     is repeated only to keep step with other workers, and counts nowhere).
     """
 
     def __init__(
-        self, router: nn.Module, experts: Experts, *, shared: nn.Module | None = None, capacity_factor: float = 0.0
+        self,
+        router: nn.Module,
+        experts: Experts,
+        *,
+        shared: nn.Module | None = None,
+        capacity_factor: float = 0.0,
+        gate_width: int = 0,
     ) -> None:
         super().__init__()
+        self.gate_width = gate_width
         self.router, self.experts, self.shared = router, experts, shared
         self.num_experts, self.capacity_factor = experts.num_experts, capacity_factor
         self.carry: Carry = carry
@@ -74,7 +81,7 @@ class MixtureOfExperts(nn.Module):
 
     def forward(self, x_ND: Tensor, *hints: Tensor) -> Mixed:
         """Return the mixed rows, (N, D), with the routing they come from; `hints` go to the router."""
-        routing: Routing = self.router(x_ND, *hints)
+        routing: Routing = self.router(x_ND[:, : self.gate_width] if self.gate_width else x_ND, *hints)
         if self.training:
             seen = self.ranks.sum(self.usage.observe(routing, assignments(routing)) * float(self.counting))
             even = float(seen[self.num_experts]) * routing.expert_NK.shape[1] / self.num_experts

@@ -30,7 +30,8 @@ from rec.nn.retrieval import as_lists, top_items
 from rec.nn.shapley import shapley, subsets
 from rec.system import Ask, Columns, Phase, System, Term
 from rec.systems.healthmoe_analysis import Analysis
-from rec.systems.healthmoe_model import BLOCK, HealthMoEConfig, Model, Scored
+from rec.systems.healthmoe_keys import HealthMoEConfig
+from rec.systems.healthmoe_model import BLOCK, Model, Scored
 
 TOP = 10
 ANSWER_ROWS = 8192

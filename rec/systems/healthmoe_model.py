@@ -1,4 +1,4 @@
-"""HealthMoE's keys and model: see rec.systems.healthmoe.
+"""HealthMoE's model: see rec.systems.healthmoe.
 
 Letters: B users, I items with padding as item 0, N (user, item) pairs, P positives, C negatives of a user, M modalities
 or width of an encoder, W width of a projection, D widths of all projections of a side, U users of the tables.
@@ -8,22 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from rec.moe.config import MixtureConfig
 from rec.moe.experts import FeedForward
 from rec.moe.layer import Mixed
 from rec.nn.dropout import Dropout
-from rec.nn.encoders import ImageEncoder, ImageEncoderConfig, TextEncoder, TextEncoderConfig, in_chunks
+from rec.nn.encoders import ImageEncoder, TextEncoder, in_chunks
 from rec.nn.negatives import unseen
 from rec.nn.pairs import PairsBatch, chosen_positives
 from rec.seeds import derive
-from rec.strict import Spaces, Strict, Variants
+from rec.systems.healthmoe_keys import HealthMoEConfig
 
 ITEMS_AT_ONCE = 256
 """Items whose texts and pictures are encoded together where all are."""
@@ -31,94 +29,6 @@ SAMPLE = 64
 """Users and items by which projections are centred."""
 BLOCK = 128
 """Items that are scored for a batch of users at once in evaluation; the same on all ranks, whatever their users."""
-USER_SIDE, ITEM_SIDE = ("text", "attributes", "history"), ("text", "image", "attributes", "id")
-
-
-class HealthMoEConfig(Strict):
-    """Keys of `[model]`."""
-
-    SPACES: ClassVar[Spaces] = {
-        "model": {
-            "width": {"choice": [32, 64, 128, 256]},
-            "hidden": {"choice": [64, 128, 256, 512]},
-            "dropout": {"uniform": [0.0, 0.4]},
-            "modality_dropout": {"uniform": [0.0, 0.3]},
-            "negatives": {"choice": [16, 64, 256]},
-        },
-        "sizes": {"mixture.experts": {"choice": [2, 4, 8]}, "mixture.per_row": {"choice": [1, 2]}},
-    }
-    VARIANTS: ClassVar[Variants] = {
-        "full": (),
-        "text only": ('model.item=["text"]',),
-        "image only": ('model.item=["image"]',),
-        "text + image, no mixture": ("model.mixture.experts=0",),
-        "encoders and one linear layer": ("model.mixture.experts=0", "model.hidden=0"),
-        "mixture on raw features": ("model.encoders=frozen",),
-        "classification head": ("model.head=classification",),
-        "E 2, top-1": ("model.mixture.experts=2", "model.mixture.per_row=1"),
-        "E 2, dense": ("model.mixture.experts=2", "model.mixture.per_row=2"),
-        "E 4, top-1": ("model.mixture.experts=4", "model.mixture.per_row=1"),
-        "E 4, dense": ("model.mixture.experts=4", "model.mixture.per_row=4"),
-        "E 8, top-1": ("model.mixture.experts=8", "model.mixture.per_row=1"),
-        "E 8, top-2": ("model.mixture.experts=8", "model.mixture.per_row=2"),
-        "E 8, dense": ("model.mixture.experts=8", "model.mixture.per_row=8"),
-    }
-
-    user: tuple[Literal["text", "attributes", "history"], ...] = ("text", "attributes")
-    """What the model sees of a user; history is the mean of the items known to be relevant."""
-    item: tuple[Literal["text", "image", "attributes", "id"], ...] = ("text", "image")
-    """What it sees of an item; items without a training pair have the learned missing vector in the place of an id."""
-    encoders: Literal["trained", "frozen"] = "trained"
-    """BERT and ViT inside the model, trained end to end, or vectors that were written when the data was prepared."""
-    text: TextEncoderConfig = TextEncoderConfig()
-    image: ImageEncoderConfig = ImageEncoderConfig()
-    width: int = Field(256, ge=1)
-    """Of each modality's projection."""
-    mixture: MixtureConfig = MixtureConfig(experts=4, per_row=2, noise=True)
-    """Experts on the joined projections; 0 experts is one plain network."""
-    product: bool = True
-    """Joins to the projections the product of the two sides' means, from which matches are learned much sooner."""
-    hidden: int = Field(512, ge=0)
-    """Hidden width of an expert, and of the plain network; 0 leaves one linear layer, without experts only."""
-    out: int = Field(256, ge=1)
-    """Width of what experts give."""
-    head: Literal["ranking", "classification"] = "ranking"
-    """A score for each pair, also of new items, or logits over a fixed list of items from the user's side alone."""
-    loss: Literal["ss", "bpr"] = "ss"
-    """Softmax over a relevant item and others, or Bayesian personalised ranking."""
-    negatives: int = Field(64, ge=0)
-    """Items that are not relevant, drawn per user and step; 0 takes all."""
-    positives: int = Field(8, ge=1)
-    """Relevant items per user and step at most."""
-    dropout: float = Field(0.1, ge=0, lt=1)
-    modality_dropout: float = Field(0.0, ge=0, lt=1)
-    """Share of texts, pictures, ... that training takes for missing, so that the model learns to do without."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if not self.user or not self.item:
-            raise ValueError("user, item: at least one modality each")
-        if not self.hidden and self.mixture.experts:
-            raise ValueError("hidden: 0 needs mixture.experts=0")
-        if "id" in self.item and not self.modality_dropout:
-            raise ValueError("modality_dropout: above 0 with item ids, else nothing is learned for those of new items")
-        if self.head == "classification" and "history" in self.user:
-            raise ValueError("user: history looks at items, which head 'classification' does not")
-        return self
-
-    def modalities(self) -> tuple[str, ...]:
-        """Return the names of all modalities, users' first, in the order in which projections are joined."""
-        return tuple(f"user {n}" for n in self.of_users) + tuple(f"item {n}" for n in self.of_items)
-
-    @property
-    def of_users(self) -> tuple[str, ...]:
-        """Modalities of users, in order."""
-        return tuple(name for name in USER_SIDE if name in self.user)
-
-    @property
-    def of_items(self) -> tuple[str, ...]:
-        """Modalities of items, in order; none for a classifier, to which the target would be given away."""
-        return tuple(name for name in ITEM_SIDE if name in self.item) if self.head == "ranking" else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +85,8 @@ class Model(nn.Module):
         fused = config.width * (len(slots) + self.product)
         self.mixture: nn.Module
         if config.mixture.experts:
-            self.mixture = config.mixture.layer(fused, config.hidden, derive(seed, "experts"), config.out)
+            seen = config.width * len(config.of_users) if config.gate == "user" else 0
+            self.mixture = config.mixture.layer(fused, config.hidden, derive(seed, "experts"), config.out, seen)
         elif config.hidden:
             self.mixture = FeedForward(fused, config.hidden * config.mixture.per_row, out=config.out, seed=seed)
         else:

@@ -13,7 +13,7 @@ from rec.moe.routing import keep_all
 from rec.nn.pairs import chosen_positives
 from rec.system import Ask
 from rec.systems.healthmoe import HealthMoE
-from rec.systems.healthmoe_model import HealthMoEConfig
+from rec.systems.healthmoe_keys import HealthMoEConfig
 from tests.conformance import Conformance, take
 
 SMALL = {"width": 8, "hidden": 16, "out": 8, "dropout": 0.0, "negatives": 0, "modality_dropout": 0.3}
@@ -67,6 +67,23 @@ def test_one_expert_equals_a_plain_network_and_dense_the_full_softmax() -> None:
     torch.testing.assert_close(layer(x).y_ND, torch.einsum("ne,neo->no", probability, members), rtol=1e-4, atol=1e-5)
     _, _, single = built(mixture={"experts": 1, "per_row": 1})
     torch.testing.assert_close(single.mixture(x).y_ND, single.mixture.experts.member(0)(x), rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_not_said_of_the_mixture_stays_as_the_reference_design_has_it() -> None:
+    mixture = HealthMoEConfig.model_validate({"mixture": {"per_row": 1}}).mixture
+    assert (mixture.experts, mixture.per_row, mixture.noise) == (4, 1, True)
+
+
+def test_a_gate_on_the_user_sends_all_items_of_a_user_to_the_same_experts() -> None:
+    for gate, same in (("user", True), ("pair", False)):
+        system, rows, module = built(gate=gate, mixture={"experts": 4, "per_row": 2})
+        item_ID = module.catalogue()[1:]
+        user_BD = module.states(system.collate(rows), module.catalogue())
+        shape = (len(user_BD), len(item_ID), -1)
+        x_ND = torch.cat([user_BD[:, None].expand(shape), item_ID.expand(shape)], 2).flatten(0, 1)
+        expert_BIK = module.mix(x_ND)[1].routing.expert_NK.view(len(user_BD), len(item_ID), 2)
+        assert bool((expert_BIK == expert_BIK[:, :1]).all()) is same
+        assert bool((expert_BIK == expert_BIK[:1]).all()) is False
 
 
 def test_even_routing_gives_a_balance_of_one_hundredth() -> None:
