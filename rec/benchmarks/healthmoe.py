@@ -15,7 +15,8 @@ from rec.keys import DataConfig, TrainConfig
 from rec.keys_pairs import FoodConfig, PairsConfig
 from rec.nn.pairs import PairsBatch
 from rec.systems.healthmoe import HealthMoE
-from rec.systems.healthmoe_model import HealthMoEConfig, Model
+from rec.systems.healthmoe_keys import HealthMoEConfig
+from rec.systems.healthmoe_model import Model
 from rec.train.optim import adamw
 
 USERS, REPEATS = 32, 9
