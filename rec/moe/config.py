@@ -43,6 +43,9 @@ class MixtureConfig(Strict):
     """Splits every expert into so many of a fraction of its width, and takes as many times more per row."""
     shared: bool = False
     """Beside the routed experts, one that every row passes."""
+    zero_start: bool = False
+    """Lets routed experts add nothing at first (their last weights start at 0): with `shared`, what all rows have in
+    common is learned by one network before what differs."""
     activation: Activation = "gelu"
     router: Literal["softmax", "sigmoid"] = "softmax"
     """Softmax with a loss for balance, or sigmoid whose bias balances without one."""
@@ -54,6 +57,8 @@ class MixtureConfig(Strict):
     """Limit of each expert's rows as a multiple of an even share; 0 drops nothing."""
     balance_weight: float = Field(0.01, ge=0)
     """Weight of the load balance loss (softmax only)."""
+    routed_scale: float = Field(1.0, gt=0)
+    """Multiplies what routed experts give; as many as there are per row makes even weights the sum of the experts."""
     z_weight: float = Field(0.0, ge=0)
     """Weight of the router z-loss (softmax only)."""
 
@@ -77,6 +82,8 @@ class MixtureConfig(Strict):
             )
         except ValueError as error:
             raise ConfigError(f"fine: {error}") from error
+        if self.zero_start:
+            experts.down_EFD.data.zero_()
         count, k = self.experts * self.fine, self.per_row * self.fine
         seen = gate_width or width
         router = (
@@ -86,7 +93,12 @@ class MixtureConfig(Strict):
         )
         shared = FeedForward(width, hidden, out=out, activation=self.activation, seed=seed) if self.shared else None
         return MixtureOfExperts(
-            router, experts, shared=shared, capacity_factor=self.capacity_factor, gate_width=gate_width
+            router,
+            experts,
+            shared=shared,
+            capacity_factor=self.capacity_factor,
+            gate_width=gate_width,
+            scale=self.routed_scale,
         )
 
     def terms(self, mixed: list[Mixed]) -> dict[str, Term]:

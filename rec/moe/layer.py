@@ -56,6 +56,7 @@ class MixtureOfExperts(nn.Module):
 
     `capacity_factor` limits each expert, while training, to that multiple of an even share of the assignments in the
     batch of all workers; 0 drops nothing. The router sees the first `gate_width` columns of a row, 0 all of them.
+    `scale` multiplies what the routed experts give.
 
     A backend that spreads experts or rows over workers sets `carry`, `ranks` and `counting` (False for a batch that
     is repeated only to keep step with other workers, and counts nowhere).
@@ -69,9 +70,10 @@ class MixtureOfExperts(nn.Module):
         shared: nn.Module | None = None,
         capacity_factor: float = 0.0,
         gate_width: int = 0,
+        scale: float = 1.0,
     ) -> None:
         super().__init__()
-        self.gate_width = gate_width
+        self.gate_width, self.scale = gate_width, scale
         self.router, self.experts, self.shared = router, experts, shared
         self.num_experts, self.capacity_factor = experts.num_experts, capacity_factor
         self.carry: Carry = carry
@@ -92,7 +94,8 @@ class MixtureOfExperts(nn.Module):
         else:
             order = order_by_expert(routing, self.num_experts)
             count_E = order.count_E.double()
-        y_ND = self.carry(x_ND, routing.weight_NK, order, self.experts)
+        weight_NK = routing.weight_NK if self.scale == 1 else routing.weight_NK * self.scale
+        y_ND = self.carry(x_ND, weight_NK, order, self.experts)
         if self.shared is not None:
             y_ND = y_ND + self.shared(x_ND)
         return Mixed(y_ND, routing, order, count_E)

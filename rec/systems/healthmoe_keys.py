@@ -64,7 +64,8 @@ class HealthMoEConfig(Strict):
     product: bool = True
     """Joins to the projections the product of the two sides' means, from which matches are learned much sooner."""
     hidden: int = Field(512, ge=0)
-    """Hidden width of an expert, and of the plain network; 0 leaves one linear layer, without experts only."""
+    """Hidden width of an expert; a plain network has that of all experts of a row together. 0, without experts only,
+    leaves one linear layer."""
     out: int = Field(256, ge=1)
     """Width of what experts give."""
     head: Literal["ranking", "classification"] = "ranking"

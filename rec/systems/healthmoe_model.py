@@ -88,7 +88,8 @@ class Model(nn.Module):
             seen = config.width * len(config.of_users) if config.gate == "user" else 0
             self.mixture = config.mixture.layer(fused, config.hidden, derive(seed, "experts"), config.out, seen)
         elif config.hidden:
-            self.mixture = FeedForward(fused, config.hidden * config.mixture.per_row, out=config.out, seed=seed)
+            active = config.mixture.per_row + config.mixture.shared
+            self.mixture = FeedForward(fused, config.hidden * active, out=config.out, seed=seed)
         else:
             self.mixture = nn.Linear(fused, config.out)
         self.dropout = Dropout(config.dropout)

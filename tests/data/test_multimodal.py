@@ -61,9 +61,7 @@ def test_photographed_recipes_have_177_synthetic_pairs(food_folder: Path, tmp_pa
     assert data.manifest["encoded"]["items"]["bad"] == 0
     photos = int(np.asarray(data.array("item_present"))[:, 1].sum())
     assert 130 <= photos <= 138
-    again = made(tmp_path / "b", **table)
-    assert data.rows("train").equals(again.rows("train"))
-    only = made(tmp_path / "c", **table, drop_without_image=True)
+    only = made(tmp_path / "b", **table, drop_without_image=True)
     assert only.num_items == photos
     assert np.asarray(only.array("item_present"))[1:, 1].all()
 

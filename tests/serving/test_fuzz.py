@@ -14,7 +14,7 @@ from rec.serving.answers import Answerer
 from rec.serving.app import create
 from tests.serving.test_app import Noted
 
-EXAMPLES = 60
+EXAMPLES = 40
 
 
 @pytest.mark.parametrize("served", ["artifact", "food_artifact"])
