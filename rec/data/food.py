@@ -25,6 +25,7 @@ from rec.seeds import generator
 LEVELS = 5
 MATCH, CUISINE, POPULARITY = 8.0, 2.5, 0.3
 USERS_PER_DRAW = 512
+VECTOR = pa.list_(pa.float32())
 TOLD = ("sodium", "iron", "fibre", "potassium")
 """Nutrients that words tell ..."""
 SEEN = ("sugar", "saturated fat", "portion")
@@ -96,7 +97,7 @@ def foods(config: FoodConfig) -> Foods:
 
 
 def food_rows(config: FoodConfig, first: int, last: int) -> pa.Table:
-    """Return foods `first` to `last` as rows: item, title, text, image, nutrients told, class, contains."""
+    """Return foods `first` to `last` as rows: item, title, text, image, class, contains, price, truth."""
     truth = foods(config)
     columns: dict[str, list[object]] = {
         name: [] for name in ("item", "title", "text", "image", "class", "contains", "price")
@@ -117,7 +118,8 @@ def food_rows(config: FoodConfig, first: int, last: int) -> pa.Table:
         columns["class"].append(cuisine)
         columns["contains"].append(contains)
         columns["price"].append(float(np.round(rng.gamma(4, 3), 2)) if kept[2] else None)
-    types = {"image": pa.binary(), "contains": pa.list_(pa.string()), "price": pa.float32()}
+    columns["truth"] = list(item_truth(truth)[first:last])
+    types = {"image": pa.binary(), "contains": pa.list_(pa.string()), "price": pa.float32(), "truth": VECTOR}
     return pa.table({name: pa.array(values, types.get(name, pa.string())) for name, values in columns.items()})
 
 
@@ -156,7 +158,7 @@ def shard_rows(config: FoodConfig, shard: int) -> tuple[pa.Table, pa.Table]:
         avoid_UA = rng.random((len(numbers), len(ALLERGENS))) < 0.12
         likes_U = rng.integers(0, len(CUISINES), len(numbers))
         users.append(_user_rows(config, numbers, has_UC, avoid_UA, likes_U, rng))
-        logit_UI = log_odds(truth, has_UC, likes_U)
+        logit_UI = user_truth(has_UC, likes_U) @ item_truth(truth).T
         logit_UI[(avoid_UA.astype(np.float32) @ truth.contains_IA.T.astype(np.float32)) > 0] = -np.inf
         pairs.append(_draw(config, numbers, logit_UI, rng))
     return pa.concat_tables(users), pa.concat_tables(pairs)
@@ -171,12 +173,20 @@ def suits(level_IN: np.ndarray) -> np.ndarray:
     return np.stack(columns, 1).astype(np.float32)
 
 
-def log_odds(truth: Foods, has_UC: np.ndarray, likes_U: np.ndarray) -> np.ndarray:
-    """Return what decides how likely a food is relevant, allergies aside, float32 (U, I)."""
-    share_UC = (has_UC / has_UC.sum(1, keepdims=True)).astype(np.float32)
-    logit_UI: np.ndarray = MATCH * (share_UC @ suits(truth.level_IN).T) + POPULARITY * truth.popularity_I
-    logit_UI += CUISINE * (likes_U[:, None] == truth.cuisine_I)
-    return logit_UI.astype(np.float32)
+def item_truth(truth: Foods) -> np.ndarray:
+    """Return what decides about foods, float32 (I, T): how they suit each condition, their cuisine, popularity."""
+    cuisine_IN = np.eye(len(CUISINES))[truth.cuisine_I]
+    return np.hstack([suits(truth.level_IN), cuisine_IN, truth.popularity_I[:, None]]).astype(np.float32)
+
+
+def user_truth(has_UC: np.ndarray, likes_U: np.ndarray) -> np.ndarray:
+    """Return how much of it counts for each user, float32 (U, T).
+
+    The product with `item_truth` is the log-odds that a food is relevant, allergies aside.
+    """
+    share_UC = has_UC / has_UC.sum(1, keepdims=True)
+    always_U1 = np.full((len(has_UC), 1), POPULARITY)
+    return np.hstack([MATCH * share_UC, CUISINE * np.eye(len(CUISINES))[likes_U], always_U1]).astype(np.float32)
 
 
 def _conditions(count: int, rng: np.random.Generator) -> np.ndarray:
@@ -219,7 +229,8 @@ def _user_rows(
         columns["avoid"].append([a for a, out in zip(ALLERGENS, avoid_A, strict=True) if out])
         columns["group"].append(mine[0].name)
         columns["needs_image"].append(bool((has_C & seen).any()))
-    types = {"avoid": pa.list_(pa.string()), "age": pa.float32(), "needs_image": pa.bool_()}
+    columns["truth"] = list(user_truth(has_UC, likes_U))
+    types = {"avoid": pa.list_(pa.string()), "age": pa.float32(), "needs_image": pa.bool_(), "truth": VECTOR}
     return pa.table({name: pa.array(values, types.get(name, pa.string())) for name, values in columns.items()})
 
 

@@ -198,7 +198,7 @@ def _scan(
 ) -> Side:
     known = schema(uri)
     require(known, [*columns, *([image] if image else [])], uri)
-    extra = tuple(name for name in ("needs_image",) if name in known.names)
+    extra = tuple(name for name in ("needs_image", "truth") if name in known.names)
     shards = item_shards(uri, source.shard_items)
     parts = runner.map(scan, [ScanTask(shard, columns + extra, image) for shard in shards], title)
     frame = pd.concat(parts, ignore_index=True)

@@ -29,7 +29,8 @@ EXAMPLES = 6
 def floors(data: Prepared, split: str) -> dict[str, dict[str, float]]:
     """Return what simple rankings reach: popular items, random ones, and what users with similar texts liked.
 
-    Users' texts are compared by their TF-IDF vectors, where those were prepared. All rank the items that a model ranks.
+    Users' texts are compared by their TF-IDF vectors, where those were prepared. Where the data were generated, the
+    truth by which relevant items were drawn ranks too: what is left beyond it is chance. All rank what a model ranks.
     """
     count_I = np.asarray(data.array("item_count")).astype(np.float32)
     rankings = {"popularity": lambda users: np.broadcast_to(count_I, (len(users), len(count_I)))}
@@ -37,6 +38,11 @@ def floors(data: Prepared, split: str) -> dict[str, dict[str, float]]:
     rankings["random"] = lambda users: rng.random((len(users), len(count_I)), dtype=np.float32)
     if data.storage.exists("user_text.npy"):
         rankings["similar users"] = _similar_users(data)
+    if "truth" in data.items.column_names and "truth" in data.users.column_names:
+        truth_IT = np.stack(data.items["truth"].to_numpy())
+        truth_IT = np.concatenate([np.zeros_like(truth_IT[:1]), truth_IT])
+        truth_UT = np.stack(data.users["truth"].to_numpy())
+        rankings["the planted truth"] = lambda users: truth_UT[users] @ truth_IT.T
     table = data.rows(split)
     contains_IT = torch.from_numpy(np.array(data.array("item_contains"))).float()
     parts: dict[str, list[dict[str, torch.Tensor]]] = {name: [] for name in rankings}

@@ -26,7 +26,7 @@ def told_of_relevant(numbers: dict[str, Any]) -> str:
         lines.append("labels are synthetic: nobody has judged what is relevant")
     lines.append("equal scores are put in an order drawn for each user")
     floors = [f"{name} {values['ndcg@10']:.4f}" for name, values in numbers["floors"].items()]
-    lines.append(f"floors, ndcg@10: {', '.join(floors)}")
+    lines.append(f"beside it, ndcg@10: {', '.join(floors)}")
     for name, entry in numbers["cold kinds"].items():
         lines.append(f"{name}: ndcg@10 {interval_text(entry['ndcg@10'])}, {entry['users']} users")
     worth = numbers.get("worth", {"without": {}, "spoiled": {}})

@@ -46,7 +46,7 @@ def client(answerer: Answerer) -> Any:
 
 def test_every_part_of_the_evaluation_is_there(numbers: dict[str, Any]) -> None:
     assert numbers["synthetic_labels"]
-    assert set(numbers["floors"]) == {"popularity", "random", "similar users"}
+    assert set(numbers["floors"]) == {"popularity", "random", "similar users", "the planted truth"}
     assert set(numbers["cold kinds"]) == {"cold items", "among cold items", "cold users"}
     worth = numbers["worth"]
     assert set(worth["without"]) == {"user text", "user attributes", "item text", "item image"}
@@ -94,6 +94,8 @@ def test_the_report_shows_pictures_with_scores_and_says_labels_are_synthetic(
 def test_a_perfect_ranking_of_similar_users_is_found(food: Prepared) -> None:
     floors = relevant.floors(food, "test")
     assert floors["similar users"]["auc"] > floors["random"]["auc"]
+    assert floors["the planted truth"]["ndcg@10"] > 2 * floors["popularity"]["ndcg@10"]
+    assert floors["the planted truth"]["auc"] > 0.85
 
 
 def test_served_scores_are_those_of_the_system(answerer: Answerer, food: Prepared) -> None:
