@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from rec.keys_graph import GraphConfig
 from rec.keys_pairs import PairsConfig
 from rec.space import parse
 from rec.strict import Spaces, Strict
@@ -100,6 +101,8 @@ class DataConfig(Strict):
     """Unset prepares interactions only."""
     pairs: PairsConfig | None = None
     """Set for pairs of users and items that both have text, pictures or attributes; takes the place of `source`."""
+    graph: GraphConfig | None = None
+    """Set for interactions as a graph with content graphs of items; takes the place of `source`."""
     shard_rows: int = Field(4096, ge=1)
     """Users per Parquet file."""
 

@@ -92,6 +92,12 @@ class System(ABC, Generic[B]):
     def collate(self, rows: Columns) -> B:
         """Return the batch for these rows."""
 
+    def start_epoch(self, module: nn.Module, epoch: int) -> None:
+        """Prepare the module for an epoch; called on every rank, also where a run goes on inside the epoch.
+
+        What is random here must follow from (seed, epoch) alone.
+        """
+
     @abstractmethod
     def loss(self, model: Callable[[B], Any], batch: B) -> dict[str, Term]:
         """Return the named parts of the loss for one batch; `model` is the engine."""

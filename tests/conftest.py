@@ -28,6 +28,14 @@ def movielens() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def amazon_baby() -> Path:
+    folder = SHARED / "amazon_baby"
+    if not folder.is_dir():
+        pytest.skip("needs ../shared/data/amazon_baby, which is not part of the project")
+    return folder
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)

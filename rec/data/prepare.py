@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from rec.data import planted
 from rec.data.encoders import Tfidf, TransformerEncoder
+from rec.data.graph import prepare_graph
 from rec.data.pairs import prepare_pairs
 from rec.data.prepared import FORMAT, MANIFEST, Prepared, write_array, write_table
 from rec.data.runner import Actors, Runner
@@ -100,6 +101,8 @@ def prepare(config: DataConfig, runner: Runner, say: Callable[[str], None]) -> P
             return found
     if config.pairs is not None:
         return prepare_pairs(config, runner, say)
+    if config.graph is not None:
+        return prepare_graph(config, say)
     source = config.source
     storage.delete(WORK)
     if source.kind == "planted":

@@ -41,8 +41,8 @@ class Split:
         """Return a split's rows: user, history (what is known), target (what is relevant)."""
         part = SPLITS.index(name)
         users = np.unique(self.user[self.part == part])
-        history = _lists(users, self.user, self.item, self.part < part)
-        target = _lists(users, self.user, self.item, self.part == part)
+        history = lists(users, self.user, self.item, self.part < part)
+        target = lists(users, self.user, self.item, self.part == part)
         return pa.table({"user": pa.array(users, pa.int64()), "history": history, "target": target})
 
 
@@ -97,7 +97,7 @@ def _shares(user: np.ndarray, num_users: int, config: PairsConfig, rng: np.rando
     return part
 
 
-def _lists(users: np.ndarray, user: np.ndarray, item: np.ndarray, chosen: np.ndarray) -> pa.Array:
+def lists(users: np.ndarray, user: np.ndarray, item: np.ndarray, chosen: np.ndarray) -> pa.Array:
     """Return each user's chosen items as a list."""
     inside = chosen & np.isin(user, users)
     count = np.bincount(np.searchsorted(users, user[inside]), minlength=len(users))

@@ -26,9 +26,9 @@ Pairs = tuple[Tensor, Tensor]
 """(row of the user, item), each (P,)."""
 
 
-def metric_names(cuts: Sequence[int] = CUTS) -> list[str]:
-    """Return the names of the metrics that `relevance` gives."""
-    return [f"{kind}@{cut}" for cut in cuts for kind in KINDS] + ["auc"]
+def metric_names(cuts: Sequence[int] = CUTS, auc: bool = True) -> list[str]:
+    """Return the names of the metrics that `relevance` gives; `top_relevance` leaves `auc` out."""
+    return [f"{kind}@{cut}" for cut in cuts for kind in KINDS] + ["auc"] * auc
 
 
 def relevance(
@@ -51,12 +51,43 @@ def relevance(
     score_BI = torch.where(score_BI.isnan(), -torch.inf, score_BI.double())
     order_BI = _order(score_BI.masked_fill(hidden_BI, -torch.inf), hidden_BI, user_B)
     sorted_BI = relevant_BI.gather(1, order_BI)
-    count_B = relevant_BI.sum(1).double()
-    count_B = torch.where(count_B > 0, count_B, torch.nan)
-    found: dict[str, Tensor] = {}
+    found = _of_top(sorted_BI[:, : max(cuts)], relevant_BI.sum(1), cuts)
+    found["auc"] = _auc(score_BI, relevant_BI, hidden_BI)
+    return found
+
+
+def top_relevance(
+    score_BI: Tensor, relevant: Pairs, user_B: Tensor, cuts: Sequence[int] = CUTS
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Return what `relevance` does but auc, and the best max(cuts) items of each user, without sorting all items.
+
+    Args:
+        score_BI: Scores, -inf for what is not ranked; none of them NaN.
+        relevant: Relevant pairs, each at most once; those that are not ranked do not count.
+        user_B: Numbers of the users, by which equal scores are put in order.
+        cuts: The values of K.
+    """
     most = min(max(cuts), score_BI.shape[1])
-    top_BK = sorted_BI[:, :most].double()
-    place_K = torch.arange(1, most + 1, device=score_BI.device, dtype=torch.float64)
+    value_BK, top_BK = score_BI.topk(most, dim=1)
+    last_B1 = value_BK[:, -1:]
+    tied_B = ((score_BI >= last_B1).sum(1) > most) | (value_BK[:, 1:] == value_BK[:, :-1]).any(1)
+    if bool(tied_B.any()):
+        tied_TI = score_BI[tied_B]
+        top_BK[tied_B] = _order(tied_TI, tied_TI == -torch.inf, user_B[tied_B])[:, :most]
+    row_P, item_P = relevant
+    ranked_P = score_BI[row_P, item_P] > -torch.inf
+    row_P, item_P = row_P[ranked_P], item_P[ranked_P]
+    key_P = (row_P * score_BI.shape[1] + item_P).sort().values
+    key_BK = torch.arange(len(top_BK), device=top_BK.device)[:, None] * score_BI.shape[1] + top_BK
+    return _of_top(torch.isin(key_BK, key_P), torch.bincount(row_P, minlength=len(top_BK)), cuts), top_BK
+
+
+def _of_top(hit_BK: Tensor, count_B: Tensor, cuts: Sequence[int]) -> dict[str, Tensor]:
+    """Return every metric from which of the best items are relevant, and how many relevant ones are ranked."""
+    count_B = torch.where(count_B > 0, count_B.double(), torch.nan)
+    found: dict[str, Tensor] = {}
+    most, top_BK = hit_BK.shape[1], hit_BK.double()
+    place_K = torch.arange(1, most + 1, device=hit_BK.device, dtype=torch.float64)
     gain_K = 1 / torch.log2(place_K + 1)
     hits_BK = top_BK.cumsum(1)
     perfect_K = torch.cat([gain_K.new_zeros(1), gain_K.cumsum(0)])
@@ -72,7 +103,6 @@ def relevance(
         ideal_B = perfect_K[best_B.nan_to_num(0).long().clamp(max=most)]
         found[f"ndcg@{cut}"] = (top_BK * gain_K)[:, :size].sum(1) / torch.where(known, ideal_B, torch.nan)
         found[f"map@{cut}"] = (top_BK * hits_BK / place_K)[:, :size].sum(1) / best_B
-    found["auc"] = _auc(score_BI, relevant_BI, hidden_BI)
     return found
 
 

@@ -25,3 +25,36 @@ def unseen(user_N: Tensor, seen_user_M: Tensor, seen_item_M: Tensor, num_items: 
             break
         drawn[bad] = torch.randint(1, num_items + 1, (int(bad.sum()),), device=drawn.device)
     return drawn
+
+
+class Unseen:
+    """Draws items uniformly from a list, none that its user has seen; what was seen is sorted once.
+
+    Args:
+        user_E: Users of what was seen, from 0.
+        item_E: Items seen, from 1.
+        item_W: The items that may be drawn.
+
+    Raises:
+        ValueError: a user has seen every item that may be drawn.
+    """
+
+    def __init__(self, user_E: Tensor, item_E: Tensor, item_W: Tensor) -> None:
+        self.item_W = item_W
+        self.stride = int(torch.cat([item_E, item_W]).max()) + 1
+        self.key_E = (user_E * self.stride + item_E).sort().values
+        inside_E = torch.isin(item_E, item_W)
+        most = torch.bincount(user_E[inside_E]) if len(user_E) else torch.zeros(1)
+        if int(most.max()) >= len(item_W):
+            raise ValueError(f"user {int(most.argmax())} has seen all {len(item_W)} items that may be drawn")
+
+    def draw(self, user_N: Tensor) -> Tensor:
+        """Return an item for each user, (N,)."""
+        drawn_N = self.item_W[torch.randint(len(self.item_W), (len(user_N),), device=user_N.device)]
+        open_M = torch.arange(len(user_N), device=user_N.device)
+        while len(open_M):
+            key_M = user_N[open_M] * self.stride + drawn_N[open_M]
+            place_M = torch.searchsorted(self.key_E, key_M).clamp(max=len(self.key_E) - 1)
+            open_M = open_M[self.key_E[place_M] == key_M]
+            drawn_N[open_M] = self.item_W[torch.randint(len(self.item_W), (len(open_M),), device=user_N.device)]
+        return drawn_N

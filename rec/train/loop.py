@@ -139,6 +139,7 @@ def _run_epoch(job: Job, phase: Phase, engine: Engine, progress: Progress, epoch
     """Train the rest of one epoch; return when the last checkpoint was made."""
     config = job.config
     engine.module.train()
+    job.system.start_epoch(engine.module, progress.epoch)
     batches = iter(job.feed.train(progress.epoch, progress.step))
     shown_s, started_s, wait_s, examples, first = 0.0, time.monotonic(), 0.0, 0, progress.step
     while progress.step < job.feed.steps:

@@ -1,0 +1,219 @@
+"""Interactions, vectors of items and content graphs to a prepared data set for recommenders on graphs.
+
+Splits, where `history` is always what training holds, so that validation items are ranked in test as well:
+
+    train  one row per interaction: user, no history, the item
+    val    one row per user: training items -> validation items
+    test   one row per user: training items -> test items
+
+Tables beside those of every data set:
+
+    user_count.npy            (U,) int64 training interactions of each user
+    edge_train.npy            (E, 2) int32 user and item of every training interaction
+    feature_NAME.npy          (I + 1, D) float32 vectors of a modality, row 0 padding; zeros where an item has none
+    graph_NAME_edge.npy       (E, 2) int32 items, the second a neighbour of the first
+    graph_NAME_weight.npy     (E,) float32
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import scipy.sparse
+
+from rec.data.neighbours import nearest
+from rec.data.prepared import FORMAT, MANIFEST, Prepared, write_array, write_table
+from rec.data.split import SPLITS, TEST, TRAIN, VALIDATION, lists
+from rec.errors import DataError
+from rec.keys import DataConfig
+from rec.keys_graph import GraphConfig
+from rec.seeds import generator
+from rec.storage import Storage
+
+ROWS_PER_FILE = 1 << 18
+TEN = 10
+"""Interactions from which on a user's share for validation and test grows."""
+
+
+def prepare_graph(config: DataConfig, say: Callable[[str], None]) -> Prepared:
+    """Return the data set made from `config.graph`; see `rec.data.prepare.prepare`.
+
+    Raises:
+        DataError: an input cannot be read, does not fit the others, or nothing is left of it.
+    """
+    source = config.graph
+    assert source is not None
+    storage = Storage(config.root)
+    dropped: Counter[str] = Counter()
+    user, item, part = read_interactions(source, dropped)
+    features = {name: _features(name, source.path(path)) for name, path in sorted(source.features.items())}
+    num_users, num_items = int(user.max()) + 1, int(item.max()) + 1
+    num_items = max([num_items, *(len(table) for table in features.values())])
+    graphs = _graphs(source, features, num_items, say)
+    for name, table in features.items():
+        if len(table) != num_items:
+            raise DataError(
+                f"{source.path(source.features[name])}: {len(table):,} rows, expected one for each of {num_items:,} "
+                f"items (the largest number in {source.interactions} is {int(item.max())})"
+            )
+    for name in (MANIFEST, *SPLITS):
+        storage.delete(name)
+    train = part == TRAIN
+    write_array(storage, "user_count", np.bincount(user[train], minlength=num_users).astype(np.int64))
+    write_array(storage, "edge_train", np.stack([user[train], item[train] + 1], 1).astype(np.int32))
+    for name, table in features.items():
+        write_array(storage, f"feature_{name}", np.pad(table, ((1, 0), (0, 0))))
+    for name, (edge, weight) in graphs.items():
+        write_array(storage, f"graph_{name}_edge", (edge + 1).astype(np.int32))
+        write_array(storage, f"graph_{name}_weight", weight.astype(np.float32))
+    for name, kept in (("item_count", train), ("item_total", np.ones(len(item), bool))):
+        write_array(storage, name, np.bincount(item[kept] + 1, minlength=num_items + 1).astype(np.int64))
+    splits = {name: _write_rows(storage, name, user, item, part, config.shard_rows) for name in SPLITS}
+    for name, count, first in (("user", num_users, 0), ("item", num_items, 1)):
+        index = np.arange(count)
+        write_table(storage, f"{name}.parquet", pa.table({name: index + first, "id": index.astype(str)}))
+    names = [name for files in splits.values() for name, _ in files]
+    names += [n for n in storage.list() if n.endswith((".npy", ".parquet"))]
+    counts = {"interactions": len(user), "users": num_users, "items": num_items}
+    counts |= {f"{name} interactions": int((part == number).sum()) for number, name in enumerate(SPLITS)}
+    storage.write_json(
+        MANIFEST,
+        {
+            "format": FORMAT,
+            "counts": counts,
+            "dropped": {k: v for k, v in sorted(dropped.items()) if v},
+            "split_sha256": hashlib.sha256(np.stack([user, item, part]).astype("<i8").tobytes()).hexdigest(),
+            "modalities": [],
+            "synthetic_labels": False,
+            "splits": splits,
+            "config": config.model_dump(mode="json"),
+            "files": [storage.entry(name) for name in names],
+        },
+    )
+    told = ", ".join(f"{value:,} {name}" for name, value in counts.items())
+    say(f"{config.root}: {told}; graphs: {', '.join(graphs) or 'none'}")
+    return Prepared.open(config.root)
+
+
+def read_interactions(source: GraphConfig, dropped: Counter[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return user and item numbers from 0 and the part of every interaction, sorted by user.
+
+    Raises:
+        DataError: a column is missing, a value is not what it must be (with its row), or training is empty.
+    """
+    columns, path = source.columns, source.path(source.interactions)
+    names = [n for n in (columns.user, columns.item, columns.split) if n]
+    try:
+        frame = pd.read_csv(path, sep="\t", dtype=str)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    if missing := [n for n in names if n not in frame]:
+        raise DataError(f"{path}: no column {missing[0]!r}; there are {', '.join(frame.columns)}")
+    numbers = frame[names].apply(pd.to_numeric, errors="coerce")
+    for name in names:
+        value = numbers[name]
+        good = value.notna() & (value >= 0) & (value == value.round())
+        if name == columns.split:
+            good &= value <= TEST
+        if not good.all():
+            row = int(np.flatnonzero(~good)[0])
+            wanted = "0, 1 or 2" if name == columns.split else "a whole number from 0"
+            raise DataError(f"{path}, row {row + 2}: {name} is {frame[name].iloc[row]!r}, expected {wanted}")
+    twice = numbers.duplicated([columns.user, columns.item])
+    dropped["pair twice"] += int(twice.sum())
+    numbers = numbers[~twice].astype(np.int64).sort_values(columns.user, kind="stable")
+    user, item = numbers[columns.user].to_numpy(), numbers[columns.item].to_numpy()
+    part = numbers[columns.split].to_numpy() if columns.split else eight_one_one(user, source.split_seed)
+    trained = np.isin(user, user[part == TRAIN])
+    dropped["interaction of a user without training"] += int((~trained).sum())
+    user, item, part = user[trained], item[trained], part[trained]
+    for number, name in enumerate(SPLITS):
+        if not (part == number).any():
+            raise DataError(f"{path}: no interaction for {name} among {len(frame):,} rows")
+    return user, item, part
+
+
+def eight_one_one(user: np.ndarray, seed: int) -> np.ndarray:
+    """Return the part of each interaction (sorted by user), drawn 8:1:1 within each user.
+
+    With n interactions: one each for validation and test where n < 10, else h = int(0.2 n) of which h // 2 for
+    validation. Source: MMRec's `1splitting.ipynb`, which does not say its seed.
+    """
+    count = np.bincount(user)[user]
+    order = np.lexsort((generator(seed, "graph split").random(len(user)), user))
+    first = np.searchsorted(user, user)
+    place = np.empty(len(user), dtype=np.int64)
+    place[order] = np.arange(len(user))
+    place -= first
+    held = np.where(count < TEN, 2, count // 5)
+    part = np.where(place < held, TEST, TRAIN)
+    return np.where(place < held // 2, VALIDATION, part)
+
+
+def _features(name: str, path: str) -> np.ndarray:
+    try:
+        table = np.load(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"data.graph.features.{name}: {path}: cannot be read ({error})") from error
+    if table.ndim != 2 or not np.issubdtype(table.dtype, np.number):
+        raise DataError(f"{path}: {table.dtype} of shape {table.shape}, expected numbers of shape (items, width)")
+    table = table.astype(np.float32)
+    if not np.isfinite(table).all():
+        row = int(np.flatnonzero(~np.isfinite(table).all(1))[0])
+        raise DataError(f"{path}: row {row} is not finite, expected numbers")
+    return table
+
+
+def _graphs(
+    source: GraphConfig, features: dict[str, np.ndarray], num_items: int, say: Callable[[str], None]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return each content graph's edges (item numbers from 0) and weights."""
+    graphs = {}
+    for name, file in sorted(source.graphs.items()):
+        path = source.path(file)
+        try:
+            matrix = scipy.sparse.load_npz(path).tocoo()
+        except (OSError, ValueError) as error:
+            raise DataError(f"data.graph.graphs.{name}: {path}: cannot be read ({error})") from error
+        if matrix.shape != (num_items, num_items):
+            raise DataError(f"{path}: a matrix of shape {matrix.shape}, expected ({num_items}, {num_items})")
+        graphs[name] = np.stack([matrix.row, matrix.col], 1), matrix.data
+    for name in sorted(features.keys() - graphs.keys()):
+        say(f"nearest neighbours of {num_items:,} items by {name}")
+        near_IK, cosine_IK = nearest(features[name], source.neighbours, source.search)
+        there = near_IK >= 0
+        graphs[name] = np.stack([np.nonzero(there)[0], near_IK[there]], 1), cosine_IK[there]
+    for name, (edge, _) in graphs.items():
+        if not len(edge):
+            raise DataError(f"content graph {name!r}: no edge between {num_items:,} items")
+    return graphs
+
+
+def _write_rows(
+    storage: Storage, name: str, user: np.ndarray, item: np.ndarray, part: np.ndarray, shard_rows: int
+) -> list[tuple[str, int]]:
+    chosen = part == SPLITS.index(name)
+    if name == "train":
+        count = int(chosen.sum())
+        offset = pa.array(np.arange(count + 1), pa.int32())
+        target = pa.ListArray.from_arrays(offset, pa.array((item[chosen] + 1).astype(np.int32)))
+        nothing = pa.ListArray.from_arrays(pa.array(np.zeros(count + 1, np.int32)), pa.array([], pa.int32()))
+        table = pa.table({"user": pa.array(user[chosen], pa.int64()), "history": nothing, "target": target})
+        table = table.take(generator(0, "graph rows").permutation(count))
+        shard_rows = ROWS_PER_FILE
+    else:
+        users = np.unique(user[chosen])
+        history = lists(users, user, item + 1, part == TRAIN)
+        target = lists(users, user, item + 1, chosen)
+        table = pa.table({"user": pa.array(users, pa.int64()), "history": history, "target": target})
+    files = []
+    for number, start in enumerate(range(0, len(table), shard_rows)):
+        path = f"{name}/part-{number:05d}.parquet"
+        write_table(storage, path, table.slice(start, shard_rows))
+        files.append((path, len(table.slice(start, shard_rows))))
+    return files

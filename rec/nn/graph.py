@@ -1,0 +1,75 @@
+"""Graphs of users and items: normalised adjacency, propagation, edges drawn for an epoch.
+
+Letters: E edges, N nodes, U users, I items with padding as item 0, D width, L layers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def adjacency(row_E: Tensor, column_E: Tensor, weight_E: Tensor, nodes: int) -> Tensor:
+    """Return the sparse matrix (N, N) in CSR with these entries; equal ones add up."""
+    index = torch.stack([row_E, column_E])
+    return torch.sparse_coo_tensor(index, weight_E, (nodes, nodes)).coalesce().to_sparse_csr()
+
+
+def normalised(row_E: Tensor, column_E: Tensor, weight_E: Tensor, nodes: int) -> Tensor:
+    """Return D^-1/2 A D^-1/2 of a symmetric graph whose edges are given in both directions; nodes alone stay 0."""
+    degree_N = torch.zeros(nodes, device=weight_E.device).index_add_(0, row_E, weight_E)
+    scale_N = torch.where(degree_N > 0, degree_N.clamp(min=1e-12).rsqrt(), 0.0)
+    return adjacency(row_E, column_E, scale_N[row_E] * weight_E * scale_N[column_E], nodes)
+
+
+def bipartite(user_E: Tensor, item_E: Tensor, num_users: int, num_items: int) -> Tensor:
+    """Return the normalised graph of users (nodes 0 to U - 1) and items (node U + item), (U + I, U + I) CSR.
+
+    Source: He et al. 2020 (LightGCN), equation 7.
+    """
+    other_E = item_E + num_users
+    ones_E = torch.ones(len(user_E), device=user_E.device)
+    row, column = torch.cat([user_E, other_E]), torch.cat([other_E, user_E])
+    return normalised(row, column, torch.cat([ones_E, ones_E]), num_users + num_items)
+
+
+class _Product(torch.autograd.Function):
+    """Sparse times dense; the gradient goes to the dense side alone."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, transposed: Tensor, x_ND: Tensor) -> Tensor:
+        ctx.transposed = transposed
+        return matrix @ x_ND
+
+    @staticmethod
+    def backward(ctx: Any, grad_ND: Tensor) -> tuple[None, None, Tensor]:
+        return None, None, ctx.transposed @ grad_ND.contiguous()
+
+
+def product(matrix: Tensor, x_ND: Tensor, transposed: Tensor | None = None) -> Tensor:
+    """Return matrix @ x; `transposed` is needed for the gradient where the matrix is not symmetric."""
+    out: Tensor = _Product.apply(matrix, matrix if transposed is None else transposed, x_ND)
+    return out
+
+
+def mean_of_layers(matrix: Tensor, x_ND: Tensor, layers: int) -> Tensor:
+    """Return the mean of x, A x, ..., A^L x for a symmetric A (LightGCN, equation 4 with equal weights)."""
+    total_ND = x_ND
+    for _ in range(layers):
+        x_ND = product(matrix, x_ND)
+        total_ND = total_ND + x_ND
+    return total_ND / (layers + 1)
+
+
+def drawn_edges(user_E: Tensor, item_E: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Return the indices of a share of the edges, drawn without replacement with weights 1 / sqrt(d_u d_i), sorted.
+
+    Source: Zhou and Shen 2023 (FREEDOM), equation 6. The order in which exponential clocks of these rates ring is
+    that of draws without replacement (Efraimidis and Spirakis 2006).
+    """
+    degree_U, degree_I = torch.bincount(user_E).double(), torch.bincount(item_E).double()
+    clock_E = torch.empty(len(user_E), dtype=torch.float64).exponential_(generator=generator)
+    clock_E = clock_E.to(user_E.device) * (degree_U[user_E] * degree_I[item_E]).sqrt()
+    return clock_E.topk(max(1, int(share * len(user_E))), largest=False).indices.sort().values

@@ -1,0 +1,271 @@
+"""LightGCN and its kin on one model: BPR (no layers), VBPR (vectors of items), FREEDOM-like (a frozen content graph).
+
+Letters: B users, U users of the table, I items with padding as item 0, N nodes (users, then items), E edges, D width.
+Sources: Rendle et al. 2009 (BPR); He and McAuley 2016 (VBPR); He et al. 2020 (LightGCN); Zhou and Shen 2023 (FREEDOM).
+Protocol, loss and sampling are MMRec's, so that numbers compare: one uniform negative among items of training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from rec.meters import Meter
+from rec.nn.graph import adjacency, bipartite, drawn_edges, mean_of_layers, product
+from rec.nn.interactions import COLUMNS, InteractionBatch, collated, measure_ranking, ranking_meters
+from rec.nn.negatives import Unseen
+from rec.nn.retrieval import as_lists, top_items
+from rec.seeds import derive
+from rec.strict import Spaces, Strict, Variants
+from rec.system import Ask, Columns, System, Term
+
+TOP = 10
+
+
+class LightGCNConfig(Strict):
+    """Keys of `[model]`."""
+
+    SPACES: ClassVar[Spaces] = {
+        "model": {
+            "layers": {"choice": [1, 2, 3, 4]},
+            "regularisation": {"log": [1e-6, 1e-2]},
+            "edge_dropout": {"choice": [0.0, 0.5, 0.8, 0.9]},
+        }
+    }
+    VARIANTS: ClassVar[Variants] = {"as configured": (), "BPR": ("model.layers=0", "model.edge_dropout=0.0")}
+
+    width: int = Field(64, ge=1)
+    layers: int = Field(2, ge=0)
+    """Propagations over the interaction graph, whose mean counts; 0 is BPR's matrix factorisation."""
+    edge_dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of the interactions that an epoch does without, popular ones first; evaluation uses all."""
+    content: dict[str, float] = {}
+    """Weights of content graphs, by name: what an item's neighbours there have is added to it (FREEDOM)."""
+    content_form: Literal["given", "normalised"] = "normalised"
+    """Edges weigh what the file says, or 1 over both ends' degrees' roots."""
+    features: tuple[str, ...] = ()
+    """Modalities whose vectors are projected beside the item's own (VBPR)."""
+    regularisation: float = Field(1e-3, ge=0)
+    """Weight of the norms of a step's vectors: of all users' together, of all items' together (MMRec's form)."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.edge_dropout and not self.layers:
+            raise ValueError("edge_dropout: nothing is propagated with layers=0")
+        if self.features and self.content:
+            raise ValueError("features, content: one of both")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What one pass over a batch in training gives."""
+
+    positive_B: Tensor
+    negative_B: Tensor
+    norm: Tensor
+    """Of the users' table rows, the liked items' and the others', added up."""
+
+
+class Model(nn.Module):
+    """Tables of users and items, propagated over graphs that are no part of the weights."""
+
+    def __init__(self, config: LightGCNConfig, tables: Mapping[str, np.ndarray]) -> None:
+        super().__init__()
+        self.config = config
+        self.num_users, self.num_items = len(tables["user_count"]), len(tables["item_count"]) - 1
+        edge_E2 = torch.from_numpy(np.asarray(tables["edge_train"])).long()
+        self.user_E, self.item_E = edge_E2[:, 0], edge_E2[:, 1]
+        self.frozen: Tensor | None = None
+        self.cached: Tensor | None = None
+        self.drawn: Tensor | None = None
+        self.whole = bipartite(self.user_E, self.item_E, self.num_users, self.num_items + 1) if config.layers else None
+        self.content = [self._content(name, tables) for name in config.content]
+        warm = torch.from_numpy(np.flatnonzero(tables["item_count"]))
+        self.unseen = Unseen(self.user_E, self.item_E, warm)
+        width = config.width * (2 if config.features else 1)
+        self.user = nn.Embedding(self.num_users, width)
+        self.item = nn.Embedding(self.num_items + 1, config.width)
+        parts = [torch.from_numpy(np.asarray(tables[f"feature_{name}"])) for name in config.features]
+        self.feature_IM = torch.cat(parts, 1) if parts else None
+        if self.feature_IM is not None:
+            self.project = nn.Linear(self.feature_IM.shape[1], config.width)
+            nn.init.xavier_normal_(self.project.weight)
+        for table in (self.user, self.item):
+            nn.init.xavier_uniform_(table.weight)
+
+    def _content(self, name: str, tables: Mapping[str, np.ndarray]) -> tuple[Tensor, Tensor]:
+        """Return a content graph over items, weighted, and its transpose."""
+        edge_E2 = torch.from_numpy(np.asarray(tables[f"graph_{name}_edge"])).long()
+        weight_E = torch.from_numpy(np.array(tables[f"graph_{name}_weight"])) * self.config.content[name]
+        row_E, column_E, nodes = edge_E2[:, 0], edge_E2[:, 1], self.num_items + 1
+        if self.config.content_form == "given":
+            return adjacency(row_E, column_E, weight_E, nodes), adjacency(column_E, row_E, weight_E, nodes)
+        out_N, in_N = (torch.bincount(end, minlength=nodes).float() for end in (row_E, column_E))
+        weight_E = self.config.content[name] * (out_N[row_E] * in_N[column_E]).clamp(min=1).rsqrt()
+        return adjacency(row_E, column_E, weight_E, nodes), adjacency(column_E, row_E, weight_E, nodes)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch between training and evaluation; what was computed of all nodes is computed anew."""
+        self.cached = None
+        return super().train(mode)
+
+    def draw(self, seed: int) -> None:
+        """Draw the interactions that the coming epoch propagates over."""
+        if self.config.edge_dropout:
+            generator = torch.Generator().manual_seed(seed)
+            kept_E = drawn_edges(self.user_E, self.item_E, 1 - self.config.edge_dropout, generator)
+            self.drawn = bipartite(self.user_E[kept_E], self.item_E[kept_E], self.num_users, self.num_items + 1)
+
+    def nodes(self) -> Tensor:
+        """Return the vectors of all users and items, (U + I, D)."""
+        item_ID = self.item.weight
+        if self.feature_IM is not None:
+            item_ID = torch.cat([item_ID, self.project(self.feature_IM.to(item_ID.device))], 1)
+        node_ND = torch.cat([self.user.weight, item_ID])
+        graph = self.drawn if self.training and self.drawn is not None else self.whole
+        if graph is not None:
+            graph = graph.to(node_ND.device)
+            node_ND = mean_of_layers(graph, node_ND, self.config.layers)
+        if self.content:
+            added = sum(product(matrix, item_ID, transposed) for matrix, transposed in self.content)
+            node_ND = torch.cat([node_ND[: self.num_users], node_ND[self.num_users :] + added])
+        return node_ND
+
+    def catalogue(self) -> Tensor:
+        """Return the vectors of all nodes in evaluation, kept until training goes on."""
+        if self.frozen is not None:
+            return self.frozen
+        if self.cached is None or self.training:
+            self.cached = self.nodes()
+        return self.cached
+
+    def forward(self, batch: InteractionBatch) -> Scored:
+        """Return the scores of liked items and of one other item for each."""
+        user_B, liked_B = batch.user_B[batch.target_row_P], batch.target_P
+        other_B = self.unseen.draw(user_B)
+        node_ND = self.nodes()
+        user_BD = node_ND[user_B]
+        positive_B = (user_BD * node_ND[self.num_users + liked_B]).sum(1)
+        negative_B = (user_BD * node_ND[self.num_users + other_B]).sum(1)
+        norm = self.user(user_B).norm() + self.item(liked_B).norm() + self.item(other_B).norm()
+        return Scored(positive_B, negative_B, norm)
+
+
+class LightGCN(System[InteractionBatch]):
+    """Recommender by vectors of users and items that are propagated over their graph."""
+
+    Config = LightGCNConfig
+    columns = COLUMNS
+    config: LightGCNConfig
+
+    @classmethod
+    def table_names(cls, config: Any) -> tuple[str, ...]:
+        """Return the whole-data-set inputs that this config reads."""
+        graphs = [f"graph_{name}_{part}" for name in config.content for part in ("edge", "weight")]
+        return ("item_count", "user_count", "edge_train", *graphs, *(f"feature_{name}" for name in config.features))
+
+    def model(self) -> nn.Module:
+        """Return a freshly initialised model."""
+        return Model(self.config, self.static)
+
+    def collate(self, rows: Columns) -> InteractionBatch:
+        """Return the batch of these rows."""
+        return collated(rows, len(self.static["user_count"]))
+
+    def start_epoch(self, module: nn.Module, epoch: int) -> None:
+        """Draw the epoch's edges."""
+        assert isinstance(module, Model)
+        module.draw(derive(self.seed, "edges", epoch))
+
+    def loss(self, model: Callable[[InteractionBatch], Any], batch: InteractionBatch) -> dict[str, Term]:
+        """Return the pairwise ranking loss and the norms of the vectors behind it."""
+        scored: Scored = model(batch)
+        bpr_B = -nn.functional.logsigmoid(scored.positive_B - scored.negative_B)
+        terms = {"bpr": Term(bpr_B.sum(), len(bpr_B))}
+        if self.config.regularisation:
+            terms["embedding_l2"] = Term(scored.norm, len(bpr_B), self.config.regularisation)
+        return terms
+
+    def meters(self) -> dict[str, Meter]:
+        """Return the ranking metrics and a row per user."""
+        return ranking_meters()
+
+    def measure(self, module: nn.Module, batch: InteractionBatch, meters: Mapping[str, Meter]) -> None:
+        """Rank every item that a user has not in training."""
+        assert isinstance(module, Model)
+        node_ND = module.catalogue()
+        score_BI = node_ND[batch.user_B] @ node_ND[module.num_users :].T
+        measure_ranking(score_BI.float(), batch, meters)
+
+    def predict(
+        self, module: nn.Module, batch: InteractionBatch, asks: Sequence[Ask] | None = None
+    ) -> list[dict[str, Any]]:
+        """Return each user's best items with scores."""
+        asks = asks or [Ask(k=TOP)] * len(batch)
+        return self.rank(module, self.states(module, batch), (batch.history_row_M, batch.history_M), asks)
+
+    def states(self, module: nn.Module, batch: InteractionBatch) -> dict[str, Tensor]:
+        """Return users' vectors; of users who are not known, the mean of the items they come with."""
+        return {"state_BD": self.queries(module, batch)}
+
+    def queries(self, module: nn.Module, batch: InteractionBatch) -> Tensor:
+        """Return the vectors whose inner products with the items' are the scores, (B, D)."""
+        assert isinstance(module, Model)
+        node_ND = module.catalogue()
+        state_BD = node_ND[batch.user_B.clamp(min=0)]
+        new_B = batch.user_B < 0
+        if bool(new_B.any()):
+            row_M, item_M = batch.history_row_M, batch.history_M
+            total_BD = torch.zeros_like(state_BD).index_add_(0, row_M, node_ND[module.num_users + item_M])
+            count_B = torch.bincount(row_M, minlength=len(batch)).clamp(min=1)
+            state_BD = torch.where(new_B[:, None], total_BD / count_B[:, None], state_BD)
+        return state_BD
+
+    def rank(
+        self, module: nn.Module, states: Mapping[str, Tensor], seen: tuple[Tensor, Tensor], asks: Sequence[Ask]
+    ) -> list[dict[str, Any]]:
+        """Return the best items for users with these vectors."""
+        assert isinstance(module, Model)
+        item_ID = module.catalogue()[module.num_users :]
+        best = top_items(lambda items: states["state_BD"] @ item_ID[items].T, len(item_ID), asks, seen)
+        return [{"items": items, "scores": scores} for items, scores in as_lists(*best, asks)]
+
+    def catalogue(self, module: nn.Module) -> dict[str, Tensor]:
+        """Return the items' vectors, and those of all nodes."""
+        assert isinstance(module, Model)
+        node_ND = module.catalogue()
+        return {"item_ID": node_ND[module.num_users :], "node_ND": node_ND}
+
+    def freeze(self, module: nn.Module, catalogue: Mapping[str, Tensor]) -> None:
+        """Let the module answer from a catalogue that was computed before."""
+        assert isinstance(module, Model)
+        module.frozen = catalogue["node_ND"]
+
+    @classmethod
+    def sample(cls, rows: int, rng: np.random.Generator) -> tuple[Columns, dict[str, np.ndarray]]:
+        """Return small random rows and tables that fit the declared columns."""
+        items = 20
+        liked = [rng.permutation(items - 2)[:6] + 1 for _ in range(rows)]
+        edge = np.array([(user, item) for user, part in enumerate(liked) for item in part[:4]], dtype=np.int32)
+        near = np.stack([np.repeat(np.arange(1, items + 1), 3), rng.integers(1, items + 1, 3 * items)], 1)
+        columns = {
+            "user": np.arange(rows),
+            "history": [part[:4].astype(np.int32) for part in liked],
+            "target": [part[4 : 5 + n % 2].astype(np.int32) for n, part in enumerate(liked)],
+        }
+        tables = {
+            "user_count": np.full(rows, 4),
+            "item_count": np.bincount(edge[:, 1], minlength=items + 1),
+            "edge_train": edge,
+            "graph_text_edge": near.astype(np.int32),
+            "graph_text_weight": np.ones(len(near), np.float32),
+            "feature_text": rng.standard_normal((items + 1, 5)).astype(np.float32),
+        }
+        return columns, tables
