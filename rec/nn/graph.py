@@ -5,6 +5,7 @@ Letters: E edges, N nodes, U users, I items with padding as item 0, D width, L l
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -14,7 +15,9 @@ from torch import Tensor
 def adjacency(row_E: Tensor, column_E: Tensor, weight_E: Tensor, nodes: int) -> Tensor:
     """Return the sparse matrix (N, N) in CSR with these entries; equal ones add up."""
     index = torch.stack([row_E, column_E])
-    return torch.sparse_coo_tensor(index, weight_E, (nodes, nodes)).coalesce().to_sparse_csr()
+    with warnings.catch_warnings():  # CSR tensors are announced as new, each time in another place
+        warnings.simplefilter("ignore")
+        return torch.sparse_coo_tensor(index, weight_E, (nodes, nodes)).coalesce().to_sparse_csr()
 
 
 def normalised(row_E: Tensor, column_E: Tensor, weight_E: Tensor, nodes: int) -> Tensor:

@@ -34,7 +34,7 @@ from rec.train.job import build
 from rec.train.loop import evaluate
 
 HEADLINE = ("hit@10", "ndcg@10")
-RELEVANT = ("precision@5", "recall@10", "map@5", "auc")
+RELEVANT = ("precision@5", "recall@10", "recall@20", "ndcg@20", "map@5", "auc")
 """Told with intervals as well, where users have several relevant items."""
 COMPARED = (*HEADLINE, "hit@100", "mrr", *RELEVANT)
 Numbers = dict[str, Any]
@@ -72,7 +72,7 @@ def evaluate_run(config: RunConfig, split: str) -> Numbers:
         numbers["popularity"] = means(popularity_ranks(data, split))
         names, group = list(user_groups.NAMES), _groups(data, split, rows, config.evaluate)
     else:
-        numbers["floors"] = relevant.floors(data, split)
+        numbers["floors"] = relevant.floors(data, split, values)
         numbers["popularity"] = numbers["floors"]["popularity"]
         numbers["relevant per user"] = float(rows["relevant"].mean())
         numbers["cold kinds"] = relevant.cold(rows, config.evaluate.bootstrap, rng)

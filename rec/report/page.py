@@ -13,7 +13,9 @@ from rec.report.evaluation import read_config, seed_folders, summarise
 from rec.report.text import table_html
 from rec.storage import Storage
 
-SHOWN = ("hit@10", "ndcg@10", "mrr@10", "hit@50", "hit@100", "precision@5", "recall@10", "map@5", "auc", "coverage@10")
+SHOWN = tuple(
+    "hit@10 ndcg@10 mrr@10 hit@50 hit@100 precision@5 recall@10 recall@20 ndcg@20 map@5 auc coverage@10".split()
+)
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1f2933;max-width:860px;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}table{border-collapse:collapse}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from rec.data.prepared import Prepared
 from rec.keys import EvaluateConfig
 from rec.meters import Rows
 from rec.metrics.bootstrap import interval, paired
-from rec.metrics.relevance import metric_names, relevance
+from rec.metrics.relevance import relevance, top_relevance
 from rec.nn.pairs import flattened
 from rec.seeds import generator
 from rec.system import System
@@ -26,11 +26,12 @@ FEW = 5
 EXAMPLES = 6
 
 
-def floors(data: Prepared, split: str) -> dict[str, dict[str, float]]:
+def floors(data: Prepared, split: str, metrics: Collection[str]) -> dict[str, dict[str, float]]:
     """Return what simple rankings reach: popular items, random ones, and what users with similar texts liked.
 
     Users' texts are compared by their TF-IDF vectors, where those were prepared. Where the data were generated, the
-    truth by which relevant items were drawn ranks too: what is left beyond it is chance. All rank what a model ranks.
+    truth by which relevant items were drawn ranks too: what is left beyond it is chance. All rank what a model ranks,
+    and are told by the same metrics.
     """
     count_I = np.asarray(data.array("item_count")).astype(np.float32)
     rankings = {"popularity": lambda users: np.broadcast_to(count_I, (len(users), len(count_I)))}
@@ -44,23 +45,33 @@ def floors(data: Prepared, split: str) -> dict[str, dict[str, float]]:
         truth_UT = np.stack(data.users["truth"].to_numpy())
         rankings["the planted truth"] = lambda users: truth_UT[users] @ truth_IT.T
     table = data.rows(split)
-    contains_IT = torch.from_numpy(np.array(data.array("item_contains"))).float()
+    contains_IT = None
+    if data.storage.exists("item_contains.npy"):
+        contains_IT = torch.from_numpy(np.array(data.array("item_contains"))).float()
+    cuts = sorted({int(name.partition("@")[2]) for name in metrics if "@" in name})
     parts: dict[str, list[dict[str, torch.Tensor]]] = {name: [] for name in rankings}
     for start in range(0, len(table), AT_ONCE):
         rows = table.slice(start, AT_ONCE)
         users = rows["user"].to_numpy()
         hidden_BI, target = _hidden(data, users, rows, contains_IT), flattened(rows["target"].to_numpy())
+        user_B = torch.from_numpy(users.copy())
         for name, score in rankings.items():
             score_BI = torch.tensor(score(users))
-            parts[name].append(relevance(score_BI, target, hidden_BI, torch.from_numpy(users.copy())))
+            if "auc" in metrics:
+                found = relevance(score_BI, target, hidden_BI, user_B, cuts)
+            else:
+                found, _ = top_relevance(score_BI.masked_fill_(hidden_BI, -torch.inf), target, user_B, cuts)
+            parts[name].append(found)
     return {
-        name: {n: float(torch.cat([part[n] for part in of]).nanmean()) for n in metric_names()}
-        for name, of in parts.items()
+        name: {n: float(torch.cat([part[n] for part in of]).nanmean()) for n in of[0]} for name, of in parts.items()
     }
 
 
-def _hidden(data: Prepared, users: np.ndarray, rows: pa.Table, contains_IT: torch.Tensor) -> torch.Tensor:
-    hidden_BI = torch.from_numpy(np.array(data.array("user_avoid")[users])).float() @ contains_IT.T > 0
+def _hidden(data: Prepared, users: np.ndarray, rows: pa.Table, contains_IT: torch.Tensor | None) -> torch.Tensor:
+    hidden_BI = torch.zeros(len(users), data.num_items + 1, dtype=torch.bool)
+    if contains_IT is not None:
+        hidden_BI = torch.from_numpy(np.array(data.array("user_avoid")[users])).float() @ contains_IT.T > 0
+    hidden_BI[:, 0] = True
     hidden_BI[flattened(rows["history"].to_numpy())] = True
     return hidden_BI
 
@@ -94,13 +105,15 @@ def cold(rows: dict[str, np.ndarray], resamples: int, rng: np.random.Generator) 
     """Return ndcg@10 and recall@10 for cold items, among all items and among cold ones, and for cold users."""
     found: Numbers = {}
     for name in ("cold items", "among cold items"):
+        if f"{name}/ndcg@10" not in rows:
+            continue
         values = {m: rows[f"{name}/{m}"] for m in ("ndcg@10", "recall@10", "auc")}
         there = ~np.isnan(values["ndcg@10"])
         if there.any():
             found[name] = {"users": int(there.sum())} | _intervals(values, there, resamples, rng)
     there = (rows["history"] == 0) & ~np.isnan(rows["metric/ndcg@10"])
     if there.any():
-        values = {m: rows[f"metric/{m}"] for m in ("ndcg@10", "recall@10", "auc")}
+        values = {m: rows[f"metric/{m}"] for m in ("ndcg@10", "recall@10", "auc") if f"metric/{m}" in rows}
         found["cold users"] = {"users": int(there.sum())} | _intervals(values, there, resamples, rng)
     return found
 

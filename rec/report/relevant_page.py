@@ -26,7 +26,8 @@ def sections(numbers: dict[str, Any], data: Prepared | None) -> list[str]:
     parts = []
     if numbers["synthetic_labels"]:
         parts.append("<p><b>Labels are synthetic</b>: no person has judged what is relevant. Not dietary advice.</p>")
-    shown = ("precision@5", "recall@5", "ndcg@5", "map@5", "ndcg@10", "auc")
+    told = ("precision@5", "recall@5", "ndcg@5", "map@5", "ndcg@10", "recall@20", "ndcg@20", "auc")
+    shown = [name for name in told if name in numbers["metrics"]]
     rows = [[name, *(f"{values[m]:.4f}" for m in shown)] for name, values in numbers["floors"].items()]
     rows.insert(0, ["this run", *(f"{numbers['metrics'][m]:.4f}" for m in shown)])
     note = f"{numbers['users']:,} users, {numbers['relevant per user']:.2f} relevant items each in the mean."

@@ -13,6 +13,7 @@ from rec.cli import main
 from rec.config import RunConfig, to_toml
 from rec.data.prepared import Prepared
 from rec.keys import ServeConfig
+from rec.metrics.relevance import metric_names
 from rec.report import relevant
 from rec.report.evaluation import compare, evaluate_run
 from rec.serving.answers import Answerer
@@ -92,7 +93,7 @@ def test_the_report_shows_pictures_with_scores_and_says_labels_are_synthetic(
 
 
 def test_a_perfect_ranking_of_similar_users_is_found(food: Prepared) -> None:
-    floors = relevant.floors(food, "test")
+    floors = relevant.floors(food, "test", metric_names())
     assert floors["similar users"]["auc"] > floors["random"]["auc"]
     assert floors["the planted truth"]["ndcg@10"] > 2 * floors["popularity"]["ndcg@10"]
     assert floors["the planted truth"]["auc"] > 0.85
