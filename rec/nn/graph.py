@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 
-def adjacency(row_E: Tensor, column_E: Tensor, weight_E: Tensor, nodes: int) -> Tensor:
-    """Return the sparse matrix (N, N) in CSR with these entries; equal ones add up."""
+def adjacency(row_E: Tensor, column_E: Tensor, weight_E: Tensor, rows: int, columns: int = 0) -> Tensor:
+    """Return the sparse matrix (rows, columns or as many) in CSR with these entries; equal ones add up."""
     index = torch.stack([row_E, column_E])
     with warnings.catch_warnings():  # CSR tensors are announced as new, each time in another place
         warnings.simplefilter("ignore")
-        return torch.sparse_coo_tensor(index, weight_E, (nodes, nodes)).coalesce().to_sparse_csr()
+        return torch.sparse_coo_tensor(index, weight_E, (rows, columns or rows)).coalesce().to_sparse_csr()
 
 
 def normalised(row_E: Tensor, column_E: Tensor, weight_E: Tensor, nodes: int) -> Tensor:
@@ -36,6 +36,13 @@ def bipartite(user_E: Tensor, item_E: Tensor, num_users: int, num_items: int) ->
     ones_E = torch.ones(len(user_E), device=user_E.device)
     row, column = torch.cat([user_E, other_E]), torch.cat([other_E, user_E])
     return normalised(row, column, torch.cat([ones_E, ones_E]), num_users + num_items)
+
+
+def profiles(user_E: Tensor, item_E: Tensor, num_users: int, num_items: int) -> tuple[Tensor, Tensor]:
+    """Return the matrix that gives users the mean of their items, (U, I) CSR, and its transpose; no items give 0."""
+    weight_E = 1 / torch.bincount(user_E, minlength=num_users)[user_E].float()
+    shape = num_users, num_items
+    return adjacency(user_E, item_E, weight_E, *shape), adjacency(item_E, user_E, weight_E, *shape[::-1])
 
 
 class _Product(torch.autograd.Function):

@@ -218,15 +218,18 @@ class LightGCN(System[InteractionBatch]):
     def queries(self, module: nn.Module, batch: InteractionBatch) -> Tensor:
         """Return the vectors whose inner products with the items' are the scores, (B, D)."""
         assert isinstance(module, Model)
-        node_ND = module.catalogue()
+        return self.known_or_mean(module.catalogue(), module.num_users, batch)
+
+    def known_or_mean(self, node_ND: Tensor, num_users: int, batch: InteractionBatch) -> Tensor:
+        """Return known users' vectors, and the mean of their items' for others, (B, D)."""
         state_BD = node_ND[batch.user_B.clamp(min=0)]
         new_B = batch.user_B < 0
-        if bool(new_B.any()):
-            row_M, item_M = batch.history_row_M, batch.history_M
-            total_BD = torch.zeros_like(state_BD).index_add_(0, row_M, node_ND[module.num_users + item_M])
-            count_B = torch.bincount(row_M, minlength=len(batch)).clamp(min=1)
-            state_BD = torch.where(new_B[:, None], total_BD / count_B[:, None], state_BD)
-        return state_BD
+        if not bool(new_B.any()):
+            return state_BD
+        total_BD = torch.zeros_like(state_BD)
+        total_BD.index_add_(0, batch.history_row_M, node_ND[num_users + batch.history_M])
+        count_B = torch.bincount(batch.history_row_M, minlength=len(batch)).clamp(min=1)
+        return torch.where(new_B[:, None], total_BD / count_B[:, None], state_BD)
 
     def rank(
         self, module: nn.Module, states: Mapping[str, Tensor], seen: tuple[Tensor, Tensor], asks: Sequence[Ask]

@@ -1,0 +1,137 @@
+"""MAGNET: a recommender on two views of a graph, whose experts weigh behaviour, picture and text by role.
+
+Our implementation of MAGNET as its abstract describes it (Dai, Fang, Cai 2026, arXiv 2602.20723): its equations are not
+public. Every choice is a key or is told where it is made; no table of the paper is claimed to be reproduced.
+
+Letters: B users, P pairs, I items with padding as item 0, A streams, E experts, K items of an answer, D width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rec.errors import ConfigError
+from rec.meters import Meter
+from rec.nn.interactions import InteractionBatch, measure_ranking
+from rec.nn.retrieval import as_lists, top_items
+from rec.system import Ask, Columns, Term
+from rec.systems.lightgcn import LightGCN
+from rec.systems.magnet_keys import MagnetConfig
+from rec.systems.magnet_model import Model, Scored
+
+AT_ONCE = 128
+"""Users whose scores of all items, expert by expert, are in memory at once."""
+
+
+class Magnet(LightGCN):
+    """Recommender on a graph of users and items with experts of modalities and roles."""
+
+    Config = MagnetConfig
+    config: MagnetConfig
+
+    @classmethod
+    def table_names(cls, config: Any) -> tuple[str, ...]:
+        """Return the whole-data-set inputs that this config reads."""
+        names = list(dict.fromkeys((*config.content, *config.modalities)))
+        graphs = [f"graph_{name}_{part}" for name in names for part in ("edge", "weight")]
+        return ("item_count", "user_count", "edge_train", *graphs, *(f"feature_{n}" for n in config.modalities))
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the streams."""
+        return self.config.streams_of
+
+    def model(self) -> nn.Module:
+        """Return a freshly initialised model."""
+        return Model(self.config, self.static)
+
+    def loss(self, model: Callable[[InteractionBatch], Any], batch: InteractionBatch) -> dict[str, Term]:
+        """Return the ranking loss, the contrast of views, and the routing terms of the present regime."""
+        scored: Scored = model(batch)
+        config, mixed, pairs = self.config, scored.mixed, len(scored.positive_P)
+        bpr_P = -nn.functional.logsigmoid(scored.positive_P - scored.negative_P)
+        terms = {"bpr": Term(bpr_P.sum(), pairs)}
+        if config.regularisation:
+            terms["embedding_l2"] = Term(scored.squares, pairs, config.regularisation)
+        for name, (total, count) in scored.contrast.items():
+            terms[f"view_contrast_{name}"] = Term(total, count, config.contrast_weight)
+        if config.mixture == "off" or not config.routing_terms:
+            return terms
+        # The ramp is 0 in the regime of coverage; the same on every rank.
+        entropy = mixed.entropy_term(
+            config.confidence_weight * scored.ramp / math.log(mixed.routing.probability_NE.shape[1])
+        )
+        terms["coverage"] = mixed.balance_term(config.coverage_weight * (1 - 0.9 * scored.ramp))
+        terms["confidence"] = entropy
+        if config.z_weight:
+            terms["router_z"] = mixed.z_term(config.z_weight)
+        return terms
+
+    def measure(self, module: nn.Module, batch: InteractionBatch, meters: Mapping[str, Meter]) -> None:
+        """Rank every item that a user has not in training."""
+        assert isinstance(module, Model)
+        measure_ranking(self.scores(module, module.streams()[batch.user_B]), batch, meters)
+
+    def scores(self, module: Model, user_BAD: Tensor) -> Tensor:
+        """Return every user's score of every item, float32 (B, I)."""
+        stack_IAD, item_EID = module.items()
+        return torch.cat([module.scores(part, stack_IAD, item_EID).float() for part in user_BAD.split(AT_ONCE)])
+
+    def states(self, module: nn.Module, batch: InteractionBatch) -> dict[str, Tensor]:
+        """Return users' streams; of users who are not known, the mean of the items they come with."""
+        assert isinstance(module, Model)
+        stack_NAD = module.streams()
+        state_BX = self.known_or_mean(stack_NAD.flatten(1), module.num_users, batch)
+        return {"state_BAD": state_BX.view(len(batch), *stack_NAD.shape[1:])}
+
+    def queries(self, module: nn.Module, batch: InteractionBatch) -> Tensor:
+        """Refuse: scores of a mixture over pairs are no inner products."""
+        raise ConfigError("serve.index: scores of MAGNET are no inner products; use exact")
+
+    def rank(
+        self, module: nn.Module, states: Mapping[str, Tensor], seen: tuple[Tensor, Tensor], asks: Sequence[Ask]
+    ) -> list[dict[str, Any]]:
+        """Return the best items for users with these streams, with experts and modalities behind them where asked."""
+        assert isinstance(module, Model)
+        user_BAD = states["state_BAD"]
+        score_BI = self.scores(module, user_BAD)
+        best = top_items(lambda items: score_BI[:, items].clone(), score_BI.shape[1], asks, seen)
+        answers: list[dict[str, Any]] = [{"items": i, "scores": s} for i, s in as_lists(*best, asks)]
+        for row, ask in enumerate(asks):
+            if ask.explain and answers[row]["items"]:
+                item_K = torch.tensor(answers[row]["items"], device=score_BI.device)
+                answers[row] |= self.behind(module, user_BAD[row].expand(len(item_K), -1, -1), item_K)
+        return answers
+
+    def behind(self, module: Model, user_KAD: Tensor, item_K: Tensor) -> dict[str, Any]:
+        """Return each expert's share in some pairs and, from it, how far each stream is relied on."""
+        routing = module.mixture.route(user_KAD, module.items()[0][item_K])
+        share_KE = routing.dense()
+        return {"experts": share_KE.tolist(), "modalities": (share_KE @ module.mixture.experts.shares_EA).tolist()}
+
+    def catalogue(self, module: nn.Module) -> dict[str, Tensor]:
+        """Return the streams of all nodes."""
+        assert isinstance(module, Model)
+        return {"stream_NAD": module.streams()}
+
+    def freeze(self, module: nn.Module, catalogue: Mapping[str, Tensor]) -> None:
+        """Let the module answer from a catalogue that was computed before."""
+        assert isinstance(module, Model)
+        module.frozen = catalogue["stream_NAD"]
+
+    @classmethod
+    def sample(cls, rows: int, rng: np.random.Generator) -> tuple[Columns, dict[str, np.ndarray]]:
+        """Return small random rows and tables that fit the declared columns."""
+        columns, tables = super().sample(rows, rng)
+        items = len(tables["item_count"]) - 1
+        near = np.stack([np.repeat(np.arange(1, items + 1), 3), rng.integers(1, items + 1, 3 * items)], 1)
+        image = rng.standard_normal((items + 1, 4)).astype(np.float32)
+        image[3:6] = 0
+        more = {"graph_image_edge": near.astype(np.int32), "graph_image_weight": np.ones(len(near), np.float32)}
+        return columns, tables | more | {"feature_image": image}

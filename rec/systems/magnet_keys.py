@@ -1,0 +1,128 @@
+"""MAGNET's keys: see rec.systems.magnet."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from rec.strict import Spaces, Strict, Variants
+from rec.systems.lightgcn import LightGCNConfig
+
+ROLES = ("dominant", "balanced", "complementary")
+BEHAVIOUR = "behaviour"
+
+
+class RoleShares(Strict):
+    """The share of an expert's anchor among its modalities; the others have equal parts of the rest."""
+
+    dominant: float = Field(0.8, gt=0, lt=1)
+    balanced: float = Field(0.5, gt=0, lt=1)
+    complementary: float = Field(0.2, gt=0, lt=1)
+
+
+class TriggerConfig(Strict):
+    """When training turns from coverage of all experts to specialisation."""
+
+    SPACES: ClassVar[Spaces] = {
+        "trigger": {
+            "threshold": {"choice": [0.85, 0.9, 0.95]},
+            "window": {"choice": [20, 50, 100, 200, 500]},
+        }
+    }
+
+    kind: Literal["entropy", "fixed_step"] = "entropy"
+    """After `window` steps in a row whose smoothed entropy of use is above the threshold, or after `step` steps."""
+    threshold: float = Field(0.95, gt=0, lt=1)
+    window: int = Field(100, ge=1)
+    warmup: int = Field(100, ge=0)
+    """Steps that do not count."""
+    step: int = Field(1000, ge=0)
+    ramp: int = Field(200, ge=1)
+    """Steps over which the weights move to those of specialisation."""
+    smoothing: float = Field(0.9, ge=0, lt=1)
+
+
+class MagnetConfig(LightGCNConfig):
+    """Keys of `[model]`."""
+
+    SPACES: ClassVar[Spaces] = {
+        "model": {
+            "layers": {"choice": [1, 2, 3]},
+            "edge_dropout": {"choice": [0.0, 0.5, 0.8, 0.9]},
+            "regularisation": {"log": [1e-5, 1e-2]},
+            "contrast_weight": {"choice": [0.0, 0.001, 0.01, 0.1]},
+            "per_pair": {"choice": [1, 2, 3, 4]},
+        },
+        "router": {
+            "coverage_weight": {"log": [0.01, 1.0]},
+            "confidence_weight": {"log": [0.01, 0.1]},
+        },
+    }
+    VARIANTS: ClassVar[Variants] = {
+        "full": (),
+        "no routing terms": ("model.routing_terms=false",),
+        "no view contrast": ("model.contrast_weight=0.0",),
+        "fixed-step switch": ("model.trigger.kind=fixed_step",),
+        "free templates": ("model.templates=free",),
+        "no mixture": ("model.mixture=off",),
+    }
+
+    edge_dropout: float = Field(0.8, ge=0, lt=1)
+    content: dict[str, float] = {"image": 0.1, "text": 0.9}
+    regularisation: float = Field(1e-4, ge=0)
+    """Weight of half the squared norms of a pair's three table rows."""
+    modalities: tuple[str, ...] = ("image", "text")
+    """Streams beside behaviour; each has vectors (`feature_NAME`) and a graph (`graph_NAME`)."""
+    view: Literal["late", "joint"] = "late"
+    """Content is added after propagation (FREEDOM), or its edges are propagated with the interactions."""
+    gamma: float = Field(0.5, ge=0)
+    """Weight of content edges in the joint view."""
+    streams: Literal["gate", "feat"] = "gate"
+    """A modality's stream is the item's own vector, gated by the modality (MGCN), or its projected vector."""
+    roles: RoleShares = RoleShares()
+    templates: Literal["fixed", "free"] = "fixed"
+    """Free experts weigh modalities as they learn to, from the templates on."""
+    expert: Literal["template", "mlp"] = "template"
+    """Experts are their templates, or have a layer of their own on top."""
+    mixture: Literal["on", "off"] = "on"
+    """Off takes the mean of all experts."""
+    per_pair: int = Field(2, ge=1)
+    """Experts of each (user, item) pair."""
+    kappa: float = Field(10.0, gt=0)
+    """Scale of the router's scores, which are sums of products of unit vectors."""
+    base_residual: bool = True
+    """Adds the score of the behaviour streams alone."""
+    routing_terms: bool = True
+    """Coverage, confidence and the trigger's noise; off leaves noise that ends at a fixed step."""
+    trigger: TriggerConfig = TriggerConfig()
+    noise: float = Field(0.5, ge=0)
+    """Standard deviation of what is added to the router's scores in training, falling to 0 in specialisation."""
+    coverage_weight: float = Field(0.1, ge=0)
+    """Falls to a tenth in specialisation."""
+    confidence_weight: float = Field(0.02, ge=0)
+    """Rises from 0 in specialisation."""
+    z_weight: float = Field(0.0, ge=0)
+    contrast_weight: float = Field(0.001, ge=0)
+    """Of the contrast between a node's two views."""
+    temperature: float = Field(0.2, gt=0)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        experts = len(ROLES) * (1 + len(self.modalities))
+        if self.per_pair > experts:
+            raise ValueError(f"per_pair: at most the {experts} experts, got {self.per_pair}")
+        if not self.modalities:
+            raise ValueError("modalities: at least one beside behaviour")
+        if self.features:
+            raise ValueError("features: name modalities instead")
+        return self
+
+    @property
+    def streams_of(self) -> tuple[str, ...]:
+        """Names of all streams, behaviour first."""
+        return (BEHAVIOUR, *self.modalities)
+
+    def experts(self) -> tuple[str, ...]:
+        """Return the names of all experts, role by role within an anchor."""
+        return tuple(f"{anchor}-{role}" for anchor in self.streams_of for role in ROLES)

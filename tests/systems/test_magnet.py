@@ -1,0 +1,178 @@
+"""MAGNET: what every system must do, and the invariants of its parts."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rec.errors import ConfigError
+from rec.moe.balance import balance
+from rec.moe.routing import keep_all, keep_top_k
+from rec.systems.magnet import Magnet
+from rec.systems.magnet_keys import MagnetConfig, TriggerConfig
+from rec.systems.magnet_model import RoleExperts, Trigger
+from tests.conformance import Conformance
+
+SMALL = {"width": 8}
+
+
+class TestMagnet(Conformance):
+    system = Magnet
+    configs = [
+        SMALL | {"routing_terms": True, "contrast_weight": 0.1},
+        SMALL | {"view": "joint", "streams": "feat", "templates": "free", "per_pair": 9, "edge_dropout": 0.0},
+        SMALL | {"expert": "mlp", "base_residual": False, "per_pair": 3, "routing_terms": False},
+        SMALL | {"mixture": "off", "contrast_weight": 0.0, "modalities": ["text"], "content": {"text": 1.0}},
+    ]
+
+    def test_every_trained_parameter_moves(self, built) -> None:
+        if built[0].config.mixture == "off":
+            pytest.skip("the router decides nothing")
+        super().test_every_trained_parameter_moves(built)
+
+
+def built(**changes: Any) -> tuple[Magnet, dict[str, Any], Any]:
+    columns, tables = Magnet.sample(12, np.random.default_rng(0))
+    system = Magnet(MagnetConfig.model_validate(SMALL | changes), tables)
+    torch.manual_seed(0)
+    module = system.model()
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return system, dict(columns), module
+
+
+def test_templates_follow_their_roles() -> None:
+    for modalities in (("image", "text"), ("image", "text", "audio")):
+        config = MagnetConfig.model_validate({"modalities": list(modalities)})
+        share = RoleExperts(config).template_EA
+        streams = len(modalities) + 1
+        torch.testing.assert_close(share.sum(1), torch.ones(3 * streams))
+        anchor = torch.arange(streams).repeat_interleave(3)
+        assert torch.equal(share[0::3].argmax(1), anchor[0::3])
+        assert torch.equal(share[1::3].argmax(1), anchor[1::3])
+        assert torch.equal(share[2::3].argmin(1), anchor[2::3])
+    assert MagnetConfig().experts()[:4] == (
+        "behaviour-dominant", "behaviour-balanced", "behaviour-complementary", "image-dominant"
+    )  # fmt: skip
+    assert RoleExperts(MagnetConfig()).template_EA[0].tolist() == pytest.approx([0.8, 0.1, 0.1])
+
+
+@pytest.mark.parametrize("expert", ["template", "mlp"])
+@pytest.mark.parametrize("changes", [{}, {"per_pair": 9}, {"mixture": "off"}, {"base_residual": False, "per_pair": 1}])
+def test_scores_of_the_catalogue_are_those_of_pairs(expert: str, changes: dict[str, Any]) -> None:
+    system, rows, module = built(expert=expert, **changes)
+    module.eval()
+    with torch.inference_mode():
+        user_BAD = system.states(module, system.collate(rows))["state_BAD"]
+        found = system.scores(module, user_BAD)
+        stack_IAD, _ = module.items()
+        item = torch.arange(len(stack_IAD))
+        for row in range(3):
+            pair = user_BAD[row].expand(len(item), -1, -1)
+            wanted = module.mixture(pair, stack_IAD, module.present(item)).y_ND[:, 0]
+            if system.config.base_residual:
+                wanted = wanted + (pair[:, 0] * stack_IAD[:, 0]).sum(1)
+            torch.testing.assert_close(found[row], wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_shares_of_a_missing_picture_go_to_what_is_there() -> None:
+    _, _, module = built()
+    experts = module.mixture.experts
+    stack = torch.randn(20, 3, 8)
+    present = module.present(torch.arange(1, 21))
+    assert present is not None
+    assert present[2:5].tolist() == [[1, 0, 1]] * 3  # items 3 to 5 have no picture
+    other = stack.clone()
+    other[2:5, 1] = 99.0
+    torch.testing.assert_close(experts.of_nodes(stack, present), experts.of_nodes(other, present))
+    share = experts.template_EA[0, [0, 2]] / experts.template_EA[0, [0, 2]].sum()
+    torch.testing.assert_close(experts.of_nodes(stack, present)[0, 2], share[0] * stack[2, 0] + share[1] * stack[2, 2])
+
+
+def test_gates_have_k_shares_that_sum_to_one_and_all_of_them_are_the_softmax() -> None:
+    for k in (2, 9):
+        _, _, module = built(per_pair=k)
+        module.eval()
+        routing = module.mixture.route(torch.randn(30, 3, 8), torch.randn(30, 3, 8))
+        share = routing.dense()
+        assert ((share > 0).sum(1) == k).all()
+        torch.testing.assert_close(share.sum(1), torch.ones(30))
+        if k == 9:
+            torch.testing.assert_close(share, routing.probability_NE)
+
+
+def test_coverage_is_one_for_even_use_and_e_over_k_at_collapse() -> None:
+    even = keep_all(torch.full((40, 9), 1 / 9))
+    assert balance(even, torch.full((9,), 40.0)).item() / 40 == pytest.approx(1)
+    probability = torch.zeros(40, 9)
+    probability[:, :2] = 0.5
+    collapsed = keep_top_k(probability, 2)
+    assert balance(collapsed, torch.tensor([40.0, 40.0, *[0.0] * 7])).item() / 40 == pytest.approx(9 / 2)
+
+
+def counts(entropy: str) -> torch.Tensor:
+    return torch.full((9,), 10.0) if entropy == "high" else torch.tensor([45.0, 45.0, *[0.0] * 7])
+
+
+def test_the_trigger_fires_after_a_window_of_high_entropy_and_one_dip_starts_anew() -> None:
+    config = TriggerConfig(window=5, warmup=3, smoothing=0.0, ramp=4)
+    trigger = Trigger(config, 9)
+    for step in ["low", "high", "high", "high", "high", "low", "high", "high", "high", "high"]:
+        trigger.observe(counts(step))
+        assert trigger.switched == -1
+    assert trigger.entropy == pytest.approx(1, abs=1e-6)
+    trigger.observe(counts("high"))
+    assert trigger.switched == 11
+    ramps = []
+    for _ in range(5):
+        ramps.append(trigger.ramp)
+        trigger.observe(counts("low"))
+    assert ramps == [0, 0.25, 0.5, 0.75, 1]
+    assert trigger.switched == 11  # never back
+    assert trigger.entropy == pytest.approx(math.log(2) / math.log(9), abs=1e-6)  # .315: always the same two
+
+
+def test_a_trigger_that_goes_on_from_a_checkpoint_fires_at_the_same_step() -> None:
+    config = TriggerConfig(window=6, warmup=2)
+    whole, first, second = (Trigger(config, 9) for _ in range(3))
+    for step in range(20):
+        whole.observe(counts("high"))
+        now = first if step < 5 else second
+        now.observe(counts("high"))
+        if step == 4:
+            second.load_state_dict(first.state_dict())
+    assert whole.switched == second.switched == 8
+    assert torch.equal(whole.state, second.state)
+
+
+def test_a_fixed_step_switches_whatever_the_entropy() -> None:
+    trigger = Trigger(TriggerConfig(kind="fixed_step", step=4), 9)
+    for _ in range(6):
+        trigger.observe(counts("low"))
+    assert trigger.switched == 4
+
+
+def test_every_ablation_is_one_override_that_fits() -> None:
+    from rec.config import from_table, override
+
+    plain = from_table({"system": "rec.systems.magnet:Magnet", "out": "x", "data": {"root": "y"}})
+    for overrides in MagnetConfig.VARIANTS.values():
+        assert len(overrides) <= 1
+        MagnetConfig.model_validate(override(plain, overrides).model)
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"per_pair": 10}, "at most the 9 experts"),
+        ({"modalities": []}, "at least one beside behaviour"),
+        ({"features": ["text"], "content": {}}, "name modalities instead"),
+    ],
+)
+def test_keys_that_do_not_fit_together_are_refused(table: dict[str, Any], words: str) -> None:
+    from rec.config import check
+
+    with pytest.raises(ConfigError, match=words):
+        check(MagnetConfig, table, "model.")
