@@ -112,8 +112,10 @@ class Magnet(LightGCN):
     def behind(self, module: Model, user_KAD: Tensor, item_K: Tensor) -> dict[str, Any]:
         """Return each expert's share in some pairs and, from it, how far each stream is relied on."""
         routing = module.mixture.route(user_KAD, module.items()[0][item_K])
-        share_KE = routing.dense()
-        return {"experts": share_KE.tolist(), "modalities": (share_KE @ module.mixture.experts.shares_EA).tolist()}
+        share_KE, experts, present_KA = routing.dense(), module.mixture.experts, module.present(item_K)
+        share_EA = experts.shares_EA if present_KA is None else experts.shares_of(present_KA)
+        reliance_KA = torch.matmul(share_KE[:, None], share_EA)[:, 0]
+        return {"experts": share_KE.tolist(), "modalities": reliance_KA.tolist()}
 
     def catalogue(self, module: nn.Module) -> dict[str, Tensor]:
         """Return the streams of all nodes."""

@@ -102,14 +102,18 @@ class RoleExperts(Experts):
         """Each expert's share of every stream."""
         return self.template_EA if self.free_EA is None else self.free_EA.softmax(1)
 
+    def shares_of(self, present_NA: Tensor) -> Tensor:
+        """Return each expert's shares where what is missing gives its own to what is there, (N, E, A)."""
+        share_NEA = self.shares_EA * present_NA[:, None]
+        return share_NEA / share_NEA.sum(2, keepdim=True)
+
     def of_nodes(self, stack_NAD: Tensor, present_NA: Tensor | None = None) -> Tensor:
-        """Return what every expert makes of nodes, (E, N, D); shares of what is missing go to what is there."""
+        """Return what every expert makes of nodes, (E, N, D); None stands for nodes that miss nothing."""
         share_EA = self.shares_EA
         if present_NA is None:
             weighed_ENAD = share_EA[:, None, :, None] * stack_NAD
         else:
-            share_ENA = share_EA[:, None] * present_NA
-            weighed_ENAD = (share_ENA / share_ENA.sum(2, keepdim=True))[..., None] * stack_NAD
+            weighed_ENAD = self.shares_of(present_NA).transpose(0, 1)[..., None] * stack_NAD
         y_END = weighed_ENAD.sum(2)
         if self.weight_EXD is not None:
             y_END = y_END + nn.functional.leaky_relu(torch.bmm(weighed_ENAD.flatten(2), self.weight_EXD), SLOPE)
@@ -124,8 +128,7 @@ class RoleExperts(Experts):
         seen_PEA = torch.matmul(share_EA, gram_PAA)
         if present_PA is None:
             return (seen_PEA * share_EA).sum(2)
-        share_PEA = share_EA * present_PA[:, None]
-        return (seen_PEA * share_PEA).sum(2) / share_PEA.sum(2)
+        return (seen_PEA * self.shares_of(present_PA)).sum(2)
 
 
 class PairRouter(nn.Module):
@@ -343,12 +346,12 @@ class Model(GraphModel):
 
         Workers share the nodes out among them, so that the parts add up to the loss of the joined batch.
         """
-        mixture = self.mixture
-        ids, _ = mixture.ranks.join(ids if mixture.counting else ids[:0])
-        everyone, place = mixture.ranks.join(torch.zeros(1, device=ids.device))
+        mixture, counting = self.mixture, int(self.mixture.counting)
+        ids, _ = mixture.ranks.join(ids[: counting * len(ids)])
+        sharing, place = mixture.ranks.join(torch.zeros(counting, device=ids.device))
         union = ids.unique()
         plain_XD, content_XD = unit(plain_ND[union]), unit(content_ND[union])
-        own_Y = torch.arange(place, len(union), len(everyone), device=union.device)
+        own_Y = torch.arange(place, counting * len(union), max(1, len(sharing)), device=union.device)
         logit_YX = plain_XD[own_Y] @ content_XD.T / self.config.temperature
         return nn.functional.cross_entropy(logit_YX, own_Y, reduction="sum"), len(own_Y)
 
