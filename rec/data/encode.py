@@ -29,6 +29,7 @@ from rec.storage import Storage
 
 BAD, NOTES, MADE_FROM = b"rec.bad", b"rec.notes", b"rec.made_from"
 THUMBNAIL_QUALITY = 80
+ROW_GROUP_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,15 +203,25 @@ class ShardWriter:
         self.storage, self.task = storage, task
         self.stream = io.BytesIO()
         self.writer: pq.ParquetWriter | None = None
+        self.held: list[pa.Table] = []
 
     def write(self, table: pa.Table) -> None:
-        """Add rows."""
+        """Add rows; small batches share a row group."""
+        self.held.append(table)
+        if sum(part.nbytes for part in self.held) >= ROW_GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self.held:
+            return
         if self.writer is None:
-            self.writer = pq.ParquetWriter(self.stream, table.schema, compression="zstd", compression_level=1)
-        self.writer.write_table(table)
+            self.writer = pq.ParquetWriter(self.stream, self.held[0].schema, compression="zstd", compression_level=1)
+        self.writer.write_table(pa.concat_tables(self.held))
+        self.held = []
 
     def finish(self, found: Found) -> None:
         """Move the file into place."""
+        self._flush()
         assert self.writer is not None, "a shard has at least one row"
         facts = {"rows": found.rows, "pictures": found.pictures, "notes": found.notes}
         self.writer.add_key_value_metadata(

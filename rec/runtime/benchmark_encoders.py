@@ -31,7 +31,9 @@ from rec.runtime.memory import PeakMemory
 from rec.runtime.prepare import OnRay
 
 THREADS, BATCH, SHARD = 2, 32, 256
-IMAGES, TEXTS, SIZE = 1024, 4096, 224
+IMAGES, TEXTS, SIZE = 1024, 8192, 224
+TEXT_SHARD = 2048
+"""What a config has unless it says otherwise; pictures take so much longer that fewer of them make a shard here."""
 FEW, MANY, SMALL = 10_000, 100_000, 32
 NO_TEXT = PairTextConfig(tokenizer="")
 AIM = 1 / 0.9
@@ -65,13 +67,13 @@ def measure(folder: str, images: int, say: Callable[[str], None]) -> list[Row]:
     say("a training step beside its encoders")
     rows = healthmoe.measure(f"{folder}/food", THREADS)
     with runtime(THREADS):
-        for name, recipe, source, bare in (
-            ("pictures", see, "photos", _bare_pictures),
-            ("texts", read, "texts", _bare_texts),
+        for name, recipe, source, size, bare in (
+            ("pictures", see, "photos", SHARD, _bare_pictures),
+            ("texts", read, "texts", TEXT_SHARD, _bare_texts),
         ):
             say(f"{name}: the bare loop and Ray Data in turns")
             turns = [
-                (_through_ray(recipe, f"{folder}/{source}", folder), bare(f"{folder}/{source}", models))
+                (_through_ray(recipe, f"{folder}/{source}", size, folder), bare(f"{folder}/{source}", models))
                 for _ in range(3)
             ]
             ours, theirs = (sorted(side)[1] for side in zip(*turns, strict=True))
@@ -81,12 +83,12 @@ def measure(folder: str, images: int, say: Callable[[str], None]) -> list[Row]:
     return rows
 
 
-def _through_ray(recipe: Recipe, source: str, folder: str) -> float:
+def _through_ray(recipe: Recipe, source: str, size: int, folder: str) -> float:
     """Return the seconds per 1,000 rows from the start of the first shard to the end of the last."""
     tasks = [
         EncodeTask(shard, "item", ("text",) if recipe.image is None else (), None if recipe.image is None else "image",
                    folder, f"encoded/{time.time_ns()}-{n}.parquet", "benchmark")
-        for n, shard in enumerate(item_shards(source, SHARD))
+        for n, shard in enumerate(item_shards(source, size))
     ]  # fmt: skip
     found = OnRay().map_actors(TimedEncoders(recipe), tasks, "encode", Actors(1, THREADS))
     seconds = max(end_s for _, _, end_s in found) - min(start_s for _, start_s, _ in found)
