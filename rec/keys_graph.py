@@ -15,8 +15,8 @@ class GraphColumns(Strict):
 
     user: str = "userID"
     item: str = "itemID"
-    split: str | None = "x_label"
-    """0 training, 1 validation, 2 test; unset draws the split from `split_seed`."""
+    split: str = "x_label"
+    """0 training, 1 validation, 2 test; "" draws the split from `split_seed`."""
 
 
 class GraphConfig(Strict):

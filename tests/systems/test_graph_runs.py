@@ -1,0 +1,77 @@
+"""Graph recommenders from files to report, artifact and answers."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rec.config import RunConfig, from_table
+from rec.data.prepare import prepare
+from rec.data.runner import InProcess
+from rec.report.evaluation import evaluate_run
+from rec.report.page import write_report
+from rec.storage import Storage
+from rec.train.job import train_here
+
+USERS, ITEMS, TASTES = 120, 60, 4
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Users who like the items of one of four tastes, and vectors that tell an item's taste."""
+    folder = tmp_path_factory.mktemp("graph")
+    rng = np.random.default_rng(0)
+    taste = rng.integers(0, TASTES, ITEMS)
+    lines = ["userID\titemID"]
+    for user in range(USERS):
+        inside = np.flatnonzero(taste == user % TASTES)
+        lines += [f"{user}\t{item}" for item in rng.permutation(inside)[:6]]
+    (folder / "x.inter").write_text("\n".join(lines) + "\n")
+    for name in ("image", "text"):
+        np.save(folder / f"{name}.npy", np.eye(TASTES)[taste] + 0.1 * rng.standard_normal((ITEMS, TASTES)))
+    return folder
+
+
+def run_of(folder: Path, system: str, **model: Any) -> RunConfig:
+    graph = {"folder": str(folder), "interactions": "x.inter", "columns": {"split": ""}, "neighbours": 5}
+    graph |= {"features": {name: f"{name}.npy" for name in ("image", "text")}}
+    config = from_table(
+        {
+            "system": system,
+            "out": str(folder / "run" / system.partition(":")[2]),
+            "data": {"root": str(folder / "data"), "graph": graph},
+            "model": {"width": 16} | model,
+            "train": {
+                "batch_size": 64,
+                "epochs": 12,
+                "learning_rate": 0.02,
+                "metric": "recall@20",
+                "evaluate_every": 4,
+            },
+            "evaluate": {"bootstrap": 100},
+        }
+    )
+    prepare(config.data, InProcess(), lambda _: None)
+    train_here(config, lambda _: None, lambda _: None)
+    return config
+
+
+@pytest.mark.parametrize(
+    ("system", "model"),
+    [
+        ("rec.systems.lightgcn:LightGCN", {}),
+        ("rec.systems.magnet:Magnet", {"trigger": {"window": 10, "warmup": 5}}),
+    ],
+)
+def test_a_run_learns_tastes_and_is_reported_and_served(folder: Path, system: str, model: dict[str, Any]) -> None:
+    config = run_of(folder, system, **model)
+    numbers = evaluate_run(config, "test")
+    assert numbers["metrics"]["recall@20"] > 0.8  # 15 items per taste, of which training knows 4 or 5
+    assert numbers["metrics"]["recall@20"] > 1.5 * numbers["floors"]["popularity"]["recall@20"]
+    assert "auc" not in numbers["metrics"]
+    assert "recall@20" in Path(write_report(config.out)).read_text()
+    history = Storage(config.out).read_json("history.json")
+    if system.endswith("Magnet"):
+        assert history[-1]["loss/confidence"] > 0
+        assert len(history[-1]["moe/mixture/load"]) == 9
