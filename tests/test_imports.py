@@ -13,6 +13,7 @@ LAYERS = [
         "errors",
         "space",
         "strict",
+        "keys_graph",
         "keys_pairs",
         "keys",
         "config",
