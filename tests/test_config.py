@@ -18,7 +18,10 @@ def test_every_shipped_config_loads(path: Path) -> None:
 
 
 def test_overrides_are_dotted_toml_values(tmp_path: Path) -> None:
-    config = load(DEMO, ["train.epochs=7", "model.top_k=2", "data.root=some/where", "model.gate=user"])
+    config = load(
+        CONFIGS[0].with_name("demo.toml"),
+        ["train.epochs=7", "model.top_k=2", "data.root=some/where", "model.gate=user"],
+    )
     assert (config.train.epochs, config.data.root) == (7, "some/where")
     assert config.model.model_dump()["top_k"] == 2
 
