@@ -25,7 +25,7 @@ from rec.systems.lightgcn import LightGCN
 from rec.systems.magnet_keys import MagnetConfig
 from rec.systems.magnet_model import Model, Scored
 
-AT_ONCE = 128
+AT_ONCE = 64
 """Users whose scores of all items, expert by expert, are in memory at once."""
 
 

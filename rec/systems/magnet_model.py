@@ -356,29 +356,32 @@ class Model(GraphModel):
         return nn.functional.cross_entropy(logit_YX, own_Y, reduction="sum"), len(own_Y)
 
     def scores(self, user_BAD: Tensor, stack_IAD: Tensor, item_EID: Tensor) -> Tensor:
-        """Return every user's score of every item by products per expert, (B, I).
+        """Return every user's score of every item by two products per expert, (B, I).
 
-        `item_EID` is what the experts make of the items.
+        `item_EID` is what the experts make of the items. The k best experts of each pair are kept while experts come
+        one by one, so that a block of few users stays in cache.
         """
         config, mixture = self.config, self.mixture
         router, experts = mixture.router, mixture.experts
         user_EBD = experts.of_nodes(user_BAD)
-        score_EBI = torch.bmm(user_EBD, item_EID.transpose(1, 2))
-        base_BI = user_BAD[:, 0] @ stack_IAD[:, 0].T if config.base_residual else 0.0
+        base_BI = user_BAD[:, 0] @ stack_IAD[:, 0].T * float(config.base_residual)
         if config.mixture == "off":
-            return score_EBI.mean(0) + base_BI
+            return torch.bmm(user_EBD, item_EID.transpose(1, 2)).mean(0) + base_BI
         user_BX, item_IX = unit(user_BAD).flatten(1), unit(stack_IAD).flatten(1)
-        weighed_EBX = router.kappa * router.weight_EX[:, None] * user_BX
-        logit_EBI = torch.matmul(weighed_EBX, item_IX.T) + router.bias_E[:, None, None]
-        most = logit_EBI.amax(0)
-        total_BI, share_BI = torch.zeros_like(most), torch.zeros_like(most)
-        for _ in range(config.per_pair):
-            value_BI, best_BI = logit_EBI.max(0)
-            weight_BI = (value_BI - most).exp()
-            total_BI += weight_BI * score_EBI.gather(0, best_BI[None])[0]
-            share_BI += weight_BI
-            logit_EBI.scatter_(0, best_BI[None], -torch.inf)
-        return total_BI / share_BI + base_BI
+        best = [(torch.full_like(base_BI, -torch.inf), torch.zeros_like(base_BI)) for _ in range(config.per_pair)]
+        for expert in range(mixture.num_experts):
+            score_BI = user_EBD[expert] @ item_EID[expert].T
+            weighed_BX = router.kappa * router.weight_EX[expert] * user_BX
+            logit_BI = torch.addmm(router.bias_E[expert], weighed_BX, item_IX.T)
+            for place, (value_BI, held_BI) in enumerate(best):
+                better_BI = logit_BI > value_BI
+                best[place] = torch.maximum(value_BI, logit_BI), torch.where(better_BI, score_BI, held_BI)
+                if place + 1 < config.per_pair:  # what was pushed out may be the next best
+                    logit_BI = torch.minimum(value_BI, logit_BI)
+                    score_BI = torch.where(better_BI, held_BI, score_BI)
+        weights = [(value_BI - best[0][0]).exp() for value_BI, _ in best]
+        total_BI = sum(weight_BI * held_BI for weight_BI, (_, held_BI) in zip(weights, best, strict=True))
+        return base_BI + total_BI / sum(weights)
 
 
 def unit(x_ND: Tensor) -> Tensor:
