@@ -24,7 +24,7 @@ from rec.train.job import train_here
 from tests.conftest import TINY_HEALTHMOE, food_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-EXACT = {"negatives": 0, "positives": 64, "mixture": {"experts": 4, "per_row": 2}}
+EXACT = {"negatives": 0, "positives": 64, "mixture": {"experts": 4, "per_row": 2, "noise": False}}
 """Nothing is drawn, so that losses depend on the rows alone."""
 
 
