@@ -351,7 +351,7 @@ class Model(GraphModel):
         sharing, place = mixture.ranks.join(torch.zeros(counting, device=ids.device))
         union = ids.unique()
         plain_XD, content_XD = unit(plain_ND[union]), unit(content_ND[union])
-        own_Y = torch.arange(place, counting * len(union), max(1, len(sharing)), device=union.device)
+        own_Y = torch.arange(counting * len(union), device=union.device)[place :: max(1, len(sharing))]
         logit_YX = plain_XD[own_Y] @ content_XD.T / self.config.temperature
         return nn.functional.cross_entropy(logit_YX, own_Y, reduction="sum"), len(own_Y)
 
