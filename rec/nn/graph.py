@@ -83,3 +83,10 @@ def drawn_edges(user_E: Tensor, item_E: Tensor, share: float, generator: torch.G
     clock_E = torch.empty(len(user_E), dtype=torch.float64).exponential_(generator=generator)
     clock_E = clock_E.to(user_E.device) * (degree_U[user_E] * degree_I[item_E]).sqrt()
     return clock_E.topk(max(1, int(share * len(user_E))), largest=False).indices.sort().values
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """Return tensors in lists, tuples and objects with a `to` on another device; None stays None."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(moved(part, device) for part in value)
+    return value if value is None else value.to(device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import torch
 from torch import Tensor
 
@@ -47,6 +49,14 @@ class Unseen:
         most = torch.bincount(user_E[inside_E]) if len(user_E) else torch.zeros(1)
         if int(most.max()) >= len(item_W):
             raise ValueError(f"user {int(most.argmax())} has seen all {len(item_W)} items that may be drawn")
+
+    def to(self, device: torch.device) -> Unseen:
+        """Return this with its tensors on another device; itself where they are there already."""
+        if self.key_E.device == device:
+            return self
+        found = copy(self)
+        found.item_W, found.key_E = self.item_W.to(device), self.key_E.to(device)
+        return found
 
     def draw(self, user_N: Tensor) -> Tensor:
         """Return an item for each user, (N,)."""

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from rec.meters import Meter
-from rec.nn.graph import adjacency, bipartite, drawn_edges, mean_of_layers, product
+from rec.nn.graph import adjacency, bipartite, drawn_edges, mean_of_layers, moved, product
 from rec.nn.interactions import COLUMNS, InteractionBatch, collated, measure_ranking, ranking_meters
 from rec.nn.negatives import Unseen
 from rec.nn.retrieval import as_lists, top_items
@@ -76,6 +76,9 @@ class Scored:
 class Model(nn.Module):
     """Tables of users and items, propagated over graphs that are no part of the weights."""
 
+    GRAPHS: ClassVar[tuple[str, ...]] = ("user_E", "item_E", "whole", "drawn", "content", "unseen", "feature_IM")
+    """What moves between devices with the weights, and is none of them."""
+
     def __init__(self, config: LightGCNConfig, tables: Mapping[str, np.ndarray]) -> None:
         super().__init__()
         self.config = config
@@ -111,6 +114,12 @@ class Model(nn.Module):
         weight_E = self.config.content[name] * (out_N[row_E] * in_N[column_E]).clamp(min=1).rsqrt()
         return adjacency(row_E, column_E, weight_E, nodes), adjacency(column_E, row_E, weight_E, nodes)
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        for name in self.GRAPHS:
+            setattr(self, name, moved(getattr(self, name), self.item.weight.device))
+        return self
+
     def train(self, mode: bool = True) -> Self:
         """Switch between training and evaluation; what was computed of all nodes is computed anew."""
         self.cached = None
@@ -127,11 +136,10 @@ class Model(nn.Module):
         """Return the vectors of all users and items, (U + I, D)."""
         item_ID = self.item.weight
         if self.feature_IM is not None:
-            item_ID = torch.cat([item_ID, self.project(self.feature_IM.to(item_ID.device))], 1)
+            item_ID = torch.cat([item_ID, self.project(self.feature_IM)], 1)
         node_ND = torch.cat([self.user.weight, item_ID])
         graph = self.drawn if self.training and self.drawn is not None else self.whole
         if graph is not None:
-            graph = graph.to(node_ND.device)
             node_ND = mean_of_layers(graph, node_ND, self.config.layers)
         if self.content:
             added = sum(product(matrix, item_ID, transposed) for matrix, transposed in self.content)

@@ -211,6 +211,10 @@ class Scored:
 class Model(GraphModel):
     """Views, streams and the mixture over one table of users and items."""
 
+    GRAPHS = (
+        *GraphModel.GRAPHS, "content_edges", "similar", "graphs", "profile", "drawn_profile", "vectors", "present_IA",
+        "joint", "drawn_joint",
+    )  # fmt: skip
     config: MagnetConfig
 
     def __init__(self, config: MagnetConfig, tables: Mapping[str, np.ndarray]) -> None:
@@ -252,7 +256,7 @@ class Model(GraphModel):
         """Return the normalised graph of some interactions and of all content edges, weighted by gamma."""
         user_E, item_E = self.user_E[kept_E], self.item_E[kept_E] + self.num_users
         row, column, weight = self.content_edges
-        ones_E = torch.ones(len(user_E))
+        ones_E = torch.ones(len(user_E), device=user_E.device)
         rows = torch.cat([user_E, item_E, row + self.num_users])
         columns = torch.cat([item_E, user_E, column + self.num_users])
         values = torch.cat([ones_E, ones_E, self.config.gamma * weight])
@@ -291,7 +295,7 @@ class Model(GraphModel):
         """Return all streams of all nodes, (N, A, D)."""
         parts = []
         for vector_IM, lift, graph in zip(self.vectors, self.lift, self.graphs, strict=True):
-            own_ID = lift(vector_IM.to(fused_ND.device))
+            own_ID = lift(vector_IM)
             if self.config.streams == "gate":
                 parts.append(product(graph, self.item.weight * own_ID.sigmoid()))
             else:
@@ -319,7 +323,7 @@ class Model(GraphModel):
 
     def present(self, item_P: Tensor) -> Tensor | None:
         """Return which streams items have, (P, A); None where all have all."""
-        return None if self.present_IA is None else self.present_IA.to(item_P.device)[item_P]
+        return None if self.present_IA is None else self.present_IA[item_P]
 
     def forward(self, batch: InteractionBatch) -> Scored:  # type: ignore[override]
         """Return the scores of liked items and of one other item for each."""

@@ -176,3 +176,17 @@ def test_keys_that_do_not_fit_together_are_refused(table: dict[str, Any], words:
 
     with pytest.raises(ConfigError, match=words):
         check(MagnetConfig, table, "model.")
+
+
+def test_graphs_move_with_the_weights() -> None:
+    def tensors(value: Any) -> list[torch.Tensor]:
+        if isinstance(value, list | tuple):
+            return [tensor for part in value for tensor in tensors(part)]
+        return [value] if isinstance(value, torch.Tensor) else []
+
+    system, _, module = built(view="joint")
+    system.start_epoch(module, 0)
+    module.to("meta")
+    found = [tensor for value in vars(module).values() for tensor in tensors(value)]
+    assert len(found) > 15
+    assert {tensor.device.type for tensor in [*found, module.unseen.key_E, module.unseen.item_W]} == {"meta"}
