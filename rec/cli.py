@@ -59,6 +59,7 @@ EXAMPLES = {
   rec benchmark tune --trials 16
   rec benchmark serve --minutes 2
   rec benchmark encoders --images 20000
+  rec benchmark graph --data out/baby/data
   rec benchmark prepare --interactions 10000000""",
 }
 
@@ -126,12 +127,15 @@ def parser() -> argparse.ArgumentParser:
     for command in (train, evaluate, report, sweep):
         command.add_argument("--seeds", type=int, default=0, metavar="N", help="seeds 0 to N-1, each in out/seed-N")
     benchmark = add("benchmark", "measure speed beside its limit", config=False)
-    benchmark.add_argument("name", choices=("train", "evaluate", "prepare", "moe", "tune", "serve", "encoders"))
+    benchmark.add_argument(
+        "name", choices=("train", "evaluate", "prepare", "moe", "tune", "serve", "encoders", "graph")
+    )
     benchmark.add_argument("--json", metavar="FILE", help="write the rows there as well")
     benchmark.add_argument("--data", metavar="ROOT", help="prepared data set (default: one of ML-1M's size is made)")
     benchmark.add_argument("--interactions", type=int, default=10_000_000, help="for prepare (default: 10000000)")
     benchmark.add_argument("--trials", type=int, default=64, help="for tune (default: 64)")
     benchmark.add_argument("--minutes", type=float, default=10, help="of faults, for serve (default: 10)")
+    benchmark.add_argument("--items", type=int, default=1_000_000, help="for graph's neighbours (default: 1000000)")
     benchmark.add_argument("--images", type=int, default=100_000, help="for encoders' memory (default: 100000)")
     return top
 
@@ -338,7 +342,7 @@ def _upgrade(options: argparse.Namespace) -> None:
 def _benchmark(options: argparse.Namespace) -> int:
     from rec.runtime.benchmark import Sizes, run
 
-    sizes = Sizes(options.interactions, options.trials, options.minutes, options.images)
+    sizes = Sizes(options.interactions, options.trials, options.minutes, options.images, options.items)
     return run(options.name, options.data, sizes, options.json, say)
 
 

@@ -19,6 +19,19 @@ class GraphColumns(Strict):
     """0 training, 1 validation, 2 test; "" draws the split from `split_seed`."""
 
 
+class PlantedGraphConfig(Strict):
+    """A generated graph whose users truly follow one topic of one modality."""
+
+    users: int = Field(2000, ge=10)
+    items: int = Field(1000, ge=20)
+    interactions: int = Field(20_000, ge=100, le=100_000_000)
+    """About as many: repeated ones count once."""
+    modalities: tuple[str, ...] = ("image", "text")
+    width: int = Field(32, ge=1)
+    """Of the vectors."""
+    seed: int = 0
+
+
 class GraphConfig(Strict):
     """Where interactions, vectors of items and content graphs come from.
 
@@ -27,8 +40,15 @@ class GraphConfig(Strict):
 
     folder: str = ""
     """Where the files below are, unless they name a place of their own."""
-    interactions: str
-    """Tab-separated with a header: user, item and, where the split is given, part."""
+    prepared: str = ""
+    """A data set made from `[data.pairs]`: all its pairs, and the items' frozen vectors named in `features`, as
+    `{text = "", image = ""}`."""
+    required: tuple[str, ...] = ()
+    """Modalities without which items of it are left out."""
+    minimum_count: int = Field(0, ge=0)
+    """Users and items of it with fewer interactions are left out, again and again."""
+    interactions: str = ""
+    """"" generates a graph. Tab-separated with a header: user, item and, where the split is given, part."""
     columns: GraphColumns = GraphColumns()
     features: dict[str, str] = {}
     """Vectors of items by modality (image, text, audio, ...): .npy, (items, width)."""
@@ -39,6 +59,7 @@ class GraphConfig(Strict):
     search: Literal["exact", "ivf"] = "exact"
     """Every pair in blocks, or faiss's inverted lists, which miss some neighbours and pay from 10^5 items on."""
     split_seed: int = 0
+    planted: PlantedGraphConfig = PlantedGraphConfig()
 
     def path(self, name: str) -> str:
         """Return where a file is."""

@@ -142,12 +142,16 @@ class System(ABC, Generic[B]):
         raise NotImplementedError(f"{type(self).__name__} gives states and does not rank by them")
 
     def queries(self, module: nn.Module, batch: B) -> Tensor:
-        """Return the vectors (B, D) whose inner products with `item_ID` are the scores of items.
+        """Return the vectors (B, D) whose inner products with `item_ID` are the scores of items, or come near them.
 
         Raises:
             ConfigError: the scores are no inner products.
         """
         raise ConfigError(f"serve.index: the scores of {type(self).__name__} are no inner products; use exact")
+
+    def scores_of(self, module: nn.Module, batch: B, item_BC: Tensor) -> Tensor | None:
+        """Return the exact scores of candidates, (B, C), where the inner products of `queries` only come near them."""
+        return None
 
     def explain(self, module: nn.Module, batch: B, items: Sequence[int]) -> list[dict[str, Any]]:
         """Return why each example would be shown its item: at least its `score` and `parts` that add up to it.

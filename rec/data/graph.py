@@ -22,12 +22,12 @@ from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import scipy.sparse
 
 from rec.data.neighbours import nearest
 from rec.data.prepared import FORMAT, MANIFEST, Prepared, write_array, write_table
+from rec.data.sources.graph import read_graph
 from rec.data.split import SPLITS, TEST, TRAIN, VALIDATION, lists
 from rec.errors import DataError
 from rec.keys import DataConfig
@@ -50,18 +50,25 @@ def prepare_graph(config: DataConfig, say: Callable[[str], None]) -> Prepared:
     assert source is not None
     storage = Storage(config.root)
     dropped: Counter[str] = Counter()
-    user, item, part = read_interactions(source, dropped)
-    features = {name: _features(name, source.path(path)) for name, path in sorted(source.features.items())}
-    num_users, num_items = int(user.max()) + 1, int(item.max()) + 1
+    raw = read_graph(source, dropped)
+    user, item, features = raw.user_E, raw.item_E, raw.features
+    part = eight_one_one(user, source.split_seed) if raw.part_E is None else raw.part_E
+    trained, read = np.isin(user, user[part == TRAIN]), len(user)
+    dropped["interaction of a user without training"] += int((~trained).sum())
+    user, item, part = user[trained], item[trained], part[trained]
+    for number, name in enumerate(SPLITS):
+        if not (part == number).any():
+            raise DataError(f"{raw.name}: no interaction for {name} among {read:,}")
+    num_users, num_items = int(raw.user_E.max()) + 1, int(raw.item_E.max()) + 1
     num_items = max([num_items, *(len(table) for table in features.values())])
     graphs = _graphs(source, features, num_items, say)
     for name, table in features.items():
         if len(table) != num_items:
             raise DataError(
                 f"{source.path(source.features[name])}: {len(table):,} rows, expected one for each of {num_items:,} "
-                f"items (the largest number in {source.interactions} is {int(item.max())})"
+                f"items (the largest number in {raw.name} is {int(raw.item_E.max())})"
             )
-    for name in (MANIFEST, *SPLITS):
+    for name in (MANIFEST, *SPLITS, *(n for n in storage.list() if n.endswith((".npy", ".parquet")))):
         storage.delete(name)
     train = part == TRAIN
     write_array(storage, "user_count", np.bincount(user[train], minlength=num_users).astype(np.int64))
@@ -74,9 +81,11 @@ def prepare_graph(config: DataConfig, say: Callable[[str], None]) -> Prepared:
     for name, kept in (("item_count", train), ("item_total", np.ones(len(item), bool))):
         write_array(storage, name, np.bincount(item[kept] + 1, minlength=num_items + 1).astype(np.int64))
     splits = {name: _write_rows(storage, name, user, item, part, config.shard_rows) for name in SPLITS}
-    for name, count, first in (("user", num_users, 0), ("item", num_items, 1)):
-        index = np.arange(count)
-        write_table(storage, f"{name}.parquet", pa.table({name: index + first, "id": index.astype(str)}))
+    for name, count, first, ids in (("user", num_users, 0, raw.user_ids), ("item", num_items, 1, raw.item_ids)):
+        columns = {name: np.arange(first, first + count), "id": ids or np.arange(count).astype(str)}
+        if name == "user" and raw.groups is not None:
+            columns["group"] = raw.groups
+        write_table(storage, f"{name}.parquet", pa.table(columns))
     names = [name for files in splits.values() for name, _ in files]
     names += [n for n in storage.list() if n.endswith((".npy", ".parquet"))]
     counts = {"interactions": len(user), "users": num_users, "items": num_items}
@@ -89,7 +98,7 @@ def prepare_graph(config: DataConfig, say: Callable[[str], None]) -> Prepared:
             "dropped": {k: v for k, v in sorted(dropped.items()) if v},
             "split_sha256": hashlib.sha256(np.stack([user, item, part]).astype("<i8").tobytes()).hexdigest(),
             "modalities": [],
-            "synthetic_labels": False,
+            "synthetic_labels": raw.synthetic,
             "splits": splits,
             "config": config.model_dump(mode="json"),
             "files": [storage.entry(name) for name in names],
@@ -98,44 +107,6 @@ def prepare_graph(config: DataConfig, say: Callable[[str], None]) -> Prepared:
     told = ", ".join(f"{value:,} {name}" for name, value in counts.items())
     say(f"{config.root}: {told}; graphs: {', '.join(graphs) or 'none'}")
     return Prepared.open(config.root)
-
-
-def read_interactions(source: GraphConfig, dropped: Counter[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return user and item numbers from 0 and the part of every interaction, sorted by user.
-
-    Raises:
-        DataError: a column is missing, a value is not what it must be (with its row), or training is empty.
-    """
-    columns, path = source.columns, source.path(source.interactions)
-    names = [n for n in (columns.user, columns.item, columns.split) if n]
-    try:
-        frame = pd.read_csv(path, sep="\t", dtype=str)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
-    if missing := [n for n in names if n not in frame]:
-        raise DataError(f"{path}: no column {missing[0]!r}; there are {', '.join(frame.columns)}")
-    numbers = frame[names].apply(pd.to_numeric, errors="coerce")
-    for name in names:
-        value = numbers[name]
-        good = value.notna() & (value >= 0) & (value == value.round())
-        if name == columns.split:
-            good &= value <= TEST
-        if not good.all():
-            row = int(np.flatnonzero(~good)[0])
-            wanted = "0, 1 or 2" if name == columns.split else "a whole number from 0"
-            raise DataError(f"{path}, row {row + 2}: {name} is {frame[name].iloc[row]!r}, expected {wanted}")
-    twice = numbers.duplicated([columns.user, columns.item])
-    dropped["pair twice"] += int(twice.sum())
-    numbers = numbers[~twice].astype(np.int64).sort_values(columns.user, kind="stable")
-    user, item = numbers[columns.user].to_numpy(), numbers[columns.item].to_numpy()
-    part = numbers[columns.split].to_numpy() if columns.split else eight_one_one(user, source.split_seed)
-    trained = np.isin(user, user[part == TRAIN])
-    dropped["interaction of a user without training"] += int((~trained).sum())
-    user, item, part = user[trained], item[trained], part[trained]
-    for number, name in enumerate(SPLITS):
-        if not (part == number).any():
-            raise DataError(f"{path}: no interaction for {name} among {len(frame):,} rows")
-    return user, item, part
 
 
 def eight_one_one(user: np.ndarray, seed: int) -> np.ndarray:
@@ -153,20 +124,6 @@ def eight_one_one(user: np.ndarray, seed: int) -> np.ndarray:
     held = np.where(count < TEN, 2, count // 5)
     part = np.where(place < held, TEST, TRAIN)
     return np.where(place < held // 2, VALIDATION, part)
-
-
-def _features(name: str, path: str) -> np.ndarray:
-    try:
-        table = np.load(path)
-    except (OSError, ValueError) as error:
-        raise DataError(f"data.graph.features.{name}: {path}: cannot be read ({error})") from error
-    if table.ndim != 2 or not np.issubdtype(table.dtype, np.number):
-        raise DataError(f"{path}: {table.dtype} of shape {table.shape}, expected numbers of shape (items, width)")
-    table = table.astype(np.float32)
-    if not np.isfinite(table).all():
-        row = int(np.flatnonzero(~np.isfinite(table).all(1))[0])
-        raise DataError(f"{path}: row {row} is not finite, expected numbers")
-    return table
 
 
 def _graphs(

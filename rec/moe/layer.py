@@ -105,6 +105,10 @@ class MixtureOfExperts(nn.Module):
         count_CE = self.ranks.sum(assignments_by_gate(mixed.routing, cluster_N, clusters) * float(self.counting))
         return Term(balance_by_gate(mixed.routing, cluster_N, count_CE), len(mixed.y_ND), weight)
 
+    def told(self) -> dict[str, float]:
+        """Return what a kind of layer has to tell of its state at an evaluation, beside how experts were used."""
+        return {}
+
     @torch.no_grad()
     def after_step(self) -> None:
         """Let a router that balances by a bias move it; called once per optimiser step."""

@@ -6,8 +6,11 @@ Letters: E edges, N nodes, U users, I items with padding as item 0, D width, L l
 from __future__ import annotations
 
 import warnings
+from copy import copy
 from typing import Any
 
+import numpy as np
+import scipy.sparse
 import torch
 from torch import Tensor
 
@@ -38,11 +41,67 @@ def bipartite(user_E: Tensor, item_E: Tensor, num_users: int, num_items: int) ->
     return normalised(row, column, torch.cat([ones_E, ones_E]), num_users + num_items)
 
 
-def profiles(user_E: Tensor, item_E: Tensor, num_users: int, num_items: int) -> tuple[Tensor, Tensor]:
-    """Return the matrix that gives users the mean of their items, (U, I) CSR, and its transpose; no items give 0."""
-    weight_E = 1 / torch.bincount(user_E, minlength=num_users)[user_E].float()
-    shape = num_users, num_items
-    return adjacency(user_E, item_E, weight_E, *shape), adjacency(item_E, user_E, weight_E, *shape[::-1])
+class Profiles:
+    """The items of each user in a graph, for means over them."""
+
+    def __init__(self, user_E: Tensor, item_E: Tensor, num_users: int) -> None:
+        self.item_E = item_E[user_E.argsort(stable=True)]
+        self.count_U = torch.bincount(user_E, minlength=num_users)
+        self.first_U = self.count_U.cumsum(0) - self.count_U
+
+    def to(self, device: torch.device) -> Profiles:
+        """Return this on another device."""
+        found = copy(self)
+        found.item_E, found.count_U, found.first_U = (
+            part.to(device) for part in (self.item_E, self.count_U, self.first_U)
+        )
+        return found
+
+    def mean(self, user_P: Tensor, item_ID: Tensor) -> Tensor:
+        """Return the mean of some users' items, (P, D); zeros for users without any."""
+        count_P = self.count_U[user_P]
+        row_M = torch.repeat_interleave(count_P)
+        shift_P = self.first_U[user_P] - (count_P.cumsum(0) - count_P)
+        item_M = self.item_E[torch.arange(len(row_M), device=user_P.device) + shift_P[row_M]]
+        total_PD = item_ID.new_zeros(len(user_P), item_ID.shape[1])
+        total_PD = total_PD.index_add(0, row_M, item_ID.index_select(0, item_M))
+        return total_PD / count_P.clamp(min=1)[:, None]
+
+
+def pseudo_edges(
+    user_E: np.ndarray,
+    item_E: np.ndarray,
+    similar: scipy.sparse.csr_array,
+    num_users: int,
+    most: int,
+    users_at_once: int = 4096,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return users and the items that are most like the mean of theirs, none that they have: at most `most` each.
+
+    Of equally similar items the one with the lower number comes first. A block of users is in memory at once.
+    """
+    items = similar.shape[0]
+    count_U = np.bincount(user_E, minlength=num_users)
+    weight_E = (1 / count_U[user_E]).astype(np.float32)
+    owned = scipy.sparse.csr_array((weight_E, (user_E, item_E)), shape=(num_users, items))
+    users, chosen = [], []
+    for first in range(0, num_users, users_at_once):
+        block = owned[first : first + users_at_once]
+        near = (block @ similar).tocoo()
+        seen = np.isin(near.row.astype(np.int64) * items + near.col, _cells(block))
+        row, column, value = near.row[~seen], near.col[~seen], near.data[~seen]
+        order = np.lexsort((column, -value, row))
+        row, column = row[order], column[order]
+        place = np.arange(len(row)) - np.searchsorted(row, row)
+        users.append(first + row[place < most])
+        chosen.append(column[place < most])
+    return np.concatenate(users), np.concatenate(chosen)
+
+
+def _cells(block: scipy.sparse.csr_array) -> np.ndarray:
+    row, column = block.nonzero()
+    cells: np.ndarray = row.astype(np.int64) * block.shape[1] + column
+    return cells
 
 
 class _Product(torch.autograd.Function):

@@ -99,6 +99,14 @@ def expert_health(history: Sequence[dict[str, Any]], layer: str, final: dict[str
         lines.plot(epochs, [h[f"moe/{layer}/{key}"] for h in history], color=COLOURS[index], label=label)
     dead = [h[f"moe/{layer}/unused"] / load_TE.shape[1] for h in history]
     lines.plot(epochs, dead, color=COLOURS[4], label="never used")
+    if f"moe/{layer}/trigger_entropy" in history[-1]:
+        lines.plot(
+            epochs, [h[f"moe/{layer}/trigger_entropy"] for h in history], "--", color=COLOURS[3], label="trigger's"
+        )
+        switched = [number for number, h in zip(epochs, history, strict=True) if h[f"moe/{layer}/switched_at"] >= 0]
+        if switched:
+            lines.axvline(switched[0], color="#334155", linewidth=0.8)
+            lines.annotate("switch", (switched[0], 0.02), fontsize=7)
     lines.set(title="health (1 is even use, or an undecided router)", xlabel="evaluation", ylim=(-0.02, 1.02))
     lines.legend(frameon=False, fontsize=7)
     place, width = np.arange(load_TE.shape[1]), 0.8 / max(len(final["groups"]), 1)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from rec.benchmarks import evaluate as evaluate_benchmark
+from rec.benchmarks import graph as graph_benchmark
 from rec.benchmarks import train as train_benchmark
 from rec.benchmarks.row import Row, show
 from rec.config import RunConfig, to_json
@@ -52,6 +53,7 @@ class Sizes:
     trials: int
     minutes: float
     images: int
+    items: int
 
 
 def run(name: str, root: str | None, sizes: Sizes, json_file: str | None, say: Say) -> int:
@@ -71,6 +73,11 @@ def run(name: str, root: str | None, sizes: Sizes, json_file: str | None, say: S
             from rec.runtime import benchmark_encoders
 
             rows = benchmark_encoders.measure(folder, sizes.images, say)
+        elif name == "graph":
+            data = Prepared.open(root) if root else graph_benchmark.baby_like(f"{folder}/data")
+            rows = graph_benchmark.measure(data)
+            say(f"neighbours of {sizes.items:,} items")
+            rows.append(graph_benchmark.neighbours_row(sizes.items, 128, PeakMemory))
         elif name == "moe":
             from rec.runtime import benchmark_moe
 

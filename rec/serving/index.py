@@ -50,8 +50,9 @@ class Index:
         left_out = max(len(h) + len(a.exclude) for h, a in zip(histories, asks, strict=True))
         count = min(max(self.candidates, max(a.k for a in asks)) + left_out, len(self.vector_ID) - 1)
         item_BC = torch.from_numpy(self.search(query_BD.numpy(), count))
-        vector_BCD = torch.from_numpy(self.vector_ID)[item_BC]
-        score_BC = torch.einsum("bcd,bd->bc", vector_BCD, query_BD)
+        score_BC = system.scores_of(module, batch, item_BC)
+        if score_BC is None:
+            score_BC = torch.einsum("bcd,bd->bc", torch.from_numpy(self.vector_ID)[item_BC], query_BD)
         row = np.repeat(np.arange(len(asks)), [len(h) for h in histories])
         seen = torch.from_numpy(row), torch.from_numpy(np.concatenate(histories))
         items, scores = top_among(item_BC, score_BC, asks, seen)

@@ -159,9 +159,11 @@ class Model(nn.Module):
         user_B, liked_B = batch.user_B[batch.target_row_P], batch.target_P
         other_B = self.unseen.draw(user_B)
         node_ND = self.nodes()
-        user_BD = node_ND[user_B]
-        positive_B = (user_BD * node_ND[self.num_users + liked_B]).sum(1)
-        negative_B = (user_BD * node_ND[self.num_users + other_B]).sum(1)
+        # index_select's gradient is much faster on a CPU than that of an index in brackets.
+        user_BD, liked_BD, other_BD = (
+            node_ND.index_select(0, part) for part in (user_B, self.num_users + liked_B, self.num_users + other_B)
+        )
+        positive_B, negative_B = (user_BD * liked_BD).sum(1), (user_BD * other_BD).sum(1)
         norm = self.user(user_B).norm() + self.item(liked_B).norm() + self.item(other_B).norm()
         return Scored(positive_B, negative_B, norm)
 

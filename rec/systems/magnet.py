@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rec.errors import ConfigError
 from rec.meters import Meter
 from rec.nn.interactions import InteractionBatch, measure_ranking
 from rec.nn.retrieval import as_lists, top_items
@@ -91,8 +90,15 @@ class Magnet(LightGCN):
         return {"state_BAD": state_BX.view(len(batch), *stack_NAD.shape[1:])}
 
     def queries(self, module: nn.Module, batch: InteractionBatch) -> Tensor:
-        """Refuse: scores of a mixture over pairs are no inner products."""
-        raise ConfigError("serve.index: scores of MAGNET are no inner products; use exact")
+        """Return users' behaviour streams: what proposes candidates, which the mixture then scores."""
+        return self.states(module, batch)["state_BAD"][:, 0]
+
+    def scores_of(self, module: nn.Module, batch: InteractionBatch, item_BC: Tensor) -> Tensor:
+        """Return the full scores of some items for each user, (B, C)."""
+        assert isinstance(module, Model)
+        user_BAD, item_P = self.states(module, batch)["state_BAD"], item_BC.flatten()
+        user_PAD = user_BAD.repeat_interleave(item_BC.shape[1], 0)
+        return module.pair_scores(user_PAD, item_P).view(item_BC.shape)
 
     def rank(
         self, module: nn.Module, states: Mapping[str, Tensor], seen: tuple[Tensor, Tensor], asks: Sequence[Ask]
@@ -111,16 +117,71 @@ class Magnet(LightGCN):
 
     def behind(self, module: Model, user_KAD: Tensor, item_K: Tensor) -> dict[str, Any]:
         """Return each expert's share in some pairs and, from it, how far each stream is relied on."""
-        routing = module.mixture.route(user_KAD, module.items()[0][item_K])
-        share_KE, experts, present_KA = routing.dense(), module.mixture.experts, module.present(item_K)
-        share_EA = experts.shares_EA if present_KA is None else experts.shares_of(present_KA)
-        reliance_KA = torch.matmul(share_KE[:, None], share_EA)[:, 0]
+        share_KE, reliance_KA = self.reliance(module, user_KAD, item_K)
         return {"experts": share_KE.tolist(), "modalities": reliance_KA.tolist()}
 
-    def catalogue(self, module: nn.Module) -> dict[str, Tensor]:
-        """Return the streams of all nodes."""
+    def reliance(self, module: Model, user_PAD: Tensor, item_P: Tensor) -> tuple[Tensor, Tensor]:
+        """Return experts' shares in pairs, (P, E), and the streams' shares that follow by their templates, (P, A)."""
+        share_PE = module.mixture.route(user_PAD, module.items()[0][item_P]).dense()
+        experts, present_PA = module.mixture.experts, module.present(item_P)
+        share_EA = experts.shares_EA if present_PA is None else experts.shares_of(present_PA)
+        return share_PE, torch.matmul(share_PE[:, None], share_EA)[:, 0]
+
+    def explain(self, module: nn.Module, batch: InteractionBatch, items: Sequence[int]) -> list[dict[str, Any]]:
+        """Return each user's score of an item as the base score and what each expert adds, and what experts changed.
+
+        `rank` is the item's among all that the user has not in training, `base_rank` the one by the base score alone.
+        """
         assert isinstance(module, Model)
-        return {"stream_NAD": module.streams()}
+        item_B, rows_B = torch.tensor(items), torch.arange(len(items))
+        user_BAD, (stack_IAD, _) = self.states(module, batch)["state_BAD"], module.items()
+        share_BE, reliance_BA = self.reliance(module, user_BAD, item_B)
+        score_BE = module.mixture.experts.of_pairs(user_BAD, stack_IAD[item_B], module.present(item_B))
+        base_BI = user_BAD[:, 0] @ stack_IAD[:, 0].T
+        base_B = base_BI[rows_B, item_B] * float(self.config.base_residual)
+        part_BP = torch.cat([base_B[:, None], share_BE * score_BE], 1)
+        ranks = []
+        for score_BI in (self.scores(module, user_BAD), base_BI):
+            own_B = score_BI[rows_B, item_B]
+            score_BI[:, 0] = -torch.inf
+            score_BI[batch.history_row_M, batch.history_M] = -torch.inf
+            ranks.append((1 + (score_BI > own_B[:, None]).sum(1)).tolist())
+        names = ["base", *self.config.experts()]
+        told = zip(part_BP.tolist(), share_BE.tolist(), reliance_BA.tolist(), *ranks, strict=True)
+        return [
+            {
+                "score": sum(p),
+                "parts": p,
+                "names": names,
+                "experts": e,
+                "modalities": m,
+                "rank": rank,
+                "base_rank": base,
+            }
+            for p, e, m, rank, base in told
+        ]
+
+    def analyser(self, module: nn.Module) -> Callable[[InteractionBatch], dict[str, Tensor]]:
+        """Return a function that tells, per user, experts' shares and reliance on streams in the items to be found."""
+        assert isinstance(module, Model)
+
+        def tell(batch: InteractionBatch) -> dict[str, Tensor]:
+            user_PAD = self.states(module, batch)["state_BAD"][batch.target_row_P]
+            means = []
+            for value_PX in self.reliance(module, user_PAD, batch.target_P):
+                total_BX = value_PX.new_zeros(len(batch), value_PX.shape[1])
+                count_B = torch.bincount(batch.target_row_P, minlength=len(batch)).clamp(min=1)
+                means.append(total_BX.index_add(0, batch.target_row_P, value_PX) / count_B[:, None])
+            told = {f"reliance/{name}": means[1][:, place] for place, name in enumerate(self.modalities)}
+            return told | {"expert share": means[0]}
+
+        return tell
+
+    def catalogue(self, module: nn.Module) -> dict[str, Tensor]:
+        """Return the streams of all nodes, and the items' behaviour streams by themselves."""
+        assert isinstance(module, Model)
+        stream_NAD = module.streams()
+        return {"item_ID": stream_NAD[module.num_users :, 0].contiguous(), "stream_NAD": stream_NAD}
 
     def freeze(self, module: nn.Module, catalogue: Mapping[str, Tensor]) -> None:
         """Let the module answer from a catalogue that was computed before."""

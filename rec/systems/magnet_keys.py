@@ -77,7 +77,11 @@ class MagnetConfig(LightGCNConfig):
     view: Literal["late", "joint"] = "late"
     """Content is added after propagation (FREEDOM), or its edges are propagated with the interactions."""
     gamma: float = Field(0.5, ge=0)
-    """Weight of content edges in the joint view."""
+    """Weight of content edges in the joint view ..."""
+    pseudo: int = Field(10, ge=0)
+    """... and how many items that each user has not, most like those of theirs, join it as well ..."""
+    pseudo_weight: float = Field(0.2, ge=0)
+    """... with this weight; 0 leaves them out."""
     streams: Literal["gate", "feat"] = "gate"
     """A modality's stream is the item's own vector, gated by the modality (MGCN), or its projected vector."""
     roles: RoleShares = RoleShares()

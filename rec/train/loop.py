@@ -254,7 +254,7 @@ def _take_usage(engine: Engine) -> dict[str, Any]:
     """Return how each mixture layer's experts were used since the last call: metrics, and each expert's load."""
     found: dict[str, Any] = {}
     for name, layer in layers_of(engine.module):
-        metrics = {**layer.usage.summary(), "load": layer.usage.load_E().tolist()}
+        metrics = {**layer.usage.summary(), **layer.told(), "load": layer.usage.load_E().tolist()}
         found |= {f"moe/{name}/{metric}": value for metric, value in metrics.items()}
         layer.usage.clear()
     return found

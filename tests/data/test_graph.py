@@ -8,12 +8,14 @@ import scipy.sparse
 
 from rec.data.graph import eight_one_one
 from rec.data.neighbours import nearest
+from rec.data.planted_graph import planted_graph
 from rec.data.prepare import prepare
 from rec.data.prepared import Prepared
 from rec.data.runner import InProcess
 from rec.errors import DataError
 from rec.keys import DataConfig
-from rec.keys_graph import GraphConfig
+from rec.keys_graph import GraphConfig, PlantedGraphConfig
+from rec.keys_pairs import PairsConfig
 
 HEAD = "userID\titemID\tx_label"
 LINES = ("0\t0\t0", "0\t1\t0", "0\t2\t1", "1\t2\t0", "1\t0\t2", "2\t3\t0")
@@ -71,7 +73,7 @@ def test_a_graph_is_read_from_a_file_as_it_is(tmp_path: Path) -> None:
         ((*LINES, "2\t1\t7"), "x.inter, row 8: x_label is '7', expected 0, 1 or 2"),
         ((*LINES, "2\tx\t0"), "x.inter, row 8: itemID is 'x', expected a whole number from 0"),
         ((*LINES, "-1\t0\t0"), "row 8: userID is '-1', expected a whole number"),
-        (("0\t0\t0", "0\t1\t2"), "no interaction for val among 2 rows"),
+        (("0\t0\t0", "0\t1\t2"), "no interaction for val among 2"),
         (("0\t0\t1", "0\t1\t2"), "no interaction for train"),
         ((*LINES, "2\t9\t0"), "text.npy: 4 rows, expected one for each of 10 items"),
     ],
@@ -132,6 +134,41 @@ def test_inverted_lists_find_nearly_all_neighbours() -> None:
     exact, close = nearest(vector, 10)[0], nearest(vector, 10, "ivf")[0]
     assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(exact, close, strict=True)]) > 0.9
     assert not (close == np.arange(3000)[:, None]).any()
+
+
+def test_a_planted_graph_has_users_who_follow_one_topic_of_one_modality(tmp_path: Path) -> None:
+    config = PlantedGraphConfig(users=300, items=200, interactions=6000)
+    graph, again = planted_graph(config), planted_graph(config)
+    assert np.array_equal(graph.item_E, again.item_E)
+    assert 3500 < len(graph.user_E) <= 6000
+    assert (np.diff(graph.user_E) >= 0).all()
+    assert len(np.unique(graph.user_E * 200 + graph.item_E)) == len(graph.user_E)
+    unit = {name: x / np.linalg.norm(x, axis=1, keepdims=True) for name, x in graph.features.items()}
+    alike = {}
+    for number, name in enumerate(config.modalities):
+        for follows in (True, False):
+            users = np.flatnonzero((graph.followed_U == number) == follows)
+            rows = [unit[name][graph.item_E[graph.user_E == user]] for user in users]
+            alike[name, follows] = np.mean([(part @ part.T)[np.triu_indices(len(part), 1)].mean() for part in rows])
+    assert all(alike[name, True] > alike[name, False] + 0.2 for name in config.modalities)
+    data = prepare(DataConfig(root=str(tmp_path), graph=GraphConfig(planted=config)), InProcess(), lambda _: None)
+    assert data.manifest["synthetic_labels"]
+    assert set(data.users["group"].to_pylist()) == {"image", "text"}
+
+
+@pytest.mark.data
+def test_movielens_with_posters_is_the_derived_set(movielens: Path, tmp_path: Path) -> None:
+    text, image = {"encoder": "tfidf", "width": 16}, {"encoder": "raw", "size": 16, "thumbnail": 0, "pixels": False}
+    pairs = {"kind": "movielens", "items": str(movielens / "ml-100k"), "images": str(movielens / "posters_ml100k")}
+    whole = PairsConfig.model_validate(pairs | {"text": text, "image": image, "cold_items": 0.0, "cold_users": 0.0})
+    prepare(DataConfig(root=str(tmp_path / "pairs"), pairs=whole), InProcess(), lambda _: None)
+    table = {"prepared": str(tmp_path / "pairs"), "features": {"text": "", "image": ""}, "required": ["image"]}
+    graph = GraphConfig.model_validate(table | {"minimum_count": 5})
+    data = prepare(DataConfig(root=str(tmp_path / "graph"), graph=graph), InProcess(), lambda _: None)
+    counts = data.manifest["counts"]
+    assert (counts["users"], counts["items"], counts["interactions"]) == (943, 1342, 99_126)
+    assert [counts[f"{name} interactions"] for name in ("train", "val", "test")] == [79_659, 9_515, 9_952]
+    assert data.array("feature_image")[1:].any(1).all()
 
 
 @pytest.mark.data

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 
-from rec.nn.graph import adjacency, bipartite, drawn_edges, mean_of_layers, product
+from rec.nn.graph import Profiles, adjacency, bipartite, drawn_edges, mean_of_layers, product, pseudo_edges
 from rec.nn.negatives import Unseen
 
 USER, ITEM = torch.tensor([0, 0, 1, 2]), torch.tensor([1, 2, 2, 2])
@@ -38,6 +39,35 @@ def test_the_gradient_of_a_graph_with_directions_goes_against_them() -> None:
     y = torch.randn(3, 2)
     (product(forward, x, backward) * y).sum().backward()
     torch.testing.assert_close(x.grad, forward.to_dense().T @ y)
+
+
+def test_profiles_are_means_of_a_users_items() -> None:
+    user, item = torch.tensor([2, 0, 2, 2]), torch.tensor([1, 3, 0, 3])
+    x = torch.randn(4, 5, requires_grad=True)
+    found = Profiles(user, item, 4).mean(torch.tensor([2, 1, 2, 0]), x)
+    wanted = torch.stack([x[[1, 0, 3]].mean(0), torch.zeros(5), x[[1, 0, 3]].mean(0), x[3]])
+    torch.testing.assert_close(found, wanted)
+    y = torch.randn(4, 5)
+    assert torch.allclose(*(torch.autograd.grad((part * y).sum(), x)[0] for part in (found, wanted)))
+
+
+def test_pseudo_edges_go_to_the_most_similar_items_that_a_user_has_not() -> None:
+    rng = np.random.default_rng(0)
+    own = rng.random((40, 25)) < 0.15
+    own[3] = False
+    similar = np.where(rng.random((25, 25)) < 0.3, rng.integers(1, 4, (25, 25)), 0).astype(np.float32)
+    user, item = np.nonzero(own)
+    for at_once in (7, 100):
+        found = pseudo_edges(user, item, scipy.sparse.csr_array(similar), 40, 4, at_once)
+        wanted = []
+        for row in range(40):
+            if own[row].any():
+                score = np.where(own[row], 0, own[row] / own[row].sum() @ similar)
+                best = sorted(np.flatnonzero(score > 1e-6), key=lambda i: (-round(score[i], 5), i))[:4]
+                wanted += [(row, i) for i in best]
+        assert len(found[0]) == len(wanted)
+        agree = len(set(zip(*map(np.ndarray.tolist, found), strict=True)) & set(wanted)) / len(wanted)
+        assert agree > 0.97  # sums in another order break ties another way
 
 
 def test_edges_of_popular_nodes_are_drawn_less_often() -> None:

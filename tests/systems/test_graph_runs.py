@@ -11,6 +11,8 @@ from rec.data.prepare import prepare
 from rec.data.runner import InProcess
 from rec.report.evaluation import evaluate_run
 from rec.report.page import write_report
+from rec.serving.answers import Answerer
+from rec.serving.export import export
 from rec.storage import Storage
 from rec.train.job import train_here
 
@@ -71,7 +73,17 @@ def test_a_run_learns_tastes_and_is_reported_and_served(folder: Path, system: st
     assert numbers["metrics"]["recall@20"] > 1.5 * numbers["floors"]["popularity"]["recall@20"]
     assert "auc" not in numbers["metrics"]
     assert "recall@20" in Path(write_report(config.out)).read_text()
+    answerer = Answerer(export(config, f"{config.out}-artifact", lambda _: None))
+    known, new = answerer.wish(user="3", history=None, k=5), answerer.wish(user=None, history=["1", "2"], k=5)
+    shown = answerer.recommend([known, new])
+    assert all(len(answer["items"]) == 5 and answer["source"] == "model" for answer in shown)
+    assert not {item["item"] for item in shown[1]["items"]} & {"1", "2"}
     history = Storage(config.out).read_json("history.json")
     if system.endswith("Magnet"):
         assert history[-1]["loss/confidence"] > 0
+        told = answerer.explain(shown[0]["items"][0]["item"], known)
+        assert sum(told["parts"].values()) == pytest.approx(shown[0]["items"][0]["score"], rel=1e-3)
+        assert set(told["modalities"]) == {"behaviour", "image", "text"}
         assert len(history[-1]["moe/mixture/load"]) == 9
+        assert history[-1]["moe/mixture/switched_at"] >= 5
+        assert set(numbers["worth"]["groups"]) == set(numbers["groups"])

@@ -12,7 +12,7 @@ from rec.moe.balance import balance
 from rec.moe.routing import keep_all, keep_top_k
 from rec.systems.magnet import Magnet
 from rec.systems.magnet_keys import MagnetConfig, TriggerConfig
-from rec.systems.magnet_model import RoleExperts, Trigger
+from rec.systems.magnet_mixture import RoleExperts, Trigger
 from tests.conformance import Conformance
 
 SMALL = {"width": 8}
@@ -67,14 +67,9 @@ def test_scores_of_the_catalogue_are_those_of_pairs(expert: str, changes: dict[s
     with torch.inference_mode():
         user_BAD = system.states(module, system.collate(rows))["state_BAD"]
         found = system.scores(module, user_BAD)
-        stack_IAD, _ = module.items()
-        item = torch.arange(len(stack_IAD))
-        for row in range(3):
-            pair = user_BAD[row].expand(len(item), -1, -1)
-            wanted = module.mixture(pair, stack_IAD, module.present(item)).y_ND[:, 0]
-            if system.config.base_residual:
-                wanted = wanted + (pair[:, 0] * stack_IAD[:, 0]).sum(1)
-            torch.testing.assert_close(found[row], wanted, rtol=1e-4, atol=1e-4)
+        item = torch.arange(found.shape[1])
+        wanted = system.scores_of(module, system.collate(rows), item.expand(len(user_BAD), -1))
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_shares_of_a_missing_picture_go_to_what_is_there() -> None:
@@ -178,6 +173,37 @@ def test_keys_that_do_not_fit_together_are_refused(table: dict[str, Any], words:
         check(MagnetConfig, table, "model.")
 
 
+def test_an_explanation_tells_experts_streams_and_what_the_ranks_were_and_became() -> None:
+    system, rows, module = built()
+    module.eval()
+    with torch.inference_mode():
+        batch = system.collate(rows)
+        items = [int(part[0]) for part in rows["target"]]
+        found = system.explain(module, batch, items)
+        user_BAD = system.states(module, batch)["state_BAD"]
+        full, base = system.scores(module, user_BAD), user_BAD[:, 0] @ module.items()[0][:, 0].T
+    for row, (told, item) in enumerate(zip(found, items, strict=True)):
+        assert told["score"] == pytest.approx(full[row, item].item(), rel=1e-4, abs=1e-4)
+        assert sum(told["experts"]) == pytest.approx(1, abs=1e-5)
+        assert sum(told["modalities"]) == pytest.approx(1, abs=1e-5)
+        free = [i for i in range(1, full.shape[1]) if i not in set(map(int, rows["history"][row]))]
+        assert told["rank"] == 1 + sum(full[row, i] > full[row, item] for i in free)
+        assert told["base_rank"] == 1 + sum(base[row, i] > base[row, item] for i in free)
+        assert len(told["names"]) == len(told["parts"]) == 10
+
+
+def test_reliance_is_the_templates_weighed_by_the_experts_shares() -> None:
+    system, rows, module = built()
+    module.eval()
+    with torch.inference_mode():
+        batch = system.collate(rows)
+        told = system.analyser(module)(batch)
+    assert set(told) == {"expert share", "reliance/behaviour", "reliance/image", "reliance/text"}
+    torch.testing.assert_close(told["expert share"].sum(1), torch.ones(len(batch)))
+    whole = sum(told[f"reliance/{name}"] for name in system.modalities)
+    torch.testing.assert_close(whole, torch.ones(len(batch)))
+
+
 def test_graphs_move_with_the_weights() -> None:
     def tensors(value: Any) -> list[torch.Tensor]:
         if isinstance(value, list | tuple):
@@ -188,5 +214,5 @@ def test_graphs_move_with_the_weights() -> None:
     system.start_epoch(module, 0)
     module.to("meta")
     found = [tensor for value in vars(module).values() for tensor in tensors(value)]
-    assert len(found) > 15
-    assert {tensor.device.type for tensor in [*found, module.unseen.key_E, module.unseen.item_W]} == {"meta"}
+    assert len(found) > 12
+    assert {tensor.device.type for tensor in [*found, module.unseen.key_E, module.drawn_profile.item_E]} == {"meta"}
