@@ -16,9 +16,8 @@ from rec.errors import RequestError
 from rec.meters import Mean, Meter, Rows
 from rec.metrics.relevance import metric_names, top_relevance
 from rec.nn.pairs import flattened
-from rec.system import Column, Columns
+from rec.system import Columns
 
-COLUMNS = (Column("user", "int64"), Column("history", "int32", (-1,)), Column("target", "int32", (-1,)))
 CUTS = (5, 10, 20, 50)
 TOP = 10
 

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from rec.meters import Meter
 from rec.nn.graph import adjacency, bipartite, drawn_edges, mean_of_layers, moved, product
-from rec.nn.interactions import COLUMNS, InteractionBatch, collated, measure_ranking, ranking_meters
+from rec.nn.interactions import InteractionBatch, collated, measure_ranking, ranking_meters
 from rec.nn.negatives import Unseen
+from rec.nn.pairs import COLUMNS
 from rec.nn.retrieval import as_lists, top_items
 from rec.seeds import derive
 from rec.strict import Spaces, Strict, Variants
@@ -130,7 +131,11 @@ class Model(nn.Module):
         if self.config.edge_dropout:
             generator = torch.Generator().manual_seed(seed)
             kept_E = drawn_edges(self.user_E, self.item_E, 1 - self.config.edge_dropout, generator)
-            self.drawn = bipartite(self.user_E[kept_E], self.item_E[kept_E], self.num_users, self.num_items + 1)
+            self.keep(kept_E)
+
+    def keep(self, kept_E: Tensor) -> None:
+        """Propagate over some of the interactions in training."""
+        self.drawn = bipartite(self.user_E[kept_E], self.item_E[kept_E], self.num_users, self.num_items + 1)
 
     def nodes(self) -> Tensor:
         """Return the vectors of all users and items, (U + I, D)."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rec.moe.layer import Mixed
-from rec.nn.graph import Profiles, bipartite, drawn_edges, mean_of_layers, normalised, product, pseudo_edges
+from rec.nn.graph import Profiles, mean_of_layers, normalised, product, pseudo_edges
 from rec.nn.interactions import InteractionBatch
 from rec.systems.lightgcn import Model as GraphModel
 from rec.systems.magnet_keys import MagnetConfig
@@ -107,15 +107,10 @@ class Model(GraphModel):
         values = torch.cat([ones_E, ones_E, likely_E, likely_E, self.config.gamma * weight])
         return normalised(rows, columns, values, self.num_users + self.num_items + 1)
 
-    def draw(self, seed: int) -> None:
-        """Draw the interactions that the coming epoch propagates over, and profiles are made of."""
-        if not self.config.edge_dropout:
-            return
-        generator = torch.Generator().manual_seed(seed)
-        kept_E = drawn_edges(self.user_E, self.item_E, 1 - self.config.edge_dropout, generator)
-        user_E, item_E, items = self.user_E[kept_E], self.item_E[kept_E], self.num_items + 1
-        self.drawn = bipartite(user_E, item_E, self.num_users, items)
-        self.drawn_profile = Profiles(user_E, item_E, self.num_users)
+    def keep(self, kept_E: Tensor) -> None:
+        """Propagate over some of the interactions in training, and make profiles of them."""
+        super().keep(kept_E)
+        self.drawn_profile = Profiles(self.user_E[kept_E], self.item_E[kept_E], self.num_users)
         if self.joint is not None:
             self.drawn_joint = self._joined(kept_E)
 
