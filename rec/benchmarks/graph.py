@@ -150,7 +150,7 @@ def _ranking(magnet: Trained, users: int) -> list[Row]:
     assert isinstance(magnet.system, Magnet)
     module.eval()
     with torch.inference_mode():
-        stack_IAD, item_EID = module.items()
+        stack_IAD, _, item_EID = module.items()
         user_BAD = module.streams()[:RANKED]
         item_IX, user_BX = stack_IAD.flatten(1), user_BAD.flatten(1)
         user_EBD = module.mixture.experts.of_nodes(user_BAD)

@@ -79,8 +79,7 @@ class Magnet(LightGCN):
 
     def scores(self, module: Model, user_BAD: Tensor) -> Tensor:
         """Return every user's score of every item, float32 (B, I)."""
-        stack_IAD, item_EID = module.items()
-        return torch.cat([module.scores(part, stack_IAD, item_EID).float() for part in user_BAD.split(AT_ONCE)])
+        return torch.cat([module.scores(part).float() for part in user_BAD.split(AT_ONCE)])
 
     def states(self, module: nn.Module, batch: InteractionBatch) -> dict[str, Tensor]:
         """Return users' streams; of users who are not known, the mean of the items they come with."""
@@ -122,7 +121,7 @@ class Magnet(LightGCN):
 
     def reliance(self, module: Model, user_PAD: Tensor, item_P: Tensor) -> tuple[Tensor, Tensor]:
         """Return experts' shares in pairs, (P, E), and the streams' shares that follow by their templates, (P, A)."""
-        share_PE = module.mixture.route(user_PAD, module.items()[0][item_P]).dense()
+        share_PE = module.mixture.route(user_PAD, module.items().stack_IAD[item_P]).dense()
         experts, present_PA = module.mixture.experts, module.present(item_P)
         share_EA = experts.shares_EA if present_PA is None else experts.shares_of(present_PA)
         return share_PE, torch.matmul(share_PE[:, None], share_EA)[:, 0]
@@ -134,7 +133,7 @@ class Magnet(LightGCN):
         """
         assert isinstance(module, Model)
         item_B, rows_B = torch.tensor(items), torch.arange(len(items))
-        user_BAD, (stack_IAD, _) = self.states(module, batch)["state_BAD"], module.items()
+        user_BAD, stack_IAD = self.states(module, batch)["state_BAD"], module.items().stack_IAD
         share_BE, reliance_BA = self.reliance(module, user_BAD, item_B)
         score_BE = module.mixture.experts.of_pairs(user_BAD, stack_IAD[item_B], module.present(item_B))
         base_BI = user_BAD[:, 0] @ stack_IAD[:, 0].T

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
@@ -36,6 +36,16 @@ class Scored:
     """Sum and count of the contrast between views, of users and of items."""
     ramp: float
     """How far specialisation has come."""
+
+
+class Items(NamedTuple):
+    """What scoring needs of all items."""
+
+    stack_IAD: Tensor
+    unit_IX: Tensor
+    """Unit streams side by side, X = A D."""
+    made_EID: Tensor
+    """What each expert makes of them."""
 
 
 class Model(GraphModel):
@@ -67,7 +77,7 @@ class Model(GraphModel):
         self.joint = self._joined(torch.arange(len(self.user_E))) if config.view == "joint" else None
         self.drawn_joint = self.joint
         self.mixture = RoleMixture(config)
-        self.made: tuple[Tensor | None, Tensor | None, Tensor] | None = None
+        self.made: tuple[Tensor, Items] | None = None
 
     def _content(self, name: str, tables: Mapping[str, np.ndarray]) -> Any:
         return None
@@ -165,12 +175,14 @@ class Model(GraphModel):
             self.cached = torch.cat(parts)
         return self.cached
 
-    def items(self) -> tuple[Tensor, Tensor]:
-        """Return all items' streams, (I, A, D), and what the experts make of them, (E, I, D)."""
-        stack_IAD = self.streams()[self.num_users :]
-        if self.made is None or self.made[0] is not self.frozen or self.made[1] is not self.cached:
-            self.made = self.frozen, self.cached, self.mixture.experts.of_nodes(stack_IAD, self.present_IA)
-        return stack_IAD, self.made[2]
+    def items(self) -> Items:
+        """Return what scoring needs of all items, kept for as long as their streams are."""
+        stream_NAD = self.streams()
+        if self.made is None or self.made[0] is not stream_NAD:
+            stack_IAD = stream_NAD[self.num_users :]
+            made_EID = self.mixture.experts.of_nodes(stack_IAD, self.present_IA)
+            self.made = stream_NAD, Items(stack_IAD, unit(stack_IAD).flatten(1), made_EID)
+        return self.made[1]
 
     def present(self, item_P: Tensor) -> Tensor | None:
         """Return which streams items have, (P, A); None where all have all."""
@@ -213,24 +225,25 @@ class Model(GraphModel):
 
     def pair_scores(self, user_PAD: Tensor, item_P: Tensor) -> Tensor:
         """Return the scores of (user, item) pairs in evaluation, float32 (P,)."""
-        item_PAD = self.items()[0][item_P]
+        item_PAD = self.items().stack_IAD[item_P]
         mixed: Mixed = self.mixture(user_PAD, item_PAD, self.present(item_P))
         base_P = (user_PAD[:, 0] * item_PAD[:, 0]).sum(1) * float(self.config.base_residual)
         return (mixed.y_ND[:, 0] + base_P).float()
 
-    def scores(self, user_BAD: Tensor, stack_IAD: Tensor, item_EID: Tensor) -> Tensor:
+    def scores(self, user_BAD: Tensor) -> Tensor:
         """Return every user's score of every item by two products per expert, (B, I).
 
-        `item_EID` is what the experts make of the items. The k best experts of each pair are kept while experts come
-        one by one, so that a block of few users stays in cache.
+        The k best experts of each pair are kept while experts come one by one, so that a block of few users stays in
+        cache.
         """
         config, mixture = self.config, self.mixture
+        stack_IAD, item_IX, item_EID = self.items()
         router, experts = mixture.router, mixture.experts
         user_EBD = experts.of_nodes(user_BAD)
         base_BI = user_BAD[:, 0] @ stack_IAD[:, 0].T * float(config.base_residual)
         if config.mixture == "off":
             return torch.bmm(user_EBD, item_EID.transpose(1, 2)).mean(0) + base_BI
-        user_BX, item_IX = unit(user_BAD).flatten(1), unit(stack_IAD).flatten(1)
+        user_BX = unit(user_BAD).flatten(1)
         best = [(torch.full_like(base_BI, -torch.inf), torch.zeros_like(base_BI)) for _ in range(config.per_pair)]
         for expert in range(mixture.num_experts):
             score_BI = user_EBD[expert] @ item_EID[expert].T

@@ -181,7 +181,7 @@ def test_an_explanation_tells_experts_streams_and_what_the_ranks_were_and_became
         items = [int(part[0]) for part in rows["target"]]
         found = system.explain(module, batch, items)
         user_BAD = system.states(module, batch)["state_BAD"]
-        full, base = system.scores(module, user_BAD), user_BAD[:, 0] @ module.items()[0][:, 0].T
+        full, base = system.scores(module, user_BAD), user_BAD[:, 0] @ module.items().stack_IAD[:, 0].T
     for row, (told, item) in enumerate(zip(found, items, strict=True)):
         assert told["score"] == pytest.approx(full[row, item].item(), rel=1e-4, abs=1e-4)
         assert sum(told["experts"]) == pytest.approx(1, abs=1e-5)
