@@ -90,7 +90,7 @@ class Model(nn.Module):
         self.cached: Tensor | None = None
         self.drawn: Tensor | None = None
         self.whole = bipartite(self.user_E, self.item_E, self.num_users, self.num_items + 1) if config.layers else None
-        self.content = [self._content(name, tables) for name in config.content]
+        self.content = self._contents(tables)
         warm = torch.from_numpy(np.flatnonzero(tables["item_count"]))
         self.unseen = Unseen(self.user_E, self.item_E, warm)
         width = config.width * (2 if config.features else 1)
@@ -103,6 +103,10 @@ class Model(nn.Module):
             nn.init.xavier_normal_(self.project.weight)
         for table in (self.user, self.item):
             nn.init.xavier_uniform_(table.weight)
+
+    def _contents(self, tables: Mapping[str, np.ndarray]) -> list[tuple[Tensor, Tensor]]:
+        """Return the content graphs whose neighbours are added to items."""
+        return [self._content(name, tables) for name in self.config.content]
 
     def _content(self, name: str, tables: Mapping[str, np.ndarray]) -> tuple[Tensor, Tensor]:
         """Return a content graph over items, weighted, and its transpose."""

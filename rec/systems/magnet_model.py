@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse
@@ -79,8 +79,8 @@ class Model(GraphModel):
         self.mixture = RoleMixture(config)
         self.made: tuple[Tensor, Items] | None = None
 
-    def _content(self, name: str, tables: Mapping[str, np.ndarray]) -> Any:
-        return None
+    def _contents(self, tables: Mapping[str, np.ndarray]) -> list[tuple[Tensor, Tensor]]:
+        return []  # content comes in by the view
 
     def _edges(self, weights: Mapping[str, float], tables: Mapping[str, np.ndarray]) -> tuple[Tensor, Tensor, Tensor]:
         """Return the edges of similar items in both directions: neighbours of either side, no item its own."""
