@@ -136,6 +136,8 @@ def parser() -> argparse.ArgumentParser:
     benchmark.add_argument("--trials", type=int, default=64, help="for tune (default: 64)")
     benchmark.add_argument("--minutes", type=float, default=10, help="of faults, for serve (default: 10)")
     benchmark.add_argument("--items", type=int, default=1_000_000, help="for graph's neighbours (default: 1000000)")
+    text = "largest generated graph whose steps are measured, from 10^5 on (default: 1000000)"
+    benchmark.add_argument("--edges", type=int, default=1_000_000, metavar="N", help=text)
     benchmark.add_argument("--images", type=int, default=100_000, help="for encoders' memory (default: 100000)")
     return top
 
@@ -342,7 +344,7 @@ def _upgrade(options: argparse.Namespace) -> None:
 def _benchmark(options: argparse.Namespace) -> int:
     from rec.runtime.benchmark import Sizes, run
 
-    sizes = Sizes(options.interactions, options.trials, options.minutes, options.images, options.items)
+    sizes = Sizes(options.interactions, options.trials, options.minutes, options.images, options.items, options.edges)
     return run(options.name, options.data, sizes, options.json, say)
 
 

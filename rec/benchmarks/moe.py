@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 from weakref import finalize
 
 import torch
@@ -100,11 +101,9 @@ class PeakTensors(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         """Run the operation and note what it made."""
         result = func(*args, **(kwargs or {}))
-        given = {
-            value.untyped_storage().data_ptr() for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)
-        }
+        given = {value.untyped_storage().data_ptr() for value in tree_leaves((args, kwargs)) if _has_storage(value)}
         for value in tree_leaves(result):
-            if isinstance(value, Tensor):
+            if _has_storage(value):
                 storage = value.untyped_storage()
                 key = storage.data_ptr()
                 if key and key not in self.alive and key not in given:
@@ -117,6 +116,10 @@ class PeakTensors(TorchDispatchMode):
     def _freed(self, key: int, size: int) -> None:
         self.alive.discard(key)
         self.bytes -= size
+
+
+def _has_storage(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.layout is torch.strided  # what sparse ones are made of is seen alone
 
 
 def peak_bytes(action: Callable[[], None]) -> int:

@@ -6,7 +6,6 @@ Letters: E edges, N nodes, U users, I items with padding as item 0, D width, L l
 from __future__ import annotations
 
 import warnings
-from copy import copy
 from typing import Any
 
 import numpy as np
@@ -15,12 +14,16 @@ import torch
 from torch import Tensor
 
 
-def adjacency(row_E: Tensor, column_E: Tensor, weight_E: Tensor, rows: int, columns: int = 0) -> Tensor:
+def adjacency(row_E: Tensor, column_E: Tensor, weight_E: Tensor, rows: int, columns: int | None = None) -> Tensor:
     """Return the sparse matrix (rows, columns or as many) in CSR with these entries; equal ones add up."""
     index = torch.stack([row_E, column_E])
     with warnings.catch_warnings():  # CSR tensors are announced as new, each time in another place
         warnings.simplefilter("ignore")
-        return torch.sparse_coo_tensor(index, weight_E, (rows, columns or rows)).coalesce().to_sparse_csr()
+        return (
+            torch.sparse_coo_tensor(index, weight_E, (rows, rows if columns is None else columns))
+            .coalesce()
+            .to_sparse_csr()
+        )
 
 
 def normalised(row_E: Tensor, column_E: Tensor, weight_E: Tensor, nodes: int) -> Tensor:
@@ -41,31 +44,23 @@ def bipartite(user_E: Tensor, item_E: Tensor, num_users: int, num_items: int) ->
     return normalised(row, column, torch.cat([ones_E, ones_E]), num_users + num_items)
 
 
-class Profiles:
-    """The items of each user in a graph, for means over them."""
+def profiles(user_E: Tensor, item_E: Tensor, num_users: int, num_items: int) -> Tensor:
+    """Return the matrix that takes items to their means over each user's, (U, I) CSR; rows without items are empty."""
+    count_U = torch.bincount(user_E, minlength=num_users)
+    return adjacency(user_E, item_E, 1 / count_U[user_E], num_users, num_items)
 
-    def __init__(self, user_E: Tensor, item_E: Tensor, num_users: int) -> None:
-        self.item_E = item_E[user_E.argsort(stable=True)]
-        self.count_U = torch.bincount(user_E, minlength=num_users)
-        self.first_U = self.count_U.cumsum(0) - self.count_U
 
-    def to(self, device: torch.device) -> Profiles:
-        """Return this on another device."""
-        found = copy(self)
-        found.item_E, found.count_U, found.first_U = (
-            part.to(device) for part in (self.item_E, self.count_U, self.first_U)
-        )
-        return found
-
-    def mean(self, user_P: Tensor, item_ID: Tensor) -> Tensor:
-        """Return the mean of some users' items, (P, D); zeros for users without any."""
-        count_P = self.count_U[user_P]
-        row_M = torch.repeat_interleave(count_P)
-        shift_P = self.first_U[user_P] - (count_P.cumsum(0) - count_P)
-        item_M = self.item_E[torch.arange(len(row_M), device=user_P.device) + shift_P[row_M]]
-        total_PD = item_ID.new_zeros(len(user_P), item_ID.shape[1])
-        total_PD = total_PD.index_add(0, row_M, item_ID.index_select(0, item_M))
-        return total_PD / count_P.clamp(min=1)[:, None]
+def mean_of_items(profile: Tensor, user_P: Tensor, item_ID: Tensor) -> Tensor:
+    """Return some rows of a matrix of profiles times items, (P, D); zeros for users without any."""
+    first_U = profile.crow_indices()
+    first_P, last_P = first_U[user_P], first_U[user_P + 1]
+    count_P = last_P - first_P
+    row_M = torch.repeat_interleave(count_P)
+    shift_P = first_P - (count_P.cumsum(0) - count_P)
+    item_M = profile.col_indices()[torch.arange(len(row_M), device=user_P.device) + shift_P[row_M]]
+    total_PD = item_ID.new_zeros(len(user_P), item_ID.shape[1])
+    total_PD = total_PD.index_add(0, row_M, item_ID.index_select(0, item_M))
+    return total_PD / count_P.clamp(min=1)[:, None]
 
 
 def pseudo_edges(

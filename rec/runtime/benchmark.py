@@ -18,6 +18,7 @@ import torch
 from rec.benchmarks import evaluate as evaluate_benchmark
 from rec.benchmarks import graph as graph_benchmark
 from rec.benchmarks import train as train_benchmark
+from rec.benchmarks.graph_costs import costs
 from rec.benchmarks.row import Row, show
 from rec.config import RunConfig, to_json
 from rec.data.prepare import prepare as prepare_data
@@ -54,6 +55,7 @@ class Sizes:
     minutes: float
     images: int
     items: int
+    edges: int
 
 
 def run(name: str, root: str | None, sizes: Sizes, json_file: str | None, say: Say) -> int:
@@ -78,6 +80,7 @@ def run(name: str, root: str | None, sizes: Sizes, json_file: str | None, say: S
             rows = graph_benchmark.measure(data)
             say(f"neighbours of {sizes.items:,} items")
             rows.append(graph_benchmark.neighbours_row(sizes.items, 128, PeakMemory))
+            rows += costs(sizes.edges, say)
         elif name == "moe":
             from rec.runtime import benchmark_moe
 

@@ -22,6 +22,7 @@ from rec.nn.interactions import InteractionBatch, collated, measure_ranking, ran
 from rec.nn.negatives import Unseen
 from rec.nn.pairs import COLUMNS
 from rec.nn.retrieval import as_lists, top_items
+from rec.nn.sampled import drawn_rows, sampled_layers
 from rec.seeds import derive
 from rec.strict import Spaces, Strict, Variants
 from rec.system import Ask, Columns, System, Term
@@ -46,6 +47,8 @@ class LightGCNConfig(Strict):
     """Propagations over the interaction graph, whose mean counts; 0 is BPR's matrix factorisation."""
     edge_dropout: float = Field(0.0, ge=0, lt=1)
     """Share of the interactions that an epoch does without, popular ones first; evaluation uses all."""
+    fanout: int = Field(0, ge=0)
+    """Neighbours drawn for each node and layer in training, weighed up; 0 propagates over all of the graph at once."""
     content: dict[str, float] = {}
     """Weights of content graphs, by name: what an item's neighbours there have is added to it (FREEDOM)."""
     content_form: Literal["given", "normalised"] = "normalised"
@@ -141,19 +144,57 @@ class Model(nn.Module):
         """Propagate over some of the interactions in training."""
         self.drawn = bipartite(self.user_E[kept_E], self.item_E[kept_E], self.num_users, self.num_items + 1)
 
+    @property
+    def graph(self) -> Tensor | None:
+        """The graph to propagate over: the epoch's in training, all interactions in evaluation."""
+        return self.drawn if self.training and self.drawn is not None else self.whole
+
     def nodes(self) -> Tensor:
         """Return the vectors of all users and items, (U + I, D)."""
         item_ID = self.item.weight
         if self.feature_IM is not None:
             item_ID = torch.cat([item_ID, self.project(self.feature_IM)], 1)
         node_ND = torch.cat([self.user.weight, item_ID])
-        graph = self.drawn if self.training and self.drawn is not None else self.whole
-        if graph is not None:
-            node_ND = mean_of_layers(graph, node_ND, self.config.layers)
+        if self.graph is not None:
+            node_ND = mean_of_layers(self.graph, node_ND, self.config.layers)
         if self.content:
             added = sum(product(matrix, item_ID, transposed) for matrix, transposed in self.content)
             node_ND = torch.cat([node_ND[: self.num_users], node_ND[self.num_users :] + added])
         return node_ND
+
+    def at(self, node_P: Tensor) -> Tensor:
+        """Return the vectors of some nodes in training, (P, D); estimates over drawn neighbours with a fanout."""
+        if not self.config.fanout:
+            # index_select's gradient is much faster on a CPU than that of an index in brackets.
+            return self.nodes().index_select(0, node_P)
+        node_X, place_P = node_P.unique(return_inverse=True)
+        node_XD = self.propagated(self.graph, node_X)
+        for matrix, _ in self.content:
+            node_XD = self.with_similar(matrix, node_X, node_XD)
+        return node_XD.index_select(0, place_P)
+
+    def with_similar(self, matrix: Tensor, node_X: Tensor, node_XD: Tensor) -> Tensor:
+        """Return vectors of nodes that rise, to whose items what similar ones have is added, (X, D)."""
+        users = int((node_X < self.num_users).sum())
+        near = drawn_rows(matrix, node_X[users:] - self.num_users, self.config.fanout)
+        added_ID = near.times(self.before(self.num_users + near.node_Y))
+        return torch.cat([node_XD[:users], node_XD[users:] + added_ID])
+
+    def propagated(self, graph: Tensor | None, node_X: Tensor) -> Tensor:
+        """Return an estimate of the mean over layers at nodes that rise, (X, D), from drawn neighbours."""
+        if graph is None:
+            return self.before(node_X)
+        layers = sampled_layers(graph, self.before, node_X, self.config.layers, self.config.fanout)
+        return torch.stack(layers).mean(0)
+
+    def before(self, node_X: Tensor) -> Tensor:
+        """Return what nodes that rise have before propagation, (X, D)."""
+        users = int((node_X < self.num_users).sum())
+        item_X = node_X[users:] - self.num_users
+        item_XD = self.item.weight.index_select(0, item_X)
+        if self.feature_IM is not None:
+            item_XD = torch.cat([item_XD, self.project(self.feature_IM[item_X])], 1)
+        return torch.cat([self.user.weight.index_select(0, node_X[:users]), item_XD])
 
     def catalogue(self) -> Tensor:
         """Return the vectors of all nodes in evaluation, kept until training goes on."""
@@ -167,11 +208,8 @@ class Model(nn.Module):
         """Return the scores of liked items and of one other item for each."""
         user_B, liked_B = batch.user_B[batch.target_row_P], batch.target_P
         other_B = self.unseen.draw(user_B)
-        node_ND = self.nodes()
-        # index_select's gradient is much faster on a CPU than that of an index in brackets.
-        user_BD, liked_BD, other_BD = (
-            node_ND.index_select(0, part) for part in (user_B, self.num_users + liked_B, self.num_users + other_B)
-        )
+        node_QD = self.at(torch.cat([user_B, self.num_users + liked_B, self.num_users + other_B]))
+        user_BD, liked_BD, other_BD = node_QD.split(len(user_B))
         positive_B, negative_B = (user_BD * liked_BD).sum(1), (user_BD * other_BD).sum(1)
         norm = self.user(user_B).norm() + self.item(liked_B).norm() + self.item(other_B).norm()
         return Scored(positive_B, negative_B, norm)

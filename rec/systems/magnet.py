@@ -24,9 +24,6 @@ from rec.systems.lightgcn import LightGCN
 from rec.systems.magnet_keys import MagnetConfig
 from rec.systems.magnet_model import Model, Scored
 
-AT_ONCE = 64
-"""Users whose scores of all items, expert by expert, are in memory at once."""
-
 
 class Magnet(LightGCN):
     """Recommender on a graph of users and items with experts of modalities and roles."""
@@ -79,7 +76,7 @@ class Magnet(LightGCN):
 
     def scores(self, module: Model, user_BAD: Tensor) -> Tensor:
         """Return every user's score of every item, float32 (B, I)."""
-        return torch.cat([module.scores(part).float() for part in user_BAD.split(AT_ONCE)])
+        return module.scores(user_BAD).float()
 
     def states(self, module: nn.Module, batch: InteractionBatch) -> dict[str, Tensor]:
         """Return users' streams; of users who are not known, the mean of the items they come with."""
@@ -121,7 +118,7 @@ class Magnet(LightGCN):
 
     def reliance(self, module: Model, user_PAD: Tensor, item_P: Tensor) -> tuple[Tensor, Tensor]:
         """Return experts' shares in pairs, (P, E), and the streams' shares that follow by their templates, (P, A)."""
-        share_PE = module.mixture.route(user_PAD, module.items().stack_IAD[item_P]).dense()
+        share_PE = module.mixture.shares(user_PAD, module.items().stack_IAD[item_P])
         experts, present_PA = module.mixture.experts, module.present(item_P)
         share_EA = experts.shares_EA if present_PA is None else experts.shares_of(present_PA)
         return share_PE, torch.matmul(share_PE[:, None], share_EA)[:, 0]

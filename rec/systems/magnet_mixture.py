@@ -162,6 +162,8 @@ class RoleMixture(MixtureOfExperts):
         score_PE = self.experts.of_pairs(user_PAD, item_PAD, present_PA)
         routing = self.route(user_PAD, item_PAD)
         y_P = (score_PE.gather(1, routing.expert_NK) * routing.weight_NK).sum(1)
+        if self.config.shared:
+            y_P = (1 - self.config.shared) * y_P + self.config.shared * score_PE.mean(1)
         if not self.training:
             order = order_by_expert(routing, self.num_experts)
             return Mixed(y_P[:, None], routing, order, order.count_E.double())
@@ -179,6 +181,11 @@ class RoleMixture(MixtureOfExperts):
             sigma = self.config.noise * (1 - self.trigger.ramp)
             logit_PE = logit_PE + sigma * torch.randn_like(logit_PE)
         return replace(keep_top_k(logit_PE.softmax(1), self.config.per_pair), score_NE=logit_PE)
+
+    def shares(self, user_PAD: Tensor, item_PAD: Tensor) -> Tensor:
+        """Return each expert's weight in the scores of pairs, (P, E)."""
+        shared = self.config.shared
+        return (1 - shared) * self.route(user_PAD, item_PAD).dense() + shared / self.num_experts
 
     def told(self) -> dict[str, float]:
         """Return where the trigger stands."""

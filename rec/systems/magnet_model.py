@@ -16,11 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from rec.moe.layer import Mixed
-from rec.nn.graph import Profiles, mean_of_layers, normalised, product, pseudo_edges
+from rec.nn.graph import mean_of_items, mean_of_layers, normalised, product, profiles, pseudo_edges
 from rec.nn.interactions import InteractionBatch
+from rec.nn.sampled import drawn_rows
 from rec.systems.lightgcn import Model as GraphModel
 from rec.systems.magnet_keys import MagnetConfig
 from rec.systems.magnet_mixture import RoleMixture, unit
+
+USERS_AT_ONCE, ITEMS_AT_ONCE = 128, 1024
+"""Users and items whose scores, expert by expert, are in memory at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,59 @@ class Items(NamedTuple):
     """What each expert makes of them."""
 
 
+class Whole:
+    """Views and streams of nodes in training, from propagation over all of the graph once for a step."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.view_ND, self.stream_IX = model.views(), model.item_streams()
+
+    def views(self, node_P: Tensor) -> tuple[Tensor, ...]:
+        """Return nodes in the plain view, in the view with content edges, and fused, each (P, D)."""
+        return tuple(view_ND.index_select(0, node_P) for view_ND in self.view_ND)
+
+    def streams(self, item_P: Tensor) -> Tensor:
+        """Return items' streams of all modalities, joined, (P, M D)."""
+        return self.stream_IX.index_select(0, item_P)
+
+    def profiles(self, user_P: Tensor) -> Tensor:
+        """Return the means of the streams of users' items, (P, M D)."""
+        return mean_of_items(self.model.drawn_profile, user_P, self.stream_IX)
+
+
+class Sampled:
+    """The same, estimated from drawn neighbours of the nodes asked for."""
+
+    def __init__(self, model: Model) -> None:
+        self.model, self.fanout = model, model.config.fanout
+
+    def views(self, node_P: Tensor) -> tuple[Tensor, ...]:
+        """Return nodes in the plain view, in the view with content edges, and fused, each (P, D)."""
+        model = self.model
+        node_X, place_P = node_P.unique(return_inverse=True)
+        plain_XD = model.propagated(model.graph, node_X)
+        if model.blend is None:
+            content_XD = fused_XD = model.with_similar(model.similar, node_X, plain_XD)
+        else:
+            content_XD = model.propagated(model.joint_graph, node_X)
+            fused_XD = model.blended(plain_XD, content_XD)
+        return tuple(view_XD.index_select(0, place_P) for view_XD in (plain_XD, content_XD, fused_XD))
+
+    def streams(self, item_P: Tensor) -> Tensor:
+        """Return items' streams of all modalities, joined, (P, M D)."""
+        model, parts = self.model, []
+        item_X, place_P = item_P.unique(return_inverse=True)
+        for place, graph in enumerate(model.graphs):
+            near = drawn_rows(graph, item_X, self.fanout)
+            parts.append(model.gathered(place, item_X, near.times(model.carried(place, near.node_Y))))
+        return torch.cat(parts, 1).index_select(0, place_P)
+
+    def profiles(self, user_P: Tensor) -> Tensor:
+        """Return the means of the streams of users' items, (P, M D)."""
+        near = drawn_rows(self.model.drawn_profile, user_P, self.fanout)
+        return near.times(self.streams(near.node_Y))
+
+
 class Model(GraphModel):
     """Views, streams and the mixture over one table of users and items."""
 
@@ -65,7 +122,7 @@ class Model(GraphModel):
         self.similar = normalised(*edges, self.num_items + 1)
         nodes = self.num_items + 1
         self.graphs = [normalised(*self._edges({name: 1.0}, tables), nodes) for name in config.modalities]
-        self.profile = Profiles(self.user_E, self.item_E, self.num_users)
+        self.profile = profiles(self.user_E, self.item_E, self.num_users, nodes)
         self.drawn_profile = self.profile
         self.vectors = [torch.from_numpy(np.array(tables[f"feature_{name}"])) for name in config.modalities]
         there = [vector_IM.abs().amax(1) > 0 for vector_IM in self.vectors]
@@ -120,49 +177,53 @@ class Model(GraphModel):
     def keep(self, kept_E: Tensor) -> None:
         """Propagate over some of the interactions in training, and make profiles of them."""
         super().keep(kept_E)
-        self.drawn_profile = Profiles(self.user_E[kept_E], self.item_E[kept_E], self.num_users)
+        self.drawn_profile = profiles(self.user_E[kept_E], self.item_E[kept_E], self.num_users, self.num_items + 1)
         if self.joint is not None:
             self.drawn_joint = self._joined(kept_E)
 
     def views(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return nodes in the plain view, in the view with content edges, and fused, each (N, D)."""
         table_ND = torch.cat([self.user.weight, self.item.weight])
-        dropped = self.training and self.drawn is not None
-        graph = self.drawn if dropped else self.whole
-        assert graph is not None
-        plain_ND = mean_of_layers(graph, table_ND, self.config.layers)
+        assert self.graph is not None
+        plain_ND = mean_of_layers(self.graph, table_ND, self.config.layers)
         if self.blend is None:
             added_ID = plain_ND[self.num_users :] + product(self.similar, self.item.weight)
             content_ND = torch.cat([plain_ND[: self.num_users], added_ID])
             return plain_ND, content_ND, content_ND
-        joint = self.drawn_joint if dropped else self.joint
+        content_ND = mean_of_layers(self.joint_graph, table_ND, self.config.layers)
+        return plain_ND, content_ND, self.blended(plain_ND, content_ND)
+
+    @property
+    def joint_graph(self) -> Tensor:
+        """The graph of interactions and content edges: the epoch's in training, the whole one in evaluation."""
+        joint = self.drawn_joint if self.training and self.drawn is not None else self.joint
         assert joint is not None
-        content_ND = mean_of_layers(joint, table_ND, self.config.layers)
+        return joint
+
+    def blended(self, plain_ND: Tensor, content_ND: Tensor) -> Tensor:
+        """Return the fused vectors of nodes, (N, D)."""
+        assert self.blend is not None
         beta = self.blend.sigmoid()
-        return plain_ND, content_ND, (1 - beta) * plain_ND + beta * content_ND
+        return (1 - beta) * plain_ND + beta * content_ND
+
+    def carried(self, place: int, item_X: Tensor) -> Tensor:
+        """Return what a modality's graph carries from items, (X, D)."""
+        lifted_XD: Tensor = self.lift[place](self.vectors[place].index_select(0, item_X))
+        if self.config.streams == "gate":
+            return self.item.weight.index_select(0, item_X) * lifted_XD.sigmoid()
+        return 0.3 * unit(lifted_XD)
+
+    def gathered(self, place: int, item_X: Tensor, near_XD: Tensor) -> Tensor:
+        """Return items' stream of a modality from what their neighbours carry, (X, D)."""
+        return near_XD if self.config.streams == "gate" else (self.carried(place, item_X) + near_XD) / 2
 
     def item_streams(self) -> Tensor:
         """Return the streams of all modalities of all items, joined, (I, M D)."""
+        items = torch.arange(self.num_items + 1, device=self.item.weight.device)
         parts = []
-        for vector_IM, lift, graph in zip(self.vectors, self.lift, self.graphs, strict=True):
-            own_ID = lift(vector_IM)
-            if self.config.streams == "gate":
-                parts.append(product(graph, self.item.weight * own_ID.sigmoid()))
-            else:
-                own_ID = 0.3 * unit(own_ID)
-                parts.append((own_ID + product(graph, own_ID)) / 2)
+        for place, graph in enumerate(self.graphs):
+            parts.append(self.gathered(place, items, product(graph, self.carried(place, items))))
         return torch.cat(parts, 1)
-
-    def of_users(self, user_P: Tensor, fused_ND: Tensor, stream_IX: Tensor) -> Tensor:
-        """Return some users' streams, (P, A, D): modalities are the means of their items'."""
-        profile = self.drawn_profile if self.training else self.profile
-        parts = fused_ND.index_select(0, user_P), profile.mean(user_P, stream_IX)
-        return torch.cat(parts, 1).view(len(user_P), -1, self.config.width)
-
-    def of_items(self, item_P: Tensor, fused_ND: Tensor, stream_IX: Tensor) -> Tensor:
-        """Return some items' streams, (P, A, D)."""
-        parts = fused_ND.index_select(0, self.num_users + item_P), stream_IX.index_select(0, item_P)
-        return torch.cat(parts, 1).view(len(item_P), -1, self.config.width)
 
     def streams(self) -> Tensor:
         """Return all streams of all nodes in evaluation, (N, A, D), kept until training goes on."""
@@ -170,9 +231,9 @@ class Model(GraphModel):
             return self.frozen
         if self.cached is None or self.training:
             fused_ND, stream_IX = self.views()[2], self.item_streams()
-            users, items = (torch.arange(n, device=fused_ND.device) for n in (self.num_users, self.num_items + 1))
-            parts = self.of_users(users, fused_ND, stream_IX), self.of_items(items, fused_ND, stream_IX)
-            self.cached = torch.cat(parts)
+            users = torch.arange(self.num_users, device=fused_ND.device)
+            stream_NX = torch.cat([mean_of_items(self.profile, users, stream_IX), stream_IX])
+            self.cached = torch.cat([fused_ND, stream_NX], 1).view(len(fused_ND), -1, self.config.width)
         return self.cached
 
     def items(self) -> Items:
@@ -192,11 +253,13 @@ class Model(GraphModel):
         """Return the scores of liked items and of one other item for each."""
         user_P, liked_P = batch.user_B[batch.target_row_P], batch.target_P
         other_P = self.unseen.draw(user_P)
-        plain_ND, content_ND, fused_ND = self.views()
-        stream_IX = self.item_streams()
+        seen = Sampled(self) if self.config.fanout else Whole(self)
         item_Q = torch.cat([liked_P, other_P])
-        user_QAD = self.of_users(user_P, fused_ND, stream_IX).repeat(2, 1, 1)
-        item_QAD = self.of_items(item_Q, fused_ND, stream_IX)
+        fused_XD = seen.views(torch.cat([user_P, self.num_users + item_Q]))[2]
+        user_PX = torch.cat([fused_XD[: len(user_P)], seen.profiles(user_P)], 1)
+        item_QX = torch.cat([fused_XD[len(user_P) :], seen.streams(item_Q)], 1)
+        shape = -1, len(self.config.streams_of), self.config.width
+        user_QAD, item_QAD = user_PX.view(shape).repeat(2, 1, 1), item_QX.view(shape)
         mixed: Mixed = self.mixture(user_QAD, item_QAD, self.present(item_Q))
         score_Q = mixed.y_ND[:, 0]
         if self.config.base_residual:
@@ -205,11 +268,11 @@ class Model(GraphModel):
         contrast = {}
         if self.config.contrast_weight:
             for name, ids in (("user", user_P), ("item", self.num_users + item_Q)):
-                contrast[name] = self._contrast(plain_ND, content_ND, ids)
+                contrast[name] = self._contrast(seen, ids)
         positive_P, negative_P = score_Q.split(len(liked_P))
         return Scored(positive_P, negative_P, squares / 2, mixed, contrast, self.mixture.trigger.ramp)
 
-    def _contrast(self, plain_ND: Tensor, content_ND: Tensor, ids: Tensor) -> tuple[Tensor, int]:
+    def _contrast(self, seen: Whole | Sampled, ids: Tensor) -> tuple[Tensor, int]:
         """Return this worker's part of the contrast among the nodes of the global batch, and its number of nodes.
 
         Workers share the nodes out among them, so that the parts add up to the loss of the joined batch.
@@ -218,7 +281,7 @@ class Model(GraphModel):
         ids, _ = mixture.ranks.join(ids[: counting * len(ids)])
         sharing, place = mixture.ranks.join(torch.zeros(counting, device=ids.device))
         union = ids.unique()
-        plain_XD, content_XD = unit(plain_ND[union]), unit(content_ND[union])
+        plain_XD, content_XD = (unit(view_XD) for view_XD in seen.views(union)[:2])
         own_Y = torch.arange(counting * len(union), device=union.device)[place :: max(1, len(sharing))]
         logit_YX = plain_XD[own_Y] @ content_XD.T / self.config.temperature
         return nn.functional.cross_entropy(logit_YX, own_Y, reduction="sum"), len(own_Y)
@@ -231,13 +294,19 @@ class Model(GraphModel):
         return (mixed.y_ND[:, 0] + base_P).float()
 
     def scores(self, user_BAD: Tensor) -> Tensor:
-        """Return every user's score of every item by two products per expert, (B, I).
+        """Return every user's score of every item, (B, I), in blocks of users and items that stay in cache."""
+        items = self.items()
+        parts = []
+        for block_BAD in user_BAD.split(USERS_AT_ONCE):
+            cut = [part.split(ITEMS_AT_ONCE, axis) for part, axis in zip(items, (0, 0, 1), strict=True)]
+            blocks = zip(*cut, strict=True)
+            parts.append(torch.cat([self._block(block_BAD, Items(*block)) for block in blocks], 1))
+        return torch.cat(parts)
 
-        The k best experts of each pair are kept while experts come one by one, so that a block of few users stays in
-        cache.
-        """
+    def _block(self, user_BAD: Tensor, items: Items) -> Tensor:
+        """Return some users' scores of some items by two products per expert; the k best experts of pairs are kept."""
         config, mixture = self.config, self.mixture
-        stack_IAD, item_IX, item_EID = self.items()
+        stack_IAD, item_IX, item_EID = items
         router, experts = mixture.router, mixture.experts
         user_EBD = experts.of_nodes(user_BAD)
         base_BI = user_BAD[:, 0] @ stack_IAD[:, 0].T * float(config.base_residual)
@@ -245,8 +314,11 @@ class Model(GraphModel):
             return torch.bmm(user_EBD, item_EID.transpose(1, 2)).mean(0) + base_BI
         user_BX = unit(user_BAD).flatten(1)
         best = [(torch.full_like(base_BI, -torch.inf), torch.zeros_like(base_BI)) for _ in range(config.per_pair)]
+        shared = config.shared / mixture.num_experts
         for expert in range(mixture.num_experts):
             score_BI = user_EBD[expert] @ item_EID[expert].T
+            if shared:
+                base_BI.add_(score_BI, alpha=shared)
             weighed_BX = router.kappa * router.weight_EX[expert] * user_BX
             logit_BI = torch.addmm(router.bias_E[expert], weighed_BX, item_IX.T)
             for place, (value_BI, held_BI) in enumerate(best):
@@ -257,4 +329,4 @@ class Model(GraphModel):
                     score_BI = torch.where(better_BI, held_BI, score_BI)
         weights = [(value_BI - best[0][0]).exp() for value_BI, _ in best]
         total_BI = sum(weight_BI * held_BI for weight_BI, (_, held_BI) in zip(weights, best, strict=True))
-        return base_BI + total_BI / sum(weights)
+        return base_BI + (1 - config.shared) * total_BI / sum(weights)

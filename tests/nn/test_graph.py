@@ -5,7 +5,16 @@ import pytest
 import scipy.sparse
 import torch
 
-from rec.nn.graph import Profiles, adjacency, bipartite, drawn_edges, mean_of_layers, product, pseudo_edges
+from rec.nn.graph import (
+    adjacency,
+    bipartite,
+    drawn_edges,
+    mean_of_items,
+    mean_of_layers,
+    product,
+    profiles,
+    pseudo_edges,
+)
 from rec.nn.negatives import Unseen
 
 USER, ITEM = torch.tensor([0, 0, 1, 2]), torch.tensor([1, 2, 2, 2])
@@ -44,7 +53,7 @@ def test_the_gradient_of_a_graph_with_directions_goes_against_them() -> None:
 def test_profiles_are_means_of_a_users_items() -> None:
     user, item = torch.tensor([2, 0, 2, 2]), torch.tensor([1, 3, 0, 3])
     x = torch.randn(4, 5, requires_grad=True)
-    found = Profiles(user, item, 4).mean(torch.tensor([2, 1, 2, 0]), x)
+    found = mean_of_items(profiles(user, item, 4, 4), torch.tensor([2, 1, 2, 0]), x)
     wanted = torch.stack([x[[1, 0, 3]].mean(0), torch.zeros(5), x[[1, 0, 3]].mean(0), x[3]])
     torch.testing.assert_close(found, wanted)
     y = torch.randn(4, 5)

@@ -113,3 +113,29 @@ def test_equal_scores_for_everything_score_no_better_than_chance() -> None:
     relevant = torch.arange(rows), torch.full((rows,), 1)
     found, _ = top_relevance(score, relevant, torch.arange(rows), (10,))
     assert found["recall@10"].mean().item() == pytest.approx(0.25, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"layers": 0},
+        {"layers": 0, "features": ["text"]},
+        {"edge_dropout": 0.5, "content": {"text": 0.9}},
+        {"content": {"text": 0.9}, "content_form": "given"},
+    ],
+)
+def test_drawn_neighbours_that_are_all_neighbours_change_nothing(changes: dict[str, Any]) -> None:
+    losses, gradients = [], []
+    for fanout in (0, 1000):
+        system, rows, module = built(fanout=fanout, **changes)
+        module.train()
+        system.start_epoch(module, 0)
+        torch.manual_seed(1)
+        terms = system.loss(module, system.collate(rows))
+        total = torch.stack([term.weight * term.sum / float(term.count) for term in terms.values()]).sum()
+        losses.append(total.detach())
+        gradients.append(torch.autograd.grad(total, list(module.parameters())))
+    torch.testing.assert_close(*losses)
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)

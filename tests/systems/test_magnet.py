@@ -21,7 +21,7 @@ SMALL = {"width": 8}
 class TestMagnet(Conformance):
     system = Magnet
     configs = [
-        SMALL | {"routing_terms": True, "contrast_weight": 0.1},
+        SMALL | {"routing_terms": True, "contrast_weight": 0.1, "shared": 0.5},
         SMALL | {"view": "joint", "streams": "feat", "templates": "free", "per_pair": 9, "edge_dropout": 0.0},
         SMALL | {"expert": "mlp", "base_residual": False, "per_pair": 3, "routing_terms": False},
         SMALL | {"mixture": "off", "contrast_weight": 0.0, "modalities": ["text"], "content": {"text": 1.0}},
@@ -60,7 +60,10 @@ def test_templates_follow_their_roles() -> None:
 
 
 @pytest.mark.parametrize("expert", ["template", "mlp"])
-@pytest.mark.parametrize("changes", [{}, {"per_pair": 9}, {"mixture": "off"}, {"base_residual": False, "per_pair": 1}])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"per_pair": 9}, {"mixture": "off"}, {"base_residual": False, "per_pair": 1}, {"shared": 0.4, "per_pair": 3}],
+)
 def test_scores_of_the_catalogue_are_those_of_pairs(expert: str, changes: dict[str, Any]) -> None:
     system, rows, module = built(expert=expert, **changes)
     module.eval()
@@ -215,4 +218,28 @@ def test_graphs_move_with_the_weights() -> None:
     module.to("meta")
     found = [tensor for value in vars(module).values() for tensor in tensors(value)]
     assert len(found) > 12
-    assert {tensor.device.type for tensor in [*found, module.unseen.key_E, module.drawn_profile.item_E]} == {"meta"}
+    assert {tensor.device.type for tensor in [*found, module.unseen.key_E]} == {"meta"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"view": "joint", "edge_dropout": 0.0},
+        {"streams": "feat", "expert": "mlp", "modalities": ["text"], "content": {"text": 1.0}},
+    ],
+)
+def test_drawn_neighbours_that_are_all_neighbours_change_nothing(changes: dict[str, Any]) -> None:
+    losses, gradients = [], []
+    for fanout in (0, 1000):
+        system, rows, module = built(fanout=fanout, contrast_weight=0.1, noise=0.0, **changes)
+        module.train()
+        system.start_epoch(module, 0)
+        torch.manual_seed(1)
+        terms = system.loss(module, system.collate(rows))
+        total = torch.stack([term.weight * term.sum / float(term.count) for term in terms.values()]).sum()
+        losses.append(total.detach())
+        gradients.append(torch.autograd.grad(total, list(module.parameters())))
+    torch.testing.assert_close(*losses)
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)

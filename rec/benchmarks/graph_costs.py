@@ -1,0 +1,52 @@
+"""What a training step on generated graphs costs as they grow, over the whole graph and over drawn neighbours."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from rec.benchmarks.graph import Trained
+from rec.benchmarks.moe import peak_bytes
+from rec.benchmarks.row import Row, median_s
+from rec.data.prepare import prepare
+from rec.data.runner import InProcess
+from rec.keys import DataConfig
+from rec.keys_graph import GraphConfig, PlantedGraphConfig
+from rec.systems.lightgcn import LightGCN, LightGCNConfig
+from rec.systems.magnet import Magnet
+from rec.systems.magnet_keys import MagnetConfig
+
+SMALLEST, GROWTH = 100_000, 10
+PER_USER, PER_ITEM = 8, 24
+"""Interactions of a user and of an item in the mean, Amazon Baby's."""
+FANOUT = 10
+
+
+def costs(interactions: int, say: Callable[[str], None]) -> list[Row]:
+    """Return seconds and peak memory of steps on graphs of 10^5 interactions and ten times as many, up to a number."""
+    content = {"image": 0.1, "text": 0.9}
+    systems: list[tuple[str, type[LightGCN], Any]] = [
+        ("LightGCN", LightGCN, LightGCNConfig()),
+        (f"LightGCN, fanout {FANOUT}", LightGCN, LightGCNConfig(fanout=FANOUT)),
+        ("FREEDOM-like", LightGCN, LightGCNConfig(edge_dropout=0.8, content=content, regularisation=0.0)),
+        ("MAGNET", Magnet, MagnetConfig()),
+        (f"MAGNET, fanout {FANOUT}", Magnet, MagnetConfig(fanout=FANOUT)),
+    ]
+    rows = []
+    size = SMALLEST
+    while size <= interactions:
+        planted = PlantedGraphConfig(users=size // PER_USER, items=size // PER_ITEM, interactions=size)
+        told = f"{size:,} interactions, {planted.users:,} users, {planted.items:,} items"
+        with TemporaryDirectory() as root:
+            start_s = time.perf_counter()
+            data = prepare(DataConfig(root=root, graph=GraphConfig(planted=planted, search="ivf")), InProcess(), say)
+            rows.append(Row(f"{told}: prepared", time.perf_counter() - start_s, "s"))
+            for name, system, config in systems:
+                run = Trained(system, config, data)
+                rows.append(Row(f"{told}: {name}, a step", median_s(run.step, 3), "s"))
+                rows.append(Row(f"{told}: {name}, peak of a step's tensors", peak_bytes(run.step) / 2**20, "MiB"))
+                say(f"{told}: {name}")
+        size *= GROWTH
+    return rows
