@@ -243,3 +243,39 @@ def test_drawn_neighbours_that_are_all_neighbours_change_nothing(changes: dict[s
     torch.testing.assert_close(*losses)
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("view", ["late", "joint"])
+def test_an_item_that_nobody_has_yet_ranks_by_what_is_like_it(view: str) -> None:
+    """Users of even numbers like even items; the two cold items are like the even and the odd ones."""
+    users, items = 20, 12
+    kind = np.arange(1, items + 1) % 2
+    liked = [(user, item) for user in range(users) for item in range(3, items + 1) if item % 2 == user % 2]
+    near = [(a, b) for a in range(1, items + 1) for b in range(1, items + 1) if a != b and kind[a - 1] == kind[b - 1]]
+    edge, pair = np.array(liked, np.int32), np.array(near, np.int32)
+    tables = {
+        "user_count": np.bincount(edge[:, 0]),
+        "item_count": np.bincount(edge[:, 1], minlength=items + 1),
+        "edge_train": edge,
+    }
+    for name in ("image", "text"):
+        tables |= {f"graph_{name}_edge": pair, f"graph_{name}_weight": np.ones(len(pair), np.float32)}
+        tables |= {f"feature_{name}": np.pad(np.eye(2, dtype=np.float32)[kind], ((1, 0), (0, 0)))}
+    system = Magnet(
+        MagnetConfig.model_validate(SMALL | {"view": view, "edge_dropout": 0.0, "contrast_weight": 0}), tables
+    )
+    torch.manual_seed(0)
+    module = system.model()
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.05)
+    rows = {"user": edge[:, 0], "history": [[] for _ in edge], "target": [[item] for item in edge[:, 1]]}
+    for _ in range(30):
+        terms = system.loss(module, system.collate(rows)).values()
+        optimizer.zero_grad()
+        torch.stack([term.weight * term.sum / float(term.count) for term in terms]).sum().backward()
+        optimizer.step()
+    module.eval()
+    with torch.inference_mode():
+        known = {"user": np.arange(users), "history": [[] for _ in range(users)], "target": [[] for _ in range(users)]}
+        score = system.scores(module, system.states(module, system.collate(known))["state_BAD"])
+    odd = torch.arange(users) % 2 == 1
+    assert bool(((score[:, 1] > score[:, 2]) == odd).all())  # item 1 is odd, item 2 even, and nobody has either
