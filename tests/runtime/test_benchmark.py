@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip("ray", reason="needs the extra `cluster`")
 
+from rec.benchmarks import graph_costs, train
 from rec.benchmarks.row import Row, show
-from rec.benchmarks.train import measure
 from rec.cli import main
 from rec.data.prepared import Prepared
 from rec.runtime.memory import PeakMemory
@@ -30,10 +30,22 @@ def test_the_evaluation_benchmark_writes_its_rows(planted: Prepared, tmp_path: P
     assert row["ratio"] == pytest.approx(row["value"] / row["limit"])
 
 
-def test_the_training_benchmark_measures_a_step(planted: Prepared) -> None:
-    step, speed = measure(planted)
+def test_the_training_benchmark_measures_a_step(planted: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "REPEATS", 2)
+    step, speed = train.measure(planted)
     assert step.value > 0
     assert speed.value == pytest.approx(128 / step.value)
+
+
+def test_costs_are_told_of_every_system_and_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph_costs, "SMALLEST", 600)
+    rows = graph_costs.costs(6000, lambda _: None)
+    systems = ("LightGCN", "LightGCN, fanout 10", "FREEDOM-like", "MAGNET", "MAGNET, fanout 10")
+    for size in ("600 interactions", "6,000 interactions"):
+        told = {row.name.rpartition(": ")[2]: row.value for row in rows if row.name.startswith(size)}
+        assert told.pop("prepared") > 0
+        assert set(told) == {f"{name}, {part}" for name in systems for part in ("a step", "peak of a step's tensors")}
+        assert min(told.values()) > 0
 
 
 def test_memory_counts_children() -> None:
