@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +18,26 @@ from rec.system import Ask, System
 def take(rows: dict[str, Any], index: list[int]) -> dict[str, Any]:
     """Return some rows, in the given order."""
     return {name: [column[i] for i in index] for name, column in rows.items()}
+
+
+def loss_of(system: Any, module: Any, rows: Mapping[str, Any]) -> torch.Tensor:
+    """Return the weighted sum of a batch's mean terms."""
+    terms = system.loss(module, system.collate(rows)).values()
+    return torch.stack([term.weight * term.sum / float(term.count) for term in terms]).sum()
+
+
+def same_by_fanout(built: Callable[..., tuple[Any, Any, Any]], changes: Mapping[str, Any]) -> None:
+    """Assert that loss and gradient over all neighbours are those over as many drawn ones as there are."""
+    found = []
+    for fanout in (0, 1000):
+        system, rows, module = built(fanout=fanout, **changes)
+        module.train()
+        system.start_epoch(module, 0)
+        torch.manual_seed(1)
+        loss = loss_of(system, module, rows)
+        found.append([loss.detach(), *torch.autograd.grad(loss, list(module.parameters()))])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
 class Conformance:

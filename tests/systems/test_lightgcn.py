@@ -10,7 +10,7 @@ import torch
 from rec.errors import ConfigError
 from rec.metrics.relevance import relevance, top_relevance
 from rec.systems.lightgcn import LightGCN, LightGCNConfig
-from tests.conformance import Conformance
+from tests.conformance import Conformance, same_by_fanout
 
 SMALL = {"width": 8}
 
@@ -126,16 +126,4 @@ def test_equal_scores_for_everything_score_no_better_than_chance() -> None:
     ],
 )
 def test_drawn_neighbours_that_are_all_neighbours_change_nothing(changes: dict[str, Any]) -> None:
-    losses, gradients = [], []
-    for fanout in (0, 1000):
-        system, rows, module = built(fanout=fanout, **changes)
-        module.train()
-        system.start_epoch(module, 0)
-        torch.manual_seed(1)
-        terms = system.loss(module, system.collate(rows))
-        total = torch.stack([term.weight * term.sum / float(term.count) for term in terms.values()]).sum()
-        losses.append(total.detach())
-        gradients.append(torch.autograd.grad(total, list(module.parameters())))
-    torch.testing.assert_close(*losses)
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other)
+    same_by_fanout(built, changes)

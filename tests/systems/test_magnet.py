@@ -13,7 +13,7 @@ from rec.moe.routing import keep_all, keep_top_k
 from rec.systems.magnet import Magnet
 from rec.systems.magnet_keys import MagnetConfig, TriggerConfig
 from rec.systems.magnet_mixture import RoleExperts, Trigger
-from tests.conformance import Conformance
+from tests.conformance import Conformance, loss_of, same_by_fanout
 
 SMALL = {"width": 8}
 
@@ -230,19 +230,7 @@ def test_graphs_move_with_the_weights() -> None:
     ],
 )
 def test_drawn_neighbours_that_are_all_neighbours_change_nothing(changes: dict[str, Any]) -> None:
-    losses, gradients = [], []
-    for fanout in (0, 1000):
-        system, rows, module = built(fanout=fanout, contrast_weight=0.1, noise=0.0, **changes)
-        module.train()
-        system.start_epoch(module, 0)
-        torch.manual_seed(1)
-        terms = system.loss(module, system.collate(rows))
-        total = torch.stack([term.weight * term.sum / float(term.count) for term in terms.values()]).sum()
-        losses.append(total.detach())
-        gradients.append(torch.autograd.grad(total, list(module.parameters())))
-    torch.testing.assert_close(*losses)
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+    same_by_fanout(built, changes | {"contrast_weight": 0.1, "noise": 0.0})
 
 
 @pytest.mark.parametrize("view", ["late", "joint"])
@@ -269,9 +257,8 @@ def test_an_item_that_nobody_has_yet_ranks_by_what_is_like_it(view: str) -> None
     optimizer = torch.optim.Adam(module.parameters(), lr=0.05)
     rows = {"user": edge[:, 0], "history": [[] for _ in edge], "target": [[item] for item in edge[:, 1]]}
     for _ in range(30):
-        terms = system.loss(module, system.collate(rows)).values()
         optimizer.zero_grad()
-        torch.stack([term.weight * term.sum / float(term.count) for term in terms]).sum().backward()
+        loss_of(system, module, rows).backward()
         optimizer.step()
     module.eval()
     with torch.inference_mode():
