@@ -44,23 +44,14 @@ def bipartite(user_E: Tensor, item_E: Tensor, num_users: int, num_items: int) ->
     return normalised(row, column, torch.cat([ones_E, ones_E]), num_users + num_items)
 
 
-def profiles(user_E: Tensor, item_E: Tensor, num_users: int, num_items: int) -> Tensor:
-    """Return the matrix that takes items to their means over each user's, (U, I) CSR; rows without items are empty."""
-    count_U = torch.bincount(user_E, minlength=num_users)
-    return adjacency(user_E, item_E, 1 / count_U[user_E], num_users, num_items)
+def profiles(user_E: Tensor, item_E: Tensor, num_users: int, num_items: int) -> tuple[Tensor, Tensor]:
+    """Return the matrix that takes items to their means over each user's, (U, I) CSR, and its transpose.
 
-
-def mean_of_items(profile: Tensor, user_P: Tensor, item_ID: Tensor) -> Tensor:
-    """Return some rows of a matrix of profiles times items, (P, D); zeros for users without any."""
-    first_U = profile.crow_indices()
-    first_P, last_P = first_U[user_P], first_U[user_P + 1]
-    count_P = last_P - first_P
-    row_M = torch.repeat_interleave(count_P)
-    shift_P = first_P - (count_P.cumsum(0) - count_P)
-    item_M = profile.col_indices()[torch.arange(len(row_M), device=user_P.device) + shift_P[row_M]]
-    total_PD = item_ID.new_zeros(len(user_P), item_ID.shape[1])
-    total_PD = total_PD.index_add(0, row_M, item_ID.index_select(0, item_M))
-    return total_PD / count_P.clamp(min=1)[:, None]
+    Rows of users without items are empty.
+    """
+    weight_E = 1 / torch.bincount(user_E, minlength=num_users)[user_E]
+    matrix = adjacency(user_E, item_E, weight_E, num_users, num_items)
+    return matrix, adjacency(item_E, user_E, weight_E, num_items, num_users)
 
 
 def pseudo_edges(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rec.moe.layer import Mixed
-from rec.nn.graph import mean_of_items, mean_of_layers, normalised, product, profiles, pseudo_edges
+from rec.nn.graph import mean_of_layers, normalised, product, profiles, pseudo_edges
 from rec.nn.interactions import InteractionBatch
 from rec.nn.sampled import drawn_rows
 from rec.systems.lightgcn import Model as GraphModel
@@ -58,6 +58,8 @@ class Whole:
     def __init__(self, model: Model) -> None:
         self.model = model
         self.view_ND, self.stream_IX = model.views(), model.item_streams()
+        matrix, transposed = model.drawn_profile
+        self.profile_UX = product(matrix, self.stream_IX, transposed)
 
     def views(self, node_P: Tensor) -> tuple[Tensor, ...]:
         """Return nodes in the plain view, in the view with content edges, and fused, each (P, D)."""
@@ -69,7 +71,7 @@ class Whole:
 
     def profiles(self, user_P: Tensor) -> Tensor:
         """Return the means of the streams of users' items, (P, M D)."""
-        return mean_of_items(self.model.drawn_profile, user_P, self.stream_IX)
+        return self.profile_UX.index_select(0, user_P)
 
 
 class Sampled:
@@ -101,7 +103,7 @@ class Sampled:
 
     def profiles(self, user_P: Tensor) -> Tensor:
         """Return the means of the streams of users' items, (P, M D)."""
-        near = drawn_rows(self.model.drawn_profile, user_P, self.fanout)
+        near = drawn_rows(self.model.drawn_profile[0], user_P, self.fanout)
         return near.times(self.streams(near.node_Y))
 
 
@@ -231,8 +233,7 @@ class Model(GraphModel):
             return self.frozen
         if self.cached is None or self.training:
             fused_ND, stream_IX = self.views()[2], self.item_streams()
-            users = torch.arange(self.num_users, device=fused_ND.device)
-            stream_NX = torch.cat([mean_of_items(self.profile, users, stream_IX), stream_IX])
+            stream_NX = torch.cat([product(self.profile[0], stream_IX, self.profile[1]), stream_IX])
             self.cached = torch.cat([fused_ND, stream_NX], 1).view(len(fused_ND), -1, self.config.width)
         return self.cached
 

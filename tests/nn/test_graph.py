@@ -9,7 +9,6 @@ from rec.nn.graph import (
     adjacency,
     bipartite,
     drawn_edges,
-    mean_of_items,
     mean_of_layers,
     product,
     profiles,
@@ -53,8 +52,9 @@ def test_the_gradient_of_a_graph_with_directions_goes_against_them() -> None:
 def test_profiles_are_means_of_a_users_items() -> None:
     user, item = torch.tensor([2, 0, 2, 2]), torch.tensor([1, 3, 0, 3])
     x = torch.randn(4, 5, requires_grad=True)
-    found = mean_of_items(profiles(user, item, 4, 4), torch.tensor([2, 1, 2, 0]), x)
-    wanted = torch.stack([x[[1, 0, 3]].mean(0), torch.zeros(5), x[[1, 0, 3]].mean(0), x[3]])
+    matrix, transposed = profiles(user, item, 4, 4)
+    found = product(matrix, x, transposed)
+    wanted = torch.stack([x[3], torch.zeros(5), x[[1, 0, 3]].mean(0), torch.zeros(5)])
     torch.testing.assert_close(found, wanted)
     y = torch.randn(4, 5)
     assert torch.allclose(*(torch.autograd.grad((part * y).sum(), x)[0] for part in (found, wanted)))
