@@ -135,7 +135,7 @@ class Magnet(LightGCN):
         score_BE = module.mixture.experts.of_pairs(user_BAD, stack_IAD[item_B], module.present(item_B))
         base_BI = user_BAD[:, 0] @ stack_IAD[:, 0].T
         base_B = base_BI[rows_B, item_B] * float(self.config.base_residual)
-        part_BP = torch.cat([base_B[:, None], share_BE * score_BE], 1)
+        part_BP = torch.cat([base_B[:, None], self.config.mixture_weight * share_BE * score_BE], 1)
         ranks = []
         for score_BI in (self.scores(module, user_BAD), base_BI):
             own_B = score_BI[rows_B, item_B]

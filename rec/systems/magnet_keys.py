@@ -93,6 +93,8 @@ class MagnetConfig(LightGCNConfig):
     """Off takes the mean of all experts."""
     per_pair: int = Field(2, ge=1)
     """Experts of each (user, item) pair."""
+    mixture_weight: float = Field(1.0, gt=0)
+    """Weight of the mixture's score beside the behaviour streams'."""
     shared: float = Field(0.0, ge=0, lt=1)
     """Share of the mean of all experts in the mixture's score; the rest is the routed experts'."""
     kappa: float = Field(10.0, gt=0)

@@ -164,6 +164,7 @@ class RoleMixture(MixtureOfExperts):
         y_P = (score_PE.gather(1, routing.expert_NK) * routing.weight_NK).sum(1)
         if self.config.shared:
             y_P = (1 - self.config.shared) * y_P + self.config.shared * score_PE.mean(1)
+        y_P = self.config.mixture_weight * y_P
         if not self.training:
             order = order_by_expert(routing, self.num_experts)
             return Mixed(y_P[:, None], routing, order, order.count_E.double())

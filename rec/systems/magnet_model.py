@@ -312,10 +312,10 @@ class Model(GraphModel):
         user_EBD = experts.of_nodes(user_BAD)
         base_BI = user_BAD[:, 0] @ stack_IAD[:, 0].T * float(config.base_residual)
         if config.mixture == "off":
-            return torch.bmm(user_EBD, item_EID.transpose(1, 2)).mean(0) + base_BI
+            return base_BI + config.mixture_weight * torch.bmm(user_EBD, item_EID.transpose(1, 2)).mean(0)
         user_BX = unit(user_BAD).flatten(1)
         best = [(torch.full_like(base_BI, -torch.inf), torch.zeros_like(base_BI)) for _ in range(config.per_pair)]
-        shared = config.shared / mixture.num_experts
+        shared = config.mixture_weight * config.shared / mixture.num_experts
         for expert in range(mixture.num_experts):
             score_BI = user_EBD[expert] @ item_EID[expert].T
             if shared:
@@ -330,4 +330,4 @@ class Model(GraphModel):
                     score_BI = torch.where(better_BI, held_BI, score_BI)
         weights = [(value_BI - best[0][0]).exp() for value_BI, _ in best]
         total_BI = sum(weight_BI * held_BI for weight_BI, (_, held_BI) in zip(weights, best, strict=True))
-        return base_BI + (1 - config.shared) * total_BI / sum(weights)
+        return base_BI + config.mixture_weight * (1 - config.shared) * total_BI / sum(weights)

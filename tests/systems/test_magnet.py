@@ -21,7 +21,7 @@ SMALL = {"width": 8}
 class TestMagnet(Conformance):
     system = Magnet
     configs = [
-        SMALL | {"routing_terms": True, "contrast_weight": 0.1, "shared": 0.5},
+        SMALL | {"routing_terms": True, "contrast_weight": 0.1, "shared": 0.5, "mixture_weight": 0.3},
         SMALL | {"view": "joint", "streams": "feat", "templates": "free", "per_pair": 9, "edge_dropout": 0.0},
         SMALL | {"expert": "mlp", "base_residual": False, "per_pair": 3, "routing_terms": False},
         SMALL | {"mixture": "off", "contrast_weight": 0.0, "modalities": ["text"], "content": {"text": 1.0}},
@@ -62,7 +62,13 @@ def test_templates_follow_their_roles() -> None:
 @pytest.mark.parametrize("expert", ["template", "mlp"])
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"per_pair": 9}, {"mixture": "off"}, {"base_residual": False, "per_pair": 1}, {"shared": 0.4, "per_pair": 3}],
+    [
+        {},
+        {"per_pair": 9},
+        {"mixture": "off"},
+        {"base_residual": False, "per_pair": 1},
+        {"shared": 0.4, "per_pair": 3, "mixture_weight": 0.5},
+    ],
 )
 def test_scores_of_the_catalogue_are_those_of_pairs(expert: str, changes: dict[str, Any]) -> None:
     system, rows, module = built(expert=expert, **changes)
