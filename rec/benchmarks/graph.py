@@ -31,15 +31,15 @@ from rec.train.memory import keep_freed_memory
 BATCH, REPEATS, RANKED, CANDIDATES = 2048, 15, 512, 500
 BABY = PlantedGraphConfig(users=19_445, items=7_050, interactions=170_000)
 """A graph of Amazon Baby's size."""
+FREEDOM = LightGCNConfig(edge_dropout=0.8, content={"image": 0.1, "text": 0.9}, regularisation=0.0)
 
 
 def measure(data: Prepared) -> list[Row]:
     """Return times of an epoch and of a full ranking, each beside its limit."""
     torch.set_num_threads(1)
     keep_freed_memory()
-    content = {"image": 0.1, "text": 0.9}
     light = Trained(LightGCN, LightGCNConfig(layers=2), data)
-    freedom = Trained(LightGCN, LightGCNConfig(edge_dropout=0.8, content=content, regularisation=0.0), data)
+    freedom = Trained(LightGCN, FREEDOM, data)
     magnet = Trained(Magnet, MagnetConfig(contrast_weight=0.0), data)
     rows = []
     for name, run in (("LightGCN", light), ("FREEDOM-like", freedom)):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rec.benchmarks.graph import Trained
+from rec.benchmarks.graph import FREEDOM, Trained
 from rec.benchmarks.moe import peak_bytes
 from rec.benchmarks.row import Row, median_s
 from rec.data.prepare import prepare
@@ -26,11 +26,10 @@ FANOUT = 10
 
 def costs(interactions: int, say: Callable[[str], None]) -> list[Row]:
     """Return seconds and peak memory of steps on graphs of 10^5 interactions and ten times as many, up to a number."""
-    content = {"image": 0.1, "text": 0.9}
     systems: list[tuple[str, type[LightGCN], Any]] = [
         ("LightGCN", LightGCN, LightGCNConfig()),
         (f"LightGCN, fanout {FANOUT}", LightGCN, LightGCNConfig(fanout=FANOUT)),
-        ("FREEDOM-like", LightGCN, LightGCNConfig(edge_dropout=0.8, content=content, regularisation=0.0)),
+        ("FREEDOM-like", LightGCN, FREEDOM),
         ("MAGNET", Magnet, MagnetConfig()),
         (f"MAGNET, fanout {FANOUT}", Magnet, MagnetConfig(fanout=FANOUT)),
     ]

@@ -177,7 +177,7 @@ class Model(nn.Module):
         """Return vectors of nodes that rise, to whose items what similar ones have is added, (X, D)."""
         users = int((node_X < self.num_users).sum())
         near = drawn_rows(matrix, node_X[users:] - self.num_users, self.config.fanout)
-        added_ID = near.times(self.before(self.num_users + near.node_Y))
+        added_ID = near.times(self.items_before(near.node_Y))
         return torch.cat([node_XD[:users], node_XD[users:] + added_ID])
 
     def propagated(self, graph: Tensor | None, node_X: Tensor) -> Tensor:
@@ -190,11 +190,15 @@ class Model(nn.Module):
     def before(self, node_X: Tensor) -> Tensor:
         """Return what nodes that rise have before propagation, (X, D)."""
         users = int((node_X < self.num_users).sum())
-        item_X = node_X[users:] - self.num_users
+        item_XD = self.items_before(node_X[users:] - self.num_users)
+        return torch.cat([self.user.weight.index_select(0, node_X[:users]), item_XD])
+
+    def items_before(self, item_X: Tensor) -> Tensor:
+        """Return what items have before propagation, (X, D)."""
         item_XD = self.item.weight.index_select(0, item_X)
         if self.feature_IM is not None:
             item_XD = torch.cat([item_XD, self.project(self.feature_IM[item_X])], 1)
-        return torch.cat([self.user.weight.index_select(0, node_X[:users]), item_XD])
+        return item_XD
 
     def catalogue(self) -> Tensor:
         """Return the vectors of all nodes in evaluation, kept until training goes on."""
