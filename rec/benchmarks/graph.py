@@ -91,7 +91,7 @@ class Trained:
         module, width = self.module, self.config.width
         graph = module.whole if module.drawn is None else module.drawn
         assert graph is not None
-        node_ND = torch.randn(graph.shape[0], width)
+        node_ND = torch.randn(module.num_users + module.num_items + 1, width)
         item_ID, user_BD, other_BD = torch.randn(module.num_items + 1, width), *torch.randn(2, BATCH, width)
 
         def action() -> None:

@@ -9,7 +9,9 @@ Splits, where `history` is always what training holds, so that validation items 
 Tables beside those of every data set:
 
     user_count.npy            (U,) int64 training interactions of each user
-    edge_train.npy            (E, 2) int32 user and item of every training interaction
+    edge_train.npy            (E, 2) int32 user and item of every training interaction, user by user
+    edge_by_item_user.npy     (E,) int32 users of the same interactions, item by item ...
+    edge_by_item_place.npy    (E,) int64 ... and their places in edge_train
     feature_NAME.npy          (I + 1, D) float32 vectors of a modality, row 0 padding; zeros where an item has none
     graph_NAME_edge.npy       (E, 2) int32 items, the second a neighbour of the first
     graph_NAME_weight.npy     (E,) float32
@@ -73,6 +75,9 @@ def prepare_graph(config: DataConfig, say: Callable[[str], None]) -> Prepared:
     train = part == TRAIN
     write_array(storage, "user_count", np.bincount(user[train], minlength=num_users).astype(np.int64))
     write_array(storage, "edge_train", np.stack([user[train], item[train] + 1], 1).astype(np.int32))
+    place = np.argsort(item[train], kind="stable")
+    write_array(storage, "edge_by_item_user", user[train][place].astype(np.int32))
+    write_array(storage, "edge_by_item_place", place)
     for name, table in features.items():
         write_array(storage, f"feature_{name}", np.pad(table, ((1, 0), (0, 0))))
     for name, (edge, weight) in graphs.items():

@@ -83,7 +83,9 @@ class Prepared:
         """Return the table `name`.npy, memory-mapped where it lies on a local disk; writing to it changes no file."""
         path = self.storage.path(f"{name}.npy")
         if not self.storage.exists(f"{name}.npy"):
-            raise DataError(f"{self.storage.uri}/{name}.npy: the data set holds no such table; prepare it with texts")
+            raise DataError(
+                f"{self.storage.uri}/{name}.npy: the data set holds no such table; prepare it with texts, or again"
+            )
         if Path(path).is_file():
             loaded: np.ndarray = np.load(path, mmap_mode="c")
             return loaded

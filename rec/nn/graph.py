@@ -5,7 +5,6 @@ Letters: E edges, N nodes, U users, I items with padding as item 0, D width, L l
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -13,12 +12,15 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
+from rec.nn.mapped import MappedRows, quiet
+
+Sparse = Tensor | MappedRows
+
 
 def adjacency(row_E: Tensor, column_E: Tensor, weight_E: Tensor, rows: int, columns: int | None = None) -> Tensor:
     """Return the sparse matrix (rows, columns or as many) in CSR with these entries; equal ones add up."""
     index = torch.stack([row_E, column_E])
-    with warnings.catch_warnings():  # CSR tensors are announced as new, each time in another place
-        warnings.simplefilter("ignore")
+    with quiet():
         return (
             torch.sparse_coo_tensor(index, weight_E, (rows, rows if columns is None else columns))
             .coalesce()
@@ -94,7 +96,7 @@ class _Product(torch.autograd.Function):
     """Sparse times dense; the gradient goes to the dense side alone."""
 
     @staticmethod
-    def forward(ctx: Any, matrix: Tensor, transposed: Tensor, x_ND: Tensor) -> Tensor:
+    def forward(ctx: Any, matrix: Sparse, transposed: Sparse, x_ND: Tensor) -> Tensor:
         ctx.transposed = transposed
         return matrix @ x_ND
 
@@ -103,13 +105,13 @@ class _Product(torch.autograd.Function):
         return None, None, ctx.transposed @ grad_ND.contiguous()
 
 
-def product(matrix: Tensor, x_ND: Tensor, transposed: Tensor | None = None) -> Tensor:
+def product(matrix: Sparse, x_ND: Tensor, transposed: Sparse | None = None) -> Tensor:
     """Return matrix @ x; `transposed` is needed for the gradient where the matrix is not symmetric."""
     out: Tensor = _Product.apply(matrix, matrix if transposed is None else transposed, x_ND)
     return out
 
 
-def mean_of_layers(matrix: Tensor, x_ND: Tensor, layers: int) -> Tensor:
+def mean_of_layers(matrix: Sparse, x_ND: Tensor, layers: int) -> Tensor:
     """Return the mean of x, A x, ..., A^L x for a symmetric A (LightGCN, equation 4 with equal weights)."""
     total_ND = x_ND
     for _ in range(layers):

@@ -7,6 +7,8 @@ from copy import copy
 import torch
 from torch import Tensor
 
+from rec.nn.mapped import MappedGraph
+
 ROUNDS = 20
 
 
@@ -46,9 +48,7 @@ class Unseen:
         self.stride = int(torch.cat([item_E, item_W]).max()) + 1
         self.key_E = (user_E * self.stride + item_E).sort().values
         inside_E = torch.isin(item_E, item_W)
-        most = torch.bincount(user_E[inside_E]) if len(user_E) else torch.zeros(1)
-        if int(most.max()) >= len(item_W):
-            raise ValueError(f"user {int(most.argmax())} has seen all {len(item_W)} items that may be drawn")
+        refuse_all(torch.bincount(user_E[inside_E]) if len(user_E) else torch.zeros(1), item_W)
 
     def to(self, device: torch.device) -> Unseen:
         """Return this with its tensors on another device; itself where they are there already."""
@@ -58,13 +58,43 @@ class Unseen:
         found.item_W, found.key_E = self.item_W.to(device), self.key_E.to(device)
         return found
 
+    def seen(self, user_M: Tensor, item_M: Tensor) -> Tensor:
+        """Return whether users have seen items, bool (M,)."""
+        key_M = user_M * self.stride + item_M
+        place_M = torch.searchsorted(self.key_E, key_M).clamp(max=len(self.key_E) - 1)
+        return self.key_E[place_M] == key_M
+
     def draw(self, user_N: Tensor) -> Tensor:
         """Return an item for each user, (N,)."""
         drawn_N = self.item_W[torch.randint(len(self.item_W), (len(user_N),), device=user_N.device)]
         open_M = torch.arange(len(user_N), device=user_N.device)
         while len(open_M):
-            key_M = user_N[open_M] * self.stride + drawn_N[open_M]
-            place_M = torch.searchsorted(self.key_E, key_M).clamp(max=len(self.key_E) - 1)
-            open_M = open_M[self.key_E[place_M] == key_M]
+            open_M = open_M[self.seen(user_N[open_M], drawn_N[open_M])]
             drawn_N[open_M] = self.item_W[torch.randint(len(self.item_W), (len(open_M),), device=user_N.device)]
         return drawn_N
+
+
+class MappedUnseen(Unseen):
+    """Draws items uniformly from all that have an edge, none that its user has one with; edges are read from files.
+
+    Raises:
+        ValueError: a user has an edge with every item that may be drawn.
+    """
+
+    def __init__(self, graph: MappedGraph, item_W: Tensor) -> None:
+        self.graph, self.item_W = graph, item_W
+        refuse_all(graph.first_R.diff()[: graph.num_users], item_W)
+
+    def to(self, device: torch.device) -> MappedUnseen:
+        """Return this with the items on another device."""
+        return self if self.item_W.device == device else MappedUnseen(self.graph, self.item_W.to(device))
+
+    def seen(self, user_M: Tensor, item_M: Tensor) -> Tensor:
+        """Return whether users have edges with items, bool (M,)."""
+        return self.graph.has(user_M.cpu(), item_M.cpu()).to(user_M.device)
+
+
+def refuse_all(count_U: Tensor, item_W: Tensor) -> None:
+    """Raise ValueError where a user has seen as many items as may be drawn."""
+    if int(count_U.max()) >= len(item_W):
+        raise ValueError(f"user {int(count_U.argmax())} has seen all {len(item_W)} items that may be drawn")

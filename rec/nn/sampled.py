@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rec.nn.graph import adjacency, product
+from rec.nn.mapped import MappedRows
 
 
 class Near(NamedTuple):
@@ -28,27 +29,46 @@ class Near(NamedTuple):
         return product(self.matrix_XY, x_YD, self.matrix_YX)
 
 
-def drawn_rows(matrix: Tensor, node_X: Tensor, most: int) -> Near:
+class Rows(NamedTuple):
+    """The rows of a CSR matrix, read as those of `MappedRows`."""
+
+    matrix: Tensor
+
+    def spans(self, row_X: Tensor) -> tuple[Tensor, Tensor]:
+        """Return where rows begin and how many entries they have."""
+        first_N = self.matrix.crow_indices()
+        return first_N[row_X], first_N[row_X + 1] - first_N[row_X]
+
+    def entries(self, row_M: Tensor, place_M: Tensor) -> tuple[Tensor, Tensor]:
+        """Return columns and values of the entries at these places."""
+        return self.matrix.col_indices()[place_M], self.matrix.values()[place_M]
+
+
+def drawn_rows(matrix: Tensor | MappedRows, node_X: Tensor, most: int) -> Near:
     """Return rows of a CSR matrix; of a row with more than `most` entries, as many are drawn with replacement.
 
     What is drawn is weighed up by entries / most, so that products are right in the mean.
     """
-    first_N, column_E, value_E = matrix.crow_indices(), matrix.col_indices(), matrix.values()
-    first_X = first_N[node_X]
-    count_X = first_N[node_X + 1] - first_X
+    device = node_X.device
+    rows = matrix if isinstance(matrix, MappedRows) else Rows(matrix)
+    if isinstance(rows, MappedRows):
+        node_X = node_X.cpu()
+    first_X, count_X = rows.spans(node_X)
     taken_X = count_X.clamp(max=most)
     row_M = torch.repeat_interleave(taken_X)
     place_M = torch.arange(len(row_M), device=node_X.device) - (taken_X.cumsum(0) - taken_X)[row_M]
     drawn_M = (torch.rand(len(row_M), device=node_X.device, dtype=torch.float64) * count_X[row_M]).long()
-    edge_M = first_X[row_M] + torch.where((count_X > most)[row_M], drawn_M, place_M)
-    value_M = value_E[edge_M] * (count_X / taken_X)[row_M]
-    node_Y, column_M = column_E[edge_M].unique(return_inverse=True)
+    place_M = first_X[row_M] + torch.where((count_X > most)[row_M], drawn_M, place_M)
+    column_M, value_M = rows.entries(node_X[row_M], place_M)
+    value_M = value_M * (count_X / taken_X)[row_M]
+    node_Y, column_M = column_M.unique(return_inverse=True)
     shape = len(node_X), len(node_Y)
+    row_M, column_M, value_M, node_Y = (part.to(device) for part in (row_M, column_M, value_M, node_Y))
     return Near(node_Y, adjacency(row_M, column_M, value_M, *shape), adjacency(column_M, row_M, value_M, *shape[::-1]))
 
 
 def sampled_layers(
-    matrix: Tensor, vectors: Callable[[Tensor], Tensor], node_X: Tensor, layers: int, most: int
+    matrix: Tensor | MappedRows, vectors: Callable[[Tensor], Tensor], node_X: Tensor, layers: int, most: int
 ) -> list[Tensor]:
     """Return estimates of x, A x, ..., A^L x at some nodes, each (X, D), from at most `most` neighbours of a node.
 

@@ -74,7 +74,7 @@ def _by_group(worth: dict[str, Any]) -> str:
     groups = worth["groups"]
     names = list(groups)
     gated = "expert share" in next(iter(groups.values()))
-    figure = Figure(figsize=(8, 0.6 + 0.28 * len(names)), layout="constrained")
+    figure = Figure(figsize=(8, 1.2 + 0.28 * len(names)), layout="constrained")
     axes = figure.subplots(1, 2 if gated else 1, sharey=True, squeeze=False)[0]
     place = np.arange(len(names))
     modalities = list(next(iter(groups.values()))["reliance"])

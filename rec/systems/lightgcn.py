@@ -17,9 +17,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from rec.meters import Meter
-from rec.nn.graph import adjacency, bipartite, drawn_edges, mean_of_layers, moved, product
+from rec.nn.graph import Sparse, adjacency, bipartite, drawn_edges, mean_of_layers, moved, product
 from rec.nn.interactions import InteractionBatch, collated, measure_ranking, ranking_meters
-from rec.nn.negatives import Unseen
+from rec.nn.mapped import MappedGraph
+from rec.nn.negatives import MappedUnseen, Unseen
 from rec.nn.pairs import COLUMNS
 from rec.nn.retrieval import as_lists, top_items
 from rec.nn.sampled import drawn_rows, sampled_layers
@@ -48,7 +49,10 @@ class LightGCNConfig(Strict):
     edge_dropout: float = Field(0.0, ge=0, lt=1)
     """Share of the interactions that an epoch does without, popular ones first; evaluation uses all."""
     fanout: int = Field(0, ge=0)
-    """Neighbours drawn for each node and layer in training, weighed up; 0 propagates over all of the graph at once."""
+    """Neighbours drawn for each node and layer in training, weighed up; interactions stay in files then.
+
+    0 propagates over all of the graph at once, in memory.
+    """
     content: dict[str, float] = {}
     """Weights of content graphs, by name: what an item's neighbours there have is added to it (FREEDOM)."""
     content_form: Literal["given", "normalised"] = "normalised"
@@ -57,6 +61,11 @@ class LightGCNConfig(Strict):
     """Modalities whose vectors are projected beside the item's own (VBPR)."""
     regularisation: float = Field(1e-3, ge=0)
     """Weight of the norms of a step's vectors: of all users' together, of all items' together (MMRec's form)."""
+
+    @property
+    def mapped(self) -> bool:
+        """Whether interactions stay in files."""
+        return self.fanout > 0
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -87,15 +96,23 @@ class Model(nn.Module):
         super().__init__()
         self.config = config
         self.num_users, self.num_items = len(tables["user_count"]), len(tables["item_count"]) - 1
-        edge_E2 = torch.from_numpy(np.asarray(tables["edge_train"])).long()
-        self.user_E, self.item_E = edge_E2[:, 0], edge_E2[:, 1]
         self.frozen: Tensor | None = None
         self.cached: Tensor | None = None
-        self.drawn: Tensor | None = None
-        self.whole = bipartite(self.user_E, self.item_E, self.num_users, self.num_items + 1) if config.layers else None
-        self.content = self._contents(tables)
+        self.drawn: Sparse | None = None
+        self.whole: Sparse | None = None
+        self.mapped = MappedGraph.of(tables) if config.mapped else None
         warm = torch.from_numpy(np.flatnonzero(tables["item_count"]))
-        self.unseen = Unseen(self.user_E, self.item_E, warm)
+        if self.mapped is None:
+            edge_E2 = torch.from_numpy(np.asarray(tables["edge_train"])).long()
+            self.user_E, self.item_E = edge_E2[:, 0], edge_E2[:, 1]
+            self.unseen = Unseen(self.user_E, self.item_E, warm)
+            if config.layers:
+                self.whole = bipartite(self.user_E, self.item_E, self.num_users, self.num_items + 1)
+        else:
+            self.user_E = self.item_E = torch.zeros(0, dtype=torch.int64)
+            self.unseen = MappedUnseen(self.mapped, warm)
+            self.whole = self.mapped if config.layers else None
+        self.content = self._contents(tables)
         width = config.width * (2 if config.features else 1)
         self.user = nn.Embedding(self.num_users, width)
         self.item = nn.Embedding(self.num_items + 1, config.width)
@@ -135,17 +152,25 @@ class Model(nn.Module):
 
     def draw(self, seed: int) -> None:
         """Draw the interactions that the coming epoch propagates over."""
-        if self.config.edge_dropout:
+        share = 1 - self.config.edge_dropout
+        if share == 1:
+            return
+        if self.mapped is not None:
+            self.keep_mapped(self.mapped.drawn(share, seed))
+        else:
             generator = torch.Generator().manual_seed(seed)
-            kept_E = drawn_edges(self.user_E, self.item_E, 1 - self.config.edge_dropout, generator)
-            self.keep(kept_E)
+            self.keep(drawn_edges(self.user_E, self.item_E, share, generator))
 
     def keep(self, kept_E: Tensor) -> None:
         """Propagate over some of the interactions in training."""
         self.drawn = bipartite(self.user_E[kept_E], self.item_E[kept_E], self.num_users, self.num_items + 1)
 
+    def keep_mapped(self, drawn: MappedGraph) -> None:
+        """Propagate over some of the interactions in training, which are in files."""
+        self.drawn = drawn
+
     @property
-    def graph(self) -> Tensor | None:
+    def graph(self) -> Sparse | None:
         """The graph to propagate over: the epoch's in training, all interactions in evaluation."""
         return self.drawn if self.training and self.drawn is not None else self.whole
 
@@ -180,7 +205,7 @@ class Model(nn.Module):
         added_ID = near.times(self.items_before(near.node_Y))
         return torch.cat([node_XD[:users], node_XD[users:] + added_ID])
 
-    def propagated(self, graph: Tensor | None, node_X: Tensor) -> Tensor:
+    def propagated(self, graph: Sparse | None, node_X: Tensor) -> Tensor:
         """Return an estimate of the mean over layers at nodes that rise, (X, D), from drawn neighbours."""
         if graph is None:
             return self.before(node_X)
@@ -230,7 +255,13 @@ class LightGCN(System[InteractionBatch]):
     def table_names(cls, config: Any) -> tuple[str, ...]:
         """Return the whole-data-set inputs that this config reads."""
         graphs = [f"graph_{name}_{part}" for name in config.content for part in ("edge", "weight")]
-        return ("item_count", "user_count", "edge_train", *graphs, *(f"feature_{name}" for name in config.features))
+        return (*cls.edge_names(config), *graphs, *(f"feature_{name}" for name in config.features))
+
+    @staticmethod
+    def edge_names(config: LightGCNConfig) -> tuple[str, ...]:
+        """Return the tables of interactions that this config reads."""
+        by_item = ("edge_by_item_user", "edge_by_item_place") if config.mapped else ()
+        return ("item_count", "user_count", "edge_train", *by_item)
 
     def model(self) -> nn.Module:
         """Return a freshly initialised model."""
@@ -319,6 +350,7 @@ class LightGCN(System[InteractionBatch]):
         liked = [rng.permutation(items - 2)[:6] + 1 for _ in range(rows)]
         edge = np.array([(user, item) for user, part in enumerate(liked) for item in part[:4]], dtype=np.int32)
         near = np.stack([np.repeat(np.arange(1, items + 1), 3), rng.integers(1, items + 1, 3 * items)], 1)
+        by_item = np.argsort(edge[:, 1], kind="stable")
         columns = {
             "user": np.arange(rows),
             "history": [part[:4].astype(np.int32) for part in liked],
@@ -328,6 +360,8 @@ class LightGCN(System[InteractionBatch]):
             "user_count": np.full(rows, 4),
             "item_count": np.bincount(edge[:, 1], minlength=items + 1),
             "edge_train": edge,
+            "edge_by_item_user": edge[by_item, 0],
+            "edge_by_item_place": by_item,
             "graph_text_edge": near.astype(np.int32),
             "graph_text_weight": np.ones(len(near), np.float32),
             "feature_text": rng.standard_normal((items + 1, 5)).astype(np.float32),

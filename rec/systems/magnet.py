@@ -36,7 +36,7 @@ class Magnet(LightGCN):
         """Return the whole-data-set inputs that this config reads."""
         names = list(dict.fromkeys((*config.content, *config.modalities)))
         graphs = [f"graph_{name}_{part}" for name in names for part in ("edge", "weight")]
-        return ("item_count", "user_count", "edge_train", *graphs, *(f"feature_{n}" for n in config.modalities))
+        return (*cls.edge_names(config), *graphs, *(f"feature_{n}" for n in config.modalities))
 
     @property
     def modalities(self) -> tuple[str, ...]:

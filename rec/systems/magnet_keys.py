@@ -127,6 +127,11 @@ class MagnetConfig(LightGCNConfig):
         return self
 
     @property
+    def mapped(self) -> bool:
+        """Whether interactions stay in files: not in the joint view, whose graph is made of more than them."""
+        return self.fanout > 0 and self.view == "late"
+
+    @property
     def streams_of(self) -> tuple[str, ...]:
         """Names of all streams, behaviour first."""
         return (BEHAVIOUR, *self.modalities)

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from rec.moe.layer import Mixed
-from rec.nn.graph import mean_of_layers, normalised, product, profiles, pseudo_edges
+from rec.nn.graph import Sparse, mean_of_layers, normalised, product, profiles, pseudo_edges
 from rec.nn.interactions import InteractionBatch
+from rec.nn.mapped import MappedGraph, MappedProfile
 from rec.nn.sampled import drawn_rows
 from rec.systems.lightgcn import Model as GraphModel
 from rec.systems.magnet_keys import MagnetConfig
@@ -124,7 +125,11 @@ class Model(GraphModel):
         self.similar = normalised(*edges, self.num_items + 1)
         nodes = self.num_items + 1
         self.graphs = [normalised(*self._edges({name: 1.0}, tables), nodes) for name in config.modalities]
-        self.profile = profiles(self.user_E, self.item_E, self.num_users, nodes)
+        self.profile: tuple[Sparse, Sparse | None] = (
+            profiles(self.user_E, self.item_E, self.num_users, nodes)
+            if self.mapped is None
+            else (MappedProfile(self.mapped), None)
+        )
         self.drawn_profile = self.profile
         self.vectors = [torch.from_numpy(np.array(tables[f"feature_{name}"])) for name in config.modalities]
         there = [vector_IM.abs().amax(1) > 0 for vector_IM in self.vectors]
@@ -182,6 +187,11 @@ class Model(GraphModel):
         self.drawn_profile = profiles(self.user_E[kept_E], self.item_E[kept_E], self.num_users, self.num_items + 1)
         if self.joint is not None:
             self.drawn_joint = self._joined(kept_E)
+
+    def keep_mapped(self, drawn: MappedGraph) -> None:
+        """Propagate over some of the interactions in training, and make profiles of them."""
+        super().keep_mapped(drawn)
+        self.drawn_profile = MappedProfile(drawn), None
 
     def views(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return nodes in the plain view, in the view with content edges, and fused, each (N, D)."""

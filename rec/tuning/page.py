@@ -78,6 +78,7 @@ def parallel_coordinates(order: Sequence[Trial], keys: Sequence[str], metric: st
             axes.text(at + 0.03, height, label, fontsize=7)
     axes.set_xticks(x, [*(key.split(".", 1)[-1] for key in keys), metric], rotation=15, ha="right")
     axes.set_yticks([])
+    axes.set_ylim(-0.17, 1.08)
     figure.colorbar(colours, ax=axes, label=metric)
     return svg(figure)
 
@@ -155,4 +156,5 @@ def _unit(values: np.ndarray) -> np.ndarray:
 
 
 def _number_ticks(values: np.ndarray) -> list[tuple[float, str]]:
-    return [(0.0, f"{np.nanmin(values):.3g}"), (1.0, f"{np.nanmax(values):.3g}")]
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    return [(0.0, f"{low:.3g}"), (1.0, f"{high:.3g}")] if high > low else [(0.0, f"{low:.3g}")]

@@ -14,7 +14,7 @@ from rec.serving.answers import Answerer
 from rec.serving.app import create
 from tests.serving.test_app import Noted
 
-EXAMPLES = 40
+EXAMPLES = 20
 
 
 @pytest.mark.parametrize("served", ["artifact", "food_artifact"])
