@@ -50,9 +50,11 @@ def drawn_rows(matrix: Tensor | MappedRows, node_X: Tensor, most: int) -> Near:
     What is drawn is weighed up by entries / most, so that products are right in the mean.
     """
     device = node_X.device
-    rows = matrix if isinstance(matrix, MappedRows) else Rows(matrix)
-    if isinstance(rows, MappedRows):
-        node_X = node_X.cpu()
+    rows: Rows | MappedRows
+    if isinstance(matrix, Tensor):
+        rows = Rows(matrix)
+    else:  # files are read by the processor
+        rows, node_X = matrix, node_X.cpu()
     first_X, count_X = rows.spans(node_X)
     taken_X = count_X.clamp(max=most)
     row_M = torch.repeat_interleave(taken_X)
