@@ -16,9 +16,10 @@ from rec.errors import ConfigError
 from rec.serving.answers import Answerer
 from rec.serving.artifact import Artifact, export_run
 from rec.serving.example import make_example
-from rec.serving.index import FILE, ITEM, Index, build_index, recall, write_index
+from rec.serving.index import FILE, ITEM, Index, agreement, build_index, recall, write_index
+from rec.system import Ask
 
-RECALL_K, RECALL_USERS = 100, 500
+RECALL_K, AGREEMENT_K, RECALL_USERS = 100, 10, 500
 SERVE_YAML = """# serve deploy serve.yaml; every node needs the project installed and the artifact at this path.
 # Set RAY_SERVE_ENABLE_HA_PROXY=1 and RAY_SERVE_HAPROXY_RETRY_ON="conn-failure empty-response" where Ray starts.
 proxy_location: EveryNode
@@ -95,7 +96,8 @@ def export(config: RunConfig, target: str, say: Callable[[str], None]) -> Artifa
     def finish(artifact: Artifact) -> dict[str, Any]:
         if config.serve.index != "exact":
             artifact.manifest["index"] = _add_index(artifact, config)
-            say("{kind}: recall@{k} {recall:.4f} over {queries} queries".format(**artifact.manifest["index"]))
+            told = "{kind}: recall@{k} {recall:.4f}, {agreement:.4f} of exact answers' best {top}; {queries} queries"
+            say(told.format(**artifact.manifest["index"]))
         return make_example(Answerer(artifact), row)
 
     extras = {
@@ -112,14 +114,23 @@ def _row(config: RunConfig) -> dict[str, Any]:
 
 
 def _add_index(artifact: Artifact, config: RunConfig) -> dict[str, Any]:
-    """Build the index, measure its recall against exact search for known users, and write it."""
+    """Build the index, measure it against exact search for known users, and write it.
+
+    Recall is that of the index' own search; agreement is that of answers, scored by the system, with exact ones.
+    """
     system, module = artifact.system()
     vector_ID = artifact.array(f"catalogue/{ITEM}")
     rows = Prepared.open(config.data.root).rows("val").slice(0, RECALL_USERS)
+    built = build_index(vector_ID, config.serve)
+    index = Index(built, vector_ID, config.serve.index_candidates)
+    columns, k, top = to_columns(rows), min(RECALL_K, len(vector_ID) - 1), min(AGREEMENT_K, len(vector_ID) - 1)
+    batch, asks = system.collate(columns), [Ask(k=top)] * len(rows)
     with torch.inference_mode():
-        query_BD = system.queries(module, system.collate(to_columns(rows))).numpy()
-    index = build_index(vector_ID, config.serve)
-    k = min(RECALL_K, len(vector_ID) - 1)
-    found = recall(Index(index, vector_ID, config.serve.index_candidates), query_BD, k)
-    write_index(index, str(artifact.path / FILE))
-    return {"kind": config.serve.index, "k": k, "recall": found, "queries": len(query_BD)}
+        found = recall(index, system.queries(module, batch).numpy(), k)
+        agreed = agreement(
+            system.predict(module, batch, asks),
+            index.predict(system, module, batch, asks, [np.asarray(history) for history in columns["history"]]),
+        )
+    write_index(built, str(artifact.path / FILE))
+    told = {"k": k, "recall": found, "top": top, "agreement": agreed, "queries": len(rows)}
+    return {"kind": config.serve.index, **told}

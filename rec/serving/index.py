@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 FILE = "index.faiss"
 ITEM = "item_ID"
 TRAINED_PER_LIST = 64
+SCANNED_PER_CANDIDATE = 4
+"""Items in the lists that are looked through, for each candidate that is wanted."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ def build_index(vector_ID: np.ndarray, serve: ServeConfig) -> Any:
         coarse = faiss.IndexFlatIP(width)
         graph = faiss.IndexIVFFlat(coarse, width, lists, faiss.METRIC_INNER_PRODUCT)
         graph.train(vectors[np.random.default_rng(0).permutation(items)[: lists * TRAINED_PER_LIST]])
-        graph.nprobe = max(1, lists // 16)
+        wanted = SCANNED_PER_CANDIDATE * serve.index_candidates * lists // items
+        graph.nprobe = min(lists, max(1, lists // 16, wanted))
     index = faiss.IndexIDMap2(graph)
     index.add_with_ids(vectors, np.arange(1, items + 1))
     return index
@@ -92,6 +95,12 @@ def recall(index: Index, query_BD: np.ndarray, k: int) -> float:
     found = index.search(query_BD, max(index.candidates, k))
     hits = [np.isin(e, f).sum() for e, f in zip(exact.numpy(), found, strict=True)]
     return float(sum(hits)) / exact.numel()
+
+
+def agreement(exact: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]) -> float:
+    """Return the share of exact answers' items that are in other answers to the same asks."""
+    pairs = [(set(one["items"]), set(other["items"])) for one, other in zip(exact, found, strict=True)]
+    return sum(len(one & other) for one, other in pairs) / max(1, sum(len(one) for one, _ in pairs))
 
 
 def write_index(index: Any, path: str) -> None:

@@ -119,7 +119,8 @@ def test_an_index_answers_like_exact_search(trained, artifact: Artifact, tmp_pat
     said: list[str] = []
     found = export(trained.model_copy(update={"serve": serve}), str(tmp_path / kind), said.append)
     assert found.manifest["index"]["recall"] > 0.5
-    assert f"{found.manifest['index']['recall']:.4f}" in said[0]
+    assert found.manifest["index"]["agreement"] > 0.9
+    assert f"{found.manifest['index']['recall']:.4f}, {found.manifest['index']['agreement']:.4f} of" in said[0]
     exact, near = Answerer(artifact), Answerer(Artifact.open(str(found.path)))
     assert near.index is not None
     wishes = [[a.wish(user=f"u{n}", history=None, k=10) for n in range(40)] for a in (exact, near)]

@@ -41,7 +41,7 @@ def run_of(folder: Path, system: str, **model: Any) -> RunConfig:
     config = from_table(
         {
             "system": system,
-            "out": str(folder / "run" / system.partition(":")[2]),
+            "out": str(folder / "run" / (system.partition(":")[2] + "-".join(model))),
             "data": {"root": str(folder / "data"), "graph": graph},
             "model": {"width": 16} | model,
             "train": {
@@ -63,6 +63,7 @@ def run_of(folder: Path, system: str, **model: Any) -> RunConfig:
     ("system", "model"),
     [
         ("rec.systems.lightgcn:LightGCN", {}),
+        ("rec.systems.lightgcn:LightGCN", {"fanout": 4, "edge_dropout": 0.1}),
         ("rec.systems.magnet:Magnet", {"trigger": {"window": 10, "warmup": 5}}),
     ],
 )
@@ -87,3 +88,6 @@ def test_a_run_learns_tastes_and_is_reported_and_served(folder: Path, system: st
         assert len(history[-1]["moe/mixture/load"]) == 9
         assert history[-1]["moe/mixture/switched_at"] >= 5
         assert set(numbers["worth"]["groups"]) == set(numbers["groups"])
+        serve = config.serve.model_copy(update={"index": "ivf", "index_candidates": ITEMS})
+        two_stages = export(config.model_copy(update={"serve": serve}), f"{config.out}-ivf", lambda _: None)
+        assert two_stages.manifest["index"]["agreement"] == 1.0  # as every item is a candidate
