@@ -83,7 +83,7 @@ class Trained:
     def step(self) -> None:
         """Make one optimiser step."""
         terms = self.system.loss(self.engine, self.batch).values()
-        self.engine.backward(torch.stack([term.weight * term.sum / float(term.count) for term in terms]).sum())
+        self.engine.backward(torch.stack([term.weight * term.mean for term in terms]).sum())
         self.engine.step(1e-3)
 
     def bare(self) -> Callable[[], None]:

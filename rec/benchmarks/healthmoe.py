@@ -37,7 +37,7 @@ def measure(root: str, threads: int) -> list[Row]:
 
     def step() -> None:
         terms: Any = system.loss(module, batch).values()
-        torch.stack([term.weight * term.sum / term.count for term in terms]).sum().backward()
+        torch.stack([term.weight * term.mean for term in terms]).sum().backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 

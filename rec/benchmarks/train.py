@@ -31,7 +31,7 @@ def measure(data: Prepared) -> list[Row]:
 
     def step() -> None:
         term = system.loss(engine, batch)["bce"]
-        engine.backward(term.sum / term.count)
+        engine.backward(term.mean)
         engine.step(1e-3)
 
     value, limit = side_by_side(step, bare_products(batch.where.length_B.tolist()), REPEATS)

@@ -82,8 +82,8 @@ class Scored:
 
     positive_B: Tensor
     negative_B: Tensor
-    norm: Tensor
-    """Of the users' table rows, the liked items' and the others', added up."""
+    squares: dict[str, Tensor]
+    """Squares of the users' table rows, the liked items' and the others', each added up."""
 
 
 class Model(nn.Module):
@@ -240,8 +240,8 @@ class Model(nn.Module):
         node_QD = self.at(torch.cat([user_B, self.num_users + liked_B, self.num_users + other_B]))
         user_BD, liked_BD, other_BD = node_QD.split(len(user_B))
         positive_B, negative_B = (user_BD * liked_BD).sum(1), (user_BD * other_BD).sum(1)
-        norm = self.user(user_B).norm() + self.item(liked_B).norm() + self.item(other_B).norm()
-        return Scored(positive_B, negative_B, norm)
+        rows = {"user": self.user(user_B), "liked": self.item(liked_B), "other": self.item(other_B)}
+        return Scored(positive_B, negative_B, {name: row_BD.square().sum() for name, row_BD in rows.items()})
 
 
 class LightGCN(System[InteractionBatch]):
@@ -282,7 +282,8 @@ class LightGCN(System[InteractionBatch]):
         bpr_B = -nn.functional.logsigmoid(scored.positive_B - scored.negative_B)
         terms = {"bpr": Term(bpr_B.sum(), len(bpr_B))}
         if self.config.regularisation:
-            terms["embedding_l2"] = Term(scored.norm, len(bpr_B), self.config.regularisation)
+            for name, squares in scored.squares.items():
+                terms[f"norm_{name}"] = Term(squares, len(bpr_B), self.config.regularisation, root=True)
         return terms
 
     def meters(self) -> dict[str, Meter]:

@@ -201,12 +201,13 @@ def _update(
                 f"epoch {progress.epoch} step {progress.step}: loss term {name!r} is {value}; "
                 "lower train.learning_rate, set train.clip_norm, or look for broken inputs"
             )
+        mean = terms[name].value_of(value, count)
         sums = progress.sums.setdefault(name, [0.0, 0.0])
-        sums[0], sums[1] = sums[0] + value, sums[1] + count
-        means[name] = value / count * terms[name].weight
+        sums[0], sums[1] = sums[0] + mean * count, sums[1] + count
+        means[name] = mean * terms[name].weight
     parts = [
-        term.weight * term.sum * (float(counts) * engine.world_size / count)
-        for term, count in zip(terms.values(), total[:-1, 1].tolist(), strict=True)
+        term.part_of(value, count) * (term.weight * float(counts) * engine.world_size)
+        for term, (value, count) in zip(terms.values(), total[:-1].tolist(), strict=True)
     ]
     engine.backward(torch.stack([part.float() for part in parts]).sum())
     norm = engine.step(learning_rate(job.config, progress.total_step, epochs * job.feed.steps))

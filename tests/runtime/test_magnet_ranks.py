@@ -12,7 +12,7 @@ import torch.distributed
 from rec.runtime.exchange import WorldRanks
 from rec.systems.magnet import Magnet
 from rec.systems.magnet_keys import MagnetConfig
-from tests.conformance import take
+from tests.conformance import EveryUsersOther, take
 
 pytestmark = [pytest.mark.ray]
 MODEL = {
@@ -23,13 +23,6 @@ MODEL = {
     "trigger": {"window": 1, "warmup": 0, "threshold": 0.1},
 }
 STEPS = 3
-
-
-class EveryUsersOther:
-    """Draws the same other item for a user each time, so that what is drawn does not depend on how rows are cut."""
-
-    def draw(self, user_N: torch.Tensor) -> torch.Tensor:
-        return user_N % 7 + 12
 
 
 def trained(rank: int, world: int, sizes: list[int]) -> dict[str, Any]:
@@ -51,8 +44,8 @@ def trained(rank: int, world: int, sizes: list[int]) -> dict[str, Any]:
         total = torch.tensor([[float(t.sum.detach()), float(t.count)] for t in terms.values()], dtype=torch.float64)
         total = layer.ranks.sum(total * float(layer.counting))
         parts = [
-            t.weight * t.sum * (float(layer.counting) * world / count)
-            for t, count in zip(terms.values(), total[:, 1].tolist(), strict=True)
+            t.part_of(*sums) * (t.weight * float(layer.counting) * world)
+            for t, sums in zip(terms.values(), total.tolist(), strict=True)
         ]
         optimizer.zero_grad()
         torch.stack(parts).sum().backward()

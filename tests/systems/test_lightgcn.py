@@ -10,7 +10,7 @@ import torch
 from rec.errors import ConfigError
 from rec.metrics.relevance import relevance, top_relevance
 from rec.systems.lightgcn import LightGCN, LightGCNConfig
-from tests.conformance import Conformance, same_by_fanout
+from tests.conformance import Conformance, EveryUsersOther, loss_of, same_by_fanout, take
 
 SMALL = {"width": 8}
 
@@ -127,3 +127,33 @@ def test_equal_scores_for_everything_score_no_better_than_chance() -> None:
 )
 def test_drawn_neighbours_that_are_all_neighbours_change_nothing(changes: dict[str, Any]) -> None:
     same_by_fanout(built, changes)
+
+
+def test_rows_cut_over_ranks_have_the_loss_and_gradient_of_the_whole_batch() -> None:
+    system, rows, module = built(regularisation=0.5)
+    module.unseen = EveryUsersOther()
+    whole = loss_of(system, module, rows)
+    wanted = torch.autograd.grad(whole, list(module.parameters()))
+    cuts = [take(rows, index) for index in ([0, 1, 2], [3], list(range(4, 12)))]
+    terms = [system.loss(module, system.collate(cut)) for cut in cuts]
+    value, found = 0.0, [torch.zeros_like(parameter) for parameter in module.parameters()]
+    for name, first in terms[0].items():
+        total = sum(float(t[name].sum.detach()) for t in terms), sum(float(t[name].count) for t in terms)
+        value += first.weight * first.value_of(*total)
+        part = sum(t[name].part_of(*total) for t in terms) * first.weight
+        gradients = torch.autograd.grad(part, list(module.parameters()), retain_graph=True, materialize_grads=True)
+        found = [one + other for one, other in zip(found, gradients, strict=True)]
+    assert value == pytest.approx(float(whole), rel=1e-6)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_norms_are_those_of_the_batchs_rows() -> None:
+    system, rows, module = built()
+    module.unseen = EveryUsersOther()
+    batch = system.collate(rows)
+    terms = system.loss(module, batch)
+    user = batch.user_B[batch.target_row_P]
+    ends = {"user": module.user(user), "liked": module.item(batch.target_P), "other": module.item(user % 7 + 12)}
+    for name, row in ends.items():
+        torch.testing.assert_close(terms[f"norm_{name}"].mean, row.norm() / len(user))

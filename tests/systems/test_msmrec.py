@@ -213,7 +213,7 @@ def test_a_short_run_learns_the_planted_cycle() -> None:
     for _ in range(150):
         term = system.loss(module, system.collate(rows))["ce"]
         optimizer.zero_grad()
-        (term.sum / term.count).backward()
+        term.mean.backward()
         optimizer.step()
     meters = system.meters()
     with torch.inference_mode():
