@@ -143,7 +143,7 @@ def test_rows_cut_over_ranks_have_the_loss_and_gradient_of_the_whole_batch() -> 
         part = sum(t[name].part_of(*total) for t in terms) * first.weight
         gradients = torch.autograd.grad(part, list(module.parameters()), retain_graph=True, materialize_grads=True)
         found = [one + other for one, other in zip(found, gradients, strict=True)]
-    assert value == pytest.approx(float(whole), rel=1e-6)
+    assert value == pytest.approx(float(whole.detach()), rel=1e-6)
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other)
 
