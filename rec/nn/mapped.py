@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 EDGES_AT_ONCE = 1 << 22
-BIN_SHIFT = 44
-"""Bits that a float64 loses to become its bin: the sign, the exponent and 8 bits of the mantissa are left."""
+BIN_SHIFT = 46
+"""Bits that a float64 loses to become its bin: the sign, the exponent and 6 bits of the mantissa are left."""
 
 
 class MappedRows:

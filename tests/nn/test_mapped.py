@@ -75,15 +75,15 @@ def test_edges_are_drawn_as_in_memory() -> None:
 def test_edges_drawn_block_by_block_are_as_many_with_the_same_chances(monkeypatch: pytest.MonkeyPatch) -> None:
     edge = edges()
     user, item = torch.from_numpy(edge).long().T
-    share, draws = 0.4, 3000
+    share, draws = 0.4, 200
     wanted = torch.zeros(len(edge))
-    for seed in range(draws):
+    for seed in range(10 * draws):
         wanted[drawn_edges(user, item, share, torch.Generator().manual_seed(seed))] += 1
-    monkeypatch.setattr(mapped, "EDGES_AT_ONCE", 5)
+    monkeypatch.setattr(mapped, "EDGES_AT_ONCE", 9)
     graph = MappedGraph.of(tables(edge))
     kept = torch.stack([graph._kept(int(share * len(edge)), 1000 * seed) for seed in range(draws)])
     assert bool((kept.sum(1) == int(share * len(edge))).all())
-    assert float((kept.sum(0) - wanted).abs().max()) < 5 * (2 * draws * 0.25) ** 0.5
+    assert float((kept.sum(0) - wanted / 10).abs().max()) < 5 * (1.1 * draws * 0.25) ** 0.5
     matrix = graph.drawn(share, 0) @ torch.eye(USERS + ITEMS)
     assert torch.equal(matrix, matrix.T)
     assert int((matrix > 0).sum()) == 2 * int(share * len(edge))
