@@ -41,8 +41,7 @@ def weights(config: RunConfig) -> dict[str, torch.Tensor]:
     return store.load(store.steps()[-1]).tensors
 
 
-@pytest.mark.parametrize("step", [1, 4, 10, 17])
-@pytest.mark.parametrize("loss", ["ce", "bce"])
+@pytest.mark.parametrize(("loss", "step"), [("ce", 1), ("ce", 4), ("ce", 10), ("ce", 17), ("bce", 4)])
 def test_a_run_that_goes_on_ends_equal_to_an_undisturbed_one(
     run_config: Make, tmp_path: Path, step: int, loss: str
 ) -> None:
