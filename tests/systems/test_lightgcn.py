@@ -23,6 +23,7 @@ class TestLightGCN(Conformance):
         SMALL | {"edge_dropout": 0.5, "content": {"text": 0.9}},
         SMALL | {"content": {"text": 0.5}, "content_form": "given", "layers": 1},
         SMALL | {"layers": 0, "features": ["text"]},
+        SMALL | {"edge_dropout": 0.5, "content": {"text": 0.9}, "fanout": 2},
     ]
 
 

@@ -25,6 +25,7 @@ class TestMagnet(Conformance):
         SMALL | {"view": "joint", "streams": "feat", "templates": "free", "per_pair": 9, "edge_dropout": 0.0},
         SMALL | {"expert": "mlp", "base_residual": False, "per_pair": 3, "routing_terms": False},
         SMALL | {"mixture": "off", "contrast_weight": 0.0, "modalities": ["text"], "content": {"text": 1.0}},
+        SMALL | {"fanout": 2, "edge_dropout": 0.5},
     ]
 
     def test_every_trained_parameter_moves(self, built) -> None:
