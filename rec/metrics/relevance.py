@@ -49,7 +49,8 @@ def relevance(
     relevant_BI[relevant] = True
     relevant_BI &= ~hidden_BI
     score_BI = torch.where(score_BI.isnan(), -torch.inf, score_BI.double())
-    order_BI = _order(score_BI.masked_fill(hidden_BI, -torch.inf), hidden_BI, user_B)
+    item_BI = torch.arange(score_BI.shape[1], device=score_BI.device)[None]
+    order_BI = _order(score_BI.masked_fill(hidden_BI, -torch.inf), hidden_BI, user_B, item_BI)
     sorted_BI = relevant_BI.gather(1, order_BI)
     found = _of_top(sorted_BI[:, : max(cuts)], relevant_BI.sum(1), cuts)
     found["auc"] = _auc(score_BI, relevant_BI, hidden_BI)
@@ -73,7 +74,11 @@ def top_relevance(
     tied_B = ((score_BI >= last_B1).sum(1) > most) | (value_BK[:, 1:] == value_BK[:, :-1]).any(1)
     if bool(tied_B.any()):
         tied_TI = score_BI[tied_B]
-        top_BK[tied_B] = _order(tied_TI, tied_TI == -torch.inf, user_B[tied_B])[:, :most]
+        near = int((tied_TI >= last_B1[tied_B]).sum(1).max())  # no other item can come among the best
+        item_TC = tied_TI.topk(near, dim=1).indices.sort(1).values
+        value_TC = tied_TI.gather(1, item_TC)
+        order_TC = _order(value_TC, value_TC == -torch.inf, user_B[tied_B], item_TC)
+        top_BK[tied_B] = item_TC.gather(1, order_TC[:, :most])
     row_P, item_P = relevant
     ranked_P = score_BI[row_P, item_P] > -torch.inf
     row_P, item_P = row_P[ranked_P], item_P[ranked_P]
@@ -106,10 +111,9 @@ def _of_top(hit_BK: Tensor, count_B: Tensor, cuts: Sequence[int]) -> dict[str, T
     return found
 
 
-def _order(score_BI: Tensor, hidden_BI: Tensor, user_B: Tensor) -> Tensor:
-    """Return items best first, hidden ones last; equal scores in an order drawn per user."""
-    items = score_BI.shape[1]
-    number_BI = user_B[:, None].long() * 0x9E3779B1 + torch.arange(items, device=score_BI.device) * 0x85EBCA77
+def _order(score_BI: Tensor, hidden_BI: Tensor, user_B: Tensor, item_BI: Tensor) -> Tensor:
+    """Return places best first, hidden items last; equal scores in an order drawn per user from the items' numbers."""
+    number_BI = user_B[:, None].long() * 0x9E3779B1 + item_BI * 0x85EBCA77
     number_BI = (number_BI + JITTER_SEED) & 0x7FFFFFFF
     for factor in (0x45D9F3B, 0x27D4EB2D):
         number_BI = ((number_BI ^ (number_BI >> 15)) * factor) & 0x7FFFFFFF
