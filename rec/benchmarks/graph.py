@@ -19,7 +19,7 @@ from rec.data.stream import to_columns
 from rec.keys import DataConfig, TrainConfig
 from rec.keys_graph import GraphConfig, PlantedGraphConfig
 from rec.nn import graph as graphs
-from rec.nn.interactions import InteractionBatch
+from rec.nn.pairs import InteractionBatch
 from rec.systems.lightgcn import LightGCN, LightGCNConfig
 from rec.systems.lightgcn import Model as GraphModel
 from rec.systems.magnet import Magnet
@@ -120,7 +120,7 @@ class Trained:
 def _timed_products() -> Iterator[list[float]]:
     """Note the seconds of every sparse product inside, forward and backward."""
     spent: list[float] = []
-    kinds = {name: getattr(graphs._Product, name) for name in ("forward", "backward")}
+    kinds = {name: getattr(graphs.Product, name) for name in ("forward", "backward")}
 
     def timed(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
@@ -132,12 +132,12 @@ def _timed_products() -> Iterator[list[float]]:
         return call
 
     for name, function in kinds.items():
-        setattr(graphs._Product, name, staticmethod(timed(function)))
+        setattr(graphs.Product, name, staticmethod(timed(function)))
     try:
         yield spent
     finally:
         for name, function in kinds.items():
-            setattr(graphs._Product, name, staticmethod(function))
+            setattr(graphs.Product, name, staticmethod(function))
 
 
 def _ranking(magnet: Trained, users: int) -> list[Row]:

@@ -92,22 +92,24 @@ def _cells(block: scipy.sparse.csr_array) -> np.ndarray:
     return cells
 
 
-class _Product(torch.autograd.Function):
+class Product(torch.autograd.Function):
     """Sparse times dense; the gradient goes to the dense side alone."""
 
     @staticmethod
     def forward(ctx: Any, matrix: Sparse, transposed: Sparse, x_ND: Tensor) -> Tensor:
+        """Return matrix @ x."""
         ctx.transposed = transposed
         return matrix @ x_ND
 
     @staticmethod
     def backward(ctx: Any, grad_ND: Tensor) -> tuple[None, None, Tensor]:
+        """Return the gradient of x."""
         return None, None, ctx.transposed @ grad_ND.contiguous()
 
 
 def product(matrix: Sparse, x_ND: Tensor, transposed: Sparse | None = None) -> Tensor:
     """Return matrix @ x; `transposed` is needed for the gradient where the matrix is not symmetric."""
-    out: Tensor = _Product.apply(matrix, matrix if transposed is None else transposed, x_ND)
+    out: Tensor = Product.apply(matrix, matrix if transposed is None else transposed, x_ND)
     return out
 
 

@@ -6,36 +6,18 @@ Letters: B users (with repeats in training), P interactions to be found, M known
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from rec.batch import Batch
 from rec.errors import RequestError
 from rec.meters import Mean, Meter, Rows
 from rec.metrics.relevance import metric_names, top_relevance
-from rec.nn.pairs import flattened
+from rec.nn.pairs import InteractionBatch, flattened
 from rec.system import Columns
 
 CUTS = (5, 10, 20, 50)
 TOP = 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InteractionBatch(Batch):
-    """Users, what is known of them, and the items to be found."""
-
-    user_B: Tensor
-    """-1 where a user is not known."""
-    history_row_M: Tensor
-    history_M: Tensor
-    target_row_P: Tensor
-    target_P: Tensor
-
-    def __len__(self) -> int:
-        """Return the number of examples."""
-        return len(self.user_B)
 
 
 def collated(rows: Columns, num_users: int) -> InteractionBatch:

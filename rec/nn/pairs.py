@@ -19,18 +19,11 @@ COLUMNS = (Column("user", "int64"), Column("history", "int32", (-1,)), Column("t
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PairsBatch(Batch):
-    """Users as the model sees them."""
+class InteractionBatch(Batch):
+    """Users, with repeats where a row is an interaction, what is known of them, and the items to be found."""
 
     user_B: Tensor
     """-1 where a user is in no table."""
-    text_BX: Tensor
-    """Token ids, or a frozen vector."""
-    attributes_BA: Tensor
-    present_BM: Tensor
-    """Whether text and attributes are there, (B, 2)."""
-    avoid_BT: Tensor
-    """Tags of items that a user must not be shown."""
     history_row_M: Tensor
     history_M: Tensor
     """Items known to be relevant."""
@@ -39,8 +32,21 @@ class PairsBatch(Batch):
     """Items to be found."""
 
     def __len__(self) -> int:
-        """Return the number of users."""
+        """Return the number of examples."""
         return len(self.user_B)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairsBatch(InteractionBatch):
+    """Users as a model of their texts and attributes sees them."""
+
+    text_BX: Tensor
+    """Token ids, or a frozen vector."""
+    attributes_BA: Tensor
+    present_BM: Tensor
+    """Whether text and attributes are there, (B, 2)."""
+    avoid_BT: Tensor
+    """Tags of items that a user must not be shown."""
 
 
 def flattened(lists: Any) -> tuple[Tensor, Tensor]:

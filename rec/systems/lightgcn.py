@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from rec.meters import Meter
 from rec.nn.graph import Sparse, adjacency, bipartite, drawn_edges, mean_of_layers, moved, product
-from rec.nn.interactions import InteractionBatch, collated, measure_ranking, ranking_meters
+from rec.nn.interactions import collated, measure_ranking, ranking_meters
 from rec.nn.mapped import MappedGraph
 from rec.nn.negatives import MappedUnseen, Unseen
-from rec.nn.pairs import COLUMNS
+from rec.nn.pairs import COLUMNS, InteractionBatch
 from rec.nn.retrieval import as_lists, top_items
 from rec.nn.sampled import drawn_rows, sampled_layers
 from rec.seeds import derive

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from rec.meters import Meter
-from rec.nn.interactions import InteractionBatch, measure_ranking
+from rec.nn.interactions import measure_ranking
+from rec.nn.pairs import InteractionBatch
 from rec.nn.retrieval import as_lists, top_items
 from rec.system import Ask, Columns, Term
 from rec.systems.lightgcn import LightGCN

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from rec.moe.layer import Mixed
 from rec.nn.graph import Sparse, mean_of_layers, normalised, product, profiles, pseudo_edges
-from rec.nn.interactions import InteractionBatch
 from rec.nn.mapped import MappedGraph, MappedProfile
+from rec.nn.pairs import InteractionBatch
 from rec.nn.sampled import drawn_rows
 from rec.systems.lightgcn import Model as GraphModel
 from rec.systems.magnet_keys import MagnetConfig
