@@ -83,7 +83,7 @@ class Scored:
     positive_B: Tensor
     negative_B: Tensor
     squares: dict[str, Tensor]
-    """Squares of the users' table rows, the liked items' and the others', each added up."""
+    """Squares of the users' vectors before propagation, of the liked items' and the others', each added up."""
 
 
 class Model(nn.Module):
@@ -121,6 +121,7 @@ class Model(nn.Module):
         if self.feature_IM is not None:
             self.project = nn.Linear(self.feature_IM.shape[1], config.width)
             nn.init.xavier_normal_(self.project.weight)
+            nn.init.zeros_(self.project.bias)
         for table in (self.user, self.item):
             nn.init.xavier_uniform_(table.weight)
 
@@ -240,7 +241,7 @@ class Model(nn.Module):
         node_QD = self.at(torch.cat([user_B, self.num_users + liked_B, self.num_users + other_B]))
         user_BD, liked_BD, other_BD = node_QD.split(len(user_B))
         positive_B, negative_B = (user_BD * liked_BD).sum(1), (user_BD * other_BD).sum(1)
-        rows = {"user": self.user(user_B), "liked": self.item(liked_B), "other": self.item(other_B)}
+        rows = {"user": self.user(user_B), "liked": self.items_before(liked_B), "other": self.items_before(other_B)}
         return Scored(positive_B, negative_B, {name: row_BD.square().sum() for name, row_BD in rows.items()})
 
 

@@ -158,3 +158,11 @@ def test_norms_are_those_of_the_batchs_rows() -> None:
     ends = {"user": module.user(user), "liked": module.item(batch.target_P), "other": module.item(user % 7 + 12)}
     for name, row in ends.items():
         torch.testing.assert_close(terms[f"norm_{name}"].mean, row.norm() / len(user))
+
+
+def test_norms_with_vectors_are_those_of_both_halves_of_an_item() -> None:
+    system, rows, module = built(layers=0, features=("text",))
+    batch = system.collate(rows)
+    liked = batch.target_P
+    both_PD = torch.cat([module.item(liked), module.project(module.feature_IM[liked])], 1)
+    torch.testing.assert_close(system.loss(module, batch)["norm_liked"].mean, both_PD.norm() / len(liked))
