@@ -52,6 +52,8 @@ class GraphConfig(Strict):
     columns: GraphColumns = GraphColumns()
     features: dict[str, str] = {}
     """Vectors of items by modality (image, text, audio, ...): .npy, (items, width)."""
+    feature_length: Literal["given", "unit"] = "given"
+    """Vectors as they are, or each divided by its length; those of zeros stay."""
     graphs: dict[str, str] = {}
     """Content graphs by name, as sparse .npz; a modality with vectors and no graph here gets its nearest neighbours."""
     neighbours: int = Field(10, ge=1)

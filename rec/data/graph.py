@@ -26,6 +26,7 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 import scipy.sparse
+import torch
 
 from rec.data.neighbours import nearest
 from rec.data.prepared import FORMAT, MANIFEST, Prepared, write_array, write_table
@@ -79,6 +80,8 @@ def prepare_graph(config: DataConfig, say: Callable[[str], None]) -> Prepared:
     write_array(storage, "edge_by_item_user", user[train][place].astype(np.int32))
     write_array(storage, "edge_by_item_place", place)
     for name, table in features.items():
+        if source.feature_length == "unit":
+            table = torch.nn.functional.normalize(torch.from_numpy(table)).numpy()
         write_array(storage, f"feature_{name}", np.pad(table, ((1, 0), (0, 0))))
     for name, (edge, weight) in graphs.items():
         write_array(storage, f"graph_{name}_edge", (edge + 1).astype(np.int32))

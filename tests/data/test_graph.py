@@ -98,6 +98,13 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         made(tmp_path, graphs={"own": "own.npz"})
 
 
+def test_vectors_are_of_length_one_where_asked_and_zeros_stay(tmp_path: Path) -> None:
+    vectors = np.array([[3.0, 4.0], [0.0, 0.0], [0.0, 2.0], [1.0, 0.0]])
+    data = made(tmp_path, features=vectors, feature_length="unit")
+    assert np.allclose(data.array("feature_text"), [[0, 0], [0.6, 0.8], [0, 0], [0, 1], [1, 0]])
+    assert made(tmp_path, features=vectors).array("feature_text")[1].tolist() == [3, 4]
+
+
 def test_what_is_dropped_is_counted(tmp_path: Path) -> None:
     data = made(tmp_path, (*LINES, "0\t1\t2", "3\t1\t2"))
     assert data.manifest["dropped"] == {"interaction of a user without training": 1, "pair twice": 1}
