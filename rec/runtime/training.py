@@ -53,6 +53,7 @@ def train(config: RunConfig, report: Report, say: Callable[[str], None], stop: t
         }
     )
     data = Prepared.open(config.data.root)
+    data.tell_differences(config.data, say)
     # What is wrong with config or data is said here, before any machine starts.
     columns = build(config, data).columns
     storage = claim(config)

@@ -56,6 +56,7 @@ def search(config: RunConfig, say: Say) -> str:
     config = config.model_copy(update={"out": absolute(config.out), "data": data})
     space = space_of(config)
     phases = _check(config, space)
+    Prepared.open(config.data.root).tell_differences(config.data, say)
     _same_search(config, Storage(config.out))
     storage = claim(config)
     cpus = config.parallel.cpus

@@ -79,6 +79,7 @@ def write_history(storage: Storage, progress: dict[str, Any]) -> None:
 def train_here(config: RunConfig, report: Report, say: Callable[[str], None]) -> Progress:
     """Train in this process, without Ray or DeepSpeed; go on where the run's folder stands."""
     data = Prepared.open(config.data.root)
+    data.tell_differences(config.data, say)
     system = build(config, data)
     storage = claim(config)
     store = CheckpointStore(storage.below("checkpoints"))

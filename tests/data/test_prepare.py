@@ -16,7 +16,7 @@ from rec.data.prepare import prepare
 from rec.data.prepared import Prepared
 from rec.data.runner import InProcess
 from rec.errors import DataError
-from rec.keys import ColumnNames, DataConfig, SourceConfig, TextConfig
+from rec.keys import ColumnNames, DataConfig, PlantedConfig, SourceConfig, TextConfig
 from rec.metrics.groups import groups, popular_items, popular_share
 from tests.conftest import planted_config
 
@@ -82,6 +82,26 @@ def test_prepared_once_is_kept_and_another_config_prepares_again(tmp_path: Path)
     assert "already prepared" in said[0]
     again = prepare(own(tmp_path / "out", events, minimum_user_count=7), InProcess(), said.append)
     assert again.num_users == 2
+
+
+def test_what_a_config_says_otherwise_than_the_data_set_is_told_key_by_key(tmp_path: Path) -> None:
+    events = write_events(tmp_path / "e.csv")
+    data = prepare(own(tmp_path / "out", events), InProcess(), quiet)
+    said: list[str] = []
+    data.tell_differences(own(tmp_path / "moved", events), said.append)
+    data.tell_differences(DataConfig(root=data.storage.uri), said.append)
+    assert not said
+    data.tell_differences(own(tmp_path / "out", events, minimum_user_count=7), said.append)
+    assert said == [
+        f"note: {data.storage.uri} was prepared with data.source.minimum_user_count = "
+        f"{SourceConfig().minimum_user_count}, the config says 7"
+    ]
+    planted = PlantedConfig(interactions=2_000, users=9, items=9, topics=3, seed=1, shards=2)
+    others = DataConfig(root="", source=SourceConfig(minimum_user_count=7, planted=planted))
+    said.clear()
+    data.tell_differences(others, said.append)
+    assert len(said) == 6
+    assert said[-1] == "note: and so do 2 keys more"
 
 
 @pytest.mark.parametrize(
