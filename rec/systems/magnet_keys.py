@@ -113,6 +113,8 @@ class MagnetConfig(LightGCNConfig):
     z_weight: float = Field(0.0, ge=0)
     contrast_weight: float = Field(0.001, ge=0)
     """Of the contrast between a node's two views."""
+    contrast_nodes: int = Field(0, ge=0)
+    """Users, and items, of a step that are contrasted at most: time grows with their square; 0 takes all."""
     temperature: float = Field(0.2, gt=0)
 
     @model_validator(mode="after")

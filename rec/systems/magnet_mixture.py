@@ -44,6 +44,11 @@ class Trigger(nn.Module):
         return 0.0 if switched < 0 else min(1.0, (steps - switched) / self.config.ramp)
 
     @property
+    def steps(self) -> int:
+        """Optimiser steps so far."""
+        return int(self.state[0])
+
+    @property
     def entropy(self) -> float:
         """The smoothed entropy of use, in [0, 1]; 0 before the first step."""
         return max(0, int(self.state[3])) / FIXED

@@ -19,6 +19,7 @@ MODEL = {
     "width": 8,
     "noise": 0.0,
     "contrast_weight": 0.1,
+    "contrast_nodes": 7,
     "view": "joint",
     "trigger": {"window": 1, "warmup": 0, "threshold": 0.1},
 }

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from rec.errors import ConfigError
 from rec.moe.balance import balance
@@ -13,7 +14,7 @@ from rec.moe.routing import keep_all, keep_top_k
 from rec.systems.magnet import Magnet
 from rec.systems.magnet_keys import MagnetConfig, TriggerConfig
 from rec.systems.magnet_mixture import RoleExperts, Trigger
-from tests.conformance import Conformance, loss_of, same_by_fanout
+from tests.conformance import Conformance, EveryUsersOther, loss_of, same_by_fanout
 
 SMALL = {"width": 8}
 
@@ -21,7 +22,8 @@ SMALL = {"width": 8}
 class TestMagnet(Conformance):
     system = Magnet
     configs = [
-        SMALL | {"routing_terms": True, "contrast_weight": 0.1, "shared": 0.5, "mixture_weight": 0.3},
+        SMALL
+        | {"routing_terms": True, "contrast_weight": 0.1, "contrast_nodes": 5, "shared": 0.5, "mixture_weight": 0.3},
         SMALL | {"view": "joint", "streams": "feat", "templates": "free", "per_pair": 9, "edge_dropout": 0.0},
         SMALL | {"expert": "mlp", "base_residual": False, "per_pair": 3, "routing_terms": False},
         SMALL | {"mixture": "off", "contrast_weight": 0.0, "modalities": ["text"], "content": {"text": 1.0}},
@@ -238,6 +240,23 @@ def test_graphs_move_with_the_weights() -> None:
 )
 def test_drawn_neighbours_that_are_all_neighbours_change_nothing(changes: dict[str, Any]) -> None:
     same_by_fanout(built, changes | {"contrast_weight": 0.1, "noise": 0.0})
+
+
+def test_contrast_of_some_nodes_takes_every_so_manyth_and_others_at_the_next_step() -> None:
+    system, rows, module = built(contrast_weight=0.1, contrast_nodes=5, view="joint", edge_dropout=0.0)
+    batch = system.collate(rows)
+    for step in range(4):
+        found = system.loss(module, batch)["view_contrast_user"]
+        plain_XD, content_XD = (F.normalize(view_ND[:12][step % 3 :: 3]) for view_ND in module.views()[:2])
+        logit_XX = plain_XD @ content_XD.T / system.config.temperature
+        assert found.count == 4
+        torch.testing.assert_close(found.mean, F.cross_entropy(logit_XX, torch.arange(4)))
+        module.mixture.trigger.observe(torch.ones(module.mixture.num_experts))
+    every = {n: built(contrast_weight=0.1, contrast_nodes=n, noise=0.0) for n in (0, 1000)}
+    for module in (m for _, _, m in every.values()):
+        module.unseen = EveryUsersOther()
+    means = [s.loss(m, s.collate(r))["view_contrast_item"].mean for s, r, m in every.values()]
+    assert means[0] == means[1]
 
 
 @pytest.mark.parametrize("view", ["late", "joint"])
