@@ -32,6 +32,8 @@ BATCH, REPEATS, RANKED, CANDIDATES = 2048, 15, 512, 500
 BABY = PlantedGraphConfig(users=19_445, items=7_050, interactions=170_000)
 """A graph of Amazon Baby's size."""
 FREEDOM = LightGCNConfig(edge_dropout=0.8, content={"image": 0.1, "text": 0.9}, regularisation=0.0)
+MAGNET = MagnetConfig(contrast_weight=0.0005, contrast_nodes=512, shared=0.8, kappa=2.0, regularisation=1e-3)
+"""As rec/configs/baby-magnet.toml has it."""
 
 
 def measure(data: Prepared) -> list[Row]:
@@ -40,7 +42,7 @@ def measure(data: Prepared) -> list[Row]:
     keep_freed_memory()
     light = Trained(LightGCN, LightGCNConfig(layers=2), data)
     freedom = Trained(LightGCN, FREEDOM, data)
-    magnet = Trained(Magnet, MagnetConfig(contrast_weight=0.0), data)
+    magnet = Trained(Magnet, MAGNET, data)
     rows = []
     for name, run in (("LightGCN", light), ("FREEDOM-like", freedom)):
         step, bare = side_by_side(run.step, run.bare(), REPEATS)
