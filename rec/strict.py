@@ -11,6 +11,14 @@ Spaces = Mapping[str, Mapping[str, Mapping[str, Any]]]
 Variants = Mapping[str, Sequence[str]]
 
 
+def flat(table: Mapping[str, Any], at: str = "") -> dict[str, Any]:
+    """Return nested tables as one, its keys joined by dots."""
+    joined: dict[str, Any] = {}
+    for key, value in table.items():
+        joined |= flat(value, f"{at}{key}.") if isinstance(value, dict) else {f"{at}{key}": value}
+    return joined
+
+
 class Strict(BaseModel):
     """Base of every config model: immutable, no unknown keys, no silent conversion of types."""
 

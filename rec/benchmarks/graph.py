@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from rec.benchmarks.row import Row, in_turns, side_by_side
+from rec.config import load
 from rec.data.neighbours import nearest
 from rec.data.prepare import prepare
 from rec.data.prepared import Prepared
@@ -23,7 +25,6 @@ from rec.nn.pairs import InteractionBatch
 from rec.systems.lightgcn import LightGCN, LightGCNConfig
 from rec.systems.lightgcn import Model as GraphModel
 from rec.systems.magnet import Magnet
-from rec.systems.magnet_keys import MagnetConfig
 from rec.systems.magnet_model import Model as MagnetModel
 from rec.train.engine import LocalEngine
 from rec.train.memory import keep_freed_memory
@@ -32,8 +33,7 @@ BATCH, REPEATS, RANKED, CANDIDATES = 2048, 15, 512, 500
 BABY = PlantedGraphConfig(users=19_445, items=7_050, interactions=170_000)
 """A graph of Amazon Baby's size."""
 FREEDOM = LightGCNConfig(edge_dropout=0.8, content={"image": 0.1, "text": 0.9}, regularisation=0.0)
-MAGNET = MagnetConfig(contrast_weight=0.0005, contrast_nodes=512, shared=0.8, kappa=2.0, regularisation=1e-3)
-"""As rec/configs/baby-magnet.toml has it."""
+MAGNET = Path(__file__).parents[1] / "configs/baby-magnet.toml"
 
 
 def measure(data: Prepared) -> list[Row]:
@@ -42,7 +42,7 @@ def measure(data: Prepared) -> list[Row]:
     keep_freed_memory()
     light = Trained(LightGCN, LightGCNConfig(layers=2), data)
     freedom = Trained(LightGCN, FREEDOM, data)
-    magnet = Trained(Magnet, MAGNET, data)
+    magnet = Trained(Magnet, load(MAGNET).model, data)
     rows = []
     for name, run in (("LightGCN", light), ("FREEDOM-like", freedom)):
         step, bare = side_by_side(run.step, run.bare(), REPEATS)

@@ -12,7 +12,7 @@ item_total.npy          (I + 1,) int64 events over everything
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from pydantic import BaseModel
 
 from rec.errors import DataError
 from rec.storage import Storage
+from rec.strict import flat
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -60,9 +61,9 @@ class Prepared:
 
     def tell_differences(self, config: BaseModel, say: Callable[[str], None]) -> None:
         """Say which keys of `[data]` are set to something else than what this data set was prepared with."""
-        made = dict(_keys("data", self.manifest["config"]))
-        wanted = _keys("data", config.model_dump(mode="json", exclude_unset=True))
-        differ = [(key, value) for key, value in wanted if key != "data.root" and made.get(key) != value]
+        made = flat(self.manifest["config"], "data.")
+        wanted = flat(config.model_dump(mode="json", exclude_unset=True), "data.")
+        differ = [(key, value) for key, value in wanted.items() if key != "data.root" and made.get(key) != value]
         for key, value in differ[:DIFFERENCES_TOLD]:
             found = f"with {key} = {made[key]!r}" if key in made else f"without {key}"
             say(f"note: {self.storage.uri} was prepared {found}, the config says {value!r}")
@@ -129,15 +130,6 @@ class Prepared:
                 return pq.read_table(file)
         except (OSError, pa.ArrowInvalid) as error:
             raise DataError(f"{self.storage.uri}/{name}: cannot be read ({error})") from error
-
-
-def _keys(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield every key below `name`, in full, with its value."""
-    if isinstance(value, Mapping) and value:
-        for key, part in value.items():
-            yield from _keys(f"{name}.{key}", part)
-    else:
-        yield name, value
 
 
 def write_table(storage: Storage, name: str, table: pa.Table) -> None:

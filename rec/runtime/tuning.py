@@ -52,11 +52,11 @@ def search(config: RunConfig, say: Say) -> str:
         ConfigError: the space or the cluster does not fit.
         TrainingError: no trial came to an evaluation.
     """
-    data = config.data.model_copy(update={"root": absolute(config.data.root)})
-    config = config.model_copy(update={"out": absolute(config.out), "data": data})
-    space = space_of(config)
-    phases = _check(config, space)
-    Prepared.open(config.data.root).tell_differences(config.data, say)
+    where = config.data.model_copy(update={"root": absolute(config.data.root)})
+    config = config.model_copy(update={"out": absolute(config.out), "data": where})
+    space, data = space_of(config), Prepared.open(config.data.root)
+    phases = _check(config, space, data)
+    data.tell_differences(config.data, say)
     _same_search(config, Storage(config.out))
     storage = claim(config)
     cpus = config.parallel.cpus
@@ -98,9 +98,8 @@ def _same_search(config: RunConfig, storage: Storage) -> None:
             )
 
 
-def _check(config: RunConfig, space: Mapping[str, Dimension]) -> int:
-    """Check that the data set is there and that a population can exchange checkpoints; return the phases of a run."""
-    data = Prepared.open(config.data.root)
+def _check(config: RunConfig, space: Mapping[str, Dimension], data: Prepared) -> int:
+    """Check that config and data set fit and that a population can exchange checkpoints; return the phases of a run."""
     system = build(config, data)
     if config.tune.scheduler == "pbt":
         if config.tune.objectives:

@@ -6,7 +6,6 @@ modalities), D width, E experts, B users of a block.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -294,7 +293,7 @@ class Model(GraphModel):
         sharing, place = mixture.ranks.join(torch.zeros(counting, device=ids.device))
         union = ids.unique()
         if most := self.config.contrast_nodes:  # the same ones on all workers, other ones at the next step
-            apart = max(1, math.ceil(len(union) / most))
+            apart = max(1, -(-len(union) // most))
             union = union[mixture.trigger.steps % apart :: apart]
         plain_XD, content_XD = (unit(view_XD) for view_XD in seen.views(union)[:2])
         own_Y = torch.arange(counting * len(union), device=union.device)[place :: max(1, len(sharing))]

@@ -19,6 +19,7 @@ from rec.data.prepared import Prepared
 from rec.data.stream import CachedReader
 from rec.errors import ConfigError
 from rec.storage import Storage
+from rec.strict import flat
 from rec.system import System
 from rec.train.checkpoint import Checkpoint, CheckpointStore
 from rec.train.engine import LocalEngine
@@ -51,7 +52,7 @@ def claim(config: RunConfig) -> Storage:
     storage = Storage(config.out)
     if storage.exists("config.json"):
         before = from_json(storage.read("config.json").decode())
-        ours, theirs = (_flat(json.loads(to_json(c))) for c in (config, before))
+        ours, theirs = (flat(json.loads(to_json(c))) for c in (config, before))
         for key in sorted(ours.keys() | theirs.keys()):
             free = any(key == name or key.startswith(f"{name}.") for name in FREE_KEYS)
             if not free and ours.get(key) != theirs.get(key):
@@ -107,10 +108,3 @@ def train_here(config: RunConfig, report: Report, say: Callable[[str], None]) ->
             resume=resume,
         )
     )
-
-
-def _flat(table: dict[str, Any], at: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        flat |= _flat(value, f"{at}{key}.") if isinstance(value, dict) else {f"{at}{key}": value}
-    return flat
