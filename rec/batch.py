@@ -1,12 +1,31 @@
-"""Batch: the tensors of one step."""
+"""Batch: the tensors of one step, and the columns of the rows that it is made of."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
+
+Columns = Mapping[str, Any]
+"""Rows as columns: a numpy array of one value per row, or a list of numpy arrays where rows are ragged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One Parquet column a system reads. `shape` omits the row axis; -1 is ragged."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...] = ()
+    label: bool = False
+    """Whether it is what is to be predicted: never asked of a request, and empty there."""
+    entity: str = ""
+    """The entity whose members its values are, by index: requests name them by raw ids."""
+    optional: bool = False
+    """Whether a request may leave it out; it is empty then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +38,10 @@ class Batch:
         return replace(
             self, **{k: v.to(device, non_blocking=True) for k, v in values.items() if isinstance(v, torch.Tensor)}
         )
+
+    def owners(self) -> torch.Tensor | None:
+        """Return the example of each row that the model computes, int64 (N,); None where rows are the examples."""
+        return None
 
     @abstractmethod
     def __len__(self) -> int:

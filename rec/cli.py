@@ -223,38 +223,44 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def evaluate(configs: Sequence[RunConfig], split: str, json_file: str | None = None) -> int:
     """Measure every run, print the metrics, and return 1 where one that the config expects is not reached."""
-    from rec.report.evaluation import evaluate_run, summarise
-    from rec.report.text import table, told_of_relevant
+    from rec.evaluation.run import evaluate_run, met, summarise
+    from rec.report.text import table
 
     results = [evaluate_run(config, split) for config in configs]
-    summary = summarise(results)
+    first, summary = results[0], summarise(results)
+    baseline = next(iter(first["baselines"]), None)
     rows = []
     for name, entry in summary.items():
         spread = f"{min(entry['values']):.4f} to {max(entry['values']):.4f}" if len(results) > 1 else ""
-        if len(results) == 1 and name in results[0]["interval"]:
-            spread = "{low:.4f} to {high:.4f}".format(**results[0]["interval"][name])
-        baseline = results[0]["popularity"].get(name)
-        rows.append(
-            [name, f"{entry['mean']:.4f}", f"{entry['sd']:.4f}", spread, "" if baseline is None else f"{baseline:.4f}"]
-        )
-    print(table(["metric", "mean", "sd", "range or interval", "popularity"], rows))
-    print(told_of_relevant(results[0]), end="")
-    if "recovery" in results[0]:
-        print("planted modality found for {found:.1%} of users (chance {chance:.1%})".format(**results[0]["recovery"]))
+        if len(results) == 1 and name in first["interval"]:
+            spread = "{low:.4f} to {high:.4f}".format(**first["interval"][name])
+        row = [name, f"{entry['mean']:.4f}", *([f"{entry['sd']:.4f}"] if len(results) > 1 else []), spread]
+        value = first["baselines"][baseline].get(name) if baseline else None
+        rows.append([*row, *(["" if value is None else f"{value:.4f}"] if baseline else [])])
+    head = ["metric", "mean", *(["sd", "range"] if len(results) > 1 else ["95 % interval"])]
+    print(table([*head, *([baseline] if baseline else [])], rows))
+    print(f"{first['examples']:,} examples of the {split} split")
+    for note in first["notes"]:
+        print(note)
+    headline = next(iter(first["shown"]), "")
+    beside = [f"{name} {values[headline]:.4f}" for name, values in first["baselines"].items() if headline in values]
+    if beside:
+        print(f"beside it, {headline}: {', '.join(beside)}")
     if json_file:
         _write_json(json_file, {"metrics": {name: entry["mean"] for name, entry in summary.items()}, "seeds": results})
-    missed = [
-        f"{name} {summary[name]['mean']:.4f}, expected at least {value}"
-        for name, value in configs[0].expect.items()
-        if summary[name]["mean"] < value
-    ]
+    missed = []
+    for name, wanted in configs[0].expect.items():
+        found, higher = summary.get(name, {}).get("mean"), first["directions"].get(name, True)
+        if not met(found, wanted, higher):
+            told = "not measured" if found is None else f"{found:.4f}"
+            missed.append(f"{name} {told}, expected at {'least' if higher else 'most'} {wanted}")
     if missed:
         say(f"error: {'; '.join(missed)}")
     return 1 if missed else 0
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from rec.report.evaluation import compare
+    from rec.evaluation.compare import compare
     from rec.report.text import table
 
     a, b = options.compare
@@ -263,16 +269,16 @@ def _compare(options: argparse.Namespace) -> int:
     for r in results:
         d = r["difference"]
         gain = f"{d['mean']:+.4f} ({d['low']:+.4f} to {d['high']:+.4f})"
-        rows.append([r["metric"], f"{r['a']:.4f}", f"{r['b']:.4f}", gain, f"{r['not_above_zero']:.4f}"])
+        rows.append([r["metric"], f"{r['a']:.4f}", f"{r['b']:.4f}", gain, f"{r['not_better']:.4f}"])
     print(f"A = {a}\nB = {b}\npaired bootstrap over users, 10,000 resamples")
-    print(table(["metric", "A", "B", "A - B (95 % interval)", "resamples with A <= B"], rows))
+    print(table(["metric", "A", "B", "A - B (95 % interval)", "resamples in which A is not better"], rows))
     if options.json:
         _write_json(options.json, results)
     return 0
 
 
 def _evaluate_arrays(options: argparse.Namespace) -> int:
-    from rec.metrics.arrays import evaluate_arrays, load_arrays
+    from rec.evaluation.tasks.ranking.arrays import evaluate_arrays, load_arrays
     from rec.report.text import table
 
     try:
@@ -287,7 +293,7 @@ def _evaluate_arrays(options: argparse.Namespace) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> None:
-    from rec.report.sweep import sweep, variants
+    from rec.evaluation.sweep import sweep, variants
 
     config = load(options.config, options.overrides)
     only = [name.strip() for name in options.only.split(";") if name.strip()]
@@ -320,7 +326,7 @@ def load_run(path: str, overrides: Sequence[str]) -> RunConfig:
     """Return the config of a TOML file, or of a run's folder."""
     if not Path(path).is_dir():
         return load(path, overrides)
-    from rec.report.evaluation import read_config
+    from rec.evaluation.run import read_config
 
     return override(read_config(path), overrides)
 
@@ -356,7 +362,7 @@ def _write_json(path: str, value: Any) -> None:
 
 
 def _arrays_help() -> str:
-    text = Path(__file__).parent.joinpath("metrics", "arrays_help.txt").read_text()
+    text = Path(__file__).parent.joinpath("evaluation", "tasks", "ranking", "arrays_help.txt").read_text()
     return " ".join(text.split()).replace("%", "%%")
 
 

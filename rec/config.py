@@ -91,6 +91,8 @@ def from_table(table: dict[str, Any]) -> RunConfig:
     system = resolve(table["system"])
     model = check(system.Config, table.get("model", {}), "model.")
     run: RunConfig = check(RunConfig, table | {"model": model}, "")
+    if not run.train.metric:
+        run = run.model_copy(update={"train": run.train.model_copy(update={"metric": system.tasks[0].headline})})
     return run
 
 

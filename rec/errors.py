@@ -23,3 +23,7 @@ class TrainingError(RecError):
 
 class RequestError(RecError):
     """A request to a served or evaluated model is malformed."""
+
+
+class EvaluationError(RecError):
+    """What was to be measured, compared or reported cannot be."""

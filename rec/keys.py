@@ -130,8 +130,8 @@ class TrainConfig(Strict):
     warmup_steps: int = Field(0, ge=0)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the learning rate falls after the warm-up, to zero at the last step of the last epoch."""
-    metric: str = "ndcg@10"
-    """What validation chooses the best checkpoint by; higher is better."""
+    metric: str = ""
+    """What validation chooses the best checkpoint by; empty takes the headline of the system's first task."""
     patience: int = Field(0, ge=0)
     """Evaluations without a better `metric` after which training stops; 0 never stops early."""
     evaluate_every: int = Field(1, ge=1)
@@ -194,8 +194,8 @@ class EvaluateConfig(Strict):
 
     popular_share: float = Field(0.001, gt=0, lt=1)
     """An item is popular when it has more than this share of all events (MSMRec, section 5.4)."""
-    cold_count: int = Field(10, ge=0)
-    """Items with at most so many training events are reported as cold."""
+    cold_count: int | None = Field(None, ge=0)
+    """Items with at most so many training events are reported as cold; unset leaves it to the system."""
     bootstrap: int = Field(1000, ge=100)
     """Resamples of users behind each interval."""
 

@@ -12,7 +12,8 @@ import torch
 
 from rec.errors import RequestError
 from rec.meters import Mean
-from rec.system import Ask, System
+from rec.nn.retrieval import Ask
+from rec.system import System
 
 
 def take(rows: dict[str, Any], index: list[int]) -> dict[str, Any]:

@@ -23,9 +23,9 @@ from rec.keys_graph import GraphConfig, PlantedGraphConfig
 from rec.nn import graph as graphs
 from rec.nn.pairs import InteractionBatch
 from rec.systems.lightgcn import LightGCN, LightGCNConfig
-from rec.systems.lightgcn import Model as GraphModel
+from rec.systems.lightgcn import LightGCNModel as GraphModel
 from rec.systems.magnet import Magnet
-from rec.systems.magnet_model import Model as MagnetModel
+from rec.systems.magnet_model import MagnetModel as MagnetModel
 from rec.train.engine import LocalEngine
 from rec.train.memory import keep_freed_memory
 

@@ -16,7 +16,7 @@ from rec.keys_pairs import FoodConfig, PairsConfig
 from rec.nn.pairs import PairsBatch
 from rec.systems.healthmoe import HealthMoE
 from rec.systems.healthmoe_keys import HealthMoEConfig
-from rec.systems.healthmoe_model import Model
+from rec.systems.healthmoe_model import HealthMoEModel
 from rec.train.optim import adamw
 
 USERS, REPEATS = 32, 9
@@ -31,7 +31,7 @@ def measure(root: str, threads: int) -> list[Row]:
     torch.manual_seed(0)
     system = HealthMoE(CONFIG, data.tables(HealthMoE.table_names(CONFIG)))
     module = system.model().train()
-    assert isinstance(module, Model)
+    assert isinstance(module, HealthMoEModel)
     batch = system.collate(to_columns(data.rows("train").slice(0, USERS)))
     optimizer = adamw(module, TrainConfig())
 
@@ -46,7 +46,7 @@ def measure(root: str, threads: int) -> list[Row]:
     return [Row(name, ours, "s", bare)]
 
 
-def _bare(system: HealthMoE, module: Model, batch: PairsBatch) -> Callable[[], None]:
+def _bare(system: HealthMoE, module: HealthMoEModel, batch: PairsBatch) -> Callable[[], None]:
     """Return the encoders' forward and backward on what one step encodes."""
     seen: list[torch.Tensor] = []
     original = module.item_side

@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rec.batch import Column, Columns
 from rec.errors import DataError
 from rec.seeds import generator
 from rec.storage import Storage
-from rec.system import Column, Columns
 
 CACHE_BYTES = 1 << 30
 

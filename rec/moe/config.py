@@ -11,7 +11,7 @@ from rec.moe.experts import Activation, FeedForward, fine_grained
 from rec.moe.layer import Mixed, MixtureOfExperts
 from rec.moe.routers import SigmoidRouter, SoftmaxRouter
 from rec.strict import Spaces, Strict
-from rec.system import Term
+from rec.terms import Term
 
 
 class MixtureConfig(Strict):

@@ -21,7 +21,7 @@ from rec.moe.experts import Experts
 from rec.moe.health import Usage
 from rec.moe.ranks import ALONE, Ranks
 from rec.moe.routing import Routing
-from rec.system import Term
+from rec.terms import Term
 
 Carry = Callable[[Tensor, Tensor, Order, Experts], Tensor]
 """From rows (N, D), weights (N, K), their order and the experts to the mixed rows (N, D)."""
@@ -122,3 +122,8 @@ def layers_of(module: nn.Module) -> Iterator[tuple[str, MixtureOfExperts]]:
     for name, layer in module.named_modules():
         if isinstance(layer, MixtureOfExperts):
             yield name, layer
+
+
+def is_spread(module: nn.Module) -> bool:
+    """Return whether experts inside a module are spread over workers, which then all make the same calls."""
+    return any(layer.carry is not carry for _, layer in layers_of(module))

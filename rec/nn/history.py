@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rec.batch import Batch
+from rec.batch import Batch, Column, Columns
 from rec.errors import RequestError
 from rec.nn.packed import Layout, layout
-from rec.system import Column, Columns
 
 COLUMNS = (Column("user", "int64"), Column("history", "int32", (-1,)), Column("target", "int32"))
 
@@ -45,6 +44,10 @@ class HistoryBatch(Batch):
             return self
         values = {f.name: getattr(self, f.name).to(device) for f in fields(self)}
         return replace(self, **values)
+
+    def owners(self) -> Tensor:
+        """Return the user of each packed row, (N,)."""
+        return self.where.sequence_N
 
     @property
     def next_item_N(self) -> Tensor:

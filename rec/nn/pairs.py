@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rec.batch import Batch
-from rec.system import Column
+from rec.batch import Batch, Column
 
 COLUMNS = (Column("user", "int64"), Column("history", "int32", (-1,)), Column("target", "int32", (-1,)))
 

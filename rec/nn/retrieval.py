@@ -6,16 +6,28 @@ Letters: B users, I items with padding as item 0, W items of one block, M hidden
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from rec.system import Ask
 
 Score = Callable[[slice], Tensor]
 """Scores every user against a range of items, (B, W)."""
 BLOCK = 1 << 17
 """Items scored at once: their vectors of 64 numbers fill 32 MiB, so that the scores of a few users stay in cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What one request wants of a ranking, in item indices."""
+
+    k: int = 10
+    exclude: tuple[int, ...] = ()
+    """Items to leave out beside those the user has seen."""
+    candidates: tuple[int, ...] | None = None
+    """The only items to rank, seen ones too; None ranks all unseen ones."""
+    explain: bool = False
+    """Whether the answer tells the weights behind each item."""
 
 
 def top_items(

@@ -11,12 +11,12 @@ import pyarrow as pa
 import ray
 import ray.data
 
+from rec.batch import Column
 from rec.data.prepared import Prepared
 from rec.data.stream import CachedReader
 from rec.errors import DataError
 from rec.runtime.cluster import quiet_data
 from rec.storage import Storage
-from rec.system import Column
 
 SHARED_SHARE = 0.3
 """Largest share of the cluster's object store that shared splits may take."""

@@ -107,6 +107,14 @@ class DeepSpeedEngine:
         torch.distributed.all_reduce(moved)
         return moved.to(value.device)
 
+    def gather(self, value: Any) -> list[Any]:
+        """Return the value of every rank, in the order of ranks, on every rank."""
+        if self.world_size == 1:
+            return [value]
+        found: list[Any] = [None] * self.world_size
+        torch.distributed.all_gather_object(found, value)
+        return found
+
     def state(self) -> State:
         """Return model and optimiser as plain float32 tensors on the CPU, experts of all ranks together."""
         own = self.module.state_dict()

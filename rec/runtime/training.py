@@ -16,6 +16,7 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from rec import errors
+from rec.batch import Column
 from rec.config import RunConfig, to_json
 from rec.data.prepared import Prepared
 from rec.errors import RecError, TrainingError
@@ -24,7 +25,6 @@ from rec.runtime.datasets import fits_shared_memory, share
 from rec.runtime.monitor import Monitor
 from rec.runtime.worker import train_worker
 from rec.storage import Storage, absolute
-from rec.system import Column
 from rec.train.job import build, claim, newest
 from rec.train.loop import Report
 

@@ -11,12 +11,15 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from rec.batch import Column, Columns
 from rec.errors import RequestError
+from rec.evaluation.tasks.ranking.answers import recommend, recommend_batch
 from rec.moe.layer import Mixed, layers_of
+from rec.nn.retrieval import Ask
 from rec.serving.artifact import METADATA, Artifact
 from rec.serving.ids import Ids
 from rec.serving.index import Index, open_index
-from rec.system import Ask, Column, Columns
+from rec.systems.capabilities import Explainer, Ranker
 
 Answer = dict[str, Any]
 CACHED = 100_000
@@ -62,6 +65,7 @@ class Answerer:
         }
         self.columns = {column.name: column for column in self.system.columns}
         self.modalities = list(artifact.manifest["modalities"])
+        self.num_items = len(self.item_ids)
         count = np.asarray(self.system.static["item_count"], dtype=np.float64)
         self.share = count / max(count.sum(), 1)
         self.popular = np.argsort(-count[1:], kind="stable") + 1
@@ -72,9 +76,14 @@ class Answerer:
             layer.register_forward_hook(lambda _, __, mixed, name=name: self._note(name, mixed))
 
     @property
+    def knows_subjects(self) -> bool:
+        """Whether subjects are told apart by more than their histories."""
+        return isinstance(self.system, Ranker) and self.system.knows_subjects
+
+    @property
     def ranks(self) -> bool:
         """Whether the system ranks a catalogue for users."""
-        return "user" in self.columns and len(self.item_ids) > 1
+        return isinstance(self.system, Ranker)
 
     def wish(
         self,
@@ -98,7 +107,7 @@ class Answerer:
         if user is None and history is None and profile is None:
             raise RequestError("expected `user`, `history` or `profile`")
         described = profile is not None or bool(avoid)
-        if described and not self.system.knows_users_without_history:
+        if described and not self.knows_subjects:
             raise RequestError(f"{self.config.system} reads neither `profile` nor `avoid`")
         notes: list[str] = []
         number = -1 if user is None else int(self.user_ids.find([user])[0])
@@ -112,7 +121,7 @@ class Answerer:
             seen = np.empty(0, dtype=np.int64)
         allowed = None if candidates is None else tuple(self._known(candidates, "candidates", notes).tolist())
         ask = Ask(k, tuple(self._known(exclude, "exclude", notes).tolist()), allowed, explain)
-        if not len(seen) and not self.system.knows_users_without_history:
+        if not len(seen) and not self.knows_subjects:
             notes.append("nothing is known of what the user has seen: the most popular items")
         told = {**(profile or {}), "avoid": list(avoid)} if described else None
         wish = Wish(number, seen, ask, notes, history is None and number >= 0 and not described, told)
@@ -123,7 +132,7 @@ class Answerer:
     def recommend(self, wishes: Sequence[Wish]) -> list[Answer]:
         """Return the answers to a batch of requests."""
         answers: list[Answer] = [{} for _ in wishes]
-        always = self.system.knows_users_without_history
+        always = self.knows_subjects
         told = [index for index, wish in enumerate(wishes) if len(wish.history) or always]
         if told:
             with torch.inference_mode():
@@ -146,8 +155,10 @@ class Answerer:
         index = int(self.item_ids.find([item])[0])
         if index < 1:
             raise RequestError(f"item {item!r} is not known")
-        if not len(wish.history) and not self.system.knows_users_without_history:
+        if not len(wish.history) and not self.knows_subjects:
             raise RequestError("nothing is known of what the user has seen, so there is nothing to explain")
+        if not isinstance(self.system, Explainer):
+            raise RequestError(f"{self.config.system} does not explain single items")
         with torch.inference_mode():
             self.routed.clear()
             found = self.system.explain(self.module, self.system.collate(self.rows([wish])), [index])[0]
@@ -174,7 +185,7 @@ class Answerer:
                 raise RequestError(f"row {number}: unknown column {unknown[0]!r}; known: {', '.join(self.columns)}")
         try:
             with torch.inference_mode():
-                return self.system.predict(self.module, self.system.collate(columns))
+                return recommend_batch(self.system, self.module, self.system.collate(columns))
         except (IndexError, ValueError) as error:
             raise RequestError(f"a value is out of range: {error}") from error
 
@@ -201,14 +212,14 @@ class Answerer:
         if self.index is not None and all(ask.candidates is None and not ask.explain for ask in asks):
             batch, histories = self.system.collate(self.rows(wishes)), [wish.history for wish in wishes]
             return self.index.predict(self.system, self.module, batch, asks, histories)
-        if not self.states:
-            return self.system.predict(self.module, self.system.collate(self.rows(wishes)), asks)
         row = np.repeat(np.arange(len(wishes)), [len(wish.history) for wish in wishes])
         seen = torch.from_numpy(row), torch.from_numpy(np.concatenate([wish.history for wish in wishes]))
-        return self.system.rank(self.module, self._states(wishes), seen, asks)
+        return recommend(self.system, self.module, self._states(wishes), seen, asks, self.num_items)
 
     def _states(self, wishes: Sequence[Wish]) -> dict[str, torch.Tensor]:
         """Return the states of users: of known ones as exported, of others from their histories."""
+        if not self.states:
+            return self.system.states(self.module, self.system.collate(self.rows(wishes)))
         known = torch.tensor([wish.user if wish.as_known else -1 for wish in wishes])
         told = (known < 0).nonzero()[:, 0].tolist()
         if not told:
@@ -280,7 +291,7 @@ class Answerer:
 
     def _similar(self, index: int, history: np.ndarray) -> list[Answer]:
         """Return the three items of a history that are nearest to an item."""
-        item_ID = getattr(getattr(self.module, "frozen", None), "item_ID", None)
+        item_ID = self.system.item_vectors(self.module)
         if item_ID is None:
             return []
         unique = np.unique(history[history != index])

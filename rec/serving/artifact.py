@@ -32,6 +32,7 @@ from rec.errors import CheckpointError, DataError
 from rec.serving.ids import Ids
 from rec.storage import Storage
 from rec.system import System
+from rec.systems.capabilities import Ranker
 from rec.train.checkpoint import CheckpointStore
 from rec.train.engine import load_model
 from rec.train.job import build, build_from
@@ -94,14 +95,14 @@ class Artifact:
         found: dict[str, Any] = json.loads((self.path / "example.json").read_text())
         return found
 
-    def system(self) -> tuple[System[Any], nn.Module]:
+    def system(self) -> tuple[Any, nn.Module]:
         """Return the system and its model, ready to answer; weights and tables are mapped, not copied.
 
         Raises:
             CheckpointError: the weights do not fit the config.
         """
         tables = {name: self.array(f"tables/{name}") for name in self.manifest["tables"]}
-        system = build_from(self.config, tables)
+        system: Any = build_from(self.config, tables)
         module = system.model().eval().requires_grad_(False)
         try:
             module.load_state_dict(load_file(self.path / "model.safetensors"), assign=True)
@@ -157,6 +158,9 @@ def _write(
     storage.write("model.safetensors", save({k: v.contiguous() for k, v in module.state_dict().items()}))
     with torch.inference_mode():
         catalogue = {name: value.numpy() for name, value in system.catalogue(module).items()}
+        vector_ID = system.item_vectors(module) if isinstance(system, Ranker) else None
+        if vector_ID is not None:
+            catalogue["item_ID"] = vector_ID.contiguous().numpy()
     for name, value in catalogue.items():
         write_array(storage, f"catalogue/{name}", value)
     for name, value in system.static.items():
@@ -221,10 +225,10 @@ def _write_users(data: Prepared, storage: Storage) -> int:
     return data.num_users
 
 
-def _write_states(system: System[Any], module: nn.Module, storage: Storage, users: int) -> list[str]:
+def _write_states(system: System[Any, Any], module: nn.Module, storage: Storage, users: int) -> list[str]:
     """Write the states of all known users and return their names."""
     offset, history = (np.load(storage.path(f"users/{name}.npy"), mmap_mode="r") for name in ("offset", "history"))
-    if not {column.name for column in system.columns} <= {"user", "history", "target"}:
+    if not isinstance(system, Ranker) or not {column.name for column in system.columns} <= {"user", "history", "target"}:
         return []
     parts: dict[str, list[np.ndarray]] = {}
     for start in range(0, users, STATE_BATCH):

@@ -13,11 +13,12 @@ from rec.config import RunConfig
 from rec.data.prepared import Prepared
 from rec.data.stream import to_columns
 from rec.errors import ConfigError
+from rec.evaluation.tasks.ranking.answers import recommend_batch
+from rec.nn.retrieval import Ask
 from rec.serving.answers import Answerer
 from rec.serving.artifact import Artifact, export_run
 from rec.serving.example import make_example
 from rec.serving.index import FILE, ITEM, Index, agreement, build_index, recall, write_index
-from rec.system import Ask
 
 RECALL_K, AGREEMENT_K, RECALL_USERS = 100, 10, 500
 SERVE_YAML = """# serve deploy serve.yaml; every node needs the project installed and the artifact at this path.
@@ -126,9 +127,9 @@ def _add_index(artifact: Artifact, config: RunConfig) -> dict[str, Any]:
     columns, k, top = to_columns(rows), min(RECALL_K, len(vector_ID) - 1), min(AGREEMENT_K, len(vector_ID) - 1)
     batch, asks = system.collate(columns), [Ask(k=top)] * len(rows)
     with torch.inference_mode():
-        found = recall(index, system.queries(module, batch).numpy(), k)
+        found = recall(index, system.queries(module, system.states(module, batch)).numpy(), k)
         agreed = agreement(
-            system.predict(module, batch, asks),
+            recommend_batch(system, module, batch, asks),
             index.predict(system, module, batch, asks, [np.asarray(history) for history in columns["history"]]),
         )
     write_index(built, str(artifact.path / FILE))

@@ -12,8 +12,7 @@ from torch import nn
 
 from rec.errors import ConfigError
 from rec.keys import ServeConfig
-from rec.nn.retrieval import as_lists, top_among, top_items
-from rec.system import Ask, System
+from rec.nn.retrieval import Ask, as_lists, top_among, top_items
 
 if TYPE_CHECKING:
     from rec.serving.artifact import Artifact
@@ -41,18 +40,19 @@ class Index:
 
     def predict(
         self,
-        system: System[Any],
+        system: Any,
         module: nn.Module,
         batch: Any,
         asks: Sequence[Ask],
         histories: Sequence[np.ndarray],
     ) -> list[dict[str, Any]]:
         """Return the best items among the candidates, what was seen or excluded left out."""
-        query_BD = system.queries(module, batch)
+        states = system.states(module, batch)
+        query_BD = system.queries(module, states)
         left_out = max(len(h) + len(a.exclude) for h, a in zip(histories, asks, strict=True))
         count = min(max(self.candidates, max(a.k for a in asks)) + left_out, len(self.vector_ID) - 1)
         item_BC = torch.from_numpy(self.search(query_BD.numpy(), count))
-        score_BC = system.scores_of(module, batch, item_BC)
+        score_BC = system.candidate_scores(module, states, item_BC)
         if score_BC is None:
             score_BC = torch.einsum("bcd,bd->bc", torch.from_numpy(self.vector_ID)[item_BC], query_BD)
         row = np.repeat(np.arange(len(asks)), [len(h) for h in histories])
@@ -108,7 +108,7 @@ def write_index(index: Any, path: str) -> None:
     _faiss().write_index(index, path)
 
 
-def open_index(artifact: Artifact, system: System[Any]) -> Index | None:
+def open_index(artifact: Artifact, system: Any) -> Index | None:
     """Return the artifact's index, memory-mapped; None where it ranks exactly."""
     path = artifact.path / FILE
     if not path.exists():

@@ -19,23 +19,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rec.batch import Columns
 from rec.data.attributes import Attributes
 from rec.data.encoders import SPECIAL, Tokens, learn_tokenizer
 from rec.errors import RequestError
-from rec.meters import Mean, Meter, Rows
-from rec.metrics.relevance import metric_names, relevance
+from rec.evaluation.task import Measured
+from rec.evaluation.tasks.ranking import Ranking
 from rec.nn.encoders import trained_parts
 from rec.nn.pairs import COLUMNS, PairsBatch, flattened
-from rec.nn.retrieval import as_lists, top_items
 from rec.nn.shapley import shapley, subsets
-from rec.system import Ask, Columns, Phase, System, Term
+from rec.sections import Section
+from rec.system import Phase, System
+from rec.systems import healthmoe_report as report
+from rec.systems.capabilities import Explainer, Ranker, RankingExamples, Reporter, States
 from rec.systems.healthmoe_analysis import Analysis
 from rec.systems.healthmoe_keys import HealthMoEConfig
-from rec.systems.healthmoe_model import BLOCK, Model, Scored
-
-TOP = 10
-ANSWER_ROWS = 8192
-"""(user, item) pairs that are scored at once for an answer, where no other rank has to keep step."""
+from rec.systems.healthmoe_model import HealthMoEModel, Scored
+from rec.terms import Term
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +47,24 @@ class TokenForm:
     pad: int
 
 
-class HealthMoE(System[PairsBatch]):
+class HealthMoE(
+    System[PairsBatch, HealthMoEModel],
+    Ranker[PairsBatch, HealthMoEModel],
+    Explainer[PairsBatch, HealthMoEModel],
+    Reporter[PairsBatch, HealthMoEModel],
+):
     """Multimodal recommender of items for described users."""
 
     Config = HealthMoEConfig
     columns = COLUMNS
     config: HealthMoEConfig
-    knows_users_without_history = True
+    tasks = (
+        Ranking(
+            cuts=(1, 5, 10),
+            shown=("ndcg@10", "precision@5", "recall@10", "map@5", "auc", "hit@10"),
+        ),
+    )
+    knows_subjects = True
     notice = "not dietary or medical advice"
 
     @classmethod
@@ -71,12 +82,12 @@ class HealthMoE(System[PairsBatch]):
             names.append("tokenizer")
         return tuple(names)
 
-    def model(self) -> nn.Module:
+    def model(self) -> HealthMoEModel:
         """Return a freshly initialised model."""
         form = None
         if self.tokens is not None:
             form = TokenForm(self.tokens.tokenizer.get_vocab_size(), self.tokens.max_tokens, self.tokens.pad)
-        return Model(self.config, self.static, self.seed, form)
+        return HealthMoEModel(self.config, self.static, self.seed, form)
 
     @cached_property
     def tokens(self) -> Tokens | None:
@@ -188,60 +199,67 @@ class HealthMoE(System[PairsBatch]):
         terms = {name: Term(total, len(scored.positive_P))}
         return terms | (self.config.mixture.terms([scored.mixed]) if scored.mixed is not None else {})
 
-    def meters(self) -> dict[str, Meter]:
-        """Return the ranking metrics, the same for items without a training pair, and a row per user."""
-        meters: dict[str, Meter] = {name: Mean() for name in metric_names()}
-        return meters | {"rows": Rows()}
+    def examples(self, batch: PairsBatch) -> RankingExamples:
+        """Return users, relevant items, what is known of each user, and what users must not be shown."""
+        known = batch.history_row_M, batch.history_M
+        return RankingExamples(
+            subject_B=batch.user_B,
+            target=(batch.target_row_P, batch.target_P),
+            left_out=known,
+            known=known,
+            forbidden_BI=self._forbidden(batch.avoid_BT),
+        )
 
-    def measure(self, module: nn.Module, batch: PairsBatch, meters: Mapping[str, Meter]) -> None:
-        """Rank every item that a user does not know of and may be shown."""
-        assert isinstance(module, Model)
-        item_ID = module.catalogue()
-        score_BI = module.all_scores(module.states(batch, item_ID), item_ID)
-        hidden_BI = self.hidden(batch)
-        values = self.values(score_BI, batch, hidden_BI)
-        for name, value in values.items():
-            meter = meters[name]
-            assert isinstance(meter, Mean)
-            meter.add(value[~value.isnan()])
-        record = meters["rows"]
-        assert isinstance(record, Rows)
-        known_I = module.known_I.to(score_BI.device)
-        cold = ~known_I[batch.target_P]
-        cold_pairs = batch.target_row_P[cold], batch.target_P[cold]
-        rows = {"user": batch.user_B, "relevant": torch.bincount(batch.target_row_P, minlength=len(batch))}
-        rows |= {f"metric/{name}": value for name, value in values.items()}
-        for name, value in relevance(score_BI, cold_pairs, hidden_BI, batch.user_B).items():
-            rows[f"cold items/{name}"] = value
-        for name, value in relevance(score_BI, cold_pairs, hidden_BI | known_I, batch.user_B).items():
-            rows[f"among cold items/{name}"] = value
-        rows["history"] = torch.bincount(batch.history_row_M, minlength=len(batch))
-        best_BI = score_BI.masked_fill(hidden_BI, -torch.inf)
-        rows["top"] = best_BI.topk(min(TOP, module.num_items), dim=1).indices
-        rows["top score"] = best_BI.gather(1, rows["top"])
-        record.add(rows)
+    def states(self, module: HealthMoEModel, batch: PairsBatch) -> dict[str, Tensor]:
+        """Return users' joined projections, and what they avoid."""
+        return {"state_BD": module.states(batch, module.catalogue()), "avoid_BT": batch.avoid_BT}
+
+    def scores(self, module: HealthMoEModel, states: States, items: slice) -> Tensor:
+        """Return users' scores of a range of items."""
+        score_BW = module.all_scores(states["state_BD"], module.catalogue()[items])
+        return score_BW[:, items] if self.config.head == "classification" else score_BW
+
+    def forbidden(self, states: States) -> Tensor:
+        """Return which items contain what a user must avoid, (B, I)."""
+        return self._forbidden(states["avoid_BT"].bool())
+
+    def reasons(self, states: States, example: int, item: int) -> list[str]:
+        """Return what an item contains of what its user must avoid."""
+        return self._contained(item, states["avoid_BT"][example].bool())
 
     def hidden(self, batch: PairsBatch) -> Tensor:
         """Return which items are not ranked: padding, what is known of the user, what the user must not be shown."""
-        hidden_BI = self.forbidden(batch.avoid_BT)
+        hidden_BI = self._forbidden(batch.avoid_BT)
         hidden_BI[:, 0] = True
         hidden_BI[batch.history_row_M, batch.history_M] = True
         return hidden_BI
 
-    def forbidden(self, avoid_BT: Tensor) -> Tensor:
-        """Return which items contain what a user must avoid, (B, I)."""
+    def _forbidden(self, avoid_BT: Tensor) -> Tensor:
         return avoid_BT.float() @ self.contains_IT.to(avoid_BT.device).T > 0
 
-    def values(self, score_BI: Tensor, batch: PairsBatch, hidden_BI: Tensor) -> dict[str, Tensor]:
-        """Return every metric of each user, (B,)."""
-        return relevance(score_BI, (batch.target_row_P, batch.target_P), hidden_BI, batch.user_B)
+    def details(self, module: HealthMoEModel, states: States, example: int, items: Sequence[int]) -> dict[str, Any]:
+        """Return the share of each modality in some items' scores, and each expert's share."""
+        state_D, item_ID = states["state_BD"][example], module.catalogue()
+        index_K = torch.tensor(items, device=item_ID.device)
+        part_KP = self._parts(module, state_D.expand(len(index_K), -1), item_ID, index_K)
+        found = {"modalities": _shares(part_KP).tolist()}
+        if self.config.mixture.experts:
+            found["experts"] = self.gates(module, state_D[None], item_ID, index_K[None])[0].tolist()
+        return found
 
-    def analyser(self, module: nn.Module) -> Callable[[PairsBatch], dict[str, Tensor]]:
+    def enrich(self, measured: Measured) -> list[str]:
+        """Add what each modality is worth; return it in words."""
+        return report.enrich(measured)
+
+    def sections(self, measured: Measured, history: Sequence[Mapping[str, Any]]) -> list[Section]:
+        """Return the worth of modalities and pictures, and what groups rely on."""
+        return report.sections(measured)
+
+    def analyser(self, module: HealthMoEModel) -> Callable[[PairsBatch], dict[str, Tensor]]:
         """Return a function that tells, per user, what each modality and every expert is worth."""
-        assert isinstance(module, Model)
         return Analysis(self, module)
 
-    def gates(self, module: Model, user_BD: Tensor, item_ID: Tensor, item_BK: Tensor) -> Tensor:
+    def gates(self, module: HealthMoEModel, user_BD: Tensor, item_ID: Tensor, item_BK: Tensor) -> Tensor:
         """Return each expert's share for some items of each user, (B, K, E)."""
         if self.config.head == "classification":
             mixed = module.classify(user_BD)[1]
@@ -252,59 +270,11 @@ class HealthMoE(System[PairsBatch]):
         assert mixed is not None
         return mixed.routing.dense().view(*item_BK.shape, -1)
 
-    def predict(self, module: nn.Module, batch: PairsBatch, asks: Sequence[Ask] | None = None) -> list[dict[str, Any]]:
-        """Return each user's best items with scores, what was withheld and why, and modalities where asked."""
-        assert isinstance(module, Model)
-        asks = asks or [Ask(k=TOP, explain=True)] * len(batch)
-        return self.rank(module, self.states(module, batch), (batch.history_row_M, batch.history_M), asks)
-
-    def states(self, module: nn.Module, batch: PairsBatch) -> dict[str, Tensor]:
-        """Return users' joined projections, and what they avoid."""
-        assert isinstance(module, Model)
-        return {"state_BD": module.states(batch, module.catalogue()), "avoid_BT": batch.avoid_BT}
-
-    def rank(
-        self, module: nn.Module, states: Mapping[str, Tensor], seen: tuple[Tensor, Tensor], asks: Sequence[Ask]
-    ) -> list[dict[str, Any]]:
-        """Return the best items that users may be shown, and which of the best they may not, with the reason."""
-        assert isinstance(module, Model)
-        state_BD, avoid_BT = states["state_BD"], states["avoid_BT"].bool()
-        item_ID = module.catalogue()
-        score_BI = module.all_scores(state_BD, item_ID, max(BLOCK, ANSWER_ROWS // len(state_BD)))
-        forbidden_BI = self.forbidden(avoid_BT)
-
-        def best(score: Tensor) -> list[tuple[list[int], list[float]]]:
-            return as_lists(*top_items(lambda items: score[:, items].clone(), module.num_items + 1, asks, seen), asks)
-
-        open_lists = best(score_BI)
-        kept_lists = best(score_BI.masked_fill(forbidden_BI, -torch.inf)) if forbidden_BI.any() else open_lists
-        answers: list[dict[str, Any]] = []
-        for row, ((items, scores), (wanted, _)) in enumerate(zip(kept_lists, open_lists, strict=True)):
-            withheld = [
-                {"item": item, "contains": self._contained(item, avoid_BT[row])}
-                for item in wanted
-                if forbidden_BI[row, item]
-            ]
-            answers.append({"items": items, "scores": scores, "withheld": withheld})
-        for row, ask in enumerate(asks):
-            if ask.explain and answers[row]["items"]:
-                index_K = torch.tensor(answers[row]["items"], device=item_ID.device)
-                answers[row] |= self._behind(module, state_BD[row], item_ID, index_K)
-        return answers
-
     def _contained(self, item: int, avoid_T: Tensor) -> list[str]:
         inside_T = self.contains_IT[item].bool() & avoid_T.cpu()
         return [self.tags[t] for t in inside_T.nonzero()[:, 0].tolist()]
 
-    def _behind(self, module: Model, state_D: Tensor, item_ID: Tensor, index_K: Tensor) -> dict[str, Any]:
-        """Return the share of each modality in some items' scores, and each expert's share."""
-        part_KP = self._parts(module, state_D.expand(len(index_K), -1), item_ID, index_K)
-        found = {"modalities": _shares(part_KP).tolist()}
-        if self.config.mixture.experts:
-            found["experts"] = self.gates(module, state_D[None], item_ID, index_K[None])[0].tolist()
-        return found
-
-    def _parts(self, module: Model, state_KD: Tensor, item_ID: Tensor, index_K: Tensor) -> Tensor:
+    def _parts(self, module: HealthMoEModel, state_KD: Tensor, item_ID: Tensor, index_K: Tensor) -> Tensor:
         """Return scores as a score where nothing is known plus the Shapley value of each modality, (K, 1 + M).
 
         The value of a set of modalities is the score with all others missing, so the parts add up to the score.
@@ -323,13 +293,12 @@ class HealthMoE(System[PairsBatch]):
         score_KSI = module.classify(flat)[0].view(len(index_K), len(subset_SM), -1)
         return shapley(score_KSI[torch.arange(len(index_K)), :, index_K])
 
-    def explain(self, module: nn.Module, batch: PairsBatch, items: Sequence[int]) -> list[dict[str, Any]]:
+    def explain(self, module: HealthMoEModel, batch: PairsBatch, items: Sequence[int]) -> list[dict[str, Any]]:
         """Return each user's score of an item as what nothing known gives and what each modality adds.
 
         Raises:
             RequestError: an item contains what its user must avoid.
         """
-        assert isinstance(module, Model)
         item_ID, index_B = module.catalogue(), torch.tensor(items)
         state_BD = module.states(batch, item_ID)
         for row, item in enumerate(items):
@@ -340,14 +309,12 @@ class HealthMoE(System[PairsBatch]):
         rows = zip(part_BP.tolist(), _shares(part_BP).tolist(), strict=True)
         return [{"score": sum(parts), "parts": parts, "names": names, "modalities": m} for parts, m in rows]
 
-    def catalogue(self, module: nn.Module) -> dict[str, Tensor]:
+    def catalogue(self, module: HealthMoEModel) -> dict[str, Tensor]:
         """Return the items' joined projections."""
-        assert isinstance(module, Model)
         return {"projection_ID": module.catalogue()}
 
-    def freeze(self, module: nn.Module, catalogue: Mapping[str, Tensor]) -> None:
+    def freeze(self, module: HealthMoEModel, catalogue: Mapping[str, Tensor]) -> None:
         """Let the module answer from a catalogue that was computed before."""
-        assert isinstance(module, Model)
         module.frozen = catalogue["projection_ID"]
 
     @classmethod

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from rec.data.images import SPOILED, swapped
+from rec.evaluation.tasks.ranking.ranks import hide, of_ranks, ranks
 from rec.nn.pairs import PairsBatch
 from rec.seeds import generator
-from rec.systems.healthmoe_model import Model
+from rec.systems.capabilities import RankingExamples
+from rec.systems.healthmoe_model import HealthMoEModel
 
 if TYPE_CHECKING:
     from rec.systems.healthmoe import HealthMoE
@@ -31,7 +33,7 @@ class Analysis:
     expert share     mean share of each expert in the best 10
     """
 
-    def __init__(self, system: HealthMoE, module: Model) -> None:
+    def __init__(self, system: HealthMoE, module: HealthMoEModel) -> None:
         self.system, self.module, self.plain_ID = system, module, module.catalogue()
         items = [name for name in system.modalities if name.startswith("item ")]
         self.without = {name: module.catalogue([name]) for name in items}
@@ -49,6 +51,7 @@ class Analysis:
     def __call__(self, batch: PairsBatch) -> dict[str, Tensor]:
         """Return one value per user and name, (B,) or (B, E)."""
         system, module, hidden_BI = self.system, self.module, self.system.hidden(batch)
+        examples = system.examples(batch)
         user_BD = module.states(batch, self.plain_ID)
         score_BI = module.all_scores(user_BD, self.plain_ID)
         found: dict[str, Tensor] = {}
@@ -56,18 +59,29 @@ class Analysis:
             item_ID = self.without.get(name, self.plain_ID)
             left_out = [name] if name.startswith("user ") else []
             other_BI = module.all_scores(module.states(batch, item_ID, left_out), item_ID)
-            found[f"without/{name}"] = system.values(other_BI, batch, hidden_BI)["ndcg@10"]
+            found[f"without/{name}"] = _ndcg(other_BI, examples)
             found[f"reliance/{name}"] = _moved(score_BI, other_BI, hidden_BI)
         top_B5 = _best(score_BI, hidden_BI, OVERLAP)
         for name, item_ID in self.spoiled.items():
             other_BI = module.all_scores(module.states(batch, item_ID), item_ID)
-            found[f"spoiled/{name}"] = system.values(other_BI, batch, hidden_BI)["ndcg@10"]
+            found[f"spoiled/{name}"] = _ndcg(other_BI, examples)
             same_B55 = top_B5[:, :, None] == _best(other_BI, hidden_BI, OVERLAP)[:, None]
             found[f"overlap/{name}"] = same_B55.any(2).double().mean(1)
         if system.config.mixture.experts:
             top_BK = _best(score_BI, hidden_BI, min(TOP, module.num_items))
             found["expert share"] = system.gates(module, user_BD, self.plain_ID, top_BK).mean(1)
         return found
+
+
+def _ndcg(score_BI: Tensor, examples: RankingExamples) -> Tensor:
+    """Return each user's ndcg@10, float64 (B,)."""
+    score_BI = hide(score_BI.clone(), examples.left_out, examples.target, examples.forbidden_BI)
+    rank_P = ranks(score_BI, examples.target, examples.subject_B)
+    ranked_B = (score_BI > -torch.inf).sum(1)
+    values = of_ranks(
+        rank_P.numpy(force=True), examples.target[0].numpy(force=True), ranked_B.numpy(force=True), (TOP,)
+    )
+    return torch.from_numpy(values[f"ndcg@{TOP}"]).to(score_BI.device)
 
 
 def _best(score_BI: Tensor, hidden_BI: Tensor, count: int) -> Tensor:

@@ -43,7 +43,7 @@ class Scored:
     mixed: Mixed | None
 
 
-class Model(nn.Module):
+class HealthMoEModel(nn.Module):
     """Encoders, a projection and a missing vector per modality, the mixture, the head."""
 
     frozen: Tensor | None

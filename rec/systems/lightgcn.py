@@ -9,26 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from rec.meters import Meter
+from rec.batch import Columns
+from rec.batch import Columns
+from rec.evaluation.tasks.ranking import Ranking
 from rec.nn.graph import Sparse, adjacency, bipartite, drawn_edges, mean_of_layers, moved, product
-from rec.nn.interactions import collated, measure_ranking, ranking_meters
+from rec.nn.interactions import collated
 from rec.nn.mapped import MappedGraph
 from rec.nn.negatives import MappedUnseen, Unseen
 from rec.nn.pairs import COLUMNS, InteractionBatch
-from rec.nn.retrieval import as_lists, top_items
 from rec.nn.sampled import drawn_rows, sampled_layers
 from rec.seeds import derive
 from rec.strict import Spaces, Strict, Variants
-from rec.system import Ask, Columns, System, Term
-
-TOP = 10
+from rec.system import System
+from rec.systems.capabilities import Ranker, RankingExamples, States
+from rec.terms import Term
 
 
 class LightGCNConfig(Strict):
@@ -86,7 +87,7 @@ class Scored:
     """Squares of the users' vectors before propagation, of the liked items' and the others', each added up."""
 
 
-class Model(nn.Module):
+class LightGCNModel(nn.Module):
     """Tables of users and items, propagated over graphs that are no part of the weights."""
 
     GRAPHS: ClassVar[tuple[str, ...]] = ("user_E", "item_E", "whole", "drawn", "content", "unseen", "feature_IM")
@@ -245,18 +246,20 @@ class Model(nn.Module):
         return Scored(positive_B, negative_B, {name: row_BD.square().sum() for name, row_BD in rows.items()})
 
 
-class LightGCN(System[InteractionBatch]):
-    """Recommender by vectors of users and items that are propagated over their graph."""
+M = TypeVar("M", bound=LightGCNModel)
 
-    Config = LightGCNConfig
+
+class GraphRecommender(System[InteractionBatch, M], Ranker[InteractionBatch, M], Generic[M]):
+    """What recommenders by vectors of the nodes of an interaction graph share."""
+
     columns = COLUMNS
-    config: LightGCNConfig
-
-    @classmethod
-    def table_names(cls, config: Any) -> tuple[str, ...]:
-        """Return the whole-data-set inputs that this config reads."""
-        graphs = [f"graph_{name}_{part}" for name in config.content for part in ("edge", "weight")]
-        return (*cls.edge_names(config), *graphs, *(f"feature_{name}" for name in config.features))
+    tasks = (
+        Ranking(
+            cuts=(5, 10, 20, 50),
+            headline="recall@20",
+            shown=("recall@20", "ndcg@20", "recall@10", "ndcg@10", "precision@5", "hit@10"),
+        ),
+    )
 
     @staticmethod
     def edge_names(config: LightGCNConfig) -> tuple[str, ...]:
@@ -264,55 +267,19 @@ class LightGCN(System[InteractionBatch]):
         by_item = ("edge_by_item_user", "edge_by_item_place") if config.mapped else ()
         return ("item_count", "user_count", "edge_train", *by_item)
 
-    def model(self) -> nn.Module:
-        """Return a freshly initialised model."""
-        return Model(self.config, self.static)
-
     def collate(self, rows: Columns) -> InteractionBatch:
         """Return the batch of these rows."""
         return collated(rows, len(self.static["user_count"]))
 
-    def start_epoch(self, module: nn.Module, epoch: int) -> None:
+    def start_epoch(self, module: M, epoch: int) -> None:
         """Draw the epoch's edges."""
-        assert isinstance(module, Model)
         module.draw(derive(self.seed, "edges", epoch))
 
-    def loss(self, model: Callable[[InteractionBatch], Any], batch: InteractionBatch) -> dict[str, Term]:
-        """Return the pairwise ranking loss and the norms of the vectors behind it."""
-        scored: Scored = model(batch)
-        bpr_B = -nn.functional.logsigmoid(scored.positive_B - scored.negative_B)
-        terms = {"bpr": Term(bpr_B.sum(), len(bpr_B))}
-        if self.config.regularisation:
-            for name, squares in scored.squares.items():
-                terms[f"norm_{name}"] = Term(squares, len(bpr_B), self.config.regularisation, root=True)
-        return terms
-
-    def meters(self) -> dict[str, Meter]:
-        """Return the ranking metrics and a row per user."""
-        return ranking_meters()
-
-    def measure(self, module: nn.Module, batch: InteractionBatch, meters: Mapping[str, Meter]) -> None:
-        """Rank every item that a user has not in training."""
-        assert isinstance(module, Model)
-        node_ND = module.catalogue()
-        score_BI = node_ND[batch.user_B] @ node_ND[module.num_users :].T
-        measure_ranking(score_BI.float(), batch, meters)
-
-    def predict(
-        self, module: nn.Module, batch: InteractionBatch, asks: Sequence[Ask] | None = None
-    ) -> list[dict[str, Any]]:
-        """Return each user's best items with scores."""
-        asks = asks or [Ask(k=TOP)] * len(batch)
-        return self.rank(module, self.states(module, batch), (batch.history_row_M, batch.history_M), asks)
-
-    def states(self, module: nn.Module, batch: InteractionBatch) -> dict[str, Tensor]:
-        """Return users' vectors; of users who are not known, the mean of the items they come with."""
-        return {"state_BD": self.queries(module, batch)}
-
-    def queries(self, module: nn.Module, batch: InteractionBatch) -> Tensor:
-        """Return the vectors whose inner products with the items' are the scores, (B, D)."""
-        assert isinstance(module, Model)
-        return self.known_or_mean(module.catalogue(), module.num_users, batch)
+    def examples(self, batch: InteractionBatch) -> RankingExamples:
+        """Return users, the items to find, and what training knows of them, which is left out."""
+        known = batch.history_row_M, batch.history_M
+        target = batch.target_row_P, batch.target_P
+        return RankingExamples(subject_B=batch.user_B, target=target, left_out=known, known=known)
 
     def known_or_mean(self, node_ND: Tensor, num_users: int, batch: InteractionBatch) -> Tensor:
         """Return known users' vectors, and the mean of their items' for others, (B, D)."""
@@ -324,26 +291,6 @@ class LightGCN(System[InteractionBatch]):
         total_BD.index_add_(0, batch.history_row_M, node_ND[num_users + batch.history_M])
         count_B = torch.bincount(batch.history_row_M, minlength=len(batch)).clamp(min=1)
         return torch.where(new_B[:, None], total_BD / count_B[:, None], state_BD)
-
-    def rank(
-        self, module: nn.Module, states: Mapping[str, Tensor], seen: tuple[Tensor, Tensor], asks: Sequence[Ask]
-    ) -> list[dict[str, Any]]:
-        """Return the best items for users with these vectors."""
-        assert isinstance(module, Model)
-        item_ID = module.catalogue()[module.num_users :]
-        best = top_items(lambda items: states["state_BD"] @ item_ID[items].T, len(item_ID), asks, seen)
-        return [{"items": items, "scores": scores} for items, scores in as_lists(*best, asks)]
-
-    def catalogue(self, module: nn.Module) -> dict[str, Tensor]:
-        """Return the items' vectors, and those of all nodes."""
-        assert isinstance(module, Model)
-        node_ND = module.catalogue()
-        return {"item_ID": node_ND[module.num_users :], "node_ND": node_ND}
-
-    def freeze(self, module: nn.Module, catalogue: Mapping[str, Tensor]) -> None:
-        """Let the module answer from a catalogue that was computed before."""
-        assert isinstance(module, Model)
-        module.frozen = catalogue["node_ND"]
 
     @classmethod
     def sample(cls, rows: int, rng: np.random.Generator) -> tuple[Columns, dict[str, np.ndarray]]:
@@ -369,3 +316,54 @@ class LightGCN(System[InteractionBatch]):
             "feature_text": rng.standard_normal((items + 1, 5)).astype(np.float32),
         }
         return columns, tables
+
+
+class LightGCN(GraphRecommender[LightGCNModel]):
+    """Recommender by vectors of users and items that are propagated over their graph."""
+
+    Config = LightGCNConfig
+    config: LightGCNConfig
+
+    @classmethod
+    def table_names(cls, config: Any) -> tuple[str, ...]:
+        """Return the whole-data-set inputs that this config reads."""
+        graphs = [f"graph_{name}_{part}" for name in config.content for part in ("edge", "weight")]
+        return (*cls.edge_names(config), *graphs, *(f"feature_{name}" for name in config.features))
+
+    def model(self) -> LightGCNModel:
+        """Return a freshly initialised model."""
+        return LightGCNModel(self.config, self.static)
+
+    def loss(self, model: Callable[[InteractionBatch], Any], batch: InteractionBatch) -> dict[str, Term]:
+        """Return the pairwise ranking loss and the norms of the vectors behind it."""
+        scored: Scored = model(batch)
+        bpr_B = -nn.functional.logsigmoid(scored.positive_B - scored.negative_B)
+        terms = {"bpr": Term(bpr_B.sum(), len(bpr_B))}
+        if self.config.regularisation:
+            for name, squares in scored.squares.items():
+                terms[f"norm_{name}"] = Term(squares, len(bpr_B), self.config.regularisation, root=True)
+        return terms
+
+    def states(self, module: LightGCNModel, batch: InteractionBatch) -> dict[str, Tensor]:
+        """Return users' vectors; of users who are not known, the mean of the items they come with."""
+        return {"state_BD": self.known_or_mean(module.catalogue(), module.num_users, batch)}
+
+    def scores(self, module: LightGCNModel, states: States, items: slice) -> Tensor:
+        """Return the inner products of users and a range of items."""
+        return (states["state_BD"] @ self.item_vectors(module)[items].T).float()
+
+    def item_vectors(self, module: LightGCNModel) -> Tensor:
+        """Return the items' vectors."""
+        return module.catalogue()[module.num_users :]
+
+    def queries(self, module: LightGCNModel, states: States) -> Tensor:
+        """Return users' vectors."""
+        return states["state_BD"]
+
+    def catalogue(self, module: LightGCNModel) -> dict[str, Tensor]:
+        """Return the vectors of all nodes."""
+        return {"node_ND": module.catalogue()}
+
+    def freeze(self, module: LightGCNModel, catalogue: Mapping[str, Tensor]) -> None:
+        """Let the module answer from a catalogue that was computed before."""
+        module.frozen = catalogue["node_ND"]

@@ -16,17 +16,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rec.meters import Meter
-from rec.nn.interactions import measure_ranking
+from rec.batch import Columns
+from rec.batch import Columns
+from rec.evaluation.task import Measured
 from rec.nn.pairs import InteractionBatch
-from rec.nn.retrieval import as_lists, top_items
-from rec.system import Ask, Columns, Term
-from rec.systems.lightgcn import LightGCN
+from rec.sections import Section
+from rec.systems import attribution
+from rec.systems.capabilities import Explainer, Reporter, States
+from rec.systems.lightgcn import GraphRecommender
 from rec.systems.magnet_keys import MagnetConfig
-from rec.systems.magnet_model import Model, Scored
+from rec.systems.magnet_model import MagnetModel, Scored
+from rec.terms import Term
 
 
-class Magnet(LightGCN):
+class Magnet(
+    GraphRecommender[MagnetModel],
+    Explainer[InteractionBatch, MagnetModel],
+    Reporter[InteractionBatch, MagnetModel],
+):
     """Recommender on a graph of users and items with experts of modalities and roles."""
 
     Config = MagnetConfig
@@ -44,9 +51,9 @@ class Magnet(LightGCN):
         """Names of the streams."""
         return self.config.streams_of
 
-    def model(self) -> nn.Module:
+    def model(self) -> MagnetModel:
         """Return a freshly initialised model."""
-        return Model(self.config, self.static)
+        return MagnetModel(self.config, self.static)
 
     def loss(self, model: Callable[[InteractionBatch], Any], batch: InteractionBatch) -> dict[str, Term]:
         """Return the ranking loss, the contrast of views, and the routing terms of the present regime."""
@@ -70,66 +77,48 @@ class Magnet(LightGCN):
             terms["router_z"] = mixed.z_term(config.z_weight)
         return terms
 
-    def measure(self, module: nn.Module, batch: InteractionBatch, meters: Mapping[str, Meter]) -> None:
-        """Rank every item that a user has not in training."""
-        assert isinstance(module, Model)
-        measure_ranking(self.scores(module, module.streams()[batch.user_B]), batch, meters)
-
-    def scores(self, module: Model, user_BAD: Tensor) -> Tensor:
-        """Return every user's score of every item, float32 (B, I)."""
-        return module.scores(user_BAD).float()
-
-    def states(self, module: nn.Module, batch: InteractionBatch) -> dict[str, Tensor]:
+    def states(self, module: MagnetModel, batch: InteractionBatch) -> dict[str, Tensor]:
         """Return users' streams; of users who are not known, the mean of the items they come with."""
-        assert isinstance(module, Model)
         stack_NAD = module.streams()
         state_BX = self.known_or_mean(stack_NAD.flatten(1), module.num_users, batch)
         return {"state_BAD": state_BX.view(len(batch), *stack_NAD.shape[1:])}
 
-    def queries(self, module: nn.Module, batch: InteractionBatch) -> Tensor:
-        """Return users' behaviour streams: what proposes candidates, which the mixture then scores."""
-        return self.states(module, batch)["state_BAD"][:, 0]
+    def scores(self, module: MagnetModel, states: States, items: slice) -> Tensor:
+        """Return users' scores of a range of items, float32 (B, W)."""
+        return module.scores(states["state_BAD"], items).float()
 
-    def scores_of(self, module: nn.Module, batch: InteractionBatch, item_BC: Tensor) -> Tensor:
+    def item_vectors(self, module: MagnetModel) -> Tensor:
+        """Return the items' behaviour streams: what proposes candidates, which the mixture then scores."""
+        return module.streams()[module.num_users :, 0]
+
+    def queries(self, module: MagnetModel, states: States) -> Tensor:
+        """Return users' behaviour streams."""
+        return states["state_BAD"][:, 0]
+
+    def candidate_scores(self, module: MagnetModel, states: States, item_BC: Tensor) -> Tensor:
         """Return the full scores of some items for each user, (B, C)."""
-        assert isinstance(module, Model)
-        user_BAD, item_P = self.states(module, batch)["state_BAD"], item_BC.flatten()
-        user_PAD = user_BAD.repeat_interleave(item_BC.shape[1], 0)
-        return module.pair_scores(user_PAD, item_P).view(item_BC.shape)
+        user_PAD = states["state_BAD"].repeat_interleave(item_BC.shape[1], 0)
+        return module.pair_scores(user_PAD, item_BC.flatten()).view(item_BC.shape)
 
-    def rank(
-        self, module: nn.Module, states: Mapping[str, Tensor], seen: tuple[Tensor, Tensor], asks: Sequence[Ask]
-    ) -> list[dict[str, Any]]:
-        """Return the best items for users with these streams, with experts and modalities behind them where asked."""
-        assert isinstance(module, Model)
+    def details(self, module: MagnetModel, states: States, example: int, items: Sequence[int]) -> dict[str, Any]:
+        """Return each expert's share in the items' scores and, from it, how far each stream is relied on."""
         user_BAD = states["state_BAD"]
-        score_BI = self.scores(module, user_BAD)
-        best = top_items(lambda items: score_BI[:, items].clone(), score_BI.shape[1], asks, seen)
-        answers: list[dict[str, Any]] = [{"items": i, "scores": s} for i, s in as_lists(*best, asks)]
-        for row, ask in enumerate(asks):
-            if ask.explain and answers[row]["items"]:
-                item_K = torch.tensor(answers[row]["items"], device=score_BI.device)
-                answers[row] |= self.behind(module, user_BAD[row].expand(len(item_K), -1, -1), item_K)
-        return answers
-
-    def behind(self, module: Model, user_KAD: Tensor, item_K: Tensor) -> dict[str, Any]:
-        """Return each expert's share in some pairs and, from it, how far each stream is relied on."""
-        share_KE, reliance_KA = self.reliance(module, user_KAD, item_K)
+        item_K = torch.tensor(items, device=user_BAD.device)
+        share_KE, reliance_KA = self.reliance(module, user_BAD[example].expand(len(item_K), -1, -1), item_K)
         return {"experts": share_KE.tolist(), "modalities": reliance_KA.tolist()}
 
-    def reliance(self, module: Model, user_PAD: Tensor, item_P: Tensor) -> tuple[Tensor, Tensor]:
+    def reliance(self, module: MagnetModel, user_PAD: Tensor, item_P: Tensor) -> tuple[Tensor, Tensor]:
         """Return experts' shares in pairs, (P, E), and the streams' shares that follow by their templates, (P, A)."""
         share_PE = module.mixture.shares(user_PAD, module.items().stack_IAD[item_P])
         experts, present_PA = module.mixture.experts, module.present(item_P)
         share_EA = experts.shares_EA if present_PA is None else experts.shares_of(present_PA)
         return share_PE, torch.matmul(share_PE[:, None], share_EA)[:, 0]
 
-    def explain(self, module: nn.Module, batch: InteractionBatch, items: Sequence[int]) -> list[dict[str, Any]]:
+    def explain(self, module: MagnetModel, batch: InteractionBatch, items: Sequence[int]) -> list[dict[str, Any]]:
         """Return each user's score of an item as the base score and what each expert adds, and what experts changed.
 
         `rank` is the item's among all that the user has not in training, `base_rank` the one by the base score alone.
         """
-        assert isinstance(module, Model)
         item_B, rows_B = torch.tensor(items), torch.arange(len(items))
         user_BAD, stack_IAD = self.states(module, batch)["state_BAD"], module.items().stack_IAD
         share_BE, reliance_BA = self.reliance(module, user_BAD, item_B)
@@ -138,7 +127,7 @@ class Magnet(LightGCN):
         base_B = base_BI[rows_B, item_B] * float(self.config.base_residual)
         part_BP = torch.cat([base_B[:, None], self.config.mixture_weight * share_BE * score_BE], 1)
         ranks = []
-        for score_BI in (self.scores(module, user_BAD), base_BI):
+        for score_BI in (module.scores(user_BAD).float(), base_BI):
             own_B = score_BI[rows_B, item_B]
             score_BI[:, 0] = -torch.inf
             score_BI[batch.history_row_M, batch.history_M] = -torch.inf
@@ -158,9 +147,8 @@ class Magnet(LightGCN):
             for p, e, m, rank, base in told
         ]
 
-    def analyser(self, module: nn.Module) -> Callable[[InteractionBatch], dict[str, Tensor]]:
+    def analyser(self, module: MagnetModel) -> Callable[[InteractionBatch], dict[str, Tensor]]:
         """Return a function that tells, per user, experts' shares and reliance on streams in the items to be found."""
-        assert isinstance(module, Model)
 
         def tell(batch: InteractionBatch) -> dict[str, Tensor]:
             user_PAD = self.states(module, batch)["state_BAD"][batch.target_row_P]
@@ -174,15 +162,16 @@ class Magnet(LightGCN):
 
         return tell
 
-    def catalogue(self, module: nn.Module) -> dict[str, Tensor]:
-        """Return the streams of all nodes, and the items' behaviour streams by themselves."""
-        assert isinstance(module, Model)
-        stream_NAD = module.streams()
-        return {"item_ID": stream_NAD[module.num_users :, 0].contiguous(), "stream_NAD": stream_NAD}
+    def sections(self, measured: Measured, history: Sequence[Mapping[str, Any]]) -> list[Section]:
+        """Return what groups of users rely on, and which experts serve them."""
+        return attribution.reliance_sections(measured, "share of each expert in the items to be found")
 
-    def freeze(self, module: nn.Module, catalogue: Mapping[str, Tensor]) -> None:
+    def catalogue(self, module: MagnetModel) -> dict[str, Tensor]:
+        """Return the streams of all nodes."""
+        return {"stream_NAD": module.streams()}
+
+    def freeze(self, module: MagnetModel, catalogue: Mapping[str, Tensor]) -> None:
         """Let the module answer from a catalogue that was computed before."""
-        assert isinstance(module, Model)
         module.frozen = catalogue["stream_NAD"]
 
     @classmethod

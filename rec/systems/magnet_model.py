@@ -20,10 +20,11 @@ from rec.nn.graph import Sparse, mean_of_layers, normalised, product, profiles, 
 from rec.nn.mapped import MappedGraph, MappedProfile
 from rec.nn.pairs import InteractionBatch
 from rec.nn.sampled import drawn_rows
-from rec.systems.lightgcn import Model as GraphModel
+from rec.systems.lightgcn import LightGCNModel
 from rec.systems.magnet_keys import MagnetConfig
 from rec.systems.magnet_mixture import RoleMixture, unit
 
+ALL = slice(None)
 USERS_AT_ONCE, ITEMS_AT_ONCE = 128, 1024
 """Users and items whose scores, expert by expert, are in memory at once."""
 
@@ -56,7 +57,7 @@ class Items(NamedTuple):
 class Whole:
     """Views and streams of nodes in training, from propagation over all of the graph once for a step."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: MagnetModel) -> None:
         self.model = model
         self.view_ND, self.stream_IX = model.views(), model.item_streams()
         matrix, transposed = model.drawn_profile
@@ -78,7 +79,7 @@ class Whole:
 class Sampled:
     """The same, estimated from drawn neighbours of the nodes asked for."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: MagnetModel) -> None:
         self.model, self.fanout = model, model.config.fanout
 
     def views(self, node_P: Tensor) -> tuple[Tensor, ...]:
@@ -108,11 +109,11 @@ class Sampled:
         return near.times(self.streams(near.node_Y))
 
 
-class Model(GraphModel):
+class MagnetModel(LightGCNModel):
     """Views, streams and the mixture over one table of users and items."""
 
     GRAPHS = (
-        *GraphModel.GRAPHS, "content_edges", "likely", "similar", "graphs", "profile", "drawn_profile", "vectors",
+        *LightGCNModel.GRAPHS, "content_edges", "likely", "similar", "graphs", "profile", "drawn_profile", "vectors",
         "present_IA", "joint", "drawn_joint",
     )  # fmt: skip
     config: MagnetConfig
@@ -307,9 +308,10 @@ class Model(GraphModel):
         base_P = (user_PAD[:, 0] * item_PAD[:, 0]).sum(1) * float(self.config.base_residual)
         return (mixed.y_ND[:, 0] + base_P).float()
 
-    def scores(self, user_BAD: Tensor) -> Tensor:
-        """Return every user's score of every item, (B, I), in blocks of users and items that stay in cache."""
-        items = self.items()
+    def scores(self, user_BAD: Tensor, inside: slice = ALL) -> Tensor:
+        """Return every user's score of a range of items, (B, W), in blocks of users and items that stay in cache."""
+        stack_IAD, item_IX, item_EID = self.items()
+        items = Items(stack_IAD[inside], item_IX[inside], item_EID[:, inside])
         parts = []
         for block_BAD in user_BAD.split(USERS_AT_ONCE):
             cut = [part.split(ITEMS_AT_ONCE, axis) for part, axis in zip(items, (0, 0, 1), strict=True)]

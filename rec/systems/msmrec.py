@@ -14,27 +14,37 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rec.batch import Columns
+from rec.batch import Columns
 from rec.errors import ConfigError
-from rec.meters import Mean, Meter, Rows
-from rec.metrics.ranking import full_ranks, metric_names, of_ranks
+from rec.evaluation.records import Records
+from rec.evaluation.task import Measured
+from rec.evaluation.tasks.ranking import Ranking
 from rec.moe.balance import assignments, balance, decision_entropy
 from rec.nn import losses
 from rec.nn.history import COLUMNS, HistoryBatch, collate, sample_histories
 from rec.nn.modality import choose_vectors, gate_per_user
 from rec.nn.negatives import unseen
-from rec.nn.retrieval import as_lists, top_items
+from rec.sections import Section
 from rec.seeds import derive
-from rec.system import Ask, Columns, System, Term
-from rec.systems.msmrec_model import Catalogue, Encoded, Model, MSMRecConfig
+from rec.system import System
+from rec.systems import msmrec_report as report
+from rec.systems.capabilities import Explainer, Ranker, RankingExamples, Reporter, States
+from rec.systems.msmrec_model import Catalogue, Encoded, MSMRecConfig, MSMRecModel
+from rec.terms import Term
 
-TOP = 10
 
-
-class MSMRec(System[HistoryBatch]):
+class MSMRec(
+    System[HistoryBatch, MSMRecModel],
+    Ranker[HistoryBatch, MSMRecModel],
+    Explainer[HistoryBatch, MSMRecModel],
+    Reporter[HistoryBatch, MSMRecModel],
+):
     """Sequential recommender with a mixture over K semantic modalities per item."""
 
     Config = MSMRecConfig
     columns = COLUMNS
+    tasks = (Ranking(groups_by="popular_share", cold_count=10),)
     config: MSMRecConfig
 
     def __init__(self, config: MSMRecConfig, tables: Mapping[str, np.ndarray], seed: int = 0) -> None:
@@ -55,12 +65,12 @@ class MSMRec(System[HistoryBatch]):
         """Return the whole-data-set inputs that this config reads."""
         return ("item_count",) if config.gate == "none" else ("item_count", cls.text_table(config))
 
-    def model(self) -> nn.Module:
+    def model(self) -> MSMRecModel:
         """Return a freshly initialised model."""
         vectors = None
         if self.config.gate != "none":
             vectors = choose_vectors(dict(self.static), self.config.texts, derive(self.seed, "texts"))
-        return Model(self.config, self.num_items, vectors, self.seed)
+        return MSMRecModel(self.config, self.num_items, vectors, self.seed)
 
     def collate(self, rows: Columns) -> HistoryBatch:
         """Return the batch for these rows."""
@@ -84,7 +94,7 @@ class MSMRec(System[HistoryBatch]):
             terms["balance"] = Term(balance(encoded.routing, count_K), len(target_N), self.config.balance_weight)
         return terms | self.config.feedforward_mixture.terms(encoded.mixed)
 
-    def _next_item(self, module: Model, encoded: Encoded, batch: HistoryBatch, target_N: Tensor) -> Tensor:
+    def _next_item(self, module: MSMRecModel, encoded: Encoded, batch: HistoryBatch, target_N: Tensor) -> Tensor:
         config = self.config
         if config.loss == "ce":
             if config.output_mix != "gate" or encoded.modality_IKD is None:
@@ -110,103 +120,66 @@ class MSMRec(System[HistoryBatch]):
             return losses.cross_entropy(positive_N, negative_NC)
         return losses.gbce(positive_N, negative_NC, self.num_items, config.calibration)
 
-    def meters(self) -> dict[str, Meter]:
-        """Return the ranking metrics, the gate's use of each modality and its entropy, and a row per user."""
-        names = metric_names()
-        if self.num_modalities:
-            names += ["gate/entropy", *(f"gate/{k}" for k in range(self.num_modalities))]
-        meters: dict[str, Meter] = {name: Mean() for name in names}
-        return meters | {"rows": Rows()}
-
-    def measure(self, module: nn.Module, batch: HistoryBatch, meters: Mapping[str, Meter]) -> None:
-        """Rank each user's target among all items that the user has not seen."""
-        assert isinstance(module, Model)
-        encoded, last = module(batch), batch.where.last_B
-        score_BI = module.scores(encoded.state_ND[last], encoded.user_ND[last], encoded).float()
-        seen = self._masked(batch)
-        rank_B = full_ranks(score_BI, batch.target_B, *seen)
-        rows = {"user": batch.user_B, "target": batch.target_B, "rank": rank_B}
-        rows["history"] = torch.bincount(batch.seen_user_M, minlength=len(batch))
-        rows["top"] = score_BI.topk(min(TOP, self.num_items), dim=1).indices
-        values = of_ranks(rank_B)
-        if encoded.routing is not None:
-            rows |= gate_per_user(encoded.routing, batch.where)
-            rows["length"] = batch.where.length_B
-            values["gate/entropy"] = -torch.special.xlogy(rows["gate"], rows["gate"]).sum(1)
-            values |= {f"gate/{k}": rows["gate"][:, k] for k in range(self.num_modalities)}
-        for name, value in values.items():
-            meter = meters[name]
-            assert isinstance(meter, Mean)
-            meter.add(value)
-        record = meters["rows"]
-        assert isinstance(record, Rows)
-        record.add(rows)
-
-    def _masked(self, batch: HistoryBatch) -> tuple[Tensor, Tensor]:
-        """Return the (user, item) pairs that evaluation leaves out."""
-        if self.config.mask_seen == "all":
-            return batch.seen_user_M, batch.seen_item_M
-        if self.config.mask_seen == "input":
-            return batch.where.sequence_N, batch.item_N
-        return batch.seen_user_M[:0], batch.seen_item_M[:0]
-
-    def predict(
-        self, module: nn.Module, batch: HistoryBatch, asks: Sequence[Ask] | None = None
-    ) -> list[dict[str, Any]]:
-        """Return each user's best unseen items with scores and, where asked, the modalities' weights behind them."""
-        assert isinstance(module, Model)
-        asks = asks or [Ask(k=TOP, explain=True)] * len(batch)
-        return self.rank(module, self.states(module, batch), (batch.seen_user_M, batch.seen_item_M), asks)
-
-    def states(self, module: nn.Module, batch: HistoryBatch) -> dict[str, Tensor]:
-        """Return each user's state after the last item, and what the gate knows of the user then."""
-        assert isinstance(module, Model)
-        encoded, last = module(batch), batch.where.last_B
-        return {"state_BD": encoded.state_ND[last], "user_BD": encoded.user_ND[last]}
-
-    def rank(
-        self, module: nn.Module, states: Mapping[str, Tensor], seen: tuple[Tensor, Tensor], asks: Sequence[Ask]
-    ) -> list[dict[str, Any]]:
-        """Return the best items for users in these states."""
-        assert isinstance(module, Model)
-        state_BD, user_BD = states["state_BD"], states["user_BD"]
-        catalogue = module.frozen or module.catalogue()
-        best = top_items(
-            lambda items: module.scores(state_BD, user_BD, catalogue, items).float(),
-            len(catalogue.item_ID),
-            asks,
-            seen,
+    def examples(self, batch: HistoryBatch) -> RankingExamples:
+        """Return users, their next items, and what each has seen; the config says what of it is left out."""
+        seen = batch.seen_user_M, batch.seen_item_M
+        left_out = {"all": seen, "input": (batch.where.sequence_N, batch.item_N)}
+        nothing = seen[0][:0], seen[1][:0]
+        return RankingExamples(
+            subject_B=batch.user_B,
+            target=(torch.arange(len(batch), device=batch.target_B.device), batch.target_B),
+            left_out=left_out.get(self.config.mask_seen, nothing),
+            known=seen,
         )
-        found = as_lists(*best, asks)
-        answers: list[dict[str, Any]] = [{"items": items, "scores": scores} for items, scores in found]
-        if catalogue.modality_IKD is not None:
-            for b, ask in enumerate(asks):
-                if ask.explain:
-                    modality_CKD = catalogue.modality_IKD[answers[b]["items"]]
-                    users = user_BD[b].expand(len(modality_CKD), -1)
-                    answers[b]["modalities"] = module.route(users, modality_CKD).dense().tolist()
-        return answers
 
-    def catalogue(self, module: nn.Module) -> dict[str, Tensor]:
-        """Return the items' vectors and, where there are texts, each modality's."""
-        assert isinstance(module, Model)
-        item_ID, modality_IKD = module.catalogue()
-        return {"item_ID": item_ID} | ({} if modality_IKD is None else {"modality_IKD": modality_IKD})
+    def states(self, module: MSMRecModel, batch: HistoryBatch) -> dict[str, Tensor]:
+        """Return each user's state after the last item, and what the gate knows of the user then."""
+        return _last(module(batch), batch)
 
-    def freeze(self, module: nn.Module, catalogue: Mapping[str, Tensor]) -> None:
-        """Let the module answer from a catalogue that was computed before."""
-        assert isinstance(module, Model)
-        module.frozen = Catalogue(catalogue["item_ID"], catalogue.get("modality_IKD"))
+    def observed(self, module: MSMRecModel, batch: HistoryBatch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the states, and the gate's mean weights over each history and parts of it."""
+        encoded = module(batch)
+        if encoded.routing is None:
+            return _last(encoded, batch), {}
+        weights = gate_per_user(encoded.routing, batch.where)
+        return _last(encoded, batch), {**weights, "length": batch.where.length_B}
 
-    def queries(self, module: nn.Module, batch: HistoryBatch) -> Tensor:
+    def scores(self, module: MSMRecModel, states: States, items: slice) -> Tensor:
+        """Return the scores of a range of items for users in these states."""
+        return module.scores(states["state_BD"], states["user_BD"], module.frozen or module.catalogue(), items).float()
+
+    def details(self, module: MSMRecModel, states: States, example: int, items: Sequence[int]) -> dict[str, Any]:
+        """Return the modalities' weights behind each item."""
+        modality_IKD = (module.frozen or module.catalogue()).modality_IKD
+        if modality_IKD is None:
+            return {}
+        modality_CKD = modality_IKD[items]
+        users = states["user_BD"][example].expand(len(modality_CKD), -1)
+        return {"modalities": module.route(users, modality_CKD).dense().tolist()}
+
+    def item_vectors(self, module: MSMRecModel) -> Tensor | None:
+        """Return the items' vectors at the output."""
+        if self.config.output_mix == "gate" and self.config.gate != "none":
+            return None
+        return (module.frozen or module.catalogue()).item_ID
+
+    def queries(self, module: MSMRecModel, states: States) -> Tensor:
         """Return each user's state after the last item, (B, D)."""
         if self.config.output_mix == "gate" and self.config.gate != "none":
             raise ConfigError("serve.index: model.output_mix = 'gate' has scores that are no inner products; use exact")
-        return self.states(module, batch)["state_BD"]
+        return states["state_BD"]
 
-    def explain(self, module: nn.Module, batch: HistoryBatch, items: Sequence[int]) -> list[dict[str, Any]]:
+    def catalogue(self, module: MSMRecModel) -> dict[str, Tensor]:
+        """Return the items' vectors and, where there are texts, each modality's."""
+        item_ID, modality_IKD = module.catalogue()
+        return {"item_ID": item_ID} | ({} if modality_IKD is None else {"modality_IKD": modality_IKD})
+
+    def freeze(self, module: MSMRecModel, catalogue: Mapping[str, Tensor]) -> None:
+        """Let the module answer from a catalogue that was computed before."""
+        module.frozen = Catalogue(catalogue["item_ID"], catalogue.get("modality_IKD"))
+
+    def explain(self, module: MSMRecModel, batch: HistoryBatch, items: Sequence[int]) -> list[dict[str, Any]]:
         """Return each user's score of an item as parts of its id and of each modality, and the modalities' weights."""
-        assert isinstance(module, Model)
         encoded, last = module(batch), batch.where.last_B
         item_B = torch.tensor(items)
         state_BD, user_BD = encoded.state_ND[last], encoded.user_ND[last]
@@ -221,6 +194,18 @@ class MSMRec(System[HistoryBatch]):
         rows = zip(part_BP.tolist(), weight_BK.tolist(), strict=True)
         return [{"score": sum(parts), "parts": parts, "modalities": weights} for parts, weights in rows]
 
+    def statistics(self, records: Records) -> dict[str, float]:
+        """Return the gate's mean use of each modality and the mean entropy of users' weights."""
+        return report.gate_statistics(records)
+
+    def enrich(self, measured: Measured) -> list[str]:
+        """Add the gate's weights per group and over time, and how well they tell planted preferences."""
+        return report.enrich(measured)
+
+    def sections(self, measured: Measured, history: Sequence[Mapping[str, Any]]) -> list[Section]:
+        """Return figures of the gate's weights."""
+        return report.sections(measured, history)
+
     @classmethod
     def sample(cls, rows: int, rng: np.random.Generator) -> tuple[Columns, dict[str, np.ndarray]]:
         """Return small random rows and tables that fit the declared columns."""
@@ -228,3 +213,8 @@ class MSMRec(System[HistoryBatch]):
         columns, count = sample_histories(rows, rng, num_items)
         text = rng.standard_normal((num_items + 1, modalities, size)).astype(np.float32)
         return columns, {"item_count": count, "text": text, "text_concatenated": text.mean(1, keepdims=True)}
+
+
+def _last(encoded: Encoded, batch: HistoryBatch) -> dict[str, Tensor]:
+    last = batch.where.last_B
+    return {"state_BD": encoded.state_ND[last], "user_BD": encoded.user_ND[last]}

@@ -118,7 +118,7 @@ class Encoded:
     """What the encoder's mixture layers did."""
 
 
-class Model(nn.Module):
+class MSMRecModel(nn.Module):
     """Item table, positions, gate and encoder."""
 
     def __init__(self, config: MSMRecConfig, num_items: int, vectors_IKM: Tensor | None, seed: int = 0) -> None:

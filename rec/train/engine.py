@@ -36,6 +36,9 @@ class Engine(Protocol):
     def sum_over_ranks(self, value: Tensor) -> Tensor:
         """Return the elementwise sum over ranks."""
 
+    def gather(self, value: Any) -> list[Any]:
+        """Return the value of every rank, in the order of ranks, on every rank."""
+
     def state(self) -> State:
         """Return model and optimiser as plain tensors on the CPU; every rank calls it."""
 
@@ -74,6 +77,10 @@ class LocalEngine:
     def sum_over_ranks(self, value: Tensor) -> Tensor:
         """Return `value`."""
         return value
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return `value` alone."""
+        return [value]
 
     def state(self) -> State:
         """Return model and optimiser as plain tensors on the CPU."""

@@ -22,7 +22,7 @@ class PlannedFeed:
     """One rank's share of the planned order of each split."""
 
     def __init__(
-        self, data: Prepared, system: System[Any], config: TrainConfig, reader: Reader, rank: int, world_size: int
+        self, data: Prepared, system: System[Any, Any], config: TrainConfig, reader: Reader, rank: int, world_size: int
     ) -> None:
         if config.batch_size % world_size:
             raise ConfigError(f"train.batch_size: must be a multiple of {world_size} workers, got {config.batch_size}")

@@ -32,14 +32,14 @@ FREE_KEYS = ("parallel", "evaluate", "tune", "serve", "expect", "out", "train.ep
 """What may differ when a run goes on."""
 
 
-def build(config: RunConfig, data: Prepared) -> System[Any]:
+def build(config: RunConfig, data: Prepared) -> System[Any, Any]:
     """Return the run's system with the tables of its data set."""
     return build_from(config, data.tables(resolve(config.system).table_names(config.model)))
 
 
-def build_from(config: RunConfig, tables: Mapping[str, np.ndarray]) -> System[Any]:
+def build_from(config: RunConfig, tables: Mapping[str, np.ndarray]) -> System[Any, Any]:
     """Return the run's system with these tables."""
-    system: System[Any] = resolve(config.system)(config.model, tables, config.train.seed)
+    system: System[Any, Any] = resolve(config.system)(config.model, tables, config.train.seed)
     return system
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from typing import Any, Protocol
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from rec.batch import Batch
 from rec.errors import TrainingError
+from rec.evaluation.measure import measure, metrics
 from rec.keys import TrainConfig
-from rec.meters import Mean, Meter, Rows
 from rec.moe.layer import layers_of
 from rec.seeds import derive
 from rec.system import Phase, System
@@ -69,7 +69,7 @@ class Progress:
 class Job:
     """Everything one training run needs."""
 
-    system: System[Any]
+    system: System[Any, Any]
     config: TrainConfig
     wrap: Callable[[nn.Module], Engine]
     feed: Feed
@@ -126,7 +126,7 @@ def _run_phase(job: Job, phase: Phase, engine: Engine, progress: Progress) -> No
         if not due:
             continue
         started_s = time.monotonic()
-        means, _ = evaluate(job.system, engine, job.feed.evaluate("val"))
+        means = metrics(job.system, measure(job.system, engine, job.feed.evaluate("val")))
         evaluate_s = time.monotonic() - started_s
         stop = _judge(job, progress, means, losses | _take_usage(engine), evaluate_s)
         _save(job, engine, progress, best=progress.stale == 0)
@@ -218,28 +218,14 @@ def _update(
     return means, bool(total[-1, 0])
 
 
-def evaluate(
-    system: System[Any], engine: Engine, batches: Iterator[tuple[Batch, bool]]
-) -> tuple[dict[str, float], Mapping[str, Meter]]:
-    """Return every mean over all ranks' batches, and the meters with this rank's rows."""
-    engine.module.eval()
-    meters, ignored = system.meters(), system.meters()
-    with torch.inference_mode():
-        for batch, counts in batches:
-            system.measure(engine.module, batch.to(engine.device), meters if counts else ignored)
-    means: dict[str, float] = {}
-    names = [name for name, meter in meters.items() if isinstance(meter, Mean)]
-    states = [meter.state for meter in meters.values() if isinstance(meter, Mean)]
-    for name, (total, count) in zip(names, engine.sum_over_ranks(torch.stack(states)).tolist(), strict=True):
-        means[name] = total / count
-    return means, {name: meter for name, meter in meters.items() if isinstance(meter, Rows)}
-
-
-def _judge(job: Job, progress: Progress, means: dict[str, float], trained: dict[str, Any], evaluate_s: float) -> bool:
+def _judge(
+    job: Job, progress: Progress, means: dict[str, float | None], trained: dict[str, Any], evaluate_s: float
+) -> bool:
     """Record an evaluation and return whether to stop early."""
-    if job.config.metric not in means:
-        raise TrainingError(f"train.metric: {job.config.metric!r} is not measured; there are {', '.join(means)}")
-    value = means[job.config.metric]
+    value = means.get(job.config.metric)
+    if value is None:
+        known = ", ".join(name for name, found in means.items() if found is not None)
+        raise TrainingError(f"train.metric: {job.config.metric!r} is not measured; there are {known}")
     progress.stale = 0 if value > progress.best else progress.stale + 1
     progress.best = max(progress.best, value)
     record = {"phase": progress.phase, "epoch": progress.epoch, "total_step": progress.total_step, **trained, **means}

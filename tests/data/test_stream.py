@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from rec.batch import Column
 from rec.data.prepared import write_table
 from rec.data.stream import CachedReader, Plan
 from rec.storage import Storage
-from rec.system import Column
 
 SIZES = (7, 1, 12, 5, 9, 3)
 ROWS = sum(SIZES)

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from rec.nn.retrieval import as_lists, top_among, top_items
-from rec.system import Ask
+from rec.nn.retrieval import Ask, as_lists, top_among, top_items
 
 
 def slow(score_BI, asks, seen):

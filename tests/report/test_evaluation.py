@@ -4,10 +4,10 @@ import io
 
 import numpy as np
 import pytest
+from rec.report.evaluation import halves_distance, recovery
 
 from rec.data.prepared import Prepared
 from rec.progress import Progress, duration
-from rec.report.evaluation import halves_distance, recovery
 
 
 def test_recovery_of_perfect_and_of_flat_weights(planted: Prepared) -> None:

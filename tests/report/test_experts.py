@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from rec.report.evaluation import evaluate_run
 
 from rec.config import RunConfig
 from rec.moe.health import similarity
-from rec.report.evaluation import evaluate_run
 from rec.report.page import write_report
 from rec.storage import Storage
 from rec.train.job import train_here

@@ -10,8 +10,9 @@ import pytest
 
 pytest.importorskip("ray", reason="needs the extra `cluster`")
 
-from rec.config import RunConfig, from_table
 from rec.report.evaluation import evaluate_run
+
+from rec.config import RunConfig, from_table
 from rec.runtime.prepare import prepare
 from rec.runtime.training import train
 from rec.storage import Storage

@@ -9,11 +9,11 @@ from fastapi.testclient import TestClient
 from rec.data.prepared import Prepared
 from rec.data.stream import to_columns
 from rec.keys import ServeConfig
+from rec.nn.retrieval import Ask
 from rec.serving.answers import Answerer
 from rec.serving.app import create
 from rec.serving.artifact import Artifact
 from rec.storage import Storage
-from rec.system import Ask
 from rec.train.checkpoint import CheckpointStore
 from rec.train.engine import load_model
 from rec.train.job import build

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rec.report.evaluation import evaluate_run
 
 from rec.config import RunConfig, from_table
 from rec.data.prepare import prepare
 from rec.data.runner import InProcess
-from rec.report.evaluation import evaluate_run
 from rec.report.page import write_report
 from rec.serving.answers import Answerer
 from rec.serving.export import export

@@ -11,7 +11,7 @@ from rec.moe.balance import balance
 from rec.moe.layer import MixtureOfExperts
 from rec.moe.routing import keep_all
 from rec.nn.pairs import chosen_positives
-from rec.system import Ask
+from rec.nn.retrieval import Ask
 from rec.systems.healthmoe import HealthMoE
 from rec.systems.healthmoe_keys import HealthMoEConfig
 from tests.conformance import Conformance, take

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from rec.errors import DataError
-from rec.metrics.ranking import CUTS, full_ranks, means
+from rec.evaluation.task import mean
+from rec.evaluation.tasks.ranking.ranks import hide, of_ranks, ranks
 
-CHUNK = 512
+CHUNK, CUTS = 512, (10, 50, 100)
 
 
 def evaluate_arrays(
@@ -48,24 +49,31 @@ def evaluate_arrays(
         bad = np.flatnonzero((index < 0) | (index >= num_items))
         if len(bad):
             raise DataError(f"arrays: {name}[{bad[0]}] is {index[bad[0]]}, expected 0 to {num_items - 1}")
-    ranks = [
+    parts = [
         _ranks(rows, item if score is None else None, target, offset, seen, start, min(start + CHUNK, users))
         for start in range(0, users, CHUNK)
     ]
-    rank = np.concatenate(ranks) if ranks else np.zeros(0)
-    return means(rank, cuts), rank
+    rank, ranked = (np.concatenate(part) for part in zip(*parts, strict=True)) if parts else (np.zeros(0), np.zeros(0))
+    values = of_ranks(rank, np.arange(users), ranked, cuts)
+    return {name: told for name, value in values.items() if (told := mean(value)) is not None}, rank
 
 
 def _ranks(
     rows: np.ndarray, item: np.ndarray | None, target: np.ndarray, offset: np.ndarray, seen: np.ndarray, a: int, b: int
-) -> np.ndarray:
-    """Return the ranks of users a to b; item 0 of the evaluator is padding, so every index moves up by one."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ranks of users a to b, and how many items are ranked for each.
+
+    Item 0 of the evaluator is padding, so every index moves up by one.
+    """
     part = torch.from_numpy(np.ascontiguousarray(rows[a:b]))
     score = part @ torch.from_numpy(np.ascontiguousarray(item)).T if item is not None else part
     padded = torch.nn.functional.pad(score, (1, 0))
     user = torch.from_numpy(np.repeat(np.arange(b - a), np.diff(offset[a : b + 1])))
     items = torch.from_numpy(seen[offset[a] : offset[b]] + 1)
-    return full_ranks(padded, torch.from_numpy(np.asarray(target[a:b], np.int64) + 1), user, items).numpy()
+    wanted = torch.arange(b - a), torch.from_numpy(np.asarray(target[a:b], np.int64) + 1)
+    hide(padded, (user, items), wanted)
+    rank = ranks(padded, wanted, torch.arange(a, b))
+    return rank.numpy(), (padded > -torch.inf).sum(1).numpy()
 
 
 def load_arrays(path: str) -> Mapping[str, np.ndarray]:

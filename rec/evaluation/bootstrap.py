@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +44,9 @@ class Comparison:
 
     difference: Interval
     worse_share: float
-    """Share of resamples in which the gain is not above zero."""
+    """Share of resamples in which the gain is not above zero ..."""
+    lower_worse_share: float
+    """... and in which it is not below zero, for metrics of which less is better."""
 
 
 def paired(ours: np.ndarray, theirs: np.ndarray, resamples: int, rng: np.random.Generator) -> Comparison:
@@ -51,4 +54,17 @@ def paired(ours: np.ndarray, theirs: np.ndarray, resamples: int, rng: np.random.
     gain = ours - theirs
     means = resampled_means(gain, resamples, rng)
     low, high = np.quantile(means, [0.025, 0.975])
-    return Comparison(Interval(float(gain.mean()), float(low), float(high)), float((means <= 0).mean()))
+    difference = Interval(float(gain.mean()), float(low), float(high))
+    return Comparison(difference, float((means <= 0).mean()), float((means >= 0).mean()))
+
+
+def intervals(
+    values: Mapping[str, np.ndarray], resamples: int, rng: np.random.Generator
+) -> dict[str, dict[str, float]]:
+    """Return the mean and 95 % interval of every column over the examples that have a value; others are left out."""
+    found = {}
+    for name, value in values.items():
+        kept = value[~np.isnan(value)]
+        if len(kept):
+            found[name] = interval(kept, resamples, rng).plain()
+    return found

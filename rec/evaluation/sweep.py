@@ -8,13 +8,13 @@ from typing import Any
 
 from rec.config import RunConfig, override, resolve
 from rec.errors import ConfigError
-from rec.report.evaluation import compare, evaluate_run, summarise
+from rec.evaluation.compare import compare
+from rec.evaluation.run import evaluate_run, read_numbers, summarise
 from rec.report.text import table
 from rec.storage import Storage
 from rec.train.checkpoint import CheckpointStore
 
 RESAMPLES = 10_000
-SHOWN = ("precision@5", "recall@10", "ndcg@10", "map@5", "auc", "hit@10", "mrr")
 
 
 def variants(config: RunConfig, only: Sequence[str]) -> Mapping[str, Sequence[str]]:
@@ -47,16 +47,13 @@ def sweep(
             results[name].append(_measured(run))
     first = next(iter(chosen))
     rows = [_row(config, name, found, first) for name, found in results.items()]
-    metrics = [m for m in SHOWN if m in results[first][0]["metrics"]]
-    head = ["variant", *metrics, f"ndcg@10 - {first!r} (95 % interval)"]
+    metrics = results[first][0]["shown"]
+    head = ["variant", *metrics, f"{metrics[0]} - {first!r} (95 % interval)"]
     text = table(head, [[row["variant"], *(row[m] for m in metrics), row["difference"]] for row in rows])
     one = results[first][0]
-    notes = [f"{one['users']} users of the test split, {seeds} seeds, mean and standard deviation over seeds;"]
-    notes.append(f"intervals by a paired bootstrap over users of the mean over seeds, {RESAMPLES:,} resamples")
-    if "relevant per user" in one:
-        notes.append(f"{one['relevant per user']:.2f} relevant items per user")
-    if one.get("synthetic_labels"):
-        notes.append("labels are synthetic")
+    notes = [f"{one['examples']} examples of the test split, {seeds} seeds, mean and standard deviation over seeds;"]
+    notes.append(f"intervals by a paired bootstrap over examples of the mean over seeds, {RESAMPLES:,} resamples")
+    notes += one["notes"]
     text = "\n".join([text, *notes])
     storage = Storage(config.out)
     storage.write_json("sweep.json", {"rows": rows, "notes": notes})
@@ -73,7 +70,7 @@ def _measured(run: RunConfig) -> dict[str, Any]:
     """Return the metrics of a run's best checkpoint on test, measured now unless they are on file."""
     storage, name = Storage(run.out), "evaluation/test/metrics.json"
     if storage.exists(name):
-        numbers: dict[str, Any] = storage.read_json(name)
+        numbers = read_numbers(run.out, "test")
         if numbers["step"] == CheckpointStore(storage.below("checkpoints")).load_best().step:
             return numbers
     return evaluate_run(run, "test")
@@ -82,11 +79,11 @@ def _measured(run: RunConfig) -> dict[str, Any]:
 def _row(config: RunConfig, name: str, found: list[dict[str, Any]], first: str) -> dict[str, Any]:
     summary = summarise(found)
     row: dict[str, Any] = {"variant": name, "metrics": summary, "difference": ""}
-    for metric in SHOWN:
+    for metric in found[0]["shown"]:
         if metric in summary:
             row[metric] = "{mean:.4f} ± {sd:.4f}".format(**summary[metric])
     if name != first:
         compared = compare(folder(config, name), folder(config, first), RESAMPLES)
-        d = next(r["difference"] for r in compared if r["metric"] == "ndcg@10")
+        d = next(r["difference"] for r in compared if r["metric"] == found[0]["shown"][0])
         row["difference"] = f"{d['mean']:+.4f} ({d['low']:+.4f} to {d['high']:+.4f})"
     return row

@@ -1,0 +1,162 @@
+"""Expert health of a trained run: who is routed where, and how alike experts are.
+
+Letters: N rows, B examples of a batch, E experts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rec.batch import Batch
+from rec.evaluation.records import Records, column
+from rec.evaluation.task import Groups
+from rec.moe.health import similarity
+from rec.moe.layer import Mixed, layers_of
+from rec.sections import Bars, BarSeries, Event, Heatmap, Lines, LineSeries, Section, Text
+
+COLUMN = "routed/"
+"""Start of the names of records' columns with each example's mean share of every expert of a layer."""
+
+
+class Routed:
+    """Notes each example's mean share of every expert while batches pass through a model."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.batch: Batch | None = None
+        self.shares: dict[str, Tensor] = {}
+        for name, layer in layers_of(module):
+            layer.register_forward_hook(lambda _, __, mixed, name=name: self._note(name, mixed))
+
+    def watch(self, batch: Batch | None) -> None:
+        """Note what this batch's passes do, None: nothing."""
+        self.batch, self.shares = batch, {}
+
+    def columns(self) -> dict[str, Tensor]:
+        """Return what was noted of the batch, as columns of its records."""
+        return {f"{COLUMN}{name}": share_BE for name, share_BE in self.shares.items()}
+
+    def _note(self, name: str, mixed: Mixed) -> None:
+        if self.batch is None:
+            return
+        share_NE, examples = mixed.routing.dense().double(), len(self.batch)
+        owner_N = self.batch.owners()
+        if owner_N is None:
+            owner_N = torch.arange(examples)
+        if len(owner_N) != len(share_NE):
+            return  # rows that belong to no one example
+        owner_N = owner_N.to(share_NE.device)
+        total_BE = share_NE.new_zeros(examples, share_NE.shape[1]).index_add_(0, owner_N, share_NE)
+        count_B = torch.bincount(owner_N, minlength=examples).clamp(min=1)
+        self.shares[name] = total_BE / count_B[:, None]
+
+
+def numbers(module: nn.Module, records: Records, groups: Groups) -> dict[str, Any]:
+    """Return per layer the mean share of each expert per group of examples, and the cosine between experts."""
+    found: dict[str, Any] = {}
+    for name, layer in layers_of(module):
+        entry: dict[str, Any] = {"groups": {}}
+        weights = [p.detach() for p in layer.experts.parameters() if p.shape[:1] == (layer.num_experts,)]
+        if weights:
+            entry["similarity"] = similarity(torch.cat([weight.flatten(1) for weight in weights], 1)).tolist()
+        if f"{COLUMN}{name}" in records.column_names:
+            share_BE = column(records, f"{COLUMN}{name}")
+            entry["groups"] = {label: share_BE[inside].mean(0).tolist() for label, inside in groups.each()}
+            entry["groups"] = entry["groups"] or {"all": share_BE.mean(0).tolist()}
+        found[name] = entry
+    return found
+
+
+def sections(experts: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> list[Section]:
+    """Return a section per layer: load and health over training, shares per group, and how alike experts are."""
+    found: list[Section] = []
+    for layer, final in experts.items():
+        evaluations = [record for record in history if f"moe/{layer}/load" in record]
+        note = (
+            "Load is each expert's share of the assignments. Entropy of use is 1 where all experts are used evenly; "
+            "entropy of decisions is 1 where the router is undecided."
+        )
+        parts: list[Any] = [Text(text=note, tone="note")]
+        if evaluations:
+            parts += [_load(layer, evaluations), _health(layer, evaluations)]
+        if final["groups"]:
+            parts.append(_shares(final["groups"]))
+        if "similarity" in final:
+            parts.append(_alike(final["similarity"]))
+        found.append(Section(title=f"Experts of {layer}", parts=parts, folded=len(found) > 0))
+    return found
+
+
+def _names(count: int) -> list[str]:
+    return [str(index) for index in range(count)]
+
+
+def _load(layer: str, history: Sequence[Mapping[str, Any]]) -> Heatmap:
+    load_ET = np.array([record[f"moe/{layer}/load"] for record in history]).T
+    return Heatmap(
+        title="share of assignments",
+        matrix=load_ET,
+        x_names=[str(number) for number in range(1, load_ET.shape[1] + 1)],
+        y_names=_names(len(load_ET)),
+        x_axis="evaluation",
+        y_axis="expert",
+        meaning="share of assignments",
+        low=0.0,
+        high=max(float(load_ET.max()), 2 / len(load_ET)),
+    )
+
+
+def _health(layer: str, history: Sequence[Mapping[str, Any]]) -> Lines:
+    """Return the layer's health; what a layer tells beside it is drawn as dashed lines, its switch as an event."""
+    x = np.arange(1, len(history) + 1)
+    experts = len(history[0][f"moe/{layer}/load"])
+
+    def values(key: str) -> list[float]:
+        return [record.get(f"moe/{layer}/{key}", float("nan")) for record in history]
+
+    names = (
+        ("use_entropy", "entropy of use"),
+        ("decision_entropy", "entropy of decisions"),
+        ("dropped_share", "dropped"),
+    )
+    series = [LineSeries(name=label, x=x, y=values(key)) for key, label in names]
+    series.append(LineSeries(name="never used", x=x, y=np.array(values("unused")) / experts))
+    known = {"load", "largest_share", "unused", *(key for key, _ in names)}
+    told = [key.removeprefix(f"moe/{layer}/") for key in history[-1] if key.startswith(f"moe/{layer}/")]
+    events = []
+    for key in (key for key in told if key not in known):
+        if key.endswith("_at"):
+            reached = [number for number, value in zip(x, values(key), strict=True) if value >= 0]
+            events += [Event(x=int(reached[0]), name=key.removesuffix("_at"))] if reached else []
+        else:
+            series.append(LineSeries(name=key.replace("_", " "), x=x, y=values(key), style="dashed"))
+    return Lines(title="health", series=series, x_axis="evaluation", y_axis="share", events=events, low=0.0, high=1.0)
+
+
+def _shares(groups: Mapping[str, Sequence[float]]) -> Bars:
+    count = len(next(iter(groups.values())))
+    return Bars(
+        title="mean share per group",
+        groups=[f"expert {index}" for index in range(count)],
+        series=[BarSeries(name=name, values=shares) for name, shares in groups.items()],
+        axis="mean share",
+    )
+
+
+def _alike(matrix: Sequence[Sequence[float]]) -> Heatmap:
+    names = _names(len(matrix))
+    return Heatmap(
+        title="cosine between experts' weights",
+        matrix=matrix,
+        x_names=names,
+        y_names=names,
+        x_axis="expert",
+        y_axis="expert",
+        meaning="cosine",
+        low=-1.0,
+        high=1.0,
+    )

@@ -1,0 +1,101 @@
+"""Measuring a system on a split: records of its tasks over all ranks, and the metrics that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from rec.batch import Batch
+from rec.errors import EvaluationError
+from rec.evaluation.experts import Routed
+from rec.evaluation.records import Records, joined, with_columns
+from rec.evaluation.task import Task
+from rec.keys import EvaluateConfig
+from rec.system import System
+from rec.systems.capabilities import Reporter
+
+
+class Ranks(Protocol):
+    """What measuring needs of an engine."""
+
+    module: nn.Module
+    device: torch.device
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the value of every rank, on every rank."""
+
+
+class Recorder:
+    """Makes the records of batches; with `detail` all that a report is written from."""
+
+    def __init__(self, system: System[Any, Any], module: nn.Module, detail: EvaluateConfig | None) -> None:
+        self.system, self.module, self.detail = system, module, detail
+        self.routed = Routed(module) if detail is not None else None
+        self.analyse: Any = None
+        if detail is not None and isinstance(system, Reporter):
+            module.eval()
+            with torch.inference_mode():
+                self.analyse = system.analyser(module)
+
+    def __call__(self, batch: Batch) -> dict[str, Records]:
+        """Return the records of each task by its name (eval mode, no gradient)."""
+        if self.routed is not None:
+            self.routed.watch(batch)
+        found = {t.name: t.records(self.system, self.module, batch, detail=self.detail) for t in self.system.tasks}
+        more = {}
+        if self.routed is not None:
+            more = self.routed.columns()
+            self.routed.watch(None)
+        if self.analyse is not None:
+            more |= self.analyse(batch)
+        first = self.system.tasks[0].name
+        found[first] = with_columns(found[first], more)
+        return found
+
+
+def measure(
+    system: System[Any, Any], engine: Ranks, batches: Iterator[tuple[Batch, bool]], detail: EvaluateConfig | None = None
+) -> dict[str, Records]:
+    """Return the records of each task by its name, of all ranks' examples in the order of the data, on every rank.
+
+    Args:
+        system: What is measured.
+        engine: Its model, and the other ranks; each makes the same number of batches.
+        batches: This rank's batches, and whether each counts.
+        detail: Set where more is wanted than metrics need.
+    """
+    engine.module.eval()
+    record = Recorder(system, engine.module, detail)
+    parts: list[dict[str, Records] | None] = []
+    with torch.inference_mode():
+        for batch, counts in batches:
+            found = record(batch.to(engine.device))
+            parts.append(found if counts else None)
+    steps = zip(*engine.gather(parts), strict=True)
+    kept = [part for step in steps for part in step if part is not None]
+    return {task.name: joined([part[task.name] for part in kept]) for task in system.tasks}
+
+
+def metrics(system: System[Any, Any], records: Mapping[str, Records]) -> dict[str, float | None]:
+    """Return every metric of every task, and the system's own statistics; None where no example has a value.
+
+    Raises:
+        EvaluationError: two tasks have a metric of one name.
+    """
+    found: dict[str, float | None] = {}
+    for task in system.tasks:
+        own = task.metrics(records[task.name])
+        if twice := sorted(own.keys() & found.keys()):
+            raise EvaluationError(f"{type(system).__name__}: two tasks measure {twice[0]!r}")
+        found |= own
+    if isinstance(system, Reporter):
+        found |= system.statistics(records[system.tasks[0].name])
+    return found
+
+
+def directions(tasks: tuple[Task, ...]) -> dict[str, bool]:
+    """Return every metric of some tasks, and whether higher is better."""
+    return {name: higher for task in tasks for name, higher in task.directions.items()}

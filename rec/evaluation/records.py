@@ -1,0 +1,84 @@
+"""Records: what evaluation keeps of every example, as an Arrow table that ranks gather and files hold.
+
+A column has one value per example, a vector of fixed width, or a list of any length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+from torch import Tensor
+
+Records: TypeAlias = Any
+"""A `pyarrow.Table`."""
+Ragged = tuple[Tensor | np.ndarray, Tensor | np.ndarray]
+"""Values (P,) and the example of each, (P,), which never falls."""
+
+
+def records_of(columns: Mapping[str, Any], rows: int) -> Records:
+    """Return the records of `rows` examples.
+
+    Args:
+        columns: Per name a tensor or array (B,) or (B, K), a list of B values, or `Ragged`.
+        rows: B.
+    """
+    return pa.table({name: _arrow(value, rows) for name, value in columns.items()})
+
+
+def joined(parts: Sequence[Records]) -> Records:
+    """Return the records of several parts, one after the other."""
+    return pa.concat_tables(parts, promote_options="permissive").combine_chunks() if parts else pa.table({})
+
+
+def column(records: Records, name: str) -> np.ndarray:
+    """Return a column with one value, (B,), or one vector, (B, K), per example."""
+    array = _array(records, name)
+    if pa.types.is_fixed_size_list(array.type):
+        flat = array.flatten().to_numpy(zero_copy_only=False)
+        return np.asarray(flat).reshape(len(array), array.type.list_size)
+    return np.asarray(array.to_numpy(zero_copy_only=False))
+
+
+def ragged(records: Records, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the values of a column of lists, (P,), and the example of each, (P,)."""
+    array = _array(records, name)
+    length = np.diff(array.offsets.to_numpy())
+    return np.asarray(array.flatten().to_numpy(zero_copy_only=False)), np.repeat(np.arange(len(array)), length)
+
+
+def with_columns(records: Records, columns: Mapping[str, Any]) -> Records:
+    """Return the records with more columns, or others in their place."""
+    for name, value in columns.items():
+        array = _arrow(value, len(records))
+        place = records.schema.get_field_index(name)
+        records = records.append_column(name, array) if place < 0 else records.set_column(place, name, array)
+    return records
+
+
+def _array(records: Records, name: str) -> Any:
+    chunked = records[name]
+    return (
+        chunked.chunk(0)
+        if chunked.num_chunks == 1
+        else pa.concat_arrays(chunked.chunks or [pa.array([], chunked.type)])
+    )
+
+
+def _numpy(value: Any) -> np.ndarray:
+    return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+
+
+def _arrow(value: Any, rows: int) -> Any:
+    if isinstance(value, tuple):
+        flat, owner = (_numpy(part) for part in value)
+        offset = np.concatenate([[0], np.bincount(owner, minlength=rows).cumsum()]).astype(np.int32)
+        return pa.ListArray.from_arrays(pa.array(offset), pa.array(flat))
+    if isinstance(value, list):
+        return pa.array(value)
+    array = _numpy(value)
+    if array.ndim == 2:
+        return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(array).reshape(-1)), array.shape[1])
+    return pa.array(array)

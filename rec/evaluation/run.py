@@ -1,0 +1,266 @@
+"""The measurement of a trained run: every number of its tasks, and what a report tells, on file.
+
+evaluation/{split}/metrics.json          every number
+evaluation/{split}/sections.json         the parts of a report
+evaluation/{split}/{task}.parquet        one row per example: ids, group, records, `metric/NAME` for each metric
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from rec.config import RunConfig, from_json
+from rec.data.prepared import Prepared, write_table
+from rec.data.stream import CachedReader
+from rec.errors import EvaluationError
+from rec.evaluation import experts
+from rec.evaluation.bootstrap import intervals
+from rec.evaluation.measure import directions, measure, metrics
+from rec.evaluation.records import Records, with_columns
+from rec.evaluation.task import Measured, Task, by_unit
+from rec.progress import Progress
+from rec.sections import Bars, BarSeries, Section, Table, Text, interval, number, to_plain
+from rec.seeds import generator
+from rec.storage import Storage
+from rec.system import System
+from rec.systems.capabilities import Reporter
+from rec.train.checkpoint import CheckpointStore
+from rec.train.engine import LocalEngine, load_model
+from rec.train.feed import PlannedFeed
+from rec.train.job import build
+
+FORMAT = 2
+Numbers = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A run's best checkpoint, ready to be measured."""
+
+    config: RunConfig
+    data: Prepared
+    system: System[Any, Any]
+    engine: LocalEngine
+    step: int
+
+    @property
+    def module(self) -> nn.Module:
+        """The model."""
+        return self.engine.module
+
+    @property
+    def feed(self) -> PlannedFeed:
+        """All batches of every split."""
+        reader = CachedReader(self.data.storage, self.system.columns)
+        return PlannedFeed(self.data, self.system, self.config.train, reader, 0, 1)
+
+
+def open_run(config: RunConfig) -> Trained:
+    """Return the checkpoint that validation chose.
+
+    Raises:
+        CheckpointError, DataError: the run or its data set is missing or damaged.
+    """
+    data = Prepared.open(config.data.root)
+    system = build(config, data)
+    checkpoint = CheckpointStore(Storage(config.out).below("checkpoints")).load_best()
+    module = system.model()
+    load_model(module, checkpoint.tensors)
+    torch.set_num_threads(max(config.parallel.threads, torch.get_num_threads()))
+    engine = LocalEngine(module, config.train, "cuda" if config.parallel.gpu else "cpu")
+    return Trained(config=config, data=data, system=system, engine=engine, step=checkpoint.step)
+
+
+def evaluate_run(config: RunConfig, split: str) -> Numbers:
+    """Measure the run's best checkpoint on a split, write the results beside it, and return them."""
+    run = open_run(config)
+    records = measure(run.system, run.engine, shown(run.feed, split), config.evaluate)
+    return conclude(run, split, records)
+
+
+def conclude(run: Trained, split: str, records: Mapping[str, Records]) -> Numbers:
+    """Return every number that follows from the records of a split, and write all of it beside the run."""
+    config, system = run.config, run.system
+    storage = Storage(config.out)
+    numbers: Numbers = {"format": FORMAT, "system": config.system, "split": split, "step": run.step}
+    numbers |= {"seed": config.train.seed, "notice": system.notice, "notes": [], "metrics": metrics(system, records)}
+    if run.data.manifest.get("synthetic_labels", False):
+        numbers["notes"].append("labels are synthetic: nobody has judged what is relevant")
+    numbers |= {"interval": {}, "baselines": {}, "tasks": {}, "directions": directions(system.tasks)}
+    found: list[Section] = []
+    history = storage.read_json("history.json")
+    for task in system.tasks:
+        measured = measured_task(run, task, split, records[task.name])
+        told = measured.numbers
+        numbers["notes"] += told.pop("notes")
+        numbers["interval"] |= told["interval"]
+        numbers["baselines"] |= told["baselines"]
+        numbers["tasks"][task.name] = told
+        found += _sections(run, task, measured, history)
+        _write_records(storage, split, task, measured)
+    numbers["examples"] = max(told["examples"] for told in numbers["tasks"].values())
+    numbers["shown"] = [name for task in system.tasks for name in task.shown if name in numbers["metrics"]]
+    numbers["expect"] = {
+        name: {"expected": wanted, "found": value, "met": met(value, wanted, numbers["directions"].get(name, True))}
+        for name, wanted in config.expect.items()
+        for value in [numbers["metrics"].get(name)]
+    }
+    storage.write_json(f"evaluation/{split}/sections.json", to_plain(found))
+    storage.write_json(f"evaluation/{split}/metrics.json", numbers)
+    return numbers
+
+
+def met(value: float | None, wanted: float, higher: bool) -> bool:
+    """Return whether a metric is at least as good as wanted."""
+    return value is not None and (value >= wanted if higher else value <= wanted)
+
+
+def measured_task(run: Trained, task: Task, split: str, records: Records) -> Measured:
+    """Return what one task says of its records: metrics, intervals, baselines, groups, and numbers of its own."""
+    system, data, config = run.system, run.data, run.config
+    values = task.values(records)
+    groups = task.groups(data, split, records, config.evaluate)
+    measured = Measured(
+        system=system,
+        module=run.module,
+        data=data,
+        split=split,
+        config=config.evaluate,
+        seed=config.train.seed,
+        records=records,
+        values=values,
+        groups=groups,
+    )
+    rng, unit = generator(config.train.seed, "bootstrap"), task.unit(records)
+    resamples, chosen = config.evaluate.bootstrap, [name for name in task.shown if name in values]
+    numbers = measured.numbers
+    numbers["examples"] = len(records)
+    numbers["interval"] = intervals({n: by_unit(values[n], unit) for n in chosen}, resamples, rng)
+    numbers["baselines"] = task.baselines(system, data, split, (batch for batch, _ in run.feed.evaluate(split)))
+    numbers["groups"] = {
+        name: {
+            "examples": int(inside.sum()),
+            **intervals(
+                {n: by_unit(values[n][inside], None if unit is None else unit[inside]) for n in chosen[:2]},
+                resamples,
+                rng,
+            ),
+        }
+        for name, inside in groups.each()
+    }
+    numbers["experts"] = experts.numbers(run.module, records, groups) if task is system.tasks[0] else {}
+    numbers["notes"] = task.enrich(measured)
+    if task is system.tasks[0] and isinstance(system, Reporter):
+        numbers["notes"] += system.enrich(measured)
+    return measured
+
+
+def _sections(run: Trained, task: Task, measured: Measured, history: Sequence[Mapping[str, Any]]) -> list[Section]:
+    found = [*_beside_baselines(task, measured), *_groups(measured), *task.sections(measured)]
+    if task is run.system.tasks[0]:
+        if isinstance(run.system, Reporter):
+            found += run.system.sections(measured, history)
+        found += experts.sections(measured.numbers["experts"], history)
+    return found
+
+
+def _beside_baselines(task: Task, measured: Measured) -> list[Section]:
+    """Return the task's metrics beside those of simple answers."""
+    baselines = measured.numbers["baselines"]
+    if not baselines:
+        return []
+    values = {name: number(_mean(measured, task, name)) for name in task.shown if name in measured.values}
+    rows = [["this run", *values.values()]]
+    rows += [[name, *(number(found.get(metric)) for metric in values)] for name, found in baselines.items()]
+    series = [
+        BarSeries(name=name, values=[source.get(metric) for metric in values], muted=name != "this run")
+        for name, source in {"this run": {n: _mean(measured, task, n) for n in values}, **baselines}.items()
+    ]
+    note = "Simple answers that need no model, measured on the same examples."
+    parts: list[Any] = [
+        Text(text=note, tone="note"),
+        Table(head=["", *values], rows=rows),
+        Bars(title="beside simple answers", groups=list(values), series=series, axis="metric", wide=True),
+    ]
+    return [Section(title="Beside simple answers", parts=parts)]
+
+
+def _mean(measured: Measured, task: Task, name: str) -> float | None:
+    value = by_unit(measured.values[name], task.unit(measured.records))
+    there = value[~np.isnan(value)]
+    return float(there.mean()) if len(there) else None
+
+
+def _groups(measured: Measured) -> list[Section]:
+    groups = measured.numbers["groups"]
+    if not groups:
+        return []
+    names = [name for name in next(iter(groups.values())) if name != "examples"]
+    rows = [
+        [name, f"{entry['examples']:,}", *(interval(**entry[m]) if m in entry else "-" for m in names)]
+        for name, entry in groups.items()
+    ]
+    note = Text(text="Mean with its 95 % bootstrap interval over the examples of a group.", tone="note")
+    return [Section(title="Groups", parts=[note, Table(head=["group", "examples", *names], rows=rows)])]
+
+
+def _write_records(storage: Storage, split: str, task: Task, measured: Measured) -> None:
+    label = np.array([*measured.groups.names, ""])[measured.groups.label_B] if measured.groups.names else None
+    columns: dict[str, Any] = task.keys(measured.data, measured.records)
+    columns |= {"group": list(label)} if label is not None else {}
+    columns |= {f"metric/{name}": value for name, value in measured.values.items()}
+    table = with_columns(measured.records, columns)
+    write_table(storage, f"evaluation/{split}/{task.name}.parquet", table)
+
+
+def shown(feed: PlannedFeed, split: str) -> Iterator[tuple[Any, bool]]:
+    """Yield the batches of a split and show how far it is."""
+    rows = sum(count for _, count in feed.data.files(split))
+    line, done = Progress(f"evaluate {split}", rows), 0
+    for batch, counts in feed.evaluate(split):
+        yield batch, counts
+        done += len(batch)
+        line.show(min(done, rows), "examples")
+
+
+def read_config(folder: str) -> RunConfig:
+    """Return the resolved config that a run's folder holds."""
+    return from_json(Storage(folder).read("config.json").decode())
+
+
+def seed_folders(folder: str) -> list[str]:
+    """Return the folders of a run's seeds, or the run itself where it has none."""
+    names = [name for name in Storage(folder).list() if name.startswith("seed-")]
+    return [f"{folder.rstrip('/')}/{name}" for name in names] or [folder]
+
+
+def read_numbers(folder: str, split: str) -> Numbers:
+    """Return the numbers of a measured run.
+
+    Raises:
+        EvaluationError: it was not measured on this split, or by another version.
+    """
+    storage, name = Storage(folder), f"evaluation/{split}/metrics.json"
+    if not storage.exists(name):
+        raise EvaluationError(f"{folder}: not evaluated on {split}; run `rec evaluate` first")
+    numbers: Numbers = storage.read_json(name)
+    if numbers.get("format") != FORMAT:
+        raise EvaluationError(f"{folder}/{name}: written by another version; run `rec evaluate` again")
+    return numbers
+
+
+def summarise(results: list[Numbers]) -> Numbers:
+    """Return mean, standard deviation and every value of each metric over seeds."""
+    found = {}
+    for name in results[0]["metrics"]:
+        values = [r["metrics"].get(name) for r in results]
+        if all(value is not None for value in values):
+            sd = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+            found[name] = {"mean": float(np.mean(values)), "sd": sd, "values": values}
+    return found

@@ -1,0 +1,139 @@
+"""Task: what is asked of a model, and how its answers are measured, compared and told."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import nn
+
+from rec.batch import Batch
+from rec.data.prepared import Prepared
+from rec.evaluation.records import Records
+from rec.keys import EvaluateConfig
+from rec.sections import Section
+
+Values = dict[str, np.ndarray]
+"""Per metric one value of each example, (B,); NaN where it is not defined."""
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Named groups of examples."""
+
+    names: tuple[str, ...]
+    label_B: np.ndarray
+    """Each example's group, as a place in `names`."""
+
+    def each(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield the name of every group that has examples, and which they are, (B,) bool."""
+        for index, name in enumerate(self.names):
+            inside_B = self.label_B == index
+            if inside_B.any():
+                yield name, inside_B
+
+
+@dataclass(kw_only=True)
+class Measured:
+    """One task's measurement of a trained system on a split, as sections are written from it."""
+
+    system: Any
+    module: nn.Module
+    data: Prepared
+    split: str
+    config: EvaluateConfig
+    seed: int
+    records: Records
+    values: Values
+    groups: Groups
+    numbers: dict[str, Any] = field(default_factory=dict)
+    """What is filed: metrics, intervals, baselines, groups, and what sections add."""
+
+
+class Task(ABC):
+    """One kind of question: its metrics, baselines, groups and sections.
+
+    An instance holds what a system chooses, such as cut-offs. A task keeps a record of each example, which are gathered
+    over ranks once; every number follows from all records together.
+    """
+
+    name: ClassVar[str]
+    headline: str
+    """The metric that checkpoints are chosen by where a config names none."""
+    shown: tuple[str, ...]
+    """The metrics that tables and comparisons show, most telling first."""
+    route: ClassVar[str] = "predict"
+    """Where requests are answered: /v1/ROUTE."""
+
+    @property
+    @abstractmethod
+    def directions(self) -> Mapping[str, bool]:
+        """Every metric by name, and whether higher is better."""
+
+    @abstractmethod
+    def records(self, system: Any, module: nn.Module, batch: Batch, *, detail: EvaluateConfig | None = None) -> Records:
+        """Return what is kept of each example of a batch: unwrapped module, eval mode, no gradient.
+
+        Args:
+            system: Has the capability that the task asks for.
+            module: The system's model.
+            batch: Examples of a split.
+            detail: Set where more is wanted than metrics need, for a report.
+        """
+
+    @abstractmethod
+    def values(self, records: Records) -> Values:
+        """Return every metric that each example has one of."""
+
+    def unit(self, records: Records) -> np.ndarray | None:
+        """Return what each example is averaged within before averages are taken, such as its patient; None: itself."""
+        return None
+
+    def metrics(self, records: Records, values: Values | None = None) -> dict[str, float | None]:
+        """Return every metric over all examples; None where no example has one."""
+        unit = self.unit(records)
+        found = self.values(records) if values is None else values
+        return {name: mean(by_unit(value, unit)) for name, value in found.items()}
+
+    def groups(self, data: Prepared, split: str, records: Records, config: EvaluateConfig) -> Groups:
+        """Return the groups of examples that are told apart; none by default."""
+        return Groups((), np.zeros(len(records), dtype=np.int64))
+
+    def baselines(self, system: Any, data: Prepared, split: str, batches: Iterator[Any]) -> dict[str, dict[str, float]]:
+        """Return what simple answers reach, by the same metrics; none by default."""
+        return {}
+
+    def keys(self, data: Prepared, records: Records) -> dict[str, Any]:
+        """Return columns by which two runs' records are paired, and what people read of an example, such as raw ids."""
+        return {}
+
+    def enrich(self, measured: Measured) -> list[str]:
+        """Add numbers of the task's own to `measured.numbers`; return notes for people."""
+        return []
+
+    def sections(self, measured: Measured) -> list[Section]:
+        """Return the task's own parts of a report."""
+        return []
+
+
+def mean(value: np.ndarray) -> float | None:
+    """Return the mean of what is defined, None where nothing is."""
+    there = ~np.isnan(value)
+    return float(value[there].mean()) if there.any() else None
+
+
+def by_unit(value_B: np.ndarray, unit_B: np.ndarray | None) -> np.ndarray:
+    """Return each unit's mean of what is defined, NaN where nothing is, (U,); the values themselves without units.
+
+    Visits 0.2, 0.4 of one patient and 0.9 of another give 0.3 and 0.9.
+    """
+    if unit_B is None:
+        return value_B
+    _, place = np.unique(unit_B, return_inverse=True)
+    there = ~np.isnan(value_B)
+    total = np.bincount(place, np.where(there, value_B, 0.0))
+    count = np.bincount(place, there.astype(np.float64))
+    return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)

@@ -1,0 +1,1 @@
+"""What may be asked of a model: ranking, sets, rating, writing."""

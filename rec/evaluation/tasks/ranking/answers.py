@@ -1,0 +1,78 @@
+"""Answers of rankers: the best items for subjects in known states, what is withheld and why, details where asked.
+
+Letters: B subjects, I items with padding as item 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rec.nn.retrieval import Ask, as_lists, top_items
+from rec.systems.capabilities import Pairs, Ranker, States
+
+Answer = dict[str, Any]
+
+
+def recommend(
+    system: Ranker[Any, Any], module: nn.Module, states: States, seen: Pairs, asks: Sequence[Ask], num_items: int
+) -> list[Answer]:
+    """Return `items` (indices, best first), `scores` and `withheld` for each subject.
+
+    Args:
+        system: The ranker.
+        module: Its model, in eval mode.
+        states: As `system.states` gives them.
+        seen: (subject, item) pairs to leave out, where an ask names no candidates.
+        asks: What each subject asks.
+        num_items: I, padding included.
+    """
+    forbidden_BI = system.forbidden(states)
+    if forbidden_BI is None or not bool(forbidden_BI.any()):
+        best = top_items(lambda items: system.scores(module, states, items), num_items, asks, seen)
+        answers: list[Answer] = [{"items": i, "scores": s} for i, s in as_lists(*best, asks)]
+        if forbidden_BI is not None:
+            answers = [{**answer, "withheld": []} for answer in answers]
+    else:
+        answers = _but_forbidden(system, module, states, seen, asks, num_items, forbidden_BI)
+    for row, ask in enumerate(asks):
+        if ask.explain and answers[row]["items"]:
+            answers[row] |= system.details(module, states, row, answers[row]["items"])
+    return answers
+
+
+def _but_forbidden(
+    system: Ranker[Any, Any],
+    module: nn.Module,
+    states: States,
+    seen: Pairs,
+    asks: Sequence[Ask],
+    num_items: int,
+    forbidden_BI: Tensor,
+) -> list[Answer]:
+    """Return answers without what is forbidden, and which of the best items were."""
+    score_BI = system.scores(module, states, slice(0, num_items))
+
+    def best(score: Tensor) -> list[tuple[list[int], list[float]]]:
+        return as_lists(*top_items(lambda items: score[:, items].clone(), num_items, asks, seen), asks)
+
+    answers = []
+    kept, wanted = best(score_BI.masked_fill(forbidden_BI, -torch.inf)), best(score_BI)
+    for row, ((items, scores), (all_items, _)) in enumerate(zip(kept, wanted, strict=True)):
+        withheld = [
+            {"item": item, "contains": system.reasons(states, row, item)}
+            for item in all_items
+            if forbidden_BI[row, item]
+        ]
+        answers.append({"items": items, "scores": scores, "withheld": withheld})
+    return answers
+
+
+def recommend_batch(system: Any, module: nn.Module, batch: Any, asks: Sequence[Ask] | None = None) -> list[Answer]:
+    """Return the answers for the examples of a batch; None asks for ten items each, with details."""
+    asks = asks or [Ask(k=10, explain=True)] * len(batch)
+    known = system.examples(batch).known
+    return recommend(system, module, system.states(module, batch), known, asks, len(system.static["item_count"]))

@@ -1,0 +1,80 @@
+"""Simple rankings that every model is told beside, measured by the same records.
+
+Letters: B examples, U users, I items with padding as item 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from rec.data.prepared import Prepared
+from rec.evaluation.records import joined, records_of
+from rec.evaluation.task import mean
+from rec.evaluation.tasks.ranking.ranks import hide, ranks
+from rec.seeds import generator
+
+if TYPE_CHECKING:
+    from rec.evaluation.tasks.ranking.task import Ranking
+
+Score = Callable[[np.ndarray], np.ndarray]
+"""Scores of all items for some users, (B, I)."""
+
+
+def rankings(data: Prepared) -> dict[str, Score]:
+    """Return simple rankings: popular items, random ones, what users with similar texts liked, the planted truth.
+
+    Users' texts are compared by their vectors, where those were prepared. Where the data were generated, the truth by
+    which relevant items were drawn ranks too: what is left beyond it is chance.
+    """
+    count_I = np.asarray(data.array("item_count")).astype(np.float32)
+    rng = generator(0, "random ranking")
+    found: dict[str, Score] = {"popularity": lambda users: np.broadcast_to(count_I, (len(users), len(count_I)))}
+    found["random"] = lambda users: rng.random((len(users), len(count_I)), dtype=np.float32)
+    if data.storage.exists("user_text.npy"):
+        found["similar users"] = _similar_users(data)
+    if "truth" in data.items.column_names and "truth" in data.users.column_names:
+        truth_IT = np.stack(data.items["truth"].to_numpy())
+        truth_IT = np.concatenate([np.zeros_like(truth_IT[:1]), truth_IT])
+        truth_UT = np.stack(data.users["truth"].to_numpy())
+        found["the planted truth"] = lambda users: truth_UT[users] @ truth_IT.T
+    return found
+
+
+def measure(task: Ranking, system: Any, data: Prepared, batches: Iterator[Any]) -> dict[str, dict[str, float]]:
+    """Return every metric of every simple ranking, over the examples that a model ranks for."""
+    scores = rankings(data)
+    parts: dict[str, list[Any]] = {name: [] for name in scores}
+    for batch in batches:
+        examples = system.examples(batch)
+        users = examples.subject_B.numpy()
+        for name, score in scores.items():
+            score_BI = hide(torch.tensor(score(users)), examples.left_out, examples.target, examples.forbidden_BI)
+            rank_P = ranks(score_BI, examples.target, examples.subject_B)
+            columns = {"rank": (rank_P, examples.target[0]), "ranked": (score_BI > -torch.inf).sum(1)}
+            parts[name].append(records_of(columns, len(users)))
+    found = {}
+    for name, tables in parts.items():
+        values = task.values(joined(tables))
+        found[name] = {metric: told for metric, value in values.items() if (told := mean(value)) is not None}
+    return found
+
+
+def _similar_users(data: Prepared) -> Score:
+    """Return a score of items for users: the summed similarity of users who liked them in training."""
+    rows = data.rows("train")
+    targets = [np.atleast_1d(np.asarray(part, dtype=np.int64)) for part in rows["target"].to_numpy()]
+    row_P = torch.from_numpy(np.repeat(np.arange(len(targets)), [len(part) for part in targets]))
+    item_P = torch.from_numpy(np.concatenate(targets) if targets else np.zeros(0, np.int64))
+    vector_UM = np.asarray(data.array("user_text"))
+    teacher_M = vector_UM[rows["user"].to_numpy()]
+
+    def score(users: np.ndarray) -> np.ndarray:
+        similar_BR = torch.from_numpy(vector_UM[users] @ teacher_M.T)
+        found_BI = torch.zeros(len(users), data.num_items + 1)
+        return np.asarray(found_BI.index_add_(1, item_P, similar_BR[:, row_P]).numpy())
+
+    return score

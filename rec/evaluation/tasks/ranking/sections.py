@@ -1,0 +1,72 @@
+"""The ranking task's parts of a report: cold items and subjects, and some subjects with what they are shown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rec.data.prepared import Prepared
+from rec.evaluation.records import column, ragged
+from rec.evaluation.task import Measured
+from rec.sections import Card, Gallery, Section, Shelf, Table, Text, interval
+from rec.seeds import generator
+
+if TYPE_CHECKING:
+    from rec.evaluation.tasks.ranking.task import Ranking
+
+EXAMPLES, SHOWN = 6, 5
+COLD = (
+    "Cold items are those that training saw little or nothing of; they are ranked among all items, and among cold ones "
+    "alone. Cold subjects are those of whom nothing is known."
+)
+
+
+def sections(task: Ranking, measured: Measured) -> list[Section]:
+    """Return the parts."""
+    found = []
+    if measured.numbers["cold"]:
+        rows = []
+        for name, entry in measured.numbers["cold"].items():
+            cells = (interval(**entry[m]) if m in entry else "-" for m in (task.headline, "auc"))
+            rows.append([name, f"{entry['subjects']:,}", *cells])
+        table = Table(head=["", "subjects", task.headline, "auc"], rows=rows)
+        found.append(Section(title="Cold items and subjects", parts=[Text(text=COLD, tone="note"), table]))
+    if shelves := [shelf(measured, place) for place in chosen(measured)]:
+        note = Text(text="The best items of a few subjects, drawn at random; marked ones are relevant.", tone="note")
+        parts: list[Any] = [note, Gallery(shelves=shelves, mark="relevant")]
+        found.append(Section(title="Some subjects and what they are shown", parts=parts))
+    return found
+
+
+def chosen(measured: Measured) -> list[int]:
+    """Return the places of the examples to show."""
+    if len(measured.data.users) == 0 or (column(measured.records, "subject") < 0).any():
+        return []
+    places = generator(0, "examples").permutation(len(measured.records))[:EXAMPLES]
+    return [int(place) for place in np.sort(places)]
+
+
+def shelf(measured: Measured, place: int) -> Shelf:
+    """Return one subject and its best items."""
+    records = measured.records.slice(place, 1)
+    target = set(ragged(records, "target")[0].tolist())
+    user = int(column(records, "subject")[0])
+    told = {n: measured.data.users[n][user].as_py() for n in measured.data.users.column_names}
+    words = str(told.get("text") or told.get("group") or "")
+    cards = []
+    best = zip(column(records, "top")[0, :SHOWN].tolist(), column(records, "top_score")[0, :SHOWN], strict=True)
+    for item, score in best:
+        if item > 0:
+            caption, picture = described(measured.data, item)
+            cards.append(Card(caption=[caption, f"score {score:.3f}"], picture=picture, marked=item in target))
+    return Shelf(lead=str(told.get("id", user)), detail=words, cards=cards)
+
+
+def described(data: Prepared, item: int) -> tuple[str, bytes | None]:
+    """Return what people call an item, and its picture."""
+    items: Any = data.items
+    row, names = item - 1, items.column_names
+    picture = items["image"][row].as_py() if "image" in names else None
+    title = items["title"][row].as_py() if "title" in names else None
+    return str(title or items["id"][row].as_py()), picture if isinstance(picture, bytes) else None

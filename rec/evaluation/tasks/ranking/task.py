@@ -1,0 +1,158 @@
+"""The ranking task: every number from one record per example, the ranks of its relevant items.
+
+Letters: B examples, I items with padding as item 0, K items of a list, P (example, relevant item) pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from rec.data.prepared import Prepared
+from rec.evaluation.records import Records, column, ragged, records_of
+from rec.evaluation.task import Groups, Measured, Task, Values
+from rec.evaluation.tasks.ranking import baselines, cold, grouping, sections
+from rec.evaluation.tasks.ranking.ranks import best, coverage, hide, metric_names, of_ranks, ranks
+from rec.keys import EvaluateConfig
+from rec.moe.layer import is_spread
+from rec.sections import Section
+from rec.systems.capabilities import Ranker, RankingExamples, States
+
+TOP = 10
+SCORES_AT_ONCE = 1 << 26
+"""Scores that evaluation holds at a time, 256 MiB: with more items, fewer subjects are ranked at once."""
+RANGE = 1 << 17
+"""Items scored by one call."""
+
+
+@dataclass(frozen=True)
+class Ranking(Task):
+    """Full ranking of a catalogue."""
+
+    name: ClassVar[str] = "ranking"
+    route: ClassVar[str] = "recommend"
+
+    cuts: tuple[int, ...] = (10, 50, 100)
+    """The values of K."""
+    headline: str = "ndcg@10"
+    shown: tuple[str, ...] = ("hit@10", "ndcg@10", "mrr", "hit@100")
+    groups_by: Literal["popular_share", "known"] = "known"
+    """Groups of subjects, where their table names none: by the popular share of what they saw (MSMRec, section 5.4), or
+    by how much is known of them."""
+    cold_count: int = 0
+    """Items with at most so many training events are cold, where `evaluate.cold_count` says nothing else."""
+
+    @property
+    def directions(self) -> Mapping[str, bool]:
+        """Every metric; higher is better."""
+        return dict.fromkeys([*metric_names(self.cuts), f"coverage@{TOP}"], True)
+
+    def records(
+        self, system: Ranker[Any, Any], module: nn.Module, batch: Any, *, detail: EvaluateConfig | None = None
+    ) -> Records:
+        """Return subject, relevant items with their ranks, and the best items of each example."""
+        examples = system.examples(batch)
+        states, observed = system.observed(module, batch)
+        # Where experts are spread over workers, every worker makes the same calls, however many rows it has.
+        size = len(batch) if is_spread(module) else max(1, SCORES_AT_ONCE // self.num_items(system))
+        columns: dict[str, list[Any]] = {}
+        for start in range(0, len(examples.subject_B), size):
+            inside = slice(start, start + size)
+            part = part_of(examples, inside)
+            score_BI = all_scores(system, module, {n: v[inside] for n, v in states.items()}, self.num_items(system))
+            for name, value in self._ranked(system, score_BI, part, detail).items():
+                columns.setdefault(name, []).append(value)
+        found: dict[str, Any] = {"subject": examples.subject_B}
+        found |= {name: torch.cat(parts) for name, parts in columns.items() if not name.startswith("each/")}
+        owner_P = examples.target[0]
+        found |= {n.removeprefix("each/"): (torch.cat(v), owner_P) for n, v in columns.items() if n.startswith("each/")}
+        return records_of({**found, **observed}, len(examples.subject_B))
+
+    def _ranked(
+        self, system: Any, score_BI: Tensor, examples: RankingExamples, detail: EvaluateConfig | None
+    ) -> dict[str, Tensor]:
+        hide(score_BI, examples.left_out, examples.target, examples.forbidden_BI)
+        found = {"each/target": examples.target[1], "each/rank": ranks(score_BI, examples.target, examples.subject_B)}
+        found["ranked"] = (score_BI > -torch.inf).sum(1)
+        found["catalogue"] = torch.full_like(found["ranked"], score_BI.shape[1] - 1)
+        found["known"] = torch.bincount(examples.known[0], minlength=len(score_BI))
+        found["top"], found["top_score"] = best(score_BI, examples.subject_B, min(TOP, score_BI.shape[1] - 1))
+        if detail is not None:
+            most = self.cold_count if detail.cold_count is None else detail.cold_count
+            found |= cold.ranked_among_cold(score_BI, examples, torch.from_numpy(cold.is_cold(system, most)))
+        return found
+
+    @staticmethod
+    def num_items(system: Any) -> int:
+        """Return how many items are scored, padding included."""
+        return len(system.static["item_count"])
+
+    def values(self, records: Records) -> Values:
+        """Return every metric of each example, from its ranks."""
+        rank_P, example_P = ragged(records, "rank")
+        return of_ranks(rank_P, example_P, column(records, "ranked"), self.cuts)
+
+    def metrics(self, records: Records, values: Values | None = None) -> dict[str, float | None]:
+        """Return every metric over all examples, and the share of the catalogue that is shown to anybody."""
+        found = super().metrics(records, values)
+        top_BK = column(records, "top")
+        items = int(column(records, "catalogue")[0]) if len(records) else 0
+        return found | {f"coverage@{TOP}": coverage(top_BK, items) if items else None}
+
+    def groups(self, data: Prepared, split: str, records: Records, config: EvaluateConfig) -> Groups:
+        """Return groups of subjects."""
+        return grouping.groups(self.groups_by, data, column(records, "subject"), column(records, "known"), config)
+
+    def baselines(self, system: Any, data: Prepared, split: str, batches: Iterator[Any]) -> dict[str, dict[str, float]]:
+        """Return what simple rankings reach: popular items, random ones, similar users, the planted truth."""
+        return baselines.measure(self, system, data, batches)
+
+    def keys(self, data: Prepared, records: Records) -> dict[str, Any]:
+        """Return the subjects' raw ids."""
+        subject_B = column(records, "subject")
+        return {"id": data.users["id"].take(subject_B)} if (subject_B >= 0).all() else {}
+
+    def enrich(self, measured: Measured) -> list[str]:
+        """Add relevant items per subject, cold items and subjects, and examples for people."""
+        rank_P, _ = ragged(measured.records, "rank")
+        each = len(rank_P) / max(1, len(measured.records))
+        measured.numbers["relevant per subject"] = each
+        measured.numbers["cold"] = cold.measure(self, measured)
+        notes = [f"{each:.2f} relevant items per subject in the mean"] if each != 1 else []
+        return [*notes, "equal scores are put in an order drawn for each subject"]
+
+    def sections(self, measured: Measured) -> list[Section]:
+        """Return the tables of baselines, cold items, and some subjects with what they are shown."""
+        return sections.sections(self, measured)
+
+
+def all_scores(system: Ranker[Any, Any], module: nn.Module, states: States, num_items: int) -> Tensor:
+    """Return the scores of all items, (B, I), made range by range."""
+    starts = range(0, num_items, RANGE)
+    parts = [system.scores(module, states, slice(start, min(start + RANGE, num_items))) for start in starts]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+def part_of(examples: RankingExamples, inside: slice) -> RankingExamples:
+    """Return some consecutive examples of a batch."""
+    start, end, _ = inside.indices(len(examples.subject_B))
+    if end - start == len(examples.subject_B):
+        return examples
+
+    def pairs(all_pairs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        row_P, item_P = all_pairs
+        kept_P = (row_P >= start) & (row_P < end)
+        return row_P[kept_P] - start, item_P[kept_P]
+
+    forbidden_BI = examples.forbidden_BI
+    return RankingExamples(
+        subject_B=examples.subject_B[inside],
+        target=pairs(examples.target),
+        left_out=pairs(examples.left_out),
+        known=pairs(examples.known),
+        forbidden_BI=None if forbidden_BI is None else forbidden_BI[inside],
+    )

@@ -1,1 +1,0 @@
-"""Metrics on plain arrays."""

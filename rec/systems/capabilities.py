@@ -1,0 +1,214 @@
+"""Capabilities: what a system can be asked beside being trained. A system inherits those that it has.
+
+Letters: B examples, I items with padding as item 0, W items of a range, C candidates, P pairs, V labels, D width.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from torch import Tensor, nn
+
+from rec.batch import Batch
+from rec.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rec.evaluation.task import Measured
+    from rec.sections import Section
+
+B = TypeVar("B", bound=Batch)
+M = TypeVar("M", bound=nn.Module)
+States = Mapping[str, Tensor]
+"""What a ranking needs of each example's own, (B, ...) each."""
+Pairs = tuple[Tensor, Tensor]
+"""(example, item), each (P,)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankingExamples:
+    """What a batch asks to be ranked: one subject per example, the items to find, the items left out."""
+
+    subject_B: Tensor
+    """Index of the subject, -1 where it is in no table."""
+    target: Pairs
+    """The relevant items, one or many for each example."""
+    left_out: Pairs
+    """Items that are not ranked, such as what was seen; those to be found are ranked all the same."""
+    known: Pairs
+    """What is known of the subject, whether it is left out or not."""
+    forbidden_BI: Tensor | None = None
+    """What must never be shown to a subject, (B, I) bool."""
+
+
+class Ranker(ABC, Generic[B, M]):
+    """Ranks a catalogue for subjects: evaluated, served and searched by the task `ranking`."""
+
+    entity: ClassVar[str] = "item"
+    """The entity whose members are ranked; index 0 is padding."""
+    subject: ClassVar[str] = "user"
+    knows_subjects: ClassVar[bool] = False
+    """Whether subjects are told apart by more than what is known of them, so that none of it is enough to rank."""
+
+    @abstractmethod
+    def examples(self, batch: B) -> RankingExamples:
+        """Return what the batch asks to be ranked."""
+
+    @abstractmethod
+    def states(self, module: M, batch: B) -> dict[str, Tensor]:
+        """Return all that a ranking needs of each example's own, (B, ...).
+
+        An artifact holds the states of known subjects, so that they are ranked for without looking at their histories.
+        """
+
+    @abstractmethod
+    def scores(self, module: M, states: States, items: slice) -> Tensor:
+        """Return the scores of a range of items, float32 (B, W); padding's means nothing. The caller may write to it."""
+
+    def observed(self, module: M, batch: B) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the states, and further columns, (B, ...), for the record of each example in evaluation."""
+        return self.states(module, batch), {}
+
+    def forbidden(self, states: States) -> Tensor | None:
+        """Return what must never be shown to a subject, (B, I) bool; None where everything may."""
+        return None
+
+    def reasons(self, states: States, example: int, item: int) -> list[str]:
+        """Return why an item must never be shown to a subject; empty where it may."""
+        return []
+
+    def details(self, module: M, states: States, example: int, items: Sequence[int]) -> dict[str, Any]:
+        """Return what is told of some items of an answer where a request asks to explain: a list of one each."""
+        return {}
+
+    def item_vectors(self, module: M) -> Tensor | None:
+        """Return the items' vectors whose inner products with `queries` are the scores or come near them, (I, D).
+
+        None where there are none.
+        """
+        return None
+
+    def queries(self, module: M, states: States) -> Tensor:
+        """Return the vectors whose inner products with `item_vectors` propose candidates, (B, D).
+
+        Raises:
+            ConfigError: the scores are no inner products.
+        """
+        raise ConfigError(f"serve.index: the scores of {type(self).__name__} are no inner products; use exact")
+
+    def candidate_scores(self, module: M, states: States, item_BC: Tensor) -> Tensor | None:
+        """Return the scores of candidates, (B, C), where the inner products only come near them; else None."""
+        return None
+
+
+class SetPredictor(ABC, Generic[B, M]):
+    """Predicts which labels of a vocabulary hold together: task `sets`."""
+
+    entity: ClassVar[str]
+    """The entity whose members are predicted; label v is its member v."""
+
+    @abstractmethod
+    def probabilities(self, module: M, batch: B) -> Tensor:
+        """Return the probability of every label, float32 (B, V)."""
+
+    @abstractmethod
+    def labels(self, batch: B) -> Tensor:
+        """Return which labels hold, (B, V) bool."""
+
+    @abstractmethod
+    def subjects(self, batch: B) -> Tensor:
+        """Return the subject of each example, int64 (B,), such as the patient of a visit."""
+
+
+class Rater(ABC, Generic[B, M]):
+    """Predicts ratings: task `rating`."""
+
+    @abstractmethod
+    def ratings(self, module: M, batch: B) -> Tensor:
+        """Return the predicted rating of each example, float32 (B,)."""
+
+    @abstractmethod
+    def given_ratings(self, batch: B) -> Tensor:
+        """Return the rating that was given, (B,)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoding:
+    """How text is drawn from a model."""
+
+    max_tokens: int = 32
+    temperature: float = 0.0
+    """0 takes the most probable token each time."""
+    seed: int = 0
+
+
+class Writer(ABC, Generic[B, M]):
+    """Writes text: task `writing`."""
+
+    @abstractmethod
+    def write(
+        self,
+        module: M,
+        batch: B,
+        decoding: Decoding,
+        *,
+        all_done: Callable[[bool], bool] = bool,
+        heard: Callable[[Sequence[str]], None] | None = None,
+    ) -> list[str]:
+        """Return the text of each example.
+
+        Args:
+            module: The model.
+            batch: Examples.
+            decoding: How tokens are drawn, and how many at most.
+            all_done: Tells whether all ranks have ended, given whether this one has. Asked once a token, so that ranks
+                of experts that are spread over workers stop at the same step.
+            heard: Receives, after every token, what each example has got since the last call: for streamed answers.
+        """
+
+    @abstractmethod
+    def references(self, batch: B) -> list[str]:
+        """Return the text that was written for each example."""
+
+    def features(self, batch: B) -> list[str] | None:
+        """Return the feature that each text is to be about, None where features are not known."""
+        return None
+
+
+class Explainer(ABC, Generic[B, M]):
+    """Tells why an example would get an answer."""
+
+    @abstractmethod
+    def explain(self, module: M, batch: B, items: Sequence[int]) -> list[dict[str, Any]]:
+        """Return, for one item of each example, at least its `score` and `parts` that add up to it.
+
+        `names` names the parts where they are not the item's id and the system's modalities.
+
+        Raises:
+            RequestError: there is no such answer.
+        """
+
+
+class Reporter(ABC, Generic[B, M]):
+    """Adds to what evaluation records and reports tell."""
+
+    def statistics(self, records: Any) -> dict[str, float]:
+        """Return further numbers over all records, logged at every evaluation and filed beside the metrics."""
+        return {}
+
+    def analyser(self, module: M) -> Callable[[B], dict[str, Tensor]] | None:
+        """Return a function that tells more of each example of a batch, as columns; None where nothing is told.
+
+        Called once the metrics are measured, for a report; it may be costly.
+        """
+        return None
+
+    def enrich(self, measured: Measured) -> list[str]:
+        """Add numbers to `measured.numbers`; return notes for people."""
+        return []
+
+    def sections(self, measured: Measured, history: Sequence[Mapping[str, Any]]) -> list[Section]:
+        """Return parts of a report, from a measurement and the run's evaluations on validation."""
+        return []

@@ -1,0 +1,35 @@
+"""Terms: the named parts of a loss, as sums that add up over ranks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+TINY = 1e-30
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One part of a loss, kept as a sum so that ranks and microbatches add up exactly."""
+
+    sum: Tensor  # ()
+    count: Tensor | float
+    weight: float = 1.0
+    root: bool = False
+    """Whether the root of the sum over all ranks counts: the norm of the global batch from sums of squares."""
+
+    @property
+    def mean(self) -> Tensor:
+        """The term of this rank's rows alone, without its weight."""
+        return (self.sum.sqrt() if self.root else self.sum) / float(self.count)
+
+    def value_of(self, total: float, count: float) -> float:
+        """Return the term of the global batch from sums over all ranks, without its weight."""
+        return (math.sqrt(total) if self.root else total) / count
+
+    def part_of(self, total: float, count: float) -> Tensor:
+        """Return what to differentiate here, so that gradients add up over ranks to that of the global batch's term."""
+        slope = 0.5 / math.sqrt(max(total, TINY)) if self.root else 1.0
+        return self.sum * (slope / count)
