@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -47,6 +48,8 @@ STYLE: Any = {
 }
 WIDE, NARROW = 8.6, 4.2
 """Widths in inches of a figure across the page, and of one of two side by side."""
+STEPS = (1, 2, 2.5, 5, 10)
+"""Multiples of a power of ten that marks on an axis may stand apart."""
 ENTRY_MARGIN, CHARACTER = 36.0, 4.9
 """Points of width that a legend's entry needs beside its text, and for one character of it."""
 
@@ -87,7 +90,7 @@ def draw_bars(figure: Figure, part: Bars, width: float) -> tuple[float, list[tup
     each = 0.8 if part.stacked else 0.8 / max(len(part.series), 1)
     start, legend = np.zeros(len(place)), []
     room = 9.0 if part.horizontal else 60 * width / max(len(place) * len(part.series), 1)
-    labelled = not part.stacked and len(place) * len(part.series) <= 32 and room > 19 - 11 * part.horizontal
+    labelled = not part.stacked and len(place) * len(part.series) <= 32 and room > (8 if part.horizontal else 23)
     for index, series in enumerate(part.series):
         value = floats(series.values)
         colour = GREY if series.muted else COLOURS[index % len(COLOURS)]
@@ -115,7 +118,7 @@ def draw_bars(figure: Figure, part: Bars, width: float) -> tuple[float, list[tup
         line = rule(part.reference, color=INK, linewidth=1, linestyle=":")
         legend.append((line, part.reference_name))
     rows = len(place) * (1 if part.stacked else max(len(part.series), 1))
-    height = 0.75 + max(0.14 * rows, 0.24 * len(place)) if part.horizontal else 2.6
+    height = 0.85 + max(0.14 * rows, 0.24 * len(place)) if part.horizontal else 2.6
     return height, legend if len(legend) > 1 else []
 
 
@@ -126,8 +129,9 @@ def _finish_bars(axes: Any, part: Bars, width: float) -> None:
     across.set_ticks(place, names)
     across.set_tick_params(length=0)
     along.grid(True)
-    along.set_major_locator(MaxNLocator(5))
-    along.set_label_text(part.axis)
+    along.set_major_locator(MaxNLocator(5, steps=STEPS))
+    along.set_label_text(_folded(part.axis, width * 11 if part.horizontal else 34))
+    across.set_label_text(_folded(part.group_axis, 34 if part.horizontal else width * 11))
     values = np.concatenate([floats(v) for s in part.series for v in (s.values, s.low or (), s.high or ())])
     set_limits = axes.set_xlim if part.horizontal else axes.set_ylim
     if part.stacked:
@@ -150,11 +154,13 @@ def _finish_bars(axes: Any, part: Bars, width: float) -> None:
 def draw_lines(figure: Figure, part: Lines) -> tuple[float, list[tuple[Any, str]]]:
     """Draw curves and return the height in inches and the legend's entries."""
     axes, legend, shown = figure.subplots(), [], [np.zeros(0)]
+    bounded = part.low is not None or part.high is not None
     for index, series in enumerate(part.series):
         x, y = floats(series.x), floats(series.y)
         colour = GREY if series.muted else COLOURS[index % len(COLOURS)]
         style = {"line": ("-", "--", ":")[index // len(COLOURS) % 3], "dashed": "--", "points": ""}[series.style]
-        (line,) = axes.plot(x, y, style, color=colour, linewidth=1.5, marker=_marker(y, series.style), markersize=4)
+        dots: dict[str, Any] = {"marker": _marker(y, series.style), "markersize": 4, "clip_on": bounded}
+        (line,) = axes.plot(x, y, style, color=colour, linewidth=1.5, **dots)
         shown.append(y)
         if series.low is not None and series.high is not None:
             low, high = floats(series.low), floats(series.high)
@@ -177,9 +183,13 @@ def draw_lines(figure: Figure, part: Lines) -> tuple[float, list[tuple[Any, str]
     if part.reference is not None:
         legend.append((axes.axhline(part.reference, color=INK, linewidth=1, linestyle=":"), part.reference_name))
         shown.append(np.array([part.reference]))
-    axes.set(xlabel=part.x_axis, ylabel=part.y_axis, ylim=limits(np.concatenate(shown), part.low, part.high))
+    axes.set(
+        xlabel=_folded(part.x_axis, 46),
+        ylabel=_folded(part.y_axis, 34),
+        ylim=limits(np.concatenate(shown), part.low, part.high),
+    )
     axes.yaxis.grid(True)
-    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
     _x_ticks(axes, part)
     return 2.5, legend if len(legend) > 1 else []
 
@@ -194,7 +204,7 @@ def _x_ticks(axes: Any, part: Lines) -> None:
     elif part.x_log:
         axes.set_xscale("log")
     elif np.all(x == np.round(x)):
-        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))
         if x.size and x.min() == x.max():
             axes.set_xlim(x.min() - 1, x.max() + 1)
 
@@ -232,13 +242,13 @@ def draw_heatmap(figure: Figure, part: Heatmap, width: float) -> float:
     colours = "coolwarm" if low < 0 < high else "viridis"
     image = axes.imshow(value_YX, colours, origin="lower", aspect="auto", vmin=low, vmax=high, interpolation="none")
     axes.spines[["left", "bottom"]].set_visible(False)
-    _name_ticks(axes.xaxis, part.x_names, 16 if width > NARROW else 8)
+    _name_ticks(axes.xaxis, part.x_names, 16 if width > NARROW else 10)
     _name_ticks(axes.yaxis, part.y_names, 16)
     axes.tick_params(length=0)
-    axes.set(xlabel=part.x_axis, ylabel=part.y_axis)
+    axes.set(xlabel=_folded(part.x_axis, 40), ylabel=_folded(part.y_axis, 34))
     bar = figure.colorbar(image, ax=axes, aspect=28, pad=0.02)
     bar.outline.set_visible(False)
-    bar.set_label(part.meaning)
+    bar.set_label(_folded(part.meaning, 34))
     if value_YX.size <= 64 and value_YX.shape[1] <= 3 * width:
         for (row, column), value in np.ndenumerate(value_YX):
             red, green, blue, _ = image.cmap(image.norm(value)) if np.isfinite(value) else (0.5, 0.5, 0.5, 1.0)
@@ -266,6 +276,10 @@ def _legend(figure: Figure, entries: Sequence[tuple[Any, str]], width: float) ->
     columns = min(max(int(72 * width / entry), 1), len(names))
     figure.legend([handle for handle, _ in entries], names, loc="outside upper left", ncols=columns)
     return -(-len(names) // columns)
+
+
+def _folded(text: str, most: float) -> str:
+    return "\n".join(textwrap.wrap(text, int(most)))
 
 
 def _shortened(text: str, most: int) -> str:

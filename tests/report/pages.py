@@ -166,6 +166,7 @@ def expert_health(
             groups=experts,
             series=share,
             axis="mean share of a group's assignments",
+            group_axis="expert",
         ),
         Heatmap(
             title="How alike the experts are",
