@@ -12,7 +12,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from rec.sections import Bars, Heatmap, Lines, floats
 
@@ -45,6 +45,7 @@ STYLE: Any = {
     "legend.frameon": False,
     "legend.fontsize": 8,
     "text.parse_math": False,
+    "axes.formatter.useoffset": False,
 }
 WIDE, NARROW = 8.6, 4.2
 """Widths in inches of a figure across the page, and of one of two side by side."""
@@ -139,8 +140,9 @@ def _finish_bars(axes: Any, part: Bars, width: float) -> None:
         set_limits(0, sums.max() if sums.max() > 0 else 1)
     else:
         ends = [0.0, np.nanmin(values), np.nanmax(values), part.reference or 0.0]
-        span = (max(ends) - min(ends)) or 1.0
-        set_limits(min(ends) - 0.12 * span * (min(ends) < 0), max(ends) + 0.12 * span * (max(ends) > 0))
+        ends = ends if any(ends) else [0.0, 1.0]
+        margin = 0.12 * (max(ends) - min(ends))
+        set_limits(min(ends) - margin * (min(ends) < 0), max(ends) + margin * (max(ends) > 0))
         if min(ends) < 0 < max(ends):
             (axes.axvline if part.horizontal else axes.axhline)(0, color=MUTED, linewidth=0.8)
     if part.horizontal:
@@ -158,9 +160,9 @@ def draw_lines(figure: Figure, part: Lines) -> tuple[float, list[tuple[Any, str]
     for index, series in enumerate(part.series):
         x, y = floats(series.x), floats(series.y)
         colour = GREY if series.muted else COLOURS[index % len(COLOURS)]
-        style = {"line": ("-", "--", ":")[index // len(COLOURS) % 3], "dashed": "--", "points": ""}[series.style]
+        style = {"line": ("-", "--", ":")[index // len(COLOURS) % 3], "dashed": "--", "points": "none"}[series.style]
         dots: dict[str, Any] = {"marker": _marker(y, series.style), "markersize": 4, "clip_on": bounded}
-        (line,) = axes.plot(x, y, style, color=colour, linewidth=1.5, **dots)
+        (line,) = axes.plot(x, y, linestyle=style, color=colour, linewidth=1.5, **dots)
         shown.append(y)
         if series.low is not None and series.high is not None:
             low, high = floats(series.low), floats(series.high)
@@ -203,6 +205,10 @@ def _x_ticks(axes: Any, part: Lines) -> None:
         axes.set_xlim(-0.5, len(part.x_names) - 0.5)
     elif part.x_log:
         axes.set_xscale("log")
+        decades = np.log10(x.max() / x.min())
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 3 else (1,), numticks=8))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
     elif np.all(x == np.round(x)):
         axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))
         if x.size and x.min() == x.max():

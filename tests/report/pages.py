@@ -208,6 +208,54 @@ def reliance_by_group(groups: Mapping[str, Mapping[str, Any]]) -> list[Bars]:
     ]
 
 
+def search(metric: str) -> list[Lines | Bars]:
+    """Return a search's progress, what mattered, the trade-off of two objectives, and one panel per key."""
+    rng = np.random.default_rng(4)
+    curves = [np.sort(rng.uniform(0.02, 0.06, 6)) for _ in range(10)]
+    best, cost = np.array([curve.max() for curve in curves]), rng.uniform(1, 9, 10)
+    trial, rate = np.arange(1, 11), 10 ** rng.uniform(-4, -2, 10)
+    front = [i for i in np.argsort(cost) if best[i] >= best[cost <= cost[i]].max()]
+    each = [LineSeries(name="", x=np.arange(1, 7), y=curve) for curve in curves]
+    highest = LineSeries(name="best so far", x=trial, y=np.fmax.accumulate(best))
+    objectives = [
+        LineSeries(name="trials", x=cost, y=best, style="points", muted=True),
+        LineSeries(name="undominated", x=cost[front], y=best[front]),
+    ]
+    loss = BarSeries(name="loss", values=[0.4, 0.1], low=[0.3, 0.0], high=[0.5, 0.2])
+    gate = LineSeries(name="", x=rng.integers(0, 3, 10), y=best, style="points")
+    return [
+        Lines(title="Every trial", series=each, x_axis="epoch", y_axis=metric),
+        Lines(
+            title="Best so far",
+            series=[LineSeries(name="a trial", x=trial, y=best, style="points", muted=True), highest],
+            x_axis="trial",
+            y_axis=metric,
+        ),
+        Lines(title="Trade-off", series=objectives, x_axis="cost (s, lower is better)", y_axis=metric),
+        Bars(
+            title="Importance",
+            groups=["train.learning_rate", "model.gate"],
+            series=[loss],
+            axis="loss of explained variance when shuffled",
+            horizontal=True,
+        ),
+        Lines(
+            title="train.learning_rate",
+            series=[LineSeries(name="", x=rate, y=best, style="points")],
+            x_axis="train.learning_rate",
+            y_axis=metric,
+            x_log=True,
+        ),
+        Lines(
+            title="model.gate",
+            series=[gate],
+            x_axis="model.gate",
+            y_axis=metric,
+            x_names=["mean", "user", "item"],
+        ),
+    ]
+
+
 def picture(colour: tuple[int, int, int]) -> bytes:
     """Return a JPEG of one colour."""
     stream = io.BytesIO()
@@ -285,5 +333,6 @@ def full() -> list[Section]:
         Section(
             title="Trials", parts=[Table(head=["trial", "status", *(f"model.key_{k}" for k in range(16))], rows=wide)]
         ),
+        Section(title="Search", parts=search("ndcg@10")),
         Section(title="Config", parts=[Code(text=config)], folded=True),
     ]

@@ -2,9 +2,11 @@
 
 import base64
 import re
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -78,41 +80,41 @@ def line(values: Any, name: str = "a", **rest: Any) -> Lines:
     return Lines(title="t", series=[series], x_axis="epoch", y_axis="share", **rest)
 
 
-def test_the_page_has_every_part_and_nothing_from_outside() -> None:
-    text = page("Title", "Lead", pages.full(), facts=[("Data", "x")], notices=["Generated."], command="rec train")
-    tags = Tags(text)
+@pytest.fixture(scope="module")
+def full_page() -> str:
+    return page("Title", "Lead", pages.full(), facts=[("Data", "x")], notices=["Generated."], command="rec train")
+
+
+def test_the_page_has_every_part_and_nothing_from_outside(full_page: str) -> None:
+    text, tags = full_page, Tags(full_page)
     names = [tag for tag, _ in tags.found]
-    assert names.count("svg") == 10
+    assert names.count("svg") == 17
     assert {"table", "details", "nav", "figcaption", "pre", "dl", "img"} <= set(names)
     assert not {"script", "link", "iframe", "object"} & set(names)
     for tag, attributes in tags.found:
         for name in ("src", "href", "xlink:href"):
             assert (attributes.get(name) or "#").startswith(("#", "data:image/")), (tag, attributes)
     assert not re.findall(r"url\((?!#)|@import", text)
-    assert "nan" not in re.findall(r"[a-z]+", " ".join(labels_of_page(text)).lower())
+    assert "nan" not in re.findall(r"[a-z]+", " ".join(tags.words).lower())
 
 
-def labels_of_page(text: str) -> list[str]:
-    return [word for word in Tags(text).words if word.strip()]
-
-
-def test_ids_of_sections_are_the_targets_of_the_contents() -> None:
-    tags = Tags(page("t", "", pages.full()))
+def test_ids_of_sections_are_the_targets_of_the_contents(full_page: str) -> None:
+    tags = Tags(full_page)
     ids = [a["id"] for tag, a in tags.found if tag == "section"]
     assert [a["href"] for tag, a in tags.found if tag == "a"] == [f"#{i}" for i in ids]
-    assert len(set(ids)) == len(ids) == 8
+    assert len(set(ids)) == len(ids) == 9
     assert "<nav" not in page("t", "", pages.full()[:5]), "few sections need no contents"
 
 
-def test_the_same_sections_give_the_same_bytes_in_another_process() -> None:
+def test_the_same_sections_give_the_same_bytes_in_another_process(full_page: str) -> None:
     code = (
-        "import hashlib; from tests.report.pages import full; from rec.report.html import page;"
-        "print(hashlib.sha256(page('t', 'l', full()).encode()).hexdigest())"
+        "import sys; from tests.report.pages import full; from rec.report.html import page;"
+        "text = page('Title', 'Lead', full(), facts=[('Data', 'x')], notices=['Generated.'], command='rec train');"
+        "sys.stdout.buffer.write(text.encode())"
     )
     root = Path(__file__).resolve().parents[2]
-    runs = [subprocess.run([sys.executable, "-c", code], check=True, cwd=root, capture_output=True) for _ in range(2)]
-    assert runs[0].stdout == runs[1].stdout
-    assert page("t", "l", pages.full()) == page("t", "l", pages.full())
+    again = subprocess.run([sys.executable, "-c", code], check=True, cwd=root, capture_output=True)
+    assert again.stdout.decode() == full_page
 
 
 def test_hostile_words_stay_words() -> None:
@@ -165,7 +167,7 @@ def test_bars_are_as_long_as_their_values() -> None:
         part = Bars(title="t", groups=list("wxyz"), series=series, axis="items", horizontal=horizontal)
         drawn = draw(part, wide=False)
         long = [size[0 if horizontal else 1] for size in bars_of(drawn, COLOURS[0])]
-        np.testing.assert_allclose(np.array(long[:-1]) / long[0], [1, 3, 2], rtol=1e-3)
+        np.testing.assert_allclose(np.array(long[:-1]) / long[0], [1, 3, 0, 2], rtol=1e-3)
         assert "-" in labels(drawn), "the gap is told"
 
 
@@ -179,14 +181,19 @@ def test_stacked_bars_add_up() -> None:
 
 def test_a_gap_interrupts_a_line() -> None:
     drawn = draw(line([1, 2, *NONE, 3, 4]), wide=False)
-    curve = next(
-        d
-        for d in re.findall(
-            r'<path d="([^"]*)" clip-path[^>]*stroke: var\(--s0', drawn + draw(line([1, 2, *NONE, 3, 4], low=0), False)
-        )
-    )
-    assert curve.count("M") == 2
+    curves = re.findall(r'<path d="([^"]*)"[^>]*fill: none; stroke: var\(--s0', drawn)
+    assert [curve.count("M") for curve in curves] == [2]
+    assert drawn.count("<use ") - draw(line([1, 2, 4, 4, 3, 4]), wide=False).count("<use ") == -2, "no dots either"
     assert "nan" not in drawn.lower()
+
+
+def test_points_are_not_joined_and_rates_are_written_out() -> None:
+    series = LineSeries(name="", x=[1e-4, 1e-2, 1e-3], y=[0.1, 0.2, 0.3], style="points")
+    drawn = draw(Lines(title="t", series=[series], x_axis="rate", y_axis="ndcg", x_log=True), wide=False)
+    assert not re.findall(r"fill: none; stroke: var\(--s0", drawn)
+    assert len(re.findall(r"<use [^>]*--s0", drawn)) == 3
+    assert {"0.0001", "0.001", "0.01"} <= set(labels(drawn))
+    assert not any("$" in label for label in labels(drawn))
 
 
 def test_epochs_are_marked_by_whole_numbers() -> None:
@@ -351,3 +358,43 @@ def test_a_lone_figure_is_wide_and_figures_in_a_row_stand_side_by_side() -> None
     ]
     assert one == ["wide"]
     assert many == [None, None, "wide"]
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("needs chromium and chromedriver (apt install chromium chromium-driver)")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield found
+    found.quit()
+
+
+@pytest.mark.slow
+def test_no_width_makes_the_page_scroll_sideways(browser: Any, tmp_path: Path) -> None:
+    long = [Section(title="w" * 200, parts=[Text(text="w" * 300), Code(text="w" * 300)])]
+    (tmp_path / "page.html").write_text(page("t" * 200, "l" * 300, pages.full() + long, facts=[("f" * 90, "v" * 90)]))
+    browser.get(f"file://{tmp_path}/page.html")
+    browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
+    for width in (320, 400, 1200):
+        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        inside, room = browser.execute_script(
+            "const e = document.documentElement; return [e.scrollWidth, e.clientWidth]"
+        )
+        assert inside <= room, f"{inside} pixels in {room} at a width of {width}"
+    style = "getComputedStyle(document.querySelector('{}')).{}"
+    colour = f"return {style.format('body', 'backgroundColor')} + {style.format('svg text', 'fill')}"
+    schemes = set()
+    for scheme in ("light", "dark"):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        schemes.add(browser.execute_script(colour))
+    assert schemes == {"rgb(255, 255, 255)rgb(31, 41, 51)", "rgb(18, 24, 31)rgb(229, 233, 238)"}
+    assert not browser.get_log("browser")
