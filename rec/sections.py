@@ -66,12 +66,16 @@ class BarSeries:
 
 @dataclass(frozen=True, kw_only=True)
 class Bars:
-    """Bars of several series in groups, beside each other or stacked; `axis` is the label (and unit) of the values."""
+    """Bars of several series in groups, beside each other or stacked.
+
+    `axis` says what the values are and in which unit, `group_axis` what the groups are.
+    """
 
     title: str
     groups: Sequence[str]
     series: Sequence[BarSeries]
     axis: str
+    group_axis: str = ""
     caption: str = ""
     reference: float | None = None
     reference_name: str = ""

@@ -20,6 +20,7 @@ LAYERS = [
         "batch",
         "system",
         "meters",
+        "sections",
         "seeds",
         "storage",
         "progress",
