@@ -27,7 +27,7 @@ LAYERS = [
     },
     {"data", "nn", "moe", "metrics"},
     {"systems"},
-    {"train"},
+    {"train", "evaluation"},
     {"report"},
     {"tuning", "serving"},
     {"benchmarks"},

@@ -1,0 +1,1 @@
+"""One package per task, each with metrics on plain arrays and texts."""
