@@ -2,7 +2,7 @@
 
 Source: the definitions shared by GAMENet (Shang et al., 2019), SafeDrug (Yang et al., 2021) and NLA-MMR (Tan et al.,
 2024). Where a batch of visits is averaged there, we sum per visit: the values do not depend on the batch size.
-Letters: N visits, V codes, R rounds.
+Letters: N visits, P patients, V codes, R rounds.
 """
 
 from __future__ import annotations
@@ -145,13 +145,13 @@ def per_visit(
     return column
 
 
-def patient_means(value_N: np.ndarray, patient_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return each patient's mean over visits and the row of its first visit, patients in the order of their ids.
+def patient_means(value_N: np.ndarray, patient_index_N: np.ndarray) -> np.ndarray:
+    """Return each patient's mean over visits, float64 (P,); every index below P has a visit.
 
-    Values 1, 0, 0.5 of patients p, q, p give (0.75, 0) for (p, q), first rows (0, 1).
+    Values 1, 0, 0.5 of patients 0, 1, 0 give 0.75 and 0.
     """
-    _, first, index_N, visits = np.unique(patient_N, return_index=True, return_inverse=True, return_counts=True)
-    return np.bincount(index_N, value_N, minlength=len(first)) / visits, first
+    mean_P: np.ndarray = np.bincount(patient_index_N, value_N) / np.bincount(patient_index_N)
+    return mean_P
 
 
 def summary(
@@ -166,11 +166,11 @@ def summary(
     """
     if weight_N is None:
         weight_N = np.ones(len(patient_N))
+    _, first_P, index_N = np.unique(patient_N, return_index=True, return_inverse=True)
     result: dict[str, MetricValue] = {}
     for name in AVERAGED:
         result[f"{name}_visit"] = mean(column[name], weight_N, of="visits")
-        value_P, first_P = patient_means(column[name], patient_N)
-        result[f"{name}_patient"] = mean(value_P, weight_N[first_P], of="patients")
+        result[f"{name}_patient"] = mean(patient_means(column[name], index_N), weight_N[first_P], of="patients")
     for prefix in ("", "true_"):
         result[f"{prefix}medications"] = mean(column[f"{prefix}medications"], weight_N, of="visits")
         result[f"{prefix}ddi_rate"] = _rate(column, prefix, weight_N)

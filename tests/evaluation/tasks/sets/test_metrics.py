@@ -1,6 +1,7 @@
 """Metrics of sets against arithmetic, slow versions, another library and invariants."""
 
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -152,16 +153,13 @@ def test_order_of_rows_and_uneven_shards_change_nothing(rng: np.random.Generator
 def test_columns_of_shards_are_those_of_the_whole(rng: np.random.Generator) -> None:
     true_NV, score_NV = rng.random((30, 8)) < 0.4, rng.random((30, 8))
     whole = per_visit(true_NV, score_NV, interaction_VV=np.zeros((8, 8)))
-    parts = [
-        per_visit(true_NV[s], score_NV[s], interaction_VV=np.zeros((8, 8))) for s in (slice(0, 3), slice(3, None))
-    ]
+    parts = [per_visit(true_NV[s], score_NV[s], interaction_VV=np.zeros((8, 8))) for s in (slice(0, 3), slice(3, None))]
     for name, value_N in whole.items():
         assert np.concatenate([part[name] for part in parts]).tolist() == value_N.tolist(), name
 
 
 def test_patient_means_of_a_worked_example() -> None:
-    value_P, first_P = patient_means(np.array([1, 0, 0.5]), np.array(["p", "q", "p"]))
-    assert (value_P.tolist(), first_P.tolist()) == ([0.75, 0], [0, 1])
+    assert patient_means(np.array([1, 0, 0.5]), np.array([0, 1, 0])).tolist() == [0.75, 0]
 
 
 def test_a_resample_weighs_as_repeated_patients(rng: np.random.Generator) -> None:
@@ -189,3 +187,14 @@ def test_resampled_visits_draw_every_patient_alike() -> None:
 def test_scores_of_another_shape_are_refused() -> None:
     with pytest.raises(DataError, match=r"score: found shape \(1, 4\), expected \(1, 5\)"):
         per_visit(sets("a"), np.zeros((1, 4)))
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_visits_of_200_codes_take_under_5_s_of_one_core(rng: np.random.Generator) -> None:
+    true_NV = rng.random((100_000, 200)) < 0.1
+    score_NV = rng.random((100_000, 200), dtype=np.float32)
+    upper = np.triu(rng.random((200, 200)) < 0.05, 1)
+    start = time.process_time()
+    column = per_visit(true_NV, score_NV, interaction_VV=upper | upper.T)
+    summary(column, rng.integers(0, 40_000, 100_000))
+    assert time.process_time() - start < 5
