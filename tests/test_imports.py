@@ -28,7 +28,7 @@ LAYERS = [
     },
     {"data", "nn", "moe", "metrics"},
     {"systems"},
-    {"train"},
+    {"train", "evaluation"},
     {"report"},
     {"tuning", "serving"},
     {"benchmarks"},

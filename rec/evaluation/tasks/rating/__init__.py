@@ -1,0 +1,1 @@
+"""Rating: a pair of user and item is answered with a number."""

@@ -1,0 +1,1 @@
+"""Sets: a visit is answered with a set of codes."""

@@ -1,0 +1,1 @@
+"""Writing: a pair of user and item is answered with a text."""
