@@ -348,10 +348,12 @@ def _upgrade(options: argparse.Namespace) -> None:
 
 
 def _benchmark(options: argparse.Namespace) -> int:
-    from rec.runtime.benchmark import Sizes, run
+    from rec.benchmarks.run import run
+    from rec.benchmarks.work import Work
 
-    sizes = Sizes(options.interactions, options.trials, options.minutes, options.images, options.items, options.edges)
-    return run(options.name, options.data, sizes, options.json, say)
+    sizes = ("interactions", "trials", "minutes", "images", "items", "edges")
+    work = Work(say=say, data=options.data, **{name: getattr(options, name) for name in sizes})
+    return run(options.name, work, options.json)
 
 
 def _write_json(path: str, value: Any) -> None:

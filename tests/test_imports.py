@@ -31,10 +31,16 @@ LAYERS = [
     {"train", "evaluation"},
     {"report"},
     {"tuning", "serving"},
-    {"benchmarks"},
     {"runtime"},
+    {"benchmarks"},
     {"cli"},
 ]
+SPECIAL = {
+    *("msmrec", "sasrec", "healthmoe", "magnet", "lightgcn", "freedom"),
+    *("image", "picture", "audio", "narrative", "visual"),
+    *("ndcg", "recall", "mrr", "hit@"),
+}
+"""Names of systems, modalities and metrics: what shared rooms have no business with."""
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(ROOT.rglob("*.py"))
 
@@ -63,6 +69,12 @@ def test_imports_point_to_lower_layers(path: Path) -> None:
 def test_train_names_no_system() -> None:
     for path in (ROOT / "train").glob("*.py"):
         assert not any(name.startswith("rec.systems") for name in imported(path)), path
+
+
+def test_runtime_names_no_system_modality_or_ranking_metric() -> None:
+    for path in (ROOT / "runtime").rglob("*.py"):
+        text = path.read_text().lower()
+        assert not {name for name in SPECIAL if name in text}, path
 
 
 def test_no_file_is_longer_than_400_lines() -> None:

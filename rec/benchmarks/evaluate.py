@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from rec.benchmarks.row import Row, side_by_side
+from rec.benchmarks.row import Row, timed
+from rec.benchmarks.timing import side_by_side
 from rec.data.prepared import Prepared
 from rec.data.stream import to_columns
 from rec.metrics.ranking import full_ranks, of_ranks
@@ -31,4 +32,4 @@ def measure(data: Prepared) -> list[Row]:
 
     value, limit = side_by_side(ours, bare, 7)
     name = f"full ranking of {len(table)} users x {data.num_items} items, limit: matmul + top-{TOP}"
-    return [Row(name, value, "s", limit, 3.0)]
+    return [timed(name, value, limit, 3.0)]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from rec.benchmarks.row import Row, in_turns, side_by_side
+from rec.benchmarks.memory import PeakMemory
+from rec.benchmarks.row import Row, timed
+from rec.benchmarks.timing import in_turns, side_by_side
 from rec.config import load
 from rec.data.neighbours import nearest
 from rec.data.prepare import prepare
@@ -20,7 +21,7 @@ from rec.data.runner import InProcess
 from rec.data.stream import to_columns
 from rec.keys import DataConfig, TrainConfig
 from rec.keys_graph import GraphConfig, PlantedGraphConfig
-from rec.nn import graph as graphs
+from rec.nn.graph import observed_products
 from rec.nn.pairs import InteractionBatch
 from rec.systems.lightgcn import LightGCN, LightGCNConfig
 from rec.systems.lightgcn import LightGCNModel as GraphModel
@@ -46,18 +47,14 @@ def measure(data: Prepared) -> list[Row]:
     rows = []
     for name, run in (("LightGCN", light), ("FREEDOM-like", freedom)):
         step, bare = side_by_side(run.step, run.bare(), REPEATS)
+        epoch, least = step.scaled(run.steps), bare.scaled(run.steps)
         rows.append(
-            Row(
-                f"{name}: epoch of {run.steps} steps, limit: bare products",
-                step * run.steps,
-                "s",
-                bare * run.steps,
-                2.0,
-            )
+            timed(f"{name}: epoch of {run.steps} steps, limit: bare products", epoch, least, 2.0, physical=True)
         )
         rows.append(Row(f"{name}: share of a step in sparse products", run.sparse_share(), ""))
     mixed, base = in_turns([magnet.step, freedom.step], REPEATS)
-    rows.append(Row("MAGNET: epoch, limit: FREEDOM-like", mixed * magnet.steps, "s", base * magnet.steps, 3.0))
+    mixed, base = mixed.scaled(magnet.steps), base.scaled(magnet.steps)
+    rows.append(timed("MAGNET: epoch, limit: FREEDOM-like", mixed, base, 3.0))
     rows.append(Row("MAGNET: share of a step in sparse products", magnet.sparse_share(), ""))
     for name, run in (("FREEDOM-like", freedom), ("MAGNET", magnet)):
         start_s = time.perf_counter()
@@ -110,36 +107,13 @@ class Trained:
     def sparse_share(self) -> float:
         """Return the share of a step's time that sparse products take."""
         self.step()
-        with _timed_products() as spent:
+        spent: list[float] = []
+        with observed_products(spent.append):
             start_s = time.perf_counter()
             for _ in range(3):
                 self.step()
             total_s = time.perf_counter() - start_s
         return sum(spent) / total_s
-
-
-@contextmanager
-def _timed_products() -> Iterator[list[float]]:
-    """Note the seconds of every sparse product inside, forward and backward."""
-    spent: list[float] = []
-    kinds = {name: getattr(graphs.Product, name) for name in ("forward", "backward")}
-
-    def timed(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            start_s = time.perf_counter()
-            found = function(*arguments)
-            spent.append(time.perf_counter() - start_s)
-            return found
-
-        return call
-
-    for name, function in kinds.items():
-        setattr(graphs.Product, name, staticmethod(timed(function)))
-    try:
-        yield spent
-    finally:
-        for name, function in kinds.items():
-            setattr(graphs.Product, name, staticmethod(function))
 
 
 def _ranking(magnet: Trained, users: int) -> list[Row]:
@@ -174,10 +148,10 @@ def _ranking(magnet: Trained, users: int) -> list[Row]:
         ours, bare, few = in_turns([lambda: system.scores(module, user_BAD), products, two_stages], 5)
         best_BK = system.scores(module, user_BAD).topk(20, dim=1).indices
         kept = (best_BK[:, :, None] == two_stages()[:, None]).any(2).float().mean()
-    scale = users / RANKED
+    ours, bare, few = (times.scaled(users / RANKED) for times in (ours, bare, few))
     return [
-        Row(f"MAGNET: scores of {users:,} users, limit: matrix products", ours * scale, "s", bare * scale, 2.0),
-        Row(f"MAGNET: the best {CANDIDATES} by the base score alone, limit: all", few * scale, "s", ours * scale),
+        timed(f"MAGNET: scores of {users:,} users, limit: matrix products", ours, bare, 2.0, physical=True),
+        timed(f"MAGNET: the best {CANDIDATES} by the base score alone, limit: all", few, ours),
         Row("MAGNET: share of the best 20 that are among them", float(kept), ""),
     ]
 
@@ -187,9 +161,9 @@ def baby_like(root: str) -> Prepared:
     return prepare(DataConfig(root=root, graph=GraphConfig(planted=BABY)), InProcess(), lambda _: None)
 
 
-def neighbours_row(items: int, width: int, peak: Callable[[], Any]) -> Row:
+def neighbours_row(items: int, width: int) -> Row:
     """Return the peak memory of the neighbours of many items, in GiB; at most 8 for 10^6 items of 128 numbers."""
     vector_ID = np.random.default_rng(0).standard_normal((items, width), dtype=np.float32)
-    with peak() as memory:
+    with PeakMemory() as memory:
         nearest(vector_ID, 10, "ivf")
     return Row(f"peak memory of the neighbours of {items:,} items", memory.peak_bytes / 2**30, "GiB", goal=8.0)

@@ -13,7 +13,8 @@ from typing import Any
 
 from rec.benchmarks.graph import FREEDOM, Trained
 from rec.benchmarks.moe import peak_bytes
-from rec.benchmarks.row import Row, median_s
+from rec.benchmarks.row import Row
+from rec.benchmarks.timing import median_s
 from rec.data.prepare import prepare
 from rec.data.runner import InProcess
 from rec.keys import DataConfig

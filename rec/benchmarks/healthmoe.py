@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from rec.benchmarks.row import Row, side_by_side
+from rec.benchmarks.row import Row, timed
+from rec.benchmarks.timing import side_by_side
 from rec.data.prepare import prepare
 from rec.data.runner import InProcess
 from rec.data.stream import to_columns
@@ -43,18 +45,18 @@ def measure(root: str, threads: int) -> list[Row]:
 
     ours, bare = side_by_side(step, _bare(system, module, batch), REPEATS)
     name = f"end to end: step of {USERS} users and 400 foods, limit: encoders forward and backward"
-    return [Row(name, ours, "s", bare)]
+    return [timed(name, ours, bare, physical=True)]
 
 
 def _bare(system: HealthMoE, module: HealthMoEModel, batch: PairsBatch) -> Callable[[], None]:
     """Return the encoders' forward and backward on what one step encodes."""
-    seen: list[torch.Tensor] = []
-    original = module.item_side
-    module.item_side = lambda index, *rest: seen.append(index) or original(index, *rest)  # type: ignore[func-returns-value, method-assign]
+    encoders: tuple[nn.Module, nn.Module] = module.text, module.image
+    seen: dict[nn.Module, list[Tensor]] = {encoder: [] for encoder in encoders}
+    hooks = [encoder.register_forward_pre_hook(lambda m, given: seen[m].append(given[0])) for encoder in encoders]
     system.loss(module, batch)
-    module.item_side = original  # type: ignore[method-assign]
-    tokens = torch.cat([batch.text_BX, module.tables["item_tokens"][seen[0]]])
-    pixels = module.tables["item_pixels"][seen[0]]
+    for hook in hooks:
+        hook.remove()
+    tokens, pixels = (torch.cat(seen[encoder]) for encoder in encoders)
 
     def bare() -> None:
         (module.text(tokens).sum() + module.image(pixels).sum()).backward()

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from rec.benchmarks.row import Row, in_turns
+from rec.benchmarks.row import Row, timed
+from rec.benchmarks.timing import in_turns
 from rec.moe.dispatch import carry, order_by_expert
 from rec.moe.experts import FeedForward, FeedForwardExperts
 from rec.moe.layer import Carry
@@ -61,12 +62,12 @@ def _point(
         theirs, their_carry = other(ours)
         actions.append(step(x_ND, grad_ND, routing, theirs, their_carry))
     times = in_turns(actions, REPEATS, BUDGET_S)
-    rows = [Row(f"{name}, limit: dense", times[0], "s", times[1], DENSE_GOAL_MANY if many else DENSE_GOAL)]
+    goal = DENSE_GOAL_MANY if many else DENSE_GOAL
+    rows = [timed(f"{name}, limit: dense", times[0], times[1], goal, physical=True)]
     if other is not None:
         memory = [peak_bytes(actions[0]) / 2**20, peak_bytes(actions[2]) / 2**20]
-        rows.append(
-            Row(f"{name}, limit: {other_name}", times[0], "s", times[2], OTHER_GOAL_MANY if many else OTHER_GOAL)
-        )
+        goal = OTHER_GOAL_MANY if many else OTHER_GOAL
+        rows.append(timed(f"{name}, limit: {other_name}", times[0], times[2], goal))
         rows.append(Row(f"{name}, peak memory, limit: {other_name}", memory[0], "MiB", memory[1]))
     return rows
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rec.benchmarks.row import Row, side_by_side
-from rec.nn.retrieval import Ask, top_items
+from rec.benchmarks.row import Row, timed
+from rec.benchmarks.timing import side_by_side
+from rec.nn.retrieval import top_items
+from rec.nn.retrieval import Ask
 
 ITEMS, WIDTH, K = 1_000_000, 64, 100
 USERS = (1, 16)
@@ -31,4 +33,4 @@ def _one(item_ID: Tensor, users: int, generator: torch.Generator) -> Row:
         REPEATS,
     )
     name = f"top-{K} of {ITEMS:,} items x {WIDTH}, {users} user(s), limit: bare product and top-k"
-    return Row(name, value, "s", limit, 1.5)
+    return timed(name, value, limit, 1.5)

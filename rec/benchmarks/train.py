@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from rec.benchmarks.row import Row, side_by_side
+from rec.benchmarks.row import Row, timed
+from rec.benchmarks.timing import side_by_side
 from rec.data.prepared import Prepared
 from rec.data.stream import to_columns
 from rec.keys import TrainConfig
@@ -36,9 +37,10 @@ def measure(data: Prepared) -> list[Row]:
 
     value, limit = side_by_side(step, bare_products(batch.where.length_B.tolist()), REPEATS)
     rows = len(batch.item_N)
+    name = f"step of {BATCH} sequences, {rows} rows, limit: bare matrix products"
     return [
-        Row(f"step of {BATCH} sequences, {rows} rows, limit: bare matrix products", value, "s", limit, 2.0),
-        Row("sequences per second", BATCH / value, "1/s"),
+        timed(name, value, limit, 2.0, physical=True),
+        Row("sequences per second", BATCH / value.median, "1/s"),
     ]
 
 

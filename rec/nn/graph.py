@@ -5,6 +5,10 @@ Letters: E edges, N nodes, U users, I items with padding as item 0, D width, L l
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -15,6 +19,8 @@ from torch import Tensor
 from rec.nn.mapped import MappedRows, quiet
 
 Sparse = Tensor | MappedRows
+Observe = Callable[[float], None]
+OBSERVER: ContextVar[Observe | None] = ContextVar("observer of sparse products", default=None)
 
 
 def adjacency(row_E: Tensor, column_E: Tensor, weight_E: Tensor, rows: int, columns: int | None = None) -> Tensor:
@@ -92,19 +98,38 @@ def _cells(block: scipy.sparse.csr_array) -> np.ndarray:
     return cells
 
 
+@contextmanager
+def observed_products(observe: Observe) -> Iterator[None]:
+    """Tell `observe` the seconds of every sparse product that starts inside, and of its gradient when that is made."""
+    token = OBSERVER.set(observe)
+    try:
+        yield
+    finally:
+        OBSERVER.reset(token)
+
+
+def _observed(observe: Observe | None, multiply: Callable[[], Tensor]) -> Tensor:
+    if observe is None:
+        return multiply()
+    start_s = time.perf_counter()
+    product_ND = multiply()
+    observe(time.perf_counter() - start_s)
+    return product_ND
+
+
 class Product(torch.autograd.Function):
     """Sparse times dense; the gradient goes to the dense side alone."""
 
     @staticmethod
     def forward(ctx: Any, matrix: Sparse, transposed: Sparse, x_ND: Tensor) -> Tensor:
         """Return matrix @ x."""
-        ctx.transposed = transposed
-        return matrix @ x_ND
+        ctx.transposed, ctx.observe = transposed, OBSERVER.get()
+        return _observed(ctx.observe, lambda: matrix @ x_ND)
 
     @staticmethod
     def backward(ctx: Any, grad_ND: Tensor) -> tuple[None, None, Tensor]:
         """Return the gradient of x."""
-        return None, None, ctx.transposed @ grad_ND.contiguous()
+        return None, None, _observed(ctx.observe, lambda: ctx.transposed @ grad_ND.contiguous())
 
 
 def product(matrix: Sparse, x_ND: Tensor, transposed: Sparse | None = None) -> Tensor:

@@ -125,6 +125,11 @@ def _use_stock(layer: MixtureOfExperts, prefix: str, first: int, marker: Any, pl
     layer.experts = stock  # another kind of module: only its own dispatch calls it
 
 
+def whole_stock_layer(experts: FeedForwardExperts) -> tuple[Any, Carry]:
+    """Return DeepSpeed's module of all these experts in this process, and its dispatch as one of ours."""
+    return stock_layer(experts, 0, experts.num_experts, 1)
+
+
 def stock_layer(experts: FeedForwardExperts, first: int, count: int, size: int) -> tuple[Any, Carry]:
     """Return DeepSpeed's module of `count` of these experts, and its dispatch over `size` ranks as one of ours."""
     import_deepspeed()

@@ -9,6 +9,7 @@ assignments it receives, Q pairs of rank and row, D width, P ranks, L experts of
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,23 @@ class Sizes:
     assignments_in: list[int]
     count_PL: Tensor
     """Assignments that come from rank p for local expert l, int64."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """The ranks of a group, and who is told of the bytes that this one sends to others."""
+
+    group: Any
+    observe: Callable[[int], None] | None = None
+
+    def exchange(self, value: Tensor, sizes_out: list[int], sizes_in: list[int]) -> Tensor:
+        """Return the rows that come from all ranks, in their order, for those of `value` that go to each."""
+        if self.observe is not None:
+            crossing = sum(sizes_out) - sizes_out[torch.distributed.get_rank(self.group)]
+            self.observe(crossing * value[:1].numel() * value.element_size() if crossing else 0)
+        received = value.new_empty((sum(sizes_in), *value.shape[1:]))
+        torch.distributed.all_to_all_single(received, value.contiguous(), sizes_in, sizes_out, group=self.group)
+        return received
 
 
 class WorldRanks:
@@ -57,10 +75,15 @@ class WorldRanks:
 
 
 class ExpertParallel:
-    """A layer's dispatch (`rec.moe.layer.Carry`) where each rank of a group holds an equal block of the experts."""
+    """A layer's dispatch (`rec.moe.layer.Carry`) where each rank of a group holds an equal block of the experts.
 
-    def __init__(self, group: Any) -> None:
-        self.group, self.ranks = group, torch.distributed.get_world_size(group)
+    Args:
+        group: The process group.
+        observe: Told, with every message, how many bytes this rank sends to others; None counts nothing.
+    """
+
+    def __init__(self, group: Any, observe: Callable[[int], None] | None = None) -> None:
+        self.link, self.ranks = Link(group=group, observe=observe), torch.distributed.get_world_size(group)
 
     def __call__(self, x_ND: Tensor, weight_NK: Tensor, order: Order, experts: Experts) -> Tensor:
         """Return the weighted sum of every row's experts, (N, D); all ranks of the group call it together."""
@@ -80,7 +103,7 @@ class ExpertParallel:
         sizes = self._sizes(rows_P, count_PL)
 
         x_RD, weight_B, slot_B = Send.apply(
-            x_ND.index_select(0, row_S), weight_NK.flatten()[order.slot_A], slot_A, sizes, self.group
+            x_ND.index_select(0, row_S), weight_NK.flatten()[order.slot_A], slot_A, sizes, self.link
         )
         # Assignments come sorted by source, then expert.
         count_PL = sizes.count_PL
@@ -92,7 +115,7 @@ class ExpertParallel:
         expert_RK = expert_RK.index_copy(0, slot_B, expert_B).view(-1, slots)
         weight_RK = weight_B.new_zeros(len(x_RD) * slots).index_copy(0, slot_B, weight_B).view(-1, slots)
         arrived = order_by_expert(Routing(expert_RK, weight_RK, weight_RK), count_PL.shape[1])
-        y_SD = Return.apply(carry(x_RD, weight_RK, arrived, experts), sizes, self.group)
+        y_SD = Return.apply(carry(x_RD, weight_RK, arrived, experts), sizes, self.link)
         return y_SD.new_zeros(rows, y_SD.shape[1]).index_add(0, row_S, y_SD)
 
     def _number_within_pair(self, to_A: Tensor, order: Order, rows: int, choices: int) -> Tensor:
@@ -108,8 +131,9 @@ class ExpertParallel:
         """Tell every rank how much will come from this one."""
         out_PX = torch.cat([rows_P[:, None], count_PL], 1)
         in_PX = torch.empty_like(out_PX)
-        torch.distributed.all_to_all_single(in_PX, out_PX, group=self.group)
-        Traffic.sent += (self.ranks - 1) * out_PX[:1].numel() * out_PX.element_size()
+        torch.distributed.all_to_all_single(in_PX, out_PX, group=self.link.group)
+        if self.link.observe is not None:
+            self.link.observe((self.ranks - 1) * out_PX[:1].numel() * out_PX.element_size())
         lists = torch.stack([rows_P, in_PX[:, 0], count_PL.sum(1), in_PX[:, 1:].sum(1)]).tolist()
         return Sizes(lists[0], lists[1], lists[2], lists[3], in_PX[:, 1:])
 
@@ -119,14 +143,14 @@ class Send(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x_SD: Tensor, weight_A: Tensor, slot_A: Tensor, sizes: Sizes, group: Any
+        ctx: Any, x_SD: Tensor, weight_A: Tensor, slot_A: Tensor, sizes: Sizes, link: Link
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return what has come: rows (R, D), weights (B,), and slots within what their source sent (B,)."""
-        ctx.sizes, ctx.group = sizes, group
-        x_RD = _exchange(x_SD, sizes.rows_out, sizes.rows_in, group)
+        ctx.sizes, ctx.link = sizes, link
+        x_RD = link.exchange(x_SD, sizes.rows_out, sizes.rows_in)
         # One message for both: the slot travels as the bits of a float.
         both_A2 = torch.stack([weight_A.float(), slot_A.to(torch.int32).view(torch.float32)], 1)
-        both_B2 = _exchange(both_A2, sizes.assignments_out, sizes.assignments_in, group)
+        both_B2 = link.exchange(both_A2, sizes.assignments_out, sizes.assignments_in)
         slot_B = both_B2[:, 1].contiguous().view(torch.int32).long()
         ctx.mark_non_differentiable(slot_B)
         return x_RD, both_B2[:, 0].contiguous(), slot_B
@@ -135,34 +159,20 @@ class Send(torch.autograd.Function):
     def backward(ctx: Any, grad_RD: Tensor, grad_B: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         """Return the gradients of rows and weights."""
         sizes = ctx.sizes
-        grad_SD = _exchange(grad_RD, sizes.rows_in, sizes.rows_out, ctx.group)
-        return grad_SD, _exchange(grad_B, sizes.assignments_in, sizes.assignments_out, ctx.group), None, None, None
+        grad_SD = ctx.link.exchange(grad_RD, sizes.rows_in, sizes.rows_out)
+        return grad_SD, ctx.link.exchange(grad_B, sizes.assignments_in, sizes.assignments_out), None, None, None
 
 
 class Return(torch.autograd.Function):
     """The experts' rows back to where they came from."""
 
     @staticmethod
-    def forward(ctx: Any, y_RD: Tensor, sizes: Sizes, group: Any) -> Tensor:
+    def forward(ctx: Any, y_RD: Tensor, sizes: Sizes, link: Link) -> Tensor:
         """Return the mixed rows, (S, D), in the order in which they were sent."""
-        ctx.sizes, ctx.group = sizes, group
-        return _exchange(y_RD, sizes.rows_in, sizes.rows_out, group)
+        ctx.sizes, ctx.link = sizes, link
+        return link.exchange(y_RD, sizes.rows_in, sizes.rows_out)
 
     @staticmethod
     def backward(ctx: Any, grad_SD: Tensor) -> tuple[Tensor, None, None]:
         """Return the gradient of the experts' rows."""
-        return _exchange(grad_SD, ctx.sizes.rows_out, ctx.sizes.rows_in, ctx.group), None, None
-
-
-class Traffic:
-    """Bytes that this process has sent to others, for the benchmark."""
-
-    sent = 0
-
-
-def _exchange(value: Tensor, sizes_out: list[int], sizes_in: list[int], group: Any) -> Tensor:
-    crossing = sum(sizes_out) - sizes_out[torch.distributed.get_rank(group)]
-    Traffic.sent += crossing * value[:1].numel() * value.element_size() if crossing else 0
-    received = value.new_empty((sum(sizes_in), *value.shape[1:]))
-    torch.distributed.all_to_all_single(received, value.contiguous(), sizes_in, sizes_out, group=group)
-    return received
+        return ctx.link.exchange(grad_SD, ctx.sizes.rows_out, ctx.sizes.rows_in), None, None

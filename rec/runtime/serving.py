@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import psutil
 import ray
 
 from rec.errors import ConfigError, DataError, RequestError
@@ -20,6 +21,9 @@ from rec.keys import ServeConfig
 from rec.runtime.cluster import runtime
 from rec.runtime.served import FOLDER, PROXY, TOKEN, State, end_proxies
 from rec.serving.artifact import Artifact
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 Say = Callable[[str], None]
 DEPLOYMENT = "Replica"
@@ -164,6 +168,29 @@ def run(application: Any, name: str, route: str) -> None:
         serve.run(application, name=name, route_prefix=route)
     except RuntimeError as error:
         raise DataError(f"{name}: cannot be served: {_cause(name)}") from error
+
+
+def deploy_web(web: FastAPI, name: str, route: str, replicas: int) -> None:
+    """Start replicas, of a CPU each, of any web application under a name; return when they answer.
+
+    Raises:
+        DataError: its replicas do not start; the cause is named.
+    """
+    from ray import serve
+
+    class Plain:
+        """A replica that holds nothing but the application."""
+
+    deployment = serve.deployment(
+        name="Plain", num_replicas=replicas, max_ongoing_requests=1000, ray_actor_options={"num_cpus": 1}
+    )(serve.ingress(web)(Plain))
+    run(deployment.bind(), name, route)
+
+
+def replica_pids(name: str) -> list[int]:
+    """Return the processes of an application's replicas on this machine."""
+    word = f"ServeReplica:{name}:"
+    return sorted(p.pid for p in psutil.process_iter(["cmdline"]) if word in " ".join(p.info["cmdline"] or []))
 
 
 def upgrade(state: State, name: str, path: str, say: Say) -> None:

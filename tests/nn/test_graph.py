@@ -10,6 +10,7 @@ from rec.nn.graph import (
     bipartite,
     drawn_edges,
     mean_of_layers,
+    observed_products,
     product,
     profiles,
     pseudo_edges,
@@ -47,6 +48,17 @@ def test_the_gradient_of_a_graph_with_directions_goes_against_them() -> None:
     y = torch.randn(3, 2)
     (product(forward, x, backward) * y).sum().backward()
     torch.testing.assert_close(x.grad, forward.to_dense().T @ y)
+
+
+def test_an_observer_is_told_of_each_product_and_its_gradient_once() -> None:
+    graph, x, spent = bipartite(USER, ITEM, 3, 4), torch.randn(7, 5, requires_grad=True), []
+    with observed_products(spent.append):
+        mean = mean_of_layers(graph, x, 3)
+    mean_of_layers(graph, x, 3).sum().backward()
+    assert len(spent) == 3
+    mean.sum().backward()
+    assert len(spent) == 3 + 3
+    assert min(spent) > 0
 
 
 def test_profiles_are_means_of_a_users_items() -> None:

@@ -12,11 +12,9 @@ import pytest
 
 pytest.importorskip("ray", reason="needs the extra `cluster`")
 
-from rec.benchmarks.row import Row
 from rec.config import RunConfig
 from rec.data.prepared import Prepared
 from rec.errors import ConfigError
-from rec.runtime import benchmark_encoders
 from rec.runtime.prepare import prepare
 from rec.runtime.training import train
 from rec.storage import Storage
@@ -67,15 +65,3 @@ def test_expert_parallel_training_gives_the_losses_of_one_process(
         assert a["loss/ss"] == pytest.approx(b["loss/ss"], rel=2e-4)
         assert a["loss/balance/0"] == pytest.approx(b["loss/balance/0"], rel=0.01)
         assert a["ndcg@10"] == pytest.approx(b["ndcg@10"], abs=0.02)
-
-
-def test_the_benchmark_of_encoders_measures_every_row(
-    ray_runtime: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in {"IMAGES": 64, "TEXTS": 128, "SIZE": 32, "SHARD": 16, "FEW": 64}.items():
-        monkeypatch.setattr(benchmark_encoders, name, value)
-    rows: list[Row] = benchmark_encoders.measure(str(tmp_path), 640, quiet)
-    assert [row.name.split(":")[0] for row in rows if row.limit] == [
-        "end to end", "pictures", "texts", "peak memory with 640 pictures, limit"
-    ]  # fmt: skip
-    assert all(row.value > 0 for row in rows)

@@ -1,4 +1,4 @@
-"""`rec benchmark tune`: what a search costs beside bare training, and what stopping early saves.
+"""What a search costs beside bare training, and what stopping early saves.
 
 A full search and one with successive halving draw the same points (random search, one seed) of the demo's space on a
 small generated catalogue.

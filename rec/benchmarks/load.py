@@ -80,3 +80,12 @@ def wrk(url: str, bodies: Path, clients: int, seconds: float, pause_ms: float = 
         requests=n["requests"],
         failed=n["bad"] + n["socket"] + n["timeout"],
     )
+
+
+def steady(url: str, bodies: Path, per_s: float, seconds: float, clients: int = 64) -> Load:
+    """Return what clients see who together send so many requests per second, each after a random pause."""
+    pause_ms = 1e3 * clients / per_s
+    for _ in range(2):
+        found = wrk(url, bodies, clients, 5, pause_ms)
+        pause_ms = max(1.0, pause_ms + 1e3 * (clients / per_s - clients / found.per_s))
+    return wrk(url, bodies, clients, seconds, pause_ms)

@@ -1,36 +1,27 @@
-"""Frozen encoders through Ray Data beside a bare loop of transformers, and memory as pictures grow in number.
-
-The bare loop: decode with PIL, scale, normalise, one forward pass per batch, in one process with the same batch size
-and threads. The encoders are a ViT and a BERT of random weights: throughput does not depend on them.
-"""
+"""Frozen encoders through Ray Data beside a bare loop of transformers, and memory as pictures grow in number."""
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
-import torch
-from PIL import Image
 
-from rec.benchmarks import healthmoe
-from rec.benchmarks.row import Row
+from rec.benchmarks import bare_encoders, healthmoe
+from rec.benchmarks.memory import PeakMemory
+from rec.benchmarks.row import Row, timed
+from rec.benchmarks.timing import Times
 from rec.data.encode import Encoders, EncodeTask, Found, Recipe
-from rec.data.encoders import learn_tokenizer
 from rec.data.food import food_rows
 from rec.data.runner import Actors
 from rec.data.sources.tables import item_shards
 from rec.keys_pairs import FoodConfig, ImageConfig, PairTextConfig
 from rec.runtime.cluster import runtime
-from rec.runtime.memory import PeakMemory
 from rec.runtime.prepare import OnRay
 
-THREADS, BATCH, SHARD = 2, 32, 256
+THREADS, SHARD = 2, 256
 IMAGES, TEXTS, SIZE = 1024, 8192, 224
 TEXT_SHARD = 2048
 """What a config has unless it says otherwise; pictures take so much longer that fewer of them make a shard here."""
@@ -58,7 +49,7 @@ class TimedEncoders:
 
 def measure(folder: str, images: int, say: Callable[[str], None]) -> list[Row]:
     """Return throughput of pictures and texts through Ray Data beside the bare loop, and memory for few and many."""
-    models = _models(Path(folder))
+    models = bare_encoders.models(Path(folder), SIZE)
     say(f"writing {IMAGES} pictures of {SIZE} pixels and {TEXTS} texts")
     _write(f"{folder}/photos/part.parquet", IMAGES, SIZE)
     _write(f"{folder}/texts/part.parquet", TEXTS, 16)
@@ -68,17 +59,18 @@ def measure(folder: str, images: int, say: Callable[[str], None]) -> list[Row]:
     rows = healthmoe.measure(f"{folder}/food", THREADS)
     with runtime(THREADS):
         for name, recipe, source, size, bare in (
-            ("pictures", see, "photos", SHARD, _bare_pictures),
-            ("texts", read, "texts", TEXT_SHARD, _bare_texts),
+            ("pictures", see, "photos", SHARD, bare_encoders.pictures),
+            ("texts", read, "texts", TEXT_SHARD, bare_encoders.texts),
         ):
             say(f"{name}: the bare loop and Ray Data in turns")
             turns = [
-                (_through_ray(recipe, f"{folder}/{source}", size, folder), bare(f"{folder}/{source}", models))
+                (_through_ray(recipe, f"{folder}/{source}", size, folder), bare(f"{folder}/{source}", models, THREADS))
                 for _ in range(3)
             ]
-            ours, theirs = (sorted(side)[1] for side in zip(*turns, strict=True))
-            rows.append(Row(f"{name}: seconds per 1,000, limit: bare transformers loop", ours, "s", theirs, AIM))
-            rows.append(Row(f"{name} per second through Ray Data", 1000 / ours, "1/s"))
+            ours, theirs = (Times(rounds=side) for side in zip(*turns, strict=True))
+            told = f"{name}: seconds per 1,000, limit: bare transformers loop"
+            rows.append(timed(told, ours, theirs, AIM, physical=True))
+            rows.append(Row(f"{name} per second through Ray Data", 1000 / ours.median, "1/s"))
         rows += _memory(folder, images, say)
     return rows
 
@@ -93,40 +85,6 @@ def _through_ray(recipe: Recipe, source: str, size: int, folder: str) -> float:
     found = OnRay().map_actors(TimedEncoders(recipe), tasks, "encode", Actors(1, THREADS))
     seconds = max(end_s for _, _, end_s in found) - min(start_s for _, start_s, _ in found)
     return 1000 * seconds / sum(part.rows for part, _, _ in found)
-
-
-def _bare_pictures(source: str, models: dict[str, str]) -> float:
-    from transformers import AutoModel
-
-    torch.set_num_threads(THREADS)
-    model: Any = AutoModel.from_pretrained(models["vit"]).eval()
-    values = pq.read_table(source, columns=["image"])["image"].to_pylist()
-    start_s = time.perf_counter()
-    with torch.inference_mode():
-        for start in range(0, len(values), BATCH):
-            batch = [
-                Image.open(io.BytesIO(v)).convert("RGB").resize((SIZE, SIZE)) for v in values[start : start + BATCH]
-            ]
-            pixels = torch.from_numpy(np.stack([np.asarray(image) for image in batch])).permute(0, 3, 1, 2).float()
-            model(pixel_values=pixels / 127.5 - 1).last_hidden_state[:, 0].numpy()
-    return 1000 * (time.perf_counter() - start_s) / len(values)
-
-
-def _bare_texts(source: str, models: dict[str, str]) -> float:
-    from transformers import AutoModel, AutoTokenizer
-
-    torch.set_num_threads(THREADS)
-    model: Any = AutoModel.from_pretrained(models["bert"]).eval()
-    tokenizer: Any = AutoTokenizer.from_pretrained(models["bert"])
-    values = pq.read_table(source, columns=["text"])["text"].to_pylist()
-    start_s = time.perf_counter()
-    with torch.inference_mode():
-        for start in range(0, len(values), BATCH):
-            tokens = tokenizer(
-                values[start : start + BATCH], padding=True, truncation=True, max_length=32, return_tensors="pt"
-            )
-            model(**tokens).last_hidden_state[:, 0].numpy()
-    return 1000 * (time.perf_counter() - start_s) / len(values)
 
 
 def _memory(folder: str, images: int, say: Callable[[str], None]) -> list[Row]:
@@ -158,28 +116,3 @@ def _write(path: str, rows: int, size: int) -> None:
     with pq.ParquetWriter(path, food_rows(config, 0, 1).schema) as writer:
         for first in range(0, rows, SHARD):
             writer.write_table(food_rows(config, first, min(first + SHARD, rows)))
-
-
-def _models(folder: Path) -> dict[str, str]:
-    """Write a ViT (4 layers of 192) and a BERT (4 layers of 256) with random weights and return their paths."""
-    from tokenizers import Tokenizer
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, ViTConfig, ViTModel
-
-    torch.manual_seed(0)
-    vit, bert = folder / "vit", folder / "bert"
-    form = ViTConfig(
-        hidden_size=192, num_hidden_layers=4, num_attention_heads=3, intermediate_size=768, image_size=SIZE
-    )
-    ViTModel(form, add_pooling_layer=False).save_pretrained(vit)
-    texts = [
-        text for text in food_rows(FoodConfig(pairs=1000, foods=512, missing=0.0), 0, 512)["text"].to_pylist() if text
-    ]
-    tokenizer: Any = Tokenizer.from_str(learn_tokenizer(texts, 2000))
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(bert)
-    size = tokenizer.get_vocab_size()
-    words = BertConfig(
-        vocab_size=size, hidden_size=256, num_hidden_layers=4, num_attention_heads=4, intermediate_size=1024
-    )
-    BertModel(words, add_pooling_layer=False).save_pretrained(bert)
-    return {"vit": str(vit), "bert": str(bert)}

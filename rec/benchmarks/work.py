@@ -1,0 +1,37 @@
+"""What a benchmark is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rec.data.prepare import prepare
+from rec.data.prepared import Prepared
+from rec.data.runner import InProcess
+from rec.keys import DataConfig, PlantedConfig, SourceConfig
+
+ML_1M = PlantedConfig(users=6040, items=3416, interactions=999_611, modalities=("a",), shards=4)
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """The data to measure on, how much work some benchmarks do, and who is told how far they are."""
+
+    say: Say
+    data: str | None = None
+    """Root of a prepared data set; None has one generated."""
+    interactions: int
+    trials: int
+    minutes: float
+    images: int
+    items: int
+    edges: int
+
+    def catalogue(self, folder: str) -> Prepared:
+        """Return the data set that is given, else a generated one of ML-1M's size in a folder."""
+        if self.data:
+            return Prepared.open(self.data)
+        self.say("making a data set of ML-1M's size")
+        source = SourceConfig(kind="planted", planted=ML_1M)
+        return prepare(DataConfig(root=f"{folder}/data", source=source), InProcess(), self.say)
