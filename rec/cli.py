@@ -293,7 +293,7 @@ def _evaluate_arrays(options: argparse.Namespace) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> None:
-    from rec.evaluation.sweep import sweep, variants
+    from rec.report.sweep import sweep, variants
 
     config = load(options.config, options.overrides)
     only = [name.strip() for name in options.only.split(";") if name.strip()]

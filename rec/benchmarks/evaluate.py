@@ -8,10 +8,10 @@ from rec.benchmarks.row import Row, timed
 from rec.benchmarks.timing import side_by_side
 from rec.data.prepared import Prepared
 from rec.data.stream import to_columns
-from rec.metrics.ranking import full_ranks, of_ranks
+from rec.evaluation.tasks.ranking.ranks import hide, of_ranks, ranks
 from rec.nn.history import collate
 
-WIDTH, BATCH, TOP = 64, 256, 100
+WIDTH, BATCH, TOP, CUTS = 64, 256, 100, (10, 50, 100)
 
 
 def measure(data: Prepared) -> list[Row]:
@@ -24,7 +24,10 @@ def measure(data: Prepared) -> list[Row]:
 
     def ours() -> None:
         for state, batch in zip(states, batches, strict=True):
-            of_ranks(full_ranks(state @ item.T, batch.target_B, batch.seen_user_M, batch.seen_item_M))
+            wanted = torch.arange(len(batch)), batch.target_B
+            score = hide(state @ item.T, (batch.seen_user_M, batch.seen_item_M), wanted)
+            rank, ranked = ranks(score, wanted, batch.user_B), (score > -torch.inf).sum(1)
+            of_ranks(rank.numpy(), wanted[0].numpy(), ranked.numpy(), CUTS)
 
     def bare() -> None:
         for state in states:

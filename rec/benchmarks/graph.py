@@ -23,7 +23,7 @@ from rec.keys import DataConfig, TrainConfig
 from rec.keys_graph import GraphConfig, PlantedGraphConfig
 from rec.nn.graph import observed_products
 from rec.nn.pairs import InteractionBatch
-from rec.systems.lightgcn import LightGCN, LightGCNConfig
+from rec.systems.lightgcn import GraphRecommender, LightGCN, LightGCNConfig
 from rec.systems.lightgcn import LightGCNModel as GraphModel
 from rec.systems.magnet import Magnet
 from rec.systems.magnet_model import MagnetModel as MagnetModel
@@ -66,7 +66,7 @@ def measure(data: Prepared) -> list[Row]:
 class Trained:
     """A system on one batch of the data set."""
 
-    def __init__(self, system: type[LightGCN], config: Any, data: Prepared) -> None:
+    def __init__(self, system: type[GraphRecommender[Any]], config: Any, data: Prepared) -> None:
         torch.manual_seed(0)
         self.system = system(config, data.tables(system.table_names(config)))
         self.engine = LocalEngine(self.system.model(), TrainConfig())
@@ -136,8 +136,6 @@ def _ranking(magnet: Trained, users: int) -> list[Row]:
                 user_BX @ item_IX.T
                 user_EBD[expert] @ item_EID[expert].T
 
-        system = magnet.system
-
         def two_stages() -> Any:
             base_BI = user_BAD[:, 0] @ stack_IAD[:, 0].T
             item_BC = base_BI.topk(CANDIDATES, dim=1).indices
@@ -145,8 +143,8 @@ def _ranking(magnet: Trained, users: int) -> list[Row]:
             score_BC = module.pair_scores(user_PAD, item_BC.flatten()).view(item_BC.shape)
             return item_BC.gather(1, score_BC.topk(20, dim=1).indices)
 
-        ours, bare, few = in_turns([lambda: system.scores(module, user_BAD), products, two_stages], 5)
-        best_BK = system.scores(module, user_BAD).topk(20, dim=1).indices
+        ours, bare, few = in_turns([lambda: module.scores(user_BAD).float(), products, two_stages], 5)
+        best_BK = module.scores(user_BAD).float().topk(20, dim=1).indices
         kept = (best_BK[:, :, None] == two_stages()[:, None]).any(2).float().mean()
     ours, bare, few = (times.scaled(users / RANKED) for times in (ours, bare, few))
     return [

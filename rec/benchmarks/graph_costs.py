@@ -19,7 +19,7 @@ from rec.data.prepare import prepare
 from rec.data.runner import InProcess
 from rec.keys import DataConfig
 from rec.keys_graph import GraphConfig, PlantedGraphConfig
-from rec.systems.lightgcn import LightGCN, LightGCNConfig
+from rec.systems.lightgcn import GraphRecommender, LightGCN, LightGCNConfig
 from rec.systems.magnet import Magnet
 from rec.systems.magnet_keys import MagnetConfig
 
@@ -40,7 +40,7 @@ def held_bytes() -> int:
 
 def costs(interactions: int, say: Callable[[str], None]) -> list[Row]:
     """Return seconds and memory of steps on graphs of 10^5 interactions and ten times as many, up to a number."""
-    systems: list[tuple[str, type[LightGCN], Any]] = [
+    systems: list[tuple[str, type[GraphRecommender[Any]], Any]] = [
         ("LightGCN", LightGCN, LightGCNConfig()),
         (f"LightGCN, fanout {FANOUT}", LightGCN, LightGCNConfig(fanout=FANOUT)),
         ("FREEDOM-like", LightGCN, FREEDOM),

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from rec.benchmarks.row import Row, timed
 from rec.benchmarks.timing import side_by_side
-from rec.nn.retrieval import top_items
-from rec.nn.retrieval import Ask
+from rec.nn.retrieval import Ask, top_items
 
 ITEMS, WIDTH, K = 1_000_000, 64, 100
 USERS = (1, 16)

@@ -12,7 +12,7 @@ item_total.npy          (I + 1,) int64 events over everything
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +30,21 @@ from rec.strict import flat
 FORMAT = 1
 MANIFEST = "manifest.json"
 DIFFERENCES_TOLD = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """A kind of thing that rows name by index: users, items, patients, codes."""
+
+    name: str
+    count: int
+    first: int
+    """Index of the first one: 1 where 0 is padding."""
+
+    @property
+    def file(self) -> str:
+        """The table with its raw ids, `id`, and what is known of each, in the order of indices."""
+        return f"{self.name}.parquet"
 
 
 @dataclass(frozen=True)
@@ -70,6 +85,28 @@ class Prepared:
         if len(differ) > DIFFERENCES_TOLD:
             say(f"note: and so do {len(differ) - DIFFERENCES_TOLD} keys more")
 
+    @cached_property
+    def entities(self) -> dict[str, Entity]:
+        """The data set's entities by name."""
+        counts = self.manifest["counts"]
+        known = {
+            "user": {"count": counts.get("users", 0), "first": 0},
+            "item": {"count": counts.get("items", 0), "first": 1},
+        }
+        declared = self.manifest.get("entities", known)
+        return {name: Entity(name, int(e["count"]), int(e["first"])) for name, e in declared.items()}
+
+    def entity(self, name: str) -> pa.Table:
+        """Return the table of an entity, in the order of indices from its first.
+
+        Raises:
+            DataError: the data set has no such entity.
+        """
+        if name not in self.entities:
+            known = ", ".join(self.entities)
+            raise DataError(f"{self.storage.uri}: has no entity {name!r}; there are {known}")
+        return self._parquet(self.entities[name].file)
+
     @property
     def num_users(self) -> int:
         """Users that are kept."""
@@ -107,8 +144,8 @@ class Prepared:
             return np.asarray(np.lib.format.read_array(file))
 
     def tables(self, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """Return several tables by name; `item_count` is always among them."""
-        return {name: self.array(name) for name in dict.fromkeys((*names, "item_count"))}
+        """Return several tables by name."""
+        return {name: self.array(name) for name in dict.fromkeys(names)}
 
     @cached_property
     def items(self) -> pa.Table:
@@ -130,6 +167,51 @@ class Prepared:
                 return pq.read_table(file)
         except (OSError, pa.ArrowInvalid) as error:
             raise DataError(f"{self.storage.uri}/{name}: cannot be read ({error})") from error
+
+
+def write_prepared(
+    root: str,
+    *,
+    splits: Mapping[str, pa.Table],
+    entities: Mapping[str, tuple[pa.Table, int]],
+    tables: Mapping[str, np.ndarray],
+    config: Mapping[str, Any],
+    shard_rows: int = 4096,
+    manifest: Mapping[str, Any] | None = None,
+) -> Prepared:
+    """Write a data set and return it; it is complete once its manifest, written last, is there.
+
+    Args:
+        root: The folder.
+        splits: The rows of `train`, `val` and `test`.
+        entities: Per name the table with a column `id`, and the index of its first row.
+        tables: Whole-data-set inputs by name.
+        config: What it was made from, as plain values.
+        shard_rows: Rows per file of a split.
+        manifest: Further entries, such as `counts`, `modalities`, `synthetic_labels`.
+    """
+    storage = Storage(root)
+    storage.delete(MANIFEST)
+    files: list[str] = []
+    parts: dict[str, list[tuple[str, int]]] = {}
+    for split, table in splits.items():
+        parts[split] = []
+        for number, start in enumerate(range(0, max(len(table), 1), shard_rows)):
+            part, name = table.slice(start, shard_rows), f"{split}/part-{number:05d}.parquet"
+            write_table(storage, name, part)
+            parts[split].append((name, len(part)))
+            files.append(name)
+    for name, (table, _) in entities.items():
+        write_table(storage, f"{name}.parquet", table)
+        files.append(f"{name}.parquet")
+    for name, array in tables.items():
+        write_array(storage, name, array)
+        files.append(f"{name}.npy")
+    told = {name: {"count": len(table), "first": first} for name, (table, first) in entities.items()}
+    made: dict[str, Any] = {"format": FORMAT, "counts": {}, "modalities": [], **(manifest or {})}
+    made |= {"entities": told, "splits": parts, "config": dict(config), "files": [storage.entry(n) for n in files]}
+    storage.write_json(MANIFEST, made)
+    return Prepared.open(root)
 
 
 def write_table(storage: Storage, name: str, table: pa.Table) -> None:

@@ -162,7 +162,7 @@ def measured_task(run: Trained, task: Task, split: str, records: Records) -> Mea
 
 
 def _sections(run: Trained, task: Task, measured: Measured, history: Sequence[Mapping[str, Any]]) -> list[Section]:
-    found = [*_beside_baselines(task, measured), *_groups(measured), *task.sections(measured)]
+    found = [*_beside_baselines(task, measured), *_groups(task, measured), *task.sections(measured)]
     if task is run.system.tasks[0]:
         if isinstance(run.system, Reporter):
             found += run.system.sections(measured, history)
@@ -197,11 +197,11 @@ def _mean(measured: Measured, task: Task, name: str) -> float | None:
     return float(there.mean()) if len(there) else None
 
 
-def _groups(measured: Measured) -> list[Section]:
+def _groups(task: Task, measured: Measured) -> list[Section]:
     groups = measured.numbers["groups"]
     if not groups:
         return []
-    names = [name for name in next(iter(groups.values())) if name != "examples"]
+    names = [name for name in task.shown if name in next(iter(groups.values()))]
     rows = [
         [name, f"{entry['examples']:,}", *(interval(**entry[m]) if m in entry else "-" for m in names)]
         for name, entry in groups.items()

@@ -10,7 +10,7 @@ import numpy as np
 from rec.config import RunConfig, to_toml
 from rec.evaluation.run import read_config, read_numbers, seed_folders, summarise
 from rec.report.html import page
-from rec.sections import Code, LineSeries, Lines, Mark, Section, Table, Text, from_plain, interval, number
+from rec.sections import Code, Lines, LineSeries, Mark, Section, Table, Text, from_plain, interval, number
 from rec.storage import Storage
 
 Numbers = dict[str, Any]

@@ -48,6 +48,7 @@ class Answerer:
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
         self.config = artifact.config
+        self.system: Any
         self.system, self.module = artifact.system()
         self.item_ids = Ids.open(str(artifact.path / "items"))
         metadata = artifact.items()
@@ -157,7 +158,8 @@ class Answerer:
             raise RequestError(f"item {item!r} is not known")
         if not len(wish.history) and not self.knows_subjects:
             raise RequestError("nothing is known of what the user has seen, so there is nothing to explain")
-        if not isinstance(self.system, Explainer):
+        explains = isinstance(self.system, Explainer)
+        if not explains:
             raise RequestError(f"{self.config.system} does not explain single items")
         with torch.inference_mode():
             self.routed.clear()

@@ -228,7 +228,11 @@ def _write_users(data: Prepared, storage: Storage) -> int:
 def _write_states(system: System[Any, Any], module: nn.Module, storage: Storage, users: int) -> list[str]:
     """Write the states of all known users and return their names."""
     offset, history = (np.load(storage.path(f"users/{name}.npy"), mmap_mode="r") for name in ("offset", "history"))
-    if not isinstance(system, Ranker) or not {column.name for column in system.columns} <= {"user", "history", "target"}:
+    if not isinstance(system, Ranker) or not {column.name for column in system.columns} <= {
+        "user",
+        "history",
+        "target",
+    }:
         return []
     parts: dict[str, list[np.ndarray]] = {}
     for start in range(0, users, STATE_BATCH):

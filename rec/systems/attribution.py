@@ -15,7 +15,7 @@ import numpy as np
 from rec.evaluation.bootstrap import paired
 from rec.evaluation.records import column
 from rec.evaluation.task import Measured
-from rec.sections import BarSeries, Bars, Section, Table, Text, interval, number
+from rec.sections import Bars, BarSeries, Section, Table, Text, interval, number
 from rec.seeds import generator
 
 

@@ -65,7 +65,7 @@ class Ranker(ABC, Generic[B, M]):
 
     @abstractmethod
     def scores(self, module: M, states: States, items: slice) -> Tensor:
-        """Return the scores of a range of items, float32 (B, W); padding's means nothing. The caller may write to it."""
+        """Return the scores of a range of items, float32 (B, W), to be written to; padding's mean nothing."""
 
     def observed(self, module: M, batch: B) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the states, and further columns, (B, ...), for the record of each example in evaluation."""

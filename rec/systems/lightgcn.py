@@ -7,7 +7,7 @@ Protocol, loss and sampling are MMRec's, so that numbers compare: one uniform ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
@@ -16,7 +16,6 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from rec.batch import Columns
 from rec.batch import Columns
 from rec.evaluation.tasks.ranking import Ranking
 from rec.nn.graph import Sparse, adjacency, bipartite, drawn_edges, mean_of_layers, moved, product

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from rec.batch import Columns
-from rec.batch import Columns
 from rec.evaluation.task import Measured
 from rec.nn.pairs import InteractionBatch
 from rec.sections import Section

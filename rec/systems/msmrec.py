@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from rec.batch import Columns
-from rec.batch import Columns
 from rec.errors import ConfigError
 from rec.evaluation.records import Records
 from rec.evaluation.task import Measured

@@ -14,7 +14,7 @@ from rec.data.prepared import Prepared
 from rec.evaluation.bootstrap import resampled_means
 from rec.evaluation.records import Records, column
 from rec.evaluation.task import Measured
-from rec.sections import BarSeries, Bars, LineSeries, Lines, Section, Table, Text, number
+from rec.sections import Bars, BarSeries, Lines, LineSeries, Section, Table, Text, number
 from rec.seeds import generator
 
 Numbers = dict[str, Any]

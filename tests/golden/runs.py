@@ -133,7 +133,7 @@ def small(name: str, folder: Path) -> RunConfig:
 
 def record(name: str, folder: Path) -> dict[str, Any]:
     """Return what is on file of a run: what was prepared, the first steps, validation, test."""
-    from rec.report.evaluation import evaluate_run
+    from rec.evaluation.run import evaluate_run
 
     config = small(name, folder)
     data = prepare(config.data, InProcess(), lambda _: None)
@@ -165,8 +165,8 @@ def record(name: str, folder: Path) -> dict[str, Any]:
         "norms": norms[:STEPS],
         "validation": plain(progress.history[-1]),
         "test": plain(numbers["metrics"]),
-        "popularity": plain(numbers["popularity"]),
-        "test users": numbers["users"],
+        "popularity": plain(numbers["baselines"]["popularity"]),
+        "test users": numbers["examples"],
     }
 
 

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from rec.metrics.arrays import evaluate_arrays
 from rec.metrics.bootstrap import interval, paired
 from rec.metrics.groups import groups, popular_items, popular_share
+from rec.metrics.ranking import coverage, full_ranks, means, of_ranks
 
 from rec.errors import DataError
-from rec.metrics.arrays import evaluate_arrays
-from rec.metrics.ranking import coverage, full_ranks, means, of_ranks
 
 
 def slow_rank(score: list[float], target: int, seen: set[int]) -> float:

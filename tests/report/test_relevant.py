@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from rec.metrics.relevance import metric_names
 from rec.report.evaluation import compare, evaluate_run
 
 from rec.cli import main
 from rec.config import RunConfig, to_toml
 from rec.data.prepared import Prepared
 from rec.keys import ServeConfig
-from rec.metrics.relevance import metric_names
 from rec.report import relevant
 from rec.serving.answers import Answerer
 from rec.serving.app import create
