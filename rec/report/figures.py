@@ -111,7 +111,7 @@ def expert_health(history: Sequence[dict[str, Any]], layer: str, final: dict[str
     lines.legend(frameon=False, fontsize=7)
     place, width = np.arange(load_TE.shape[1]), 0.8 / max(len(final["groups"]), 1)
     for index, (name, shares) in enumerate(final["groups"].items()):
-        groups.bar(place + (index + 0.5) * width - 0.4, shares, width, color=COLOURS[index], label=name)
+        groups.bar(place + (index + 0.5) * width - 0.4, shares, width, color=COLOURS[index % 9], label=name)
     groups.set(title="mean share per group of users", xlabel="expert")
     if final["groups"]:
         groups.legend(frameon=False, fontsize=7)
