@@ -57,6 +57,9 @@ def measure(folder: str, images: int, say: Callable[[str], None]) -> list[Row]:
     read = Recipe(PairTextConfig(encoder=models["bert"], tokenizer="", max_tokens=32), None, threads=THREADS)
     say("a training step beside its encoders")
     rows = healthmoe.measure(f"{folder}/food", THREADS)
+    say("full rankings beside their experts' products")
+    rows += healthmoe.ranking()
+    torch.set_num_threads(THREADS)
     with runtime(THREADS):
         for name, recipe, source, size, bare in (
             ("pictures", see, "photos", SHARD, bare_encoders.pictures),
