@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import torch
 
 from rec.benchmarks import bare_encoders, healthmoe
 from rec.benchmarks.memory import PeakMemory
