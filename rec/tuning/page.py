@@ -19,7 +19,7 @@ from rec.report.page import STYLE
 from rec.report.text import table_html
 from rec.storage import Storage
 from rec.tuning.results import front, ranked
-from rec.tuning.search import objectives
+from rec.tuning.search import MAXIMUM, objectives
 from rec.tuning.trial import Trial
 
 FEWEST = 8
@@ -30,16 +30,16 @@ def write_page(config: RunConfig, storage: Storage, trials: Sequence[Trial], key
     """Write `search.html`."""
     goals = objectives(config)
     order = ranked(trials, goals)
-    first = next(iter(goals))
+    first, goal = next(iter(goals.items()))
     parts = [
         f"<h1>Search for {html.escape(config.system.rsplit(':', 1)[-1])} on {html.escape(config.data.root)}</h1>",
         f'<p class="note">{len(trials)} trials, search {config.tune.search}, scheduler {config.tune.scheduler}; '
         "every value is of validation, the test split was not read.</p>",
         "<h2>Parallel coordinates</h2>",
         '<p class="note">One line per trial, from worst (dark) to best (bright).</p>',
-        parallel_coordinates(order, keys, first),
+        parallel_coordinates(order, keys, first, goal),
         "<h2>Progress</h2>",
-        progress(trials, first),
+        progress(trials, first, goal),
     ]
     if len(order) >= FEWEST:
         note = (
@@ -61,14 +61,14 @@ def write_page(config: RunConfig, storage: Storage, trials: Sequence[Trial], key
     storage.write("search.html", page.encode())
 
 
-def parallel_coordinates(order: Sequence[Trial], keys: Sequence[str], metric: str) -> str:
+def parallel_coordinates(order: Sequence[Trial], keys: Sequence[str], metric: str, goal: str) -> str:
     """Return one vertical axis per key and one for the metric, and a line per trial."""
     axes_of = [_axis([trial.point.get(key) for trial in order]) for key in keys]
     values = np.array([trial.best[metric] for trial in order])
     places = np.column_stack([place for place, _ in axes_of] + [_unit(values)])
     figure = Figure(figsize=(max(8.0, 1.3 * (len(keys) + 1)), 3.4), layout="constrained")
     axes = figure.subplots()
-    colours = ScalarMappable(Normalize(values.min(), values.max()), "viridis")
+    colours = ScalarMappable(Normalize(values.min(), values.max()), "viridis" if goal == MAXIMUM else "viridis_r")
     x = np.arange(places.shape[1])
     for place, value in reversed(list(zip(places, values, strict=True))):
         axes.plot(x, place, color=colours.to_rgba(value), linewidth=1.2, alpha=0.8)
@@ -83,7 +83,7 @@ def parallel_coordinates(order: Sequence[Trial], keys: Sequence[str], metric: st
     return svg(figure)
 
 
-def progress(trials: Sequence[Trial], metric: str) -> str:
+def progress(trials: Sequence[Trial], metric: str, goal: str) -> str:
     """Return every trial's curve over its evaluations, and the best value so far over the trials."""
     figure = Figure(figsize=(8, 2.8), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -94,7 +94,8 @@ def progress(trials: Sequence[Trial], metric: str) -> str:
     left.set(title=f"validation {metric} of each trial", xlabel="evaluation")
     values = [trial.best.get(metric, np.nan) for trial in trials]
     right.plot(np.arange(1, len(values) + 1), values, ".", color="#94a3b8")
-    right.plot(np.arange(1, len(values) + 1), np.fmax.accumulate(values), color=COLOURS[0])
+    so_far = (np.fmax if goal == MAXIMUM else np.fmin).accumulate(values)
+    right.plot(np.arange(1, len(values) + 1), so_far, color=COLOURS[0])
     right.set(title="best so far", xlabel="trial")
     return svg(figure)
 
