@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,20 +29,23 @@ class ToyConfig(MSMRecConfig):
     fitted: bool = True
     """Whether the second phase fits centres before it starts."""
     fail_before: bool = False
+    noise: float = 0.0
+    """Added to codes while training."""
 
 
 class Autoencoder(nn.Module):
     """From counts of items to a code and back."""
 
-    def __init__(self, num_items: int) -> None:
+    def __init__(self, num_items: int, noise: float) -> None:
         super().__init__()
+        self.noise = noise
         self.down = nn.Linear(num_items, CODE)
         self.up = nn.Linear(CODE, num_items)
 
     def forward(self, x_BI: Tensor) -> tuple[Tensor, Tensor]:
         code_BC = torch.tanh(self.down(x_BI))
-        noise = torch.randn_like(code_BC) * (0.1 if self.training else 0.0)
-        return code_BC, self.up(code_BC + noise)
+        noise = self.noise if self.training else 0.0
+        return code_BC, self.up(code_BC + noise * torch.randn_like(code_BC))
 
 
 class ToyModel(Model):
@@ -53,7 +56,7 @@ class ToyModel(Model):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         num_items = len(self.item.weight)
-        self.autoencoder = Autoencoder(num_items)
+        self.autoencoder = Autoencoder(num_items, self.config.noise)
         self.register_buffer("centre_CX", torch.zeros(CENTRES, CODE))
         self.register_buffer("fits", torch.zeros(()))
         self.bend = nn.Linear(CODE, self.config.width, bias=False)
@@ -89,9 +92,7 @@ def fit_centres(module: nn.Module, feed: PhaseFeed) -> None:
     assert isinstance(module, ToyModel)
     with torch.no_grad():
         codes = [module.autoencoder(module.counts(b))[0].double().numpy() for b, counts in feed.rows("train") if counts]
-    own = np.concatenate(codes)
-    own = own[:, :]
-    joined = np.concatenate(feed.gather(own))
+    joined = np.concatenate(feed.gather(np.concatenate(codes)))
 
     def quantiles() -> np.ndarray:
         return np.quantile(np.sort(joined, axis=0), [0.2, 0.5, 0.8], axis=0)
@@ -164,6 +165,17 @@ class FaultyToy(Faulty, ToyPhases):
     Config = FaultyToyConfig
 
 
-def toy(tables: Mapping[str, Any], **config: Any) -> ToyPhases:
-    """Return the system on some tables."""
-    return ToyPhases(ToyConfig(width=8, blocks=1, gate="none", **config), tables)
+TOY_MODEL = {"width": 8, "blocks": 1, "gate": "none", "dropout": 0.0, "max_length": 20}
+TOY_EXPERTS = {"experts": 4, "per_row": 2, "z_weight": 0.001}
+
+
+def toy_table(**changes: Any) -> dict[str, Any]:
+    """Return what `run_config` needs for a short run of the toy: changes are nested tables."""
+    table: dict[str, Any] = {
+        "system": "tests.toy_phases:ToyPhases",
+        "model": TOY_MODEL | {"feedforward_mixture": TOY_EXPERTS},
+        "train": {"batch_size": 36, "epochs": 2, "learning_rate": 5e-3, "warmup_steps": 3, "schedule": "cosine"},
+    }
+    for name, value in changes.items():
+        table[name] = table.get(name, {}) | value if isinstance(value, dict) else value
+    return table
