@@ -1,8 +1,9 @@
 """DeepSpeed as an engine for the loop, and its state as plain tensors by parameter name.
 
-Everything private of DeepSpeed that we touch (checked with 0.19): `_hp_mapping` of a parameter and the optimisers'
-`single_partition_of_fp32_groups`, `fp32_groups`, `fp16_groups`. `tests/runtime/test_deepspeed.py` compares losses,
-gradient norms and saved states with the plain engine, and fails loudly where an upgrade changes any of them.
+Everything private of DeepSpeed that we touch (checked with 0.19): `_hp_mapping` of a parameter, the optimisers'
+`single_partition_of_fp32_groups`, `fp32_groups`, `fp16_groups`, and the handles of the engine's hooks.
+`tests/runtime/test_deepspeed.py` compares losses, gradient norms and saved states with the plain engine, and fails
+loudly where an upgrade changes any of them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from rec.train.engine import State, slots_of
 from rec.train.optim import make_optimiser
 
 SLOTS = ("exp_avg", "exp_avg_sq")
+MODULE_HOOKS = ("module_forward_pre_hook", "module_forward_post_hook")
+"""Attributes of DeepSpeed's engine: handles of hooks that it leaves on the module."""
 
 
 class DeepSpeedEngine:
@@ -57,7 +60,7 @@ class DeepSpeedEngine:
             "zero_allow_untested_optimizer": True,
             "steps_per_print": 1 << 60,
         }
-        with parameter_groups(module, self.model) as groups:
+        with parameter_groups(module, self.model) as (groups, self.idle):
             self.engine, self.optimizer, _, _ = deepspeed.initialize(
                 model=module, optimizer=make_optimiser(groups, train), config=config, dist_init_required=False
             )
@@ -73,6 +76,9 @@ class DeepSpeedEngine:
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of `loss`, averaged over ranks."""
+        for parameter in self.idle:
+            # ZeRO does not get along with a step in which no parameter of a group has a gradient.
+            loss = loss + 0.0 * parameter.sum()
         self.engine.backward(loss)
 
     def step(self, rate: float) -> float:
@@ -177,13 +183,16 @@ class DeepSpeedEngine:
     def close(self) -> None:
         """Let go of DeepSpeed's engine, its optimiser, its hooks, and the memory they share with parameters."""
         self.engine.destroy()
+        for name in MODULE_HOOKS:
+            if (hook := getattr(self.engine, name)) is not None:
+                hook.remove()
         for name, parameter in self.module.named_parameters():
             parameter.grad = None
             # ZeRO keeps parameters as views of a flat tensor, and its optimiser as an attribute of theirs.
             parameter.data = parameter.data.clone()
             for attribute in vars(parameter).keys() - self.marks[name]:
                 delattr(parameter, attribute)
-        del self.engine, self.optimizer
+        del self.engine, self.optimizer, self.idle
 
     def _inner(self) -> Any:
         """Return the torch optimiser inside DeepSpeed's."""

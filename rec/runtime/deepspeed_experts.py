@@ -210,12 +210,14 @@ def _mark(parameter: nn.Parameter, group: str) -> None:
 
 
 @contextmanager
-def parameter_groups(module: nn.Module, placement: Placement) -> Iterator[list[dict[str, Any]]]:
+def parameter_groups(
+    module: nn.Module, placement: Placement
+) -> Iterator[tuple[list[dict[str, Any]], list[nn.Parameter]]]:
     """Give what is trained in groups for an optimiser: experts in one of their own, as ZeRO and norms want them.
 
     DeepSpeed takes neither an empty group nor a model with experts and no group of them, and its ranks must have the
-    same groups. Where a phase leaves one empty, a parameter that nothing uses stands in; it is a part of the module
-    only inside, while DeepSpeed looks up names.
+    same groups. Where a phase leaves one empty, a parameter that nothing uses stands in; it comes in a list of its own
+    too, and is a part of the module only inside, while DeepSpeed looks up names.
     """
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     device = next(module.parameters()).device
@@ -233,7 +235,7 @@ def parameter_groups(module: nn.Module, placement: Placement) -> Iterator[list[d
     for name, parameter in idle.items():
         module.register_parameter(name, parameter)
     try:
-        yield found
+        yield found, list(idle.values())
     finally:
         for name in idle:
             delattr(module, name)

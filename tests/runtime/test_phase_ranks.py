@@ -82,7 +82,7 @@ def branches(rank: int, world: int) -> dict[str, Any]:
     return {
         "first": first.detach(), "second": second.detach(), "again": again.detach(), "later": later.detach(),
         "own": own, "alike": module["alike"].module[2].running_var.clone(), "before": before,
-        "after": bare[1].running_mean.clone(), "gather": engine.gather({"rank": rank}), "names": list(module.state_dict()),
+        "after": bare[1].running_mean.clone(), "gather": engine.gather({"rank": rank}),
     }  # fmt: skip
 
 
