@@ -29,6 +29,8 @@ class ToyConfig(MSMRecConfig):
     fitted: bool = True
     """Whether the second phase fits centres before it starts."""
     fail_before: bool = False
+    broken: bool = False
+    """Whether every rank raises in the second phase."""
     noise: float = 0.0
     """Added to codes while training."""
 
@@ -146,6 +148,8 @@ class ToyPhases(MSMRec):
         """Return the terms of the phase that the module is in."""
         module: Any = getattr(model, "module", model)
         if module.phase != "autoencoder":
+            if self.config.broken:
+                raise ValueError(f"row {batch.user_B[0]} is not what it should be")
             return super().loss(model, batch)
         x_BI, code_BC, y_BI = model(batch)
         error = (y_BI - x_BI).float().square().sum()
