@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 export MPLCONFIGDIR := $(CURDIR)/$(VENV)/matplotlib
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: setup demo test check unit ray bench clean
+.PHONY: setup demo test check unit ray golden bench clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ready
@@ -37,6 +37,10 @@ unit: setup
 
 ray: setup
 	$(PY) -m pytest -p no:cacheprovider -m ray
+
+# Renews the numbers on file of every small run, on purpose; the commit says why.
+golden: setup
+	$(PY) -m tests.golden.runs
 
 bench: setup
 	$(VENV)/bin/rec benchmark evaluate

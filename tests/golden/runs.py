@@ -1,0 +1,201 @@
+"""Small versions of the shipped configs on generated data, and what is recorded of each.
+
+`python -m tests.golden.runs [NAME...]` renews the files on purpose.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from rec.config import RunConfig, from_table, override
+from rec.data.prepare import prepare
+from rec.data.prepared import Prepared
+from rec.data.runner import InProcess
+from rec.data.stream import CachedReader, to_columns
+from rec.train.checkpoint import CheckpointStore
+from rec.train.engine import LocalEngine
+from rec.train.feed import PlannedFeed
+from rec.train.job import build, claim, write_history
+from rec.train.loop import Job, fit
+
+FOLDER = Path(__file__).parent
+CONFIGS = FOLDER.parents[1] / "rec" / "configs"
+STEPS = 20
+MODALITIES = ["narrative", "visual", "audio"]
+SEQUENCES = {
+    "shard_rows": 64,
+    "source": {
+        "kind": "planted",
+        "planted": {"interactions": 5000, "users": 220, "items": 130, "modalities": MODALITIES},
+    },
+    "text": {"modalities": MODALITIES, "width": 16},
+}
+FOOD = {"pairs": 900, "users": 90, "foods": 80, "picture_size": 24, "shards": 3}
+TEXT = {"encoder": "tfidf", "width": 16, "max_tokens": 24, "vocabulary": 400}
+PAIRS = {
+    "shard_rows": 40,
+    "pairs": {
+        "kind": "food",
+        "food": FOOD,
+        "text": TEXT,
+        "image": {"encoder": "raw", "size": 16, "thumbnail": 0},
+        "shard_items": 30,
+        "cold_users": 0.1,
+        "cold_items": 0.1,
+    },
+}
+GRAPH = {"graph": {"planted": {"users": 250, "items": 120, "interactions": 4000, "width": 8}}}
+SHORT = ["train.epochs=2", "train.evaluate_every=1", "train.patience=0", "parallel.workers=0", "parallel.threads=1"]
+SMALL_BATCH = [*SHORT, "train.batch_size=16", "train.warmup_steps=5"]
+SMALL_PAIRS = [*SMALL_BATCH, "train.epochs=4"]
+SMALL_GRAPH = [*SHORT, "train.epochs=3", "train.batch_size=256"]
+RUNS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
+    "demo": ("demo", SEQUENCES, SMALL_BATCH),
+    "ml-100k": ("ml-100k", SEQUENCES, SMALL_BATCH),
+    "ml-1m": ("ml-1m", SEQUENCES, SMALL_BATCH),
+    "sasrec": ("ml-1m", SEQUENCES, [*SMALL_BATCH, "model.gate=none"]),
+    "sasrec-bce": ("ml-1m", SEQUENCES, [*SMALL_BATCH, "model.gate=none", "model.loss=bce"]),
+    "msmrec-experts": (
+        "demo",
+        SEQUENCES,
+        [
+            *SMALL_BATCH,
+            "model.feedforward_mixture.experts=4",
+            "model.loss=gbce",
+            "model.output_mix=gate",
+            "model.balance_weight=0.01",
+        ],
+    ),
+    "food": ("food", PAIRS, SMALL_PAIRS),
+    "food-reference": (
+        "food",
+        PAIRS,
+        [*SMALL_PAIRS, "model.gate=pair", "model.mixture.per_row=2", "model.mixture.noise=true"],
+    ),
+    "food-dense": ("food", PAIRS, [*SMALL_PAIRS, "model.mixture.experts=0"]),
+    "food-classification": ("food", PAIRS, [*SMALL_PAIRS, "model.head=classification"]),
+    "hummus": ("hummus", PAIRS, SMALL_PAIRS),
+    "recipes": ("recipes", PAIRS, SMALL_PAIRS),
+    "ml-100k-posters": ("ml-100k-posters", PAIRS, SMALL_PAIRS),
+    "graph": ("graph", GRAPH, SMALL_GRAPH),
+    "baby-magnet": ("baby-magnet", GRAPH, [*SMALL_GRAPH, "model.contrast_nodes=64"]),
+    "ml-100k-graph": ("ml-100k-graph", GRAPH, SMALL_GRAPH),
+    "baby-lightgcn": ("baby-lightgcn", GRAPH, SMALL_GRAPH),
+    "bpr": ("baby-lightgcn", GRAPH, [*SMALL_GRAPH, "model.layers=0", "model.regularisation=0.1"]),
+    "vbpr": (
+        "baby-lightgcn",
+        GRAPH,
+        [*SMALL_GRAPH, "model.layers=0", "model.regularisation=1.0", 'model.features=["image", "text"]'],
+    ),
+    "freedom": (
+        "baby-lightgcn",
+        GRAPH,
+        [*SMALL_GRAPH, "model.content={text=1.0}", "model.edge_dropout=0.8", "model.regularisation=0.0"],
+    ),
+}
+"""Name: the shipped config, the data in the place of its own, and further overrides."""
+
+
+class Recorded(LocalEngine):
+    """The plain engine, which notes the loss and the gradient norm of every step."""
+
+    def __init__(self, module: nn.Module, config: Any, device: str = "cpu") -> None:
+        super().__init__(module, config, device)
+        self.losses: list[float] = []
+        self.norms: list[float] = []
+
+    def backward(self, loss: torch.Tensor) -> None:
+        self.losses.append(float(loss.detach()))
+        super().backward(loss)
+
+    def step(self, rate: float) -> float:
+        self.norms.append(super().step(rate))
+        return self.norms[-1]
+
+
+def small(name: str, folder: Path) -> RunConfig:
+    """Return the small version of a run in a folder."""
+    config, data, overrides = RUNS[name]
+    table = tomllib.loads((CONFIGS / f"{config}.toml").read_text())
+    table |= {"data": {"root": str(folder / "data"), **data}, "out": str(folder / "run"), "expect": {}}
+    return override(from_table(table), overrides)
+
+
+def record(name: str, folder: Path) -> dict[str, Any]:
+    """Return what is on file of a run: what was prepared, the first steps, validation, test."""
+    from rec.report.evaluation import evaluate_run
+
+    config = small(name, folder)
+    data = prepare(config.data, InProcess(), lambda _: None)
+    torch.set_num_threads(1)
+    system, engines = build(config, data), []
+    storage = claim(config)
+    store = CheckpointStore(storage.below("checkpoints"))
+
+    def wrap(module: nn.Module) -> LocalEngine:
+        engines.append(Recorded(module, config.train))
+        return engines[-1]
+
+    def save(checkpoint: Any, best: bool) -> None:
+        store.save(checkpoint, best)
+        write_history(storage, checkpoint.state)
+
+    reader = CachedReader(data.storage, system.columns)
+    feed = PlannedFeed(data, system, config.train, reader, 0, 1)
+    progress = fit(Job(system, config.train, wrap, feed, lambda _: None, save))
+    numbers = evaluate_run(config, "test")
+    losses = [value for engine in engines for value in engine.losses]
+    norms = [value for engine in engines for value in engine.norms]
+    return {
+        "counts": {**data.manifest["counts"], **{split: len(data.rows(split)) for split in ("train", "val", "test")}},
+        "rows": {split: rows_hash(data, split) for split in ("train", "val", "test")},
+        "steps": progress.total_step,
+        "parameters": sum(parameter.numel() for parameter in system.model().parameters()),
+        "losses": losses[:STEPS],
+        "norms": norms[:STEPS],
+        "validation": plain(progress.history[-1]),
+        "test": plain(numbers["metrics"]),
+        "popularity": plain(numbers["popularity"]),
+        "test users": numbers["users"],
+    }
+
+
+def rows_hash(data: Prepared, split: str) -> str:
+    """Return a hash of the rows of a split, in order."""
+    digest = hashlib.sha256()
+    for column in to_columns(data.rows(split)).values():
+        for value in column if isinstance(column, list) else [column]:
+            digest.update(np.asarray(value, dtype=np.int64).tobytes() + b"|")
+    return digest.hexdigest()[:16]
+
+
+def plain(found: dict[str, Any]) -> dict[str, float]:
+    """Return the numbers of a record, without those of single experts."""
+    return {k: v for k, v in sorted(found.items()) if isinstance(v, int | float) and not k.startswith("moe/")}
+
+
+def path(name: str) -> Path:
+    """Return where a run's numbers are."""
+    return FOLDER / f"{name}.json"
+
+
+def main(names: list[str]) -> None:
+    """Renew the files of these runs, or of all."""
+    for name in names or RUNS:
+        with tempfile.TemporaryDirectory() as folder:
+            path(name).write_text(json.dumps(record(name, Path(folder)), indent=1) + "\n")
+        print(name)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,37 @@
+"""Every shipped config, small: the same rows, losses, gradient norms and metrics as on file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.golden.runs import CONFIGS, RUNS, path, record
+
+TOLERANCE = 1e-5
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_numbers_are_those_on_file(name: str, tmp_path: Path) -> None:
+    wanted = json.loads(path(name).read_text())
+    assert differences(wanted, json.loads(json.dumps(record(name, tmp_path)))) == []
+
+
+def test_every_shipped_config_has_numbers() -> None:
+    assert {path.stem for path in CONFIGS.glob("*.toml")} <= {config for config, _, _ in RUNS.values()}
+
+
+def differences(wanted: Any, found: Any, at: str = "") -> list[str]:
+    """Return where two records differ: whole numbers and words at all, others by more than the tolerance."""
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        keys = sorted(wanted.keys() | found.keys())
+        return [d for key in keys for d in differences(wanted.get(key), found.get(key), f"{at}/{key}")]
+    if isinstance(wanted, list) and isinstance(found, list) and len(wanted) == len(found):
+        return [d for n, (a, b) in enumerate(zip(wanted, found, strict=True)) for d in differences(a, b, f"{at}/{n}")]
+    if isinstance(wanted, float) and isinstance(found, float):
+        same = found == pytest.approx(wanted, rel=TOLERANCE, abs=TOLERANCE, nan_ok=True)
+    else:
+        same = wanted == found
+    return [] if same else [f"{at}: {found}, on file {wanted}"]
