@@ -13,7 +13,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,7 +31,7 @@ from rec.space import Dimension, Suggest, draw
 from rec.storage import Storage, absolute
 from rec.system import System
 from rec.train.job import build, claim
-from rec.train.phases import stretches
+from rec.train.phases import Stretch, stretches
 from rec.tuning.page import write_page
 from rec.tuning.results import ranked, read_trials, write_results
 from rec.tuning.search import apply, evaluations, for_search, objectives, space_of, value_at
@@ -58,7 +58,7 @@ def search(config: RunConfig, say: Say) -> str:
     config = config.model_copy(update={"out": absolute(config.out), "data": where})
     space, data = space_of(config), Prepared.open(config.data.root)
     system = build(config, data)
-    config, last = for_search(config, system), stretches(system, config.train)[-1:]
+    config, phases = for_search(config, system), stretches(system, config.train)
     _check(config, space, data, system)
     data.tell_differences(config.data, say)
     _same_search(config, Storage(config.out))
@@ -74,7 +74,7 @@ def search(config: RunConfig, say: Say) -> str:
         # A trial more than the cluster holds would hold back workers of one that could run (Ray issue 54305).
         concurrent = min(config.tune.concurrent or room, room)
         say(f"{config.out}: {config.tune.trials} trials, {concurrent} at the same time, {cpus:g} CPUs each")
-        _tuner(config, space, storage, concurrent, evaluations(last), say).fit()
+        _tuner(config, space, storage, concurrent, phases, say).fit()
         for trial in read_trials(storage):
             if trial.status == RUNNING:
                 trial.status = STOPPED
@@ -119,9 +119,15 @@ def _check(config: RunConfig, space: Mapping[str, Dimension], data: Prepared, sy
 
 
 def _tuner(
-    config: RunConfig, space: Mapping[str, Dimension], storage: Storage, concurrent: int, most: int, say: Say
+    config: RunConfig,
+    space: Mapping[str, Dimension],
+    storage: Storage,
+    concurrent: int,
+    phases: Sequence[Stretch],
+    say: Say,
 ) -> tune.Tuner:
-    trainable = tune.with_resources(_trainable(config), _resources(config))
+    trainable = tune.with_resources(_trainable(config, len(phases)), _resources(config))
+    most = evaluations(phases[-1:])
     path = storage.uri_of(STATE)
     if tune.Tuner.can_restore(path):
         say(f"{config.out}: going on with the search; finished trials are not repeated")
@@ -147,12 +153,13 @@ def _tuner(
     )
 
 
-def _trainable(config: RunConfig) -> type[TrialRun]:
+def _trainable(config: RunConfig, phases: int) -> type[TrialRun]:
     """Return the trial's class for this search; it travels to processes as a whole."""
 
     class Bound(TrialRun):
         base = to_json(config)
 
+    Bound.phases = phases
     Bound.__name__ = "trial"
     return Bound
 

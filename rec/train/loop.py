@@ -279,7 +279,7 @@ def _judge(
         progress.best, progress.best_step, progress.stale = means[metric], progress.total_step, 0
     else:
         progress.stale += 1
-    place = {"phase": progress.phase, "phase_name": stretch.phase.name, "last_phase": stretch.is_last}
+    place = {"phase": progress.phase, "phase_name": stretch.phase.name}
     record = {**place, "epoch": progress.epoch, "total_step": progress.total_step, **trained, **means}
     progress.history.append(record)
     job.report(

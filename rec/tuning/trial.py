@@ -78,8 +78,11 @@ class Follower:
         objectives: Mapping[str, str],
         send: Callable[[Result], None],
         clock: Callable[[], float] = time.monotonic,
+        phases: int = 1,
     ) -> None:
         self.trial, self.folder, self.objectives, self.send, self.clock = trial, folder, objectives, send, clock
+        self.phases = phases
+        """Phases of a run."""
         self.started_s = self.ready_s = self.clock()
         self.waiting = False
         self.missing = ""
@@ -94,7 +97,7 @@ class Follower:
             self.ready_s = self.clock()
         elif event["kind"] == "evaluated":
             self._evaluated(event)
-            self.waiting = bool(event["last_phase"])
+            self.waiting = self._counts(event)
         elif event["kind"] == "saved" and self.waiting:
             self.waiting = False
             self.trial.write(self.folder)
@@ -107,8 +110,12 @@ class Follower:
         for record in history:
             index = len(self.trial.curve)
             self._evaluated({**record, "evaluate_s": times[index] if index < len(times) else 0.0})
-            if tell and record["last_phase"] and not self.missing:
+            if tell and self._counts(record) and not self.missing:
                 self.send(self.result())
+
+    def _counts(self, record: Mapping[str, Any]) -> bool:
+        """Return whether an evaluation is of the last phase."""
+        return bool(record["phase"] + 1 == self.phases)
 
     def _evaluated(self, record: Mapping[str, Any]) -> None:
         """Count an evaluation."""
@@ -116,7 +123,7 @@ class Follower:
         trial.evaluations += 1
         trial.steps = int(record["total_step"])
         self._time()
-        if not record["last_phase"]:
+        if not self._counts(record):
             self.trial.write(self.folder)
             return
         if absent := [name for name in self.objectives if name not in found]:

@@ -176,7 +176,7 @@ RISING = {"autoencoder": {"learning_rate": 0.05, "metric": "val_loss/size", "sch
 
 def close(found: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> None:
     """Assert that runs agree in both phases."""
-    last = [[h for h in history if h["last_phase"]] for history in (found, wanted)]
+    last = [[h for h in history if h["phase"] == 1] for history in (found, wanted)]
     agree(*last)
     for a, b in zip(found, wanted, strict=True):
         for name, value in b.items():

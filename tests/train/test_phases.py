@@ -161,9 +161,7 @@ def test_every_phase_has_its_own_batches_and_schedule(toy: Make, monkeypatch: py
 
 def test_records_name_their_phase_and_metric(toy: Make) -> None:
     history = train_here(toy(), quiet, quiet).history
-    assert [(h["phase"], h["phase_name"], h["last_phase"]) for h in history] == (
-        [(0, "autoencoder", False)] * 2 + [(1, "experts", True)] * 2
-    )
+    assert [(h["phase"], h["phase_name"]) for h in history] == [(0, "autoencoder")] * 2 + [(1, "experts")] * 2
     # A phase that is judged by its loss measures nothing else.
     assert all("ndcg@10" not in h and "val_loss/reconstruction" in h for h in history[:2])
     assert all("ndcg@10" in h and "val_loss" not in h for h in history[2:])
@@ -277,7 +275,7 @@ def test_the_next_phase_starts_from_the_best_weights_of_the_one_before(toy: Make
         return LocalEngine(module, phase)
 
     progress = fit(job_of(config, wrap=wrap, save=save))
-    losses = {h["total_step"]: h["val_loss/size"] for h in progress.history if not h["last_phase"]}
+    losses = {h["total_step"]: h["val_loss/size"] for h in progress.history if h["phase"] == 0}
     best = min(losses, key=lambda step: losses[step])
     assert best != max(losses), losses
     weights = {n: v for n, v in taken[1].items() if n.startswith("autoencoder")}
@@ -384,7 +382,7 @@ def test_losses_fall_and_everything_else_rises_unless_it_is_said() -> None:
 def test_the_lowest_loss_is_the_best_checkpoint_and_states_are_strict_json(toy: Make) -> None:
     config = toy(train={"phases": {"experts": {"metric": "val_loss/ce", "epochs": 4, "learning_rate": 0.1}}})
     progress = train_here(config, quiet, quiet)
-    losses = {h["total_step"]: h["val_loss/ce"] for h in progress.history if h["last_phase"]}
+    losses = {h["total_step"]: h["val_loss/ce"] for h in progress.history if h["phase"] == 1}
     best = min(losses, key=lambda step: losses[step])
     assert (progress.best, progress.best_step) == (losses[best], best)
     assert store_of(config).best_step() == best
