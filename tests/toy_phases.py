@@ -63,7 +63,7 @@ class ToyModel(Model):
         self.register_buffer("fits", torch.zeros(()))
         self.bend = nn.Linear(CODE, self.config.width, bias=False)
         nn.init.normal_(self.bend.weight, std=0.1)
-        self.branch = Replicated(nn.Sequential(nn.Linear(CODE, CODE), nn.BatchNorm1d(CODE)))
+        self.branch = Replicated(nn.Sequential(nn.Linear(CODE, CODE, bias=False), nn.BatchNorm1d(CODE)))
         self.fixed = nn.Parameter(torch.ones(1), requires_grad=False)
 
     def counts(self, batch: HistoryBatch) -> Tensor:
