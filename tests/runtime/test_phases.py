@@ -161,7 +161,7 @@ def test_a_search_compares_by_the_last_phase_though_the_first_is_longer(ray_runt
     assert all(len(t.curve) == 2 for t in finished)
     assert all(t.best["val_loss"] == min(t.curve) for t in trials)
     best = min(trials, key=lambda t: t.best["val_loss"])
-    assert best.id in text.splitlines()[2]
+    assert best.id in text.splitlines()[1]
     found = load(f"{config.out}/best.toml")
     assert found.train.learning_rate == best.point["train.learning_rate"]
     # The same command finds the search finished.
