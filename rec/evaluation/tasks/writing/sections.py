@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,7 +30,7 @@ def sections(task: Writing, measured: Measured) -> list[Section]:
     decoding = task.decoding
     how = "the most probable token each time" if decoding.temperature == 0 else f"temperature {decoding.temperature:g}"
     note = f"A few examples, drawn at random; decoded with {how}, at most {decoding.max_tokens} tokens."
-    found = [Text(text=note, tone="note"), Table(head=["written", "by the model", SHOWN], rows=rows)]
+    found: list[Any] = [Text(text=note, tone="note"), Table(head=["written", "by the model", SHOWN], rows=rows)]
     often = [(text, count) for text, count in Counter(texts.tolist()).most_common(REPEATED) if count > 1]
     about = Text(text="Texts that the model writes more than once.", tone="note")
     table = Table(head=["text", "examples", "share"], rows=[[t, f"{c:,}", number(c / len(texts))] for t, c in often])
