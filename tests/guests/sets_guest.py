@@ -77,9 +77,7 @@ def write_data(root: str, *, seed: int = 0, patients: int = PATIENTS) -> Prepare
             row = {"patient": patient, "visits": [list(codes) for codes in visits], "previous": before}
             rows[split].append({**row, "given": given})
     number = pa.list_(pa.int64())
-    schema = pa.schema(
-        [("patient", pa.int64()), ("visits", pa.list_(number)), ("previous", number), ("given", number)]
-    )
+    schema = pa.schema([("patient", pa.int64()), ("visits", pa.list_(number)), ("previous", number), ("given", number)])
     return write_prepared(
         root,
         splits={split: pa.Table.from_pylist(found, schema=schema) for split, found in rows.items()},
