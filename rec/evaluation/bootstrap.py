@@ -43,7 +43,7 @@ def interval(value: np.ndarray, resamples: int, rng: np.random.Generator) -> Int
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summed:
-    """A metric that follows from sums over examples and is no mean of theirs: a quotient, the root of a mean, BLEU.
+    """A metric that follows from sums over examples and is no mean of theirs: a quotient, the root of a mean.
 
     Squared errors 0 and 2.25 are the rows (0, 1) and (2.25, 1); their sum (2.25, 2) gives sqrt(2.25 / 2).
     """
