@@ -7,8 +7,9 @@ import importlib
 import json
 import tomllib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_origin
 
 from pydantic import SerializeAsAny, ValidationError, model_validator
 
@@ -151,12 +152,32 @@ def check_keys(config: RunConfig, key: str) -> None:
     model: Any = config
     path = key.split(".")
     for depth, name in enumerate(path):
+        if isinstance(model, _Table):
+            model = model.entry  # entries have names of their own
+            continue
         known = list(type(model).model_fields) if isinstance(model, Strict) else []
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             hint = f"; did you mean {'.'.join([*path[:depth], near[0]])!r}?" if near else ""
             raise ConfigError(f"{key}: unknown key{hint}")
+        inner = _models_of(type(model), name)
         model = getattr(model, name)
+        if isinstance(model, dict) and inner:
+            model = _Table(inner[0]())
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A table whose entries are models of one kind."""
+
+    entry: Strict
+
+
+def _models_of(cls: type[Strict], name: str) -> list[type[Strict]]:
+    """Return the kinds of models that a key holds, or that the entries of its table are."""
+    field = cls.model_fields.get(name)
+    kinds = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
+    return [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Strict)]
 
 
 def _describe(cls: type[Strict], at: str, error: dict[str, Any]) -> str:
@@ -177,12 +198,13 @@ def _describe(cls: type[Strict], at: str, error: dict[str, Any]) -> str:
 
 def _fields(cls: type[Strict], path: Sequence[str]) -> list[str]:
     """Return the keys that the model at the dotted `path` below `cls` knows."""
-    for name in path:
-        field = cls.model_fields.get(name)
-        kinds = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
-        inner = [k for k in kinds if isinstance(k, type) and issubclass(k, Strict)]
+    names = iter(path)
+    for name in names:
+        inner = _models_of(cls, name)
         if not inner:
             return []
+        if get_origin(cls.model_fields[name].annotation) is dict:
+            next(names, None)  # the entry's own name
         cls = inner[0]
     return list(cls.model_fields)
 

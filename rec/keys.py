@@ -107,6 +107,20 @@ class DataConfig(Strict):
     """Users per Parquet file."""
 
 
+class PhaseConfig(Strict):
+    """What one phase does otherwise; what is unset is as the system wants it for that phase, or else the run's."""
+
+    epochs: int | None = Field(None, ge=1)
+    batch_size: int | None = Field(None, ge=1)
+    learning_rate: float | None = Field(None, gt=0)
+    optimiser: Literal["adamw", "adam"] | None = None
+    metric: str | None = None
+    patience: int | None = Field(None, ge=0)
+    warmup_steps: int | None = Field(None, ge=0)
+    schedule: Literal["constant", "linear", "cosine"] | None = None
+    weight_decay: float | None = Field(None, ge=0)
+
+
 class TrainConfig(Strict):
     """How the shared loop runs."""
 
@@ -123,15 +137,18 @@ class TrainConfig(Strict):
     """Examples per optimiser step over all workers."""
     epochs: int = Field(1, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
+    optimiser: Literal["adamw", "adam"] = "adamw"
+    """"adam" adds the weight decay to the gradient; "adamw" takes it off the weights."""
     adam_beta2: float = Field(0.98, gt=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
     clip_norm: float = Field(0.0, ge=0)
     """Largest global gradient norm; 0 does not clip."""
     warmup_steps: int = Field(0, ge=0)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How the learning rate falls after the warm-up, to zero at the last step of the last epoch."""
+    """How the learning rate falls after the warm-up, to zero at the last step of a phase's last epoch."""
     metric: str = ""
-    """What validation chooses the best checkpoint by; empty takes the headline of the system's first task."""
+    """What validation chooses the best checkpoint by: a metric of the system's tasks, or "val_loss" or "val_loss/TERM";
+    empty takes the headline of the first task."""
     patience: int = Field(0, ge=0)
     """Evaluations without a better `metric` after which training stops; 0 never stops early."""
     evaluate_every: int = Field(1, ge=1)
@@ -145,6 +162,8 @@ class TrainConfig(Strict):
     shuffle_window: int = Field(65_536, ge=1)
     """Rows that are shuffled together and held in memory; files are shuffled as well."""
     seed: int = 0
+    phases: dict[str, PhaseConfig] = {}
+    """Keys of single phases of the system, by the phase's name."""
 
 
 class ParallelConfig(Strict):
@@ -204,7 +223,7 @@ class TuneConfig(Strict):
     """What `rec tune` searches, how, and when it stops."""
 
     metric: str = ""
-    """What trials are compared by, higher is better; empty takes `train.metric`."""
+    """What trials are compared by, in the metric's own direction; empty takes that of the last phase."""
     objectives: dict[str, Literal["max", "min"]] = {}
     """Further metrics of validation to trade off against `metric`, such as "evaluate_s", "load_balance"."""
     search: Literal["tpe", "random"] = "tpe"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor, nn
@@ -17,16 +17,62 @@ from rec.terms import Term
 
 B = TypeVar("B", bound=Batch)
 M = TypeVar("M", bound=nn.Module)
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+class PhaseFeed(Protocol):
+    """What `Phase.before` gets beside the module: this rank's rows, and ways to agree with the other ranks.
+
+    Every rank makes the same calls in the same order.
+    """
+
+    rank: int
+    world_size: int
+
+    def rows(self, split: str) -> Iterator[tuple[Any, bool]]:
+        """Yield this rank's batches of a split in the order of its files, on the module's device.
+
+        Every rank gets as many. One that only keeps this rank in step with the others comes with False: it counts
+        nowhere.
+        """
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the value (numpy arrays, or any Python object) of every rank, in the order of ranks, to all."""
+
+    def once(self, function: Callable[[], T]) -> T:
+        """Return what `function` returns on the first rank, which alone calls it.
+
+        Raises:
+            TrainingError: it failed there.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """A stretch of training: which parameters move (globs) and which terms count (globs)."""
+    """A stretch of training. What is None is the run's own; `[train.phases.NAME]` overrides either.
+
+    While a phase lasts, the module's attribute `phase` holds its name, so that a forward or a loss can leave out what
+    the phase does not use. The next phase starts from the best weights of this one.
+    """
 
     name: str = "train"
-    epochs: int | None = None
     trains: tuple[str, ...] = ("*",)
+    """Globs of the parameters that move, among those that the model itself does not freeze."""
     terms: tuple[str, ...] = ("*",)
+    """Globs of the terms of the loss that count."""
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    optimiser: Literal["adamw", "adam"] | None = None
+    metric: str | None = None
+    patience: int | None = None
+    warmup_steps: int | None = None
+    schedule: Literal["constant", "linear", "cosine"] | None = None
+    weight_decay: float | None = None
+    before: Callable[[nn.Module, PhaseFeed], None] | None = None
+    """Called once on every rank when the phase starts, with the module in eval mode. What is to last goes into buffers
+    of the module: they are made equal to the first rank's and are part of every checkpoint. A run that goes on inside
+    the phase does not call it again. What is random draws from torch's global generator, seeded alike on all ranks."""
 
 
 class System(ABC, Generic[B, M]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from fnmatch import fnmatch
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,8 +16,10 @@ from rec.evaluation.measure import measure, metrics
 from rec.evaluation.records import joined
 from rec.evaluation.tasks.ranking.answers import recommend_batch
 from rec.nn.retrieval import Ask
-from rec.system import System
+from rec.system import Phase, System
 from rec.systems.capabilities import Explainer, Ranker
+from rec.train.phases import own_flags, select
+from rec.train.ranks import OneRank, RankFeed
 
 
 def take(rows: dict[str, Any], index: list[int]) -> dict[str, Any]:
@@ -68,6 +71,12 @@ def same_by_fanout(built: Callable[..., tuple[Any, Any, Any]], changes: Mapping[
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
+def in_phase(module: Any, phase: Phase) -> Any:
+    """Let the module know its phase, as the loop does."""
+    module.phase = phase.name
+    return module
+
+
 class Conformance:
     """Subclass with `system` (a System class) and `configs` (tables of its Config)."""
 
@@ -104,24 +113,34 @@ class Conformance:
 
     def test_every_loss_term_is_a_finite_sum_over_a_positive_count(self, built) -> None:
         system, rows = built
-        for term in system.loss(system.model(), system.collate(rows)).values():
-            assert term.sum.shape == ()
-            assert term.sum.isfinite()
-            assert float(term.count) > 0
+        for phase in system.phases():
+            for term in system.loss(in_phase(system.model(), phase), system.collate(rows)).values():
+                assert term.sum.shape == ()
+                assert term.sum.isfinite()
+                assert float(term.count) > 0
 
     def test_every_trained_parameter_moves(self, built) -> None:
         system, rows = built
         torch.manual_seed(0)
         module = system.model().train()
-        before = {name: p.detach().clone() for name, p in module.named_parameters()}
-        optimizer = torch.optim.AdamW(module.parameters(), lr=0.01, weight_decay=0)
-        for _ in range(3):  # parts that start at zero open others only after a step
-            terms = system.loss(module, system.collate(rows)).values()
-            optimizer.zero_grad()
-            sum(t.weight * t.mean for t in terms).backward()
-            optimizer.step()
-        still = [name for name, p in module.named_parameters() if torch.equal(p, before[name])]
-        assert still == []
+        own = own_flags(module)
+        for phase in system.phases():
+            assert select(in_phase(module, phase), phase, own)
+            if phase.before is not None:
+                rows_feed = RankFeed(OneRank(), lambda split: iter([(system.collate(rows), True)]))
+                phase.before(module.eval(), rows_feed)
+                module.train()
+            before = {name: p.detach().clone() for name, p in module.named_parameters()}
+            trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+            optimizer = torch.optim.AdamW(trained.values(), lr=0.01, weight_decay=0)
+            for _ in range(3):  # parts that start at zero open others only after a step
+                terms = system.loss(module, system.collate(rows))
+                counted = [t for name, t in terms.items() if any(fnmatch(name, glob) for glob in phase.terms)]
+                optimizer.zero_grad()
+                sum(t.weight * t.mean for t in counted).backward()
+                optimizer.step()
+            moved = {name for name, p in module.named_parameters() if not torch.equal(p, before[name])}
+            assert moved == trained.keys()
 
     def test_metrics_do_not_depend_on_how_rows_are_cut(self, built) -> None:
         system, rows = built
@@ -247,12 +266,10 @@ class Conformance:
             assert sum(explained["parts"]) == pytest.approx(explained["score"], abs=1e-4)
 
     def test_phases_name_parameters_and_terms_that_exist(self, built) -> None:
-        from fnmatch import fnmatch
-
         system, rows = built
         module = system.model()
         names = [name for name, _ in module.named_parameters()]
-        terms = system.loss(module, system.collate(rows))
         for phase in system.phases():
+            terms = system.loss(in_phase(module, phase), system.collate(rows))
             assert all(any(fnmatch(n, glob) for n in names) for glob in phase.trains)
             assert all(any(fnmatch(n, glob) for n in terms) for glob in phase.terms)

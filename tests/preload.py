@@ -5,7 +5,13 @@ import os
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
-MODULES = ("pytest", "torch._dynamo", "tests.runtime.test_deepspeed", "tests.runtime.test_expert_parallel")
+MODULES = (
+    "pytest",
+    "torch._dynamo",
+    "tests.runtime.test_deepspeed",
+    "tests.runtime.test_expert_parallel",
+    "tests.runtime.test_phase_ranks",
+)
 
 for name in MODULES:
     importlib.import_module(name)

@@ -26,7 +26,7 @@ from rec.nn.pairs import PairsBatch
 from rec.systems.healthmoe import HealthMoE
 from rec.systems.healthmoe_keys import HealthMoEConfig
 from rec.systems.healthmoe_model import HealthMoEModel
-from rec.train.optim import adamw
+from rec.train.optim import make_optimiser
 
 USERS, REPEATS = 32, 9
 CONFIG = HealthMoEConfig(width=64, hidden=128, out=64)
@@ -52,7 +52,7 @@ def measure(root: str, threads: int) -> list[Row]:
     module = system.model().train()
     assert isinstance(module, HealthMoEModel)
     batch = system.collate(to_columns(data.rows("train").slice(0, USERS)))
-    optimizer = adamw(module, TrainConfig())
+    optimizer = make_optimiser([{"params": list(module.parameters())}], TrainConfig())
 
     def step() -> None:
         terms: Any = system.loss(module, batch).values()

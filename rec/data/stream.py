@@ -39,10 +39,12 @@ class CachedReader:
 
     def read(self, names: Sequence[str]) -> Iterator[pa.Table]:
         """Yield one table per file, in this order."""
-        loaded = self._load([name for name in names if name not in self.cache])
+        # What another reader of the same files adds meanwhile must not shift what is still to be loaded.
+        held = {name: self.cache[name] for name in names if name in self.cache}
+        loaded = self._load([name for name in names if name not in held])
         for name in names:
-            if name in self.cache:
-                yield self.cache[name]
+            if name in held:
+                yield held[name]
                 continue
             table = next(loaded)
             if self.cached_bytes + table.nbytes <= CACHE_BYTES:

@@ -1,8 +1,9 @@
 """DeepSpeed as an engine for the loop, and its state as plain tensors by parameter name.
 
-Everything private of DeepSpeed that we touch (checked with 0.19): `_hp_mapping` of a parameter and the optimisers'
-`single_partition_of_fp32_groups`, `fp32_groups`, `fp16_groups`. `tests/runtime/test_deepspeed.py` compares losses,
-gradient norms and saved states with the plain engine, and fails loudly where an upgrade changes any of them.
+Everything private of DeepSpeed that we touch (checked with 0.19): `_hp_mapping` of a parameter, the optimisers'
+`single_partition_of_fp32_groups`, `fp32_groups`, `fp16_groups`, and the handles of the engine's hooks.
+`tests/runtime/test_deepspeed.py` compares losses, gradient norms and saved states with the plain engine, and fails
+loudly where an upgrade changes any of them.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from torch import Tensor, nn
 
 from rec.batch import Batch
 from rec.keys import ParallelConfig, TrainConfig
-from rec.runtime.deepspeed_experts import grouped_by_placement, import_deepspeed, place
+from rec.runtime.deepspeed_experts import import_deepspeed, parameter_groups, place
 from rec.runtime.placement import Fragment, Place
+from rec.runtime.ranks import TorchRanks
 from rec.train.engine import State, slots_of
-from rec.train.optim import adamw
+from rec.train.optim import make_optimiser
 
 SLOTS = ("exp_avg", "exp_avg_sq")
+MODULE_HOOKS = ("module_forward_pre_hook", "module_forward_post_hook")
+"""Attributes of DeepSpeed's engine: handles of hooks that it leaves on the module."""
 
 
 class DeepSpeedEngine:
@@ -38,9 +42,11 @@ class DeepSpeedEngine:
             deepspeed.init_distributed(dist_backend=torch.distributed.get_backend(), verbose=False)
         self.rank, self.world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
         self.device, self.stage = torch.device(device), parallel.zero_stage
+        self.ranks = TorchRanks(self.device)
         module = module.to(self.device)
         self.model = place(module, parallel)
         self.model.note_trained(module, self.sum_over_ranks)
+        self.marks = {name: set(vars(parameter)) for name, parameter in module.named_parameters()}
         # What a rank updates is as large as what the plain engine clips; without ZeRO, DeepSpeed's norm leaves out
         # experts of other ranks, so there gradients are clipped here.
         self.clip_norm = (train.clip_norm or math.inf) if self.stage == 0 else math.inf
@@ -54,9 +60,10 @@ class DeepSpeedEngine:
             "zero_allow_untested_optimizer": True,
             "steps_per_print": 1 << 60,
         }
-        self.engine, self.optimizer, _, _ = deepspeed.initialize(
-            model=module, optimizer=grouped_by_placement(adamw(module, train)), config=config, dist_init_required=False
-        )
+        with parameter_groups(module, self.model) as (groups, self.idle):
+            self.engine, self.optimizer, _, _ = deepspeed.initialize(
+                model=module, optimizer=make_optimiser(groups, train), config=config, dist_init_required=False
+            )
         self.module: nn.Module = self.engine.module
         inner = self._inner()
         if inner is not self.optimizer and self.stage == 0:
@@ -69,6 +76,9 @@ class DeepSpeedEngine:
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of `loss`, averaged over ranks."""
+        for parameter in self.idle:
+            # ZeRO does not get along with a step in which no parameter of a group has a gradient.
+            loss = loss + 0.0 * parameter.sum()
         self.engine.backward(loss)
 
     def step(self, rate: float) -> float:
@@ -101,19 +111,11 @@ class DeepSpeedEngine:
 
     def sum_over_ranks(self, value: Tensor) -> Tensor:
         """Return the elementwise sum over ranks."""
-        if self.world_size == 1:
-            return value
-        moved = value.to(self.device, copy=True)
-        torch.distributed.all_reduce(moved)
-        return moved.to(value.device)
+        return self.ranks.sum(value)
 
     def gather(self, value: Any) -> list[Any]:
-        """Return the value of every rank, in the order of ranks, on every rank."""
-        if self.world_size == 1:
-            return [value]
-        found: list[Any] = [None] * self.world_size
-        torch.distributed.all_gather_object(found, value)
-        return found
+        """Return the Python object of every rank, in the order of ranks, to all."""
+        return self.ranks.gather(value)
 
     def state(self) -> State:
         """Return model and optimiser as plain float32 tensors on the CPU, experts of all ranks together."""
@@ -173,11 +175,24 @@ class DeepSpeedEngine:
         return {name: parts[name].view(self.model.whole[name].shape).clone() for name in names}
 
     def _step_count(self) -> Tensor | None:
-        """Return how many updates Adam has made, None before the first."""
-        for slots in self._inner().state.values():
-            if "step" in slots:
-                return torch.as_tensor(slots["step"], dtype=torch.float32).detach().cpu().clone()
-        return None
+        """Return how many updates Adam has made, None before the first; a rank alone may have nothing to update."""
+        own = [float(slots["step"]) for slots in self._inner().state.values() if "step" in slots]
+        counts = [count for found in self.gather(own[:1]) for count in found]
+        return torch.tensor(max(counts)) if counts else None
+
+    def close(self) -> None:
+        """Let go of DeepSpeed's engine, its optimiser, its hooks, and the memory they share with parameters."""
+        self.engine.destroy()
+        for name in MODULE_HOOKS:
+            if (hook := getattr(self.engine, name)) is not None:
+                hook.remove()
+        for name, parameter in self.module.named_parameters():
+            parameter.grad = None
+            # ZeRO keeps parameters as views of a flat tensor, and its optimiser as an attribute of theirs.
+            parameter.data = parameter.data.clone()
+            for attribute in vars(parameter).keys() - self.marks[name]:
+                delattr(parameter, attribute)
+        del self.engine, self.optimizer, self.idle
 
     def _inner(self) -> Any:
         """Return the torch optimiser inside DeepSpeed's."""

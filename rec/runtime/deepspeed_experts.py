@@ -8,6 +8,8 @@ names of experts in checkpoints. `tests/runtime/test_expert_parallel.py` fails l
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -58,6 +60,7 @@ def place(module: nn.Module, parallel: ParallelConfig) -> Placement:
         layer.add_module("deepspeed", marker)
         # All ranks make the process groups here, in the same order; the engine finds them made.
         marker.set_deepspeed_parallelism()
+        placement.expert_group = marker.expert_group_name
         first = torch.distributed.get_rank() % size * (layer.num_experts // size)
         if parallel.moe_backend == "deepspeed":
             _use_stock(layer, prefix, first, marker, placement)
@@ -73,7 +76,7 @@ def _use_exchange(layer: MixtureOfExperts, prefix: str, first: int, marker: Any,
     layer.experts.keep(first, marker.num_local_experts)
     for name, parameter in layer.experts.named_parameters():
         placement.place[parameter] = Place(f"{prefix}.{name}", 0 if numbered else first * wholes[name])
-        _mark(parameter, marker)
+        _mark(parameter, marker.expert_group_name)
     layer.carry = ExpertParallel(groups()._get_expert_parallel_group(marker.expert_group_name))
     _file_by_expert(layer.experts, marker)
 
@@ -117,11 +120,13 @@ def _use_stock(layer: MixtureOfExperts, prefix: str, first: int, marker: Any, pl
     whole: Any = layer.experts
     if not hasattr(whole, "member"):
         raise ConfigError(f"parallel.moe_backend: DeepSpeed's layer cannot run {type(whole).__name__}; use grouped")
+    wholes = dict(whole.named_parameters())
     stock, layer.carry = stock_layer(whole, first, marker.num_local_experts, marker.ep_size)
     for number, member in enumerate(stock.deepspeed_experts):
         for own, (name, _) in zip(member.parameters(), whole.named_parameters(), strict=True):
+            own.requires_grad_(wholes[name].requires_grad)
             placement.place[own] = Place(f"{prefix}.{name}", (first + number) * own.numel())
-            _mark(own, marker)
+            _mark(own, marker.expert_group_name)
     layer.experts = stock  # another kind of module: only its own dispatch calls it
 
 
@@ -204,22 +209,41 @@ def _marker(layer: MixtureOfExperts, size: int) -> Any:
     return Marker()
 
 
-def _mark(parameter: nn.Parameter, marker: Any) -> None:
+def _mark(parameter: nn.Parameter, group: str) -> None:
     """Tell DeepSpeed that a parameter's copies are on the ranks of its expert-data group only."""
-    parameter.allreduce, parameter.group_name = False, marker.expert_group_name  # type: ignore[attr-defined]
+    parameter.allreduce, parameter.group_name = False, group  # type: ignore[attr-defined]
 
 
-def grouped_by_placement(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """Put experts into parameter groups of their own, as DeepSpeed's ZeRO and norms want them."""
-    experts: dict[str, list[nn.Parameter]] = {}
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if not getattr(parameter, "allreduce", True):
-                experts.setdefault(parameter.group_name, []).append(parameter)
-        group["params"] = [p for p in group["params"] if getattr(p, "allreduce", True)]
-    for name, parameters in experts.items():
-        optimizer.add_param_group({"params": parameters, "moe": True, "name": name})
-    return optimizer
+@contextmanager
+def parameter_groups(
+    module: nn.Module, placement: Placement
+) -> Iterator[tuple[list[dict[str, Any]], list[nn.Parameter]]]:
+    """Give what is trained in groups for an optimiser: experts in one of their own, as ZeRO and norms want them.
+
+    DeepSpeed takes neither an empty group nor a model with experts and no group of them, and its ranks must have the
+    same groups. Where a phase leaves one empty, a parameter that nothing uses stands in; it comes in a list of its own
+    too, and is a part of the module only inside, while DeepSpeed looks up names.
+    """
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    device = next(module.parameters()).device
+    plain = [p for p in trained if getattr(p, "allreduce", True)]
+    experts = [p for p in trained if not getattr(p, "allreduce", True)]
+    idle: dict[str, nn.Parameter] = {}
+    if not plain:
+        plain = [idle.setdefault("idle", nn.Parameter(torch.zeros(1, device=device)))]
+    if placement.expert_group and not experts:
+        experts = [idle.setdefault("idle_expert", nn.Parameter(torch.zeros(1, device=device)))]
+        _mark(experts[0], placement.expert_group)
+    found: list[dict[str, Any]] = [{"params": plain}]
+    if experts:
+        found.append({"params": experts, "moe": True, "name": placement.expert_group})
+    for name, parameter in idle.items():
+        module.register_parameter(name, parameter)
+    try:
+        yield found, list(idle.values())
+    finally:
+        for name in idle:
+            delattr(module, name)
 
 
 def groups() -> Any:

@@ -115,7 +115,11 @@ class ExpertParallel:
         expert_RK = expert_RK.index_copy(0, slot_B, expert_B).view(-1, slots)
         weight_RK = weight_B.new_zeros(len(x_RD) * slots).index_copy(0, slot_B, weight_B).view(-1, slots)
         arrived = order_by_expert(Routing(expert_RK, weight_RK, weight_RK), count_PL.shape[1])
-        y_SD = Return.apply(carry(x_RD, weight_RK, arrived, experts), sizes, self.link)
+        mixed_RD = carry(x_RD, weight_RK, arrived, experts)
+        if torch.is_grad_enabled() and not mixed_RD.requires_grad:
+            # Only other ranks may train experts in a phase; the way back is a message of all ranks all the same.
+            mixed_RD.requires_grad_()
+        y_SD = Return.apply(mixed_RD, sizes, self.link)
         return y_SD.new_zeros(rows, y_SD.shape[1]).index_add(0, row_S, y_SD)
 
     def _number_within_pair(self, to_A: Tensor, order: Order, rows: int, choices: int) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 
 from rec.config import RunConfig
 from rec.runtime.cluster import runtime, worker_environment
+from rec.storage import Storage
 
 HEAVY = ("torch", "pandas", "pyarrow.parquet")
 
@@ -14,7 +15,21 @@ HEAVY = ("torch", "pandas", "pyarrow.parquet")
 def train(config: RunConfig, report: Callable[[dict[str, Any]], None], say: Callable[[str], None]) -> None:
     """Do what `rec.runtime.training.train` does, a few seconds sooner."""
     parallel = config.parallel
+    if Storage(config.out).exists("checkpoints") and _is_over(config, say):
+        return
     with runtime(parallel.cpus, worker_environment(parallel), meanwhile=HEAVY):
         from rec.runtime import training
 
         training.train(config, report, say)
+
+
+def _is_over(config: RunConfig, say: Callable[[str], None]) -> bool:
+    """Return whether nothing is left to train, and say so: that needs no Ray."""
+    from rec.data.prepared import Prepared
+    from rec.train.job import build, claim, nothing_left
+
+    system = build(config, Prepared.open(config.data.root))
+    over = nothing_left(config, system, claim(config))
+    if over:
+        say(over)
+    return over is not None

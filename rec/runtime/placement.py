@@ -57,6 +57,8 @@ class Placement:
         self.whole = {name: Whole(p.shape) for name, p in module.named_parameters()}
         self.buffers = [name for name in module.state_dict() if name not in self.whole]
         self.place: dict[nn.Parameter, Place] = {}
+        self.expert_group = ""
+        """DeepSpeed's name of the ranks that share experts, empty where experts are as other parameters."""
         self.is_first_copy = torch.distributed.get_rank() < expert_parallel
 
     def note_trained(self, module: nn.Module, sum_over_ranks: Callable[[Tensor], Tensor]) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import threading
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -25,7 +27,7 @@ from rec.runtime.datasets import fits_shared_memory, share
 from rec.runtime.monitor import Monitor
 from rec.runtime.worker import train_worker
 from rec.storage import Storage, absolute
-from rec.train.job import build, claim, newest
+from rec.train.job import build, claim, newest, nothing_left
 from rec.train.loop import Report
 
 POLL_S, START_POLL_S = 0.5, 0.1
@@ -38,7 +40,8 @@ def train(config: RunConfig, report: Report, say: Callable[[str], None], stop: t
     """Train with `parallel.workers` Ray Train workers; go on where the run's folder stands.
 
     A worker that is lost or hangs costs at most the work since the last checkpoint: the run starts again, up to
-    `parallel.max_failures` times. An error that would only repeat itself ends the run at once. Where `stop` gets set,
+    `parallel.max_failures` times. An error that would only repeat itself ends the run at once: one of our own, one that
+    all ranks raise at one step, or one that comes again before there is any progress. Where `stop` gets set,
     the workers are ended and this returns.
 
     Raises:
@@ -55,22 +58,63 @@ def train(config: RunConfig, report: Report, say: Callable[[str], None], stop: t
     data = Prepared.open(config.data.root)
     data.tell_differences(config.data, say)
     # What is wrong with config or data is said here, before any machine starts.
-    columns = build(config, data).columns
+    system = build(config, data)
+    columns = system.columns
     storage = claim(config)
+    if over := nothing_left(config, system, storage):
+        say(over)
+        return
     with runtime(config.parallel.cpus, worker_environment(config.parallel)):
         require_cpus(config.parallel.cpus)
         report({"kind": "runtime"})
         shared = Shared(data, columns) if fits_shared_memory(data, SPLITS) else None
-        failures, stop = 0, stop or threading.Event()
+        failures, stop, before = 0, stop or threading.Event(), None
         while True:
-            cause = _attempt(config, storage, shared, report, say, stop)
-            if cause is None or stop.is_set():
+            failure = _attempt(config, storage, shared, report, say, stop)
+            if failure is None or stop.is_set():
                 break
-            failures += 1
+            cause = failure.cause
+            if failure.would_repeat(before, config.parallel.workers):
+                raise TrainingError(f"this would only repeat itself: {cause}")
+            failures, before = failures + 1, failure
             if failures > config.parallel.max_failures:
                 raise TrainingError(f"gave up after {failures} failures; the last: {cause}")
             say(f"failure {failures} of at most {config.parallel.max_failures}: {cause}; starting again")
     storage.delete("ray")
+
+
+PASSING = (OSError.__name__, MemoryError.__name__, *(kind.__name__ for kind in OSError.__subclasses__()))
+"""Kinds of exceptions that can go away by themselves."""
+FROM_OTHERS = re.compile("gloo|nccl|connection|peer|socket|timed out|timeout", re.IGNORECASE)
+"""What is in messages of ranks that only noticed the end of another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How an attempt at training ended."""
+
+    cause: str
+    start: int | None
+    """Step of the checkpoint from which it went on."""
+    raised: dict[int, tuple[str, str, int]]
+    """What ranks have raised: kind, first line without digits, and at which step."""
+
+    def would_repeat(self, before: Failure | None, workers: int) -> bool:
+        """Return whether another attempt would end the same way.
+
+        So it is where every rank has raised the same at the same step, and where one has raised what it did the time
+        before, at the same step, without a checkpoint in between. A rank that dies or hangs raises nothing itself.
+        """
+        lasting = {
+            rank: found
+            for rank, found in self.raised.items()
+            if found[0] not in PASSING and not FROM_OTHERS.search(f"{found[0]} {found[1]}")
+        }
+        if len(lasting) == workers and len(set(lasting.values())) == 1:
+            return True
+        if before is None or before.start != self.start:
+            return False
+        return any(before.raised.get(rank) == found for rank, found in lasting.items())
 
 
 class Shared:
@@ -100,8 +144,8 @@ def _attempt(
     report: Report,
     say: Callable[[str], None],
     stop: threading.Event,
-) -> str | None:
-    """Run once from the newest whole checkpoint; return why it failed, None where it finished."""
+) -> Failure | None:
+    """Run once from the newest whole checkpoint; return how it failed, None where it finished."""
     step = newest(storage, say)
     if step is not None:
         say(f"{config.out}: going on from step {step}")
@@ -115,16 +159,16 @@ def _attempt(
         _trainer(config, payload).fit()
         return None
     except ray.exceptions.RayError as error:
-        failure: Exception = error
+        ended: Exception = error
     except ray.train.TrainingFailedError as error:
-        failure = error
+        ended = error
     finally:
         pump.stop()
         with contextlib.suppress(ray.exceptions.RayError):
             ray.kill(monitor)
     if pump.error is not None:
         raise pump.error
-    return pump.stalled or _cause(failure, pump.last)
+    return Failure(pump.stalled or _cause(ended, pump.last), step, {} if pump.stalled else pump.raised)
 
 
 def _offer(monitor: Any, split: str, done: Future[list[Any]]) -> None:
@@ -184,6 +228,7 @@ class Pump(threading.Thread):
         self.error: RecError | None = None
         self.stalled: str | None = None
         self.last: dict[int, dict[str, Any]] = {}
+        self.raised: dict[int, tuple[str, str, int]] = {}
 
     def run(self) -> None:
         """Follow the workers until stopped."""
@@ -210,6 +255,9 @@ class Pump(threading.Thread):
             if event["kind"] == "error" and self.error is None:
                 kind = getattr(errors, event["type"], TrainingError)
                 self.error = kind(event["message"])
+            if event["kind"] == "raised":
+                words = re.sub(r"\d+", "#", event["message"])
+                self.raised[event["rank"]] = event["type"], words, event["total_step"]
             self.report(event)
         return silent
 

@@ -34,6 +34,8 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
 
     base: ClassVar[str]
     """The search's config as JSON."""
+    phases: ClassVar[int]
+    """Phases of a run."""
 
     def setup(self, config: dict[str, Any]) -> None:
         """Be ready for a trial at a point of the space."""
@@ -102,7 +104,7 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
         trial = Trial(self.trial_id, self.point, workers=max(1, config.parallel.workers), drawn_s=time.time())
         if known is not None:
             trial.train_s, trial.total_s, trial.drawn_s = known.train_s, known.total_s, known.drawn_s
-        follower = Follower(trial, folder, objectives(config), self.results.put)
+        follower = Follower(trial, folder, objectives(config), self.results.put, phases=self.phases)
         trial.write(folder)
         try:
             run = self._place(config, folder)

@@ -13,7 +13,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,10 +29,12 @@ from rec.runtime.cluster import runtime, worker_environment
 from rec.runtime.trial import TrialRun
 from rec.space import Dimension, Suggest, draw
 from rec.storage import Storage, absolute
+from rec.system import System
 from rec.train.job import build, claim
+from rec.train.phases import Stretch, stretches
 from rec.tuning.page import write_page
 from rec.tuning.results import ranked, read_trials, write_results
-from rec.tuning.search import apply, evaluations, objectives, space_of, value_at
+from rec.tuning.search import apply, evaluations, for_search, objectives, space_of, value_at
 from rec.tuning.trial import FAILED, FINISHED, RUNNING, STOPPED, Trial, read_trial
 
 STATE = "state"
@@ -55,7 +57,9 @@ def search(config: RunConfig, say: Say) -> str:
     where = config.data.model_copy(update={"root": absolute(config.data.root)})
     config = config.model_copy(update={"out": absolute(config.out), "data": where})
     space, data = space_of(config), Prepared.open(config.data.root)
-    phases = _check(config, space, data)
+    system = build(config, data)
+    config, phases = for_search(config, system), stretches(system, config.train)
+    _check(config, space, data, system)
     data.tell_differences(config.data, say)
     _same_search(config, Storage(config.out))
     storage = claim(config)
@@ -98,9 +102,8 @@ def _same_search(config: RunConfig, storage: Storage) -> None:
             )
 
 
-def _check(config: RunConfig, space: Mapping[str, Dimension], data: Prepared) -> int:
-    """Check that config and data set fit and that a population can exchange checkpoints; return the phases of a run."""
-    system = build(config, data)
+def _check(config: RunConfig, space: Mapping[str, Dimension], data: Prepared, system: System[Any, Any]) -> None:
+    """Check that a population can exchange checkpoints."""
     if config.tune.scheduler == "pbt":
         if config.tune.objectives:
             raise ConfigError("tune.objectives: population-based training follows one metric; leave it empty")
@@ -113,13 +116,18 @@ def _check(config: RunConfig, space: Mapping[str, Dimension], data: Prepared) ->
                 if {name: tensor.shape for name, tensor in other.items()} != shapes:
                     message = "changes the model's shape; population-based training moves weights between trials"
                     raise ConfigError(f"tune.space.{key}: {value!r} {message}")
-    return len(system.phases())
 
 
 def _tuner(
-    config: RunConfig, space: Mapping[str, Dimension], storage: Storage, concurrent: int, phases: int, say: Say
+    config: RunConfig,
+    space: Mapping[str, Dimension],
+    storage: Storage,
+    concurrent: int,
+    phases: Sequence[Stretch],
+    say: Say,
 ) -> tune.Tuner:
-    trainable = tune.with_resources(_trainable(config), _resources(config))
+    trainable = tune.with_resources(_trainable(config, len(phases)), _resources(config))
+    most = evaluations(phases[-1:])
     path = storage.uri_of(STATE)
     if tune.Tuner.can_restore(path):
         say(f"{config.out}: going on with the search; finished trials are not repeated")
@@ -131,7 +139,7 @@ def _tuner(
             num_samples=config.tune.trials,
             max_concurrent_trials=concurrent,
             search_alg=_searcher(config, space),
-            scheduler=_scheduler(config, space, phases),
+            scheduler=_scheduler(config, space, most),
             reuse_actors=config.tune.scheduler != "pbt",
         ),
         run_config=tune.RunConfig(
@@ -140,17 +148,18 @@ def _tuner(
             verbose=0,
             stop=Budget(config.tune.max_hours, config.tune.max_worker_hours, max(1, config.parallel.workers)),
             failure_config=tune.FailureConfig(max_failures=1),
-            callbacks=[Watcher(config, evaluations(config, phases)), *_loggers(config)],
+            callbacks=[Watcher(config, most), *_loggers(config)],
         ),
     )
 
 
-def _trainable(config: RunConfig) -> type[TrialRun]:
+def _trainable(config: RunConfig, phases: int) -> type[TrialRun]:
     """Return the trial's class for this search; it travels to processes as a whole."""
 
     class Bound(TrialRun):
         base = to_json(config)
 
+    Bound.phases = phases
     Bound.__name__ = "trial"
     return Bound
 
@@ -194,16 +203,17 @@ def _searcher(config: RunConfig, space: Mapping[str, Dimension]) -> Any:
     return OptunaSearch(space=DefineByRun(space, config), metric=metric, mode=mode, sampler=sampler)
 
 
-def _scheduler(config: RunConfig, space: Mapping[str, Dimension], phases: int) -> Any:
+def _scheduler(config: RunConfig, space: Mapping[str, Dimension], most: int) -> Any:
+    """Return what stops trials; `most` are the evaluations of a whole trial that count."""
     from ray.tune import schedulers
 
-    first = f"value/{next(iter(objectives(config)))}"
-    most = evaluations(config, phases)
+    name, mode = next(iter(objectives(config).items()))
+    first = f"value/{name}"
     if config.tune.scheduler == "asha":
         return schedulers.ASHAScheduler(
             time_attr="evaluations",
             metric=first,
-            mode="max",
+            mode=mode,
             max_t=most,
             grace_period=min(config.tune.grace, most),
             reduction_factor=config.tune.reduction,
@@ -212,7 +222,7 @@ def _scheduler(config: RunConfig, space: Mapping[str, Dimension], phases: int) -
         return schedulers.PopulationBasedTraining(
             time_attr="evaluations",
             metric=first,
-            mode="max",
+            mode=mode,
             perturbation_interval=config.tune.perturb_every,
             hyperparam_mutations=_param_space(config, space),
             log_config=False,
@@ -323,7 +333,7 @@ class Watcher(tune.Callback):  # type: ignore[misc]
     def _end(self, name: str, status: str, error: str) -> None:
         known = self._read(name)
         if known.status == RUNNING:
-            whole = status == STOPPED and known.evaluations >= self.evaluations
+            whole = status == STOPPED and len(known.curve) >= self.evaluations
             known.status, known.error = FINISHED if whole else status, error
             known.write(self.storage.below(f"trials/{name}"))
 

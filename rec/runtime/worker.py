@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import ray
 import ray.train
@@ -15,9 +15,14 @@ from rec.data.prepared import Prepared
 from rec.data.stream import CachedReader
 from rec.errors import RecError
 from rec.storage import Storage
+from rec.system import Phase
 from rec.train.checkpoint import Checkpoint, CheckpointStore
 
-ANSWERED = ("evaluated", "saved", "error")
+if TYPE_CHECKING:
+    from rec.train.feed import PlannedFeed
+    from rec.train.phases import Stretch
+
+ANSWERED = ("evaluated", "saved", "error", "raised")
 """Events that a worker waits for the driver's side to have received."""
 
 
@@ -26,9 +31,11 @@ def train_worker(payload: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
     monitor = payload["monitor"]
+    stands = {"total_step": payload["step"] or 0}
     ray.get(monitor.join.remote(rank, ray.get_runtime_context().current_actor))
 
     def report(event: dict[str, Any]) -> None:
+        stands["total_step"] = event.get("total_step", stands["total_step"])
         sent = monitor.put.remote(rank, event | {"rank": rank})
         if event["kind"] in ANSWERED:
             ray.get(sent)
@@ -41,6 +48,15 @@ def train_worker(payload: dict[str, Any]) -> None:
     except RecError as error:
         report({"kind": "error", "type": type(error).__name__, "message": str(error)})
         raise
+    except Exception as error:
+        # The driver compares what ranks and attempts say: what all say at one step would only be said again.
+        report({"kind": "raised", "type": type(error).__name__, "message": first_line(error), **stands})
+        raise
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says."""
+    return (str(error).strip().splitlines() or [""])[0]
 
 
 def _train(
@@ -52,12 +68,15 @@ def _train(
 ) -> None:
     import torch
 
+    from rec.evaluation.measure import directions
     from rec.runtime import deepspeed
     from rec.runtime.datasets import SharedReader, StreamingReader
+    from rec.runtime.ranks import TorchRanks
     from rec.train.feed import PlannedFeed
     from rec.train.job import build, write_history
     from rec.train.loop import Job, fit
     from rec.train.memory import keep_freed_memory
+    from rec.train.phases import stretches
 
     config, step = from_json(payload["config"]), payload["step"]
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK=str(context.get_local_rank()))
@@ -86,34 +105,51 @@ def _train(
             Job(
                 system=system,
                 config=config.train,
-                wrap=lambda module: deepspeed.DeepSpeedEngine(module, config.train, config.parallel, device),
-                feed=StartedFeed(feed, resume.state if resume else {}),
+                wrap=lambda module, keys: deepspeed.DeepSpeedEngine(module, keys, config.parallel, device),
+                feed=StartedFeed(feed, *first_epoch(stretches(system, config.train), resume)),
                 report=report,
                 save=save if rank == 0 else None,
+                restore=store.load,
                 resume=resume,
+                ranks=TorchRanks(device),
+                directions=directions(system.tasks),
             )
         )
     finally:
         deepspeed.close()
 
 
+def first_epoch(found: Sequence[Stretch], resume: Checkpoint | None) -> tuple[Phase | None, int, int]:
+    """Return the phase, epoch and step whose batches come first; no phase where others are wanted before them."""
+    from rec.train.phases import has_ended
+    from rec.train.progress import Progress
+
+    progress = Progress(**resume.state) if resume else Progress()
+    stretch = found[progress.phase]
+    if has_ended(progress, stretch.config) or (resume is None and stretch.phase.before is not None):
+        return None, 0, 0
+    return stretch.phase, progress.epoch, progress.step
+
+
 class StartedFeed:
     """A feed whose first epoch is being read while the engine is still being built."""
 
-    def __init__(self, feed: Any, state: dict[str, Any]) -> None:
-        self.feed, self.steps = feed, feed.steps
-        self.key = (state.get("epoch", 0), state.get("step", 0))
-        self.started: Iterator[tuple[Batch, bool]] | None = feed.train(*self.key)
+    def __init__(self, feed: PlannedFeed, phase: Phase | None, epoch: int, step: int) -> None:
+        self.feed = feed
+        self.key = (phase.name if phase else "", epoch, step)
+        self.started = feed.train(phase, epoch, step) if phase else None
 
-    def train(self, epoch: int, start: int) -> Iterator[tuple[Batch, bool]]:
-        """Yield this rank's batches of an epoch from step `start`."""
+    def steps(self, phase: Phase) -> int:
+        """Return the optimiser steps per epoch of a phase."""
+        return self.feed.steps(phase)
+
+    def train(self, phase: Phase, epoch: int, start: int) -> Iterator[tuple[Batch, bool]]:
+        """Yield this rank's batches of an epoch of a phase from step `start`."""
         started, self.started = self.started, None
-        if started is not None and (epoch, start) == self.key:
+        if started is not None and (phase.name, epoch, start) == self.key:
             return started
-        batches: Iterator[tuple[Batch, bool]] = self.feed.train(epoch, start)
-        return batches
+        return self.feed.train(phase, epoch, start)
 
     def evaluate(self, split: str) -> Iterator[tuple[Batch, bool]]:
         """Yield this rank's batches of a split."""
-        batches: Iterator[tuple[Batch, bool]] = self.feed.evaluate(split)
-        return batches
+        return self.feed.evaluate(split)

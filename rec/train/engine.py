@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from rec.batch import Batch
 from rec.errors import CheckpointError
 from rec.keys import TrainConfig
-from rec.train.optim import adamw
+from rec.train.optim import make_optimiser
 
 State = dict[str, Tensor]
 """Tensors by name: `model.NAME`, and `optimizer.NAME.SLOT` for every parameter that has been updated."""
@@ -37,13 +37,16 @@ class Engine(Protocol):
         """Return the elementwise sum over ranks."""
 
     def gather(self, value: Any) -> list[Any]:
-        """Return the value of every rank, in the order of ranks, on every rank."""
+        """Return the Python object of every rank, in the order of ranks, to all."""
 
     def state(self) -> State:
         """Return model and optimiser as plain tensors on the CPU; every rank calls it."""
 
     def load_state(self, state: State) -> None:
         """Take over model and optimiser; every rank calls it with the same state."""
+
+    def close(self) -> None:
+        """Let go of the optimiser and of every hook, so that another engine can take the module."""
 
 
 class LocalEngine:
@@ -55,7 +58,7 @@ class LocalEngine:
     def __init__(self, module: nn.Module, config: TrainConfig, device: str = "cpu") -> None:
         self.module, self.device = module.to(device), torch.device(device)
         self.clip_norm = config.clip_norm or float("inf")
-        self.optimizer = adamw(module, config)
+        self.optimizer = make_optimiser([{"params": [p for p in module.parameters() if p.requires_grad]}], config)
 
     def __call__(self, batch: Batch) -> Any:
         """Return the model's output."""
@@ -98,6 +101,10 @@ class LocalEngine:
             if slots and parameter.requires_grad:
                 moved = {k: v.clone() if k == "step" else v.clone().to(parameter.device) for k, v in slots.items()}
                 self.optimizer.state[parameter] = moved
+
+    def close(self) -> None:
+        """Let go of the optimiser."""
+        del self.optimizer
 
 
 def load_model(module: nn.Module, state: State) -> None:

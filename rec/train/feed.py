@@ -12,7 +12,8 @@ from rec.data.prepared import Prepared
 from rec.data.stream import Plan, Reader
 from rec.errors import ConfigError
 from rec.keys import TrainConfig
-from rec.system import System
+from rec.system import Phase, System
+from rec.train.phases import key_of, resolved
 
 T = TypeVar("T")
 AHEAD = 2
@@ -24,16 +25,28 @@ class PlannedFeed:
     def __init__(
         self, data: Prepared, system: System[Any, Any], config: TrainConfig, reader: Reader, rank: int, world_size: int
     ) -> None:
-        if config.batch_size % world_size:
-            raise ConfigError(f"train.batch_size: must be a multiple of {world_size} workers, got {config.batch_size}")
         self.data, self.system, self.config, self.reader = data, system, config, reader
         self.rank, self.world_size = rank, world_size
-        self.plan = Plan(tuple(data.files("train")), config.batch_size, config.shuffle_window, config.seed)
-        self.steps = self.plan.steps
 
-    def train(self, epoch: int, start: int) -> Iterator[tuple[Batch, bool]]:
-        """Yield this rank's batches of an epoch from step `start`."""
-        return Ahead(self._batches(self.plan, epoch, start))
+    def plan(self, phase: Phase) -> Plan:
+        """Return the order of the training rows in a phase.
+
+        Raises:
+            ConfigError: the workers cannot share its batch.
+        """
+        size = resolved(phase, self.config).batch_size
+        if size % self.world_size:
+            key = key_of(phase, self.config, "batch_size")
+            raise ConfigError(f"{key}: must be a multiple of {self.world_size} workers, got {size}")
+        return Plan(tuple(self.data.files("train")), size, self.config.shuffle_window, self.config.seed)
+
+    def steps(self, phase: Phase) -> int:
+        """Return the optimiser steps per epoch of a phase."""
+        return self.plan(phase).steps
+
+    def train(self, phase: Phase, epoch: int, start: int) -> Iterator[tuple[Batch, bool]]:
+        """Yield this rank's batches of an epoch of a phase from step `start`."""
+        return Ahead(self._batches(self.plan(phase), epoch, start))
 
     def evaluate(self, split: str) -> Iterator[tuple[Batch, bool]]:
         """Yield this rank's batches of a split, in the order of its files."""

@@ -18,15 +18,21 @@ from rec.config import RunConfig, from_json, resolve, to_json
 from rec.data.prepared import Prepared
 from rec.data.stream import CachedReader
 from rec.errors import ConfigError
+from rec.evaluation.measure import directions
 from rec.storage import Storage
 from rec.strict import flat
 from rec.system import System
 from rec.train.checkpoint import Checkpoint, CheckpointStore
 from rec.train.engine import LocalEngine
 from rec.train.feed import PlannedFeed
-from rec.train.loop import Job, Progress, Report, fit
+from rec.train.loop import Job, Report, fit
 from rec.train.memory import keep_freed_memory
+from rec.train.phases import end_in_words, is_over, stretches
+from rec.train.progress import Progress
+from rec.train.ranks import OneRank
 
+PHASE_KEYS = ("epochs", "patience")
+"""Of a phase, what may differ when a run goes on."""
 FREE_KEYS = ("parallel", "evaluate", "tune", "serve", "expect", "out", "train.epochs", "train.patience",
              "train.checkpoint_steps", "train.checkpoint_minutes", "train.evaluate_batch_size")  # fmt: skip
 """What may differ when a run goes on."""
@@ -38,8 +44,13 @@ def build(config: RunConfig, data: Prepared) -> System[Any, Any]:
 
 
 def build_from(config: RunConfig, tables: Mapping[str, np.ndarray]) -> System[Any, Any]:
-    """Return the run's system with these tables."""
+    """Return the run's system with these tables.
+
+    Raises:
+        ConfigError: model and tables do not fit, or `train.phases` not the system's phases.
+    """
     system: System[Any, Any] = resolve(config.system)(config.model, tables, config.train.seed)
+    stretches(system, config.train, max(1, config.parallel.workers))
     return system
 
 
@@ -54,14 +65,31 @@ def claim(config: RunConfig) -> Storage:
         before = from_json(storage.read("config.json").decode())
         ours, theirs = (flat(json.loads(to_json(c))) for c in (config, before))
         for key in sorted(ours.keys() | theirs.keys()):
-            free = any(key == name or key.startswith(f"{name}.") for name in FREE_KEYS)
-            if not free and ours.get(key) != theirs.get(key):
+            if not _is_free(key) and ours.get(key) != theirs.get(key):
                 raise ConfigError(
                     f"{key}: {ours.get(key)!r}, but the run in {config.out} was started with {theirs.get(key)!r}; "
                     "choose another out= or delete that folder"
                 )
     storage.write("config.json", to_json(config).encode())
     return storage
+
+
+def _is_free(key: str) -> bool:
+    """Return whether a key may differ when a run goes on."""
+    of_phase = key.startswith("train.phases.") and key.rpartition(".")[2] in PHASE_KEYS
+    return of_phase or any(key == name or key.startswith(f"{name}.") for name in FREE_KEYS)
+
+
+def nothing_left(config: RunConfig, system: System[Any, Any], storage: Storage) -> str | None:
+    """Return in words why the run in a folder is over, None where something is left to train."""
+    store = CheckpointStore(storage.below("checkpoints"))
+    steps = store.steps()
+    if not steps:
+        return None
+    progress, found = Progress(**store.state(steps[-1])), stretches(system, config.train)
+    if not is_over(progress, found) or store.newest_valid()[0] != steps[-1]:
+        return None
+    return f"{config.out}: nothing left to train: {end_in_words(progress, found)}"
 
 
 def newest(storage: Storage, say: Callable[[str], None]) -> int | None:
@@ -83,10 +111,12 @@ def train_here(config: RunConfig, report: Report, say: Callable[[str], None]) ->
     data.tell_differences(config.data, say)
     system = build(config, data)
     storage = claim(config)
+    if over := nothing_left(config, system, storage):
+        say(over)
     store = CheckpointStore(storage.below("checkpoints"))
     step = newest(storage, say)
     resume = store.load(step) if step is not None else None
-    if resume is not None:
+    if resume is not None and not over:
         say(f"{config.out}: going on from step {step}")
     torch.set_num_threads(config.parallel.threads)
     keep_freed_memory()
@@ -101,10 +131,13 @@ def train_here(config: RunConfig, report: Report, say: Callable[[str], None]) ->
         Job(
             system=system,
             config=config.train,
-            wrap=lambda module: LocalEngine(module, config.train, device),
+            wrap=lambda module, keys: LocalEngine(module, keys, device),
             feed=PlannedFeed(data, system, config.train, reader, 0, 1),
             report=report,
             save=save,
+            restore=store.load,
             resume=resume,
+            ranks=OneRank(device),
+            directions=directions(system.tasks),
         )
     )

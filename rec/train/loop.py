@@ -6,11 +6,11 @@ together let a run go on from any checkpoint as if it had not been interrupted.
 
 from __future__ import annotations
 
+import gc
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from fnmatch import fnmatch
 from typing import Any, Protocol
 
 import torch
@@ -24,8 +24,23 @@ from rec.moe.layer import layers_of
 from rec.seeds import derive
 from rec.system import Phase, System
 from rec.train.checkpoint import Checkpoint
-from rec.train.engine import Engine
+from rec.train.engine import Engine, load_model
 from rec.train.optim import learning_rate
+from rec.train.phases import (
+    Stretch,
+    better,
+    has_ended,
+    higher_is_better,
+    is_over,
+    own_flags,
+    select,
+    stopped_early,
+    stretches,
+)
+from rec.train.progress import Progress
+from rec.train.ranks import OneRank, RankFeed, Ranks, equalise_buffers
+from rec.train.replicas import average_running_statistics, replicated_of, start_step
+from rec.train.validation import counted_terms, is_loss, validation_loss
 
 Report = Callable[[dict[str, Any]], None]
 """Receives events: {"kind": "step" | "evaluated" | "saved" | ..., ...}. Never blocks on other ranks."""
@@ -34,35 +49,14 @@ Report = Callable[[dict[str, Any]], None]
 class Feed(Protocol):
     """Gives this rank its batches."""
 
-    steps: int
-    """Optimiser steps per epoch."""
+    def steps(self, phase: Phase) -> int:
+        """Return the optimiser steps per epoch of a phase."""
 
-    def train(self, epoch: int, start: int) -> Iterator[tuple[Batch, bool]]:
-        """Yield the batches of an epoch from step `start`, and whether each counts."""
+    def train(self, phase: Phase, epoch: int, start: int) -> Iterator[tuple[Batch, bool]]:
+        """Yield the batches of an epoch of a phase from step `start`, and whether each counts."""
 
     def evaluate(self, split: str) -> Iterator[tuple[Batch, bool]]:
         """Yield the batches of a split, and whether each counts."""
-
-
-@dataclass
-class Progress:
-    """Where a run stands; part of every checkpoint."""
-
-    phase: int = 0
-    epoch: int = 0
-    step: int = 0
-    """Steps done in this epoch."""
-    total_step: int = 0
-    best: float = -math.inf
-    stale: int = 0
-    """Evaluations since the best one."""
-    finished: bool = False
-    sums: dict[str, list[float]] = field(default_factory=dict)
-    """(sum, count) of each loss term in this epoch."""
-    usage: dict[str, list[float]] = field(default_factory=dict)
-    """What each mixture layer has counted since the last evaluation."""
-    history: list[dict[str, Any]] = field(default_factory=list)
-    """One record per evaluation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,84 +65,125 @@ class Job:
 
     system: System[Any, Any]
     config: TrainConfig
-    wrap: Callable[[nn.Module], Engine]
+    wrap: Callable[[nn.Module, TrainConfig], Engine]
+    """Builds the engine of a phase from the phase's keys."""
     feed: Feed
     report: Report
     save: Callable[[Checkpoint, bool], None] | None
     """Writes a checkpoint and whether it is the best; None on ranks that write none."""
+    restore: Callable[[int], Checkpoint]
+    """Reads the checkpoint of a step, on every rank."""
     resume: Checkpoint | None = None
+    ranks: Ranks = field(default_factory=OneRank)
+    directions: Mapping[str, bool] = field(default_factory=dict)
+    """Whether higher is better, by metric; see `rec.train.phases.higher_is_better`."""
 
 
 def fit(job: Job) -> Progress:
     """Train every phase of the system and return where the run ended.
 
     A phase changes which parameters move, and backends fix that set when they wrap a model, so each phase wraps the
-    same module afresh.
+    same module afresh, after the engine of the phase before is gone. It starts from that phase's best weights.
 
     Raises:
         TrainingError: a loss is not finite.
     """
+    progress = Progress(**job.resume.state) if job.resume else Progress()
+    found = stretches(job.system, job.config, job.ranks.world_size)
+    if is_over(progress, found):
+        progress.finished = True
+        return progress
     torch.manual_seed(derive(job.config.seed, "model"))
     module = job.system.model()
-    progress = Progress(**job.resume.state) if job.resume else Progress()
+    own = own_flags(module)
     resume = job.resume
-    phases = job.system.phases()
-    while progress.phase < len(phases) and not progress.finished:
-        phase = phases[progress.phase]
-        for name, parameter in module.named_parameters():
-            parameter.requires_grad_(any(fnmatch(name, glob) for glob in phase.trains))
-        engine = job.wrap(module)
-        if resume is not None:
-            engine.load_state(resume.tensors)
-            for name, layer in layers_of(engine.module):
-                layer.usage.load(progress.usage[name])
-            resume = None
-        job.report({"kind": "ready", "rank": engine.rank, "step": progress.total_step})
-        _run_phase(job, phase, engine, progress)
-        module = engine.module
-        if progress.phase + 1 == len(phases):
+    while True:
+        stretch = found[progress.phase]
+        if resume is not None and has_ended(progress, stretch.config):
+            # Between two phases there is no engine: the module is as it was made, and takes the best weights whole.
+            step = progress.best_step
+            load_model(module, (resume if step is None else job.restore(step)).tensors)
+        else:
+            module = _train_phase(job, stretch, module, own, progress, resume)
+        resume = None
+        if stretch.is_last:
             progress.finished = True
-            break
-        # A phase's best value says nothing about the next phase's, which trains other parts.
-        progress.phase, progress.epoch, progress.step, progress.stale = progress.phase + 1, 0, 0, 0
-        progress.best = -math.inf
-    return progress
+            return progress
+        gc.collect()  # engines refer to themselves
+        progress.next_phase()
 
 
-def _run_phase(job: Job, phase: Phase, engine: Engine, progress: Progress) -> None:
-    epochs = phase.epochs or job.config.epochs
+def _train_phase(
+    job: Job,
+    stretch: Stretch,
+    module: nn.Module,
+    own: Mapping[str, bool],
+    progress: Progress,
+    resume: Checkpoint | None,
+) -> nn.Module:
+    """Train a phase, or the rest of one, and return the module with its best weights, free of the engine."""
+    phase = stretch.phase
+    moving = torch.tensor([float(select(module, phase, own))])
+    if not float(job.ranks.sum(moving)):
+        raise TrainingError(f"phase {phase.name!r}: no parameter that the model trains matches {phase.trains}")
+    setattr(module, "phase", phase.name)  # noqa: B010 (a module's attributes are typed as tensors and modules)
+    if resume is None and phase.before is not None:
+        torch.manual_seed(derive(job.config.seed, "before", stretch.index))
+        phase.before(module.to(job.ranks.device).eval(), RankFeed(job.ranks, job.feed.evaluate))
+        equalise_buffers(module, job.ranks)
+    engine = job.wrap(module, stretch.config)
+    if resume is not None:
+        engine.load_state(resume.tensors)
+        for name, layer in layers_of(engine.module):
+            layer.usage.load(progress.usage[name])
+    job.report({"kind": "ready", "rank": engine.rank, "step": progress.total_step})
+    _run_phase(job, stretch, engine, progress)
+    if not stretch.is_last and progress.best_step not in (None, progress.total_step):
+        engine.load_state(job.restore(progress.best_step).tensors)
+    module = engine.module
+    engine.close()
+    return module
+
+
+def _run_phase(job: Job, stretch: Stretch, engine: Engine, progress: Progress) -> None:
+    config = stretch.config
     saved_s = time.monotonic()
-    while progress.epoch < epochs:
-        saved_s = _run_epoch(job, phase, engine, progress, epochs, saved_s)
-        due = (progress.epoch + 1) % job.config.evaluate_every == 0 or progress.epoch + 1 == epochs
+    while not has_ended(progress, config):
+        saved_s = _run_epoch(job, stretch, engine, progress, saved_s)
+        due = (progress.epoch + 1) % config.evaluate_every == 0 or progress.epoch + 1 == config.epochs
         losses = {f"loss/{name}": total / count for name, (total, count) in progress.sums.items()}
         progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
         if not due:
             continue
         started_s = time.monotonic()
-        means = metrics(job.system, measure(job.system, engine, job.feed.evaluate("val")))
+        average_running_statistics(engine)
+        means: dict[str, float | None]
+        if is_loss(config.metric):
+            means = validation_loss(job.system, stretch, engine, job.feed.evaluate("val"))
+        else:
+            means = metrics(job.system, measure(job.system, engine, job.feed.evaluate("val")))
         evaluate_s = time.monotonic() - started_s
-        stop = _judge(job, progress, means, losses | _take_usage(engine), evaluate_s)
+        _judge(job, stretch, progress, means, losses | _take_usage(engine), evaluate_s)
         _save(job, engine, progress, best=progress.stale == 0)
         saved_s = time.monotonic()
-        if stop:
-            return
 
 
-def _run_epoch(job: Job, phase: Phase, engine: Engine, progress: Progress, epochs: int, saved_s: float) -> float:
+def _run_epoch(job: Job, stretch: Stretch, engine: Engine, progress: Progress, saved_s: float) -> float:
     """Train the rest of one epoch; return when the last checkpoint was made."""
-    config = job.config
+    phase, config = stretch.phase, stretch.config
+    steps, branches = job.feed.steps(phase), replicated_of(engine.module)
     engine.module.train()
     job.system.start_epoch(engine.module, progress.epoch)
-    batches = iter(job.feed.train(progress.epoch, progress.step))
+    batches = iter(job.feed.train(phase, progress.epoch, progress.step))
     shown_s, started_s, wait_s, examples, first = 0.0, time.monotonic(), 0.0, 0, progress.step
-    while progress.step < job.feed.steps:
+    while progress.step < steps:
         asked_s = time.monotonic()
         batch, counts = next(batches)
         wait_s += time.monotonic() - asked_s
         torch.manual_seed(derive(config.seed, "step", progress.phase, progress.total_step, engine.rank))
+        start_step(branches, config.seed, progress.phase, progress.total_step)
         due = config.checkpoint_minutes and time.monotonic() - saved_s > 60 * config.checkpoint_minutes
-        means, save_now = _update(job, phase, engine, progress, batch, counts, bool(due), epochs)
+        means, save_now = _update(job, stretch, engine, progress, batch, counts, bool(due), steps)
         progress.step += 1
         progress.total_step += 1
         examples += len(batch) * engine.world_size
@@ -156,7 +191,7 @@ def _run_epoch(job: Job, phase: Phase, engine: Engine, progress: Progress, epoch
             _save(job, engine, progress, best=False)
             saved_s = time.monotonic()
         now = time.monotonic()
-        last = progress.step == job.feed.steps
+        last = progress.step == steps
         if now - shown_s > 0.5 or last or progress.step == first + 1:
             shown_s = now
             job.report(
@@ -164,10 +199,11 @@ def _run_epoch(job: Job, phase: Phase, engine: Engine, progress: Progress, epoch
                     "kind": "step",
                     "rank": engine.rank,
                     "phase": phase.name,
+                    "phases": stretch.count,
                     "epoch": progress.epoch,
-                    "epochs": epochs,
+                    "epochs": config.epochs,
                     "step": progress.step,
-                    "steps": job.feed.steps,
+                    "steps": steps,
                     "total_step": progress.total_step,
                     "loss": sum(means.values()),
                     "examples_per_s": examples / (now - started_s),
@@ -179,16 +215,14 @@ def _run_epoch(job: Job, phase: Phase, engine: Engine, progress: Progress, epoch
 
 
 def _update(
-    job: Job, phase: Phase, engine: Engine, progress: Progress, batch: Batch, counts: bool, due: bool, epochs: int
+    job: Job, stretch: Stretch, engine: Engine, progress: Progress, batch: Batch, counts: bool, due: bool, steps: int
 ) -> tuple[dict[str, float], bool]:
     """Make one optimiser step; return the global mean of each term and whether rank 0 asks for a checkpoint."""
+    config = stretch.config
     mixtures = list(layers_of(engine.module))
     for _, layer in mixtures:
         layer.counting = counts
-    terms = job.system.loss(engine, batch.to(engine.device))
-    terms = {name: term for name, term in terms.items() if any(fnmatch(name, glob) for glob in phase.terms)}
-    if not terms:
-        raise TrainingError(f"phase {phase.name!r}: no loss term matches {phase.terms}")
+    terms = counted_terms(job.system.loss(engine, batch.to(engine.device)), stretch)
     local = torch.stack(
         [torch.stack([term.sum.detach().double().cpu(), _double(term.count)]) for term in terms.values()]
     ) * float(counts)
@@ -199,7 +233,7 @@ def _update(
         if not math.isfinite(value):
             raise TrainingError(
                 f"epoch {progress.epoch} step {progress.step}: loss term {name!r} is {value}; "
-                "lower train.learning_rate, set train.clip_norm, or look for broken inputs"
+                f"lower {stretch.key('learning_rate')}, set train.clip_norm, or look for broken inputs"
             )
         mean = terms[name].value_of(value, count)
         sums = progress.sums.setdefault(name, [0.0, 0.0])
@@ -210,7 +244,7 @@ def _update(
         for term, (value, count) in zip(terms.values(), total[:-1].tolist(), strict=True)
     ]
     engine.backward(torch.stack([part.float() for part in parts]).sum())
-    norm = engine.step(learning_rate(job.config, progress.total_step, epochs * job.feed.steps))
+    norm = engine.step(learning_rate(config, progress.total_step - progress.phase_start, config.epochs * steps))
     if not math.isfinite(norm):
         raise TrainingError(f"epoch {progress.epoch} step {progress.step}: the gradient's norm is {norm}")
     for _, layer in mixtures:
@@ -219,22 +253,37 @@ def _update(
 
 
 def _judge(
-    job: Job, progress: Progress, means: dict[str, float | None], trained: dict[str, Any], evaluate_s: float
-) -> bool:
-    """Record an evaluation and return whether to stop early."""
-    value = means.get(job.config.metric)
+    job: Job,
+    stretch: Stretch,
+    progress: Progress,
+    means: dict[str, float | None],
+    trained: dict[str, Any],
+    evaluate_s: float,
+) -> None:
+    """Record an evaluation, and whether it is the best of its phase."""
+    metric = stretch.config.metric
+    value = means.get(metric)
     if value is None:
         known = ", ".join(name for name, found in means.items() if found is not None)
-        raise TrainingError(f"train.metric: {job.config.metric!r} is not measured; there are {known}")
-    progress.stale = 0 if value > progress.best else progress.stale + 1
-    progress.best = max(progress.best, value)
-    record = {"phase": progress.phase, "epoch": progress.epoch, "total_step": progress.total_step, **trained, **means}
+        raise TrainingError(f"{stretch.key('metric')}: {metric!r} is not measured; there are {known}")
+    if better(value, progress.best, higher_is_better(metric, job.directions)):
+        progress.best, progress.best_step, progress.stale = value, progress.total_step, 0
+    else:
+        progress.stale += 1
+    place = {"phase": progress.phase, "phase_name": stretch.phase.name}
+    record = {**place, "epoch": progress.epoch, "total_step": progress.total_step, **trained, **means}
     progress.history.append(record)
     job.report(
-        {"kind": "evaluated", "metric": job.config.metric, "best": progress.stale == 0, "evaluate_s": evaluate_s}
+        {
+            "kind": "evaluated",
+            "metric": metric,
+            "best": progress.stale == 0,
+            "evaluate_s": evaluate_s,
+            "phases": stretch.count,
+            "stopped": stopped_early(progress, stretch.config),
+        }
         | record
     )
-    return bool(job.config.patience) and progress.stale >= job.config.patience
 
 
 def _take_usage(engine: Engine) -> dict[str, Any]:
@@ -249,6 +298,7 @@ def _take_usage(engine: Engine) -> dict[str, Any]:
 
 def _save(job: Job, engine: Engine, progress: Progress, best: bool) -> None:
     """Collect the state on every rank and write it where this rank writes."""
+    average_running_statistics(engine)
     progress.usage = {name: layer.usage.state() for name, layer in layers_of(engine.module)}
     job.report({"kind": "saving", "rank": engine.rank, "total_step": progress.total_step})
     state = engine.state()

@@ -14,17 +14,19 @@ class Narrator:
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say = say
         self.line: Progress | None = None
+        self.phase = ""
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Show one event of rank 0."""
         if event.get("rank", 0) != 0:
             return
         if event["kind"] == "step":
-            total = event["epochs"] * event["steps"]
-            if self.line is None:
-                self.line = Progress("step", total)
+            if self.line is None or event["phase"] != self.phase:
+                # Each phase has steps of its own, and a pace of its own.
+                title = f"{event['phase']} step" if event["phases"] > 1 else "step"
+                self.line, self.phase = Progress(title, event["epochs"] * event["steps"]), event["phase"]
             text = (
-                f"{event['phase']} epoch {event['epoch'] + 1}/{event['epochs']} loss {event['loss']:.4f} "
+                f"epoch {event['epoch'] + 1}/{event['epochs']} loss {event['loss']:.4f} "
                 f"{event['examples_per_s']:.0f} examples/s, waiting for data {event['wait_share']:.1%}"
             )
             if event["moe"]:
@@ -33,5 +35,8 @@ class Narrator:
             self.line.show(event["epoch"] * event["steps"] + event["step"], text)
         elif event["kind"] == "evaluated":
             mark = " (best)" if event["best"] else ""
+            phase = f"{event['phase_name']} " if event["phases"] > 1 else ""
             losses = " ".join(f"{k} {v:.4f}" for k, v in event.items() if k.startswith("loss/"))
-            self.say(f"epoch {event['epoch']}: {losses} val {event['metric']} {event[event['metric']]:.4f}{mark}")
+            stopped = ", stopped early" if event["stopped"] else ""
+            value = event[event["metric"]]
+            self.say(f"{phase}epoch {event['epoch']}: {losses} val {event['metric']} {value:.4f}{mark}{stopped}")

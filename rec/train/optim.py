@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import nn
 
 from rec.keys import TrainConfig
 
 
-def adamw(module: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """Return AdamW over the parameters that are trained; built after a backend has placed the model."""
-    trained = [p for p in module.parameters() if p.requires_grad]
-    return torch.optim.AdamW(
-        trained,
+def make_optimiser(groups: Sequence[Mapping[str, Any]], config: TrainConfig) -> torch.optim.Adam:
+    """Return Adam over groups of parameters; built after a backend has placed the model.
+
+    With `optimiser = "adam"` the weight decay is a part of the gradient, as in the first papers; with "adamw" it is
+    taken off the weights (Loshchilov and Hutter 2019).
+    """
+    kind = torch.optim.AdamW if config.optimiser == "adamw" else torch.optim.Adam
+    return kind(
+        [dict(group) for group in groups],
         lr=config.learning_rate,
         betas=(0.9, config.adam_beta2),
         weight_decay=config.weight_decay,
-        fused=trained[0].device.type == "cpu",
+        fused=groups[0]["params"][0].device.type == "cpu",
     )
 
 
 def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:
-    """Return the learning rate of a step from 0: linear warm-up, then constant, or falling to 0 at the end."""
+    """Return the rate of a phase's step, counted from 0: linear warm-up, then constant, or falling to 0 at the end."""
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     left = max(total_steps - config.warmup_steps, 1)

@@ -32,7 +32,8 @@ def ranked(trials: Sequence[Trial], goals: Mapping[str, str]) -> list[Trial]:
     """Return the trials that were evaluated and did not fail, best first; of several objectives, undominated first."""
     measured = [trial for trial in trials if trial.best and trial.status != FAILED]
     first = next(iter(goals))
-    by_first = sorted(measured, key=lambda trial: -trial.best[first])
+    sign = 1 if goals[first] == MAXIMUM else -1
+    by_first = sorted(measured, key=lambda trial: -sign * trial.best[first])
     if len(goals) == 1:
         return by_first
     return sorted(by_first, key=lambda trial: any(dominates(other, trial, goals) for other in by_first))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rec.config import RunConfig, check_keys, from_table
+from rec.config import RunConfig, check_keys, from_table, resolve
 from rec.errors import ConfigError
+from rec.evaluation.measure import directions
 from rec.space import Dimension, parse, prefixed
 from rec.strict import Strict
+from rec.system import System
+from rec.train.phases import Stretch, higher_is_better, stretches
 
-MAXIMUM = "max"
+MAXIMUM, MINIMUM = "max", "min"
 
 
 def ready_spaces(config: RunConfig) -> dict[str, dict[str, Any]]:
@@ -79,18 +82,27 @@ def value_at(config: RunConfig, key: str) -> Any:
     """Return the value of a dotted key."""
     value: Any = config.model_dump(mode="json")
     for name in key.split("."):
-        value = value[name]
+        # A phase of which the config says nothing has no entry.
+        value = value.get(name) if value is not None else None
     return value
+
+
+def for_search(config: RunConfig, system: System[Any, Any]) -> RunConfig:
+    """Return the config with what trials are compared by filled in: the metric of the last phase."""
+    metric = config.tune.metric or stretches(system, config.train)[-1].config.metric
+    return config.model_copy(update={"tune": config.tune.model_copy(update={"metric": metric})})
 
 
 def objectives(config: RunConfig) -> dict[str, str]:
     """Return what trials are compared by, with "max" or "min"; the first decides about stopping early."""
-    return {config.tune.metric or config.train.metric: MAXIMUM, **config.tune.objectives}
+    metric = config.tune.metric or config.train.metric
+    higher = higher_is_better(metric, directions(resolve(config.system).tasks))
+    return {metric: MAXIMUM if higher else MINIMUM, **config.tune.objectives}
 
 
-def evaluations(config: RunConfig, phases: int) -> int:
-    """Return how many evaluations a whole trial makes at most."""
-    return phases * math.ceil(config.train.epochs / config.train.evaluate_every)
+def evaluations(found: Sequence[Stretch]) -> int:
+    """Return how many evaluations these phases make at most."""
+    return sum(math.ceil(stretch.config.epochs / stretch.config.evaluate_every) for stretch in found)
 
 
 def _check_values(config: RunConfig, key: str, dimension: Dimension) -> None:

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rec.storage import Storage
+from rec.train.phases import better
+from rec.tuning.search import MAXIMUM
 
 FILE = "trial.json"
 FINISHED, RUNNING, STOPPED, FAILED = "finished", "running", "stopped", "failed"
@@ -29,15 +31,15 @@ class Trial:
     status: str = RUNNING
     error: str = ""
     evaluations: int = 0
-    """Evaluations on validation so far."""
+    """Evaluations on validation so far, in all phases."""
     steps: int = 0
     """Optimiser steps so far."""
     best: dict[str, float] = field(default_factory=dict)
     """Every metric of validation at the evaluation that was best."""
     curve: list[float] = field(default_factory=list)
-    """The first objective at every evaluation."""
+    """The first objective at every evaluation of the last phase."""
     evaluate_s: list[float] = field(default_factory=list)
-    """How long each evaluation took."""
+    """How long each of those took."""
     train_s: float = 0.0
     """Seconds between the first step being ready and the last evaluation, over all attempts."""
     total_s: float = 0.0
@@ -65,7 +67,8 @@ class Follower:
     """Turns a run's events into results of a trial and keeps `trial.json`.
 
     A result holds `value/NAME` for each objective, taken at the evaluation that was best so far by the first of them:
-    a run keeps that checkpoint, so that is what the trial is worth. With one objective it never gets worse.
+    a run keeps that checkpoint, so that is what the trial is worth. With one objective it never gets worse. Only the
+    last phase gives results: what an earlier one measures is no value of the trial.
     """
 
     def __init__(
@@ -75,8 +78,11 @@ class Follower:
         objectives: Mapping[str, str],
         send: Callable[[Result], None],
         clock: Callable[[], float] = time.monotonic,
+        phases: int = 1,
     ) -> None:
         self.trial, self.folder, self.objectives, self.send, self.clock = trial, folder, objectives, send, clock
+        self.phases = phases
+        """Phases of a run."""
         self.started_s = self.ready_s = self.clock()
         self.waiting = False
         self.missing = ""
@@ -91,7 +97,7 @@ class Follower:
             self.ready_s = self.clock()
         elif event["kind"] == "evaluated":
             self._evaluated(event)
-            self.waiting = True
+            self.waiting = self._counts(event)
         elif event["kind"] == "saved" and self.waiting:
             self.waiting = False
             self.trial.write(self.folder)
@@ -101,30 +107,39 @@ class Follower:
     def replay(self, history: Sequence[Mapping[str, Any]], before: Trial | None, tell: bool) -> None:
         """Take again what a run had told up to the checkpoint from which it goes on, and tell it again."""
         times = before.evaluate_s if before is not None else []
-        for index, record in enumerate(history):
+        for record in history:
+            index = len(self.trial.curve)
             self._evaluated({**record, "evaluate_s": times[index] if index < len(times) else 0.0})
-            if tell and not self.missing:
+            if tell and self._counts(record) and not self.missing:
                 self.send(self.result())
+
+    def _counts(self, record: Mapping[str, Any]) -> bool:
+        """Return whether an evaluation is of the last phase."""
+        return bool(record["phase"] + 1 == self.phases)
 
     def _evaluated(self, record: Mapping[str, Any]) -> None:
         """Count an evaluation."""
         trial, found = self.trial, metrics(record)
-        if absent := [name for name in self.objectives if name not in found]:
-            self.missing = f"{', '.join(absent)}; there are {', '.join(sorted(found))}"
-            return
-        first = next(iter(self.objectives))
-        if not trial.best or found[first] > trial.best[first]:
-            trial.best = found
-        trial.curve.append(found[first])
-        trial.evaluate_s.append(found.get("evaluate_s", math.nan))
         trial.evaluations += 1
         trial.steps = int(record["total_step"])
         self._time()
+        if not self._counts(record):
+            self.trial.write(self.folder)
+            return
+        if absent := [name for name in self.objectives if name not in found]:
+            self.missing = f"{', '.join(absent)}; there are {', '.join(sorted(found))}"
+            return
+        first, goal = next(iter(self.objectives.items()))
+        if better(found[first], trial.best.get(first), goal == MAXIMUM):
+            trial.best = found
+        trial.curve.append(found[first])
+        trial.evaluate_s.append(found.get("evaluate_s", math.nan))
 
     def result(self) -> Result:
         """Return what the search is told."""
         values = {f"value/{name}": self.trial.best[name] for name in self.objectives}
-        counts = {"evaluations": self.trial.evaluations, "steps": self.trial.steps, "total_s": self.trial.total_s}
+        # Schedulers compare trials after as many evaluations of the phase that counts.
+        counts = {"evaluations": len(self.trial.curve), "steps": self.trial.steps, "total_s": self.trial.total_s}
         return values | counts | {f"val/{name}": value for name, value in self.trial.best.items()}
 
     def end(self, status: str, error: str = "") -> None:

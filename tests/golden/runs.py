@@ -142,8 +142,8 @@ def record(name: str, folder: Path) -> dict[str, Any]:
     storage = claim(config)
     store = CheckpointStore(storage.below("checkpoints"))
 
-    def wrap(module: nn.Module) -> LocalEngine:
-        engines.append(Recorded(module, config.train))
+    def wrap(module: nn.Module, keys: Any) -> LocalEngine:
+        engines.append(Recorded(module, keys))
         return engines[-1]
 
     def save(checkpoint: Any, best: bool) -> None:
@@ -152,7 +152,7 @@ def record(name: str, folder: Path) -> dict[str, Any]:
 
     reader = CachedReader(data.storage, system.columns)
     feed = PlannedFeed(data, system, config.train, reader, 0, 1)
-    progress = fit(Job(system, config.train, wrap, feed, lambda _: None, save))
+    progress = fit(Job(system, config.train, wrap, feed, lambda _: None, save, store.load))
     numbers = evaluate_run(config, "test")
     losses = [value for engine in engines for value in engine.losses]
     norms = [value for engine in engines for value in engine.norms]

@@ -34,6 +34,25 @@ def test_failed_trials_are_not_ranked() -> None:
     assert [t.id for t in ranked([trial("a", 0.1), bad, trial("c", 0.3)], {"ndcg@10": "max"})] == ["c", "a"]
 
 
+def test_the_lowest_is_best_where_lower_is_better() -> None:
+    trials = [trial("a", 0.3), trial("b", 0.1), trial("c", 0.2)]
+    assert [t.id for t in ranked(trials, {"ndcg@10": "min"})] == ["b", "c", "a"]
+    assert [t.id for t in front(trials, {"ndcg@10": "min", "evaluate_s": "min"})] == ["b"]
+
+
+def test_the_best_run_of_a_falling_objective_is_the_lowest(tmp_path) -> None:
+    table = {"system": "rec.systems.msmrec:MSMRec", "out": str(tmp_path), "data": {"root": "data"}}
+    config = from_table(table | {"tune": {"metric": "val_loss", "space": {KEYS[0]: {"log": [1e-4, 1e-2]}}}})
+    storage = Storage(str(tmp_path))
+    for name, loss in (("a", 3.0), ("b", 1.5), ("c", 2.0)):
+        one = Trial(name, {KEYS[0]: loss / 1000}, FINISHED, best={"val_loss": loss}, curve=[4.0, loss])
+        one.write(storage.below(f"trials/{name}"))
+    write_results(config, storage, [KEYS[0]])
+    write_page(config, storage, read_trials(storage), [KEYS[0]])
+    assert load(tmp_path / "best.toml").train.learning_rate == 0.0015
+    assert next(csv.DictReader((tmp_path / "trials.csv").open()))["trial"] == "b"
+
+
 def test_trials_that_none_dominates_come_first() -> None:
     trials = [trial("slow", 0.5, 3.0), trial("fast", 0.3, 1.0), trial("neither", 0.4, 4.0), trial("both", 0.45, 2.0)]
     assert dominates(trials[0], trials[2], GOALS)

@@ -1,8 +1,12 @@
+import numpy as np
 import pytest
 
 from rec.config import RunConfig, from_table, load, to_toml
 from rec.errors import ConfigError
-from rec.tuning.search import apply, ready_spaces, space_of
+from rec.train.job import build_from
+from rec.train.phases import stretches
+from rec.tuning.search import apply, evaluations, for_search, objectives, ready_spaces, space_of, value_at
+from tests.toy_phases import ToyPhases, toy_table
 
 
 def config(**changes) -> RunConfig:
@@ -44,3 +48,43 @@ def test_a_point_makes_a_run_and_its_toml_reads_back(tmp_path) -> None:
     assert (run.model.width, run.model.gate, run.train.learning_rate, run.out) == (32, "user", 0.01, "out/y")
     (tmp_path / "run.toml").write_text(to_toml(run))
     assert load(tmp_path / "run.toml") == run
+
+
+def toy(**changes) -> RunConfig:
+    return from_table({"out": "out/x", "data": {"root": "data"}} | toy_table(**changes))
+
+
+def test_evaluations_are_those_of_every_phases_own_epochs() -> None:
+    config = toy(model={"first_epochs": 7}, train={"epochs": 4, "evaluate_every": 3})
+    system = build_from(config, ToyPhases.sample(4, np.random.default_rng(0))[1])
+    found = stretches(system, config.train)
+    assert evaluations(found) == 3 + 2  # 7 / 3 and 4 / 3, the last epoch always
+    assert evaluations(found[-1:]) == 2
+
+
+@pytest.mark.parametrize(
+    ("train", "tune", "wanted"),
+    [
+        ({}, {}, {"ndcg@10": "max"}),
+        ({"metric": "mean_rank"}, {}, {"mean_rank": "min"}),
+        ({"phases": {"experts": {"metric": "val_loss"}}}, {}, {"val_loss": "min"}),
+        ({"phases": {"autoencoder": {"metric": "val_loss"}}}, {}, {"ndcg@10": "max"}),
+        ({}, {"metric": "hit@10"}, {"hit@10": "max"}),
+        ({}, {"metric": "hit@10", "objectives": {"hit@10": "min"}}, {"hit@10": "min"}),
+    ],
+)
+def test_trials_are_compared_by_the_last_phases_metric_in_its_direction(train, tune, wanted) -> None:
+    config = toy(train=train, tune=tune)
+    system = build_from(config, ToyPhases.sample(4, np.random.default_rng(0))[1])
+    assert objectives(for_search(config, system)) == wanted
+
+
+def test_keys_of_a_phase_can_be_searched() -> None:
+    config = toy(tune={"space": {"train.phases.autoencoder.learning_rate": {"log": [1e-3, 1e-1]}}})
+    (key,) = space_of(config)
+    assert value_at(config, key) is None
+    run = apply(config, {key: 0.05}, "out/y")
+    assert run.train.phases["autoencoder"].learning_rate == 0.05
+    bad = toy(tune={"space": {"train.phases.autoencoder.learning_rat": {"log": [1e-3, 1e-1]}}})
+    with pytest.raises(ConfigError, match=r"did you mean 'train.phases.autoencoder.learning_rate'\?"):
+        space_of(bad)

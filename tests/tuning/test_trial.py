@@ -6,11 +6,12 @@ from rec.tuning.trial import FINISHED, Follower, Trial, read_trial
 GOALS = {"ndcg@10": "max", "load_balance": "max"}
 
 
-def event(step: int, ndcg: float, use: float = 0.5) -> dict:
+def event(step: int, ndcg: float, use: float = 0.5, last: bool = True, two: bool = False) -> dict:
     return {
         "kind": "evaluated",
         "rank": 0,
         "total_step": step,
+        "phase": int(last) if two else 0,
         "ndcg@10": ndcg,
         "best": True,
         "loss/ce": float("nan"),
@@ -70,3 +71,34 @@ def test_a_run_that_goes_on_tells_again_and_adds_its_time(tmp_path, sent) -> Non
     again.end(FINISHED)
     found = read_trial(Storage(str(tmp_path)))
     assert (found.status, found.total_s) == (FINISHED, 230.0)
+
+
+def test_only_the_last_phase_is_what_a_trial_is_worth(sent, tmp_path) -> None:
+    follower = Follower(Trial("t", {}), Storage(str(tmp_path)), GOALS, sent.append, phases=2)
+    saved = {"kind": "saved", "rank": 0}
+    for step, ndcg, last in [(1, 0.9, False), (2, 0.8, False), (3, 0.2, True), (4, 0.3, True)]:
+        follower(event(step, ndcg, last=last, two=True))
+        follower(saved)
+    assert [r["value/ndcg@10"] for r in sent] == [0.2, 0.3]
+    assert [r["evaluations"] for r in sent] == [1, 2]
+    found = read_trial(Storage(str(tmp_path)))
+    assert (found.evaluations, found.curve, found.best["ndcg@10"]) == (4, [0.2, 0.3], 0.3)
+
+
+def test_an_earlier_phase_may_measure_something_else(sent, tmp_path) -> None:
+    follower = Follower(Trial("t", {}), Storage(str(tmp_path)), GOALS, sent.append, phases=2)
+    record = event(1, 0.0, last=False, two=True)
+    del record["ndcg@10"]
+    follower(record | {"val_loss": 2.0})
+    follower(event(2, 0.5, two=True))
+    follower({"kind": "saved", "rank": 0})
+    assert follower.missing == ""
+    assert [r["value/ndcg@10"] for r in sent] == [0.5]
+
+
+def test_lower_can_be_better(tmp_path, sent) -> None:
+    follower = Follower(Trial("t", {}), Storage(str(tmp_path)), {"rmse": "min"}, sent.append)
+    for step, value in enumerate([0.5, 0.3, 0.4]):
+        follower(event(step, 0.0) | {"rmse": value})
+        follower({"kind": "saved", "rank": 0})
+    assert [r["value/rmse"] for r in sent] == [0.5, 0.3, 0.3]

@@ -1,0 +1,144 @@
+"""Phases as a run trains them: their keys, which parameters move, when they end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from typing import Any
+
+from torch import nn
+
+from rec.errors import ConfigError
+from rec.keys import PhaseConfig, TrainConfig
+from rec.system import Phase, System
+from rec.train.progress import Progress
+
+KEYS = tuple(PhaseConfig.model_fields)
+VALIDATION_LOSS = "val_loss"
+FALLING = ("loss/", VALIDATION_LOSS)
+"""What names of metrics start with of which lower is better."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """A phase with the keys that this run trains it with."""
+
+    phase: Phase
+    config: TrainConfig
+    """The run's, with the phase's own keys."""
+    index: int
+    count: int
+    """Phases of the run."""
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no phase follows."""
+        return self.index + 1 == self.count
+
+    def key(self, name: str) -> str:
+        """Return the dotted key by which a user sets what holds for this phase."""
+        return key_of(self.phase, self.config, name)
+
+
+def stretches(system: System[Any, Any], config: TrainConfig, workers: int = 1) -> tuple[Stretch, ...]:
+    """Return the phases of a system as a run trains them.
+
+    Raises:
+        ConfigError: the run has keys of a phase that there is not, or the workers cannot share a phase's batch.
+    """
+    phases = system.phases()
+    names = [phase.name for phase in phases]
+    if unknown := sorted(config.phases.keys() - set(names)):
+        raise ConfigError(f"train.phases.{unknown[0]}: no such phase; there are {', '.join(names)}")
+    if len(set(names)) < len(names):
+        raise ConfigError(f"system: {type(system).__name__} has two phases of one name; there are {', '.join(names)}")
+    found = []
+    for index, phase in enumerate(phases):
+        whole = resolved(phase, config)
+        found.append(Stretch(phase=phase, config=whole, index=index, count=len(phases)))
+        if whole.batch_size % workers:
+            key = key_of(phase, config, "batch_size")
+            raise ConfigError(f"{key}: must be a multiple of {workers} workers, got {whole.batch_size}")
+    return tuple(found)
+
+
+def resolved(phase: Phase, config: TrainConfig) -> TrainConfig:
+    """Return the keys that a phase is trained with: the user's for it, else its own, else the run's."""
+    given = config.phases.get(phase.name, PhaseConfig())
+    chosen = {key: (getattr(given, key), getattr(phase, key)) for key in KEYS}
+    update = {key: own if user is None else user for key, (user, own) in chosen.items()}
+    return config.model_copy(update={key: value for key, value in update.items() if value is not None})
+
+
+def key_of(phase: Phase, config: TrainConfig, name: str) -> str:
+    """Return the dotted key by which a user sets `name` for a phase."""
+    own = getattr(phase, name) is not None or getattr(config.phases.get(phase.name, PhaseConfig()), name) is not None
+    return f"train.phases.{phase.name}.{name}" if own else f"train.{name}"
+
+
+def has_ended(progress: Progress, config: TrainConfig) -> bool:
+    """Return whether the phase in which a run stands has made its epochs, or has stopped early."""
+    return progress.epoch >= config.epochs or stopped_early(progress, config)
+
+
+def stopped_early(progress: Progress, config: TrainConfig) -> bool:
+    """Return whether validation has not improved for as many evaluations as the phase has patience."""
+    return bool(config.patience) and progress.stale >= config.patience
+
+
+def is_over(progress: Progress, found: Sequence[Stretch]) -> bool:
+    """Return whether nothing is left to train."""
+    return progress.phase >= len(found) or (
+        progress.phase + 1 == len(found) and has_ended(progress, found[progress.phase].config)
+    )
+
+
+def end_in_words(progress: Progress, found: Sequence[Stretch]) -> str:
+    """Return why nothing is left to train, and what would change that."""
+    last = found[-1]
+    if stopped_early(progress, last.config):
+        return (
+            f"stopped early at step {progress.total_step}, {progress.stale} evaluations after the best "
+            f"{last.config.metric}; raise {last.key('patience')} to go on"
+        )
+    return f"all {last.config.epochs} epochs are trained, up to step {progress.total_step}; raise {last.key('epochs')}"
+
+
+def higher_is_better(metric: str, directions: Mapping[str, bool]) -> bool:
+    """Return the direction of a metric: as it is said, else falling for losses and rising for all others."""
+    return directions.get(metric, not metric.startswith(FALLING))
+
+
+def better(value: float, best: float | None, higher: bool) -> bool:
+    """Return whether a value beats the best one so far; NaN never does."""
+    if math.isnan(value):
+        return False
+    return best is None or (value > best if higher else value < best)
+
+
+def own_flags(module: nn.Module) -> dict[str, bool]:
+    """Return which parameters the model trains of its own accord."""
+    return {name: parameter.requires_grad for name, parameter in module.named_parameters()}
+
+
+def select(module: nn.Module, phase: Phase, own: Mapping[str, bool]) -> int:
+    """Let the phase's parameters move, among those that the model trains; return how many of this rank's do."""
+    count = 0
+    for name, parameter in module.named_parameters():
+        moves = _own_flag(name, own) and any(fnmatch(name, glob) for glob in phase.trains)
+        parameter.requires_grad_(moves)
+        count += moves
+    return count
+
+
+def _own_flag(name: str, own: Mapping[str, bool]) -> bool:
+    """Return whether the model trains a parameter; a backend may have renamed it inside its module."""
+    while name not in own:
+        parent = name.rpartition(".")[0]
+        inside = [flag for known, flag in own.items() if known.startswith(f"{parent}.")] if parent else [True]
+        if inside:
+            return any(inside)
+        name = parent
+    return own[name]

@@ -1,0 +1,65 @@
+"""The loss on validation, for phases that are judged by it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
+from typing import Any
+
+import torch
+
+from rec.batch import Batch
+from rec.errors import TrainingError
+from rec.seeds import derive
+from rec.system import System
+from rec.terms import Term
+from rec.train.engine import Engine
+from rec.train.phases import VALIDATION_LOSS, Stretch
+
+
+def counted_terms(terms: dict[str, Term], stretch: Stretch) -> dict[str, Term]:
+    """Return the terms of a loss that count in a phase.
+
+    Raises:
+        TrainingError: none does.
+    """
+    globs: Sequence[str] = stretch.phase.terms
+    found = {name: term for name, term in terms.items() if any(fnmatch(name, glob) for glob in globs)}
+    if not found:
+        raise TrainingError(f"phase {stretch.phase.name!r}: no loss term matches {globs}; there are {sorted(terms)}")
+    return found
+
+
+def is_loss(metric: str) -> bool:
+    """Return whether a metric is the loss on validation or a term of it."""
+    return metric == VALIDATION_LOSS or metric.startswith(f"{VALIDATION_LOSS}/")
+
+
+@torch.no_grad()
+def validation_loss(
+    system: System[Any, Any], stretch: Stretch, engine: Engine, batches: Iterator[tuple[Batch, bool]]
+) -> dict[str, float | None]:
+    """Return `val_loss`, the weighted sum of the terms' means, and `val_loss/TERM`, over all ranks' batches.
+
+    A batch is seeded by its place among those of all ranks, so that what its loss draws does not depend on their
+    number (the rows of the last, shorter round are cut by it).
+    """
+    engine.module.eval()
+    sums: dict[str, torch.Tensor] = {}
+    last: dict[str, Term] = {}
+    for number, (batch, counts) in enumerate(batches):
+        place = number * engine.world_size + engine.rank
+        torch.manual_seed(derive(stretch.config.seed, VALIDATION_LOSS, stretch.index, place))
+        last = counted_terms(system.loss(engine, batch.to(engine.device)), stretch)
+        for name, term in last.items():
+            pair = torch.stack([torch.as_tensor(v, dtype=torch.float64).detach().cpu() for v in (term.sum, term.count)])
+            sums[name] = sums.get(name, torch.zeros(2, dtype=torch.float64)) + pair * float(counts)
+    if not last:
+        raise TrainingError("validation has no rows, so there is no loss to judge by")
+    total = engine.sum_over_ranks(torch.stack([sums[name] for name in last]))
+    means = {
+        name: term.value_of(value, count)
+        for (name, term), (value, count) in zip(last.items(), total.tolist(), strict=True)
+    }
+    whole = sum((last[name].weight * value for name, value in means.items()), 0.0)
+    return {VALIDATION_LOSS: whole, **{f"{VALIDATION_LOSS}/{name}": value for name, value in means.items()}}
