@@ -153,6 +153,8 @@ class TrainConfig(Strict):
     """Evaluations without a better `metric` after which training stops; 0 never stops early."""
     evaluate_every: int = Field(1, ge=1)
     """Epochs between evaluations on validation."""
+    validation_share: float = Field(1.0, gt=0, le=1)
+    """Share of validation's examples, drawn once by the seed, that evaluations in training measure."""
     evaluate_batch_size: int = Field(256, ge=1)
     """Examples per evaluation batch of one worker."""
     checkpoint_steps: int = Field(0, ge=0)

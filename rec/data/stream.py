@@ -26,7 +26,7 @@ class Reader(Protocol):
     """Reads files of a split."""
 
     def read(self, names: Sequence[str]) -> Iterator[pa.Table]:
-        """Yield the rows of these files, in this order, in tables of any size."""
+        """Yield one table per file, in this order."""
 
 
 class CachedReader:

@@ -150,6 +150,6 @@ class StartedFeed:
             return started
         return self.feed.train(phase, epoch, start)
 
-    def evaluate(self, split: str) -> Iterator[tuple[Batch, bool]]:
-        """Yield this rank's batches of a split."""
-        return self.feed.evaluate(split)
+    def evaluate(self, split: str, share: float = 1.0) -> Iterator[tuple[Batch, bool]]:
+        """Yield this rank's batches of a split, or of a share of it."""
+        return self.feed.evaluate(split, share)

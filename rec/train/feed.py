@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
 
 from rec.batch import Batch
 from rec.data.prepared import Prepared
 from rec.data.stream import Plan, Reader
 from rec.errors import ConfigError
 from rec.keys import TrainConfig
+from rec.seeds import derive
 from rec.system import Phase, System
 from rec.train.phases import key_of, resolved
 
@@ -48,15 +52,45 @@ class PlannedFeed:
         """Yield this rank's batches of an epoch of a phase from step `start`."""
         return Ahead(self._batches(self.plan(phase), epoch, start))
 
-    def evaluate(self, split: str) -> Iterator[tuple[Batch, bool]]:
-        """Yield this rank's batches of a split, in the order of its files."""
-        size = self.config.evaluate_batch_size * self.world_size
-        return Ahead(self._batches(Plan(tuple(self.data.files(split)), size, 0, 0), 0, 0))
+    def evaluate(self, split: str, share: float = 1.0) -> Iterator[tuple[Batch, bool]]:
+        """Yield this rank's batches of a split, in the order of its files.
 
-    def _batches(self, plan: Plan, epoch: int, start: int) -> Iterator[tuple[Batch, bool]]:
-        rows = plan.batches(self.reader, epoch=epoch, start=start, rank=self.rank, world_size=self.world_size)
+        With a share below 1, only so many of its rows, the same ones each time.
+        """
+        files, reader = tuple(self.data.files(split)), self.reader
+        if share < 1:
+            chosen = Chosen(reader, files, share, derive(self.config.seed, "share", split))
+            files, reader = chosen.files, chosen
+        size = self.config.evaluate_batch_size * self.world_size
+        return Ahead(self._batches(Plan(files, size, 0, 0), 0, 0, reader))
+
+    def _batches(
+        self, plan: Plan, epoch: int, start: int, reader: Reader | None = None
+    ) -> Iterator[tuple[Batch, bool]]:
+        rows = plan.batches(reader or self.reader, epoch=epoch, start=start, rank=self.rank, world_size=self.world_size)
         for columns, counts in rows:
             yield self.system.collate(columns), counts
+
+
+class Chosen:
+    """Reads a share of the rows of files, at least one of them, drawn once."""
+
+    def __init__(self, reader: Reader, files: Sequence[tuple[str, int]], share: float, seed: int) -> None:
+        self.reader = reader
+        total = sum(rows for _, rows in files)
+        count = min(total, max(1, round(share * total)))
+        chosen = np.sort(np.random.default_rng(seed).permutation(total)[:count])
+        starts = np.cumsum([0, *(rows for _, rows in files)])
+        self.rows = {
+            name: chosen[(chosen >= start) & (chosen < start + rows)] - start
+            for (name, rows), start in zip(files, starts, strict=False)
+        }
+        self.files = tuple((name, len(self.rows[name])) for name, _ in files if len(self.rows[name]))
+
+    def read(self, names: Sequence[str]) -> Iterator[pa.Table]:
+        """Yield the chosen rows of these files, in this order."""
+        for name, table in zip(names, self.reader.read(names), strict=True):
+            yield table.take(pa.array(self.rows[name]))
 
 
 class Ahead(Iterator[T]):

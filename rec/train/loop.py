@@ -55,7 +55,7 @@ class Feed(Protocol):
     def train(self, phase: Phase, epoch: int, start: int) -> Iterator[tuple[Batch, bool]]:
         """Yield the batches of an epoch of a phase from step `start`, and whether each counts."""
 
-    def evaluate(self, split: str) -> Iterator[tuple[Batch, bool]]:
+    def evaluate(self, split: str, share: float = 1.0) -> Iterator[tuple[Batch, bool]]:
         """Yield the batches of a split, and whether each counts."""
 
 
@@ -157,11 +157,12 @@ def _run_phase(job: Job, stretch: Stretch, engine: Engine, progress: Progress) -
             continue
         started_s = time.monotonic()
         average_running_statistics(engine)
+        batches = job.feed.evaluate("val", config.validation_share)
         means: dict[str, float | None]
         if is_loss(config.metric):
-            means = validation_loss(job.system, stretch, engine, job.feed.evaluate("val"))
+            means = validation_loss(job.system, stretch, engine, batches)
         else:
-            means = metrics(job.system, measure(job.system, engine, job.feed.evaluate("val")))
+            means = metrics(job.system, measure(job.system, engine, batches))
         evaluate_s = time.monotonic() - started_s
         _judge(job, stretch, progress, means, losses | _take_usage(engine), evaluate_s)
         _save(job, engine, progress, best=progress.stale == 0)

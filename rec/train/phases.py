@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from rec.errors import ConfigError
+from rec.evaluation.measure import directions
 from rec.keys import PhaseConfig, TrainConfig
 from rec.system import Phase, System
 from rec.train.progress import Progress
@@ -57,11 +59,21 @@ def stretches(system: System[Any, Any], config: TrainConfig, workers: int = 1) -
     found = []
     for index, phase in enumerate(phases):
         whole = resolved(phase, config)
+        _check_metric(system, phase, whole)
         found.append(Stretch(phase=phase, config=whole, index=index, count=len(phases)))
         if whole.batch_size % workers:
             key = key_of(phase, config, "batch_size")
             raise ConfigError(f"{key}: must be a multiple of {workers} workers, got {whole.batch_size}")
     return tuple(found)
+
+
+def _check_metric(system: System[Any, Any], phase: Phase, config: TrainConfig) -> None:
+    """Refuse a metric that is none; names with a slash are losses, or what a system tells at evaluations."""
+    known = [*directions(system.tasks), VALIDATION_LOSS]
+    if "/" not in config.metric and config.metric not in known:
+        near = difflib.get_close_matches(config.metric, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+        raise ConfigError(f"{key_of(phase, config, 'metric')}: {config.metric!r} is not measured; {hint}")
 
 
 def resolved(phase: Phase, config: TrainConfig) -> TrainConfig:

@@ -114,7 +114,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_no_checkpoint(run_con
 
 
 def test_an_unknown_metric_is_refused(run_config: Make) -> None:
-    with pytest.raises(TrainingError, match=r"train.metric: 'ndgc@10' is not measured; there are hit@10"):
+    with pytest.raises(ConfigError, match=r"train.metric: 'ndgc@10' is not measured; did you mean 'ndcg@10'\?"):
         train_here(run_config(train={"metric": "ndgc@10"}), quiet, quiet)
 
 
