@@ -38,6 +38,9 @@ class Alone:
     def gather(self, value: Any) -> list[Any]:
         return [value]
 
+    def sum_over_ranks(self, value: torch.Tensor) -> torch.Tensor:
+        return value
+
 
 def flat(values: Any) -> list[Any]:
     """Return nested lists as one."""

@@ -1,0 +1,308 @@
+"""Two systems that live outside the package go through every command, with nothing edited inside it."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sklearn.metrics import adjusted_rand_score
+
+from rec.cli import main
+from rec.config import RunConfig, from_table
+from rec.data.prepared import Prepared
+from rec.data.stream import CachedReader
+from rec.errors import ConfigError
+from rec.evaluation.compare import compare
+from rec.evaluation.measure import measure
+from rec.evaluation.run import Numbers, evaluate_run, open_run
+from rec.evaluation.tasks.rating import Rating
+from rec.evaluation.tasks.writing import Writing
+from rec.keys import ParallelConfig, TrainConfig
+from rec.report.page import write_report
+from rec.storage import Storage
+from rec.systems.capabilities import Decoding
+from rec.train.checkpoint import CheckpointStore
+from rec.train.engine import load_model
+from rec.train.feed import PlannedFeed
+from rec.train.job import train_here
+from tests.guests import sets_guest, writer_guest
+
+ROOT = Path(__file__).resolve().parents[2]
+GUESTS = {"sets": sets_guest, "writer": writer_guest}
+
+
+def quiet(_: Any) -> None:
+    """Say nothing."""
+
+
+@pytest.fixture(scope="session")
+def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The generated data of each guest."""
+    found = {name: str(tmp_path_factory.mktemp(f"{name}-data")) for name in GUESTS}
+    for name, module in GUESTS.items():
+        module.write_data(found[name])  # type: ignore[attr-defined]
+    return found
+
+
+def config_of(guest: str, roots: dict[str, str], out: Path, **changes: dict[str, Any]) -> RunConfig:
+    """Return the config of a guest's own TOML with some keys changed."""
+    table = tomllib.loads(GUESTS[guest].TOML)  # type: ignore[attr-defined]
+    table |= {"out": str(out), "data": {"root": roots[guest]}}
+    for name, value in changes.items():
+        table[name] = table.get(name, {}) | value
+    return from_table(table)
+
+
+@pytest.fixture(scope="session")
+def trained(roots: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunConfig]:
+    """A run of each guest, trained in this process."""
+    found = {name: config_of(name, roots, tmp_path_factory.mktemp(name) / "run") for name in GUESTS}
+    for config in found.values():
+        train_here(config, quiet, quiet)
+    return found
+
+
+@pytest.fixture(scope="session")
+def numbers(trained: dict[str, RunConfig]) -> dict[str, Numbers]:
+    """Each run measured on test."""
+    return {name: evaluate_run(config, "test") for name, config in trained.items()}
+
+
+def test_the_set_predictor_beats_its_baselines(numbers: dict[str, Numbers]) -> None:
+    found = numbers["sets"]
+    assert found["expect"]["jaccard_patient"]["met"]
+    assert len(found["baselines"]) == 2
+    for values in found["baselines"].values():
+        for name in ("jaccard_patient", "jaccard_visit", "prauc_patient", "f1_patient"):
+            assert found["metrics"][name] > values[name] + 0.1
+        assert values["ddi_rate"] == 0  # what is frequent here, or was given before, does not interact
+    assert found["interval"]["ddi_rate"]["low"] <= found["metrics"]["ddi_rate"] <= found["interval"]["ddi_rate"]["high"]
+    assert found["notice"] == sets_guest.Prescriber.notice
+    assert set(found["tasks"]["sets"]["groups"]) == {"nothing known before", "labels known before"}
+
+
+def test_a_report_shows_sets_and_no_ranking(trained: dict[str, RunConfig], numbers: dict[str, Numbers]) -> None:
+    page = text_of(write_report(trained["sets"].out))
+    for wanted in ("jaccard_patient", "Sizes of sets, and rounds", "molecule 1", "given in vain", "no medical advice"):
+        assert wanted in page, wanted
+    for other in ("ranking", "ndcg", "catalogue"):
+        assert other not in page.lower(), other
+
+
+def text_of(path: str) -> str:
+    """Return what people read on a page."""
+    html = Path(path.removeprefix("file://")).read_text()
+    return re.sub(r"<(style|svg|script).*?</\1>|<[^>]*>|data:[^\"']*", " ", html, flags=re.DOTALL)
+
+
+def test_runs_are_compared_by_metrics_of_examples_and_of_sums(
+    trained: dict[str, RunConfig], numbers: dict[str, Numbers], roots: dict[str, str], tmp_path: Path
+) -> None:
+    worse = config_of("sets", roots, tmp_path / "worse", train={"epochs": 1})
+    train_here(worse, quiet, quiet)
+    evaluate_run(worse, "test")
+    found = {entry["metric"]: entry for entry in compare(trained["sets"].out, worse.out, 200)}
+    assert set(found) == {"jaccard_patient", "prauc_patient", "f1_patient", "ddi_rate"}
+    assert found["jaccard_patient"]["difference"]["low"] > 0
+    assert found["jaccard_patient"]["not_better"] == 0
+    rates = {"a": numbers["sets"]["metrics"]["ddi_rate"], "b": evaluate_run(worse, "test")["metrics"]["ddi_rate"]}
+    assert {key: found["ddi_rate"][key] for key in "ab"} == pytest.approx(rates)
+    assert not found["ddi_rate"]["higher_is_better"]
+
+
+def test_a_number_that_describes_cannot_choose(roots: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"train\.metric: 'medications' describes answers and is neither good nor bad"
+    ):
+        config_of("sets", roots, tmp_path / "run", train={"metric": "medications"})
+    with pytest.raises(ConfigError, match=r"expect\.true_ddi_rate"):
+        config_of("sets", roots, tmp_path / "run", expect={"true_ddi_rate": 0.1})
+
+
+@pytest.mark.parametrize("guest", GUESTS)
+def test_a_guest_needs_no_line_outside_its_own_file(guest: str) -> None:
+    """Nothing in the package, in its configs or in its packaging names a guest's file or classes."""
+    module, name = tomllib.loads(GUESTS[guest].TOML)["system"].split(":")  # type: ignore[attr-defined]
+    names = [module.rsplit(".", 1)[-1], name, "guests"]
+    files = [path for path in (ROOT / "rec").rglob("*") if path.suffix in (".py", ".toml", ".html")]
+    files.append(ROOT / "pyproject.toml")
+    lines = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in files
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if any(re.search(rf"\b{name}", line) for name in names)
+    ]
+    assert len(lines) == 0, "\n".join(lines)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_two_workers_train_the_set_predictor_as_one_process(
+    ray_runtime: None, roots: dict[str, str], tmp_path: Path
+) -> None:
+    from rec.runtime.training import train
+
+    here = train_here(config_of("sets", roots, tmp_path / "here", train={"epochs": 3}), quiet, quiet).history
+    config = config_of("sets", roots, tmp_path / "there", train={"epochs": 3}, parallel={"workers": 2})
+    train(config, quiet, quiet)
+    there = json.loads(Storage(config.out).read("history.json"))
+    for a, b in zip(there, here, strict=True):
+        assert a["loss/given"] == pytest.approx(b["loss/given"], rel=1e-3)
+        assert a["jaccard_patient"] == pytest.approx(b["jaccard_patient"], abs=0.02)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_search_over_the_set_predictor(ray_runtime: None, roots: dict[str, str], tmp_path: Path) -> None:
+    from rec.runtime.tuning import search
+    from rec.tuning.results import read_trials
+
+    config = config_of("sets", roots, tmp_path / "search", train={"epochs": 2, "metric": "ddi_rate"})
+    search(config, quiet)
+    trials = read_trials(Storage(config.out))
+    assert [trial.status for trial in trials] == ["finished"] * 2
+    assert all("jaccard_patient" in trial.best for trial in trials)
+
+
+def test_the_command_line_prints_the_tasks_metrics(
+    trained: dict[str, RunConfig], numbers: dict[str, Numbers], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.toml"
+    config = trained["sets"]
+    path.write_text(sets_guest.TOML)
+    words = [f"out={config.out}", f"data.root={config.data.root}"]
+    assert main(["evaluate", str(path), *words]) == 0
+    assert "jaccard_patient" in capsys.readouterr().out
+    assert main(["evaluate", str(path), *words, "expect.jaccard_patient=0.99"]) == 1
+
+
+def test_the_writer_beats_its_baselines_in_words_and_ratings(numbers: dict[str, Numbers]) -> None:
+    found = numbers["writer"]
+    assert all(entry["met"] for entry in found["expect"].values())
+    texts, ratings = (found["tasks"][name]["baselines"] for name in ("writing", "rating"))
+    assert len(texts) == 3
+    assert all(found["metrics"]["bleu4"] > values["bleu4"] + 10 for values in texts.values())
+    assert len(ratings) == 3
+    assert all(found["metrics"]["rmse"] < 0.6 * values["rmse"] for values in ratings.values())
+    assert found["metrics"]["fmr"] == 1
+
+
+def test_the_mixture_between_the_phases_finds_the_planted_clusters(trained: dict[str, RunConfig]) -> None:
+    run = open_run(trained["writer"])
+    module = run.module
+    assert isinstance(module, writer_guest.ReviewerModel)
+    with torch.no_grad():
+        cluster_U = module.clusters(module.users.latent(module.user_UF)[0]).numpy()
+    truth_U = run.data.entity("user")["cluster"].to_numpy()
+    assert adjusted_rand_score(truth_U, cluster_U) > 0.9
+
+
+def test_each_phase_has_its_own_epochs_metric_and_curve(
+    trained: dict[str, RunConfig], numbers: dict[str, Numbers]
+) -> None:
+    history = Storage(trained["writer"].out).read_json("history.json")
+    first, second = ([h for h in history if h["phase_name"] == name] for name in ("represent", "write"))
+    assert 1 <= len(first) <= 12
+    assert len(second) == 6
+    assert "bleu4" not in first[-1]
+    assert "loss/text" not in first[-1]
+    assert first[-1]["val_loss"] < first[0]["val_loss"] / 2
+    assert second[-1]["bleu4"] > second[0]["bleu4"]
+    page = text_of(write_report(trained["writer"].out))
+    for wanted in ("represent", "write", "Some texts", "Predicted ratings", "Experts of language.mixture", "rmse"):
+        assert wanted in page, wanted
+
+
+def test_the_same_command_on_a_finished_run_does_nothing(trained: dict[str, RunConfig]) -> None:
+    before = Storage(trained["writer"].out).read_json("history.json")
+    assert train_here(trained["writer"], quiet, quiet).finished
+    assert Storage(trained["writer"].out).read_json("history.json") == before
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_texts_end_and_do_not_depend_on_company(trained: dict[str, RunConfig], temperature: float) -> None:
+    run = open_run(trained["writer"])
+    run.module.eval()
+    batch = next(iter(run.feed.evaluate("test")))[0]
+    decoding = Decoding(max_tokens=16, temperature=temperature, seed=3)
+    heard: list[list[str]] = []
+    together = run.system.write(run.module, batch, decoding, heard=lambda words: heard.append(list(words)))
+    assert together == run.system.write(run.module, batch, decoding)
+    assert ["".join(words).strip() for words in zip(*heard, strict=True)] == together
+    assert any(len(text.split()) < 16 for text in together)
+    assert len(heard) <= 16
+    rows = {name: run.data.rows("test")[name].to_pylist() for name in run.data.rows("test").column_names}
+    alone = [
+        run.system.write(run.module, run.system.collate({n: v[i : i + 1] for n, v in rows.items()}), decoding)[0]
+        for i in range(5)
+    ]
+    assert alone == together[:5]
+    if temperature:
+        assert together != run.system.write(run.module, batch, Decoding(max_tokens=16, temperature=1.5, seed=4))
+
+
+def spread_texts(rank: int, world: int, root: str, tensors: dict[str, Any], temperature: float) -> Any:
+    """Return the records of both tasks by a module whose experts are spread, and how often this rank decoded."""
+    from rec.runtime.deepspeed import DeepSpeedEngine
+
+    data = Prepared.open(root)
+    system = writer_guest.Reviewer(writer_guest.Config(), data.tables(writer_guest.Reviewer.tables))
+    system.tasks = (Writing(decoding=Decoding(max_tokens=16, temperature=temperature)), Rating())
+    module = system.model()
+    load_model(module, tensors)
+    keys = TrainConfig(batch_size=2, evaluate_batch_size=7)
+    engine = DeepSpeedEngine(module, keys, ParallelConfig(workers=world, expert_parallel=world))
+    feed = PlannedFeed(data, system, keys, CachedReader(data.storage, system.columns), rank, world)
+    return {name: table.to_pydict() for name, table in measure(system, engine, feed.evaluate("test")).items()}
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_ranks_with_spread_experts_write_what_one_process_writes(
+    ranks: Any, trained: dict[str, RunConfig], roots: dict[str, str], temperature: float
+) -> None:
+    run = open_run(trained["writer"])
+    run.system.tasks = (Writing(decoding=Decoding(max_tokens=16, temperature=temperature)), Rating())
+    expected = measure(run.system, run.engine, run.feed.evaluate("test"))
+    tensors = CheckpointStore(Storage(run.config.out).below("checkpoints")).load_best().tensors
+    for found in ranks.run(2, spread_texts, roots["writer"], tensors, temperature):
+        assert found["writing"]["text"] == expected["writing"]["text"].to_pylist()
+        assert found["rating"]["predicted"] == pytest.approx(expected["rating"]["predicted"].to_pylist(), abs=1e-5)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_two_workers_that_share_experts_train_the_writer(
+    ray_runtime: None, roots: dict[str, str], tmp_path: Path
+) -> None:
+    from rec.runtime.training import train
+
+    parallel = {"workers": 2, "expert_parallel": 2}
+    config = config_of("writer", roots, tmp_path / "run", parallel=parallel)
+    train(config, quiet, quiet)
+    history = json.loads(Storage(config.out).read("history.json"))
+    assert [h["phase_name"] for h in history].count("write") == 6
+    found = evaluate_run(config, "test")
+    assert all(entry["met"] for entry in found["expect"].values())
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_search_over_the_writers_last_phase(ray_runtime: None, roots: dict[str, str], tmp_path: Path) -> None:
+    from rec.runtime.tuning import search
+    from rec.tuning.results import read_trials
+
+    keys = {"epochs": 2, "metric": "rmse", "phases": {"represent": {"epochs": 3}}}
+    config = config_of("writer", roots, tmp_path / "search", train=keys)
+    search(config, quiet)
+    trials = read_trials(Storage(config.out))
+    assert [trial.status for trial in trials] == ["finished"] * 2
+    best = min(trials, key=lambda trial: trial.best["rmse"])
+    assert (
+        tomllib.loads((tmp_path / "search" / "best.toml").read_text())["model"]["hidden"] == best.point["model.hidden"]
+    )
