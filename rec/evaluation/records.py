@@ -14,15 +14,15 @@ from torch import Tensor
 
 Records: TypeAlias = Any
 """A `pyarrow.Table`."""
-Ragged = tuple[Tensor | np.ndarray, Tensor | np.ndarray]
-"""Values (P,) and the example of each, (P,), which never falls."""
+Ragged = tuple[Any, Tensor | np.ndarray]
+"""Values (P,), as tensor, array or Arrow array, and the example of each, (P,), which never falls."""
 
 
 def records_of(columns: Mapping[str, Any], rows: int) -> Records:
     """Return the records of `rows` examples.
 
     Args:
-        columns: Per name a tensor or array (B,) or (B, K), a list of B values, or `Ragged`.
+        columns: Per name a tensor or array (B,) or (B, K), a list of B values, an Arrow array, or `Ragged`.
         rows: B.
     """
     return pa.table({name: _arrow(value, rows) for name, value in columns.items()})
@@ -73,9 +73,11 @@ def _numpy(value: Any) -> np.ndarray:
 
 def _arrow(value: Any, rows: int) -> Any:
     if isinstance(value, tuple):
-        flat, owner = (_numpy(part) for part in value)
+        flat, owner = value[0], _numpy(value[1])
         offset = np.concatenate([[0], np.bincount(owner, minlength=rows).cumsum()]).astype(np.int32)
-        return pa.ListArray.from_arrays(pa.array(offset), pa.array(flat))
+        return pa.ListArray.from_arrays(pa.array(offset), _arrow(flat, len(owner)))
+    if isinstance(value, pa.Array | pa.ChunkedArray):
+        return value.combine_chunks() if isinstance(value, pa.ChunkedArray) else value
     if isinstance(value, list):
         return pa.array(value)
     array = _numpy(value)

@@ -117,3 +117,7 @@ class StartedFeed:
         """Yield this rank's batches of a split."""
         batches: Iterator[tuple[Batch, bool]] = self.feed.evaluate(split)
         return batches
+
+    def examples(self, split: str) -> int:
+        """Return how many examples a split has, over all ranks."""
+        return int(self.feed.examples(split))

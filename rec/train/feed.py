@@ -40,6 +40,10 @@ class PlannedFeed:
         size = self.config.evaluate_batch_size * self.world_size
         return Ahead(self._batches(Plan(tuple(self.data.files(split)), size, 0, 0), 0, 0))
 
+    def examples(self, split: str) -> int:
+        """Return how many examples a split has, over all ranks."""
+        return self.data.split_rows(split)
+
     def _batches(self, plan: Plan, epoch: int, start: int) -> Iterator[tuple[Batch, bool]]:
         rows = plan.batches(self.reader, epoch=epoch, start=start, rank=self.rank, world_size=self.world_size)
         for columns, counts in rows:

@@ -31,6 +31,10 @@ Report = Callable[[dict[str, Any]], None]
 """Receives events: {"kind": "step" | "evaluated" | "saved" | ..., ...}. Never blocks on other ranks."""
 
 
+EVALUATING_S = 2.0
+"""Seconds between reports of how far an evaluation is."""
+
+
 class Feed(Protocol):
     """Gives this rank its batches."""
 
@@ -42,6 +46,9 @@ class Feed(Protocol):
 
     def evaluate(self, split: str) -> Iterator[tuple[Batch, bool]]:
         """Yield the batches of a split, and whether each counts."""
+
+    def examples(self, split: str) -> int:
+        """Return how many examples a split has, over all ranks."""
 
 
 @dataclass
@@ -126,13 +133,28 @@ def _run_phase(job: Job, phase: Phase, engine: Engine, progress: Progress) -> No
         if not due:
             continue
         started_s = time.monotonic()
-        means = metrics(job.system, measure(job.system, engine, job.feed.evaluate("val")))
+        means = metrics(
+            job.system, measure(job.system, engine, job.feed.evaluate("val"), told=_evaluating(job, engine))
+        )
         evaluate_s = time.monotonic() - started_s
         stop = _judge(job, progress, means, losses | _take_usage(engine), evaluate_s)
         _save(job, engine, progress, best=progress.stale == 0)
         saved_s = time.monotonic()
         if stop:
             return
+
+
+def _evaluating(job: Job, engine: Engine) -> Callable[[int], None]:
+    """Return what reports now and then how many examples of validation are done, over all ranks."""
+    total, told_s = job.feed.examples("val"), time.monotonic()
+
+    def told(done: int) -> None:
+        nonlocal told_s
+        if time.monotonic() - told_s > EVALUATING_S:
+            told_s, everywhere = time.monotonic(), min(done * engine.world_size, total)
+            job.report({"kind": "evaluating", "rank": engine.rank, "done": everywhere, "total": total})
+
+    return told
 
 
 def _run_epoch(job: Job, phase: Phase, engine: Engine, progress: Progress, epochs: int, saved_s: float) -> float:
