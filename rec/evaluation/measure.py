@@ -11,7 +11,7 @@ from torch import nn
 from rec.batch import Batch
 from rec.errors import EvaluationError
 from rec.evaluation.experts import Routed
-from rec.evaluation.records import Records, joined, with_columns
+from rec.evaluation.records import Records, joined, moved, with_columns
 from rec.evaluation.task import Task
 from rec.keys import EvaluateConfig
 from rec.system import System
@@ -79,7 +79,7 @@ def measure(
     with torch.inference_mode():
         for batch, counts in batches:
             found = record(batch.to(engine.device))
-            parts.append(found if counts else None)
+            parts.append({name: moved(table) for name, table in found.items()} if counts else None)
             done += len(batch) if counts else 0
             if told is not None:
                 told(done)

@@ -18,7 +18,7 @@ from rec.errors import CheckpointError, DataError, EvaluationError, RecError
 from rec.evaluation import requests
 from rec.evaluation.measure import Recorder
 from rec.evaluation.predict import Order, Part
-from rec.evaluation.records import Records, joined, records_of
+from rec.evaluation.records import Records, joined, moved, records_of
 from rec.evaluation.rows import EntityNames, rows_of
 from rec.evaluation.run import open_run
 from rec.storage import Storage
@@ -84,9 +84,9 @@ class Predictor:
         for start in range(0, len(rows), self.batch_size):
             columns = to_columns(rows.slice(start, self.batch_size))
             batch = self.system.collate(columns).to(self.device)
-            records.append(self.recorder(batch))
+            records.append({name: moved(table) for name, table in self.recorder(batch).items()})
             given = self._subjects(columns, np.arange(part.start + start, part.start + start + len(batch)))
-            answers.append(records_of({**given, **self._answers(batch, records[-1])}, len(batch)))
+            answers.append(moved(records_of({**given, **self._answers(batch, records[-1])}, len(batch))))
             self.told(start + len(batch))
         return joined(answers), {t.name: joined([found[t.name] for found in records]) for t in self.system.tasks}
 

@@ -33,6 +33,18 @@ def joined(parts: Sequence[Records]) -> Records:
     return pa.concat_tables(parts, promote_options="permissive").combine_chunks() if parts else pa.table({})
 
 
+def moved(records: Records) -> Records:
+    """Return the same records in one piece of Arrow's own memory.
+
+    Columns made of tensors lie between large temporary ones on the heap, and would keep all of it from being used again
+    for as long as they are held: 25 MiB for a batch of 256 subjects and 5,000 items.
+    """
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, records.schema) as writer:
+        writer.write_table(records)
+    return pa.ipc.open_stream(sink.getvalue()).read_all()
+
+
 def column(records: Records, name: str) -> np.ndarray:
     """Return a column with one value, (B,), or one vector, (B, K), per example."""
     array = _array(records, name)
