@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rec.config import RunConfig, load, override, serve_keys
+from rec.config import RunConfig, load, serve_keys
 from rec.errors import RecError, RequestError
 
 OVERRIDE = re.compile(r"^[a-z_][\w.@\"-]*=")
@@ -34,6 +34,10 @@ EXAMPLES = {
   rec evaluate rec/configs/ml-100k.toml --seeds 3 --split test
   rec evaluate --compare out/ml-100k out/sasrec
   rec evaluate --arrays scores.npz --k 10,100 --json metrics.json""",
+    "predict": """examples:
+  rec predict rec/configs/ml-1m.toml --k 100 parallel.workers=8
+  rec evaluate rec/configs/ml-1m.toml --predictions out/ml-1m/run/predictions/test
+  rec predict rec/configs/demo.toml --requests people.csv --to answers --strict""",
     "sweep": """examples:
   rec sweep rec/configs/food.toml --seeds 3
   rec sweep rec/configs/food.toml --seeds 3 --only "full; text only; image only" parallel.workers=0
@@ -50,13 +54,11 @@ EXAMPLES = {
   rec serve artifacts/* --multiplex 3
   REC_SERVE_TOKEN=secret rec serve artifacts/ml-1m serve.token=true
   curl -s localhost:8000/v1/recommend -H 'Content-Type: application/json' -d '{"user": "1", "k": 5}'""",
-    "upgrade": """examples:
-  rec upgrade ml-1m artifacts/ml-1m-v2""",
+    "upgrade": "examples:\n  rec upgrade ml-1m artifacts/ml-1m-v2",
     "benchmark": """examples:
   rec benchmark evaluate
   rec benchmark train --json train.json --data out/ml-1m/data
   rec benchmark moe --json moe.json
-  rec benchmark tune --trials 16
   rec benchmark serve --minutes 2
   rec benchmark encoders --images 20000
   rec benchmark graph --data out/baby/data
@@ -107,6 +109,13 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--k", default="10,50,100", help="cut-offs for --arrays (default: 10,50,100)")
     evaluate.add_argument("--all", action="store_true", help="print every metric, not only those that tell most")
     evaluate.add_argument("--json", metavar="FILE", help="write the results there as well")
+    evaluate.add_argument("--predictions", metavar="FOLDER", help="read what `rec predict` wrote; runs no model")
+    predict = add("predict", "write answers to a split or a table of requests, and what `rec evaluate` reads of them")
+    text = "answer the rows of a .parquet, .csv or .jsonl with the system's columns in raw ids, in place of a split"
+    predict.add_argument("--requests", metavar="TABLE", help=text)
+    predict.add_argument("--to", metavar="FOLDER", help="where to (default: the run's folder, predictions/SPLIT)")
+    predict.add_argument("--k", type=int, default=10, help="length of answers that are lists (default: 10)")
+    predict.add_argument("--strict", action="store_true", help="exit with 1 where a row of the table has no answer")
     sweep = add("sweep", "train and measure the variants that a system declares, and print them side by side")
     sweep.add_argument("--only", default="", metavar="A; B", help="these variants alone (default: all)")
     sweep.add_argument("--list", action="store_true", help="list the variants and their overrides")
@@ -123,14 +132,13 @@ def parser() -> argparse.ArgumentParser:
     upgrade = add("upgrade", "replace a served artifact without a gap; back where the new one fails", config=False)
     upgrade.add_argument("name", metavar="NAME", help="name under which it is served")
     upgrade.add_argument("artifact", metavar="ARTIFACT", help="folder of the new artifact")
-    for command in (evaluate, report):
+    for command in (evaluate, predict, report):
         command.add_argument("--split", default="test", choices=("val", "test"), help="which split (default: test)")
     for command in (train, evaluate, report, sweep):
         command.add_argument("--seeds", type=int, default=0, metavar="N", help="seeds 0 to N-1, each in out/seed-N")
     benchmark = add("benchmark", "measure speed beside its limit", config=False)
-    benchmark.add_argument(
-        "name", choices=("train", "evaluate", "prepare", "moe", "tune", "serve", "encoders", "graph")
-    )
+    names = ("train", "evaluate", "prepare", "moe", "tune", "serve", "encoders", "graph")
+    benchmark.add_argument("name", choices=names)
     benchmark.add_argument("--json", metavar="FILE", help="write the rows there as well")
     benchmark.add_argument("--data", metavar="ROOT", help="prepared data set (default: one of ML-1M's size is made)")
     benchmark.add_argument("--interactions", type=int, default=10_000_000, help="for prepare (default: 10000000)")
@@ -144,7 +152,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def say(text: str) -> None:
-    """Print one line for a person."""
+    """Print text for a person."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -160,8 +168,7 @@ def runs(options: argparse.Namespace) -> list[RunConfig]:
 
 
 def _prepare(options: argparse.Namespace) -> None:
-    config = load(options.config, options.overrides)
-    prepare(config)
+    prepare(load(options.config, options.overrides))
 
 
 def prepare(config: RunConfig) -> None:
@@ -203,9 +210,8 @@ def _tune(options: argparse.Namespace) -> None:
     config = load(options.config, options.overrides)
     if options.spaces:
         for name, space in ready_spaces(config).items():
-            print(f"{name}:")
-            for key, entry in space.items():
-                print(f"  {key}: {' '.join(f'{word} = {value}' for word, value in entry.items())}")
+            lines = [f"  {key}: {' '.join(f'{w} = {value}' for w, value in e.items())}" for key, e in space.items()]
+            print("\n".join([f"{name}:", *lines]))
         return
     from rec.runtime.tuning import search
 
@@ -219,15 +225,23 @@ def _evaluate(options: argparse.Namespace) -> int:
         return _compare(options)
     if not options.config:
         raise RequestError("evaluate: expected CONFIG, --compare or --arrays")
-    return evaluate(runs(options), options.split, options.json, options.all)
+    if options.predictions and options.seeds:
+        raise RequestError("evaluate: --predictions are of one run; expected no --seeds")
+    return evaluate(runs(options), options.split, options.json, options.all, options.predictions)
 
 
-def evaluate(configs: Sequence[RunConfig], split: str, json_file: str | None = None, everything: bool = False) -> int:
+def evaluate(
+    configs: Sequence[RunConfig],
+    split: str,
+    json_file: str | None = None,
+    everything: bool = False,
+    predictions: str | None = None,
+) -> int:
     """Measure every run, print what tells most, and return 1 where a metric that the config expects is not reached."""
     from rec.evaluation.run import evaluate_run, met, summarise
     from rec.report.text import table
 
-    results = [evaluate_run(config, split) for config in configs]
+    results = [evaluate_run(config, split, predictions) for config in configs]
     first, summary = results[0], summarise(results)
     baseline = next(iter(first["baselines"]), None)
     rows = []
@@ -296,6 +310,19 @@ def _evaluate_arrays(options: argparse.Namespace) -> int:
     return 0
 
 
+def _predict(options: argparse.Namespace) -> int:
+    from rec.evaluation.predict import order_of, predict, summary
+
+    order = order_of(load(options.config, options.overrides), options)
+    if order.config.parallel.workers:
+        from rec.runtime.predict import predict_on_ray as run_parts
+    else:
+        from rec.evaluation.predictor import predict_here as run_parts
+    manifest = predict(order, run_parts, say)
+    say("\n".join(summary(manifest, order.folder)))
+    return int(options.strict and manifest["errors"] > 0)
+
+
 def _sweep(options: argparse.Namespace) -> None:
     from rec.report.sweep import sweep, variants
 
@@ -312,11 +339,11 @@ def _sweep(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> None:
     from rec.report.page import write_report
 
-    config = load(options.config, options.overrides)
-    print(write_report(config.out, options.split))
+    print(write_report(load(options.config, options.overrides).out, options.split))
 
 
 def _export(options: argparse.Namespace) -> None:
+    from rec.evaluation.run import load_run
     from rec.serving.export import export
 
     config = load_run(options.config, options.overrides)
@@ -324,15 +351,6 @@ def _export(options: argparse.Namespace) -> None:
     artifact = export(config, options.to or f"{config.out}/export/{name}", say)
     counts = artifact.manifest["counts"]
     say(f"{artifact.path}: step {artifact.manifest['step']}, {counts['items']:,} items, {counts['users']:,} users")
-
-
-def load_run(path: str, overrides: Sequence[str]) -> RunConfig:
-    """Return the config of a TOML file, or of a run's folder."""
-    if not Path(path).is_dir():
-        return load(path, overrides)
-    from rec.evaluation.run import read_config
-
-    return override(read_config(path), overrides)
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -377,6 +395,7 @@ COMMANDS = {
     "train": _train,
     "tune": _tune,
     "evaluate": _evaluate,
+    "predict": _predict,
     "sweep": _sweep,
     "report": _report,
     "export": _export,

@@ -130,6 +130,10 @@ class Prepared:
             known = ", ".join(self.manifest["splits"])
             raise DataError(f"{self.storage.uri}: no split {split!r}; there are {known}") from None
 
+    def split_rows(self, split: str) -> int:
+        """Return how many rows a split has."""
+        return sum(rows for _, rows in self.files(split))
+
     def array(self, name: str) -> np.ndarray:
         """Return the table `name`.npy, memory-mapped where it lies on a local disk; writing to it changes no file."""
         path = self.storage.path(f"{name}.npy")

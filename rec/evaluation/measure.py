@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -11,7 +11,7 @@ from torch import nn
 from rec.batch import Batch
 from rec.errors import EvaluationError
 from rec.evaluation.experts import Routed
-from rec.evaluation.records import Records, joined, with_columns
+from rec.evaluation.records import Records, joined, moved, with_columns
 from rec.evaluation.task import ALONE, Task
 from rec.evaluation.task import Ranks as TaskRanks
 from rec.keys import EvaluateConfig
@@ -67,7 +67,11 @@ class Recorder:
 
 
 def measure(
-    system: System[Any, Any], engine: Ranks, batches: Iterator[tuple[Batch, bool]], detail: EvaluateConfig | None = None
+    system: System[Any, Any],
+    engine: Ranks,
+    batches: Iterator[tuple[Batch, bool]],
+    detail: EvaluateConfig | None = None,
+    told: Callable[[int], None] | None = None,
 ) -> dict[str, Records]:
     """Return the records of each task by its name, of all ranks' examples in the order of the data, on every rank.
 
@@ -76,14 +80,19 @@ def measure(
         engine: Its model, and the other ranks; each makes the same number of batches.
         batches: This rank's batches, and whether each counts.
         detail: Set where more is wanted than metrics need.
+        told: Receives, after every batch, how many examples this rank has done.
     """
     engine.module.eval()
     record = Recorder(system, engine.module, detail, engine)
     parts: list[dict[str, Records] | None] = []
+    done = 0
     with torch.inference_mode():
         for batch, counts in batches:
             found = record(batch.to(engine.device))
-            parts.append(found if counts else None)
+            parts.append({name: moved(table) for name, table in found.items()} if counts else None)
+            done += len(batch) if counts else 0
+            if told is not None:
+                told(done)
     steps = zip(*engine.gather(parts), strict=True)
     kept = [part for step in steps for part in step if part is not None]
     return {task.name: joined([part[task.name] for part in kept]) for task in system.tasks}

@@ -14,15 +14,15 @@ from torch import Tensor
 
 Records: TypeAlias = Any
 """A `pyarrow.Table`."""
-Ragged = tuple[Tensor | np.ndarray, Tensor | np.ndarray]
-"""Values (P,) and the example of each, (P,), which never falls."""
+Ragged = tuple[Any, Tensor | np.ndarray]
+"""Values (P,), as tensor, array or Arrow array, and the example of each, (P,), which never falls."""
 
 
 def records_of(columns: Mapping[str, Any], rows: int) -> Records:
     """Return the records of `rows` examples.
 
     Args:
-        columns: Per name a tensor or array (B,) or (B, K), a list of B values, or `Ragged`.
+        columns: Per name a tensor or array (B,) or (B, K), a list of B values, an Arrow array, or `Ragged`.
         rows: B.
     """
     return pa.table({name: _arrow(value, rows) for name, value in columns.items()})
@@ -31,6 +31,18 @@ def records_of(columns: Mapping[str, Any], rows: int) -> Records:
 def joined(parts: Sequence[Records]) -> Records:
     """Return the records of several parts, one after the other."""
     return pa.concat_tables(parts, promote_options="permissive").combine_chunks() if parts else pa.table({})
+
+
+def moved(records: Records) -> Records:
+    """Return the same records in one piece of Arrow's own memory.
+
+    Columns made of tensors lie between large temporary ones on the heap, and would keep all of it from being used again
+    for as long as they are held: 25 MiB for a batch of 256 subjects and 5,000 items.
+    """
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, records.schema) as writer:
+        writer.write_table(records)
+    return pa.ipc.open_stream(sink.getvalue()).read_all()
 
 
 def column(records: Records, name: str) -> np.ndarray:
@@ -73,9 +85,11 @@ def _numpy(value: Any) -> np.ndarray:
 
 def _arrow(value: Any, rows: int) -> Any:
     if isinstance(value, tuple):
-        flat, owner = (_numpy(part) for part in value)
+        flat, owner = value[0], _numpy(value[1])
         offset = np.concatenate([[0], np.bincount(owner, minlength=rows).cumsum()]).astype(np.int32)
-        return pa.ListArray.from_arrays(pa.array(offset), pa.array(flat))
+        return pa.ListArray.from_arrays(pa.array(offset), _arrow(flat, len(owner)))
+    if isinstance(value, pa.Array | pa.ChunkedArray):
+        return value.combine_chunks() if isinstance(value, pa.ChunkedArray) else value
     if isinstance(value, list):
         return pa.array(value)
     array = _numpy(value)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from rec.config import RunConfig, from_json
+from rec.config import RunConfig, from_json, load, override
 from rec.data.prepared import Prepared, write_table
 from rec.data.stream import CachedReader
 from rec.errors import EvaluationError
@@ -77,10 +78,29 @@ def open_run(config: RunConfig) -> Trained:
     return Trained(config=config, data=data, system=system, engine=engine, step=checkpoint.step)
 
 
-def evaluate_run(config: RunConfig, split: str) -> Numbers:
-    """Measure the run's best checkpoint on a split, write the results beside it, and return them."""
+def evaluate_run(config: RunConfig, split: str, predictions: str | None = None) -> Numbers:
+    """Measure the run's best checkpoint on a split, write the results beside it, and return them.
+
+    Args:
+        config: The run.
+        split: The split.
+        predictions: A folder of `rec predict`, whose records are read; None runs the model.
+    """
     run = open_run(config)
-    records = measure(run.system, run.engine, shown(run.feed, split), config.evaluate)
+    if predictions is not None:
+        from rec.evaluation.predict import read_records
+
+        return conclude(run, split, read_records(predictions, run, split))
+    feed = run.feed
+    line, total = Progress(f"evaluate {split}", feed.examples(split)), feed.examples(split)
+    line.show(0, "examples", force=True)
+    records = measure(
+        run.system,
+        run.engine,
+        feed.evaluate(split),
+        config.evaluate,
+        told=lambda done: line.show(done, "examples", force=done == total),
+    )
     return conclude(run, split, records)
 
 
@@ -144,7 +164,7 @@ def measured_task(run: Trained, task: Task, split: str, records: Records) -> Mea
     numbers["interval"] = _intervals(task, measured, task.shown, rng)
 
     def batches(part: str) -> Iterator[Any]:
-        return (batch for batch, counts in run.feed.evaluate(part) if counts)
+        return (batch for batch, counts in shown(run.feed, part, f"baselines on {part}") if counts)
 
     told = task.baselines(system, data, split, batches)
     numbers["baselines"] = {
@@ -235,14 +255,19 @@ def _write_records(storage: Storage, split: str, task: Task, measured: Measured)
     write_table(storage, f"evaluation/{split}/{task.name}.parquet", table)
 
 
-def shown(feed: PlannedFeed, split: str) -> Iterator[tuple[Any, bool]]:
-    """Yield the batches of a split and show how far it is."""
-    rows = sum(count for _, count in feed.data.files(split))
-    line, done = Progress(f"evaluate {split}", rows), 0
-    for batch, counts in feed.evaluate(split):
-        yield batch, counts
+def shown(feed: PlannedFeed, split: str, title: str) -> Iterator[Any]:
+    """Yield the batches of a split and show how many of its examples are done."""
+    total, done = feed.examples(split), 0
+    line = Progress(title, total)
+    for batch, _ in feed.evaluate(split):
+        yield batch
         done += len(batch)
-        line.show(min(done, rows), "examples")
+        line.show(done, "examples", force=done == total)
+
+
+def load_run(path: str, overrides: Sequence[str]) -> RunConfig:
+    """Return the config of a TOML file, or of a run's folder."""
+    return override(read_config(path), overrides) if Path(path).is_dir() else load(path, overrides)
 
 
 def read_config(folder: str) -> RunConfig:

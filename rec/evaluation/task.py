@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
 from rec.batch import Batch
 from rec.data.prepared import Prepared
+from rec.errors import EvaluationError
 from rec.evaluation.bootstrap import Summed
 from rec.evaluation.records import Records, column, ragged
 from rec.keys import EvaluateConfig
@@ -80,6 +82,13 @@ class Measured:
     """What is filed: metrics, intervals, baselines, groups, and what sections add."""
 
 
+class Names(Protocol):
+    """Raw ids of a data set's entities."""
+
+    def raw(self, entity: str, index: np.ndarray) -> pa.Array:
+        """Return the raw ids of some members of an entity as strings, null where an index is of none."""
+
+
 class Task(ABC):
     """One kind of question: its metrics, baselines, groups and sections.
 
@@ -124,6 +133,35 @@ class Task(ABC):
             detail: Set where more is wanted than metrics need, for a report.
             ranks: The workers that make records of their own batches at the same time.
         """
+
+    def answers(
+        self,
+        system: Any,
+        module: nn.Module,
+        batch: Batch,
+        names: Names,
+        *,
+        most: int = 10,
+        records: Records | None = None,
+    ) -> dict[str, Any]:
+        """Return the answers to a batch as columns for `records_of`, with raw ids: unwrapped module, eval mode.
+
+        A predictor of sets gives the raw ids of the labels that it predicts and their probabilities, a rater `rating`,
+        a writer `text`. The types of columns are the same for every batch: lists of raw ids are `names.raw(...)` with
+        the example of each.
+
+        Args:
+            system: Has the capability that the task asks for.
+            module: The system's model.
+            batch: Examples of a split, or requests, whose labels are empty.
+            names: Raw ids.
+            most: How long an answer may be, where it is a list.
+            records: The batch's records, where they were made: what they hold need not be computed again.
+
+        Raises:
+            EvaluationError: the task has no answers that could be written.
+        """
+        raise EvaluationError(f"task {self.name!r}: gives no answers to write; {type(self).__name__} lacks `answers`")
 
     @abstractmethod
     def values(self, records: Records) -> Values:

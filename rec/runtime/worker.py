@@ -153,3 +153,7 @@ class StartedFeed:
     def evaluate(self, split: str, share: float = 1.0) -> Iterator[tuple[Batch, bool]]:
         """Yield this rank's batches of a split, or of a share of it."""
         return self.feed.evaluate(split, share)
+
+    def examples(self, split: str) -> int:
+        """Return how many examples a split has, over all ranks."""
+        return self.feed.examples(split)

@@ -8,6 +8,7 @@ The format knows no world size: every tensor is whole and filed by parameter nam
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -103,6 +104,12 @@ class CheckpointStore:
         """Return the loop's state at a checkpoint, without its tensors."""
         state: dict[str, Any] = self.storage.read_json(f"{_folder(step)}/state.json")
         return state
+
+    def identity(self, step: int) -> str:
+        """Return what tells this checkpoint's weights from any others': a hash of its files' checksums."""
+        entries = self.storage.read_json(f"{_folder(step)}/{MANIFEST}")["files"]
+        sums = json.dumps([(entry["name"], entry["sha256"]) for entry in entries if "model" in entry["name"]])
+        return hashlib.sha256(sums.encode()).hexdigest()
 
     def copy(self, step: int, target: CheckpointStore) -> None:
         """Copy a checkpoint into another store, where it counts as the best."""

@@ -64,6 +64,10 @@ class PlannedFeed:
         size = self.config.evaluate_batch_size * self.world_size
         return Ahead(self._batches(Plan(files, size, 0, 0), 0, 0, reader))
 
+    def examples(self, split: str) -> int:
+        """Return how many examples a split has, over all ranks."""
+        return self.data.split_rows(split)
+
     def _batches(
         self, plan: Plan, epoch: int, start: int, reader: Reader | None = None
     ) -> Iterator[tuple[Batch, bool]]:

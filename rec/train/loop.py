@@ -46,6 +46,10 @@ Report = Callable[[dict[str, Any]], None]
 """Receives events: {"kind": "step" | "evaluated" | "saved" | ..., ...}. Never blocks on other ranks."""
 
 
+EVALUATING_S = 2.0
+"""Seconds between reports of how far an evaluation is."""
+
+
 class Feed(Protocol):
     """Gives this rank its batches."""
 
@@ -57,6 +61,9 @@ class Feed(Protocol):
 
     def evaluate(self, split: str, share: float = 1.0) -> Iterator[tuple[Batch, bool]]:
         """Yield the batches of a split, and whether each counts."""
+
+    def examples(self, split: str) -> int:
+        """Return how many examples a split has, over all ranks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,11 +169,25 @@ def _run_phase(job: Job, stretch: Stretch, engine: Engine, progress: Progress) -
         if is_loss(config.metric):
             means = validation_loss(job.system, stretch, engine, batches)
         else:
-            means = metrics(job.system, measure(job.system, engine, batches))
+            told = _evaluating(job, engine, config.validation_share)
+            means = metrics(job.system, measure(job.system, engine, batches, told=told))
         evaluate_s = time.monotonic() - started_s
         _judge(job, stretch, progress, means, losses | _take_usage(engine), evaluate_s)
         _save(job, engine, progress, best=progress.stale == 0)
         saved_s = time.monotonic()
+
+
+def _evaluating(job: Job, engine: Engine, share: float) -> Callable[[int], None]:
+    """Return what reports now and then how many examples of validation are done, over all ranks."""
+    total, told_s = max(1, round(share * job.feed.examples("val"))), time.monotonic()
+
+    def told(done: int) -> None:
+        nonlocal told_s
+        if time.monotonic() - told_s > EVALUATING_S:
+            told_s, everywhere = time.monotonic(), min(done * engine.world_size, total)
+            job.report({"kind": "evaluating", "rank": engine.rank, "done": everywhere, "total": total})
+
+    return told
 
 
 def _run_epoch(job: Job, stretch: Stretch, engine: Engine, progress: Progress, saved_s: float) -> float:

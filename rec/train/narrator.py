@@ -15,6 +15,7 @@ class Narrator:
         self.say = say
         self.line: Progress | None = None
         self.phase = ""
+        self.evaluating: Progress | None = None
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Show one event of rank 0."""
@@ -33,7 +34,12 @@ class Narrator:
                 least = min(layer["use_entropy"] for layer in event["moe"].values())
                 text += f", entropy of experts' use {least:.2f}"
             self.line.show(event["epoch"] * event["steps"] + event["step"], text)
+        elif event["kind"] == "evaluating":
+            if self.evaluating is None:
+                self.evaluating = Progress("evaluate val", event["total"])
+            self.evaluating.show(event["done"], "examples")
         elif event["kind"] == "evaluated":
+            self.evaluating = None
             mark = " (best)" if event["best"] else ""
             phase = f"{event['phase_name']} " if event["phases"] > 1 else ""
             losses = " ".join(f"{k} {v:.4f}" for k, v in event.items() if k.startswith("loss/"))

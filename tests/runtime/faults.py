@@ -10,7 +10,9 @@ from typing import Any
 
 from torch import nn
 
+from rec.batch import Columns
 from rec.errors import TrainingError
+from rec.nn.history import HistoryBatch
 from rec.systems.msmrec import MSMRec
 from rec.systems.msmrec_model import MSMRecConfig
 
@@ -69,3 +71,11 @@ class Faulty(MSMRec):
             raise TrainingError("this will happen again")
         elif kind == "bug":
             raise ValueError("a bug in one worker")
+
+
+class Slow(MSMRec):
+    """MSMRec that takes its time for every batch."""
+
+    def collate(self, rows: Columns) -> HistoryBatch:
+        time.sleep(0.2)
+        return super().collate(rows)

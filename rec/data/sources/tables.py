@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
@@ -66,6 +70,52 @@ def read_shard(shard: Shard, columns: Sequence[str]) -> Iterator[pa.Table]:
             yield pa.Table.from_batches([batch.slice(start, stop - start)])
         if at >= end:
             return
+
+
+def raw_rows(uri: str) -> Iterator[tuple[dict[str, Any], str | None]]:
+    """Yield every row of Parquet, CSV or JSON lines as it is written, and what is wrong with it.
+
+    Values of CSV are text as it stands in the file, so that an id like 007 is one.
+
+    Raises:
+        DataError: a file cannot be read at all.
+    """
+    for path in table_files(uri, (".parquet", ".csv", ".jsonl")):
+        if path.endswith(".parquet"):
+            for batch in _batches(path, None):
+                yield from ((row, None) for row in batch.to_pylist())
+            continue
+        filesystem, inside = open_uri(path)
+        try:
+            with filesystem.open_input_stream(inside) as stream:
+                text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
+                yield from _csv_rows(text, path) if path.endswith(".csv") else _json_rows(text)
+        except (OSError, csv.Error) as error:
+            raise DataError(f"{path}: cannot be read ({error})") from error
+
+
+def _csv_rows(text: io.TextIOWrapper, path: str) -> Iterator[tuple[dict[str, Any], str | None]]:
+    rows = csv.reader(text)
+    head = next(rows, None)
+    if head is None:
+        raise DataError(f"{path}: is empty, expected a first line with the names of columns")
+    for row in rows:
+        if row:
+            wrong = len(row) != len(head)
+            fault = f"{len(row)} values, expected {len(head)}: {', '.join(head)}" if wrong else None
+            yield dict(zip(head, row, strict=False)), fault
+
+
+def _json_rows(text: io.TextIOWrapper) -> Iterator[tuple[dict[str, Any], str | None]]:
+    for line in text:
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield {}, f"not JSON ({error})"
+            continue
+        yield (row, None) if isinstance(row, dict) else ({}, f"a {type(row).__name__}, expected an object")
 
 
 def require(table: pa.Table | pa.Schema, names: Sequence[str], uri: str) -> None:

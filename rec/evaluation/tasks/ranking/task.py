@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rec.data.prepared import Prepared
 from rec.evaluation.records import Records, column, ragged, records_of
-from rec.evaluation.task import ALONE, Batches, Groups, Measured, Ranks, Task, Values
+from rec.evaluation.task import ALONE, Batches, Groups, Measured, Names, Ranks, Task, Values
 from rec.evaluation.tasks.ranking import baselines, cold, grouping, sections
 from rec.evaluation.tasks.ranking.ranks import best, coverage, hide, metric_names, of_ranks, ranks
 from rec.keys import EvaluateConfig
@@ -77,6 +78,27 @@ class Ranking(Task):
         owner_P = examples.target[0]
         found |= {n.removeprefix("each/"): (torch.cat(v), owner_P) for n, v in columns.items() if n.startswith("each/")}
         return records_of({**found, **observed}, len(examples.subject_B))
+
+    def answers(
+        self,
+        system: Ranker[Any, Any],
+        module: nn.Module,
+        batch: Any,
+        names: Names,
+        *,
+        most: int = 10,
+        records: Records | None = None,
+    ) -> dict[str, Any]:
+        """Return `items`, raw ids, best first, and `scores`; what is known or forbidden is left out."""
+        examples = system.examples(batch)
+        if records is not None and holds_answers(examples, column(records, "top"), column(records, "catalogue"), most):
+            item_BK, score_BK = (column(records, name)[:, :most] for name in ("top", "top_score"))
+        else:
+            states = system.states(module, batch)
+            item_BK, score_BK = best_unknown(system, module, states, examples, most, self.num_items(system))
+        row_P, place_P = np.nonzero(score_BK > -np.inf)
+        raw_P = names.raw(system.entity, item_BK[row_P, place_P])
+        return {"items": (raw_P, row_P), "scores": (score_BK[row_P, place_P], row_P)}
 
     def _ranked(
         self, system: Any, score_BI: Tensor, examples: RankingExamples, detail: EvaluateConfig | None
@@ -143,6 +165,33 @@ def all_scores(system: Ranker[Any, Any], module: nn.Module, states: States, num_
     starts = range(0, num_items, RANGE)
     parts = [system.scores(module, states, slice(start, min(start + RANGE, num_items))) for start in starts]
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+def holds_answers(examples: RankingExamples, top_BK: np.ndarray, catalogue_B: np.ndarray, most: int) -> bool:
+    """Return whether records' best items are answers: enough of them, and just what is known was left out."""
+    if top_BK.shape[1] < min(most, int(catalogue_B.min(initial=most))):
+        return False
+    codes = [(row_P << 32) + item_P for row_P, item_P in (examples.known, examples.left_out, examples.target)]
+    known, left_out, target = codes
+    return torch.equal(known, left_out) and not bool(torch.isin(target, known).any())
+
+
+def best_unknown(
+    system: Ranker[Any, Any], module: nn.Module, states: States, examples: RankingExamples, most: int, num_items: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the best items that are neither known nor forbidden, and their scores, (B, K) each; -inf at the end."""
+    size = len(examples.subject_B) if is_spread(module) else max(1, SCORES_AT_ONCE // num_items)
+    items, scores = [], []
+    for start in range(0, len(examples.subject_B), size):
+        inside = slice(start, start + size)
+        part = part_of(examples, inside)
+        score_BI = all_scores(system, module, {n: v[inside] for n, v in states.items()}, num_items)
+        nothing = part.known[0][:0], part.known[1][:0]
+        hide(score_BI, part.known, nothing, part.forbidden_BI)
+        item_BK, score_BK = best(score_BI, part.subject_B, min(most, num_items - 1))
+        items.append(item_BK.cpu().numpy())
+        scores.append(score_BK.float().cpu().numpy())
+    return np.concatenate(items), np.concatenate(scores)
 
 
 def part_of(examples: RankingExamples, inside: slice) -> RankingExamples:
