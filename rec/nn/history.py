@@ -16,7 +16,11 @@ from rec.batch import Batch, Column, Columns
 from rec.errors import RequestError
 from rec.nn.packed import Layout, layout
 
-COLUMNS = (Column("user", "int64"), Column("history", "int32", (-1,)), Column("target", "int32"))
+COLUMNS = (
+    Column("user", "int64", entity="user", optional=True),
+    Column("history", "int32", (-1,), entity="item"),
+    Column("target", "int32", label=True, entity="item"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,11 @@ from torch import Tensor
 
 from rec.batch import Batch, Column
 
-COLUMNS = (Column("user", "int64"), Column("history", "int32", (-1,)), Column("target", "int32", (-1,)))
+COLUMNS = (
+    Column("user", "int64", entity="user"),
+    Column("history", "int32", (-1,), entity="item", optional=True),
+    Column("target", "int32", (-1,), label=True, entity="item"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,193 @@
+"""Rows of requests: the columns that a system declares, asked for in raw ids and plain values, never labels.
+
+What is read becomes an Arrow table and then columns, by the same way as the rows of files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, Field, create_model
+
+from rec.batch import Column, Columns
+from rec.data.stream import to_columns
+from rec.keys import ServeConfig
+
+if TYPE_CHECKING:
+    from rec.data.members import Members
+
+MAX_TEXT = 100_000
+"""Most characters of a text in a request."""
+Heard = Callable[[str], bool]
+
+
+@dataclass(slots=True, kw_only=True)
+class Row:
+    """One row of a request, in indices."""
+
+    values: dict[str, Any]
+    """Per column a value or nested lists, as Arrow takes them."""
+    options: Any = None
+    """What the request says beside its rows: the task's `options`."""
+    task: str = ""
+    notes: list[str] = field(default_factory=list)
+    heard: Heard | None = None
+    """Receives pieces of text as they come; False where nobody listens any more."""
+
+
+class Rows:
+    """Reads rows of requests for a system's columns."""
+
+    def __init__(self, columns: Sequence[Column], members: Callable[[str], Members]) -> None:
+        self.columns = tuple(columns)
+        self.asked = [column for column in columns if not column.label]
+        self.members = {column.entity: members(column.entity) for column in self.asked if column.entity}
+
+    def schema(self, limits: ServeConfig, base: type[BaseModel], an_id: Any) -> type[BaseModel]:
+        """Return the model of one row under a deployment's limits."""
+        fields: dict[str, Any] = {}
+        for column in self.asked:
+            kind: Any = _leaf(column, an_id)
+            for size in reversed(column.shape):
+                most = limits.max_history if size < 0 else size
+                kind = Annotated[list[kind], Field(min_length=max(size, 0), max_length=most)]
+            fields[column.name] = (kind | None, None) if column.optional else (kind, ...)
+        return create_model("Row", __base__=base, __doc__="The system's columns, without what it predicts.", **fields)
+
+    def read(self, body: BaseModel, at: str) -> Row:
+        """Return a row of a request that fits `schema`; ids that are not known are left out with a note.
+
+        Args:
+            body: The row.
+            at: What notes call it.
+        """
+        row = Row(values={})
+        for column in self.asked:
+            value = getattr(body, column.name)
+            if value is None:
+                value = empty_value(column, self._nobody(column))
+            elif column.entity:
+                value = self._indices(column, value, at, row.notes)
+            row.values[column.name] = value
+        return row
+
+    def stacked(self, rows: Sequence[Row]) -> Columns:
+        """Return some rows as columns, what is to be predicted empty."""
+        arrays = {}
+        for column in self.columns:
+            nothing = empty_value(column, 0)
+            values = [nothing if column.label else row.values[column.name] for row in rows]
+            arrays[column.name] = pa.array(values, _arrow_type(column))
+        return to_columns(pa.table(arrays))
+
+    def told(self, columns: Columns, limits: ServeConfig) -> dict[str, Any]:
+        """Return the first row of some columns as a request says it: the way back of `read`."""
+        return {c.name: self._told(c, columns[c.name][0], len(c.shape), limits.max_history) for c in self.asked}
+
+    def _told(self, column: Column, value: Any, axes: int, most: int) -> Any:
+        if axes:
+            return [self._told(column, part, axes - 1, most) for part in value[-most:]]
+        plain = value.item() if isinstance(value, np.generic) else value
+        if not column.entity:
+            return plain
+        return self.members[column.entity].id(int(plain)) if int(plain) >= 0 else "unknown"
+
+    def _nobody(self, column: Column) -> int:
+        return 0 if column.entity and self.members[column.entity].first else -1 if column.entity else 0
+
+    def _indices(self, column: Column, value: Any, at: str, notes: list[str]) -> Any:
+        """Return ids, in lists of any depth, as indices."""
+        names: list[str] = []
+        _flatten(value, len(column.shape), names)
+        members = self.members[column.entity]
+        found = members.find(names)
+        unknown = np.flatnonzero(found < 0)
+        if len(unknown):
+            what, first = f"{at}column {column.name!r}", names[int(unknown[0])]
+            if column.shape:
+                told = f"{len(unknown)} of {len(names)} are not known as {column.entity}, such as {first!r}"
+            else:
+                told = f"{column.entity} {first!r} is not known"
+            notes.append(f"{what}: {told}")
+        if not column.shape:
+            return int(found[0]) if found[0] >= 0 else self._nobody(column)
+        if len(column.shape) == 1:
+            kept = found[found >= 0] if column.shape[0] < 0 else np.where(found < 0, self._nobody(column), found)
+            return kept
+        return _nested(value, column.shape, iter(found.tolist()), self._nobody(column))
+
+
+def filled(columns: Sequence[Column], given: Mapping[str, Any], count: int) -> Columns:
+    """Return columns of `count` rows: those given, the others empty."""
+    found = dict(given)
+    for column in columns:
+        if column.name not in found:
+            found[column.name] = empty(column, count)
+    return found
+
+
+def empty(column: Column, count: int) -> Any:
+    """Return a column of `count` rows that hold nothing."""
+    table = pa.table({"value": pa.array([empty_value(column, 0)] * count, _arrow_type(column))})
+    return to_columns(table)["value"]
+
+
+def empty_value(column: Column, nobody: int) -> Any:
+    """Return what a column holds of a row where nothing is known."""
+    if column.shape:
+        return [] if column.shape[0] < 0 else [empty_value(_inner(column), nobody)] * column.shape[0]
+    return "" if column.dtype == "str" else _arrow_zero(column, nobody)
+
+
+def _arrow_zero(column: Column, nobody: int) -> Any:
+    return False if column.dtype == "bool" else np.dtype(column.dtype).type(nobody).item()
+
+
+def _inner(column: Column) -> Column:
+    return Column(column.name, column.dtype, column.shape[1:])
+
+
+def _arrow_type(column: Column) -> pa.DataType:
+    kind = pa.string() if column.dtype == "str" else pa.from_numpy_dtype(np.dtype(column.dtype))
+    for _ in column.shape:
+        kind = pa.list_(kind)
+    return kind
+
+
+def _leaf(column: Column, an_id: Any) -> Any:
+    if column.entity:
+        return Annotated[an_id, Field(json_schema_extra={"x-entity": column.entity})]
+    if column.dtype == "str":
+        return Annotated[str, Field(max_length=MAX_TEXT)]
+    kind = np.dtype(column.dtype)
+    if kind.kind == "b":
+        return bool
+    if kind.kind in "iu":
+        range_ = np.iinfo(kind)
+        return Annotated[int, Field(strict=True, ge=int(range_.min), le=int(range_.max))]
+    most = float(np.finfo(kind).max)
+    return Annotated[float, Field(ge=-most, le=most, allow_inf_nan=False)]
+
+
+def _flatten(value: Any, axes: int, out: list[str]) -> None:
+    if axes == 0:
+        out.append(value)
+    elif axes == 1:
+        out.extend(value)
+    else:
+        for part in value:
+            _flatten(part, axes - 1, out)
+
+
+def _nested(value: Any, shape: Sequence[int], found: Any, nobody: int) -> Any:
+    """Return lists of the shape of `value` with the next indices in the place of ids."""
+    if len(shape) > 1:
+        return [_nested(part, shape[1:], found, nobody) for part in value]
+    indices = [next(found) for _ in value]
+    if shape[0] < 0:
+        return [index for index in indices if index >= 0]
+    return [nobody if index < 0 else index for index in indices]
