@@ -105,6 +105,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--compare", nargs=2, metavar=("A", "B"), help="paired bootstrap of two runs' folders")
     evaluate.add_argument("--arrays", metavar="FILE.npz", help=_arrays_help())
     evaluate.add_argument("--k", default="10,50,100", help="cut-offs for --arrays (default: 10,50,100)")
+    evaluate.add_argument("--all", action="store_true", help="print every metric, not only those that tell most")
     evaluate.add_argument("--json", metavar="FILE", help="write the results there as well")
     sweep = add("sweep", "train and measure the variants that a system declares, and print them side by side")
     sweep.add_argument("--only", default="", metavar="A; B", help="these variants alone (default: all)")
@@ -218,11 +219,11 @@ def _evaluate(options: argparse.Namespace) -> int:
         return _compare(options)
     if not options.config:
         raise RequestError("evaluate: expected CONFIG, --compare or --arrays")
-    return evaluate(runs(options), options.split, options.json)
+    return evaluate(runs(options), options.split, options.json, options.all)
 
 
-def evaluate(configs: Sequence[RunConfig], split: str, json_file: str | None = None) -> int:
-    """Measure every run, print the metrics, and return 1 where one that the config expects is not reached."""
+def evaluate(configs: Sequence[RunConfig], split: str, json_file: str | None = None, everything: bool = False) -> int:
+    """Measure every run, print what tells most, and return 1 where a metric that the config expects is not reached."""
     from rec.evaluation.run import evaluate_run, met, summarise
     from rec.report.text import table
 
@@ -230,7 +231,10 @@ def evaluate(configs: Sequence[RunConfig], split: str, json_file: str | None = N
     first, summary = results[0], summarise(results)
     baseline = next(iter(first["baselines"]), None)
     rows = []
-    for name, entry in summary.items():
+    for name in [*first["shown"], *([n for n in summary if n not in first["shown"]] if everything else [])]:
+        if name not in summary:
+            continue
+        entry = summary[name]
         spread = f"{min(entry['values']):.4f} to {max(entry['values']):.4f}" if len(results) > 1 else ""
         if len(results) == 1 and name in first["interval"]:
             spread = "{low:.4f} to {high:.4f}".format(**first["interval"][name])

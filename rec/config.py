@@ -91,9 +91,23 @@ def from_table(table: dict[str, Any]) -> RunConfig:
     system = resolve(table["system"])
     model = check(system.Config, table.get("model", {}), "model.")
     run: RunConfig = check(RunConfig, table | {"model": model}, "")
+    _check_metrics(run, system)
     if not run.train.metric:
         run = run.model_copy(update={"train": run.train.model_copy(update={"metric": system.tasks[0].headline})})
     return run
+
+
+def _check_metrics(run: RunConfig, system: Any) -> None:
+    """Refuse to choose by, or to expect, a number that is neither good nor bad."""
+    named = {"train.metric": run.train.metric, "tune.metric": run.tune.metric}
+    named |= {f"expect.{name}": name for name in run.expect}
+    for key, name in named.items():
+        for task in system.tasks:
+            if name in task.descriptive:
+                known = ", ".join(task.directions)
+                raise ConfigError(
+                    f"{key}: {name!r} describes answers and is neither good nor bad; expected one of {known}"
+                )
 
 
 def to_json(config: RunConfig) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import torch
 
 from rec.benchmarks import bare_encoders, healthmoe
 from rec.benchmarks.memory import PeakMemory
@@ -57,6 +58,9 @@ def measure(folder: str, images: int, say: Callable[[str], None]) -> list[Row]:
     read = Recipe(PairTextConfig(encoder=models["bert"], tokenizer="", max_tokens=32), None, threads=THREADS)
     say("a training step beside its encoders")
     rows = healthmoe.measure(f"{folder}/food", THREADS)
+    say("full rankings beside their experts' products")
+    rows += healthmoe.ranking()
+    torch.set_num_threads(THREADS)
     with runtime(THREADS):
         for name, recipe, source, size, bare in (
             ("pictures", see, "photos", SHARD, bare_encoders.pictures),

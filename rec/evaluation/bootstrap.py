@@ -1,9 +1,12 @@
-"""Intervals and paired comparisons by resampling users."""
+"""Intervals and paired comparisons by resampling what examples are averaged within: users, patients, examples.
+
+Letters: B examples, U resampled units, S sums, R resamples.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -38,6 +41,36 @@ def interval(value: np.ndarray, resamples: int, rng: np.random.Generator) -> Int
     return Interval(float(value.mean()), float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975)))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summed:
+    """A metric that follows from sums over examples and is no mean of theirs: a quotient, the root of a mean, BLEU.
+
+    Squared errors 0 and 2.25 are the rows (0, 1) and (2.25, 1); their sum (2.25, 2) gives sqrt(2.25 / 2).
+    """
+
+    part_BS: np.ndarray
+    """What each example adds."""
+    of_total: Callable[[np.ndarray], float | None]
+    """From the sums (S,) to the metric, None where there is none."""
+
+    def value(self) -> float | None:
+        """Return the metric over all examples."""
+        return self.of_total(self.part_BS.sum(0, dtype=np.float64))
+
+    def within(self, inside_B: np.ndarray) -> Summed:
+        """Return the metric over some of the examples."""
+        return replace(self, part_BS=self.part_BS[inside_B])
+
+    def by_unit(self, unit_B: np.ndarray | None) -> np.ndarray:
+        """Return what each unit adds, float64 (U, S)."""
+        if unit_B is None:
+            return self.part_BS.astype(np.float64)
+        _, place_B = np.unique(unit_B, return_inverse=True)
+        total_US = np.zeros((int(place_B.max(initial=-1)) + 1, self.part_BS.shape[1]))
+        np.add.at(total_US, place_B, self.part_BS)
+        return total_US
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """What one model gains over another on the same users."""
@@ -68,3 +101,47 @@ def intervals(
         if len(kept):
             found[name] = interval(kept, resamples, rng).plain()
     return found
+
+
+def summed_interval(
+    summed: Summed, unit_B: np.ndarray | None, resamples: int, rng: np.random.Generator
+) -> Interval | None:
+    """Return a metric over all examples and its 95 % interval, units resampled; None where it has no value."""
+    value = summed.value()
+    if value is None:
+        return None
+    part_US = summed.by_unit(unit_B)
+    total_RS = resampled_means(part_US, resamples, rng) * len(part_US)
+    value_R = _values(summed, total_RS)
+    return Interval(value, float(np.nanquantile(value_R, 0.025)), float(np.nanquantile(value_R, 0.975)))
+
+
+def paired_sums(
+    ours: Sequence[Summed],
+    theirs: Sequence[Summed],
+    unit_B: np.ndarray | None,
+    resamples: int,
+    rng: np.random.Generator,
+) -> Comparison:
+    """Return the gain of `ours` over `theirs`, each a model's seeds whose mean counts; units resampled together."""
+    both = [*ours, *theirs]
+    parts = [one.by_unit(unit_B) for one in both]
+    edges = np.cumsum([part.shape[1] for part in parts])[:-1]
+    total_RS = resampled_means(np.concatenate(parts, 1), resamples, rng) * len(parts[0])
+    value_MR = np.stack([_values(m, total) for m, total in zip(both, np.split(total_RS, edges, 1), strict=True)])
+    gain_R = value_MR[: len(ours)].mean(0) - value_MR[len(ours) :].mean(0)
+    gain = mean_over_seeds(ours) - mean_over_seeds(theirs)
+    low, high = np.nanquantile(gain_R, [0.025, 0.975])
+    difference = Interval(gain, float(low), float(high))
+    return Comparison(difference, float((gain_R <= 0).mean()), float((gain_R >= 0).mean()))
+
+
+def mean_over_seeds(metric: Sequence[Summed]) -> float:
+    """Return the mean of one metric over a model's seeds, NaN where one has no value."""
+    values = [one.value() for one in metric]
+    return float(np.mean([np.nan if value is None else value for value in values]))
+
+
+def _values(summed: Summed, total_RS: np.ndarray) -> np.ndarray:
+    values = (summed.of_total(total_S) for total_S in total_RS)
+    return np.array([np.nan if value is None else value for value in values], np.float64)

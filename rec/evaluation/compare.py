@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 
 from rec.config import resolve
 from rec.errors import EvaluationError
-from rec.evaluation.bootstrap import paired
+from rec.evaluation.bootstrap import Comparison, mean_over_seeds, paired, paired_sums
+from rec.evaluation.records import Records, column
 from rec.evaluation.run import read_config, read_numbers, seed_folders
 from rec.evaluation.task import Task, by_unit
 from rec.seeds import generator
@@ -32,28 +33,56 @@ def compare(a: str, b: str, resamples: int, split: str = "test") -> list[dict[st
     if not common:
         raise EvaluationError(f"{a} and {b}: have no task in common")
     for task in common:
-        first, second = _per_example(a, split, task.name), _per_example(b, split, task.name)
-        if not _same_examples(first, second):
+        first, second = records_of_seeds(a, split, task.name), records_of_seeds(b, split, task.name)
+        if not _same_examples(task, first[0], second[0]):
             raise EvaluationError(f"{a} and {b}: answered other examples; both must come from one prepared data set")
-        names = dict.fromkeys((*tasks[task.name].shown, *task.shown))
-        for name in [n for n in names if METRIC + n in first and METRIC + n in second]:
-            ours, theirs = (by_unit(t[METRIC + name], t.get("unit")) for t in (first, second))
-            there = ~np.isnan(ours + theirs)
-            if not there.any():
+        for name in dict.fromkeys((*tasks[task.name].shown, *task.shown)):
+            rng = generator(0, "compare", name)
+            found = _of_examples(task, name, first, second, resamples, rng) or _of_sums(
+                task, name, first, second, resamples, rng
+            )
+            if found is None or name not in task.directions:
                 continue
-            result = paired(ours[there], theirs[there], resamples, generator(0, "compare", name))
+            ours, theirs, result = found
             higher = task.directions[name]
             results.append(
                 {
                     "metric": name,
                     "higher_is_better": higher,
-                    "a": float(ours[there].mean()),
-                    "b": float(theirs[there].mean()),
+                    "a": ours,
+                    "b": theirs,
                     "difference": result.difference.plain(),
                     "not_better": result.worse_share if higher else result.lower_worse_share,
                 }
             )
     return results
+
+
+def _of_examples(
+    task: Task, name: str, first: list[Records], second: list[Records], resamples: int, rng: np.random.Generator
+) -> tuple[float, float, Comparison] | None:
+    """Return a metric that is a mean over examples of either run, and the comparison; None where there is none."""
+    if not all(METRIC + name in table.column_names for table in (*first, *second)):
+        return None
+    unit = task.unit(first[0])
+    ours, theirs = (
+        by_unit(np.mean([column(table, METRIC + name) for table in tables], axis=0), unit) for tables in (first, second)
+    )
+    there = ~np.isnan(ours + theirs)
+    if not there.any():
+        return None
+    return float(ours[there].mean()), float(theirs[there].mean()), paired(ours[there], theirs[there], resamples, rng)
+
+
+def _of_sums(
+    task: Task, name: str, first: list[Records], second: list[Records], resamples: int, rng: np.random.Generator
+) -> tuple[float, float, Comparison] | None:
+    """Return a metric that follows from sums over examples of either run, and the comparison."""
+    ours, theirs = ([task.sums(table).get(name) for table in tables] for tables in (first, second))
+    a, b = [one for one in ours if one is not None], [one for one in theirs if one is not None]
+    if len(a) < len(first) or len(b) < len(second) or any(one.value() is None for one in (*a, *b)):
+        return None
+    return mean_over_seeds(a), mean_over_seeds(b), paired_sums(a, b, task.unit(first[0]), resamples, rng)
 
 
 def tasks_of(folder: str) -> tuple[Task, ...]:
@@ -62,31 +91,22 @@ def tasks_of(folder: str) -> tuple[Task, ...]:
     return tasks
 
 
-def _same_examples(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> bool:
-    keys = [name for name in ("key", "target") if name in first and name in second]
-    return bool(keys) and all(
-        len(first[name]) == len(second[name]) and bool((first[name] == second[name]).all()) for name in keys
-    )
+def records_of_seeds(folder: str, split: str, task: str) -> list[Records]:
+    """Return the records of each seed of a run.
 
-
-def _per_example(folder: str, split: str, task: str) -> dict[str, np.ndarray]:
-    """Return each example's metrics, mean over seeds, and what examples are told apart by."""
+    Raises:
+        EvaluationError: a seed was not evaluated.
+    """
     tables = []
     for part in seed_folders(folder):
         read_numbers(part, split)
         with Storage(part).open(f"evaluation/{split}/{task}.parquet") as file:
             tables.append(pq.read_table(file))
-    first = tables[0]
-    found = {
-        name: np.mean([table[name].to_numpy(zero_copy_only=False) for table in tables], axis=0)
-        for name in first.column_names
-        if name.startswith(METRIC)
-    }
-    if "subject" in first.column_names:
-        found["key"] = first["subject"].to_numpy()
-    if "unit" in first.column_names:
-        found["unit"] = first["unit"].to_numpy(zero_copy_only=False)
-    if "target" in first.column_names:
-        flat = first["target"].combine_chunks()
-        found["target"] = np.array([hash(tuple(sorted(row))) for row in flat.to_pylist()])
-    return found
+    return tables
+
+
+def _same_examples(task: Task, first: Records, second: Records) -> bool:
+    if len(first) != len(second):
+        return False
+    both = zip(task.identity(first), task.identity(second), strict=True)
+    return all(bool((one == other).all()) for one, other in both)

@@ -12,13 +12,14 @@ from rec.batch import Batch
 from rec.errors import EvaluationError
 from rec.evaluation.experts import Routed
 from rec.evaluation.records import Records, joined, with_columns
-from rec.evaluation.task import Task
+from rec.evaluation.task import ALONE, Task
+from rec.evaluation.task import Ranks as TaskRanks
 from rec.keys import EvaluateConfig
 from rec.system import System
 from rec.systems.capabilities import Reporter
 
 
-class Ranks(Protocol):
+class Ranks(TaskRanks, Protocol):
     """What measuring needs of an engine."""
 
     module: nn.Module
@@ -31,8 +32,14 @@ class Ranks(Protocol):
 class Recorder:
     """Makes the records of batches; with `detail` all that a report is written from."""
 
-    def __init__(self, system: System[Any, Any], module: nn.Module, detail: EvaluateConfig | None) -> None:
-        self.system, self.module, self.detail = system, module, detail
+    def __init__(
+        self,
+        system: System[Any, Any],
+        module: nn.Module,
+        detail: EvaluateConfig | None,
+        ranks: TaskRanks = ALONE,
+    ) -> None:
+        self.system, self.module, self.detail, self.ranks = system, module, detail, ranks
         self.routed = Routed(module) if detail is not None else None
         self.analyse: Any = None
         if detail is not None and isinstance(system, Reporter):
@@ -44,7 +51,10 @@ class Recorder:
         """Return the records of each task by its name (eval mode, no gradient)."""
         if self.routed is not None:
             self.routed.watch(batch)
-        found = {t.name: t.records(self.system, self.module, batch, detail=self.detail) for t in self.system.tasks}
+        found = {
+            task.name: task.records(self.system, self.module, batch, detail=self.detail, ranks=self.ranks)
+            for task in self.system.tasks
+        }
         more = {}
         if self.routed is not None:
             more = self.routed.columns()
@@ -68,7 +78,7 @@ def measure(
         detail: Set where more is wanted than metrics need.
     """
     engine.module.eval()
-    record = Recorder(system, engine.module, detail)
+    record = Recorder(system, engine.module, detail, engine)
     parts: list[dict[str, Records] | None] = []
     with torch.inference_mode():
         for batch, counts in batches:

@@ -20,7 +20,7 @@ from rec.data.prepared import Prepared, write_table
 from rec.data.stream import CachedReader
 from rec.errors import EvaluationError
 from rec.evaluation import experts
-from rec.evaluation.bootstrap import intervals
+from rec.evaluation.bootstrap import intervals, summed_interval
 from rec.evaluation.measure import directions, measure, metrics
 from rec.evaluation.records import Records, with_columns
 from rec.evaluation.task import Measured, Task, by_unit
@@ -137,21 +137,21 @@ def measured_task(run: Trained, task: Task, split: str, records: Records) -> Mea
         values=values,
         groups=groups,
     )
-    rng, unit = generator(config.train.seed, "bootstrap"), task.unit(records)
-    resamples, chosen = config.evaluate.bootstrap, [name for name in task.shown if name in values]
+    rng = generator(config.train.seed, "bootstrap")
     numbers = measured.numbers
     numbers["examples"] = len(records)
-    numbers["interval"] = intervals({n: by_unit(values[n], unit) for n in chosen}, resamples, rng)
-    numbers["baselines"] = task.baselines(system, data, split, (batch for batch, _ in run.feed.evaluate(split)))
+    numbers["metrics"] = task.metrics(records, values)
+    numbers["interval"] = _intervals(task, measured, task.shown, rng)
+
+    def batches(part: str) -> Iterator[Any]:
+        return (batch for batch, counts in run.feed.evaluate(part) if counts)
+
+    told = task.baselines(system, data, split, batches)
+    numbers["baselines"] = {
+        name: {metric: value for metric, value in found.items() if value is not None} for name, found in told.items()
+    }
     numbers["groups"] = {
-        name: {
-            "examples": int(inside.sum()),
-            **intervals(
-                {n: by_unit(values[n][inside], None if unit is None else unit[inside]) for n in chosen[:2]},
-                resamples,
-                rng,
-            ),
-        }
+        name: {"examples": int(inside.sum()), **_intervals(task, measured, task.shown[:2], rng, inside)}
         for name, inside in groups.each()
     }
     numbers["experts"] = experts.numbers(run.module, records, groups) if task is system.tasks[0] else {}
@@ -159,6 +159,26 @@ def measured_task(run: Trained, task: Task, split: str, records: Records) -> Mea
     if task is system.tasks[0] and isinstance(system, Reporter):
         numbers["notes"] += system.enrich(measured)
     return measured
+
+
+def _intervals(
+    task: Task,
+    measured: Measured,
+    names: Sequence[str],
+    rng: np.random.Generator,
+    inside_B: np.ndarray | None = None,
+) -> dict[str, dict[str, float]]:
+    """Return some metrics with their intervals, over all examples or those of a group."""
+    unit_B, resamples = task.unit(measured.records), measured.config.bootstrap
+    inside_B = np.ones(len(measured.records), bool) if inside_B is None else inside_B
+    unit_B = None if unit_B is None else unit_B[inside_B]
+    plain = {n: by_unit(measured.values[n][inside_B], unit_B) for n in names if n in measured.values}
+    found = intervals(plain, resamples, rng)
+    sums = task.sums(measured.records)
+    for name in (n for n in names if n in sums):
+        told = summed_interval(sums[name].within(inside_B), unit_B, resamples, rng)
+        found |= {} if told is None else {name: told.plain()}
+    return {name: found[name] for name in names if name in found}
 
 
 def _sections(run: Trained, task: Task, measured: Measured, history: Sequence[Mapping[str, Any]]) -> list[Section]:
@@ -175,26 +195,22 @@ def _beside_baselines(task: Task, measured: Measured) -> list[Section]:
     baselines = measured.numbers["baselines"]
     if not baselines:
         return []
-    values = {name: number(_mean(measured, task, name)) for name in task.shown if name in measured.values}
-    rows = [["this run", *values.values()]]
-    rows += [[name, *(number(found.get(metric)) for metric in values)] for name, found in baselines.items()]
-    series = [
-        BarSeries(name=name, values=[source.get(metric) for metric in values], muted=name != "this run")
-        for name, source in {"this run": {n: _mean(measured, task, n) for n in values}, **baselines}.items()
-    ]
+    sources = {"this run": measured.numbers["metrics"], **baselines}
+    names = [name for name in task.shown if sources["this run"].get(name) is not None]
+    rows = [[label, *(number(found.get(name)) for name in names)] for label, found in sources.items()]
+    head = [name if task.directions.get(name, True) else f"{name} (lower is better)" for name in names]
     note = "Simple answers that need no model, measured on the same examples."
-    parts: list[Any] = [
-        Text(text=note, tone="note"),
-        Table(head=["", *values], rows=rows),
-        Bars(title="beside simple answers", groups=list(values), series=series, axis="metric", wide=True),
-    ]
+    parts: list[Any] = [Text(text=note, tone="note"), Table(head=["", *head], rows=rows)]
+    shares = [name for name in names if all(0 <= found.get(name, 0) <= 1 for found in sources.values())]
+    for kept in (shares, [name for name in names if name not in shares]):
+        series = [
+            BarSeries(name=label, values=[found.get(name) for name in kept], muted=label != "this run")
+            for label, found in sources.items()
+        ]
+        if kept:
+            title = "beside simple answers"
+            parts.append(Bars(title=title, groups=kept, series=series, axis="metric", wide=True))
     return [Section(title="Beside simple answers", parts=parts)]
-
-
-def _mean(measured: Measured, task: Task, name: str) -> float | None:
-    value = by_unit(measured.values[name], task.unit(measured.records))
-    there = value[~np.isnan(value)]
-    return float(there.mean()) if len(there) else None
 
 
 def _groups(task: Task, measured: Measured) -> list[Section]:

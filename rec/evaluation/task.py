@@ -3,22 +3,49 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from rec.batch import Batch
 from rec.data.prepared import Prepared
-from rec.evaluation.records import Records
+from rec.evaluation.bootstrap import Summed
+from rec.evaluation.records import Records, column, ragged
 from rec.evaluation.service import Context, Exporting, Service
 from rec.keys import EvaluateConfig
 from rec.sections import Section
 
 Values = dict[str, np.ndarray]
 """Per metric one value of each example, (B,); NaN where it is not defined."""
+Batches = Callable[[str], Iterator[Any]]
+"""From a split to the system's own batches of its rows, in order."""
+
+
+class Ranks(Protocol):
+    """The other workers, as a task may ask them while it makes records; every one makes the same calls in order."""
+
+    def sum_over_ranks(self, value: Tensor) -> Tensor:
+        """Return the elementwise sum over ranks."""
+
+
+class OneRank:
+    """One worker alone."""
+
+    def sum_over_ranks(self, value: Tensor) -> Tensor:
+        """Return `value`."""
+        return value
+
+
+ALONE = OneRank()
+
+
+def holds_everywhere(ranks: Ranks, here: bool) -> bool:
+    """Return whether something holds on every rank, given whether it does on this one."""
+    return not bool(ranks.sum_over_ranks(torch.tensor([0.0 if here else 1.0], dtype=torch.float64)).item())
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +99,21 @@ class Task(ABC):
     def directions(self) -> Mapping[str, bool]:
         """Every metric by name, and whether higher is better."""
 
+    @property
+    def descriptive(self) -> tuple[str, ...]:
+        """Numbers beside the metrics that are neither good nor bad, so that nothing can be chosen by them."""
+        return ()
+
     @abstractmethod
-    def records(self, system: Any, module: nn.Module, batch: Batch, *, detail: EvaluateConfig | None = None) -> Records:
+    def records(
+        self,
+        system: Any,
+        module: nn.Module,
+        batch: Batch,
+        *,
+        detail: EvaluateConfig | None = None,
+        ranks: Ranks = ALONE,
+    ) -> Records:
         """Return what is kept of each example of a batch: unwrapped module, eval mode, no gradient.
 
         Args:
@@ -81,27 +121,45 @@ class Task(ABC):
             module: The system's model.
             batch: Examples of a split.
             detail: Set where more is wanted than metrics need, for a report.
+            ranks: The workers that make records of their own batches at the same time.
         """
 
     @abstractmethod
     def values(self, records: Records) -> Values:
-        """Return every metric that each example has one of."""
+        """Return every metric that each example has one of: over all examples it is the mean."""
+
+    def sums(self, records: Records) -> Mapping[str, Summed]:
+        """Return the metrics that follow from sums over examples and are no mean of theirs; none by default."""
+        return {}
 
     def unit(self, records: Records) -> np.ndarray | None:
         """Return what each example is averaged within before averages are taken, such as its patient; None: itself."""
         return None
 
+    def identity(self, records: Records) -> list[np.ndarray]:
+        """Return what tells whether two runs answered the same examples, (B,) each: subjects and their targets."""
+        found = [column(records, "subject")] if "subject" in records.column_names else []
+        if "target" in records.column_names:
+            value_P, example_P = ragged(records, "target")
+            edges = np.searchsorted(example_P, np.arange(1, len(records)))
+            parts = np.split(value_P, edges)[: len(records)]
+            found.append(np.array([hash(tuple(sorted(part.tolist()))) for part in parts]))
+        return found
+
     def metrics(self, records: Records, values: Values | None = None) -> dict[str, float | None]:
         """Return every metric over all examples; None where no example has one."""
         unit = self.unit(records)
         found = self.values(records) if values is None else values
-        return {name: mean(by_unit(value, unit)) for name, value in found.items()}
+        means = {name: mean(by_unit(value, unit)) for name, value in found.items()}
+        return means | {name: summed.value() for name, summed in self.sums(records).items()}
 
     def groups(self, data: Prepared, split: str, records: Records, config: EvaluateConfig) -> Groups:
         """Return the groups of examples that are told apart; none by default."""
         return Groups((), np.zeros(len(records), dtype=np.int64))
 
-    def baselines(self, system: Any, data: Prepared, split: str, batches: Iterator[Any]) -> dict[str, dict[str, float]]:
+    def baselines(
+        self, system: Any, data: Prepared, split: str, batches: Batches
+    ) -> Mapping[str, Mapping[str, float | None]]:
         """Return what simple answers reach, by the same metrics; none by default."""
         return {}
 

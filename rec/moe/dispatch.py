@@ -55,7 +55,7 @@ def order_by_expert(
         if counting:
             slot_A = slot_A[stays[first : first + kept]]
         dropped = int((~stays).sum())
-    slot_A = slot_A[_stable_order(expert_S[slot_A], num_experts)]
+    slot_A = slot_A[stable_order(expert_S[slot_A], num_experts)]
     expert_A = expert_S[slot_A]
     count_E = torch.bincount(expert_A, minlength=num_experts)
     return Order(slot_A.div(choices, rounding_mode="floor"), slot_A, expert_A, count_E, dropped)
@@ -147,7 +147,7 @@ class _Combine(torch.autograd.Function):
         return grad_PD.mul_(weight_P[:, None]), grad_NK, None, None, None
 
 
-def _stable_order(expert_A: Tensor, num_experts: int) -> Tensor:
+def stable_order(expert_A: Tensor, num_experts: int) -> Tensor:
     """Return the order that sorts by expert and keeps the order within one."""
     if expert_A.is_cuda:
         return expert_A.argsort(stable=True)

@@ -5,6 +5,7 @@ Letters: P rows grouped by expert, D width, F hidden width, R rank, E experts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -48,6 +49,10 @@ class FeedForward(nn.Module):
         self.activation = activation
         self.up_DF, self.down_FD = nn.Parameter(one.up_EDF.data[0]), nn.Parameter(one.down_EFD.data[0])
 
+    def first_layer(self, widths: Sequence[int]) -> tuple[Tensor, ...]:
+        """Return the first layer's weights for so many columns of a row each, (W, F): their products add up to it."""
+        return self.up_DF.split(list(widths))
+
     def forward(self, x_ND: Tensor) -> Tensor:
         """Return (N, D), or as wide as `out` says."""
         return activate(x_ND @ self.up_DF, self.activation) @ self.down_FD
@@ -72,6 +77,10 @@ class FeedForwardExperts(Experts):
         """Return each row's output under its expert, (P, D)."""
         hidden_PF = activate(grouped_product(x_PD, self.up_EDF, grouping), self.activation)
         return grouped_product(hidden_PF, self.down_EFD, grouping)
+
+    def first_layer(self, widths: Sequence[int]) -> tuple[Tensor, ...]:
+        """Return the first layers' weights for so many columns of a row each, (E, W, F)."""
+        return self.up_EDF.split(list(widths), dim=1)
 
     def member(self, expert: int) -> FeedForward:
         """Return a copy of one expert alone, its parameters in the same order."""

@@ -81,8 +81,13 @@ class MixtureOfExperts(nn.Module):
         self.counting = True
         self.usage = Usage(self.num_experts)
 
-    def forward(self, x_ND: Tensor, *hints: Tensor) -> Mixed:
-        """Return the mixed rows, (N, D), with the routing they come from; `hints` go to the router."""
+    def forward(self, x_ND: Tensor | Mixed, *hints: Tensor) -> Mixed:
+        """Return the mixed rows, (N, D), with the routing they come from; `hints` go to the router.
+
+        What was mixed elsewhere passes as it is: who listens to this layer hears of it too.
+        """
+        if isinstance(x_ND, Mixed):
+            return x_ND
         routing: Routing = self.router(x_ND[:, : self.gate_width] if self.gate_width else x_ND, *hints)
         if self.training:
             seen = self.ranks.sum(self.usage.observe(routing, assignments(routing)) * float(self.counting))
@@ -115,6 +120,13 @@ class MixtureOfExperts(nn.Module):
         rebalance = getattr(self.router, "rebalance", None)
         if rebalance is not None:
             rebalance(self.usage.last_E)
+
+
+def mixed_elsewhere(layer: MixtureOfExperts, routing: Routing) -> None:
+    """Let who listens to a layer hear of a routing by which others mixed, in evaluation; of outputs they hear none."""
+    order = order_by_expert(routing, layer.num_experts)
+    nothing_N0 = routing.weight_NK.new_zeros(len(routing.weight_NK), 0)
+    layer(Mixed(nothing_N0, routing, order, order.count_E.double()))
 
 
 def layers_of(module: nn.Module) -> Iterator[tuple[str, MixtureOfExperts]]:

@@ -34,6 +34,10 @@ class SoftmaxRouter(nn.Module):
         if self.spread is not None and self.training:
             spread_NE = nn.functional.softplus(nn.functional.linear(x_ND.float(), self.spread.weight.float()))
             score_NE = score_NE + spread_NE * torch.randn_like(score_NE)
+        return self.decide(score_NE)
+
+    def decide(self, score_NE: Tensor) -> Routing:
+        """Return the routing of rows with these products with the gate."""
         return _routing(score_NE, self.k, self.normalise)
 
 
@@ -62,7 +66,11 @@ class SigmoidRouter(nn.Module):
 
     def forward(self, x_ND: Tensor) -> Routing:
         """Return the routing of every row; its probabilities are the sigmoids rescaled to 1."""
-        affinity_NE = nn.functional.linear(x_ND.float(), self.gate.weight.float()).sigmoid()
+        return self.decide(nn.functional.linear(x_ND.float(), self.gate.weight.float()))
+
+    def decide(self, score_NE: Tensor) -> Routing:
+        """Return the routing of rows with these products with the gate."""
+        affinity_NE = score_NE.sigmoid()
         expert_NK = (affinity_NE.detach() + self.bias_E).topk(self.k, dim=-1).indices
         weight_NK = affinity_NE.gather(1, expert_NK)
         if self.k > 1:

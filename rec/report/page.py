@@ -28,7 +28,8 @@ def write_report(folder: str, split: str = "test") -> str:
     first, config = Storage(folders[0]), read_config(folders[0])
     history = first.read_json("history.json")
     filed = from_plain(first.read_json(f"evaluation/{split}/sections.json"))
-    sections = [metrics_section(results), *curves(history, config.train.metric), *filed, config_section(config)]
+    panels = curves(history, config.train.metric, results[0]["directions"])
+    sections = [metrics_section(results), *panels, *filed, all_numbers(results), config_section(config)]
     text = page(
         f"{system_name(config)} on {data_name(config)}",
         lead(results),
@@ -84,36 +85,41 @@ def facts(config: RunConfig, results: Sequence[Numbers]) -> list[tuple[str, str]
         ("split", f"{results[0]['split']}, read once for the checkpoint that validation chose"),
         ("checkpoint", f"step {results[0]['step']:,}, best {config.train.metric} on validation"),
         ("seeds" if len(results) > 1 else "seed", seeds),
-        *(("note", note) for note in results[0]["notes"] if not is_warning(note, results[0])),
     ]
 
 
 def metrics_section(results: Sequence[Numbers]) -> Section:
-    """Return the metrics that tell most, with intervals or the spread over seeds, and all of them folded below."""
+    """Return the metrics that tell most, with intervals or the spread over seeds, and what must be known of them."""
+    first, summary = results[0], summarise(list(results))
+    spread = "mean and standard deviation over seeds" if len(results) > 1 else "with its 95 % bootstrap interval"
+    shown = [name for name in first["shown"] if name in summary]
+    parts: list[Any] = [Text(text=f"Averages over examples, {spread}.", tone="note"), _table(results, shown)]
+    parts += [Text(text=note, tone="note") for note in first["notes"] if not is_warning(note, first)]
+    return Section(title="Metrics", parts=parts)
+
+
+def all_numbers(results: Sequence[Numbers]) -> Section:
+    """Return the metrics that are not among those that tell most."""
+    rest = [name for name in summarise(list(results)) if name not in results[0]["shown"]]
+    return Section(title="All other numbers", parts=[_table(results, rest)], folded=True)
+
+
+def _table(results: Sequence[Numbers], names: Sequence[str]) -> Table:
     first, summary = results[0], summarise(list(results))
     baseline = next(iter(first["baselines"].items()), None)
-
-    def row(name: str) -> list[str]:
+    rows = []
+    for name in names:
         told = number(summary[name]["mean"])
         if len(results) > 1:
             told += f" ± {number(summary[name]['sd'])}"
         elif name in first["interval"]:
             told = interval(**first["interval"][name])
         arrow = "" if first["directions"].get(name, True) else " (lower is better)"
-        return [f"{name}{arrow}", told, *([number(baseline[1].get(name))] if baseline else [])]
-
-    head = ["metric", "this run", *([baseline[0]] if baseline else [])]
-    spread = "mean and standard deviation over seeds" if len(results) > 1 else "with its 95 % bootstrap interval"
-    shown = [name for name in first["shown"] if name in summary]
-    rest = [name for name in summary if name not in shown]
-    parts: list[Any] = [Text(text=f"Averages over examples, {spread}.", tone="note")]
-    parts.append(Table(head=head, rows=[row(name) for name in shown]))
-    if rest:
-        parts.append(Table(head=head, rows=[row(name) for name in rest], caption="all other numbers"))
-    return Section(title="Metrics", parts=parts)
+        rows.append([f"{name}{arrow}", told, *([number(baseline[1].get(name))] if baseline else [])])
+    return Table(head=["metric", "this run", *([baseline[0]] if baseline else [])], rows=rows)
 
 
-def curves(history: History, metric: str) -> list[Section]:
+def curves(history: History, metric: str, directions: Mapping[str, bool]) -> list[Section]:
     """Return, per phase, the training loss and the metric of validation over epochs."""
     found = []
     phases = list(dict.fromkeys(record["phase"] for record in history))
@@ -121,19 +127,21 @@ def curves(history: History, metric: str) -> list[Section]:
         records = [record for record in history if record["phase"] == phase]
         name = records[0].get("phase_name", f"phase {phase + 1}")
         title = "Learning curves" if len(phases) == 1 else f"Learning curves of phase {name!r}"
-        found.append(Section(title=title, parts=_panels(records, metric)))
+        found.append(Section(title=title, parts=_panels(records, metric, directions)))
     return found
 
 
-def _panels(records: History, metric: str) -> list[Lines]:
+def _panels(records: History, metric: str, directions: Mapping[str, bool]) -> list[Lines]:
     x = [record["epoch"] for record in records]
     losses = list(dict.fromkeys(name for record in records for name in record if name.startswith("loss/")))
     series = [LineSeries(name=n.removeprefix("loss/"), x=x, y=[r.get(n, np.nan) for r in records]) for n in losses]
     panels = [Lines(title="training loss", series=series, x_axis="epoch", y_axis="loss")]
     shown = next((name for name in (records[-1].get("metric"), metric, "val_loss") if name in records[-1]), None)
     if shown is not None:
-        best = [record for record in records if record.get("best")]
-        marks = [Mark(x=best[-1]["epoch"], y=best[-1][shown], name=f"best {number(best[-1][shown])}")] if best else []
+        higher = directions.get(shown, not shown.startswith(("loss", "val_loss")))
+        known = [record for record in records if record.get(shown) is not None]
+        best = (max if higher else min)(known, key=lambda record: record[shown])
+        marks = [Mark(x=best["epoch"], y=best[shown], name=f"best {number(best[shown])}")]
         line = LineSeries(name="", x=x, y=[record.get(shown, np.nan) for record in records])
         panels.append(Lines(title=f"validation {shown}", series=[line], x_axis="epoch", y_axis=shown, marks=marks))
     return panels

@@ -6,10 +6,11 @@ Letters: B examples, I items with padding as item 0, W items of a range, C candi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+import numpy as np
 from torch import Tensor, nn
 
 from rec.batch import Batch
@@ -121,6 +122,17 @@ class SetPredictor(ABC, Generic[B, M]):
     def subjects(self, batch: B) -> Tensor:
         """Return the subject of each example, int64 (B,), such as the patient of a visit."""
 
+    def interactions(self) -> np.ndarray | None:
+        """Return which labels should not hold together, (V, V), symmetric; None where it is not known."""
+        return None
+
+    def previous(self, batch: B) -> Tensor | None:
+        """Return the labels of each subject's example before this one, (B, V) bool; a row without any: there is none.
+
+        None where a batch does not tell.
+        """
+        return None
+
 
 class Rater(ABC, Generic[B, M]):
     """Predicts ratings: task `rating`."""
@@ -132,6 +144,14 @@ class Rater(ABC, Generic[B, M]):
     @abstractmethod
     def given_ratings(self, batch: B) -> Tensor:
         """Return the rating that was given, (B,)."""
+
+    @abstractmethod
+    def scale(self) -> tuple[float, float]:
+        """Return the smallest and the largest rating of the whole data set: predictions are clipped to them."""
+
+    def rated(self, batch: B) -> Mapping[str, Tensor]:
+        """Return whose rating of what it is: the index (B,) of each example's members, by entity, as user and item."""
+        return {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +195,10 @@ class Writer(ABC, Generic[B, M]):
     def features(self, batch: B) -> list[str] | None:
         """Return the feature that each text is to be about, None where features are not known."""
         return None
+
+    def all_features(self) -> Collection[str]:
+        """Return every feature of the whole data set; empty where features are not known."""
+        return ()
 
 
 class Explainer(ABC, Generic[B, M]):

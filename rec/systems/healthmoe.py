@@ -216,8 +216,7 @@ class HealthMoE(
 
     def scores(self, module: HealthMoEModel, states: States, items: slice) -> Tensor:
         """Return users' scores of a range of items."""
-        score_BW = module.all_scores(states["state_BD"], module.catalogue()[items])
-        return score_BW[:, items] if self.config.head == "classification" else score_BW
+        return module.all_scores(states["state_BD"], module.catalogue(), items)
 
     def forbidden(self, states: States) -> Tensor:
         """Return which items contain what a user must avoid, (B, I)."""

@@ -16,7 +16,7 @@ from rec.evaluation.tasks.ranking.ranks import hide, of_ranks, ranks
 from rec.nn.pairs import PairsBatch
 from rec.seeds import generator
 from rec.systems.capabilities import RankingExamples
-from rec.systems.healthmoe_model import HealthMoEModel
+from rec.systems.healthmoe_model import HealthMoEModel, ItemScoring
 
 if TYPE_CHECKING:
     from rec.systems.healthmoe import HealthMoE
@@ -34,42 +34,43 @@ class Analysis:
     """
 
     def __init__(self, system: HealthMoE, module: HealthMoEModel) -> None:
-        self.system, self.module, self.plain_ID = system, module, module.catalogue()
+        self.system, self.module, self.plain = system, module, module.item_scoring(module.catalogue())
         items = [name for name in system.modalities if name.startswith("item ")]
-        self.without = {name: module.catalogue([name]) for name in items}
-        self.spoiled: dict[str, Tensor] = {}
+        self.without = {name: module.item_scoring(module.catalogue([name])) for name in items}
+        self.spoiled: dict[str, ItemScoring] = {}
         if "item image" in items:
             tables = system.static
             if "item_pixels" in tables:
                 for name, spoil in SPOILED.items():
                     pixels = np.stack([spoil(np.asarray(one)) for one in tables["item_pixels"]])
-                    self.spoiled[name] = module.catalogue(pixels=torch.from_numpy(pixels))
+                    self.spoiled[name] = module.item_scoring(module.catalogue(pixels=torch.from_numpy(pixels)))
             present_I = np.asarray(tables["item_present"])[:, 1]
             source_I = swapped(np.asarray(tables["item_class"]), present_I, generator(system.seed, "swapped"))
-            self.spoiled["another item of the class"] = module.catalogue(source=torch.from_numpy(source_I))
+            swapped_ID = module.catalogue(source=torch.from_numpy(source_I))
+            self.spoiled["another item of the class"] = module.item_scoring(swapped_ID)
 
     def __call__(self, batch: PairsBatch) -> dict[str, Tensor]:
         """Return one value per user and name, (B,) or (B, E)."""
         system, module, hidden_BI = self.system, self.module, self.system.hidden(batch)
         examples = system.examples(batch)
-        user_BD = module.states(batch, self.plain_ID)
-        score_BI = module.all_scores(user_BD, self.plain_ID)
+        user_BD = module.states(batch, self.plain.item_ID)
+        score_BI = module.scores_of(user_BD, self.plain)
         found: dict[str, Tensor] = {}
         for name in system.modalities:
-            item_ID = self.without.get(name, self.plain_ID)
+            items = self.without.get(name, self.plain)
             left_out = [name] if name.startswith("user ") else []
-            other_BI = module.all_scores(module.states(batch, item_ID, left_out), item_ID)
+            other_BI = module.scores_of(module.states(batch, items.item_ID, left_out), items)
             found[f"without/{name}"] = _ndcg(other_BI, examples)
             found[f"reliance/{name}"] = _moved(score_BI, other_BI, hidden_BI)
         top_B5 = _best(score_BI, hidden_BI, OVERLAP)
-        for name, item_ID in self.spoiled.items():
-            other_BI = module.all_scores(module.states(batch, item_ID), item_ID)
+        for name, items in self.spoiled.items():
+            other_BI = module.scores_of(module.states(batch, items.item_ID), items)
             found[f"spoiled/{name}"] = _ndcg(other_BI, examples)
             same_B55 = top_B5[:, :, None] == _best(other_BI, hidden_BI, OVERLAP)[:, None]
             found[f"overlap/{name}"] = same_B55.any(2).double().mean(1)
         if system.config.mixture.experts:
             top_BK = _best(score_BI, hidden_BI, min(TOP, module.num_items))
-            found["expert share"] = system.gates(module, user_BD, self.plain_ID, top_BK).mean(1)
+            found["expert share"] = system.gates(module, user_BD, self.plain.item_ID, top_BK).mean(1)
         return found
 
 

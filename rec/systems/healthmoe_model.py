@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rec.moe.experts import FeedForward
 from rec.moe.layer import Mixed
+from rec.moe.pairs import LinearPairScores, PairScores, Right, splits
 from rec.nn.dropout import Dropout
 from rec.nn.encoders import ImageEncoder, TextEncoder, in_chunks
 from rec.nn.negatives import unseen
@@ -59,6 +60,8 @@ class HealthMoEModel(nn.Module):
         self.warm_place_I = self.known_I.cumsum(0) * self.known_I  # from 1 among warm items, 0 for cold ones
         self.num_items = len(self.known_I) - 1
         self.frozen = self.cached = None
+        self.prepared: ItemScoring | None = None
+        self.user_columns = config.width * len(config.of_users)
         user_width = {"attributes": tables["user_attributes"].shape[1], "history": 0}
         item_width = {"attributes": tables["item_attributes"].shape[1], "id": config.width}
         if config.encoders == "trained":
@@ -85,7 +88,7 @@ class HealthMoEModel(nn.Module):
         fused = config.width * (len(slots) + self.product)
         self.mixture: nn.Module
         if config.mixture.experts:
-            seen = config.width * len(config.of_users) if config.gate == "user" else 0
+            seen = self.user_columns if config.gate == "user" else 0
             self.mixture = config.mixture.layer(fused, config.hidden, derive(seed, "experts"), config.out, seen)
         elif config.hidden:
             active = config.mixture.per_row + config.mixture.shared
@@ -125,7 +128,7 @@ class HealthMoEModel(nn.Module):
 
     def train(self, mode: bool = True) -> Self:
         """Switch between training and evaluation; what was computed of all items is computed anew."""
-        self.cached = None
+        self.cached = self.prepared = None
         return super().train(mode)
 
     def forward(self, batch: PairsBatch) -> Scored:
@@ -282,16 +285,63 @@ class HealthMoEModel(nn.Module):
         """Return users' joined projections in evaluation, where all of their history counts."""
         return self.user_side(batch, (batch.history_row_M, item_ID[batch.history_M]), left_out)
 
-    def all_scores(self, user_BD: Tensor, item_ID: Tensor, block: int = BLOCK) -> Tensor:
-        """Return every user's score of every item, (B, I); padding's means nothing."""
+    def all_scores(self, user_BD: Tensor, item_ID: Tensor, some: slice = slice(None), block: int = BLOCK) -> Tensor:
+        """Return every user's score of these neighbouring items, (B, I); padding's means nothing.
+
+        What is made of the items last asked for is kept, in evaluation, until training goes on. `block` is how many
+        items are scored at once where a mixture cannot be split by side.
+        """
+        if self.training or self.prepared is None or self.prepared.item_ID is not item_ID:
+            self.prepared = None  # before the next, so that there is room for it
+            prepared = self.item_scoring(item_ID)
+            self.prepared = None if self.training else prepared
+        else:
+            prepared = self.prepared
+        return self.scores_of(user_BD, prepared, some, block)
+
+    def item_scoring(self, item_ID: Tensor) -> ItemScoring:
+        """Return items ready to be scored for any users, from their joined projections and the weights of now."""
+        widths = self.user_columns, item_ID.shape[1], self.config.width if self.product else 0
+        scores: PairScores | LinearPairScores | None = None
+        if self.config.head == "classification" or self.training:
+            pass
+        elif isinstance(self.mixture, nn.Linear) and isinstance(self.head, nn.Linear):
+            scores = LinearPairScores(self.mixture, widths, self.head)
+        elif isinstance(self.head, Head) and splits(self.mixture, self.user_columns):
+            scores = PairScores(self.mixture, widths, self.head.up, self.head.down)
+        right = None if scores is None else scores.right(item_ID, self._inner(item_ID.to(scores.dtype)))
+        return ItemScoring(item_ID, scores, right)
+
+    def scores_of(
+        self, user_BD: Tensor, prepared: ItemScoring, some: slice = slice(None), block: int = BLOCK
+    ) -> Tensor:
+        """Return every user's score of these neighbouring items, (B, I)."""
         if self.config.head == "classification":
-            return self.classify(user_BD)[0]
+            return self.classify(user_BD)[0][:, some]
+        if prepared.scores is not None and prepared.right is not None:
+            inner_BW = self._inner(user_BD.to(prepared.scores.dtype))
+            return prepared.scores.scores(user_BD, inner_BW, prepared.right, some)
         parts = []
-        for part_ID in item_ID.split(block):
+        for part_ID in prepared.item_ID[some].split(block):
             shape = (len(user_BD), len(part_ID), -1)
             x_ND = torch.cat([user_BD[:, None].expand(shape), part_ID[None].expand(shape)], 2).flatten(0, 1)
             parts.append(self.score(x_ND)[0].view(shape[:2]))
         return torch.cat(parts, 1)
+
+    def _inner(self, x_ND: Tensor) -> Tensor:
+        """Return a side's factor of the product of both sides: the mean of its projections, no columns without one."""
+        if not self.product:
+            return x_ND[:, :0]
+        return x_ND.view(len(x_ND), -1, self.config.width).mean(1)
+
+
+@dataclass(frozen=True, slots=True)
+class ItemScoring:
+    """Items with what scores make of them alone; `scores` is None where a pair's row cannot be split by side."""
+
+    item_ID: Tensor
+    scores: PairScores | LinearPairScores | None
+    right: Right | None
 
 
 class Head(nn.Module):

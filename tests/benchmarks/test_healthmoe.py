@@ -7,13 +7,13 @@ from rec.benchmarks import healthmoe
 from rec.data.prepared import Prepared
 from rec.data.stream import to_columns
 from rec.systems.healthmoe import HealthMoE
-from rec.systems.healthmoe_model import Model
+from rec.systems.healthmoe_model import HealthMoEModel
 
 
 def test_the_limit_encodes_just_what_a_step_encodes(food: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
     system = HealthMoE(healthmoe.CONFIG, food.tables(HealthMoE.table_names(healthmoe.CONFIG)))
     module = system.model().train()
-    assert isinstance(module, Model)
+    assert isinstance(module, HealthMoEModel)
     batch = system.collate(to_columns(food.rows("train").slice(0, 8)))
     torch.manual_seed(0)
     bare = healthmoe._bare(system, module, batch)

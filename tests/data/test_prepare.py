@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from rec.metrics.groups import groups, popular_items, popular_share
 
 from rec.data import prepare as passes
 from rec.data.prepare import prepare
 from rec.data.prepared import Prepared
 from rec.data.runner import InProcess
 from rec.errors import DataError
+from rec.evaluation.tasks.ranking.popularity_groups import groups, popular_items, popular_share
 from rec.keys import ColumnNames, DataConfig, PlantedConfig, SourceConfig, TextConfig
 from tests.conftest import planted_config
 

@@ -4,21 +4,21 @@ import io
 
 import numpy as np
 import pytest
-from rec.report.evaluation import halves_distance, recovery
 
 from rec.data.prepared import Prepared
 from rec.progress import Progress, duration
+from rec.systems.msmrec_report import halves_distance, recovery
 
 
 def test_recovery_of_perfect_and_of_flat_weights(planted: Prepared) -> None:
     followed = np.array(planted.users["followed"].to_pylist(), dtype=float)
     user = np.arange(len(followed))
-    perfect = recovery({"user": user, "gate": followed / followed.sum(1, keepdims=True)}, planted)
+    perfect = recovery({"subject": user, "gate": followed / followed.sum(1, keepdims=True)}, planted)
     assert perfect is not None
     assert perfect["found"] == 1.0
     assert perfect["correlation"] > 0.85
     noise = np.random.default_rng(0).random(followed.shape)
-    blind = recovery({"user": user, "gate": noise}, planted)
+    blind = recovery({"subject": user, "gate": noise}, planted)
     assert blind is not None
     assert blind["found"] == pytest.approx(blind["chance"], abs=0.1)  # 300 users: standard error 0.03
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from rec.report.evaluation import evaluate_run
 
 from rec.config import RunConfig
+from rec.evaluation.run import evaluate_run
 from rec.moe.health import similarity
 from rec.report.page import write_report
 from rec.storage import Storage
@@ -27,7 +27,7 @@ def test_a_run_tells_how_its_experts_were_used(run_config: Callable[..., RunConf
         assert len(record[f"moe/{layer}/load"]) == 6
         assert record[f"moe/{layer}/dropped_share"] > 0.15  # 0.8 of what is asked for fits at most
         assert 0 < record[f"moe/{layer}/decision_entropy"] < 1
-    found = evaluate_run(config, "val")["experts"][layer]
+    found = evaluate_run(config, "val")["tasks"]["ranking"]["experts"][layer]
     for shares in found["groups"].values():
         assert sum(shares) == pytest.approx(1, abs=1e-6)
     assert [row[e] for e, row in enumerate(found["similarity"])] == pytest.approx([1] * 6, abs=1e-5)

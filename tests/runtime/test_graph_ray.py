@@ -10,9 +10,8 @@ import pytest
 
 pytest.importorskip("ray", reason="needs the extra `cluster`")
 
-from rec.report.evaluation import evaluate_run
-
 from rec.config import RunConfig, from_table
+from rec.evaluation.run import evaluate_run
 from rec.runtime.prepare import prepare
 from rec.runtime.training import train
 from rec.storage import Storage
@@ -68,4 +67,4 @@ def test_two_workers_learn_what_one_process_does(ray_runtime: None, tmp_path: Pa
         told.get("moe/mixture/switched_at", 0), abs=10
     )
     numbers = evaluate_run(there, "test")
-    assert numbers["metrics"]["recall@20"] > 1.1 * numbers["floors"]["popularity"]["recall@20"]
+    assert numbers["metrics"]["recall@20"] > 1.1 * numbers["baselines"]["popularity"]["recall@20"]

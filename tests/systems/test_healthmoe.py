@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from rec.errors import ConfigError, RequestError
+from rec.evaluation.tasks.ranking.answers import recommend_batch
 from rec.moe.balance import balance
 from rec.moe.layer import MixtureOfExperts
 from rec.moe.routing import keep_all
@@ -165,7 +166,7 @@ def test_what_a_user_must_avoid_never_comes_back(head: str) -> None:
         asks = [Ask(k=int(rng.integers(1, 25)), candidates=pool if rng.random() < 0.3 else None) for _ in range(40)]
         batch = system.collate(asked)
         with torch.inference_mode():
-            answers = system.predict(module, batch, asks)
+            answers = recommend_batch(system, module, batch, asks)
         for n, (answer, ask) in enumerate(zip(answers, asks, strict=True)):
             mine = set(avoid[n]) | {t for t, x in zip(system.tags, system.static["user_avoid"][n], strict=True) if x}
             for item in answer["items"]:

@@ -1,6 +1,5 @@
 """LightGCN and its kin: what every system must do, and known answers."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,6 @@ import pytest
 import torch
 
 from rec.errors import ConfigError
-from rec.metrics.relevance import relevance, top_relevance
 from rec.systems.lightgcn import LightGCN, LightGCNConfig
 from tests.conformance import Conformance, EveryUsersOther, loss_of, same_by_fanout, take
 
@@ -40,7 +38,7 @@ def test_without_layers_scores_are_products_of_the_tables() -> None:
     batch = system.collate(rows)
     with torch.inference_mode():
         wanted = module.user.weight @ module.item.weight.T
-        found = system.queries(module, batch) @ system.catalogue(module)["item_ID"].T
+        found = system.queries(module, system.states(module, batch)) @ system.item_vectors(module).T
     torch.testing.assert_close(found, wanted)
 
 
@@ -66,8 +64,8 @@ def test_a_user_who_is_not_known_is_the_mean_of_what_they_come_with() -> None:
     module.eval()
     with torch.inference_mode():
         batch = system.collate({"user": [-1, 3], "history": [[2, 5], rows["history"][3]], "target": [[], []]})
-        query = system.queries(module, batch)
-        item_ID = system.catalogue(module)["item_ID"]
+        query = system.queries(module, system.states(module, batch))
+        item_ID = system.item_vectors(module)
     torch.testing.assert_close(query[0], item_ID[[2, 5]].mean(0))
     torch.testing.assert_close(query[1], module.catalogue()[3])
 
@@ -80,40 +78,6 @@ def test_keys_that_do_not_fit_together_are_refused(table: dict[str, Any]) -> Non
 
     with pytest.raises(ConfigError):
         check(LightGCNConfig, table, "model.")
-
-
-def test_ranking_by_hand() -> None:
-    score = torch.tensor([[-math.inf, 9.0, 8.0, 7.0, 6.0]])
-    relevant = torch.tensor([0, 0]), torch.tensor([1, 3])
-    found, top = top_relevance(score, relevant, torch.tensor([4]), (1, 3))
-    assert top.tolist() == [[1, 2, 3]]
-    assert found["recall@3"].item() == 1
-    assert found["ndcg@3"].item() == pytest.approx((1 + 1 / 2) / (1 + 1 / math.log2(3)))
-    assert found["recall@1"].item() == 0.5
-    assert found["ndcg@1"].item() == 1
-
-
-def test_the_best_alone_give_the_metrics_of_a_whole_order() -> None:
-    rng = np.random.default_rng(0)
-    for items, few in ((30, False), (30, True), (9, False)):
-        score = torch.from_numpy(rng.integers(0, 3 if few else 10**6, (40, items))).float()  # few: nearly all are tied
-        hidden = torch.from_numpy(rng.random((40, items)) < 0.3)
-        hidden[:, 0] = True
-        relevant = torch.from_numpy(rng.random((40, items)) < 0.1).nonzero(as_tuple=True)
-        user = torch.arange(40)
-        wanted = relevance(score, relevant, hidden, user, (1, 5, 10))
-        found, _ = top_relevance(score.masked_fill(hidden, -math.inf), relevant, user, (1, 5, 10))
-        for name, value in found.items():
-            torch.testing.assert_close(value, wanted[name], equal_nan=True)
-
-
-def test_equal_scores_for_everything_score_no_better_than_chance() -> None:
-    rows = 2000
-    score = torch.zeros(rows, 41)
-    score[:, 0] = -math.inf
-    relevant = torch.arange(rows), torch.full((rows,), 1)
-    found, _ = top_relevance(score, relevant, torch.arange(rows), (10,))
-    assert found["recall@10"].mean().item() == pytest.approx(0.25, abs=0.03)
 
 
 @pytest.mark.parametrize(

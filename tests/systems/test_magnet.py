@@ -77,10 +77,10 @@ def test_scores_of_the_catalogue_are_those_of_pairs(expert: str, changes: dict[s
     system, rows, module = built(expert=expert, **changes)
     module.eval()
     with torch.inference_mode():
-        user_BAD = system.states(module, system.collate(rows))["state_BAD"]
-        found = system.scores(module, user_BAD)
+        states = system.states(module, system.collate(rows))
+        found = module.scores(states["state_BAD"]).float()
         item = torch.arange(found.shape[1])
-        wanted = system.scores_of(module, system.collate(rows), item.expand(len(user_BAD), -1))
+        wanted = system.candidate_scores(module, states, item.expand(len(found), -1))
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
@@ -193,7 +193,7 @@ def test_an_explanation_tells_experts_streams_and_what_the_ranks_were_and_became
         items = [int(part[0]) for part in rows["target"]]
         found = system.explain(module, batch, items)
         user_BAD = system.states(module, batch)["state_BAD"]
-        full, base = system.scores(module, user_BAD), user_BAD[:, 0] @ module.items().stack_IAD[:, 0].T
+        full, base = module.scores(user_BAD).float(), user_BAD[:, 0] @ module.items().stack_IAD[:, 0].T
     for row, (told, item) in enumerate(zip(found, items, strict=True)):
         assert told["score"] == pytest.approx(full[row, item].item(), rel=1e-4, abs=1e-4)
         assert sum(told["experts"]) == pytest.approx(1, abs=1e-5)
@@ -289,6 +289,6 @@ def test_an_item_that_nobody_has_yet_ranks_by_what_is_like_it(view: str) -> None
     module.eval()
     with torch.inference_mode():
         known = {"user": np.arange(users), "history": [[] for _ in range(users)], "target": [[] for _ in range(users)]}
-        score = system.scores(module, system.states(module, system.collate(known))["state_BAD"])
+        score = module.scores(system.states(module, system.collate(known))["state_BAD"]).float()
     odd = torch.arange(users) % 2 == 1
     assert bool(((score[:, 1] > score[:, 2]) == odd).all())  # item 1 is odd, item 2 even, and nobody has either

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from rec.errors import ConfigError, RequestError
-from rec.meters import Mean, Rows
+from rec.evaluation.measure import measure, metrics
+from rec.evaluation.records import ragged
+from rec.evaluation.tasks.ranking.answers import recommend_batch
 from rec.systems.msmrec import MSMRec
 from rec.systems.msmrec_model import MSMRecConfig
-from tests.conformance import Conformance, take
+from tests.conformance import Alone, Conformance, take
 
 SMALL = {"width": 8, "blocks": 1, "max_length": 10, "dropout": 0.0}
 
@@ -188,17 +190,14 @@ def test_long_histories_are_cut_for_the_encoder_and_masked_whole() -> None:
     ranked = {}
     for mask in ("all", "input", "none"):
         other, _ = build(gate="none", mask_seen=mask)
-        meters = other.meters()
-        other.measure(awake(other), batch, meters)
-        rows = meters["rows"]
-        assert isinstance(rows, Rows)
-        ranked[mask] = rows.columns()["rank"][0]
+        records = measure(other, Alone(awake(other)), iter([(batch, True)]))
+        ranked[mask] = ragged(records["ranking"], "rank")[0][0]
     assert ranked["all"] <= ranked["input"] <= ranked["none"]
 
 
 def test_predictions_are_unseen_items_with_weights_that_sum_to_one() -> None:
     system, rows = build()
-    answers = system.predict(awake(system), system.collate(rows))
+    answers = recommend_batch(system, awake(system), system.collate(rows))
     for answer, history in zip(answers, rows["history"], strict=True):
         assert not set(answer["items"]) & {0, *history.tolist()}
         assert answer["scores"] == sorted(answer["scores"], reverse=True)
@@ -215,12 +214,8 @@ def test_a_short_run_learns_the_planted_cycle() -> None:
         optimizer.zero_grad()
         term.mean.backward()
         optimizer.step()
-    meters = system.meters()
-    with torch.inference_mode():
-        system.measure(module.eval(), system.collate(rows), meters)
-    hit = meters["hit@10"]
-    assert isinstance(hit, Mean)
-    assert hit.result() > 0.9
+    found = metrics(system, measure(system, Alone(module), iter([(system.collate(rows), True)])))
+    assert found["hit@10"] > 0.9
 
 
 def test_what_cannot_be_is_refused() -> None:

@@ -5,7 +5,7 @@ Letters: B examples, I items with padding as item 0, K items of a list, P (examp
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from rec.data.prepared import Prepared
 from rec.evaluation.records import Records, column, ragged, records_of
 from rec.evaluation.service import Context, Exporting, Service
-from rec.evaluation.task import Groups, Measured, Task, Values
+from rec.evaluation.task import ALONE, Batches, Groups, Measured, Ranks, Task, Values
 from rec.evaluation.tasks.ranking import baselines, cold, grouping, sections
 from rec.evaluation.tasks.ranking.index import write_index
 from rec.evaluation.tasks.ranking.known import write_known
@@ -55,7 +55,13 @@ class Ranking(Task):
         return dict.fromkeys([*metric_names(self.cuts), f"coverage@{TOP}"], True)
 
     def records(
-        self, system: Ranker[Any, Any], module: nn.Module, batch: Any, *, detail: EvaluateConfig | None = None
+        self,
+        system: Ranker[Any, Any],
+        module: nn.Module,
+        batch: Any,
+        *,
+        detail: EvaluateConfig | None = None,
+        ranks: Ranks = ALONE,
     ) -> Records:
         """Return subject, relevant items with their ranks, and the best items of each example."""
         examples = system.examples(batch)
@@ -110,9 +116,11 @@ class Ranking(Task):
         """Return groups of subjects."""
         return grouping.groups(self.groups_by, data, column(records, "subject"), column(records, "known"), config)
 
-    def baselines(self, system: Any, data: Prepared, split: str, batches: Iterator[Any]) -> dict[str, dict[str, float]]:
+    def baselines(
+        self, system: Any, data: Prepared, split: str, batches: Batches
+    ) -> Mapping[str, Mapping[str, float | None]]:
         """Return what simple rankings reach: popular items, random ones, similar users, the planted truth."""
-        return baselines.measure(self, system, data, batches)
+        return baselines.measure(self, system, data, batches(split))
 
     def keys(self, data: Prepared, records: Records) -> dict[str, Any]:
         """Return the subjects' raw ids."""

@@ -26,7 +26,7 @@ DESCRIPTIVE = ("medications", "true_medications", "true_ddi_rate")
 BLOCK = 4096
 
 
-def predicted_sets(score_NV: np.ndarray, *, threshold: float = THRESHOLD) -> np.ndarray:
+def predicted_sets(score_NV: np.ndarray, *, threshold: float | np.ndarray = THRESHOLD) -> np.ndarray:
     """Return which codes each visit is given, bool (N, V): those whose score is at least the threshold.
 
     Scores 0.7, 0.5, 0.2 at threshold 0.5 give the first two codes.
@@ -127,7 +127,7 @@ def per_visit(
     score_NV: np.ndarray,
     *,
     interaction_VV: np.ndarray | None = None,
-    threshold: float = THRESHOLD,
+    threshold: float | np.ndarray = THRESHOLD,
 ) -> dict[str, np.ndarray]:
     """Return every column of a visit that `summary` needs, (N,) each: columns of several workers concatenate.
 

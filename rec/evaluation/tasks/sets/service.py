@@ -34,8 +34,8 @@ class SetAnswer(BaseModel):
 class SetOptions(Message):
     """What a request for rows may say beside them."""
 
-    threshold: float = Field(0.5, ge=0, le=1)
-    """Labels with at least this probability are chosen."""
+    threshold: float | None = Field(None, ge=0, le=1)
+    """Labels with at least this probability are chosen; None takes the one that the task is measured by."""
     most: int = Field(100, ge=1)
     """Labels at most."""
 
@@ -46,8 +46,9 @@ class SetsService(Service):
     row_answer = SetAnswer
     options = SetOptions
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, threshold: float) -> None:
         super().__init__(context)
+        self.threshold = threshold
         self.predictor = cast(SetPredictor[Any, Any], self.system)
         self.labels = context.parts.members(self.predictor.entity)
         self.rows = Rows(self.system.columns, context.parts.members)
@@ -65,7 +66,8 @@ class SetsService(Service):
         order_BV = probability_BV.argsort(dim=1, descending=True, stable=True)
         answers = []
         for row, probability_V, order_V in zip(rows, probability_BV, order_BV, strict=True):
-            count = int((probability_V >= row.options.threshold).sum())
+            threshold = self.threshold if row.options.threshold is None else row.options.threshold
+            count = int((probability_V >= threshold).sum())
             chosen = order_V[: min(count, row.options.most)].tolist()
             answers.append({"labels": [self._label(label, float(probability_V[label])) for label in chosen]})
         return answers

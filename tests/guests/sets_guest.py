@@ -1,0 +1,250 @@
+"""A set predictor as someone outside the package would write it: which medications a visit is given.
+
+Each medication is a molecule with a fingerprint. A visit's codes say which properties are needed; molecules that have
+them are given, unless a better one interacts. Letters: B visits to answer, V molecules, C codes, F bits, D width.
+
+TOML below, data from `write_data`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from rec.batch import Batch, Column, Columns
+from rec.data.prepared import Prepared, write_prepared
+from rec.evaluation.tasks.sets import Sets
+from rec.seeds import generator
+from rec.strict import Strict
+from rec.system import System
+from rec.systems.capabilities import SetPredictor
+from rec.terms import Term
+
+TOML = """
+system = "tests.guests.sets_guest:Prescriber"
+out = "run"
+
+[model]
+width = 24
+
+[data]
+root = "data"
+
+[train]
+batch_size = 32
+epochs = 12
+learning_rate = 0.02
+
+[evaluate]
+bootstrap = 200
+
+[tune]
+trials = 2
+scheduler = "none"
+
+[tune.space]
+"model.width" = { choice = [8, 24] }
+
+[expect]
+jaccard_patient = 0.55
+"""
+PATIENTS, CODES, MOLECULES, BITS, MOST_VISITS = 260, 30, 24, 12, 4
+
+
+def write_data(root: str, *, seed: int = 0, patients: int = PATIENTS) -> Prepared:
+    """Write generated patients: the first 70 % train, then 15 % validate, the rest test."""
+    rng = generator(seed, "prescriptions")
+    fingerprint_VF = (rng.random((MOLECULES, BITS)) < 0.35).astype(np.float32)
+    need_CF = (rng.random((CODES, BITS)) < 0.15).astype(np.float32)
+    drawn_VV = np.triu(rng.random((MOLECULES, MOLECULES)) < 0.08, 1)
+    interaction_VV = drawn_VV | drawn_VV.T
+    rows: dict[str, list[dict[str, Any]]] = {"train": [], "val": [], "test": []}
+    for patient in range(patients):
+        split = "train" if patient < 0.7 * patients else "val" if patient < 0.85 * patients else "test"
+        chronic = rng.choice(CODES, 2, replace=False)
+        visits: list[list[int]] = []
+        given: list[int] = []
+        for _ in range(int(rng.integers(1, MOST_VISITS + 1))):
+            visits.append(sorted({*chronic.tolist(), *rng.choice(CODES, 2, replace=False).tolist()}))
+            before, given = given, prescription(visits[-1], need_CF, fingerprint_VF, interaction_VV)
+            row = {"patient": patient, "visits": [list(codes) for codes in visits], "previous": before}
+            rows[split].append({**row, "given": given})
+    number = pa.list_(pa.int64())
+    schema = pa.schema([("patient", pa.int64()), ("visits", pa.list_(number)), ("previous", number), ("given", number)])
+    return write_prepared(
+        root,
+        splits={split: pa.Table.from_pylist(found, schema=schema) for split, found in rows.items()},
+        entities={
+            "patient": (pa.table({"id": [f"patient {i}" for i in range(patients)]}), 0),
+            "code": (pa.table({"id": [f"code {i}" for i in range(CODES)]}), 0),
+            "molecule": (pa.table({"id": [f"molecule {i}" for i in range(MOLECULES)]}), 0),
+        },
+        tables={"fingerprint": fingerprint_VF, "interaction": interaction_VV},
+        config={"seed": seed, "patients": patients},
+        shard_rows=64,
+    )
+
+
+def prescription(
+    codes: list[int], need_CF: np.ndarray, fingerprint_VF: np.ndarray, interaction_VV: np.ndarray
+) -> list[int]:
+    """Return the molecules that fit best what a visit needs, without those that interact with a better one."""
+    fit_V = fingerprint_VF @ need_CF[codes].sum(0) / np.sqrt(1 + fingerprint_VF.sum(1))
+    kept: list[int] = []
+    for molecule in np.argsort(-fit_V, kind="stable")[:5].tolist():
+        if fit_V[molecule] > 0 and not interaction_VV[molecule, kept].any():
+            kept.append(molecule)
+    return sorted(kept)
+
+
+class Config(Strict):
+    """The keys of `[model]`."""
+
+    width: int = Field(24, ge=1)
+    """Numbers of a vector."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visits(Batch):
+    """Some visits, each with those before it."""
+
+    patient_B: Tensor
+    code_N: Tensor
+    """The codes of the visits to answer, one after the other ..."""
+    owner_N: Tensor
+    """... and whose they are."""
+    earlier_M: Tensor
+    earlier_owner_M: Tensor
+    previous_BV: Tensor
+    given_BV: Tensor
+
+    def __len__(self) -> int:
+        return len(self.patient_B)
+
+
+class PrescriberModel(nn.Module):
+    """What codes need, matched with what fingerprints offer."""
+
+    def __init__(self, width: int, fingerprint_VF: Tensor) -> None:
+        super().__init__()
+        self.fingerprint_VF: Tensor
+        self.register_buffer("fingerprint_VF", fingerprint_VF)
+        self.now, self.before = nn.Embedding(CODES, width), nn.Embedding(CODES, width)
+        self.mix = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.offer = nn.Linear(fingerprint_VF.shape[1], width)
+        self.own = nn.Embedding(len(fingerprint_VF), width)
+        self.bias_V = nn.Parameter(torch.full((len(fingerprint_VF),), -1.5))
+
+    def forward(self, batch: Visits) -> Tensor:
+        """Return the score of every molecule for every visit, (B, V)."""
+        width = self.now.embedding_dim
+        now_BD = self.bias_V.new_zeros(len(batch), width).index_add(0, batch.owner_N, self.now(batch.code_N))
+        before_BD = self.bias_V.new_zeros(len(batch), width)
+        before_BD = before_BD.index_add(0, batch.earlier_owner_M, self.before(batch.earlier_M))
+        need_BD = self.mix(torch.cat([now_BD, before_BD], 1)) + now_BD
+        molecule_VD = self.offer(self.fingerprint_VF) + self.own.weight
+        return need_BD @ molecule_VD.T / width**0.5 + self.bias_V
+
+
+class Prescriber(System[Visits, PrescriberModel], SetPredictor[Visits, PrescriberModel]):
+    """Predicts the medications of a visit from its codes, those of earlier visits, and the molecules' fingerprints."""
+
+    Config = Config
+    columns = (
+        Column("patient", "int64", entity="patient"),
+        Column("visits", "int64", (-1, -1), entity="code"),
+        Column("previous", "int64", (-1,), entity="molecule", optional=True),
+        Column("given", "int64", (-1,), label=True, entity="molecule"),
+    )
+    tables = ("fingerprint", "interaction")
+    tasks = (Sets(),)
+    entity = "molecule"
+    notice = "Generated data; no medical advice."
+
+    def model(self) -> PrescriberModel:
+        """Return a freshly initialised model."""
+        return PrescriberModel(self.config.width, torch.from_numpy(np.array(self.static["fingerprint"])))
+
+    def collate(self, rows: Columns) -> Visits:
+        """Return the batch for these rows."""
+        visits = [[np.asarray(codes, np.int64) for codes in row] for row in rows["visits"]]
+        last = [row[-1] if len(row) else np.zeros(0, np.int64) for row in visits]
+        earlier = [np.concatenate([np.zeros(0, np.int64), *row[:-1]]) for row in visits]
+        size = len(self.static["fingerprint"])
+        code_N, owner_N = _flat(last)
+        earlier_M, earlier_owner_M = _flat(earlier)
+        return Visits(
+            patient_B=torch.tensor(np.asarray(rows["patient"], np.int64)),
+            code_N=code_N,
+            owner_N=owner_N,
+            earlier_M=earlier_M,
+            earlier_owner_M=earlier_owner_M,
+            previous_BV=_sets(rows["previous"], size),
+            given_BV=_sets(rows["given"], size),
+        )
+
+    def loss(self, model: Callable[[Visits], Any], batch: Visits) -> dict[str, Term]:
+        """Return the cross entropy of every molecule, and a term that keeps interacting ones apart."""
+        score_BV = model(batch)
+        wanted_BV = batch.given_BV.to(score_BV.dtype)
+        total = nn.functional.binary_cross_entropy_with_logits(score_BV, wanted_BV, reduction="sum")
+        probability_BV = score_BV.sigmoid()
+        interaction_VV = torch.from_numpy(np.array(self.static["interaction"])).to(score_BV)
+        together = ((probability_BV @ interaction_VV) * probability_BV).sum()
+        return {"given": Term(total, wanted_BV.numel()), "interacting": Term(together, len(batch), 0.005)}
+
+    def probabilities(self, module: PrescriberModel, batch: Visits) -> Tensor:
+        """Return the probability of every molecule, (B, V)."""
+        return module(batch).sigmoid()
+
+    def labels(self, batch: Visits) -> Tensor:
+        """Return which molecules are given, (B, V) bool."""
+        return batch.given_BV
+
+    def subjects(self, batch: Visits) -> Tensor:
+        """Return each visit's patient, (B,)."""
+        return batch.patient_B
+
+    def interactions(self) -> np.ndarray:
+        """Return which molecules interact, (V, V)."""
+        return np.asarray(self.static["interaction"])
+
+    def previous(self, batch: Visits) -> Tensor:
+        """Return what the visit before was given, (B, V) bool."""
+        return batch.previous_BV
+
+    @classmethod
+    def sample(cls, rows: int, rng: np.random.Generator) -> tuple[Columns, dict[str, np.ndarray]]:
+        """Return small random rows and tables that fit the declared columns."""
+
+        def some(most: int, size: int) -> np.ndarray:
+            return rng.choice(most, size, replace=False).astype(np.int64)
+
+        columns = {
+            "patient": np.arange(rows, dtype=np.int64),
+            "visits": [[some(CODES, 3) for _ in range(1 + row % 3)] for row in range(rows)],
+            "previous": [some(MOLECULES, row % 3) for row in range(rows)],
+            "given": [some(MOLECULES, 1 + row % 4) for row in range(rows)],
+        }
+        drawn_VV = np.triu(rng.random((MOLECULES, MOLECULES)) < 0.2, 1)
+        fingerprint_VF = (rng.random((MOLECULES, BITS)) < 0.4).astype(np.float32)
+        return columns, {"fingerprint": fingerprint_VF, "interaction": drawn_VV | drawn_VV.T}
+
+
+def _flat(parts: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+    owner = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    return torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *parts])), torch.from_numpy(owner)
+
+
+def _sets(parts: Any, size: int) -> Tensor:
+    flat, owner = _flat([np.asarray(part, np.int64) for part in parts])
+    set_BV = torch.zeros(len(parts), size, dtype=torch.bool)
+    set_BV[owner, flat] = True
+    return set_BV
