@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, create_model
 
 from rec.batch import Column, Columns
 from rec.data.stream import to_columns
+from rec.errors import RequestError
 from rec.keys import ServeConfig
 
 if TYPE_CHECKING:
@@ -64,6 +65,9 @@ class Rows:
         Args:
             body: The row.
             at: What notes call it.
+
+        Raises:
+            RequestError: an id is not known in a column that holds just one and is not optional.
         """
         row = Row(values={})
         for column in self.asked:
@@ -107,6 +111,8 @@ class Rows:
         found = members.find(names)
         unknown = np.flatnonzero(found < 0)
         if len(unknown):
+            if not column.shape and not column.optional:
+                raise RequestError(f"{at}column {column.name!r}: {column.entity} {names[0]!r} is not known")
             what, first = f"{at}column {column.name!r}", names[int(unknown[0])]
             if column.shape:
                 told = f"{len(unknown)} of {len(names)} are not known as {column.entity}, such as {first!r}"
@@ -116,8 +122,7 @@ class Rows:
         if not column.shape:
             return int(found[0]) if found[0] >= 0 else self._nobody(column)
         if len(column.shape) == 1:
-            kept = found[found >= 0] if column.shape[0] < 0 else np.where(found < 0, self._nobody(column), found)
-            return kept
+            return found[found >= 0] if column.shape[0] < 0 else np.where(found < 0, self._nobody(column), found)
         return _nested(value, column.shape, iter(found.tolist()), self._nobody(column))
 
 

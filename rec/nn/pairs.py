@@ -15,7 +15,7 @@ from torch import Tensor
 from rec.batch import Batch, Column
 
 COLUMNS = (
-    Column("user", "int64", entity="user"),
+    Column("user", "int64", entity="user", optional=True),
     Column("history", "int32", (-1,), entity="item", optional=True),
     Column("target", "int32", (-1,), label=True, entity="item"),
 )

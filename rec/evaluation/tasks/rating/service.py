@@ -13,7 +13,7 @@ from rec.systems.capabilities import Rater
 
 
 class RatingAnswer(BaseModel):
-    """A predicted rating."""
+    """A predicted rating, within the scale of the ratings that were given."""
 
     rating: float
 
@@ -31,4 +31,4 @@ class RatingService(Service):
     def answer_rows(self, rows: Sequence[Row]) -> list[Answer]:
         """Return the rating of each row."""
         rating_B = self.rater.ratings(self.module, self.context.batch(self.rows.stacked(rows)))
-        return [{"rating": rating} for rating in rating_B.tolist()]
+        return [{"rating": rating} for rating in rating_B.clamp(*self.rater.scale()).tolist()]

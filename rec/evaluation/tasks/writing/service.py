@@ -12,7 +12,7 @@ from rec.evaluation.service import Answer, Context, Message, Service
 from rec.keys import ServeConfig
 from rec.systems.capabilities import Decoding, Writer
 
-DEFAULT = Decoding()
+DEFAULT, HOTTEST = Decoding(), 10.0
 
 
 class TextAnswer(BaseModel):
@@ -26,7 +26,7 @@ class WritingOptions(Message):
 
     max_tokens: int = Field(DEFAULT.max_tokens, ge=1)
     """Tokens of a text at most."""
-    temperature: float = Field(DEFAULT.temperature, ge=0, le=10)
+    temperature: float = Field(DEFAULT.temperature, ge=0, le=HOTTEST)
     """How freely tokens are drawn; 0 takes the most probable one each time."""
     seed: int = Field(DEFAULT.seed, ge=0, lt=1 << 31)
     """What drawn tokens follow from."""
@@ -40,16 +40,24 @@ class WritingService(Service):
     row_answer = TextAnswer
     options = WritingOptions
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, decoding: Decoding) -> None:
         super().__init__(context)
+        self.decoding = decoding
         self.writer = cast(Writer[Any, Any], self.system)
         self.rows = Rows(self.system.columns, context.parts.members)
 
     def limited(self, limits: ServeConfig) -> type[Message]:
         """Return `options` under a deployment's limits."""
-        default, told = min(DEFAULT.max_tokens, limits.max_tokens), "Tokens of a text at most."
-        most: Any = (int, Field(default, ge=1, le=limits.max_tokens, description=told))
-        return create_model("WritingOptions", __base__=WritingOptions, max_tokens=most)
+        own, told = self.decoding, WritingOptions.model_fields
+        most = min(own.max_tokens, limits.max_tokens)
+        fields: dict[str, Any] = {
+            "max_tokens": (int, Field(most, ge=1, le=limits.max_tokens, description=told["max_tokens"].description)),
+            "temperature": (
+                float,
+                Field(own.temperature, ge=0, le=HOTTEST, description=told["temperature"].description),
+            ),
+        }
+        return create_model("WritingOptions", __base__=WritingOptions, **fields)
 
     def answer_rows(self, rows: Sequence[Row]) -> list[Answer]:
         """Return the text of each row; rows that ask for other decoding are written apart."""

@@ -144,7 +144,7 @@ class Writing(Task):
 
     def service(self, context: Context) -> Service:
         """Return what answers requests."""
-        return WritingService(context)
+        return WritingService(context, self.decoding)
 
 
 @dataclass(frozen=True)
