@@ -146,6 +146,8 @@ class Route(ABC, Generic[Q]):
     answer: type[Answered]
     about: str = ""
     """The field of a request that names a member of another route's answer, where this one tells more of it."""
+    offered: bool = True
+    """Whether people are told of it; one that is not answers with the reason."""
 
     @abstractmethod
     def parse(self, body: Any) -> list[Q]:

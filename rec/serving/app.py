@@ -191,6 +191,7 @@ class Asked:
         routes = [
             {"path": r.path, "about": r.about, "request": schema_of(r.request), "answer": schema_of(r.answer)}
             for r in self.routes.values()
+            if r.offered
         ]
         limits = self.limits.model_dump(include={"max_k", "max_history", "max_body_bytes", "max_tokens", "deadline_ms"})
         return {

@@ -30,11 +30,13 @@ class PredictRoute(Route[Row]):
         many = Annotated[list[row], Field(min_length=1, max_length=limits.max_batch_size, **shown)]  # type: ignore[valid-type]
         names = tuple(services)
         fields: dict[str, Any] = {"rows": (many, ...)}
-        fields["task"] = (Literal[names], Field(names[0], description="What is asked of the model."))
+        takes: Any = {"x-options": {name: list(options.model_fields) for name, options in self.options.items()}}
+        told = Field(names[0], description="What is asked of the model.", json_schema_extra=takes)
+        fields["task"] = (Literal[names], told)
         kinds = [kind for kind in dict.fromkeys(self.options.values()) if kind is not Message]
         bases: tuple[type[Message], ...] = (*kinds, Message)
-        told = "Rows with the system's columns; what it predicts is not asked for."
-        self.request = create_model("PredictRequest", __base__=bases, __doc__=told, **fields)
+        words = "Rows with the system's columns; what it predicts is not asked for."
+        self.request = create_model("PredictRequest", __base__=bases, __doc__=words, **fields)
         each = functools.reduce(operator.or_, [service.row_answer for service in services.values()])
         answers: Any = (list[each], ...)  # type: ignore[valid-type]
         self.answer = create_model("PredictAnswer", __base__=Answered, __doc__="One answer per row.", answers=answers)

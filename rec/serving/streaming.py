@@ -86,10 +86,12 @@ async def _next(pieces: Pieces, task: asyncio.Future[Any], timeout_s: float) -> 
         task.result()
         return None
     getting = asyncio.ensure_future(pieces.queue.get())
-    done, _ = await asyncio.wait({getting, task}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-    if getting in done:
-        return getting.result()
-    getting.cancel()
+    try:
+        done, _ = await asyncio.wait({getting, task}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if getting in done:
+            return getting.result()
+    finally:
+        getting.cancel()
     if not done:
         raise Late(f"nothing was written within {timeout_s * 1000:.0f} ms")
     return await _next(pieces, task, timeout_s)

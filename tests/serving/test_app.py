@@ -98,6 +98,7 @@ def test_what_is_not_known_gets_an_answer_that_says_so(client, answerer) -> None
     assert partly["source"] == "model"
     assert partly["notes"] == ["1 of 2 in history are not known items, such as 'no such item'"]
     assert popular[0] not in [i["item"] for i in partly["items"]]
+    assert ask(client, history=popular[:2], candidates=["x"])["items"] == []
     among = ask(client, history=popular[:2], candidates=[popular[3], "x", popular[0]], k=5)
     assert {i["item"] for i in among["items"]} == {popular[0], popular[3]}
     assert "1 of 3 in candidates" in among["notes"][0]

@@ -314,11 +314,11 @@ class RecommendRoute(Route[Wish]):
 class ExplainRoute(Route[Wish]):
     """Return why a user would be shown an item: the parts of its score, modalities, experts, similar items."""
 
-    path, answer = "explain", ExplainAnswer
+    path, answer, about = "explain", ExplainAnswer, "item"
 
     def __init__(self, service: RankingService, limits: ServeConfig) -> None:
         self.service = service
-        self.about = "item" if isinstance(service.system, Explainer) else ""
+        self.offered = isinstance(service.system, Explainer)
         self.request = explain_request(limits, service.ranker.subject, service.ranker.entity)
 
     def parse(self, body: Any) -> list[Wish]:

@@ -35,7 +35,7 @@ class SetOptions(Message):
     """What a request for rows may say beside them."""
 
     threshold: float | None = Field(None, ge=0, le=1)
-    """Labels with at least this probability are chosen; None takes the one that the task is measured by."""
+    """Labels with at least this probability are chosen; left out, the one that the task is measured by."""
     most: int = Field(100, ge=1)
     """Labels at most."""
 
