@@ -158,7 +158,7 @@ class Prescriber(System[Visits, PrescriberModel], SetPredictor[Visits, Prescribe
 
     Config = Config
     columns = (
-        Column("patient", "int64", entity="patient"),
+        Column("patient", "int64", entity="patient", optional=True),
         Column("visits", "int64", (-1, -1), entity="code"),
         Column("previous", "int64", (-1,), entity="molecule", optional=True),
         Column("given", "int64", (-1,), label=True, entity="molecule"),
