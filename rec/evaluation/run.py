@@ -164,7 +164,7 @@ def measured_task(run: Trained, task: Task, split: str, records: Records) -> Mea
     numbers["interval"] = _intervals(task, measured, task.shown, rng)
 
     def batches(part: str) -> Iterator[Any]:
-        return (batch for batch, counts in shown(run.feed, part, f"baselines on {part}") if counts)
+        return shown(run.feed, part, f"baselines on {part}")
 
     told = task.baselines(system, data, split, batches)
     numbers["baselines"] = {
