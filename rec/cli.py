@@ -349,8 +349,8 @@ def _export(options: argparse.Namespace) -> None:
     config = load_run(options.config, options.overrides)
     name = config.system.rsplit(":", 1)[-1].lower()
     artifact = export(config, options.to or f"{config.out}/export/{name}", say)
-    counts = artifact.manifest["counts"]
-    say(f"{artifact.path}: step {artifact.manifest['step']}, {counts['items']:,} items, {counts['users']:,} users")
+    counts = ", ".join(f"{told['count']:,} x {name}" for name, told in artifact.manifest["entities"].items())
+    say(f"{artifact.path}: step {artifact.manifest['step']}, {counts}")
 
 
 def _serve(options: argparse.Namespace) -> None:

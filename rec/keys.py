@@ -283,6 +283,8 @@ class ServeConfig(Strict):
     """Most items that a request may ask for."""
     max_history: int = Field(5000, ge=1)
     """Longest history, list of candidates or of exclusions that a request may send."""
+    max_tokens: int = Field(256, ge=1)
+    """Most tokens of a text that a request may ask for."""
     token: bool = False
     """Asks for `Authorization: Bearer` with the value of REC_SERVE_TOKEN, except for health."""
     index: Literal["exact", "ivf", "hnsw"] = "exact"

@@ -31,6 +31,8 @@ LAYERS = [
         "system",
         "systems.capabilities",
         "evaluation.records",
+        "evaluation.rows",
+        "evaluation.service",
         "evaluation.bootstrap",
         "evaluation.task",
         "evaluation.tasks",

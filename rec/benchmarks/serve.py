@@ -24,7 +24,6 @@ from rec.keys import DataConfig, PlantedConfig, SourceConfig, TextConfig
 from rec.runtime.serving import deploy, deploy_web, limits, serving_runtime
 from rec.serving.artifact import Artifact
 from rec.serving.export import export
-from rec.serving.ids import Ids
 from rec.train.job import train_here
 
 CLIENTS = (1, 16, 64, 256)
@@ -75,7 +74,7 @@ def _artifact(folder: Path, say: Say) -> Artifact:
 def _requests(artifact: Artifact) -> list[dict[str, Any]]:
     """Return requests for known users, and as many with histories of 1 to 50 items."""
     rng = np.random.default_rng(0)
-    users, items = Ids.open(str(artifact.path / "users")), Ids.open(str(artifact.path / "items"))
+    users, items = artifact.members("user").ids, artifact.members("item").ids
     known = [{"user": users.name(int(i))} for i in rng.integers(0, len(users), 500)]
     lengths = rng.integers(1, 51, 500)
     told = [{"history": [items.name(int(i)) for i in rng.integers(1, len(items), n)]} for n in lengths]

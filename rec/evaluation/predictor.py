@@ -18,8 +18,8 @@ from rec.errors import CheckpointError, DataError, EvaluationError, RecError
 from rec.evaluation import requests
 from rec.evaluation.measure import Recorder
 from rec.evaluation.predict import Order, Part
+from rec.evaluation.raw_rows import EntityNames, rows_of
 from rec.evaluation.records import Records, joined, moved, records_of
-from rec.evaluation.rows import EntityNames, rows_of
 from rec.evaluation.run import open_run
 from rec.storage import Storage
 

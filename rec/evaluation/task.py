@@ -17,6 +17,7 @@ from rec.data.prepared import Prepared
 from rec.errors import EvaluationError
 from rec.evaluation.bootstrap import Summed
 from rec.evaluation.records import Records, column, ragged
+from rec.evaluation.service import Context, Exporting, Service
 from rec.keys import EvaluateConfig
 from rec.sections import Section
 
@@ -101,8 +102,6 @@ class Task(ABC):
     """The metric that checkpoints are chosen by where a config names none."""
     shown: tuple[str, ...]
     """The metrics that tables and comparisons show, most telling first."""
-    route: ClassVar[str] = "predict"
-    """Where requests are answered: /v1/ROUTE."""
 
     @property
     @abstractmethod
@@ -213,6 +212,18 @@ class Task(ABC):
     def sections(self, measured: Measured) -> list[Section]:
         """Return the task's own parts of a report."""
         return []
+
+    def entities(self, system: Any) -> tuple[str, ...]:
+        """Return the entities whose members requests and answers name, beside those of the system's columns."""
+        return ()
+
+    def export(self, exporting: Exporting) -> dict[str, Any]:
+        """Write the task's own parts of an artifact; return what its manifest tells of them."""
+        return {}
+
+    def service(self, context: Context) -> Service | None:
+        """Return what answers requests; None where the task is not asked by request."""
+        return None
 
 
 def mean(value: np.ndarray) -> float | None:

@@ -46,7 +46,8 @@ def top_items(
     """
     most = min(max(ask.k for ask in asks), num_items)
     hidden_user, hidden_item = _hidden(asks, seen)
-    allowed = {row: torch.tensor(ask.candidates) for row, ask in enumerate(asks) if ask.candidates is not None}
+    named = {row: ask.candidates for row, ask in enumerate(asks) if ask.candidates is not None}
+    allowed = {row: torch.tensor(candidates, dtype=torch.int64) for row, candidates in named.items()}
     values: list[Tensor] = []
     items: list[Tensor] = []
     for start in range(0, num_items, block):

@@ -138,7 +138,7 @@ def open_app(path: str, overrides: Mapping[str, Any]) -> FastAPI:
     artifact = Artifact.open(path)
     config = artifact.config.serve.model_copy(update=dict(overrides))
     torch.set_num_threads(max(1, math.floor(config.cpus_per_replica)))
-    answerer = Answerer(artifact)
+    answerer = Answerer(artifact, "cuda" if config.gpus_per_replica else "cpu")
     if found := differs(answerer):
         raise DataError(f"{path}: the example's answer differs from the exported one: {found}")
     name = serve.get_replica_context().replica_id.unique_id

@@ -41,7 +41,10 @@ class _Waiting(Generic[T, R]):
 
 
 class Batcher(Generic[T, R]):
-    """Collects requests of one event loop into batches for a function that runs in a thread of its own."""
+    """Collects requests of one event loop into batches for a function that runs in a thread, its own or a shared one.
+
+    What fails in a batch of several is tried again one by one: an error reaches only the request that causes it.
+    """
 
     def __init__(
         self,
@@ -51,61 +54,49 @@ class Batcher(Generic[T, R]):
         max_queued: int,
         latency_target_s: float,
         observe: Callable[[int, float], Any] = lambda size, seconds: None,
+        thread: ThreadPoolExecutor | None = None,
     ) -> None:
         self.work, self.observe = work, observe
         self.max_batch_size, self.max_queued, self.target_s = max_batch_size, max_queued, latency_target_s
         self.limit = float(max_batch_size)
         self.pass_s = 0.0
         self.queue: deque[_Waiting[T, R]] = deque()
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self.thread = thread or ThreadPoolExecutor(1, thread_name_prefix="model")
         self.running: asyncio.Task[None] | None = None
         self.full: asyncio.Future[None] | None = None
-        self.calls = 0
-        """Functions that wait to run alone, or run."""
 
     async def ask(self, item: T, timeout_s: float) -> R:
-        """Return the answer to one request.
+        """Return the answer to one item of a request alone; see `ask_all`."""
+        return (await self.ask_all([item], timeout_s))[0]
+
+    async def ask_all(self, items: Sequence[T], timeout_s: float) -> list[R]:
+        """Return the answers to all items of one request, which may be worked on in several passes.
+
+        The first that fails fails the request, and the others are not worked on any more.
 
         Raises:
-            Busy: `max_queued` requests wait already.
+            Busy: `max_queued` items wait already.
             Late: the time is up.
         """
         if len(self.queue) >= self.max_queued:
             raise Busy(max(1, math.ceil(self.pass_s * len(self.queue) / max(self.limit, 1))))
         loop = asyncio.get_running_loop()
-        waiting: _Waiting[T, R] = _Waiting(item, time.monotonic() + timeout_s, loop.create_future())
-        self.queue.append(waiting)
+        due_s = time.monotonic() + timeout_s
+        waiting: list[_Waiting[T, R]] = [_Waiting(item, due_s, loop.create_future()) for item in items]
+        self.queue.extend(waiting)
         if self.full is not None and len(self.queue) >= int(self.limit) and not self.full.done():
             self.full.set_result(None)
         if self.running is None:
             self.running = loop.create_task(self._run())
-        alarm = loop.call_later(timeout_s, _expire, waiting.answer, timeout_s)
+        alarm = loop.call_later(timeout_s, _expire, waiting, timeout_s)
         try:
-            return await waiting.answer
+            if len(waiting) == 1:
+                return [await waiting[0].answer]
+            return list(await asyncio.gather(*(each.answer for each in waiting)))
         finally:
             alarm.cancel()
-
-    async def alone(self, work: Callable[[], R], timeout_s: float) -> R:
-        """Return what a function returns that runs in the same thread, between batches.
-
-        Raises:
-            Busy: `max_queued` such calls wait already.
-            Late: the time is up.
-        """
-        if self.calls >= self.max_queued:
-            raise Busy(max(1, math.ceil(self.pass_s * self.calls)))
-        future = asyncio.get_running_loop().run_in_executor(self.thread, work)
-        self.calls += 1
-        future.add_done_callback(self._called)
-        try:
-            return await asyncio.wait_for(asyncio.shield(future), timeout_s)
-        except TimeoutError:
-            raise Late(f"no answer within {timeout_s * 1000:.0f} ms") from None
-
-    def _called(self, future: asyncio.Future[Any]) -> None:
-        self.calls -= 1
-        if not future.cancelled():
-            future.exception()  # looked at, also where no one waits any more
+            for each in waiting:
+                each.answer.cancel()
 
     def close(self) -> None:
         """End the thread once what it works on is done."""
@@ -118,15 +109,32 @@ class Batcher(Generic[T, R]):
             try:
                 answers = await loop.run_in_executor(self.thread, self.work, [waiting.item for waiting in batch])
             except Exception as error:
-                _fail(batch, error)
+                await self._one_by_one(batch, error)
             else:
                 for waiting, answer in zip(batch, answers, strict=True):
                     if not waiting.answer.done():
                         waiting.answer.set_result(answer)
-            self._adapt(len(batch), time.perf_counter() - started_s)
+                self._adapt(len(batch), time.perf_counter() - started_s)
             if len(batch) > 1 and len(self.queue) < int(self.limit):
                 await self._company()
         self.running = None
+
+    async def _one_by_one(self, batch: Sequence[_Waiting[T, R]], error: Exception) -> None:
+        """Answer each item of a batch that failed alone."""
+        loop = asyncio.get_running_loop()
+        for waiting in batch:
+            if waiting.answer.done():
+                continue
+            try:
+                if len(batch) == 1:
+                    raise error
+                answer = (await loop.run_in_executor(self.thread, self.work, [waiting.item]))[0]
+            except Exception as own:
+                if not waiting.answer.done():
+                    waiting.answer.set_exception(own)
+            else:
+                if not waiting.answer.done():
+                    waiting.answer.set_result(answer)
 
     async def _company(self) -> None:
         """Wait until a batch is full, at most a fifth of the latency target."""
@@ -160,12 +168,7 @@ def _wake(waiting: asyncio.Future[None]) -> None:
         waiting.set_result(None)
 
 
-def _expire(answer: asyncio.Future[Any], timeout_s: float) -> None:
-    if not answer.done():
-        answer.set_exception(Late(f"no answer within {timeout_s * 1000:.0f} ms"))
-
-
-def _fail(batch: Sequence[_Waiting[Any, Any]], error: Exception) -> None:
-    for waiting in batch:
-        if not waiting.answer.done():
-            waiting.answer.set_exception(error)
+def _expire(waiting: Sequence[_Waiting[Any, Any]], timeout_s: float) -> None:
+    for each in waiting:
+        if not each.answer.done():
+            each.answer.set_exception(Late(f"no answer within {timeout_s * 1000:.0f} ms"))

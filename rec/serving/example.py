@@ -3,40 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
-from rec.serving.answers import Answer, Answerer
+from rec.batch import Columns
+from rec.serving.answers import Answerer
 
 TOLERANCE = 1e-3
 """Largest difference of numbers between machines, relative or absolute."""
-K = 10
-RECOMMEND, PREDICT = "/v1/recommend", "/v1/predict"
 
 
-def make_example(answerer: Answerer, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an example request with its path and answer: the first known user, else a row of the system's columns."""
-    path = PREDICT
-    request: dict[str, Any] = {"rows": [dict(row)]}
-    if answerer.ranks:
-        known = {"history": [answerer.item_ids.name(int(index)) for index in answerer.popular[:5]]}
-        who = {"user": answerer.user_ids.name(0)} if len(answerer.user_ids) else known
-        path = RECOMMEND
-        request = {**who, "k": K, "explain": True}
-    return {"path": path, "request": request, "answer": respond(answerer, path, request)}
+def make_example(answerer: Answerer, columns: Columns) -> dict[str, Any]:
+    """Return an example request with its path and answer: a task's own, else a row of the system's columns.
 
-
-def respond(answerer: Answerer, path: str, request: Mapping[str, Any]) -> Answer:
-    """Return the answer to a request."""
-    if path == PREDICT:
-        return {"answers": answerer.predict(request["rows"])}
-    return answerer.recommend([answerer.wish(**{"user": None, "history": None, **request})])[0]
+    Args:
+        answerer: What is exported.
+        columns: A row of the test split.
+    """
+    row = answerer.rows.told(columns, answerer.config.serve)
+    own = (service.example() for service in answerer.services.values())
+    path, request = next((found for found in own if found is not None), ("predict", {"rows": [row]}))
+    return {"path": f"/v1/{path}", "request": request, "answer": answerer.respond(path, request), "row": row}
 
 
 def differs(answerer: Answerer) -> str:
     """Return how the example's answer differs from the exported one, empty where it does not."""
-    example = answerer.artifact.example()
-    return _difference(example["answer"], respond(answerer, example["path"], example["request"]), "answer")
+    example = answerer.example
+    found = answerer.respond(example["path"].removeprefix("/v1/"), example["request"])
+    return _difference(example["answer"], found, "answer")
 
 
 def _difference(wanted: Any, found: Any, at: str) -> str:

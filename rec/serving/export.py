@@ -1,4 +1,4 @@
-"""`rec export`: a run's best checkpoint as an artifact, with its index, its example, and files for clusters."""
+"""`rec export`: a run's best checkpoint as an artifact, with its example and files for clusters."""
 
 from __future__ import annotations
 
@@ -6,21 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from rec.config import RunConfig
 from rec.data.prepared import Prepared
 from rec.data.stream import to_columns
 from rec.errors import ConfigError
-from rec.evaluation.tasks.ranking.answers import recommend_batch
-from rec.nn.retrieval import Ask
 from rec.serving.answers import Answerer
 from rec.serving.artifact import Artifact, export_run
 from rec.serving.example import make_example
-from rec.serving.index import FILE, ITEM, Index, agreement, build_index, recall, write_index
 
-RECALL_K, AGREEMENT_K, RECALL_USERS = 100, 10, 500
 SERVE_YAML = """# serve deploy serve.yaml; every node needs the project installed and the artifact at this path.
 # Set RAY_SERVE_ENABLE_HA_PROXY=1 and RAY_SERVE_HAPROXY_RETRY_ON="conn-failure empty-response" where Ray starts.
 proxy_location: EveryNode
@@ -92,46 +85,13 @@ def export(config: RunConfig, target: str, say: Callable[[str], None]) -> Artifa
     if "://" in target:
         raise ConfigError(f"{target}: an artifact is written to a local folder; copy it from there")
     path = Path(target).absolute()
-    row = _row(config)
 
     def finish(artifact: Artifact) -> dict[str, Any]:
-        if config.serve.index != "exact":
-            artifact.manifest["index"] = _add_index(artifact, config)
-            told = "{kind}: recall@{k} {recall:.4f}, {agreement:.4f} of exact answers' best {top}; {queries} queries"
-            say(told.format(**artifact.manifest["index"]))
+        row = to_columns(Prepared.open(config.data.root).rows("test").slice(0, 1))
         return make_example(Answerer(artifact), row)
 
     extras = {
         "serve.yaml": SERVE_YAML.format(name=path.name, path=path),
         "rayservice.yaml": RAYSERVICE_YAML.format(name=path.name),
     }
-    return export_run(config, target, finish, extras)
-
-
-def _row(config: RunConfig) -> dict[str, Any]:
-    """Return the first row of the test split as plain values."""
-    table = Prepared.open(config.data.root).rows("test").slice(0, 1)
-    return {name: np.asarray(values[0]).tolist() for name, values in to_columns(table).items()}
-
-
-def _add_index(artifact: Artifact, config: RunConfig) -> dict[str, Any]:
-    """Build the index, measure it against exact search for known users, and write it.
-
-    Recall is that of the index' own search; agreement is that of answers, scored by the system, with exact ones.
-    """
-    system, module = artifact.system()
-    vector_ID = artifact.array(f"catalogue/{ITEM}")
-    rows = Prepared.open(config.data.root).rows("val").slice(0, RECALL_USERS)
-    built = build_index(vector_ID, config.serve)
-    index = Index(built, vector_ID, config.serve.index_candidates)
-    columns, k, top = to_columns(rows), min(RECALL_K, len(vector_ID) - 1), min(AGREEMENT_K, len(vector_ID) - 1)
-    batch, asks = system.collate(columns), [Ask(k=top)] * len(rows)
-    with torch.inference_mode():
-        found = recall(index, system.queries(module, system.states(module, batch)).numpy(), k)
-        agreed = agreement(
-            recommend_batch(system, module, batch, asks),
-            index.predict(system, module, batch, asks, [np.asarray(history) for history in columns["history"]]),
-        )
-    write_index(built, str(artifact.path / FILE))
-    told = {"k": k, "recall": found, "top": top, "agreement": agreed, "queries": len(rows)}
-    return {"kind": config.serve.index, **told}
+    return export_run(config, target, finish, extras, say)

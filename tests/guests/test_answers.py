@@ -9,13 +9,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fastapi.testclient import TestClient
 
 from rec.cli import main
 from rec.config import RunConfig, to_toml
 from rec.evaluation.predict import Order, predict
 from rec.evaluation.predictor import predict_here
 from rec.evaluation.run import Numbers, evaluate_run
+from rec.keys import ServeConfig
+from rec.serving.answers import Answerer
+from rec.serving.app import create
+from rec.serving.artifact import Artifact
+from rec.serving.export import export
 from tests.guests.conftest import GUESTS, quiet
+from tests.serving.test_app import Noted
 
 VISITS = [
     {"patient": "patient 3", "visits": [["code 1", "code 4"], ["code 1", "code 7"]], "previous": ["molecule 2"]},
@@ -90,3 +97,47 @@ def test_workers_predict_what_one_process_does(
         predict(Order(config=config, folder=str(tmp_path / name), split="test"), run_parts, quiet)
         tables[name] = pq.read_table(tmp_path / name / "answers").to_pylist()
     assert [row["labels"] for row in tables["here"]] == [row["labels"] for row in tables["there"]]
+
+
+@pytest.fixture(scope="module")
+def answerers(trained: dict[str, RunConfig], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answerer]:
+    """Each guest's artifact, loaded."""
+    folder = tmp_path_factory.mktemp("artifacts")
+    return {name: Answerer(export(config, str(folder / name), quiet)) for name, config in trained.items()}
+
+
+def asked(answerer: Answerer, **body: Any) -> Any:
+    with TestClient(create(answerer, ServeConfig(), Noted(), None, "r")) as client:
+        answer = client.post("/v1/predict", json=body)
+    assert answer.status_code == 200, answer.text
+    return answer
+
+
+def test_a_served_set_is_that_of_the_file(
+    answerers: dict[str, Answerer], trained: dict[str, RunConfig], tmp_path: Path
+) -> None:
+    wanted = answers(trained["sets"], tmp_path / "asked", VISITS)
+    found = asked(answerers["sets"], rows=VISITS[:3]).json()
+    for row, answer in zip(wanted, found["answers"], strict=False):
+        assert [label["label"] for label in answer["labels"]] == row["labels"]
+        assert [label["probability"] for label in answer["labels"]] == pytest.approx(row["probabilities"], abs=1e-5)
+    assert "Generated data; no medical advice." in found["notes"]
+
+
+def test_served_texts_and_ratings_are_those_of_the_file_and_texts_stream(
+    answerers: dict[str, Answerer], trained: dict[str, RunConfig], tmp_path: Path
+) -> None:
+    wanted = answers(trained["writer"], tmp_path / "asked", PAIRS)[:2]
+    found = asked(answerers["writer"], rows=PAIRS[:2]).json()["answers"]
+    assert [answer["text"] for answer in found] == [row["text"] for row in wanted]
+    found = asked(answerers["writer"], rows=PAIRS[:2], task="rating").json()["answers"]
+    assert [answer["rating"] for answer in found] == pytest.approx([row["rating"] for row in wanted], abs=1e-5)
+    stream = asked(answerers["writer"], rows=PAIRS[:1], stream=True).text
+    pieces = [json.loads(line[len("data: ") :]) for line in stream.splitlines() if line.startswith("data: ")]
+    assert "".join(piece["text"] for piece in pieces[:-1]).strip() == wanted[0]["text"]
+
+
+def test_the_command_line_exports(trained: dict[str, RunConfig], tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(to_toml(trained["writer"]))
+    assert main(["export", str(tmp_path / "run.toml"), "--to", str(tmp_path / "artifact")]) == 0
+    assert Artifact.open(str(tmp_path / "artifact")).manifest["step"] > 0

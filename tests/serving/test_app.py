@@ -1,5 +1,6 @@
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from fastapi.testclient import TestClient
 
 from rec.data.prepared import Prepared
 from rec.data.stream import to_columns
+from rec.evaluation.tasks.ranking.answers import recommend_batch
 from rec.keys import ServeConfig
 from rec.nn.retrieval import Ask
 from rec.serving.answers import Answerer
@@ -73,7 +75,7 @@ def test_a_served_answer_equals_the_offline_one(client, answerer, trained, plant
     ids, users = planted.items["id"].to_pylist(), planted.users["id"].to_pylist()
     with torch.inference_mode():
         batch = system.collate({"user": rows["user"], "history": histories, "target": rows["target"]})
-        offline = system.predict(module, batch, [Ask(k=7, explain=True)] * 20)
+        offline = recommend_batch(system, module, batch, [Ask(k=7, explain=True)] * 20)
     for user, history, wanted in zip(rows["user"], histories, offline, strict=True):
         known = ask(client, user=users[user], k=7, explain=True)
         told = ask(client, history=[ids[i - 1] for i in history], k=7, explain=True)
@@ -85,7 +87,8 @@ def test_a_served_answer_equals_the_offline_one(client, answerer, trained, plant
 
 
 def test_what_is_not_known_gets_an_answer_that_says_so(client, answerer) -> None:
-    popular = [answerer.item_ids.name(int(i)) for i in answerer.popular[:4]]
+    ranking = answerer.services["ranking"]
+    popular = [ranking.items.id(int(i)) for i in ranking.popular[:4]]
     nobody = ask(client, user="nobody", k=4)
     assert (nobody["source"], [i["item"] for i in nobody["items"]]) == ("popularity", popular)
     assert nobody["notes"][0] == "user 'nobody' is not known"
@@ -95,13 +98,14 @@ def test_what_is_not_known_gets_an_answer_that_says_so(client, answerer) -> None
     assert partly["source"] == "model"
     assert partly["notes"] == ["1 of 2 in history are not known items, such as 'no such item'"]
     assert popular[0] not in [i["item"] for i in partly["items"]]
+    assert ask(client, history=popular[:2], candidates=["x"])["items"] == []
     among = ask(client, history=popular[:2], candidates=[popular[3], "x", popular[0]], k=5)
     assert {i["item"] for i in among["items"]} == {popular[0], popular[3]}
     assert "1 of 3 in candidates" in among["notes"][0]
 
 
 def test_an_explanation_adds_up_and_names_experts_and_similar_items(client, answerer) -> None:
-    history = [answerer.item_ids.name(i) for i in (3, 4, 5)]
+    history = [answerer.entities["item"].id(i) for i in (3, 4, 5)]
     best = ask(client, history=history, k=1)["items"][0]
     why = ask(client, path="explain", history=history, item=best["item"])
     assert why["score"] == pytest.approx(best["score"], abs=1e-4)
@@ -110,26 +114,58 @@ def test_an_explanation_adds_up_and_names_experts_and_similar_items(client, answ
     assert sum(why["modalities"].values()) == pytest.approx(1, abs=1e-5)
     assert [sum(shares) for shares in why["experts"].values()] == pytest.approx([1.0], abs=1e-5)
     assert {entry["item"] for entry in why["similar"]} == set(history)
-    assert "is not known" in ask(client, 422, "explain", history=history, item="zzz")["detail"]
+    assert ask(client, 422, "explain", history=history, item="zzz")["detail"] == "item 'zzz' is not known"
 
 
-def test_rows_are_predicted_as_offline_and_bad_ones_are_named(client, answerer) -> None:
-    rows = [{"user": 0, "history": [1, 2, 3]}, {"user": 1, "history": [9]}]
-    found = ask(client, path="predict", rows=rows)["answers"]
+def test_rows_are_ranked_in_raw_ids_as_offline_and_bad_ones_are_named(client, answerer) -> None:
+    item = answerer.entities["item"].id
+    rows = [{"user": "u1", "history": [item(1), item(2), item(3)]}, {"history": [item(9)]}]
+    found = ask(client, path="predict", rows=rows, k=4)
+    columns = {"user": [1, 2], "history": [[1, 2, 3], [9]]}
     with torch.inference_mode():
-        wanted = answerer.system.predict(answerer.module, answerer.system.collate({"history": [[1, 2, 3], [9]]}))
-    assert [a["items"] for a in found] == [a["items"] for a in wanted]
-    for row, message in [
-        ({"user": 0}, "row 0: column 'history' is missing"),
-        ({"user": 0, "history": []}, "history is empty"),
-        ({"user": 0, "history": [10**6]}, "out of range"),
-        ({"user": 0, "history": [-5]}, "out of range"),
-        ({"user": 0, "history": 3}, "has 0 axes, expected 1"),
-        ({"user": 0, "history": ["a"]}, "row 0: column 'history'"),
-        ({"user": 10**30, "history": [1]}, "row 0: column 'user'"),
-        ({"user": 0, "history": [1], "age": 3}, "unknown column 'age'"),
+        wanted = recommend_batch(answerer.system, answerer.module, answerer.system.collate(columns), [Ask(k=4)] * 2)
+    assert [[i["item"] for i in a["items"]] for a in found["answers"]] == [list(map(item, a["items"])) for a in wanted]
+    assert found["notes"] == []
+    for row, where in [
+        ({"user": "u1"}, "body.rows.0.history"),
+        ({"history": 3}, "body.rows.0.history"),
+        ({"history": [[item(1)]]}, "body.rows.0.history.0"),
+        ({"user": 1.5, "history": [item(1)]}, "body.rows.0.user"),
+        ({"history": [item(1)], "age": 3}, "body.rows.0.age"),
+        ({"history": [item(1)], "target": item(2)}, "body.rows.0.target"),
     ]:
-        assert message in ask(client, 422, "predict", rows=[row])["detail"]
+        problems = ask(client, 422, "predict", rows=[row])["detail"]
+        assert any(problem["where"].startswith(where) for problem in problems), problems
+    assert "history is empty" in ask(client, 422, "predict", rows=[{"history": []}])["detail"]
+
+
+def test_unknown_ids_of_rows_are_noted_and_numbers_stand_for_ids(client, answerer) -> None:
+    item = answerer.entities["item"].id
+    odd = {"user": "nobody", "history": ["none", item(3), "-"]}
+    found = ask(client, path="predict", rows=[{"history": [item(3)]}, odd])
+    assert found["notes"] == [
+        "row 1: column 'user': user 'nobody' is not known",
+        "row 1: column 'history': 2 of 3 are not known as item, such as 'none'",
+    ]
+    assert found["answers"][0] == found["answers"][1]
+    assert "user '7' is not known" in ask(client, path="recommend", user=7, history=[item(1)])["notes"]
+
+
+def test_a_bad_row_fails_its_own_request_and_none_that_is_answered_with_it(answerer, noted, monkeypatch) -> None:
+    """32 clients while a pass takes long, one of whose rows the system refuses only in the batch."""
+    item = answerer.entities["item"].id
+    ranking, plain = answerer.services["ranking"], answerer.services["ranking"].answer_rows
+    monkeypatch.setattr(ranking, "answer_rows", lambda rows: (time.sleep(0.05), plain(rows))[1])
+    with TestClient(create(answerer, ServeConfig(), noted, None, "r")) as client, ThreadPoolExecutor(32) as pool:
+        bodies = [[{"history": [item(1 + n)]}] for n in range(32)]
+        bodies[5] = [{"history": [item(1)]}, {"history": []}]
+        answers = list(pool.map(lambda rows: client.post("/v1/predict", json={"rows": rows}), bodies))
+    assert [a.status_code for a in answers] == [422 if n == 5 else 200 for n in range(32)]
+    assert max(noted.batches) > 4
+    alone = answerer.respond("predict", {"rows": bodies[7]})
+    assert [i["item"] for i in answers[7].json()["answers"][0]["items"]] == [
+        i["item"] for i in alone["answers"][0]["items"]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +174,7 @@ def test_rows_are_predicted_as_offline_and_bad_ones_are_named(client, answerer) 
         ({"history": ["a"], "k": 51}, "body.k"),
         ({"history": ["a"], "k": 0}, "body.k"),
         ({"history": ["a"] * 5001}, "body.history"),
-        ({"history": [1]}, "body.history.0"),
+        ({"history": [1.5]}, "body.history.0"),
         ({"history": ["a"], "kk": 3}, "body.kk"),
         ({"candidates": [], "user": "u"}, "body.candidates"),
         ({"user": ""}, "body.user"),
@@ -184,8 +220,8 @@ def test_a_token_is_asked_for_everywhere_but_health_and_page(answerer, noted) ->
 
 
 def test_a_deadline_ends_in_an_error_of_who_set_it(answerer, noted, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = answerer.recommend
-    monkeypatch.setattr(answerer, "recommend", lambda wishes: (time.sleep(0.2), plain(wishes))[1])
+    ranking, plain = answerer.services["ranking"], answerer.services["ranking"].recommend
+    monkeypatch.setattr(ranking, "recommend", lambda wishes: (time.sleep(0.2), plain(wishes))[1])
     with TestClient(create(answerer, ServeConfig(), noted, None, "r")) as client:
         late = client.post("/v1/recommend", json={"history": []}, headers={"X-Deadline-Ms": "20"})
         assert (late.status_code, late.json()["detail"]) == (408, "no answer within 20 ms")
@@ -211,8 +247,30 @@ def test_pictures_and_users_and_the_model_are_shown(client, answerer) -> None:
     assert item["title"].startswith("Item")
     picture = client.get("/" + item["image"])
     assert picture.content.startswith(b"\x89PNG")
+    assert client.get(f"/v1/items/{item['item']}/image").content == picture.content
     assert client.get("/v1/items/none/image").status_code == 404
+    assert client.get("/v1/entities/item/none/media").status_code == 404
     assert client.get("/v1/users?prefix=u29").json()[:2] == ["u29", "u290"]
+    assert [u["id"] for u in client.get("/v1/entities/user?prefix=u29").json()][:2] == ["u29", "u290"]
+    titled = client.get("/v1/entities/item?prefix=ITEM 7").json()
+    assert titled
+    assert all("item 7" in entry["title"].lower() for entry in titled)
+    user, index = client.get("/v1/entities/user/u29").json(), int(answerer.entities["user"].find(["u29"])[0])
+    assert [entry["item"] for entry in user["known"]] == [
+        answerer.entities["item"].id(i) for i in answerer.services["ranking"].known_subjects.history(index)[::-1]
+    ]
+    assert len(user["known"]) > 3
+    assert "there are user, item" in client.get("/v1/entities/film").json()["detail"]
     model = client.get("/v1/model").json()
-    assert (model["counts"]["users"], model["ranks"], model["limits"]["max_k"]) == (301, True, 1000)
-    assert client.get("/docs").status_code == 200
+    assert (model["entities"]["user"]["count"], model["limits"]["max_k"]) == (301, 50)
+    assert [route["path"] for route in model["routes"]] == ["recommend", "explain", "predict"]
+    assert [route["about"] for route in model["routes"]] == ["", "item", ""]
+
+
+def test_documents_load_nothing_from_elsewhere(client) -> None:
+    text = client.get("/docs").text
+    assert "://" not in text.replace("http://www.w3.org", "")
+    for name in ("swagger-ui-bundle.js", "swagger-ui.css"):
+        assert f"docs/{name}" in text
+        assert len(client.get(f"/docs/{name}").content) > 10_000
+    assert client.get("/docs/../app.py").status_code == 404

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from rec.errors import CheckpointError, ConfigError, DataError
+from rec.evaluation.tasks.ranking.index import Index, build_index, recall
 from rec.keys import ServeConfig
 from rec.serving.answers import Answerer
 from rec.serving.artifact import Artifact
 from rec.serving.example import differs
 from rec.serving.export import export
-from rec.serving.index import Index, build_index, recall
 
 
 @pytest.fixture
@@ -36,7 +36,9 @@ def test_an_artifact_holds_everything_that_answers_need(artifact: Artifact, copy
     assert {"config.toml", "model.safetensors", "example.json", "rayservice.yaml"} <= {p.name for p in copy.iterdir()}
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "items/raw.npy", "catalogue/item_ID.npy", "example.json"])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "entities/item/raw.npy", "catalogue/item_ID.npy", "example.json"]
+)
 @pytest.mark.parametrize("damage", ["missing", "short", "flipped"])
 def test_damage_is_found_and_named(copy: Path, name: str, damage: str) -> None:
     path = copy / name
@@ -53,6 +55,17 @@ def test_damage_is_found_and_named(copy: Path, name: str, damage: str) -> None:
     assert name in str(error.value)
 
 
+def test_another_format_and_a_device_that_is_not_there_are_refused(copy: Path) -> None:
+    manifest = json.loads((copy / "artifact.json").read_text())
+    (copy / "artifact.json").write_text(json.dumps(manifest | {"format": 1}))
+    with pytest.raises(DataError, match="format 1, expected 2; run `rec export CONFIG` again"):
+        Artifact.open(str(copy))
+    (copy / "artifact.json").write_text(json.dumps(manifest))
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match=r"serve\.gpus_per_replica: .* no GPU is visible"):
+            Answerer(Artifact.open(str(copy)), "cuda")
+
+
 def test_other_weights_are_told_by_the_example(copy: Path) -> None:
     values = np.load(copy / "catalogue" / "item_ID.npy")
     np.save(copy / "catalogue" / "item_ID.npy", values[::-1].copy())
@@ -66,7 +79,7 @@ def test_weights_of_another_config_are_refused(copy: Path) -> None:
     manifest["files"] = []
     (copy / "artifact.json").write_text(json.dumps(manifest))
     with pytest.raises(CheckpointError, match="the weights do not fit the config"):
-        Artifact.open(str(copy)).system()
+        Artifact.open(str(copy)).system(torch.device("cpu"))
 
 
 def test_an_export_that_fails_leaves_what_was_there(trained, tmp_path: Path) -> None:
@@ -94,7 +107,8 @@ from rec.serving.answers import Answerer
 from rec.serving.artifact import Artifact
 
 answerer = Answerer(Artifact.open(sys.argv[1]))
-answerer.recommend([answerer.wish(user=f"u{n}", history=None, explain=True) for n in range(20)])
+for n in range(20):
+    answerer.respond("recommend", {"user": f"u{n}", "explain": True})
 found, name = {}, ""
 for line in Path("/proc/self/smaps").read_text().splitlines():
     if re.match("[0-9a-f]+-[0-9a-f]+ ", line):
@@ -118,13 +132,14 @@ def test_an_index_answers_like_exact_search(trained, artifact: Artifact, tmp_pat
     serve = trained.serve.model_copy(update={"index": kind, "index_candidates": 60})
     said: list[str] = []
     found = export(trained.model_copy(update={"serve": serve}), str(tmp_path / kind), said.append)
-    assert found.manifest["index"]["recall"] > 0.5
-    assert found.manifest["index"]["agreement"] > 0.9
-    assert f"{found.manifest['index']['recall']:.4f}, {found.manifest['index']['agreement']:.4f} of" in said[0]
+    told = found.manifest["tasks"]["ranking"]["index"]
+    assert told["recall"] > 0.5
+    assert told["agreement"] > 0.9
+    assert f"{told['recall']:.4f}, {told['agreement']:.4f} of" in said[0]
     exact, near = Answerer(artifact), Answerer(Artifact.open(str(found.path)))
-    assert near.index is not None
-    wishes = [[a.wish(user=f"u{n}", history=None, k=10) for n in range(40)] for a in (exact, near)]
-    pairs = zip(exact.recommend(wishes[0]), near.recommend(wishes[1]), strict=True)
+    assert near.services["ranking"].index is not None
+    answers = [[a.respond("recommend", {"user": f"u{n}", "k": 10}) for n in range(40)] for a in (exact, near)]
+    pairs = zip(*answers, strict=True)
     same = [len({i["item"] for i in a["items"]} & {i["item"] for i in b["items"]}) for a, b in pairs]
     assert np.mean(same) > 9  # of 10
 
@@ -135,6 +150,7 @@ def test_recall_among_many_items(kind: str) -> None:
     centres = rng.standard_normal((50, 32))
     vectors = (centres[rng.integers(0, 50, 20_001)] + 0.5 * rng.standard_normal((20_001, 32))).astype(np.float32)
     queries = (centres[rng.integers(0, 50, 40)] + 0.5 * rng.standard_normal((40, 32))).astype(np.float32)
-    index = Index(build_index(vectors, ServeConfig(index=kind, index_candidates=500)), vectors, 500)
+    built = build_index(vectors, ServeConfig(index=kind, index_candidates=500))
+    index = Index(built, torch.from_numpy(vectors), 500)
     assert recall(index, queries, 50) > 0.9
     assert torch.from_numpy(index.search(queries, 10)).min() >= 1

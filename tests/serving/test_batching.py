@@ -1,6 +1,7 @@
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -51,22 +52,6 @@ def test_a_full_queue_refuses_and_says_when() -> None:
     assert asyncio.run(main()).retry_s >= 1
 
 
-def test_functions_that_run_alone_are_refused_when_too_many_wait() -> None:
-    gate = threading.Event()
-
-    async def main():
-        one = batcher(lambda items: items, max_queued=2)
-        tasks = [asyncio.create_task(one.alone(gate.wait, 5)) for _ in range(2)]
-        await asyncio.sleep(0.02)
-        with pytest.raises(Busy):
-            await one.alone(gate.wait, 5)
-        gate.set()
-        await asyncio.gather(*tasks)
-        return await one.alone(lambda: 3, 5)
-
-    assert asyncio.run(main()) == 3
-
-
 def test_a_request_whose_time_is_up_fails_alone_and_is_not_worked_on() -> None:
     worked = []
 
@@ -88,20 +73,59 @@ def test_a_request_whose_time_is_up_fails_alone_and_is_not_worked_on() -> None:
     assert worked == ["first", "last"]
 
 
-def test_an_error_reaches_everyone_in_its_batch_and_no_one_after() -> None:
+def test_an_error_reaches_only_the_request_that_causes_it() -> None:
+    sizes = []
+
     def work(items):
+        sizes.append(len(items))
         if "bad" in items:
             raise ValueError("bad")
-        return items
+        return [item.upper() for item in items]
 
     async def main():
         one = batcher(work)
-        results = await asyncio.gather(*(one.ask(i, 5) for i in ("a", "bad")), return_exceptions=True)
-        return results, await one.ask("b", 5)
+        asked = (one.ask("a", 5), one.ask("bad", 5), one.ask_all(["b", "bad"], 5), one.ask_all(["c", "d"], 5))
+        return await asyncio.gather(*asked, return_exceptions=True), await one.ask("e", 5)
 
-    results, after = asyncio.run(main())
-    assert all(isinstance(r, ValueError) for r in results)
-    assert after == "b"
+    (a, bad, half, whole), after = asyncio.run(main())
+    assert (a, whole, after) == ("A", ["C", "D"], "E")
+    assert isinstance(bad, ValueError)
+    assert isinstance(half, ValueError)
+    assert sizes[0] == 6
+    assert set(sizes[1:]) == {1}
+
+
+def test_items_of_one_request_share_passes_with_others_and_come_back_in_order() -> None:
+    sizes = []
+
+    def work(items):
+        sizes.append(len(items))
+        return [item * 2 for item in items]
+
+    async def main():
+        one = batcher(work)
+        return await asyncio.gather(one.ask_all(range(10), 5), one.ask(10, 5), one.ask_all(range(11, 14), 5))
+
+    many, single, few = asyncio.run(main())
+    assert [*many, single, *few] == [n * 2 for n in range(14)]
+    assert sizes == [8, 6]
+
+
+def test_batchers_that_share_a_thread_never_work_at_once() -> None:
+    thread, busy, seen = ThreadPoolExecutor(1), threading.Lock(), []
+
+    def work(items):
+        seen.append(busy.acquire(blocking=False))
+        time.sleep(0.005)
+        busy.release()
+        return items
+
+    async def main():
+        both = [batcher(work, thread=thread, max_batch_size=1) for _ in range(2)]
+        return await asyncio.gather(*(one.ask(n, 5) for n in range(5) for one in both))
+
+    assert asyncio.run(main()) == [n for n in range(5) for _ in range(2)]
+    assert seen == [True] * 10
 
 
 def test_batches_shrink_to_keep_the_latency_target_and_grow_back() -> None:

@@ -1,14 +1,16 @@
-"""The page in a real browser: a user is searched, items are shown with pictures, and one is explained."""
+"""The page in a real browser without a network: forms and answers of every task, and the documents of all routes."""
 
 import shutil
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import uvicorn
+from selenium.webdriver.common.keys import Keys
 
 from rec.keys import ServeConfig
 from rec.serving.answers import Answerer
@@ -16,8 +18,9 @@ from rec.serving.app import create
 from tests.serving.test_app import Noted
 
 FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --disable-quic --disable-dev-shm-usage"
+    *"--headless=new --no-sandbox --disable-gpu --no-first-run --disable-background-networking".split(),
+    *"--disable-component-update --disable-sync --disable-quic --disable-dev-shm-usage --window-size=1000,2000".split(),
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # nothing but this machine can be reached
 )
 
 
@@ -30,16 +33,16 @@ def browser() -> Iterator[Any]:
 
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    for flag in FLAGS.split():
+    for flag in FLAGS:
         options.add_argument(flag)
     found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     yield found
     found.quit()
 
 
-@pytest.fixture(params=[None, "secret"], ids=["open", "token"])
-def address(request, artifact) -> Iterator[str]:
-    app = create(Answerer(artifact), ServeConfig(), Noted(), request.param, "r")
+@contextmanager
+def served(artifact: Any, token: str | None = None) -> Iterator[str]:
+    app = create(Answerer(artifact), ServeConfig(), Noted(), token, "r")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -53,6 +56,27 @@ def address(request, artifact) -> Iterator[str]:
     thread.join()
 
 
+class Page:
+    """A page in a browser, by what a person sees."""
+
+    def __init__(self, browser: Any, address: str) -> None:
+        self.browser = browser
+        browser.get(address)
+
+    def all(self, css: str) -> list[Any]:
+        return self.browser.find_elements("css selector", css)
+
+    def field(self, name: str, of: str = "input, textarea, select") -> list[Any]:
+        found = [f for f in self.all(f"[data-field={name}]") if f.is_displayed()]
+        return found[0].find_elements("css selector", of) if found else []
+
+    def ask(self) -> None:
+        self.all("form > div > button")[0].click()
+
+    def error(self) -> str:
+        return self.all("#error")[0].text
+
+
 def wait_for(condition: Any, what: str) -> Any:
     for _ in range(200):
         if found := condition():
@@ -61,31 +85,96 @@ def wait_for(condition: Any, what: str) -> Any:
     raise AssertionError(f"never seen: {what}")
 
 
-def test_a_person_can_search_recommend_and_ask_why(browser, address, request) -> None:
-    from selenium.webdriver.common.by import By
+@pytest.mark.parametrize("token", [None, "secret"], ids=["open", "token"])
+def test_a_person_can_search_recommend_and_ask_why(browser, artifact, token) -> None:
+    with served(artifact, token) as address:
+        page = Page(browser, address)
+        if token:
+            wait_for(lambda: page.all("#token")[0].is_displayed(), "a token field")
+            page.all("#token")[0].send_keys("wrong")
+            page.all("#open")[0].click()
+            wait_for(lambda: page.error() == "This token is wrong.", "a refusal")
+            page.all("#token")[0].clear()
+            page.all("#token")[0].send_keys(token)
+            page.all("#open")[0].click()
+        (user,) = wait_for(lambda: page.field("user"), "a form")
+        assert not page.all("#token")[0].is_displayed()
+        assert not page.field("profile")
+        user.send_keys("u29")
+        options = wait_for(lambda: page.field("user", "li[role=option]"), "suggestions")
+        assert [o.text for o in options][:2] == ["u29", "u290"]
+        user.send_keys(Keys.ARROW_DOWN, Keys.ENTER)
+        wait_for(lambda: "known of this user" in page.all("[data-field=user]")[0].text, "the user's own history")
+        page.field("k")[0].clear()
+        page.field("k")[0].send_keys("5")
+        page.ask()
+        rows = wait_for(lambda: page.all("#answer tbody tr"), "items")
+        assert len(rows) == 5
+        assert "Item" in rows[0].text
+        wait_for(lambda: browser.execute_script("return document.querySelector('img')?.naturalWidth > 0"), "a picture")
+        rows[1].find_element("css selector", "button.link").click()
+        (why,) = wait_for(lambda: page.all("tr.told"), "an explanation")
+        assert all(word in why.text for word in ("id", "narrative", "visual", "audio", "similar", "experts"))
+        rows[1].find_element("css selector", "button.link").click()
+        wait_for(lambda: not page.all("tr.told"), "the explanation closed")
+        (history,) = page.field("history")
+        history.send_keys("Item 7")
+        titled = wait_for(lambda: page.field("history", "li[role=option]"), "items by title")
+        assert all("Item 7" in option.text for option in titled)
+        history.clear()
+        history.send_keys("no-such-item", Keys.ENTER)
+        page.ask()
+        wait_for(lambda: "not known items" in page.all("#answer")[0].text, "a note")
+        assert "popularity" in page.all("#answer")[0].text
+        browser.execute_script("arguments[0].removeAttribute('max')", page.field("k")[0])
+        page.field("k")[0].send_keys("9999")
+        page.ask()
+        wait_for(lambda: page.error().startswith("k: Input should be less"), "an error in words")
 
-    browser.get(address)
-    find = lambda css: browser.find_elements(By.CSS_SELECTOR, css)  # noqa: E731
-    if "token" in request.node.callspec.id:
-        wait_for(lambda: "401" in find("#error")[0].text, "a refusal")
-        find("#token")[0].send_keys("secret")
-    find("#user")[0].send_keys("u29")
-    options = wait_for(lambda: find("#users option"), "suggestions")
-    assert [o.get_attribute("value") for o in options][:2] == ["u29", "u290"]
-    find("#k")[0].clear()
-    find("#k")[0].send_keys("5")
-    find("form button")[0].click()
-    rows = wait_for(lambda: find("#items tbody tr"), "items")
-    assert len(rows) == 5
-    assert "Item" in rows[0].text
-    wait_for(lambda: browser.execute_script("return document.querySelector('img')?.naturalWidth > 0"), "a picture")
-    rows[1].find_element(By.CSS_SELECTOR, "button.why").click()
-    parts = wait_for(lambda: rows[1].find_elements(By.CSS_SELECTOR, ".parts"), "an explanation")
-    assert all(word in parts[0].text for word in ("id", "narrative", "visual", "audio", "like"))
-    find("#history")[0].send_keys("no-such-item")
-    find("form button")[0].click()
-    wait_for(lambda: "not known items" in find("#notes")[0].text and "popularity" in find("#notes")[0].text, "a note")
-    find("#k")[0].send_keys("9999")
-    browser.execute_script("document.getElementById('k').removeAttribute('max')")
-    find("form button")[0].click()
-    wait_for(lambda: "422" in find("#error")[0].text, "an error")
+
+def test_a_person_can_tell_visits_and_gets_labels(browser, sets_artifact) -> None:
+    with served(sets_artifact) as address:
+        page = Page(browser, address)
+        (code,) = wait_for(lambda: page.field("visits"), "a form")
+        assert page.all("#notice")[0].text == "Generated data; no medical advice."
+        code.send_keys("code 1", Keys.ENTER, "code 7", Keys.ENTER)
+        next(b for b in page.field("visits", "button.link") if "another visit" in b.text).click()
+        page.field("visits")[1].send_keys("code 3", Keys.ENTER)
+        page.field("threshold")[0].send_keys("0.05")
+        page.ask()
+        rows = wait_for(lambda: page.all("#answer tbody tr"), "labels")
+        wanted = Answerer(sets_artifact).respond(
+            "predict", {"rows": [{"visits": [["code 1", "code 7"], ["code 3"]]}], "threshold": 0.05}
+        )
+        labels = [entry["label"] for entry in wanted["answers"][0]["labels"]]
+        assert [row.find_elements("css selector", "td")[1].text for row in rows] == labels
+
+
+def test_a_text_is_shown_and_a_rating(browser, writer_artifact) -> None:
+    with served(writer_artifact) as address:
+        page = Page(browser, address)
+        (user,) = wait_for(lambda: page.field("user"), "a form")
+        user.send_keys("user 3")
+        page.field("item")[0].send_keys("102")
+        page.ask()
+        row = {"user": "user 3", "item": "102"}
+        answerer = Answerer(writer_artifact)
+        text = answerer.respond("predict", {"rows": [row]})["answers"][0]["text"]
+        wait_for(lambda: page.all("#answer")[0].text == text, "the text")
+        page.field("task")[0].send_keys("rating")
+        assert not page.field("temperature")
+        page.ask()
+        rating = answerer.respond("predict", {"rows": [row], "task": "rating"})["answers"][0]["rating"]
+        wait_for(lambda: page.all("#answer")[0].text == f"{rating:.4f}", "the rating")
+
+
+def test_the_documents_show_every_route_without_the_internet(browser, food_artifact) -> None:
+    with served(food_artifact) as address:
+        page = Page(browser, f"{address}docs")
+        blocks = wait_for(lambda: page.all(".opblock-summary-path"), "routes")
+        assert {"/v1/recommend", "/v1/explain", "/v1/predict", "/v1/model"} <= {
+            b.get_attribute("data-path") for b in blocks
+        }
+        loaded = browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
+        assert loaded
+        assert all(name.startswith((address, "data:")) for name in loaded)

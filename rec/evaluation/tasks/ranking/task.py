@@ -15,9 +15,13 @@ from torch import Tensor, nn
 
 from rec.data.prepared import Prepared
 from rec.evaluation.records import Records, column, ragged, records_of
+from rec.evaluation.service import Context, Exporting, Service
 from rec.evaluation.task import ALONE, Batches, Groups, Measured, Names, Ranks, Task, Values
 from rec.evaluation.tasks.ranking import baselines, cold, grouping, sections
+from rec.evaluation.tasks.ranking.index import write_index
+from rec.evaluation.tasks.ranking.known import write_known
 from rec.evaluation.tasks.ranking.ranks import best, coverage, hide, metric_names, of_ranks, ranks
+from rec.evaluation.tasks.ranking.service import RankingService
 from rec.keys import EvaluateConfig
 from rec.moe.layer import is_spread
 from rec.sections import Section
@@ -35,7 +39,6 @@ class Ranking(Task):
     """Full ranking of a catalogue."""
 
     name: ClassVar[str] = "ranking"
-    route: ClassVar[str] = "recommend"
 
     cuts: tuple[int, ...] = (10, 50, 100)
     """The values of K."""
@@ -158,6 +161,19 @@ class Ranking(Task):
     def sections(self, measured: Measured) -> list[Section]:
         """Return the tables of baselines, cold items, and some subjects with what they are shown."""
         return sections.sections(self, measured)
+
+    def entities(self, system: Ranker[Any, Any]) -> tuple[str, ...]:
+        """Return the entities that are ranked for, and ranked."""
+        return system.subject, system.entity
+
+    def export(self, exporting: Exporting) -> dict[str, Any]:
+        """Write what is known of subjects, and the index where one is asked for."""
+        told = write_known(exporting)
+        return told if exporting.serve.index == "exact" else told | {"index": write_index(exporting)}
+
+    def service(self, context: Context) -> Service:
+        """Return what answers requests."""
+        return RankingService(context)
 
 
 def all_scores(system: Ranker[Any, Any], module: nn.Module, states: States, num_items: int) -> Tensor:

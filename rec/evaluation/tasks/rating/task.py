@@ -15,9 +15,11 @@ from torch import nn
 from rec.data.prepared import Prepared
 from rec.evaluation.bootstrap import Summed
 from rec.evaluation.records import Records, column, records_of
+from rec.evaluation.service import Context, Service
 from rec.evaluation.task import ALONE, Batches, Groups, Measured, Names, Ranks, Task, Values
 from rec.evaluation.tasks.rating import baselines, sections
 from rec.evaluation.tasks.rating.metrics import higher_is_better, per_row
+from rec.evaluation.tasks.rating.service import RatingService
 from rec.keys import EvaluateConfig
 from rec.sections import Section
 from rec.systems.capabilities import Rater
@@ -117,6 +119,10 @@ class Rating(Task):
     def sections(self, measured: Measured) -> list[Section]:
         """Return predictions by the rating that was given."""
         return sections.sections(measured)
+
+    def service(self, context: Context) -> Service:
+        """Return what answers requests."""
+        return RatingService(context)
 
 
 def _root_of_mean(total_S: np.ndarray) -> float | None:

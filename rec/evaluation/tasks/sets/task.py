@@ -15,6 +15,7 @@ from torch import nn
 from rec.data.prepared import Prepared
 from rec.evaluation.bootstrap import Summed
 from rec.evaluation.records import Records, column, ragged, records_of
+from rec.evaluation.service import Context, Service
 from rec.evaluation.task import ALONE, Batches, Groups, Measured, Names, Ranks, Task, Values
 from rec.evaluation.tasks.sets import baselines, sections
 from rec.evaluation.tasks.sets.metrics import (
@@ -28,6 +29,7 @@ from rec.evaluation.tasks.sets.metrics import (
     resampled_visits,
     summary,
 )
+from rec.evaluation.tasks.sets.service import SetsService
 from rec.evaluation.tasks.values import MetricValue
 from rec.keys import EvaluateConfig
 from rec.sections import Section
@@ -169,6 +171,14 @@ class Sets(Task):
     def sections(self, measured: Measured) -> list[Section]:
         """Return sizes of sets, the field's rounds, the labels that are given most, and some examples."""
         return sections.sections(measured)
+
+    def entities(self, system: SetPredictor[Any, Any]) -> tuple[str, ...]:
+        """Return the entity whose members are the labels."""
+        return (system.entity,)
+
+    def service(self, context: Context) -> Service:
+        """Return what answers requests."""
+        return SetsService(context, self.threshold)
 
 
 def _summary(records: Records, weight_B: np.ndarray | None) -> dict[str, MetricValue]:

@@ -16,6 +16,7 @@ from torch import nn
 from rec.data.prepared import Prepared
 from rec.evaluation.bootstrap import Summed
 from rec.evaluation.records import Records, column, records_of
+from rec.evaluation.service import Context, Service
 from rec.evaluation.task import ALONE, Batches, Groups, Names, Ranks, Task, Values, holds_everywhere
 from rec.evaluation.task import Measured as TaskMeasured
 from rec.evaluation.tasks.values import MetricValue
@@ -23,6 +24,7 @@ from rec.evaluation.tasks.writing import baselines, sections
 from rec.evaluation.tasks.writing.bleu import bleu, bleu_smooth
 from rec.evaluation.tasks.writing.metrics import DISTINCT_ORDERS, Measured, higher_is_better, measure, summary
 from rec.evaluation.tasks.writing.occurrences import occurrences
+from rec.evaluation.tasks.writing.service import WritingService
 from rec.evaluation.tasks.writing.words import first_words, ngrams, spaced
 from rec.keys import EvaluateConfig
 from rec.sections import Section
@@ -156,6 +158,10 @@ class Writing(Task):
     def sections(self, measured: TaskMeasured) -> list[Section]:
         """Return some texts beside those that were written, and the texts that are written most often."""
         return sections.sections(self, measured)
+
+    def service(self, context: Context) -> Service:
+        """Return what answers requests."""
+        return WritingService(context, self.decoding)
 
 
 def text_column(texts: Sequence[str]) -> Any:

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rec.serving.ids import Ids
+from rec.data.ids import Ids
 from rec.storage import Storage
 
 NAMES = st.lists(

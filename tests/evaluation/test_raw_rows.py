@@ -10,7 +10,7 @@ import pytest
 from rec.batch import Column
 from rec.data.prepared import Prepared
 from rec.data.stream import to_columns
-from rec.evaluation.rows import EntityNames, arrow_type, rows_of
+from rec.evaluation.raw_rows import EntityNames, arrow_type, rows_of
 from rec.nn.history import COLUMNS
 
 ITEMS = {"a": 1, "007": 2, "9" * 18: 3}

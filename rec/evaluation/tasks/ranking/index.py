@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from rec.data.stream import to_columns
 from rec.errors import ConfigError
+from rec.evaluation.service import Context, Exporting
+from rec.evaluation.tasks.ranking.answers import recommend_batch
 from rec.keys import ServeConfig
 from rec.nn.retrieval import Ask, as_lists, top_among, top_items
-
-if TYPE_CHECKING:
-    from rec.serving.artifact import Artifact
+from rec.systems.capabilities import Pairs, Ranker, States
 
 FILE = "index.faiss"
-ITEM = "item_ID"
+RECALL_K, AGREEMENT_K, RECALL_EXAMPLES = 100, 10, 500
 TRAINED_PER_LIST = 64
 SCANNED_PER_CANDIDATE = 4
 """Items in the lists that are looked through, for each candidate that is wanted."""
@@ -29,7 +30,7 @@ class Index:
     """A faiss index over the items' vectors, by inner product."""
 
     faiss: Any
-    vector_ID: np.ndarray
+    vector_ID: torch.Tensor
     candidates: int
 
     def search(self, query_BD: np.ndarray, count: int) -> np.ndarray:
@@ -39,24 +40,17 @@ class Index:
         return found
 
     def predict(
-        self,
-        system: Any,
-        module: nn.Module,
-        batch: Any,
-        asks: Sequence[Ask],
-        histories: Sequence[np.ndarray],
+        self, system: Ranker[Any, Any], module: nn.Module, states: States, asks: Sequence[Ask], seen: Pairs
     ) -> list[dict[str, Any]]:
         """Return the best items among the candidates, what was seen or excluded left out."""
-        states = system.states(module, batch)
         query_BD = system.queries(module, states)
-        left_out = max(len(h) + len(a.exclude) for h, a in zip(histories, asks, strict=True))
+        seen_B = torch.bincount(seen[0], minlength=len(asks)).tolist()
+        left_out = max(count + len(a.exclude) for count, a in zip(seen_B, asks, strict=True))
         count = min(max(self.candidates, max(a.k for a in asks)) + left_out, len(self.vector_ID) - 1)
-        item_BC = torch.from_numpy(self.search(query_BD.numpy(), count))
+        item_BC = torch.from_numpy(self.search(query_BD.cpu().numpy(), count)).to(query_BD.device)
         score_BC = system.candidate_scores(module, states, item_BC)
         if score_BC is None:
-            score_BC = torch.einsum("bcd,bd->bc", torch.from_numpy(self.vector_ID)[item_BC], query_BD)
-        row = np.repeat(np.arange(len(asks)), [len(h) for h in histories])
-        seen = torch.from_numpy(row), torch.from_numpy(np.concatenate(histories))
+            score_BC = torch.einsum("bcd,bd->bc", self.vector_ID[item_BC], query_BD)
         items, scores = top_among(item_BC, score_BC, asks, seen)
         return [{"items": i, "scores": s} for i, s in as_lists(items, scores, asks)]
 
@@ -88,7 +82,7 @@ def build_index(vector_ID: np.ndarray, serve: ServeConfig) -> Any:
 
 def recall(index: Index, query_BD: np.ndarray, k: int) -> float:
     """Return the share of the exact best k items that the index finds, over all queries."""
-    vector_ID = torch.from_numpy(index.vector_ID)
+    vector_ID = index.vector_ID
     asks = [Ask(k)] * len(query_BD)
     empty = torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long)
     exact, _ = top_items(lambda items: torch.from_numpy(query_BD) @ vector_ID[items].T, len(vector_ID), asks, empty)
@@ -103,19 +97,44 @@ def agreement(exact: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, A
     return sum(len(one & other) for one, other in pairs) / max(1, sum(len(one) for one, _ in pairs))
 
 
-def write_index(index: Any, path: str) -> None:
-    """Write a faiss index to a file."""
-    _faiss().write_index(index, path)
+def write_index(exporting: Exporting) -> dict[str, Any]:
+    """Build the index, measure it against exact search on validation, write it, and return what was measured.
+
+    Recall is that of the index' own search; agreement is that of answers, scored by the system, with exact ones.
+
+    Raises:
+        ConfigError: the scores are no inner products, or faiss is not installed.
+    """
+    system, module, serve = exporting.system, exporting.module, exporting.serve
+    rows = exporting.data.rows("val").slice(0, RECALL_EXAMPLES)
+    with torch.inference_mode():
+        batch = system.collate(to_columns(rows))
+        states, known = system.states(module, batch), system.examples(batch).known
+        query_BD = system.queries(module, states)
+        vector_ID = system.item_vectors(module)
+        built = build_index(vector_ID.numpy(), serve)
+        index = Index(built, vector_ID, serve.index_candidates)
+        k, top = min(RECALL_K, len(vector_ID) - 1), min(AGREEMENT_K, len(vector_ID) - 1)
+        asks = [Ask(k=top)] * len(rows)
+        found = recall(index, query_BD.numpy(), k)
+        near = index.predict(system, module, states, asks, known)
+        agreed = agreement(recommend_batch(system, module, batch, asks), near)
+    path = exporting.storage.path(f"{exporting.folder}/{FILE}")
+    _faiss().write_index(built, path)
+    told = {"k": k, "recall": found, "top": top, "agreement": agreed, "queries": len(rows)}
+    words = f"{found:.4f}, {agreed:.4f} of exact answers' best {top}; {len(rows)} queries"
+    exporting.say(f"{serve.index}: recall@{k} {words}")
+    return {"kind": serve.index, "candidates": serve.index_candidates, **told}
 
 
-def open_index(artifact: Artifact, system: Any) -> Index | None:
+def open_index(context: Context) -> Index | None:
     """Return the artifact's index, memory-mapped; None where it ranks exactly."""
-    path = artifact.path / FILE
-    if not path.exists():
+    told = context.manifest.get("index")
+    if told is None:
         return None
     faiss = _faiss()
-    found = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
-    return Index(found, artifact.array(f"catalogue/{ITEM}"), artifact.config.serve.index_candidates)
+    found = faiss.read_index(str(context.parts.path(FILE)), faiss.IO_FLAG_MMAP)
+    return Index(found, context.system.item_vectors(context.module), int(told["candidates"]))
 
 
 def _faiss() -> Any:

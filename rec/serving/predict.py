@@ -1,0 +1,90 @@
+"""`/v1/predict`: answers of any task to rows with the system's columns, in raw ids and plain values."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, create_model
+
+from rec.errors import RequestError
+from rec.evaluation.rows import Row, Rows
+from rec.evaluation.service import Answer, Answered, Id, Message, Route, Service
+from rec.keys import ServeConfig
+
+
+class PredictRoute(Route[Row]):
+    """Return an answer to each row with the columns that the system reads, without those that it predicts."""
+
+    path = "predict"
+
+    def __init__(
+        self, services: Mapping[str, Service], rows: Rows, limits: ServeConfig, example: Mapping[str, Any] | None
+    ) -> None:
+        self.services, self.rows = services, rows
+        self.options = {name: service.limited(limits) for name, service in services.items()}
+        row = rows.schema(limits, Message, Id)
+        shown = {} if example is None else {"examples": [[example]]}
+        many = Annotated[list[row], Field(min_length=1, max_length=limits.max_batch_size, **shown)]  # type: ignore[valid-type]
+        names = tuple(services)
+        fields: dict[str, Any] = {"rows": (many, ...)}
+        takes: Any = {"x-options": {name: list(options.model_fields) for name, options in self.options.items()}}
+        told = Field(names[0], description="What is asked of the model.", json_schema_extra=takes)
+        fields["task"] = (Literal[names], told)
+        kinds = [kind for kind in dict.fromkeys(self.options.values()) if kind is not Message]
+        bases: tuple[type[Message], ...] = (*kinds, Message)
+        words = "Rows with the system's columns; what it predicts is not asked for."
+        self.request = create_model("PredictRequest", __base__=bases, __doc__=words, **fields)
+        each = functools.reduce(operator.or_, [service.row_answer for service in services.values()])
+        answers: Any = (list[each], ...)  # type: ignore[valid-type]
+        self.answer = create_model("PredictAnswer", __base__=Answered, __doc__="One answer per row.", answers=answers)
+
+    def parse(self, body: Any) -> list[Row]:
+        """Return the rows in indices.
+
+        Raises:
+            RequestError: the request says what the task that it asks does not take.
+        """
+        options = self.options[body.task]
+        said = body.model_fields_set - {"rows", "task"}
+        if strange := sorted(said - options.model_fields.keys()):
+            known = ", ".join(options.model_fields) or "nothing beside rows"
+            raise RequestError(f"{strange[0]}: the task {body.task!r} does not take it; it takes {known}")
+        asked = options.model_construct(**{name: getattr(body, name) for name in options.model_fields})
+        rows = [self.rows.read(row, f"row {number}: ") for number, row in enumerate(body.rows)]
+        for row in rows:
+            row.task, row.options = body.task, asked
+        return rows
+
+    def work(self, asked: Sequence[Row]) -> list[Answer]:
+        """Return the answers to rows of several requests, which may ask several tasks.
+
+        Raises:
+            RequestError: what a row holds cannot be used.
+        """
+        answers: list[Answer] = [{} for _ in asked]
+        for task in dict.fromkeys(row.task for row in asked):
+            places = [place for place, row in enumerate(asked) if row.task == task]
+            rows = [asked[place] for place in places]
+            try:
+                found = self.services[task].answer_rows(rows)
+            except (IndexError, ValueError) as error:
+                raise RequestError(f"a value is out of range: {error}") from error
+            for place, row, answer in zip(places, rows, found, strict=True):
+                answers[place] = {"notes": row.notes, "answers": [answer]}
+        return answers
+
+    def joined(self, answers: Sequence[Answer]) -> Answer:
+        """Return the answer to a request from those to its rows."""
+        notes = [note for answer in answers for note in answer["notes"]]
+        return {"notes": notes, "answers": [answer["answers"][0] for answer in answers]}
+
+    def listen(self, body: Any, asked: Sequence[Row], heard: Callable[[int, str], bool]) -> bool:
+        """Have pieces of the rows' texts told as they come, where the request says so."""
+        if not getattr(body, "stream", False):
+            return False
+        for number, row in enumerate(asked):
+            row.heard = functools.partial(heard, number)
+        return True

@@ -1,0 +1,193 @@
+"""Sets, ratings and texts by request, from systems that are no part of the package."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fastapi.testclient import TestClient
+
+from rec.data.prepared import Prepared
+from rec.data.stream import to_columns
+from rec.keys import ServeConfig
+from rec.serving.answers import Answerer
+from rec.serving.app import create
+from rec.serving.example import differs
+from rec.systems.capabilities import Decoding
+from tests.guests import sets_guest
+from tests.serving.test_app import Noted, ask
+
+NOTICE = sets_guest.Prescriber.notice
+
+
+@pytest.fixture(scope="module")
+def sets(sets_artifact) -> Answerer:
+    return Answerer(sets_artifact)
+
+
+@pytest.fixture(scope="module")
+def writer(writer_artifact) -> Answerer:
+    return Answerer(writer_artifact)
+
+
+@pytest.fixture
+def sets_client(sets) -> Iterator[TestClient]:
+    with TestClient(create(sets, ServeConfig(), Noted(), None, "r")) as client:
+        yield client
+
+
+@pytest.fixture
+def writer_client(writer) -> Iterator[TestClient]:
+    with TestClient(create(writer, ServeConfig(), Noted(), None, "r")) as client:
+        yield client
+
+
+def as_rows(columns: Any, names: list[str]) -> list[dict[str, Any]]:
+    return [dict(zip(names, values, strict=True)) for values in zip(*(columns[n] for n in names), strict=True)]
+
+
+def test_sets_are_predicted_from_raw_ids_as_offline(sets, sets_client) -> None:
+    data = Prepared.open(sets.config.data.root)
+    columns = to_columns(data.rows("test").slice(0, 12))
+    with torch.inference_mode():
+        probability_BV = torch.sigmoid(sets.module(sets.system.collate(columns))).numpy()
+    rows = [
+        {
+            "patient": f"patient {row['patient']}",
+            "visits": [[f"code {code}" for code in visit] for visit in row["visits"]],
+            "previous": [f"molecule {label}" for label in row["previous"]],
+        }
+        for row in as_rows(columns, ["patient", "visits", "previous"])
+    ]
+    found = ask(sets_client, path="predict", rows=rows)
+    assert found["notes"] == [NOTICE]
+    for answer, probability_V in zip(found["answers"], probability_BV, strict=True):
+        chosen = sorted(np.flatnonzero(probability_V >= 0.5), key=lambda v: -probability_V[v])
+        assert [label["label"] for label in answer["labels"]] == [f"molecule {v}" for v in chosen]
+        assert [label["probability"] for label in answer["labels"]] == pytest.approx(probability_V[chosen], abs=1e-5)
+    every = ask(sets_client, path="predict", rows=rows[:1], threshold=0.0, most=5)["answers"][0]["labels"]
+    assert [label["label"] for label in every] == [f"molecule {v}" for v in np.argsort(-probability_BV[0])[:5]]
+
+
+def test_what_is_left_out_or_not_known_of_a_visit_is_noted(sets_client) -> None:
+    plain = ask(sets_client, path="predict", rows=[{"visits": [["code 1", "code 2"]]}])
+    odd = {"patient": "new", "visits": [["code 1", "none", "code 2"]]}
+    found = ask(sets_client, path="predict", rows=[odd])
+    assert found["answers"] == plain["answers"]
+    assert found["notes"] == [
+        "row 0: column 'patient': patient 'new' is not known",
+        "row 0: column 'visits': 1 of 3 are not known as code, such as 'none'",
+        NOTICE,
+    ]
+    for row, where in [
+        ({"visits": ["code 1"]}, "body.rows.0.visits.0"),
+        ({"visits": [[["code 1"]]]}, "body.rows.0.visits.0.0"),
+        ({"visits": [["code 1"]], "given": ["molecule 1"]}, "body.rows.0.given"),
+        ({"patient": "patient 1"}, "body.rows.0.visits"),
+    ]:
+        problems = ask(sets_client, 422, "predict", rows=[row])["detail"]
+        assert any(problem["where"].startswith(where) for problem in problems), problems
+    extra = ask(sets_client, 422, "predict", rows=[{"visits": []}], stream=True)["detail"]
+    assert [problem["where"] for problem in extra] == ["body.stream"]
+
+
+def test_an_artifact_without_a_ranking_holds_its_example_and_says_what_it_answers(sets, sets_client) -> None:
+    assert differs(sets) == ""
+    assert sets.example["path"] == "/v1/predict"
+    assert "given" not in sets.example["request"]["rows"][0]
+    assert sets_client.post("/v1/recommend", json={"user": "u"}).status_code == 404
+    model = sets_client.get("/v1/model").json()
+    assert (model["notice"], list(model["tasks"]), list(model["entities"])) == (
+        NOTICE,
+        ["sets"],
+        ["patient", "code", "molecule"],
+    )
+    (route,) = model["routes"]
+    visits = route["request"]["properties"]["rows"]["items"]["properties"]["visits"]
+    assert visits["items"]["items"]["x-entity"] == "code"
+    found = sets_client.get("/v1/entities/code?prefix=code 2").json()
+    assert [entry["id"] for entry in found][:2] == ["code 2", "code 20"]
+
+
+def test_a_row_is_rated_and_written_about_as_offline(writer, writer_client) -> None:
+    rows = [{"user": f"user {n}", "item": 100 + n, "tone": "any"} for n in range(8)]
+    labels = {"rating": np.zeros(8), "text": [""] * 8}
+    batch = writer.system.collate({"user": np.arange(8), "item": np.arange(8), **labels})
+    with torch.inference_mode():
+        ratings = writer.system.ratings(writer.module, batch).clamp(1, 4)
+        texts = writer.system.write(writer.module, batch, Decoding(max_tokens=3))
+        drawn = writer.system.write(writer.module, batch, Decoding(max_tokens=9, temperature=1.0, seed=3))
+    found = ask(writer_client, path="predict", rows=rows, task="rating")["answers"]
+    assert [answer["rating"] for answer in found] == pytest.approx(ratings.tolist(), abs=1e-5)
+    assert ask(writer_client, path="predict", rows=rows, max_tokens=3)["answers"] == [{"text": t} for t in texts]
+    asked = {"max_tokens": 9, "temperature": 1.0, "seed": 3}
+    assert ask(writer_client, path="predict", rows=rows, **asked)["answers"] == [{"text": t} for t in drawn]
+    assert drawn != texts
+    refused = ask(writer_client, 422, "predict", rows=rows, task="rating", max_tokens=3)["detail"]
+    assert refused == "max_tokens: the task 'rating' does not take it; it takes nothing beside rows"
+    assert ask(writer_client, 422, "predict", rows=rows, max_tokens=257)["detail"][0]["where"] == "body.max_tokens"
+    assert ask(writer_client, 422, "predict", rows=[{"user": "nobody", "item": "101"}])["detail"] == (
+        "row 0: column 'user': user 'nobody' is not known"
+    )
+
+
+def events(answer: Any) -> list[tuple[str, Any]]:
+    """Return kind and content of server-sent events."""
+    found = []
+    for block in answer.text.strip().split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines())
+        found.append((fields.get("event", "message"), json.loads(fields["data"])))
+    return found
+
+
+def test_texts_are_told_piece_by_piece_and_then_whole(writer_client) -> None:
+    rows = [{"user": "user 1", "item": "102"}, {"user": "user 3", "item": "105"}]
+    whole = ask(writer_client, path="predict", rows=rows)
+    answer = writer_client.post("/v1/predict", json={"rows": rows, "stream": True})
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    found = events(answer)
+    assert found[-1] == ("answer", whole)
+    assert {kind for kind, _ in found[:-1]} == {"message"}
+    for number, row in enumerate(whole["answers"]):
+        pieces = [content["text"] for _, content in found[:-1] if content["row"] == number]
+        assert len(pieces) > 3
+        assert "".join(pieces).strip() == row["text"]
+
+
+def test_pieces_come_while_the_text_is_written_and_end_with_the_deadline(writer, monkeypatch) -> None:
+    step, plain = threading.Event(), writer.system.write
+    seen: list[int] = []
+
+    def slow(module, batch, decoding, *, all_done=bool, heard=None):
+        def tell(pieces):
+            heard(pieces)
+            seen.append(len(pieces))
+            if len(seen) == 2:
+                step.wait(10)
+
+        return plain(module, batch, decoding, all_done=all_done, heard=tell)
+
+    monkeypatch.setattr(writer.system, "write", slow)
+    body = {"rows": [{"user": "user 1", "item": "102"}], "stream": True}
+    with TestClient(create(writer, ServeConfig(deadline_ms=300.0), Noted(), None, "r")) as client:
+        found = events(client.post("/v1/predict", json=body))
+        assert [kind for kind, _ in found] == ["message", "message", "error"]
+        assert found[-1][1]["detail"] == "nothing was written within 300 ms"
+        step.set()
+        deadline_s = time.monotonic() + 5
+        while time.monotonic() < deadline_s and len(seen) < 3:
+            time.sleep(0.02)
+        time.sleep(0.1)
+        assert len(seen) == 3  # nobody listens: writing ended with the next word
+    monkeypatch.setattr(writer.system, "write", lambda *_, **__: time.sleep(0.5) or [""])
+    with TestClient(create(writer, ServeConfig(deadline_ms=100.0), Noted(), None, "r")) as client:
+        assert client.post("/v1/predict", json=body).status_code == 504
+
+
+def test_an_error_before_the_first_piece_has_its_own_status(writer_client) -> None:
+    body = {"rows": [{"user": "user 1"}], "stream": True}
+    assert writer_client.post("/v1/predict", json=body).status_code == 422
