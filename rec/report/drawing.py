@@ -246,18 +246,18 @@ def draw_heatmap(figure: Figure, part: Heatmap, width: float) -> float:
     high = float(np.nanmax(value_YX)) if part.high is None else part.high
     high = high if high > low else low + 1.0
     colours = "coolwarm" if low < 0 < high else "viridis"
-    image = axes.imshow(value_YX, colours, origin="lower", aspect="auto", vmin=low, vmax=high, interpolation="none")
+    matrix = axes.imshow(value_YX, colours, origin="lower", aspect="auto", vmin=low, vmax=high, interpolation="none")
     axes.spines[["left", "bottom"]].set_visible(False)
     _name_ticks(axes.xaxis, part.x_names, 16 if width > NARROW else 10)
     _name_ticks(axes.yaxis, part.y_names, 16)
     axes.tick_params(length=0)
     axes.set(xlabel=_folded(part.x_axis, 40), ylabel=_folded(part.y_axis, 34))
-    bar = figure.colorbar(image, ax=axes, aspect=28, pad=0.02)
+    bar = figure.colorbar(matrix, ax=axes, aspect=28, pad=0.02)
     bar.outline.set_visible(False)
     bar.set_label(_folded(part.meaning, 34))
     if value_YX.size <= 64 and value_YX.shape[1] <= 3 * width:
         for (row, column), value in np.ndenumerate(value_YX):
-            red, green, blue, _ = image.cmap(image.norm(value)) if np.isfinite(value) else (0.5, 0.5, 0.5, 1.0)
+            red, green, blue, _ = matrix.cmap(matrix.norm(value)) if np.isfinite(value) else (0.5, 0.5, 0.5, 1.0)
             ink = "#000000" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "#ffffff"
             ink = ink if np.isfinite(value) else MUTED
             axes.text(column, row, _short(value), ha="center", va="center", fontsize=7, color=ink)

@@ -60,7 +60,7 @@ def page(
     return text.encode("utf-8", "replace").decode()
 
 
-def image_type(content: bytes) -> str | None:
+def media_type(content: bytes) -> str | None:
     """Return the media type of a picture that browsers show, None for others."""
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return "image/webp"
@@ -119,5 +119,5 @@ def _gallery(part: Gallery) -> dict[str, Any]:
 
 def _source(content: bytes) -> str | None:
     """Return a picture as the address of an `img`, in which no script runs."""
-    kind = image_type(content)
+    kind = media_type(content)
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}" if kind else None
