@@ -75,7 +75,8 @@ def sections(experts: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -
     """Return a section per layer: load and health over training, shares per group, and how alike experts are."""
     found: list[Section] = []
     for layer, final in experts.items():
-        evaluations = [record for record in history if f"moe/{layer}/load" in record]
+        # A phase that does not pass the layer tells nothing of it.
+        evaluations = [record for record in history if any(record.get(f"moe/{layer}/load", ()))]
         note = (
             "Load is each expert's share of the assignments. Entropy of use is 1 where all experts are used evenly; "
             "entropy of decisions is 1 where the router is undecided."

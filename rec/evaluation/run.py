@@ -8,7 +8,7 @@ evaluation/{split}/{task}.parquet        one row per example: ids, group, record
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +202,10 @@ def _intervals(
 
 
 def _sections(run: Trained, task: Task, measured: Measured, history: Sequence[Mapping[str, Any]]) -> list[Section]:
-    found = [*_beside_baselines(task, measured), *_groups(task, measured), *task.sections(measured)]
+    shared = [*_beside_baselines(task, measured), *_groups(task, measured)]
+    if len(run.system.tasks) > 1:
+        shared = [replace(section, title=f"{section.title}: {task.name}") for section in shared]
+    found = [*shared, *task.sections(measured)]
     if task is run.system.tasks[0]:
         if isinstance(run.system, Reporter):
             found += run.system.sections(measured, history)

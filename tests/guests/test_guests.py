@@ -177,7 +177,14 @@ def test_each_phase_has_its_own_epochs_metric_and_curve(
     assert first[-1]["val_loss"] < first[0]["val_loss"] / 2
     assert second[-1]["bleu4"] > second[0]["bleu4"]
     page = text_of(write_report(trained["writer"].out))
-    for wanted in ("represent", "write", "Some texts", "Predicted ratings", "Experts of language.mixture", "rmse"):
+    for wanted in (
+        "represent",
+        "write",
+        "Some texts",
+        "Predicted ratings",
+        "Experts of language.mixture",
+        "Groups: rating",
+    ):
         assert wanted in page, wanted
 
 
