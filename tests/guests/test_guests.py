@@ -13,7 +13,7 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 
 from rec.cli import main
-from rec.config import RunConfig, from_table
+from rec.config import RunConfig
 from rec.data.prepared import Prepared
 from rec.data.stream import CachedReader
 from rec.errors import ConfigError
@@ -31,46 +31,9 @@ from rec.train.engine import load_model
 from rec.train.feed import PlannedFeed
 from rec.train.job import train_here
 from tests.guests import sets_guest, writer_guest
+from tests.guests.conftest import GUESTS, config_of, quiet
 
 ROOT = Path(__file__).resolve().parents[2]
-GUESTS = {"sets": sets_guest, "writer": writer_guest}
-
-
-def quiet(_: Any) -> None:
-    """Say nothing."""
-
-
-@pytest.fixture(scope="session")
-def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The generated data of each guest."""
-    found = {name: str(tmp_path_factory.mktemp(f"{name}-data")) for name in GUESTS}
-    for name, module in GUESTS.items():
-        module.write_data(found[name])  # type: ignore[attr-defined]
-    return found
-
-
-def config_of(guest: str, roots: dict[str, str], out: Path, **changes: dict[str, Any]) -> RunConfig:
-    """Return the config of a guest's own TOML with some keys changed."""
-    table = tomllib.loads(GUESTS[guest].TOML)  # type: ignore[attr-defined]
-    table |= {"out": str(out), "data": {"root": roots[guest]}}
-    for name, value in changes.items():
-        table[name] = table.get(name, {}) | value
-    return from_table(table)
-
-
-@pytest.fixture(scope="session")
-def trained(roots: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunConfig]:
-    """A run of each guest, trained in this process."""
-    found = {name: config_of(name, roots, tmp_path_factory.mktemp(name) / "run") for name in GUESTS}
-    for config in found.values():
-        train_here(config, quiet, quiet)
-    return found
-
-
-@pytest.fixture(scope="session")
-def numbers(trained: dict[str, RunConfig]) -> dict[str, Numbers]:
-    """Each run measured on test."""
-    return {name: evaluate_run(config, "test") for name, config in trained.items()}
 
 
 def test_the_set_predictor_beats_its_baselines(numbers: dict[str, Numbers]) -> None:

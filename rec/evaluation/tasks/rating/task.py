@@ -16,7 +16,7 @@ from rec.data.prepared import Prepared
 from rec.evaluation.bootstrap import Summed
 from rec.evaluation.records import Records, column, records_of
 from rec.evaluation.service import Context, Service
-from rec.evaluation.task import ALONE, Batches, Groups, Measured, Ranks, Task, Values
+from rec.evaluation.task import ALONE, Batches, Groups, Measured, Names, Ranks, Task, Values
 from rec.evaluation.tasks.rating import baselines, sections
 from rec.evaluation.tasks.rating.metrics import higher_is_better, per_row
 from rec.evaluation.tasks.rating.service import RatingService
@@ -55,6 +55,22 @@ class Rating(Task):
     ) -> Records:
         """Return given and predicted rating, what was rated, and the errors of each example."""
         return self.record(system, batch, system.ratings(module, batch).float().cpu().numpy())
+
+    def answers(
+        self,
+        system: Rater[Any, Any],
+        module: nn.Module,
+        batch: Any,
+        names: Names,
+        *,
+        most: int = 10,
+        records: Records | None = None,
+    ) -> dict[str, Any]:
+        """Return `rating`, within the scale."""
+        if records is not None:
+            return {"rating": column(records, "predicted")}
+        predicted_B = system.ratings(module, batch).float().cpu().numpy().astype(np.float64)
+        return {"rating": np.clip(predicted_B, *system.scale())}
 
     def record(self, system: Rater[Any, Any], batch: Any, predicted_B: np.ndarray) -> Records:
         """Return the records of a batch with these predictions, (B,)."""

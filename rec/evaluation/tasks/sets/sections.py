@@ -31,10 +31,10 @@ def sections(measured: Measured) -> list[Section]:
 
 
 def label_names(data: Prepared, entity: str) -> list[str]:
-    """Return what people call each label, in the order of labels."""
+    """Return what people call each label, in the order of labels: label v is the entity's member v."""
     table = data.entity(entity)
     source = next(name for name in ("title", "name", "id") if name in table.column_names)
-    return [str(name) for name in table[source].to_pylist()]
+    return [""] * data.entities[entity].first + [str(name) for name in table[source].to_pylist()]
 
 
 def _sizes(measured: Measured) -> Section:

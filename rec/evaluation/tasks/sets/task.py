@@ -14,9 +14,9 @@ from torch import nn
 
 from rec.data.prepared import Prepared
 from rec.evaluation.bootstrap import Summed
-from rec.evaluation.records import Records, column, records_of
+from rec.evaluation.records import Records, column, ragged, records_of
 from rec.evaluation.service import Context, Service
-from rec.evaluation.task import ALONE, Batches, Groups, Measured, Ranks, Task, Values
+from rec.evaluation.task import ALONE, Batches, Groups, Measured, Names, Ranks, Task, Values
 from rec.evaluation.tasks.sets import baselines, sections
 from rec.evaluation.tasks.sets.metrics import (
     AVERAGED,
@@ -73,6 +73,30 @@ class Sets(Task):
         """Return subject, true labels, given labels with their probabilities, and the metrics of each example."""
         score_BV = system.probabilities(module, batch).float().cpu().numpy()
         return self.record(system, batch, score_BV, self.threshold)
+
+    def answers(
+        self,
+        system: SetPredictor[Any, Any],
+        module: nn.Module,
+        batch: Any,
+        names: Names,
+        *,
+        most: int = 10,
+        records: Records | None = None,
+    ) -> dict[str, Any]:
+        """Return `labels`, raw ids, most probable first, and their `probabilities`."""
+        if records is None:
+            score_BV = system.probabilities(module, batch).float().cpu().numpy()
+            example_P, label_P = predicted_sets(score_BV, threshold=self.threshold).nonzero()
+            probability_P = score_BV[example_P, label_P]
+        else:
+            (label_P, example_P), (probability_P, _) = (ragged(records, name) for name in ("predicted", "probability"))
+        order_P = np.lexsort((-probability_P, example_P))
+        label_P, example_P, probability_P = label_P[order_P], example_P[order_P], probability_P[order_P]
+        first_P = np.searchsorted(example_P, example_P)
+        kept_P = np.arange(len(example_P)) - first_P < most
+        raw_P = names.raw(system.entity, label_P[kept_P])
+        return {"labels": (raw_P, example_P[kept_P]), "probabilities": (probability_P[kept_P], example_P[kept_P])}
 
     def record(
         self, system: SetPredictor[Any, Any], batch: Any, score_BV: np.ndarray, threshold: float | np.ndarray

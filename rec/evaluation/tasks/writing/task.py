@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 from torch import nn
 
 from rec.data.prepared import Prepared
 from rec.evaluation.bootstrap import Summed
 from rec.evaluation.records import Records, column, records_of
 from rec.evaluation.service import Context, Service
-from rec.evaluation.task import ALONE, Batches, Groups, Ranks, Task, Values, holds_everywhere
+from rec.evaluation.task import ALONE, Batches, Groups, Names, Ranks, Task, Values, holds_everywhere
 from rec.evaluation.task import Measured as TaskMeasured
 from rec.evaluation.tasks.values import MetricValue
 from rec.evaluation.tasks.writing import baselines, sections
@@ -74,6 +75,21 @@ class Writing(Task):
         texts = system.write(module, batch, self.decoding, all_done=lambda done: holds_everywhere(ranks, done))
         return self.record(system, batch, texts)
 
+    def answers(
+        self,
+        system: Writer[Any, Any],
+        module: nn.Module,
+        batch: Any,
+        names: Names,
+        *,
+        most: int = 10,
+        records: Records | None = None,
+    ) -> dict[str, Any]:
+        """Return `text`."""
+        if records is not None:
+            return {"text": records["text"].combine_chunks()}
+        return {"text": pa.array(system.write(module, batch, self.decoding), pa.string())}
+
     def record(self, system: Writer[Any, Any], batch: Any, texts: Sequence[str]) -> Records:
         """Return the records of a batch that was answered with these texts."""
         references, feature, known = (
@@ -83,10 +99,11 @@ class Writing(Task):
         )
         scored, wanted = ([self._scored(text) for text in both] for both in (texts, references))
         measured = measure(scored, wanted, feature=feature, features=known)
-        columns: dict[str, Any] = {"text": list(texts), "reference": list(references), "scored": scored}
+        columns: dict[str, Any] = {"text": text_column(texts), "reference": text_column(references)}
+        columns |= {"scored": text_column(scored)}
         columns |= {"words": np.array([len(text.split()) for text in wanted])}
         if feature is not None:
-            columns["feature"] = list(feature)
+            columns["feature"] = text_column(feature)
         if known:
             words = [set(text.split()) for text in scored]
             inside = np.array([[one in text for one in known] for text in words])
@@ -145,6 +162,11 @@ class Writing(Task):
     def service(self, context: Context) -> Service:
         """Return what answers requests."""
         return WritingService(context, self.decoding)
+
+
+def text_column(texts: Sequence[str]) -> Any:
+    """Return texts as a column of records, of the same type whether there are any."""
+    return pa.array(list(texts), pa.string())
 
 
 @dataclass(frozen=True)
