@@ -21,7 +21,7 @@ FILES = sorted(
     for path in (ROOT / room).rglob("*")
     if path.is_file() and path.suffix in (".py", ".html", ".css", ".txt", ".js") and TASKS not in path.parents
 )
-CONTRACT = {"__init__", "capabilities"}
+CONTRACT = {"__init__", "api", "capabilities"}
 VARIANTS = {"sasrec", "freedom", "vbpr", "bpr"}
 """Systems that are settings of others, and so have no file of their own."""
 SYSTEMS = VARIANTS | {
