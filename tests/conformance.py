@@ -16,7 +16,7 @@ from rec.evaluation.measure import measure, metrics
 from rec.evaluation.records import joined
 from rec.evaluation.tasks.ranking.answers import recommend_batch
 from rec.nn.retrieval import Ask
-from rec.system import Phase, System
+from rec.systems.api import Phase, System
 from rec.systems.capabilities import Explainer, Ranker
 from rec.train.phases import own_flags, select
 from rec.train.ranks import OneRank, RankFeed

@@ -15,9 +15,10 @@ from rec.evaluation.task import Values
 from rec.evaluation.tasks.ranking import Ranking
 from rec.nn.history import HistoryBatch
 from rec.nn.replicated import Replicated
-from rec.system import Phase, PhaseFeed
+from rec.systems.api import Phase, PhaseFeed
 from rec.systems.msmrec import MSMRec
-from rec.systems.msmrec_model import Encoded, MSMRecConfig, MSMRecModel
+from rec.systems.msmrec.config import MSMRecConfig
+from rec.systems.msmrec.model import Encoded, MSMRecModel
 from rec.terms import Term
 from tests.runtime.faults import Faulty, FaultyConfig
 

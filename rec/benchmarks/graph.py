@@ -26,7 +26,7 @@ from rec.nn.pairs import InteractionBatch
 from rec.systems.lightgcn import GraphRecommender, LightGCN, LightGCNConfig
 from rec.systems.lightgcn import LightGCNModel as GraphModel
 from rec.systems.magnet import Magnet
-from rec.systems.magnet_model import MagnetModel as MagnetModel
+from rec.systems.magnet.model import MagnetModel as MagnetModel
 from rec.train.engine import LocalEngine
 from rec.train.memory import keep_freed_memory
 

@@ -21,7 +21,7 @@ from rec.keys import DataConfig
 from rec.keys_graph import GraphConfig, PlantedGraphConfig
 from rec.systems.lightgcn import GraphRecommender, LightGCN, LightGCNConfig
 from rec.systems.magnet import Magnet
-from rec.systems.magnet_keys import MagnetConfig
+from rec.systems.magnet.config import MagnetConfig
 
 SMALLEST, GROWTH = 100_000, 10
 PER_USER, PER_ITEM = 8, 24

@@ -24,8 +24,8 @@ from rec.keys import DataConfig, TrainConfig
 from rec.keys_pairs import FoodConfig, PairsConfig
 from rec.nn.pairs import PairsBatch
 from rec.systems.healthmoe import HealthMoE
-from rec.systems.healthmoe_keys import HealthMoEConfig
-from rec.systems.healthmoe_model import HealthMoEModel
+from rec.systems.healthmoe.config import HealthMoEConfig
+from rec.systems.healthmoe.model import HealthMoEModel
 from rec.train.optim import make_optimiser
 
 USERS, REPEATS = 32, 9

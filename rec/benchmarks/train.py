@@ -13,7 +13,7 @@ from rec.data.prepared import Prepared
 from rec.data.stream import to_columns
 from rec.keys import TrainConfig
 from rec.systems.msmrec import MSMRec
-from rec.systems.msmrec_model import MSMRecConfig
+from rec.systems.msmrec.config import MSMRecConfig
 from rec.train.engine import LocalEngine
 from rec.train.memory import keep_freed_memory
 

@@ -18,7 +18,14 @@ from rec.storage import Storage
 SHOWN = {"title": ("title", "name"), "image": ("image",)}
 """What people are shown of a member, and the columns of an entity's table that may hold it: words, and a picture's
 bytes or address."""
+PICTURE, PICTURE_TYPE = "image", "image/*"
+"""The field of an answer that holds a picture's address, and the media type by which schemas tell it."""
 FILE = "shown.arrow"
+
+
+def media_type(content: bytes) -> str:
+    """Return the media type of a picture's bytes."""
+    return "image/png" if content.startswith(b"\x89PNG") else "image/jpeg"
 
 
 @dataclass(frozen=True)
@@ -80,18 +87,18 @@ class Members:
 
     def picture(self, index: int) -> bytes | str | None:
         """Return a member's picture or the address of one, None where there is none."""
-        return self.shown["image"][index].as_py() if "image" in self.shown.column_names else None
+        return self.shown[PICTURE][index].as_py() if PICTURE in self.shown.column_names else None
 
     def has_picture(self, index: int) -> bool:
         """Return whether there is a picture of a member, without reading it."""
-        return "image" in self.shown.column_names and bool(self.shown["image"][index].is_valid)
+        return PICTURE in self.shown.column_names and bool(self.shown[PICTURE][index].is_valid)
 
     @property
     def stores_pictures(self) -> bool:
         """Whether pictures are bytes, not addresses."""
-        if "image" not in self.shown.column_names:
+        if PICTURE not in self.shown.column_names:
             return False
-        kind = self.shown.schema.field("image").type
+        kind = self.shown.schema.field(PICTURE).type
         return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
     def search(self, text: str, limit: int) -> list[int]:

@@ -15,7 +15,7 @@ from rec.evaluation.records import Records, joined, moved, with_columns
 from rec.evaluation.task import ALONE, Task
 from rec.evaluation.task import Ranks as TaskRanks
 from rec.keys import EvaluateConfig
-from rec.system import System
+from rec.systems.api import System
 from rec.systems.capabilities import Reporter
 
 

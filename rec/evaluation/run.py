@@ -29,7 +29,7 @@ from rec.progress import Progress
 from rec.sections import Bars, BarSeries, Section, Table, Text, interval, number, to_plain
 from rec.seeds import generator
 from rec.storage import Storage
-from rec.system import System
+from rec.systems.api import System
 from rec.systems.capabilities import Reporter
 from rec.train.checkpoint import CheckpointStore
 from rec.train.engine import LocalEngine, load_model

@@ -15,7 +15,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 from torch import nn
 
 from rec.batch import Columns
-from rec.data.members import Members
+from rec.data.members import PICTURE as PICTURE_FIELD
+from rec.data.members import PICTURE_TYPE, Members
 from rec.data.prepared import Prepared
 from rec.evaluation.rows import Row
 from rec.keys import ServeConfig
@@ -35,7 +36,7 @@ def _text(value: Any) -> Any:
 Id = Annotated[_Text, BeforeValidator(_text, json_schema_input_type=_Text | int)]
 """A raw id: text, or a number that stands for its digits."""
 Extra = dict[str, JsonValue]
-PICTURE: Extra = {"contentMediaType": "image/*"}
+PICTURE: Extra = {"contentMediaType": PICTURE_TYPE}
 """What a schema says of a field that holds the address of a picture."""
 MORE: Extra = {"x-more": True}
 """What a schema says of a field that few people want."""
@@ -103,7 +104,7 @@ class Context:
         return self.system.collate(rows).to(self.device)
 
     def shown(self, members: Members, index: int) -> Answer:
-        """Return what people are shown of a member: `title` and `image`, the address of a picture, where known."""
+        """Return what people are shown of a member: its title and the address of its picture, where known."""
         cache = self.described.setdefault(members.name, {})
         if (found := cache.get(index)) is None:
             if len(cache) >= CACHED:
@@ -116,7 +117,7 @@ class Context:
         if members.has_picture(index):
             name = quote(members.id(index), safe="")
             own = f"v1/entities/{quote(members.name)}/{name}/media"
-            found["image"] = own if members.stores_pictures else members.picture(index)
+            found[PICTURE_FIELD] = own if members.stores_pictures else members.picture(index)
         return found
 
 

@@ -29,7 +29,7 @@ from rec.runtime.cluster import runtime, worker_environment
 from rec.runtime.trial import TrialRun
 from rec.space import Dimension, Suggest, draw
 from rec.storage import Storage, absolute
-from rec.system import System
+from rec.systems.api import System
 from rec.train.job import build, claim
 from rec.train.phases import Stretch, stretches
 from rec.tuning.page import write_page

@@ -15,7 +15,7 @@ from rec.data.prepared import Prepared
 from rec.data.stream import CachedReader
 from rec.errors import RecError
 from rec.storage import Storage
-from rec.system import Phase
+from rec.systems.api import Phase
 from rec.train.checkpoint import Checkpoint, CheckpointStore
 
 if TYPE_CHECKING:

@@ -77,7 +77,7 @@ class Answerer:
         return [lookup for service in self.services.values() for lookup in service.lookups()]
 
     def member(self, entity: str, index: int) -> Answer:
-        """Return what is known of a member of an entity: `id`, `title`, `image`, and `known`, what belongs to it."""
+        """Return what is known of a member of an entity: its id, title and picture, and `known`, what belongs to it."""
         members, context = self.entities[entity], next(iter(self.contexts.values()))
         found: Answer = {"id": members.id(index), **context.shown(members, index)}
         told = (service.known(entity, index) for service in self.services.values())

@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse
 from pydantic import Field
 from pydantic_core import to_json
 
+from rec.data.members import media_type
 from rec.errors import RequestError
 from rec.evaluation.service import Answer, Lookup, Route
 from rec.keys import ServeConfig
@@ -133,7 +134,7 @@ class Asked:
 
         @router.get("/entities/{entity}/{member:path}", responses={404: {"description": "Not known"}})
         async def told(entity: Text, member: Text) -> dict[str, Any]:
-            """Return what is known of a member: `id`, `title`, `image`, and `known`, what belongs to it."""
+            """Return what is known of a member: its id, title and picture, and `known`, what belongs to it."""
             return self.answerer.member(entity, self._member(entity, member))
 
     def _entity(self, name: str) -> Any:
@@ -253,8 +254,7 @@ def _add_lookup(router: APIRouter, lookup: Lookup) -> None:
 
 
 def _media(content: bytes) -> Response:
-    kind = "image/png" if content.startswith(b"\x89PNG") else "image/jpeg"
-    return Response(content, media_type=kind, headers={"Cache-Control": "max-age=3600"})
+    return Response(content, media_type=media_type(content), headers={"Cache-Control": "max-age=3600"})
 
 
 def _takes(route: Route[Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from rec.data.prepared import Prepared, write_array
 from rec.errors import CheckpointError, DataError
 from rec.evaluation.service import Exporting
 from rec.storage import Storage
-from rec.system import System
+from rec.systems.api import System
 from rec.train.checkpoint import CheckpointStore
 from rec.train.engine import load_model
 from rec.train.job import build, build_from

@@ -16,7 +16,7 @@ from rec.data.stream import Plan, Reader
 from rec.errors import ConfigError
 from rec.keys import TrainConfig
 from rec.seeds import derive
-from rec.system import Phase, System
+from rec.systems.api import Phase, System
 from rec.train.phases import key_of, resolved
 
 T = TypeVar("T")

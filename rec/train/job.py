@@ -21,7 +21,7 @@ from rec.errors import ConfigError
 from rec.evaluation.measure import directions
 from rec.storage import Storage
 from rec.strict import flat
-from rec.system import System
+from rec.systems.api import System
 from rec.train.checkpoint import Checkpoint, CheckpointStore
 from rec.train.engine import LocalEngine
 from rec.train.feed import PlannedFeed

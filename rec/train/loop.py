@@ -22,7 +22,7 @@ from rec.evaluation.measure import measure, metrics
 from rec.keys import TrainConfig
 from rec.moe.layer import layers_of
 from rec.seeds import derive
-from rec.system import Phase, System
+from rec.systems.api import Phase, System
 from rec.train.checkpoint import Checkpoint
 from rec.train.engine import Engine, load_model
 from rec.train.optim import learning_rate

@@ -14,7 +14,7 @@ from torch import nn
 from rec.errors import ConfigError
 from rec.evaluation.measure import directions
 from rec.keys import PhaseConfig, TrainConfig
-from rec.system import Phase, System
+from rec.systems.api import Phase, System
 from rec.train.progress import Progress
 
 KEYS = tuple(PhaseConfig.model_fields)

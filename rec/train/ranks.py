@@ -54,7 +54,7 @@ class OneRank:
 
 
 class RankFeed:
-    """`rec.system.PhaseFeed` over the evaluation order of a run's feed."""
+    """`rec.systems.api.PhaseFeed` over the evaluation order of a run's feed."""
 
     def __init__(self, ranks: Ranks, evaluate: Callable[[str], Iterator[tuple[Any, bool]]]) -> None:
         self.ranks, self.evaluate = ranks, evaluate

@@ -11,7 +11,7 @@ import torch
 from rec.batch import Batch
 from rec.errors import TrainingError
 from rec.seeds import derive
-from rec.system import System
+from rec.systems.api import System
 from rec.terms import Term
 from rec.train.engine import Engine
 from rec.train.phases import VALIDATION_LOSS, Stretch

@@ -11,7 +11,7 @@ from rec.errors import ConfigError
 from rec.evaluation.measure import directions
 from rec.space import Dimension, parse, prefixed
 from rec.strict import Strict
-from rec.system import System
+from rec.systems.api import System
 from rec.train.phases import Stretch, higher_is_better, stretches
 
 MAXIMUM, MINIMUM = "max", "min"

@@ -7,7 +7,7 @@ from rec.benchmarks import healthmoe
 from rec.data.prepared import Prepared
 from rec.data.stream import to_columns
 from rec.systems.healthmoe import HealthMoE
-from rec.systems.healthmoe_model import HealthMoEModel
+from rec.systems.healthmoe.model import HealthMoEModel
 
 
 def test_the_limit_encodes_just_what_a_step_encodes(food: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from rec.data.prepared import Prepared, write_prepared
 from rec.evaluation.tasks.sets import Sets
 from rec.seeds import generator
 from rec.strict import Strict
-from rec.system import System
+from rec.systems.api import System
 from rec.systems.capabilities import SetPredictor
 from rec.terms import Term
 

@@ -30,7 +30,7 @@ from rec.moe.layer import Mixed, MixtureOfExperts
 from rec.moe.routers import ClusterRouter
 from rec.seeds import derive, generator
 from rec.strict import Strict
-from rec.system import Phase, PhaseFeed, System
+from rec.systems.api import Phase, PhaseFeed, System
 from rec.systems.capabilities import Decoding, Rater, Writer
 from rec.terms import Term
 

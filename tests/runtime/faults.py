@@ -14,7 +14,7 @@ from rec.batch import Columns
 from rec.errors import TrainingError
 from rec.nn.history import HistoryBatch
 from rec.systems.msmrec import MSMRec
-from rec.systems.msmrec_model import MSMRecConfig
+from rec.systems.msmrec.config import MSMRecConfig
 
 
 class FaultyConfig(MSMRecConfig):

@@ -10,7 +10,7 @@ import torch
 
 from rec.keys import ParallelConfig, TrainConfig
 from rec.systems.msmrec import MSMRec
-from rec.systems.msmrec_model import MSMRecConfig
+from rec.systems.msmrec.config import MSMRecConfig
 from rec.train.engine import LocalEngine
 from tests.conformance import take
 

@@ -11,7 +11,7 @@ import torch.distributed
 
 from rec.runtime.exchange import WorldRanks
 from rec.systems.magnet import Magnet
-from rec.systems.magnet_keys import MagnetConfig
+from rec.systems.magnet.config import MagnetConfig
 from tests.conformance import EveryUsersOther, take
 
 pytestmark = [pytest.mark.ray]

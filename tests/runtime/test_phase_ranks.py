@@ -23,7 +23,7 @@ from rec.moe.layer import MixtureOfExperts
 from rec.moe.routers import SoftmaxRouter
 from rec.nn.replicated import Replicated
 from rec.storage import Storage
-from rec.system import Phase
+from rec.systems.api import Phase
 from rec.train.checkpoint import CheckpointStore
 from rec.train.engine import LocalEngine
 from rec.train.feed import PlannedFeed

@@ -194,7 +194,7 @@ def test_more_workers_than_the_cluster_holds_are_refused(ray_runtime: None, shor
 def test_a_killed_driver_goes_on_by_the_same_command(short: Make, tmp_path: Path) -> None:
     steps_per_epoch = 10
     log = tmp_path / "log"
-    code = "import sys; from rec.cli import train; from rec.config import from_json; train(from_json(sys.argv[1]))"
+    code = "import sys; from rec.cli.run import train; from rec.config import from_json; train(from_json(sys.argv[1]))"
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {"PYTHONPATH": str(ROOT)}
 
     def start(config: RunConfig) -> subprocess.Popen[bytes]:

@@ -20,7 +20,7 @@ from rec.evaluation.tasks.rating import Rating
 from rec.evaluation.tasks.writing import Writing
 from rec.seeds import derive
 from rec.strict import Strict
-from rec.system import System
+from rec.systems.api import System
 from rec.systems.capabilities import Decoding, Rater, Writer
 from rec.terms import Term
 

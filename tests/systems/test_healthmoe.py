@@ -14,7 +14,7 @@ from rec.moe.routing import keep_all
 from rec.nn.pairs import chosen_positives
 from rec.nn.retrieval import Ask
 from rec.systems.healthmoe import HealthMoE
-from rec.systems.healthmoe_keys import HealthMoEConfig
+from rec.systems.healthmoe.config import HealthMoEConfig
 from tests.conformance import Conformance, take
 
 SMALL = {"width": 8, "hidden": 16, "out": 8, "dropout": 0.0, "negatives": 0, "modality_dropout": 0.3}

@@ -12,8 +12,8 @@ from rec.errors import ConfigError
 from rec.moe.balance import balance
 from rec.moe.routing import keep_all, keep_top_k
 from rec.systems.magnet import Magnet
-from rec.systems.magnet_keys import MagnetConfig, TriggerConfig
-from rec.systems.magnet_mixture import RoleExperts, Trigger
+from rec.systems.magnet.config import MagnetConfig, TriggerConfig
+from rec.systems.magnet.mixture import RoleExperts, Trigger
 from tests.conformance import Conformance, EveryUsersOther, loss_of, same_by_fanout
 
 SMALL = {"width": 8}

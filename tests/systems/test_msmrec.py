@@ -11,7 +11,7 @@ from rec.evaluation.measure import measure, metrics
 from rec.evaluation.records import ragged
 from rec.evaluation.tasks.ranking.answers import recommend_batch
 from rec.systems.msmrec import MSMRec
-from rec.systems.msmrec_model import MSMRecConfig
+from rec.systems.msmrec.config import MSMRecConfig
 from tests.conformance import Alone, Conformance, take
 
 SMALL = {"width": 8, "blocks": 1, "max_length": 10, "dropout": 0.0}

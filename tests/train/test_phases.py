@@ -21,7 +21,7 @@ from rec.errors import ConfigError, TrainingError
 from rec.evaluation.measure import directions
 from rec.keys import PhaseConfig, TrainConfig
 from rec.storage import Storage
-from rec.system import Phase, System
+from rec.systems.api import Phase, System
 from rec.train.checkpoint import CheckpointStore
 from rec.train.engine import LocalEngine
 from rec.train.feed import PlannedFeed

@@ -10,7 +10,7 @@ from rec.evaluation.tasks.ranking import task as ranking
 from rec.evaluation.tasks.ranking.baselines import rankings
 from rec.evaluation.tasks.ranking.ranks import hide, ranks
 from rec.systems.msmrec import MSMRec
-from rec.systems.msmrec_model import MSMRecConfig
+from rec.systems.msmrec.config import MSMRecConfig
 from tests.evaluation.tasks.ranking.test_ranks import slow_rank
 
 

@@ -16,7 +16,7 @@ from rec.moe.dispatch import order_by_expert
 from rec.moe.experts import Experts
 from rec.moe.layer import Mixed, MixtureOfExperts
 from rec.moe.routing import Routing, keep_all, keep_top_k
-from rec.systems.magnet_keys import MagnetConfig, TriggerConfig
+from rec.systems.magnet.config import MagnetConfig, TriggerConfig
 
 FIXED = 1_000_000_000
 """Entropies are kept as whole numbers of this part, so that a model in bfloat16 loses none."""

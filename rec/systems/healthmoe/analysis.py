@@ -16,7 +16,7 @@ from rec.evaluation.tasks.ranking.ranks import hide, of_ranks, ranks
 from rec.nn.pairs import PairsBatch
 from rec.seeds import generator
 from rec.systems.capabilities import RankingExamples
-from rec.systems.healthmoe_model import HealthMoEModel, ItemScoring
+from rec.systems.healthmoe.model import HealthMoEModel, ItemScoring
 
 if TYPE_CHECKING:
     from rec.systems.healthmoe import HealthMoE

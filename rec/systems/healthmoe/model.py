@@ -22,7 +22,7 @@ from rec.nn.encoders import ImageEncoder, TextEncoder, in_chunks
 from rec.nn.negatives import unseen
 from rec.nn.pairs import PairsBatch, chosen_positives
 from rec.seeds import derive
-from rec.systems.healthmoe_keys import HealthMoEConfig
+from rec.systems.healthmoe.config import HealthMoEConfig
 
 ITEMS_AT_ONCE = 256
 """Items whose texts and pictures are encoded together where all are."""

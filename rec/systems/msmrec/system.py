@@ -26,10 +26,11 @@ from rec.nn.modality import choose_vectors, gate_per_user
 from rec.nn.negatives import unseen
 from rec.sections import Section
 from rec.seeds import derive
-from rec.system import System
-from rec.systems import msmrec_report as report
+from rec.systems.api import System
 from rec.systems.capabilities import Explainer, Ranker, RankingExamples, Reporter, States
-from rec.systems.msmrec_model import Catalogue, Encoded, MSMRecConfig, MSMRecModel
+from rec.systems.msmrec import report
+from rec.systems.msmrec.config import MSMRecConfig
+from rec.systems.msmrec.model import Catalogue, Encoded, MSMRecModel
 from rec.terms import Term
 
 

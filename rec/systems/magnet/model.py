@@ -21,8 +21,8 @@ from rec.nn.mapped import MappedGraph, MappedProfile
 from rec.nn.pairs import InteractionBatch
 from rec.nn.sampled import drawn_rows
 from rec.systems.lightgcn import LightGCNModel
-from rec.systems.magnet_keys import MagnetConfig
-from rec.systems.magnet_mixture import RoleMixture, unit
+from rec.systems.magnet.config import MagnetConfig
+from rec.systems.magnet.mixture import RoleMixture, unit
 
 ALL = slice(None)
 USERS_AT_ONCE, ITEMS_AT_ONCE = 128, 1024

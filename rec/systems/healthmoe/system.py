@@ -29,12 +29,12 @@ from rec.nn.encoders import trained_parts
 from rec.nn.pairs import COLUMNS, PairsBatch, flattened
 from rec.nn.shapley import shapley, subsets
 from rec.sections import Section
-from rec.system import Phase, System
-from rec.systems import healthmoe_report as report
+from rec.systems.api import Phase, System
 from rec.systems.capabilities import Explainer, Ranker, RankingExamples, Reporter, States
-from rec.systems.healthmoe_analysis import Analysis
-from rec.systems.healthmoe_keys import HealthMoEConfig
-from rec.systems.healthmoe_model import HealthMoEModel, Scored
+from rec.systems.healthmoe import report
+from rec.systems.healthmoe.analysis import Analysis
+from rec.systems.healthmoe.config import HealthMoEConfig
+from rec.systems.healthmoe.model import HealthMoEModel, Scored
 from rec.terms import Term
 
 

@@ -23,8 +23,8 @@ from rec.sections import Section
 from rec.systems import attribution
 from rec.systems.capabilities import Explainer, Reporter, States
 from rec.systems.lightgcn import GraphRecommender
-from rec.systems.magnet_keys import MagnetConfig
-from rec.systems.magnet_model import MagnetModel, Scored
+from rec.systems.magnet.config import MagnetConfig
+from rec.systems.magnet.model import MagnetModel, Scored
 from rec.terms import Term
 
 

@@ -1,0 +1,59 @@
+"""The `rec` command: one module per subcommand."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+
+from rec.cli import benchmark, evaluate, export, predict, prepare, report, serve, sweep, train, tune, upgrade
+from rec.cli.run import say
+from rec.errors import RecError
+
+OVERRIDE = re.compile(r"^[a-z_][\w.@\"-]*=")
+COMMANDS = {
+    "prepare": prepare,
+    "train": train,
+    "tune": tune,
+    "evaluate": evaluate,
+    "predict": predict,
+    "sweep": sweep,
+    "report": report,
+    "export": export,
+    "serve": serve,
+    "upgrade": upgrade,
+    "benchmark": benchmark,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; return the exit code. An error of ours is one line, the last one."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    overrides = [word for word in given if OVERRIDE.match(word)]
+    options = parser().parse_args([word for word in given if not OVERRIDE.match(word)])
+    options.overrides = overrides
+    try:
+        return int(COMMANDS[options.command].run(options) or 0)
+    except RecError as error:
+        say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("interrupted; the same command goes on from the last checkpoint")
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    top = argparse.ArgumentParser(
+        prog="rec",
+        description="Train, tune, evaluate, compare and serve multimodal mixture-of-experts recommenders on Ray.",
+        epilog="Config keys are overridden by key=value words anywhere after the subcommand.",
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    raw = argparse.RawDescriptionHelpFormatter
+    for name, module in COMMANDS.items():
+        text = module.TEXT
+        command = commands.add_parser(name, help=text, description=text, epilog=module.EXAMPLES, formatter_class=raw)
+        module.add_options(command)
+    return top

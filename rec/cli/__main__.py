@@ -1,0 +1,6 @@
+"""`python -m rec.cli`."""
+
+from rec.cli import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())

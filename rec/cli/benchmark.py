@@ -1,0 +1,42 @@
+"""`rec benchmark`: speed beside its limit."""
+
+from __future__ import annotations
+
+import argparse
+
+from rec.cli.run import say
+
+TEXT = "measure speed beside its limit"
+EXAMPLES = """examples:
+  rec benchmark evaluate
+  rec benchmark train --json train.json --data out/ml-1m/data
+  rec benchmark moe --json moe.json
+  rec benchmark serve --minutes 2
+  rec benchmark encoders --images 20000
+  rec benchmark graph --data out/baby/data
+  rec benchmark prepare --interactions 10000000"""
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add what the command takes beside overrides."""
+    names = ("train", "evaluate", "prepare", "moe", "tune", "serve", "encoders", "graph")
+    command.add_argument("name", choices=names)
+    command.add_argument("--json", metavar="FILE", help="write the rows there as well")
+    command.add_argument("--data", metavar="ROOT", help="prepared data set (default: one of ML-1M's size is made)")
+    command.add_argument("--interactions", type=int, default=10_000_000, help="for prepare (default: 10000000)")
+    command.add_argument("--trials", type=int, default=64, help="for tune (default: 64)")
+    command.add_argument("--minutes", type=float, default=10, help="of faults, for serve (default: 10)")
+    command.add_argument("--items", type=int, default=1_000_000, help="for graph's neighbours (default: 1000000)")
+    text = "largest generated graph whose steps are measured, from 10^5 on (default: 1000000)"
+    command.add_argument("--edges", type=int, default=1_000_000, metavar="N", help=text)
+    command.add_argument("--images", type=int, default=100_000, help="for encoders' memory (default: 100000)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, print and return the exit code."""
+    from rec.benchmarks.run import run
+    from rec.benchmarks.work import Work
+
+    sizes = ("interactions", "trials", "minutes", "images", "items", "edges")
+    work = Work(say=say, data=options.data, **{name: getattr(options, name) for name in sizes})
+    return run(options.name, work, options.json)

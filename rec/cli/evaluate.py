@@ -1,0 +1,137 @@
+"""`rec evaluate`: metrics of runs, comparisons, and plain arrays by the same protocol."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rec.cli.run import runs, say
+from rec.config import RunConfig
+from rec.errors import RequestError
+
+TEXT = "measure a trained run, compare two, or score plain arrays"
+EXAMPLES = """examples:
+  rec evaluate rec/configs/demo.toml
+  rec evaluate rec/configs/ml-100k.toml --seeds 3 --split test
+  rec evaluate --compare out/ml-100k out/sasrec
+  rec evaluate --arrays scores.npz --k 10,100 --json metrics.json"""
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add what the command takes beside overrides."""
+    command.add_argument("config", metavar="CONFIG", nargs="?", help="TOML file of the run")
+    command.add_argument("--compare", nargs=2, metavar=("A", "B"), help="paired bootstrap of two runs' folders")
+    command.add_argument("--arrays", metavar="FILE.npz", help=_arrays_help())
+    command.add_argument("--k", default="10,50,100", help="cut-offs for --arrays (default: 10,50,100)")
+    command.add_argument("--all", action="store_true", help="print every metric, not only those that tell most")
+    command.add_argument("--json", metavar="FILE", help="write the results there as well")
+    command.add_argument("--predictions", metavar="FOLDER", help="read what `rec predict` wrote; runs no model")
+    command.add_argument("--split", default="test", choices=("val", "test"), help="which split (default: test)")
+    command.add_argument("--seeds", type=int, default=0, metavar="N", help="seeds 0 to N-1, each in out/seed-N")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, compare, or score arrays; return the exit code."""
+    if options.arrays:
+        return _evaluate_arrays(options)
+    if options.compare:
+        return _compare(options)
+    if not options.config:
+        raise RequestError("evaluate: expected CONFIG, --compare or --arrays")
+    if options.predictions and options.seeds:
+        raise RequestError("evaluate: --predictions are of one run; expected no --seeds")
+    return evaluate(runs(options), options.split, options.json, options.all, options.predictions)
+
+
+def evaluate(
+    configs: Sequence[RunConfig],
+    split: str,
+    json_file: str | None = None,
+    everything: bool = False,
+    predictions: str | None = None,
+) -> int:
+    """Measure every run, print what tells most, and return 1 where a metric that the config expects is not reached."""
+    from rec.evaluation.run import evaluate_run, met, summarise
+    from rec.report.text import table
+
+    results = [evaluate_run(config, split, predictions) for config in configs]
+    first, summary = results[0], summarise(results)
+    baseline = next(iter(first["baselines"]), None)
+    rows = []
+    for name in [*first["shown"], *([n for n in summary if n not in first["shown"]] if everything else [])]:
+        if name not in summary:
+            continue
+        entry = summary[name]
+        spread = f"{min(entry['values']):.4f} to {max(entry['values']):.4f}" if len(results) > 1 else ""
+        if len(results) == 1 and name in first["interval"]:
+            spread = "{low:.4f} to {high:.4f}".format(**first["interval"][name])
+        row = [name, f"{entry['mean']:.4f}", *([f"{entry['sd']:.4f}"] if len(results) > 1 else []), spread]
+        value = first["baselines"][baseline].get(name) if baseline else None
+        rows.append([*row, *(["" if value is None else f"{value:.4f}"] if baseline else [])])
+    head = ["metric", "mean", *(["sd", "range"] if len(results) > 1 else ["95 % interval"])]
+    print(table([*head, *([baseline] if baseline else [])], rows))
+    print(f"{first['examples']:,} examples of the {split} split")
+    for note in first["notes"]:
+        print(note)
+    headline = next(iter(first["shown"]), "")
+    beside = [f"{name} {values[headline]:.4f}" for name, values in first["baselines"].items() if headline in values]
+    if beside:
+        print(f"beside it, {headline}: {', '.join(beside)}")
+    if json_file:
+        _write_json(json_file, {"metrics": {name: entry["mean"] for name, entry in summary.items()}, "seeds": results})
+    missed = []
+    for name, wanted in configs[0].expect.items():
+        found, higher = summary.get(name, {}).get("mean"), first["directions"].get(name, True)
+        if not met(found, wanted, higher):
+            told = "not measured" if found is None else f"{found:.4f}"
+            missed.append(f"{name} {told}, expected at {'least' if higher else 'most'} {wanted}")
+    if missed:
+        say(f"error: {'; '.join(missed)}")
+    return 1 if missed else 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from rec.evaluation.compare import compare
+    from rec.report.text import table
+
+    a, b = options.compare
+    results = compare(a, b, 10_000, options.split)
+    rows = []
+    for r in results:
+        d = r["difference"]
+        gain = f"{d['mean']:+.4f} ({d['low']:+.4f} to {d['high']:+.4f})"
+        rows.append([r["metric"], f"{r['a']:.4f}", f"{r['b']:.4f}", gain, f"{r['not_better']:.4f}"])
+    print(f"A = {a}\nB = {b}\npaired bootstrap over users, 10,000 resamples")
+    print(table(["metric", "A", "B", "A - B (95 % interval)", "resamples in which A is not better"], rows))
+    if options.json:
+        _write_json(options.json, results)
+    return 0
+
+
+def _evaluate_arrays(options: argparse.Namespace) -> int:
+    from rec.evaluation.tasks.ranking.arrays import evaluate_arrays, load_arrays
+    from rec.report.text import table
+
+    try:
+        cuts = [int(k) for k in options.k.split(",")]
+    except ValueError:
+        raise RequestError(f"--k: expected whole numbers like 10,100, got {options.k!r}") from None
+    metrics, _ = evaluate_arrays(**load_arrays(options.arrays), cuts=cuts)
+    print(table(["metric", "mean"], [[name, f"{value:.6f}"] for name, value in metrics.items()]))
+    if options.json:
+        _write_json(options.json, {"metrics": metrics})
+    return 0
+
+
+def _write_json(path: str, value: Any) -> None:
+    from rec.storage import Storage
+
+    target = Path(path).absolute()
+    Storage(str(target.parent)).write_json(target.name, value)
+
+
+def _arrays_help() -> str:
+    text = Path(__file__).parents[1].joinpath("evaluation", "tasks", "ranking", "arrays_help.txt").read_text()
+    return " ".join(text.split()).replace("%", "%%")

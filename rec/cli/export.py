@@ -1,0 +1,30 @@
+"""`rec export`: a trained run as an artifact."""
+
+from __future__ import annotations
+
+import argparse
+
+from rec.cli.run import say
+
+TEXT = "write a trained run as an artifact to serve"
+EXAMPLES = """examples:
+  rec export rec/configs/demo.toml
+  rec export out/ml-1m/run --to artifacts/ml-1m serve.index=hnsw serve.replicas=2"""
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add what the command takes beside overrides."""
+    command.add_argument("config", metavar="RUN", help="TOML file of the run, or its folder")
+    command.add_argument("--to", metavar="FOLDER", help="where to (default: the run's folder, export/SYSTEM)")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Write the artifact."""
+    from rec.evaluation.run import load_run
+    from rec.serving.export import export
+
+    config = load_run(options.config, options.overrides)
+    name = config.system.rsplit(":", 1)[-1].lower()
+    artifact = export(config, options.to or f"{config.out}/export/{name}", say)
+    counts = ", ".join(f"{told['count']:,} x {name}" for name, told in artifact.manifest["entities"].items())
+    say(f"{artifact.path}: step {artifact.manifest['step']}, {counts}")

@@ -1,0 +1,52 @@
+"""What several commands do with a run's config."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from rec.config import RunConfig, load
+
+
+def say(text: str) -> None:
+    """Print text for a person."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def runs(options: argparse.Namespace) -> list[RunConfig]:
+    """Return the run of the config, or one per seed."""
+    if not options.seeds:
+        return [load(options.config, options.overrides)]
+    base = load(options.config, options.overrides).out
+    return [
+        load(options.config, [*options.overrides, f"out={base}/seed-{seed}", f"train.seed={seed}"])
+        for seed in range(options.seeds)
+    ]
+
+
+def prepare(config: RunConfig) -> None:
+    """Make the data set of a config: with Ray Data, or in this process where parallel.workers is 0."""
+    if config.parallel.workers:
+        from rec.runtime.prepare import prepare as on_ray
+
+        on_ray(config.data, say)
+    else:
+        from rec.data.prepare import prepare as in_process
+        from rec.data.runner import InProcess
+
+        in_process(config.data, InProcess(), say)
+
+
+def train(config: RunConfig) -> None:
+    """Train a run: on Ray, or in this process where parallel.workers is 0."""
+    from rec.train.narrator import Narrator
+
+    if config.parallel.workers:
+        from rec.runtime.launch import train as on_ray
+
+        on_ray(config, Narrator(say), say)
+    else:
+        from rec.train.job import train_here
+
+        train_here(config, Narrator(say), say)
+    say(f"{config.out}: trained")

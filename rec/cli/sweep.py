@@ -1,0 +1,36 @@
+"""`rec sweep`: the variants that a system declares."""
+
+from __future__ import annotations
+
+import argparse
+
+from rec.cli.run import prepare, say, train
+from rec.config import load
+
+TEXT = "train and measure the variants that a system declares, and print them side by side"
+EXAMPLES = """examples:
+  rec sweep rec/configs/food.toml --seeds 3
+  rec sweep rec/configs/food.toml --seeds 3 --only "full; text only; image only" parallel.workers=0
+  rec sweep rec/configs/food.toml --list"""
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add what the command takes beside overrides."""
+    command.add_argument("config", metavar="CONFIG", help="TOML file of the run")
+    command.add_argument("--only", default="", metavar="A; B", help="these variants alone (default: all)")
+    command.add_argument("--list", action="store_true", help="list the variants and their overrides")
+    command.add_argument("--seeds", type=int, default=0, metavar="N", help="seeds 0 to N-1, each in out/seed-N")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train, measure and print every variant."""
+    from rec.report.sweep import sweep, variants
+
+    config = load(options.config, options.overrides)
+    only = [name.strip() for name in options.only.split(";") if name.strip()]
+    if options.list:
+        for name, words in variants(config, only).items():
+            print(f"{name}: {' '.join(words)}")
+        return
+    prepare(config)
+    print(sweep(config, only, max(1, options.seeds), train, say))

@@ -1,0 +1,37 @@
+"""`rec tune`: a search on validation."""
+
+from __future__ import annotations
+
+import argparse
+
+from rec.cli.run import say
+from rec.config import load
+
+TEXT = "search hyperparameters on validation, or go on with the search in `out`"
+EXAMPLES = """examples:
+  rec tune rec/configs/demo.toml 'tune.use=["optimiser", "gate"]' tune.trials=20 out=out/demo/search
+  rec tune mine.toml tune.search=random tune.scheduler=none tune.max_hours=2
+  rec tune mine.toml tune.scheduler=pbt tune.trials=8 'tune.space={"train.learning_rate" = {log = [1e-4, 1e-2]}}'
+  rec tune mine.toml 'tune.objectives={load_balance = "max"}' 'tune.use=["router"]' model.feedforward_mixture.experts=8
+  rec tune mine.toml --spaces"""
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add what the command takes beside overrides."""
+    command.add_argument("config", metavar="CONFIG", help="TOML file of the run")
+    command.add_argument("--spaces", action="store_true", help="list the ready-made spaces of the config's system")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Search, or list the ready-made spaces."""
+    from rec.tuning.search import ready_spaces
+
+    config = load(options.config, options.overrides)
+    if options.spaces:
+        for name, space in ready_spaces(config).items():
+            lines = [f"  {key}: {' '.join(f'{w} = {value}' for w, value in e.items())}" for key, e in space.items()]
+            print("\n".join([f"{name}:", *lines]))
+        return
+    from rec.runtime.tuning import search
+
+    print(search(config, say))

@@ -1,0 +1,80 @@
+"""The keys of `[model]` of MSMRec."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from rec.moe.config import MixtureConfig
+from rec.nn.modality import Fusion, Texts
+from rec.nn.sequence import BlockForm
+from rec.strict import Spaces, Strict
+
+
+class MSMRecConfig(Strict):
+    """Keys of `[model]`."""
+
+    SPACES: ClassVar[Spaces] = {
+        "gate": {
+            "gate": {"choice": ["item", "user", "mean"]},
+            "temperature": {"log": [0.05, 2.0], "when": {"gate": {"not": ["mean"]}}},
+            "entropy_weight": {"uniform": [-0.01, 0.01], "when": {"gate": {"not": ["mean"]}}},
+            "balance_weight": {"log": [1e-4, 1e-1], "when": {"gate": {"not": ["mean"]}}},
+            "top_k": {"choice": [0, 1, 2], "when": {"gate": {"not": ["mean"]}}},
+        },
+        "model": {
+            "width": {"choice": [32, 64, 128]},
+            "blocks": {"int": [1, 3]},
+            "dropout": {"uniform": [0.0, 0.5]},
+        },
+    }
+
+    width: int = Field(64, ge=1)
+    blocks: int = Field(2, ge=1)
+    heads: int = Field(1, ge=1)
+    feedforward: int = Field(0, ge=0)
+    """Hidden width inside a block; 0 takes `width`."""
+    dropout: float = Field(0.2, ge=0, lt=1)
+    max_length: int = Field(200, ge=1)
+    """Most recent items of a history that the encoder sees."""
+    block: BlockForm = "pre_norm"
+    attend_padding: bool = False
+    """Pads histories and lets padding take part in attention; only for checkpoints that were trained so."""
+    loss: Literal["ce", "ss", "gbce", "bce"] = "ce"
+    """Full cross-entropy, sampled softmax, generalised or plain binary cross-entropy."""
+    negatives: int = Field(256, ge=1)
+    """Unseen items per user that ss and gbce share over the user's steps; bce draws one per step."""
+    calibration: float = Field(0.75, ge=0, le=1)
+    """t of gBCE."""
+    gate: Literal["item", "user", "published", "mean", "none"] = "item"
+    """What weighs modalities: user against the item's texts (paper), user alone (causal), user alone as the published
+    code computes it (one weight per history, later items included), equal weights, or no texts at all (SASRec)."""
+    fusion: Fusion = "inner"
+    """How the item gate compares user and text."""
+    texts: Texts = "encoded"
+    """The items' own texts or one of the controls."""
+    projector_hidden: tuple[int, ...] = ()
+    projector_shared: bool = True
+    """One projector for all modalities, or one each."""
+    temperature: float = Field(1.0, gt=0)
+    top_k: int = Field(0, ge=0)
+    """Modalities kept per row; 0 keeps all."""
+    top_share: float = Field(0.0, ge=0, le=1)
+    """Dynamic top-k: keeps the fewest modalities that reach this share; 0 is off."""
+    strict_gate: bool = False
+    """The gate at a step sees the items before it only, not the step's own."""
+    input_mix: bool = True
+    """Adds the mix to the encoder's input."""
+    mix_scale: float = Field(0.0, ge=0)
+    """Factor of the mix at the input; 0 takes the square root of the width, as ids have."""
+    output_mix: Literal["none", "mean", "gate"] = "mean"
+    """What is added to an item's vector in the score: nothing, its modalities' mean, or the gate's mix (equation 6)."""
+    entropy_weight: float = 0.0
+    """Weight of the gate's entropy in the loss; positive sharpens the gate."""
+    balance_weight: float = Field(0.0, ge=0)
+    """Weight of the balance of modalities in the loss."""
+    feedforward_mixture: MixtureConfig = MixtureConfig()
+    """Experts in the place of each block's feed-forward."""
+    mask_seen: Literal["all", "input", "none"] = "all"
+    """Which seen items evaluation leaves out: all, those of the encoder's input (as published), or none."""
