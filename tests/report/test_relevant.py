@@ -16,6 +16,7 @@ from rec.evaluation.compare import compare
 from rec.evaluation.run import evaluate_run
 from rec.evaluation.tasks.ranking.answers import recommend_batch
 from rec.keys import ServeConfig
+from rec.nn.retrieval import Ask
 from rec.serving.answers import Answerer
 from rec.serving.app import create
 from rec.storage import Storage
@@ -99,17 +100,32 @@ def test_the_report_shows_pictures_with_scores_and_says_labels_are_synthetic(
 
 
 def test_served_scores_are_those_of_the_system(answerer: Answerer, food: Prepared) -> None:
-    users = [answerer.user_ids.name(n) for n in (0, 3, 5)]
-    wishes = [answerer.wish(user=user, history=None, k=7, explain=True) for user in users]
-    together = answerer.recommend(wishes)
-    for wish, answer in zip(wishes, together, strict=True):
-        alone = answerer.recommend([wish])[0]
+    items = {name: index for index, name in enumerate(food.items["id"].to_pylist(), 1)}
+    body = answerer.routes(answerer.config.serve)["recommend"]
+    users = [0, 3, 5]
+    requests = [{"user": food.users["id"][user].as_py(), "k": 7, "explain": True} for user in users]
+    asked = [one for request in requests for one in body.parse(body.request.model_validate(request))]
+    together = [answerer.finished(body.joined([answer])) for answer in answerer.work(body, asked)]
+    for user, request, answer in zip(users, requests, together, strict=True):
+        alone = answerer.respond("recommend", request)
+        scores = [entry["score"] for entry in answer["items"]]
         assert [i["item"] for i in alone["items"]] == [i["item"] for i in answer["items"]]
-        assert [i["score"] for i in alone["items"]] == pytest.approx([i["score"] for i in answer["items"]], abs=1e-5)
-        batch = answerer.system.collate(answerer.rows([wish]))
-        offline = recommend_batch(answerer.system, answerer.module, batch, [wish.ask])[0]
-        assert offline["scores"] == pytest.approx([i["score"] for i in answer["items"]], abs=1e-5)
+        assert [i["score"] for i in alone["items"]] == pytest.approx(scores, abs=1e-5)
+        seen = everything_seen(food, user)
+        batch = answerer.system.collate({"user": [user], "history": [seen], "target": [[]]})
+        offline = recommend_batch(answerer.system, answerer.module, batch, [Ask(k=7)])[0]
+        assert offline["items"] == [items[entry["item"]] for entry in answer["items"]]
+        assert offline["scores"] == pytest.approx(scores, abs=1e-5)
         assert answer["notes"] == ["not dietary or medical advice"]
+
+
+def everything_seen(data: Prepared, user: int) -> list[int]:
+    """Return what is known of a user in the latest split that the user is in, the items to be found included."""
+    for split in ("test", "val", "train"):
+        for row in data.rows(split).to_pylist():
+            if row["user"] == user:
+                return [*row["history"], *row["target"]]
+    return []
 
 
 def test_nothing_a_person_must_avoid_is_ever_served(client: TestClient, answerer: Answerer, food: Prepared) -> None:

@@ -75,14 +75,13 @@ def test_a_run_learns_tastes_and_is_reported_and_served(folder: Path, system: st
     assert 0.5 < numbers["metrics"]["auc"] < 1
     assert "recall@20" in Path(write_report(config.out)).read_text()
     answerer = Answerer(export(config, f"{config.out}-artifact", lambda _: None))
-    known, new = answerer.wish(user="3", history=None, k=5), answerer.wish(user=None, history=["1", "2"], k=5)
-    shown = answerer.recommend([known, new])
+    shown = [answerer.respond("recommend", who | {"k": 5}) for who in ({"user": "3"}, {"history": ["1", "2"]})]
     assert all(len(answer["items"]) == 5 and answer["source"] == "model" for answer in shown)
     assert not {item["item"] for item in shown[1]["items"]} & {"1", "2"}
     history = Storage(config.out).read_json("history.json")
     if system.endswith("Magnet"):
         assert history[-1]["loss/confidence"] > 0
-        told = answerer.explain(shown[0]["items"][0]["item"], known)
+        told = answerer.respond("explain", {"item": shown[0]["items"][0]["item"], "user": "3"})
         assert sum(told["parts"].values()) == pytest.approx(shown[0]["items"][0]["score"], rel=1e-3)
         assert set(told["modalities"]) == {"behaviour", "image", "text"}
         assert len(history[-1]["moe/mixture/load"]) == 9
@@ -93,4 +92,4 @@ def test_a_run_learns_tastes_and_is_reported_and_served(folder: Path, system: st
         assert groups == list(numbers["tasks"]["ranking"]["groups"])
         serve = config.serve.model_copy(update={"index": "ivf", "index_candidates": ITEMS})
         two_stages = export(config.model_copy(update={"serve": serve}), f"{config.out}-ivf", lambda _: None)
-        assert two_stages.manifest["index"]["agreement"] == 1.0  # as every item is a candidate
+        assert two_stages.manifest["tasks"]["ranking"]["index"]["agreement"] == 1.0  # as every item is a candidate
