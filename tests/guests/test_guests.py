@@ -183,7 +183,7 @@ def test_each_phase_has_its_own_epochs_metric_and_curve(
         "Some texts",
         "Predicted ratings",
         "Experts of language.mixture",
-        "Groups: rating",
+        "Beside simple answers: rating",
     ):
         assert wanted in page, wanted
 
