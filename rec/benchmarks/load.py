@@ -47,9 +47,9 @@ class Load:
     """Answers other than 2xx, connections that broke, and requests that took longer than wrk waits."""
 
 
-def write_bodies(folder: Path, bodies: Sequence[Any]) -> Path:
+def write_bodies(folder: Path, bodies: Sequence[Any], name: str = "bodies") -> Path:
     """Write requests for wrk to send in turn."""
-    path = folder / "bodies.jsonl"
+    path = folder / f"{name}.jsonl"
     path.write_text("".join(json.dumps(body) + "\n" for body in bodies))
     return path
 

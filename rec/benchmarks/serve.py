@@ -29,6 +29,7 @@ from rec.train.job import train_here
 CLIENTS = (1, 16, 64, 256)
 REPLICAS, PORT = 2, 8231
 SECONDS, ROUNDS = 5.0, 3
+ROWS = 32
 OVERRIDES = {"replicas": REPLICAS, "max_queued": 512}
 Say = Callable[[str], None]
 
@@ -54,6 +55,7 @@ def measure(folder: str, minutes: float, say: Say) -> list[Row]:
             rows += _compare(ours, limit, clients)
             peak = max(peak, ours.per_s)
         rows.append(_half_load(url, bodies, peak, say))
+        rows += _rows_of_many(f"http://127.0.0.1:{PORT}/model/v1/predict", Path(folder), artifact, say)
         if minutes:
             rows += with_faults(state, artifact, url, bodies, 0.7 * peak, minutes, REPLICAS, say)
     return rows
@@ -114,6 +116,24 @@ def _compare(ours: Load, constant: Sequence[Load], clients: int) -> list[Row]:
         Row(f"{at}: p50, limit: constant", 1e3 * ours.p50_s, "ms", 1e3 * theirs.p50_s),
         Row(f"{at}: p99, limit: constant", 1e3 * ours.p99_s, "ms", 1e3 * theirs.p99_s),
         Row(f"{at}: failed requests of both", ours.failed + theirs.failed, "", goal=0.0),
+    ]
+
+
+def _rows_of_many(url: str, folder: Path, artifact: Artifact, say: Say) -> list[Row]:
+    """Return the time per row of many clients that send one row each, beside one client that sends as many at once."""
+    rows = [body for body in _requests(artifact) if "history" in body][: 8 * ROWS]
+    single = write_bodies(folder, [{"rows": [row]} for row in rows], "single")
+    many = write_bodies(folder, [{"rows": rows[at : at + ROWS]} for at in range(0, len(rows), ROWS)], "many")
+    say(f"/v1/predict: {ROWS} clients with a row each, and one with {ROWS}")
+    wrk(url, single, ROWS, 3)
+    rounds = [(wrk(url, single, ROWS, SECONDS), wrk(url, many, 1, SECONDS)) for _ in range(ROUNDS)]
+    ours = sorted(1e3 / load.per_s for load, _ in rounds)
+    limit = sorted(1e3 / (ROWS * load.per_s) for _, load in rounds)
+    spread, middle = (limit[0], limit[-1]), ROUNDS // 2
+    name = f"predict: time per row, {ROWS} clients with a row each, limit: one client with {ROWS} rows"
+    return [
+        Row(name, ours[middle], "ms", limit[middle], 1 / 0.7, limit_spread=spread),
+        Row("predict: failed requests of both", sum(a.failed + b.failed for a, b in rounds), "", goal=0.0),
     ]
 
 

@@ -128,11 +128,13 @@ class Batcher(Generic[T, R]):
             try:
                 if len(batch) == 1:
                     raise error
+                started_s = time.perf_counter()
                 answer = (await loop.run_in_executor(self.thread, self.work, [waiting.item]))[0]
             except Exception as own:
                 if not waiting.answer.done():
                     waiting.answer.set_exception(own)
             else:
+                self.observe(1, time.perf_counter() - started_s)
                 if not waiting.answer.done():
                     waiting.answer.set_result(answer)
 

@@ -199,8 +199,8 @@ def test_an_upgrade_under_load_loses_nothing(served: Served, load: list[Load]) -
 def test_an_artifact_whose_example_differs_is_rolled_back_without_a_gap(served: Served, load: list[Load]) -> None:
     bad = served.folder / "one-bad"
     shutil.copytree(served.folder / "one", bad)
-    values = np.load(bad / "users" / "state" / "state_BD.npy")
-    np.save(bad / "users" / "state" / "state_BD.npy", -values)
+    values = np.load(bad / "tasks" / "ranking" / "state" / "state_BD.npy")
+    np.save(bad / "tasks" / "ranking" / "state" / "state_BD.npy", -values)
     storage = Storage(str(bad))
     manifest = storage.read_json(MANIFEST)
     manifest["files"] = [storage.entry(entry["name"]) for entry in manifest["files"]]

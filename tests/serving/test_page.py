@@ -165,7 +165,8 @@ def test_a_text_is_shown_and_a_rating(browser, writer_artifact) -> None:
         assert not page.field("temperature")
         page.ask()
         rating = answerer.respond("predict", {"rows": [row], "task": "rating"})["answers"][0]["rating"]
-        wait_for(lambda: page.all("#answer")[0].text == f"{rating:.4f}", "the rating")
+        figure = wait_for(lambda: page.all("#answer .figure"), "a rating")[0]
+        assert float(figure.text) == pytest.approx(rating, abs=1e-4)
 
 
 def test_the_documents_show_every_route_without_the_internet(browser, food_artifact) -> None:
