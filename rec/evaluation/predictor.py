@@ -18,9 +18,9 @@ from rec.errors import CheckpointError, DataError, EvaluationError, RecError
 from rec.evaluation import requests
 from rec.evaluation.measure import Recorder
 from rec.evaluation.predict import Order, Part
-from rec.evaluation.raw_rows import EntityNames, rows_of
 from rec.evaluation.records import Records, joined, moved, records_of
 from rec.evaluation.run import open_run
+from rec.evaluation.table_rows import EntityNames, TableRows
 from rec.storage import Storage
 
 BAD_ROW = (RecError, ValueError, TypeError, KeyError, IndexError, OverflowError)
@@ -49,6 +49,7 @@ class Predictor:
         self.system: Any = self.run.system
         self.module, self.device = self.run.module.eval(), self.run.engine.device
         self.names = EntityNames(self.run.data)
+        self.rows = TableRows(self.system.columns, self.names)
         self.storage = Storage(order.folder)
         self.batch_size = order.config.train.evaluate_batch_size
         self.about = {
@@ -140,7 +141,7 @@ class Predictor:
 
     def _answered(self, values: list[dict[str, Any]], faults: list[str | None]) -> pa.Table:
         """Return answers to some rows, `notes` and `error`."""
-        rows = rows_of(values, self.system.columns, self.names.find)
+        rows = self.rows.read(values)
         errors = [fault or error for fault, error in zip(faults, rows.errors, strict=True)]
         good = [place for place, number in enumerate(rows.kept) if errors[number] is None]
         tables, answered = [], []

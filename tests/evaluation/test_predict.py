@@ -261,14 +261,17 @@ def test_what_is_wrong_with_a_request_stands_in_its_row(trained: RunConfig, tmp_
     asked = order(trained, tmp_path / "p", split=None, requests=str(tmp_path / "r.jsonl"))
     manifest = predict(asked, predict_here, said.append)
     rows = pq.read_table(tmp_path / "p" / "answers").to_pylist()
-    assert rows[0]["notes"] == ["user 'nobody' is not known", "1 of history not known, such as 'unheard'"]
+    assert rows[0]["notes"] == [
+        "column 'user': user 'nobody' is not known",
+        "column 'history': 1 of 3 are not known as item, such as 'unheard'",
+    ]
     assert len(rows[0]["items"]) == len(rows[3]["items"]) == 10
     assert [row["error"] is None for row in rows] == [True, False, False, True, False, False, False]
     assert "not JSON" in rows[1]["error"]
     assert "history is empty" in rows[2]["error"]
-    assert rows[4]["error"] == "column 'user': holds 1.5, expected an id as text or whole number"
-    assert rows[5]["error"] == "column 'history': is missing"
-    assert "expected a list" in rows[6]["error"]
+    assert rows[4]["error"] == "column 'user': input should be a valid string, got '1.5'"
+    assert rows[5]["error"] == "column 'history': field required"
+    assert "should be a valid list" in rows[6]["error"]
     assert all(row["items"] is None for row in rows if row["error"])
     assert (manifest["examples"], manifest["errors"], manifest["noted"]) == (7, 5, 3)  # nobody, unheard, "1"
     assert "columns of the table that are not read: age" in said[0]

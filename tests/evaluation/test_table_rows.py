@@ -1,0 +1,111 @@
+"""Raw values become rows that a system collates as those of its files."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from rec.batch import Column
+from rec.data.prepared import Prepared, write_prepared
+from rec.data.stream import to_columns
+from rec.evaluation.table_rows import EntityNames, Read, TableRows
+from rec.nn.history import COLUMNS
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory: pytest.TempPathFactory) -> EntityNames:
+    """Two users, and three items of which index 0 is padding."""
+    rows = pa.table({"user": [0]})
+    items, users = pa.table({"id": ["a", "007", "9" * 18]}), pa.table({"id": ["u", "v"]})
+    folder: Path = tmp_path_factory.mktemp("names")
+    entities = {"user": (users, 0), "item": (items, 1)}
+    splits = {"train": rows, "val": rows, "test": rows}
+    return EntityNames(write_prepared(str(folder), splits=splits, entities=entities, tables={}, config={}))
+
+
+def rows_of(values: list[Any], columns: Any, names: EntityNames) -> Read:
+    return TableRows(columns, names).read(values)
+
+
+def test_ids_are_text_and_whole_numbers_stand_for_theirs(names: EntityNames) -> None:
+    rows = rows_of([{"history": ["a", "007"]}, {"history": [int("9" * 18)]}, {"history": [7]}], COLUMNS, names)
+    assert [part.tolist() for part in rows.columns["history"]] == [[1, 2], [3], []]
+    assert rows.notes[2] == ["column 'history': 1 of 1 are not known as item, such as '7'"]
+    assert rows.columns["user"].tolist() == [-1, -1, -1]
+    assert rows.columns["target"].tolist() == [0, 0, 0]
+    assert rows.errors == [None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("a|007", [1, 2]), ('["a", "007"]', [1, 2]), ("a", [1]), ("", []), ("|", [])]
+)
+def test_lists_may_be_text(names: EntityNames, text: str, expected: list[int]) -> None:
+    rows = rows_of([{"history": text}], COLUMNS, names)
+    assert rows.errors == [None]
+    assert rows.columns["history"][0].tolist() == expected
+
+
+def test_a_bad_row_takes_no_other_with_it(names: EntityNames) -> None:
+    values: list[dict[str, Any]] = [{"history": ["a"]}, {"history": 3}, {}, {"history": ["007"]}]
+    rows = rows_of(values, COLUMNS, names)
+    assert rows.kept.tolist() == [0, 3]
+    assert [part.tolist() for part in rows.columns["history"]] == [[1], [2]]
+    assert rows.errors == [
+        None,
+        "column 'history': input should be a valid list, got '3'",
+        "column 'history': field required",
+        None,
+    ]
+
+
+def test_an_unknown_id_that_must_be_known_is_an_error(names: EntityNames) -> None:
+    rows = rows_of([{"item": "b"}, {"item": "a"}], [Column("item", "int32", entity="item")], names)
+    assert rows.errors == ["column 'item': item 'b' is not known", None]
+    assert rows.columns["item"].tolist() == [1]
+
+
+def test_visits_of_codes_keep_their_shape(names: EntityNames) -> None:
+    column = Column("visits", "int64", (-1, -1), entity="item")
+    rows = rows_of([{"visits": [["a", "b"], []]}, {"visits": [["007"]]}], [column], names)
+    expected = to_columns(pa.table({"visits": pa.array([[[1], []], [[2]]], pa.list_(pa.list_(pa.int64())))}))
+    for found, wanted in zip(rows.columns["visits"], expected["visits"], strict=True):
+        assert [part.tolist() for part in found] == [part.tolist() for part in wanted]
+    assert rows.notes == [["column 'visits': 1 of 2 are not known as item, such as 'b'"], []]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "expected"),
+    [
+        *(("int32", "12", 12), ("int32", 12.0, 12), ("int32", 1.5, None), ("int32", 2**31, None), ("int32", "x", None)),
+        *(("float32", "0.5", 0.5), ("float32", 2, 2.0), ("float32", [1.0], None)),
+        *(("bool", "true", True), ("bool", 0, False), ("bool", "maybe", None)),
+        *(("str", "salt", "salt"), ("str", "", ""), ("str", 3, None)),
+    ],
+)
+def test_values_are_of_their_type_or_refused(names: EntityNames, dtype: str, value: Any, expected: Any) -> None:
+    rows = rows_of([{"x": value}], [Column("x", dtype)], names)
+    if expected is None:
+        assert rows.errors[0] is not None
+        assert rows.errors[0].startswith("column 'x'")
+    else:
+        assert rows.errors == [None]
+        assert rows.columns["x"].tolist() == [expected]
+
+
+def test_a_list_of_fixed_length_has_it(names: EntityNames) -> None:
+    column = Column("vector", "float32", (2,))
+    rows = rows_of([{"vector": [1, 2]}, {"vector": [1]}], [column], names)
+    assert rows.errors == [
+        None,
+        "column 'vector': list should have at least 2 items after validation, not 1, got '[1]'",
+    ]
+    assert np.stack(rows.columns["vector"]).tolist() == [[1.0, 2.0]]
+
+
+def test_names_of_entities_go_both_ways(planted: Prepared) -> None:
+    names = EntityNames(planted)
+    raw = names.raw("item", np.array([1, 3, 0, -1, 10**6]))
+    assert raw.to_pylist() == [*planted.items["id"].take([0, 2]).to_pylist(), None, None, None]
+    assert names.members("item").find([*raw.to_pylist()[:2], "unheard"]).tolist() == [1, 3, -1]
