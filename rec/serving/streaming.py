@@ -105,4 +105,6 @@ def _event(content: Any, kind: str = "") -> bytes:
 def documented() -> dict[str, Any]:
     """Return what the OpenAPI document says of a streamed answer."""
     example = 'data: {"row": 0, "text": "a "}\n\nevent: answer\ndata: ' + json.dumps({"notes": [], "answers": []})
-    return {"text/event-stream": {"schema": {"type": "string"}, "example": example}}
+    text = {"type": "string"}
+    event = {"type": "object", "properties": {"event": text, "data": text}}
+    return {"text/event-stream": {"schema": event, "example": example}}

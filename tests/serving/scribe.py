@@ -120,9 +120,9 @@ class Scribe(System[Reviews, ScribeModel], Writer[Reviews, ScribeModel], Rater[R
             found = [WORDS.index(word) for word in text.split()][:MOST]
             word_BT[row, : len(found)] = torch.tensor(found, dtype=torch.int64)
         return Reviews(
-            user_B=torch.as_tensor(np.asarray(rows["user"], np.int64)),
-            item_B=torch.as_tensor(np.asarray(rows["item"], np.int64)),
-            rating_B=torch.as_tensor(np.asarray(rows["rating"], np.float32)),
+            user_B=torch.tensor(np.asarray(rows["user"], np.int64)),
+            item_B=torch.tensor(np.asarray(rows["item"], np.int64)),
+            rating_B=torch.tensor(np.asarray(rows["rating"], np.float32)),
             word_BT=word_BT,
             text=texts,
         )

