@@ -8,7 +8,7 @@ from rec.benchmarks.row import Row, timed
 from rec.benchmarks.timing import side_by_side
 from rec.data.prepared import Prepared
 from rec.data.stream import to_columns
-from rec.evaluation.tasks.ranking.ranks import hide, of_ranks, ranks
+from rec.evaluation.tasks.ranking.ranks import hide, of_ranks, ranked, ranks
 from rec.nn.history import collate
 
 WIDTH, BATCH, TOP, CUTS = 64, 256, 100, (10, 50, 100)
@@ -26,8 +26,8 @@ def measure(data: Prepared) -> list[Row]:
         for state, batch in zip(states, batches, strict=True):
             wanted = torch.arange(len(batch)), batch.target_B
             score = hide(state @ item.T, (batch.seen_user_M, batch.seen_item_M), wanted)
-            rank, ranked = ranks(score, wanted, batch.user_B), (score > -torch.inf).sum(1)
-            of_ranks(rank.numpy(), wanted[0].numpy(), ranked.numpy(), CUTS)
+            rank, count = ranks(score, wanted, batch.user_B), ranked(score)
+            of_ranks(rank.numpy(), wanted[0].numpy(), count.numpy(), CUTS)
 
     def bare() -> None:
         for state in states:

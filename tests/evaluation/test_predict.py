@@ -273,7 +273,11 @@ def test_what_is_wrong_with_a_request_stands_in_its_row(trained: RunConfig, tmp_
     assert rows[5]["error"] == "column 'history': field required"
     assert "should be a valid list" in rows[6]["error"]
     assert all(row["items"] is None for row in rows if row["error"])
-    assert (manifest["examples"], manifest["errors"], manifest["noted"]) == (7, 5, 2)  # nobody and unheard; "1" has no history, so it is not answered
+    assert (manifest["examples"], manifest["errors"], manifest["noted"]) == (
+        7,
+        5,
+        2,
+    )  # nobody and unheard; "1" has no history, so it is not answered
     assert "columns of the table that are not read: age" in said[0]
 
 

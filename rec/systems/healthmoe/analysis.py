@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rec.data.images import SPOILED, swapped
-from rec.evaluation.tasks.ranking.ranks import hide, of_ranks, ranks
+from rec.evaluation.tasks.ranking.ranks import hide, of_ranks, ranked, ranks
 from rec.nn.pairs import PairsBatch
 from rec.seeds import generator
 from rec.systems.capabilities import RankingExamples
@@ -78,7 +78,7 @@ def _ndcg(score_BI: Tensor, examples: RankingExamples) -> Tensor:
     """Return each user's ndcg@10, float64 (B,)."""
     score_BI = hide(score_BI.clone(), examples.left_out, examples.target, examples.forbidden_BI)
     rank_P = ranks(score_BI, examples.target, examples.subject_B)
-    ranked_B = (score_BI > -torch.inf).sum(1)
+    ranked_B = ranked(score_BI)
     values = of_ranks(
         rank_P.numpy(force=True), examples.target[0].numpy(force=True), ranked_B.numpy(force=True), (TOP,)
     )

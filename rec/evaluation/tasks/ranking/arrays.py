@@ -9,7 +9,7 @@ import torch
 
 from rec.errors import DataError
 from rec.evaluation.task import mean
-from rec.evaluation.tasks.ranking.ranks import hide, of_ranks, ranks
+from rec.evaluation.tasks.ranking.ranks import hide, of_ranks, ranked, ranks
 
 CHUNK, CUTS = 512, (10, 50, 100)
 
@@ -73,7 +73,7 @@ def _ranks(
     wanted = torch.arange(b - a), torch.from_numpy(np.asarray(target[a:b], np.int64) + 1)
     hide(padded, (user, items), wanted)
     rank = ranks(padded, wanted, torch.arange(a, b))
-    return rank.numpy(), (padded > -torch.inf).sum(1).numpy()
+    return rank.numpy(), ranked(padded).numpy()
 
 
 def load_arrays(path: str) -> Mapping[str, np.ndarray]:

@@ -14,7 +14,7 @@ import torch
 from rec.data.prepared import Prepared
 from rec.evaluation.records import joined, records_of
 from rec.evaluation.task import mean
-from rec.evaluation.tasks.ranking.ranks import hide, ranks
+from rec.evaluation.tasks.ranking.ranks import hide, ranked, ranks
 from rec.seeds import generator
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def measure(task: Ranking, system: Any, data: Prepared, batches: Iterator[Any]) 
         for name, score in scores.items():
             score_BI = hide(torch.tensor(score(users)), examples.left_out, examples.target, examples.forbidden_BI)
             rank_P = ranks(score_BI, examples.target, examples.subject_B)
-            columns = {"rank": (rank_P, examples.target[0]), "ranked": (score_BI > -torch.inf).sum(1)}
+            columns = {"rank": (rank_P, examples.target[0]), "ranked": ranked(score_BI)}
             parts[name].append(records_of(columns, len(users)))
     found = {}
     for name, tables in parts.items():

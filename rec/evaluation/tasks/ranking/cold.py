@@ -14,7 +14,7 @@ from torch import Tensor
 from rec.evaluation.bootstrap import intervals
 from rec.evaluation.records import column, ragged
 from rec.evaluation.task import Measured
-from rec.evaluation.tasks.ranking.ranks import of_ranks, ranks
+from rec.evaluation.tasks.ranking.ranks import of_ranks, ranked, ranks
 from rec.seeds import generator
 from rec.systems.capabilities import RankingExamples
 
@@ -36,7 +36,7 @@ def ranked_among_cold(score_BI: Tensor, examples: RankingExamples, cold_I: Tenso
     score_BI.masked_fill_(~cold_I, -torch.inf)
     rank_P = ranks(score_BI, (row_P, item_P), examples.subject_B)
     found = {"each/rank_among_cold": rank_P, "each/cold": cold_I[item_P]}
-    return found | {"ranked_cold": (score_BI > -torch.inf).sum(1)}
+    return found | {"ranked_cold": ranked(score_BI)}
 
 
 def measure(task: Ranking, measured: Measured) -> dict[str, Any]:

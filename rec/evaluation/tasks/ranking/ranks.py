@@ -42,8 +42,9 @@ def hide(score_BI: Tensor, left_out: Pairs, kept: Pairs, forbidden_BI: Tensor | 
         kept: ... but for these: what is to be found is ranked even where it was seen before.
         forbidden_BI: What is never ranked, to be found or not.
     """
-    lowest = torch.finfo(score_BI.dtype).min
-    score_BI.nan_to_num_(nan=lowest, posinf=torch.finfo(score_BI.dtype).max, neginf=lowest)
+    if not bool(score_BI.sum().isfinite()):
+        lowest = torch.finfo(score_BI.dtype).min
+        score_BI.nan_to_num_(nan=lowest, posinf=torch.finfo(score_BI.dtype).max, neginf=lowest)
     value_P = score_BI[kept]
     score_BI[left_out] = -torch.inf
     score_BI[kept] = value_P
@@ -71,14 +72,34 @@ def ranks(score_BI: Tensor, relevant: Pairs, subject_B: Tensor) -> Tensor:
         places = [slice(start, start + size) for start in range(0, len(row_P), size)]
         parts = [(place, score_BI[row_P[place]]) for place in places]
     for place, score_PI in parts:
-        own_P1 = own_P[place, None]
-        rank_P[place] += (score_PI > own_P1).sum(1)
-        tied = ((score_PI == own_P1).sum(1) > 1) & (own_P1[:, 0] > -torch.inf)
+        higher_P, equal_P = _higher_and_equal(score_PI, own_P[place, None])
+        rank_P[place] += higher_P
+        tied = (equal_P > 1) & (own_P[place] > -torch.inf)
         if bool(tied.any()):
             tied_T = tied.nonzero()[:, 0]
             before_T = _tied_before(score_PI, own_P[place], item_P[place], subject_B[row_P[place]], tied_T)
             rank_P[place] = rank_P[place].index_add(0, tied_T, before_T)
     return torch.where(own_P > -torch.inf, rank_P, 0)
+
+
+def _higher_and_equal(score_PI: Tensor, own_P1: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how many scores of each row are higher than its own, and how many are the same, int64 (P,) each.
+
+    Signs of differences add up in half the time that comparisons take; where a row's own score is -inf, neither counts.
+    """
+    own_P1 = own_P1.clamp(min=torch.finfo(own_P1.dtype).min)
+    sign_PI = (score_PI - own_P1).sign_()
+    exact = torch.float64 if score_PI.shape[1] >= 1 << 24 else sign_PI.dtype
+    more_P = sign_PI.sum(1, dtype=exact)
+    unequal_P = sign_PI.abs_().sum(1, dtype=exact)
+    return ((unequal_P + more_P) / 2).long(), score_PI.shape[1] - unequal_P.long()
+
+
+def ranked(score_BI: Tensor) -> Tensor:
+    """Return how many items are ranked for each example, int64 (B,); `score_BI` is as `hide` returns it."""
+    if score_BI.device.type == "cpu":  # numpy counts in two thirds of the time
+        return torch.from_numpy(np.count_nonzero(score_BI.detach().numpy() > -np.inf, axis=1))
+    return (score_BI > -torch.inf).sum(1)
 
 
 def _tied_before(score_PI: Tensor, own_P: Tensor, item_P: Tensor, subject_P: Tensor, tied_T: Tensor) -> Tensor:

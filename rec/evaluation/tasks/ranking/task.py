@@ -20,7 +20,7 @@ from rec.evaluation.task import ALONE, Batches, Groups, Measured, Names, Ranks, 
 from rec.evaluation.tasks.ranking import baselines, cold, grouping, sections
 from rec.evaluation.tasks.ranking.index import write_index
 from rec.evaluation.tasks.ranking.known import write_known
-from rec.evaluation.tasks.ranking.ranks import best, coverage, hide, metric_names, of_ranks, ranks
+from rec.evaluation.tasks.ranking.ranks import best, coverage, hide, metric_names, of_ranks, ranked, ranks
 from rec.evaluation.tasks.ranking.service import RankingService
 from rec.keys import EvaluateConfig
 from rec.moe.layer import is_spread
@@ -108,7 +108,7 @@ class Ranking(Task):
     ) -> dict[str, Tensor]:
         hide(score_BI, examples.left_out, examples.target, examples.forbidden_BI)
         found = {"each/target": examples.target[1], "each/rank": ranks(score_BI, examples.target, examples.subject_B)}
-        found["ranked"] = (score_BI > -torch.inf).sum(1)
+        found["ranked"] = ranked(score_BI)
         found["catalogue"] = torch.full_like(found["ranked"], score_BI.shape[1] - 1)
         found["known"] = torch.bincount(examples.known[0], minlength=len(score_BI))
         found["top"], found["top_score"] = best(score_BI, examples.subject_B, min(TOP, score_BI.shape[1] - 1))

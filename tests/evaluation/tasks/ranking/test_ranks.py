@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score, roc_auc_score
 
-from rec.evaluation.tasks.ranking.ranks import best, coverage, hide, metric_names, of_ranks, order_number, ranks
+from rec.evaluation.tasks.ranking.ranks import best, coverage, hide, metric_names, of_ranks, order_number, ranked, ranks
 
 NONE = torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
 
@@ -29,7 +29,7 @@ def of(score: list[float], relevant: list[int], hidden: list[int] = (), user: in
     pairs = torch.zeros(len(relevant), dtype=torch.long), torch.tensor(relevant, dtype=torch.long)
     score_BI = hide(torch.tensor([[9e9, *score]]), NONE, pairs, forbidden_BI)
     rank_P = ranks(score_BI, pairs, torch.tensor([user]))
-    found = of_ranks(rank_P.numpy(), pairs[0].numpy(), (score_BI > -torch.inf).sum(1).numpy(), (1, 5, 10))
+    found = of_ranks(rank_P.numpy(), pairs[0].numpy(), ranked(score_BI).numpy(), (1, 5, 10))
     return {name: float(value[0]) for name, value in found.items()}
 
 
