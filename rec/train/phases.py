@@ -50,6 +50,8 @@ def stretches(system: System[Any, Any], config: TrainConfig, workers: int = 1) -
     Raises:
         ConfigError: the run has keys of a phase that there is not, or the workers cannot share a phase's batch.
     """
+    if not config.metric:
+        config = config.model_copy(update={"metric": system.tasks[0].headline})
     phases = system.phases()
     names = [phase.name for phase in phases]
     if unknown := sorted(config.phases.keys() - set(names)):
