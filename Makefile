@@ -33,7 +33,7 @@ check: setup
 	$(PY) -m pytest -p no:cacheprovider -m "not ray"
 
 unit: setup
-	$(PY) -m pytest -p no:cacheprovider -m "not ray and not data"
+	$(PY) -m pytest -p no:cacheprovider -m "not ray and not data and not slow"
 
 ray: setup
 	$(PY) -m pytest -p no:cacheprovider -m ray

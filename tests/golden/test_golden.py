@@ -10,6 +10,8 @@ import pytest
 
 from tests.golden.runs import CONFIGS, RUNS, path, record
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-5
 
 

@@ -24,6 +24,8 @@ from rec.serving.export import export
 from tests.guests.conftest import GUESTS, quiet
 from tests.serving.test_app import Noted
 
+pytestmark = pytest.mark.slow
+
 VISITS = [
     {"patient": "patient 3", "visits": [["code 1", "code 4"], ["code 1", "code 7"]], "previous": ["molecule 2"]},
     {"visits": [["code 5", "code 9"]]},

@@ -36,6 +36,8 @@ from rec.sections import (
 )
 from tests.report import pages
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = '<script>alert(1)</script>"\'&{{ 7*7 }}$\\frac{$_x\x00 style="fill: #2563eb"'
 NONE = [None, float("nan")]
 

@@ -178,6 +178,7 @@ def test_a_system_that_reads_no_profile_refuses_one(artifact: Any) -> None:
         assert "reads neither `profile` nor `avoid`" in ask(client, 422, user="u1", avoid=["milk"])["detail"]
 
 
+@pytest.mark.slow
 def test_variants_are_swept_compared_and_kept(
     food_run: Callable[..., RunConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

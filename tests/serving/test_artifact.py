@@ -98,6 +98,7 @@ def test_an_export_that_fails_leaves_what_was_there(trained, tmp_path: Path) -> 
         export(trained, "s3://bucket/a", lambda _: None)
 
 
+@pytest.mark.slow
 def test_replicas_on_a_machine_share_weights_and_tables(copy: Path) -> None:
     """After answering, no page of weights, tables and catalogue is a copy of this process's own."""
     code = """
@@ -127,6 +128,7 @@ print(found)
         assert size["Anonymous:"] == 0, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ivf", "hnsw"])
 def test_an_index_answers_like_exact_search(trained, artifact: Artifact, tmp_path: Path, kind: str) -> None:
     serve = trained.serve.model_copy(update={"index": kind, "index_candidates": 60})

@@ -9,7 +9,7 @@ from rec.serving.batching import Batcher, Busy, Late
 
 
 def batcher(work, **changes) -> Batcher:
-    return Batcher(work, **{"max_batch_size": 8, "max_queued": 16, "latency_target_s": 10.0} | changes)
+    return Batcher(work, **{"max_batch_size": 8, "max_queued": 16, "latency_target_s": 2.0} | changes)
 
 
 def test_requests_that_come_while_the_model_works_are_answered_together() -> None:

@@ -15,6 +15,8 @@ from rec.serving.answers import Answerer
 from rec.serving.app import create
 from tests.serving.test_app import Noted
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = 20
 
 

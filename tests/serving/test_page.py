@@ -17,6 +17,8 @@ from rec.serving.answers import Answerer
 from rec.serving.app import create
 from tests.serving.test_app import Noted
 
+pytestmark = pytest.mark.slow
+
 FLAGS = (
     *"--headless=new --no-sandbox --disable-gpu --no-first-run --disable-background-networking".split(),
     *"--disable-component-update --disable-sync --disable-quic --disable-dev-shm-usage --window-size=1000,2000".split(),

@@ -308,6 +308,7 @@ def stopping_at(step: int) -> Callable[[dict[str, Any]], None]:
     return report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 6, 11, 12, 13, 20, 21, 29, 30])
 def test_a_run_that_goes_on_in_any_phase_ends_equal_to_an_undisturbed_one(toy: Make, tmp_path: Path, step: int) -> None:
     """With an early phase whose best epoch is not its last."""
@@ -341,6 +342,7 @@ def test_the_same_command_on_a_run_that_is_over_does_nothing_and_says_so(toy: Ma
     assert ("train.phases.experts.patience" if early else "train.epochs") in said[0]
 
 
+@pytest.mark.slow
 def test_more_epochs_or_patience_go_on_like_a_run_that_had_them_from_the_start(toy: Make, tmp_path: Path) -> None:
     def keys(patience: int, epochs: int) -> dict[str, Any]:
         phase = {"metric": "val_loss", "patience": patience, "epochs": epochs, "learning_rate": 0.1}

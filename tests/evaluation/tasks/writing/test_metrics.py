@@ -98,6 +98,7 @@ def test_columns_of_other_lengths_are_refused() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_hundred_thousand_sentences_take_under_20_s_of_one_core(rng: np.random.Generator) -> None:
     words = np.array([*WORDS, *(f"word{n}" for n in range(5000))])
     generated, reference = ([" ".join(row) for row in rng.choice(words, (100_000, 15))] for _ in range(2))

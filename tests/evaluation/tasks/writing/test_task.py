@@ -138,5 +138,6 @@ def agreed(rank: int, world: int) -> int:
     return len(system.asked)
 
 
+@pytest.mark.slow
 def test_processes_agree_on_the_end(ranks: object) -> None:
     assert ranks.run(2, agreed) == [6, 6]  # type: ignore[attr-defined]
