@@ -218,7 +218,7 @@ class EvaluateConfig(Strict):
     cold_count: int | None = Field(None, ge=0)
     """Items with at most so many training events are reported as cold; unset leaves it to the system."""
     bootstrap: int = Field(1000, ge=100)
-    """Resamples of users behind each interval."""
+    """Resamples of examples, or of the units that they belong to, behind each interval."""
 
 
 class TuneConfig(Strict):

@@ -103,7 +103,7 @@ def _compare(options: argparse.Namespace) -> int:
         d = r["difference"]
         gain = f"{d['mean']:+.4f} ({d['low']:+.4f} to {d['high']:+.4f})"
         rows.append([r["metric"], f"{r['a']:.4f}", f"{r['b']:.4f}", gain, f"{r['not_better']:.4f}"])
-    print(f"A = {a}\nB = {b}\npaired bootstrap over users, 10,000 resamples")
+    print(f"A = {a}\nB = {b}\npaired bootstrap over examples, or what they belong to, 10,000 resamples")
     print(table(["metric", "A", "B", "A - B (95 % interval)", "resamples in which A is not better"], rows))
     if options.json:
         _write_json(options.json, results)

@@ -105,7 +105,13 @@ class Prepared:
         if name not in self.entities:
             known = ", ".join(self.entities)
             raise DataError(f"{self.storage.uri}: has no entity {name!r}; there are {known}")
-        return self._parquet(self.entities[name].file)
+        if name not in self._entity_tables:
+            self._entity_tables[name] = self._parquet(self.entities[name].file)
+        return self._entity_tables[name]
+
+    @cached_property
+    def _entity_tables(self) -> dict[str, pa.Table]:
+        return {}
 
     @property
     def num_users(self) -> int:
@@ -154,12 +160,12 @@ class Prepared:
     @cached_property
     def items(self) -> pa.Table:
         """The item table, sorted by index from 1."""
-        return self._parquet("item.parquet")
+        return self.entity("item")
 
     @cached_property
     def users(self) -> pa.Table:
         """The user table, sorted by index from 0."""
-        return self._parquet("user.parquet")
+        return self.entity("user")
 
     def rows(self, split: str) -> pa.Table:
         """Return a whole split in memory."""

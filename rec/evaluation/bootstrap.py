@@ -15,7 +15,7 @@ CHUNK = 64
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean and where it lies in 95 of 100 resamples of users."""
+    """A mean and where it lies in 95 of 100 resamples."""
 
     mean: float
     low: float
@@ -36,7 +36,7 @@ def resampled_means(value: np.ndarray, resamples: int, rng: np.random.Generator)
 
 
 def interval(value: np.ndarray, resamples: int, rng: np.random.Generator) -> Interval:
-    """Return the mean over users (U,) and its 95 % interval."""
+    """Return the mean over examples (U,) and its 95 % interval."""
     means = resampled_means(value, resamples, rng)
     return Interval(float(value.mean()), float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975)))
 
@@ -73,7 +73,7 @@ class Summed:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What one model gains over another on the same users."""
+    """What one model gains over another on the same examples."""
 
     difference: Interval
     worse_share: float
@@ -83,7 +83,7 @@ class Comparison:
 
 
 def paired(ours: np.ndarray, theirs: np.ndarray, resamples: int, rng: np.random.Generator) -> Comparison:
-    """Return the gain of `ours` over `theirs` (U,) per user, users resampled together."""
+    """Return the gain of `ours` over `theirs` (U,) per user, examples resampled together."""
     gain = ours - theirs
     means = resampled_means(gain, resamples, rng)
     low, high = np.quantile(means, [0.025, 0.975])

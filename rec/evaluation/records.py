@@ -15,7 +15,8 @@ from torch import Tensor
 Records: TypeAlias = Any
 """A `pyarrow.Table`."""
 Ragged = tuple[Any, Tensor | np.ndarray]
-"""Values (P,), as tensor, array or Arrow array, and the example of each, (P,), which never falls."""
+"""Values (P,), as tensor, array or Arrow array, and the example of each, (P,); those of one
+example keep their order."""
 
 
 def records_of(columns: Mapping[str, Any], rows: int) -> Records:
@@ -86,6 +87,9 @@ def _numpy(value: Any) -> np.ndarray:
 def _arrow(value: Any, rows: int) -> Any:
     if isinstance(value, tuple):
         flat, owner = value[0], _numpy(value[1])
+        if (owner[1:] < owner[:-1]).any():
+            order = np.argsort(owner, kind="stable")
+            flat, owner = (flat.take(pa.array(order)) if isinstance(flat, pa.Array) else flat[order]), owner[order]
         offset = np.concatenate([[0], np.bincount(owner, minlength=rows).cumsum()]).astype(np.int32)
         return pa.ListArray.from_arrays(pa.array(offset), _arrow(flat, len(owner)))
     if isinstance(value, pa.Array | pa.ChunkedArray):

@@ -145,7 +145,7 @@ def measured_task(run: Trained, task: Task, split: str, records: Records) -> Mea
     """Return what one task says of its records: metrics, intervals, baselines, groups, and numbers of its own."""
     system, data, config = run.system, run.data, run.config
     values = task.values(records)
-    groups = task.groups(data, split, records, config.evaluate)
+    groups = task.groups(system, data, split, records, config.evaluate)
     measured = Measured(
         system=system,
         module=run.module,
@@ -251,7 +251,7 @@ def _groups(task: Task, measured: Measured) -> list[Section]:
 
 def _write_records(storage: Storage, split: str, task: Task, measured: Measured) -> None:
     label = np.array([*measured.groups.names, ""])[measured.groups.label_B] if measured.groups.names else None
-    columns: dict[str, Any] = task.keys(measured.data, measured.records)
+    columns: dict[str, Any] = task.keys(measured.system, measured.data, measured.records)
     columns |= {"group": list(label)} if label is not None else {}
     columns |= {f"metric/{name}": value for name, value in measured.values.items()}
     table = with_columns(measured.records, columns)

@@ -191,7 +191,7 @@ class Task(ABC):
         means = {name: mean(by_unit(value, unit)) for name, value in found.items()}
         return means | {name: summed.value() for name, summed in self.sums(records).items()}
 
-    def groups(self, data: Prepared, split: str, records: Records, config: EvaluateConfig) -> Groups:
+    def groups(self, system: Any, data: Prepared, split: str, records: Records, config: EvaluateConfig) -> Groups:
         """Return the groups of examples that are told apart; none by default."""
         return Groups((), np.zeros(len(records), dtype=np.int64))
 
@@ -201,7 +201,7 @@ class Task(ABC):
         """Return what simple answers reach, by the same metrics; none by default."""
         return {}
 
-    def keys(self, data: Prepared, records: Records) -> dict[str, Any]:
+    def keys(self, system: Any, data: Prepared, records: Records) -> dict[str, Any]:
         """Return columns by which two runs' records are paired, and what people read of an example, such as raw ids."""
         return {}
 

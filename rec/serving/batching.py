@@ -3,7 +3,8 @@
 A request alone never waits for company. Where the pass before had several, the next one waits for more, up to a fifth
 of the latency target: passes of few requests cost nearly as much as passes of many. The limit of a batch follows the
 measured time of a pass: it shrinks when a pass takes more than half of the target, as a request may wait for one pass
-and then take part in the next.
+and then take part in the next. Where a pass of one request already takes more than a quarter of the target, smaller
+batches cannot meet it: there the batch grows, so that as many as possible are answered.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Batcher(Generic[T, R]):
         self.work, self.observe = work, observe
         self.max_batch_size, self.max_queued, self.target_s = max_batch_size, max_queued, latency_target_s
         self.limit = float(max_batch_size)
-        self.pass_s = 0.0
+        self.pass_s = self.single_s = 0.0
         self.queue: deque[_Waiting[T, R]] = deque()
         self.thread = thread or ThreadPoolExecutor(1, thread_name_prefix="model")
         self.running: asyncio.Task[None] | None = None
@@ -105,19 +106,24 @@ class Batcher(Generic[T, R]):
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while batch := self._take():
-            started_s = time.perf_counter()
             try:
-                answers = await loop.run_in_executor(self.thread, self.work, [waiting.item for waiting in batch])
+                answers, pass_s = await loop.run_in_executor(self.thread, self._timed, [w.item for w in batch])
             except Exception as error:
                 await self._one_by_one(batch, error)
             else:
                 for waiting, answer in zip(batch, answers, strict=True):
                     if not waiting.answer.done():
                         waiting.answer.set_result(answer)
-                self._adapt(len(batch), time.perf_counter() - started_s)
+                self._adapt(len(batch), pass_s)
             if len(batch) > 1 and len(self.queue) < int(self.limit):
                 await self._company()
         self.running = None
+
+    def _timed(self, items: Sequence[T]) -> tuple[Sequence[R], float]:
+        """Return the answers and how long they took, without the wait for passes of others in the same thread."""
+        started_s = time.perf_counter()
+        answers = self.work(items)
+        return answers, time.perf_counter() - started_s
 
     async def _one_by_one(self, batch: Sequence[_Waiting[T, R]], error: Exception) -> None:
         """Answer each item of a batch that failed alone."""
@@ -128,15 +134,14 @@ class Batcher(Generic[T, R]):
             try:
                 if len(batch) == 1:
                     raise error
-                started_s = time.perf_counter()
-                answer = (await loop.run_in_executor(self.thread, self.work, [waiting.item]))[0]
+                answers, pass_s = await loop.run_in_executor(self.thread, self._timed, [waiting.item])
             except Exception as own:
                 if not waiting.answer.done():
                     waiting.answer.set_exception(own)
             else:
-                self.observe(1, time.perf_counter() - started_s)
+                self.observe(1, pass_s)
                 if not waiting.answer.done():
-                    waiting.answer.set_result(answer)
+                    waiting.answer.set_result(answers[0])
 
     async def _company(self) -> None:
         """Wait until a batch is full, at most a fifth of the latency target."""
@@ -158,10 +163,13 @@ class Batcher(Generic[T, R]):
 
     def _adapt(self, size: int, seconds: float) -> None:
         self.pass_s = seconds if not self.pass_s else 0.9 * self.pass_s + 0.1 * seconds
-        if seconds > self.target_s / 2 and size > 1:
+        if size == 1:
+            self.single_s = seconds if not self.single_s else 0.8 * self.single_s + 0.2 * seconds
+        slow = self.single_s > self.target_s / 4
+        if seconds > self.target_s / 2 and size > 1 and not slow:
             self.limit = max(1.0, 0.8 * size)
         elif size >= int(self.limit):
-            self.limit = min(float(self.max_batch_size), self.limit + 1)
+            self.limit = min(float(self.max_batch_size), 2 * self.limit if slow else self.limit + 1)
         self.observe(size, seconds)
 
 

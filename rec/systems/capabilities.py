@@ -68,6 +68,14 @@ class Ranker(ABC, Generic[B, M]):
     def scores(self, module: M, states: States, items: slice) -> Tensor:
         """Return the scores of a range of items, float32 (B, W), to be written to; padding's mean nothing."""
 
+    def event_count(self) -> np.ndarray:
+        """Return in how many events of training each item is, int64 (I,): how many items there are, and how popular.
+
+        By default the table `item_count` of the data set, which the system then has to name in `table_names`.
+        """
+        tables: Mapping[str, np.ndarray] = getattr(self, "static")  # noqa: B009 (a system's, which this is a part of)
+        return np.asarray(tables["item_count"])
+
     def observed(self, module: M, batch: B) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the states, and further columns, (B, ...), for the record of each example in evaluation."""
         return self.states(module, batch), {}

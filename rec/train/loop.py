@@ -284,15 +284,15 @@ def _judge(
 ) -> None:
     """Record an evaluation, and whether it is the best of its phase."""
     metric = stretch.config.metric
-    value = means.get(metric)
-    if value is None:
+    value = (trained | means).get(metric)
+    if not isinstance(value, int | float):
         known = ", ".join(name for name, found in means.items() if found is not None)
         raise TrainingError(f"{stretch.key('metric')}: {metric!r} is not measured; there are {known}")
     if better(value, progress.best, higher_is_better(metric, job.directions)):
         progress.best, progress.best_step, progress.stale = value, progress.total_step, 0
     else:
         progress.stale += 1
-    place = {"phase": progress.phase, "phase_name": stretch.phase.name}
+    place = {"phase": progress.phase, "phase_name": stretch.phase.name, "metric": metric}
     record = {**place, "epoch": progress.epoch, "total_step": progress.total_step, **trained, **means}
     progress.history.append(record)
     job.report(

@@ -10,6 +10,7 @@ import torch
 
 from rec.batch import Batch
 from rec.errors import TrainingError
+from rec.moe.layer import layers_of
 from rec.seeds import derive
 from rec.systems.api import System
 from rec.terms import Term
@@ -50,6 +51,8 @@ def validation_loss(
     for number, (batch, counts) in enumerate(batches):
         place = number * engine.world_size + engine.rank
         torch.manual_seed(derive(stretch.config.seed, VALIDATION_LOSS, stretch.index, place))
+        for _, layer in layers_of(engine.module):
+            layer.counting = counts
         last = counted_terms(system.loss(engine, batch.to(engine.device)), stretch)
         for name, term in last.items():
             pair = torch.stack([torch.as_tensor(v, dtype=torch.float64).detach().cpu() for v in (term.sum, term.count)])

@@ -146,3 +146,36 @@ def test_batches_shrink_to_keep_the_latency_target_and_grow_back() -> None:
     slow, fast = asyncio.run(main())
     assert slow <= 0.02 / 0.004 * 1.3  # half of the target, at 4 ms a request
     assert fast > 2 * slow
+
+
+def test_batches_stay_large_where_even_one_request_is_slow() -> None:
+    def work(items):
+        time.sleep(0.03)  # a writer's pass: the same for any size
+        return items
+
+    async def main():
+        one = batcher(work, max_batch_size=32, max_queued=1000, latency_target_s=0.04)
+
+        async def client(number: int) -> None:
+            for _ in range(12):
+                await one.ask(number, 60)
+
+        started_s = time.perf_counter()
+        await asyncio.gather(*(client(number) for number in range(32)))
+        return one.limit, time.perf_counter() - started_s
+
+    limit, seconds = asyncio.run(main())
+    assert limit == 32
+    assert seconds < 384 / 3 * 0.03  # three times as fast as one by one, the time to find out included
+
+
+def test_a_pass_is_timed_without_the_wait_for_anothers() -> None:
+    thread, seen = ThreadPoolExecutor(1), []
+
+    async def main():
+        slow = batcher(lambda items: (time.sleep(0.08), items)[1], thread=thread)
+        fast = batcher(lambda items: items, thread=thread, observe=lambda size, seconds: seen.append(seconds))
+        await asyncio.gather(slow.ask(0, 5), *(fast.ask(n, 5) for n in range(3)))
+
+    asyncio.run(main())
+    assert max(seen) < 0.02

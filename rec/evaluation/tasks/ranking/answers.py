@@ -75,4 +75,4 @@ def recommend_batch(system: Any, module: nn.Module, batch: Any, asks: Sequence[A
     """Return the answers for the examples of a batch; None asks for ten items each, with details."""
     asks = asks or [Ask(k=10, explain=True)] * len(batch)
     known = system.examples(batch).known
-    return recommend(system, module, system.states(module, batch), known, asks, len(system.static["item_count"]))
+    return recommend(system, module, system.states(module, batch), known, asks, len(system.event_count()))

@@ -14,6 +14,8 @@ import torch
 from rec.data.prepared import Prepared
 from rec.evaluation.records import joined, records_of
 from rec.evaluation.task import mean
+from rec.evaluation.tasks.ranking.known import Marks
+from rec.evaluation.tasks.ranking.members import names_of, vectors_of
 from rec.evaluation.tasks.ranking.ranks import hide, ranked, ranks
 from rec.seeds import generator
 
@@ -24,29 +26,35 @@ Score = Callable[[np.ndarray], np.ndarray]
 """Scores of all items for some users, (B, I)."""
 
 
-def rankings(data: Prepared) -> dict[str, Score]:
+def rankings(system: Any, data: Prepared) -> dict[str, Score]:
     """Return simple rankings: popular items, random ones, what users with similar texts liked, the planted truth.
 
     Users' texts are compared by their vectors, where those were prepared. Where the data were generated, the truth by
     which relevant items were drawn ranks too: what is left beyond it is chance.
     """
-    count_I = np.asarray(data.array("item_count")).astype(np.float32)
+    count_I = system.event_count().astype(np.float32)
     rng = generator(0, "random ranking")
     found: dict[str, Score] = {"popularity": lambda users: np.broadcast_to(count_I, (len(users), len(count_I)))}
     found["random"] = lambda users: rng.random((len(users), len(count_I)), dtype=np.float32)
-    if data.storage.exists("user_text.npy"):
-        found["similar users"] = _similar_users(data)
-    if "truth" in data.items.column_names and "truth" in data.users.column_names:
-        truth_IT = np.stack(data.items["truth"].to_numpy())
-        truth_IT = np.concatenate([np.zeros_like(truth_IT[:1]), truth_IT])
-        truth_UT = np.stack(data.users["truth"].to_numpy())
+    marks = Marks.of(system)
+    if data.storage.exists(f"{system.subject}_text.npy") and marks.subject and marks.target:
+        found["similar users"] = _similar_users(
+            data, system.subject, marks.subject.name, marks.target.name, len(count_I)
+        )
+    if all("truth" in names_of(data, entity) for entity in (system.subject, system.entity)):
+        truth_IT, truth_UT = (vectors_of(data, entity, "truth") for entity in (system.entity, system.subject))
         found["the planted truth"] = lambda users: truth_UT[users] @ truth_IT.T
-    return found
+    return {name: _of_somebody(score) for name, score in found.items()}
+
+
+def _of_somebody(score: Score) -> Score:
+    """Return a score that is the same for all items where a subject is in no table."""
+    return lambda users: np.where((users < 0)[:, None], np.float32(0), score(users))
 
 
 def measure(task: Ranking, system: Any, data: Prepared, batches: Iterator[Any]) -> dict[str, dict[str, float]]:
     """Return every metric of every simple ranking, over the examples that a model ranks for."""
-    scores = rankings(data)
+    scores = rankings(system, data)
     parts: dict[str, list[Any]] = {name: [] for name in scores}
     for batch in batches:
         examples = system.examples(batch)
@@ -63,18 +71,18 @@ def measure(task: Ranking, system: Any, data: Prepared, batches: Iterator[Any]) 
     return found
 
 
-def _similar_users(data: Prepared) -> Score:
+def _similar_users(data: Prepared, entity: str, subject: str, target: str, items: int) -> Score:
     """Return a score of items for users: the summed similarity of users who liked them in training."""
     rows = data.rows("train")
-    targets = [np.atleast_1d(np.asarray(part, dtype=np.int64)) for part in rows["target"].to_numpy()]
+    targets = [np.atleast_1d(np.asarray(part, dtype=np.int64)) for part in rows[target].to_numpy()]
     row_P = torch.from_numpy(np.repeat(np.arange(len(targets)), [len(part) for part in targets]))
     item_P = torch.from_numpy(np.concatenate(targets) if targets else np.zeros(0, np.int64))
-    vector_UM = np.asarray(data.array("user_text"))
-    teacher_M = vector_UM[rows["user"].to_numpy()]
+    vector_UM = np.asarray(data.array(f"{entity}_text"))
+    teacher_M = vector_UM[rows[subject].to_numpy()]
 
     def score(users: np.ndarray) -> np.ndarray:
         similar_BR = torch.from_numpy(vector_UM[users] @ teacher_M.T)
-        found_BI = torch.zeros(len(users), data.num_items + 1)
+        found_BI = torch.zeros(len(users), items)
         return np.asarray(found_BI.index_add_(1, item_P, similar_BR[:, row_P]).numpy())
 
     return score

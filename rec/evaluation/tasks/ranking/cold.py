@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def is_cold(system: Any, most: int) -> np.ndarray:
     """Return which items have at most `most` training events, (I,); padding is none."""
-    cold_I: np.ndarray = np.asarray(system.static["item_count"]) <= most
+    cold_I: np.ndarray = system.event_count() <= most
     cold_I[0] = False
     return cold_I
 

@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from rec.data.prepared import Prepared
 from rec.evaluation.task import Groups
 from rec.evaluation.tasks.ranking import popularity_groups
+from rec.evaluation.tasks.ranking.known import Marks
+from rec.evaluation.tasks.ranking.members import known_of, names_of
 from rec.keys import EvaluateConfig
 
 FEW = 5
+NONE = -1
+"""The label of a subject that is in no group."""
+TOTAL = "item_total"
+"""The table of all events of each item, by which items are popular."""
 
 
-def groups(kind: str, data: Prepared, subject_B: np.ndarray, known_B: np.ndarray, config: EvaluateConfig) -> Groups:
+def groups(
+    kind: str, system: Any, data: Prepared, subject_B: np.ndarray, known_B: np.ndarray, config: EvaluateConfig
+) -> Groups:
     """Return the groups of these subjects."""
-    if "group" in data.users.column_names:
-        of_user = data.users["group"].to_pandas().astype(str).to_numpy()[subject_B]
-        names = sorted(set(of_user))
-        return Groups(tuple(names), np.searchsorted(names, of_user))
-    if kind == "popular_share":
-        return Groups(popularity_groups.NAMES, by_popular_share(data, config.popular_share)[subject_B])
+    if "group" in names_of(data, system.subject):
+        of_subject = known_of(data, system.subject, "group", subject_B).to_pylist()
+        names = sorted({str(name) for name in of_subject if name is not None})
+        place = {name: index for index, name in enumerate(names)}
+        return Groups(tuple(names), np.array([NONE if n is None else place[str(n)] for n in of_subject]))
+    marks = Marks.of(system)
+    if kind == "popular_share" and marks.told and data.storage.exists(f"{TOTAL}.npy"):
+        by_subject = by_popular_share(data, marks, system.subject, config.popular_share)
+        return Groups(popularity_groups.NAMES, np.where(subject_B < 0, NONE, by_subject[subject_B]))
     return Groups(("nothing known", f"up to {FEW} items known", "more known"), np.digitize(known_B, [1, FEW + 1]))
 
 
-def by_popular_share(data: Prepared, share: float) -> np.ndarray:
-    """Return each user's group by the popular share of everything the user has seen, the test target included, (U,)."""
+def by_popular_share(data: Prepared, marks: Marks, entity: str, share: float) -> np.ndarray:
+    """Return each subject's group by the popular share of all that it has seen, the test target included, (U,)."""
     table = data.rows("test")
-    columns = (table[name].to_numpy() for name in ("history", "target"))
-    histories = [np.append(np.asarray(h), t) for h, t in zip(*columns, strict=True)]
-    popular = popularity_groups.popular_items(np.asarray(data.array("item_total")), share)
-    by_user = np.zeros(data.num_users, dtype=np.int64)
-    by_user[table["user"].to_numpy()] = popularity_groups.groups(popularity_groups.popular_share(histories, popular))
-    return by_user
+    subject, known, target = (table[name].to_numpy() for name in marks.names)
+    histories = [np.append(np.asarray(h), t) for h, t in zip(known, target, strict=True)]
+    popular = popularity_groups.popular_items(np.asarray(data.array(TOTAL)), share)
+    told = data.entities[entity]
+    by_subject = np.full(told.first + told.count, NONE, dtype=np.int64)
+    by_subject[subject] = popularity_groups.groups(popularity_groups.popular_share(histories, popular))
+    return by_subject

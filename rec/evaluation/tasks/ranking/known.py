@@ -45,6 +45,16 @@ class Marks:
         further = [c.name for c in system.columns if c not in used and not c.label and not c.optional]
         return cls(tuple(system.columns), subject, known, first(system.entity, True, (0, 1)), tuple(further))
 
+    @property
+    def told(self) -> bool:
+        """Whether subject, what is known, and what is to be found have columns."""
+        return None not in (self.subject, self.known, self.target)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns that there are: subject, what is known, what is to be found."""
+        return [column.name for column in (self.subject, self.known, self.target) if column is not None]
+
     def rows(self, subjects: np.ndarray, histories: Sequence[np.ndarray]) -> Columns:
         """Return rows that tell subjects, -1 where they are not known, and what is known of them."""
         given: dict[str, Any] = {}
@@ -91,15 +101,15 @@ def _histories(data: Prepared, system: Any, marks: Marks) -> list[np.ndarray] | 
     """Return everything that each subject has had; None where rows do not tell."""
     if marks.subject is None or marks.known is None or system.subject not in data.entities:
         return None
-    names = [column.name for column in (marks.subject, marks.known, marks.target) if column is not None]
+    names = marks.names
     if not set(names) <= set(data.rows("test").column_names):
         return None
-    count = data.entities[system.subject].count
-    by_subject: list[np.ndarray | None] = [None] * count
+    told = data.entities[system.subject]
+    by_subject: list[np.ndarray | None] = [None] * (told.first + told.count)
     for split in ("test", "val", "train"):  # a later split knows more; who is in none has had nothing
         rows = data.rows(split)
         for subject, *parts in zip(*(rows[name].to_numpy() for name in names), strict=True):
-            if by_subject[subject] is None:
+            if subject >= 0 and by_subject[subject] is None:
                 by_subject[subject] = np.concatenate([np.atleast_1d(part) for part in parts])
         if all(history is not None for history in by_subject):
             break

@@ -89,7 +89,7 @@ def _higher_and_equal(score_PI: Tensor, own_P1: Tensor) -> tuple[Tensor, Tensor]
     """
     own_P1 = own_P1.clamp(min=torch.finfo(own_P1.dtype).min)
     sign_PI = (score_PI - own_P1).sign_()
-    exact = torch.float64 if score_PI.shape[1] >= 1 << 24 else sign_PI.dtype
+    exact = torch.float64 if score_PI.shape[1] >= 1 << 24 or sign_PI.dtype == torch.float64 else torch.float32
     more_P = sign_PI.sum(1, dtype=exact)
     unequal_P = sign_PI.abs_().sum(1, dtype=exact)
     return ((unequal_P + more_P) / 2).long(), score_PI.shape[1] - unequal_P.long()

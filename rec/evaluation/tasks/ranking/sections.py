@@ -9,6 +9,7 @@ import numpy as np
 from rec.data.prepared import Prepared
 from rec.evaluation.records import column, ragged
 from rec.evaluation.task import Measured
+from rec.evaluation.tasks.ranking.members import known_of, names_of
 from rec.sections import Card, Gallery, Section, Shelf, Table, Text, interval
 from rec.seeds import generator
 
@@ -41,8 +42,6 @@ def sections(task: Ranking, measured: Measured) -> list[Section]:
 
 def chosen(measured: Measured) -> list[int]:
     """Return the places of the examples to show."""
-    if len(measured.data.users) == 0 or (column(measured.records, "subject") < 0).any():
-        return []
     places = generator(0, "examples").permutation(len(measured.records))[:EXAMPLES]
     return [int(place) for place in np.sort(places)]
 
@@ -52,21 +51,21 @@ def shelf(measured: Measured, place: int) -> Shelf:
     records = measured.records.slice(place, 1)
     target = set(ragged(records, "target")[0].tolist())
     user = int(column(records, "subject")[0])
-    told = {n: measured.data.users[n][user].as_py() for n in measured.data.users.column_names}
+    entity, index = measured.system.subject, np.array([user])
+    told = {n: known_of(measured.data, entity, n, index)[0].as_py() for n in names_of(measured.data, entity)}
     words = str(told.get("text") or told.get("group") or "")
     cards = []
     best = zip(column(records, "top")[0, :SHOWN].tolist(), column(records, "top_score")[0, :SHOWN], strict=True)
     for item, score in best:
         if item > 0:
-            caption, picture = described(measured.data, item)
+            caption, picture = described(measured.data, measured.system.entity, item)
             cards.append(Card(caption=[caption, f"score {score:.3f}"], picture=picture, marked=item in target))
     return Shelf(lead=str(told.get("id", user)), detail=words, cards=cards)
 
 
-def described(data: Prepared, item: int) -> tuple[str, bytes | None]:
+def described(data: Prepared, entity: str, item: int) -> tuple[str, bytes | None]:
     """Return what people call an item, and its picture."""
-    items: Any = data.items
-    row, names = item - 1, items.column_names
-    picture = items["image"][row].as_py() if "image" in names else None
-    title = items["title"][row].as_py() if "title" in names else None
-    return str(title or items["id"][row].as_py()), picture if isinstance(picture, bytes) else None
+    names = names_of(data, entity)
+    told = {n: known_of(data, entity, n, np.array([item]))[0].as_py() for n in ("id", "title", "image") if n in names}
+    picture = told.get("image")
+    return str(told.get("title") or told.get("id", item)), picture if isinstance(picture, bytes) else None

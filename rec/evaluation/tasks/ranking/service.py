@@ -62,7 +62,7 @@ class RankingService(Service):
         self.items = context.parts.members(self.ranker.entity)
         self.subjects = context.parts.members(self.ranker.subject)
         self.known_subjects = Known(context)
-        count = np.asarray(self.system.static["item_count"], dtype=np.float64)
+        count = self.system.event_count().astype(np.float64)
         self.share = count / max(count.sum(), 1)
         self.popular = np.argsort(-count[1:], kind="stable") + 1
         self.index: Index | None = open_index(context)

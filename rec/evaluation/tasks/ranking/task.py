@@ -20,6 +20,7 @@ from rec.evaluation.task import ALONE, Batches, Groups, Measured, Names, Ranks, 
 from rec.evaluation.tasks.ranking import baselines, cold, grouping, sections
 from rec.evaluation.tasks.ranking.index import write_index
 from rec.evaluation.tasks.ranking.known import write_known
+from rec.evaluation.tasks.ranking.members import known_of, names_of
 from rec.evaluation.tasks.ranking.ranks import best, coverage, hide, metric_names, of_ranks, ranked, ranks
 from rec.evaluation.tasks.ranking.service import RankingService
 from rec.keys import EvaluateConfig
@@ -120,7 +121,7 @@ class Ranking(Task):
     @staticmethod
     def num_items(system: Any) -> int:
         """Return how many items are scored, padding included."""
-        return len(system.static["item_count"])
+        return len(system.event_count())
 
     def values(self, records: Records) -> Values:
         """Return every metric of each example, from its ranks."""
@@ -134,9 +135,11 @@ class Ranking(Task):
         items = int(column(records, "catalogue")[0]) if len(records) else 0
         return found | {f"coverage@{TOP}": coverage(top_BK, items) if items else None}
 
-    def groups(self, data: Prepared, split: str, records: Records, config: EvaluateConfig) -> Groups:
+    def groups(self, system: Any, data: Prepared, split: str, records: Records, config: EvaluateConfig) -> Groups:
         """Return groups of subjects."""
-        return grouping.groups(self.groups_by, data, column(records, "subject"), column(records, "known"), config)
+        return grouping.groups(
+            self.groups_by, system, data, column(records, "subject"), column(records, "known"), config
+        )
 
     def baselines(
         self, system: Any, data: Prepared, split: str, batches: Batches
@@ -144,10 +147,11 @@ class Ranking(Task):
         """Return what simple rankings reach: popular items, random ones, similar users, the planted truth."""
         return baselines.measure(self, system, data, batches(split))
 
-    def keys(self, data: Prepared, records: Records) -> dict[str, Any]:
+    def keys(self, system: Any, data: Prepared, records: Records) -> dict[str, Any]:
         """Return the subjects' raw ids."""
-        subject_B = column(records, "subject")
-        return {"id": data.users["id"].take(subject_B)} if (subject_B >= 0).all() else {}
+        if "id" not in names_of(data, system.subject):
+            return {}
+        return {"id": known_of(data, system.subject, "id", column(records, "subject"))}
 
     def enrich(self, measured: Measured) -> list[str]:
         """Add relevant items per subject, cold items and subjects, and examples for people."""

@@ -17,6 +17,7 @@ from rec.evaluation.bootstrap import Summed
 from rec.evaluation.records import Records, column, records_of
 from rec.evaluation.service import Context, Service
 from rec.evaluation.task import ALONE, Batches, Groups, Measured, Names, Ranks, Task, Values
+from rec.evaluation.tasks.ranking.members import known_of
 from rec.evaluation.tasks.rating import baselines, sections
 from rec.evaluation.tasks.rating.metrics import higher_is_better, per_row
 from rec.evaluation.tasks.rating.service import RatingService
@@ -94,11 +95,11 @@ class Rating(Task):
         """Return what was rated, and the rating that was given."""
         return [column(records, name) for name in records.column_names if name == "rating" or name.startswith(RATED)]
 
-    def groups(self, data: Prepared, split: str, records: Records, config: EvaluateConfig) -> Groups:
+    def groups(self, system: Any, data: Prepared, split: str, records: Records, config: EvaluateConfig) -> Groups:
         """Return the level of the rating that was given, where there are few."""
         level, place_B = np.unique(column(records, "rating"), return_inverse=True)
         if not 1 < len(level) <= MOST_LEVELS:
-            return super().groups(data, split, records, config)
+            return super().groups(system, data, split, records, config)
         return Groups(tuple(f"rated {value:g}" for value in level), place_B)
 
     def baselines(
@@ -107,13 +108,12 @@ class Rating(Task):
         """Return what mean ratings of training reach: of all, and of each rated member."""
         return baselines.measure(self, system, split, batches)
 
-    def keys(self, data: Prepared, records: Records) -> dict[str, Any]:
+    def keys(self, system: Any, data: Prepared, records: Records) -> dict[str, Any]:
         """Return the raw ids of what was rated, where the data set has a table of it."""
         found = {}
         for name in (n.removeprefix(RATED) for n in records.column_names if n.startswith(RATED)):
             if name in data.entities:
-                place_B = column(records, f"{RATED}{name}") - data.entities[name].first
-                found[f"{name}_id"] = data.entity(name)["id"].take(place_B)
+                found[f"{name}_id"] = known_of(data, name, "id", column(records, f"{RATED}{name}"))
         return found
 
     def sections(self, measured: Measured) -> list[Section]:

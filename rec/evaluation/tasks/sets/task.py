@@ -140,10 +140,10 @@ class Sets(Task):
         """Return every metric; rates of bad pairs are None where interactions are not known."""
         return dict.fromkeys([*higher_is_better, *DESCRIPTIVE]) | super().metrics(records, values)
 
-    def groups(self, data: Prepared, split: str, records: Records, config: EvaluateConfig) -> Groups:
+    def groups(self, system: Any, data: Prepared, split: str, records: Records, config: EvaluateConfig) -> Groups:
         """Return whether labels of the subject's example before are known, where batches tell."""
         if "known" not in records.column_names:
-            return super().groups(data, split, records, config)
+            return super().groups(system, data, split, records, config)
         return Groups(("nothing known before", "labels known before"), (column(records, "known") > 0).astype(np.int64))
 
     def baselines(

@@ -137,7 +137,7 @@ class Writing(Task):
         """Return the texts that were written for the examples."""
         return [column(records, "reference")]
 
-    def groups(self, data: Prepared, split: str, records: Records, config: EvaluateConfig) -> Groups:
+    def groups(self, system: Any, data: Prepared, split: str, records: Records, config: EvaluateConfig) -> Groups:
         """Return whether the text that was written is short or long: up to the middle number of words, or more."""
         words_B = column(records, "words")
         middle = int(np.median(words_B)) if len(words_B) else 0
