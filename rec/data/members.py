@@ -23,9 +23,20 @@ PICTURE, PICTURE_TYPE = "image", "image/*"
 FILE = "shown.arrow"
 
 
-def media_type(content: bytes) -> str:
-    """Return the media type of a picture's bytes."""
-    return "image/png" if content.startswith(b"\x89PNG") else "image/jpeg"
+SIGNATURES = {
+    b"\xff\xd8\xff": "image/jpeg",
+    b"\x89PNG": "image/png",
+    b"GIF8": "image/gif",
+    b"<svg": "image/svg+xml",
+    b"<?xml": "image/svg+xml",
+}
+
+
+def media_type(content: bytes) -> str | None:
+    """Return the media type of a picture that browsers show, None for others."""
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return "image/webp"
+    return next((kind for start, kind in SIGNATURES.items() if content.startswith(start)), None)
 
 
 @dataclass(frozen=True)

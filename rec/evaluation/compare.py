@@ -108,5 +108,5 @@ def records_of_seeds(folder: str, split: str, task: str) -> list[Records]:
 def _same_examples(task: Task, first: Records, second: Records) -> bool:
     if len(first) != len(second):
         return False
-    both = zip(task.identity(first), task.identity(second), strict=True)
-    return all(bool((one == other).all()) for one, other in both)
+    both = list(zip(task.identity(first), task.identity(second), strict=True))
+    return bool(both) and all(bool((one == other).all()) for one, other in both)

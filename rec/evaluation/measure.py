@@ -81,6 +81,9 @@ def measure(
         batches: This rank's batches, and whether each counts.
         detail: Set where more is wanted than metrics need.
         told: Receives, after every batch, how many examples this rank has done.
+
+    Raises:
+        EvaluationError: there are no examples.
     """
     engine.module.eval()
     record = Recorder(system, engine.module, detail, engine)
@@ -95,6 +98,8 @@ def measure(
                 told(done)
     steps = zip(*engine.gather(parts), strict=True)
     kept = [part for step in steps for part in step if part is not None]
+    if not kept:
+        raise EvaluationError("the split has no examples, so there is nothing to measure")
     return {task.name: joined([part[task.name] for part in kept]) for task in system.tasks}
 
 

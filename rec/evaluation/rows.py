@@ -38,6 +38,8 @@ class Row:
     notes: list[str] = field(default_factory=list)
     heard: Heard | None = None
     """Receives pieces of text as they come; False where nobody listens any more."""
+    told: int = 0
+    """Characters that were told, so that a row that is answered again tells none of them twice."""
 
 
 class Rows:

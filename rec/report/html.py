@@ -10,19 +10,13 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from rec.data.members import media_type
 from rec.report.columns import filled, numeric
 from rec.report.drawing import THEMED, draw, has_values
 from rec.sections import Bars, Code, Gallery, Heatmap, Lines, Part, Picture, Section, Table, Text
 
 CONTENTS_FROM = 6
 """Number of sections from which a page has a table of contents."""
-SIGNATURES = {
-    b"\xff\xd8\xff": "image/jpeg",
-    b"\x89PNG": "image/png",
-    b"GIF8": "image/gif",
-    b"<svg": "image/svg+xml",
-    b"<?xml": "image/svg+xml",
-}
 
 
 def page(
@@ -58,13 +52,6 @@ def page(
         colours=THEMED,
     )
     return text.encode("utf-8", "replace").decode()
-
-
-def media_type(content: bytes) -> str | None:
-    """Return the media type of a picture that browsers show, None for others."""
-    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
-        return "image/webp"
-    return next((kind for start, kind in SIGNATURES.items() if content.startswith(start)), None)
 
 
 def _section(section: Section, index: int) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def write_report(folder: str, split: str = "test") -> str:
         f"{system_name(config)} on {data_name(config)}",
         lead(results),
         sections,
-        facts=facts(config, results),
+        facts=facts(config, results, str(history[-1].get("metric", config.train.metric))),
         notices=[note for note in (results[0]["notice"], *results[0]["notes"]) if is_warning(note, results[0])],
         command=f"rec train CONFIG && rec evaluate CONFIG --split {split} && rec report CONFIG",
     )
@@ -77,13 +77,13 @@ def lead(results: Sequence[Numbers]) -> str:
     return f"{text}{', beside ' + ', '.join(others) if others else ''}; {better} is better."
 
 
-def facts(config: RunConfig, results: Sequence[Numbers]) -> list[tuple[str, str]]:
+def facts(config: RunConfig, results: Sequence[Numbers], metric: str) -> list[tuple[str, str]]:
     """Return what was measured, and how."""
     seeds = ", ".join(str(result["seed"]) for result in results)
     return [
         ("data", config.data.root),
         ("split", f"{results[0]['split']}, read once for the checkpoint that validation chose"),
-        ("checkpoint", f"step {results[0]['step']:,}, best {config.train.metric} on validation"),
+        ("checkpoint", f"step {results[0]['step']:,}, best {metric} on validation"),
         ("seeds" if len(results) > 1 else "seed", seeds),
     ]
 

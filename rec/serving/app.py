@@ -68,7 +68,8 @@ class Asked:
     def __init__(self, answerer: Answerer, limits: ServeConfig, meters: Meters, replica: str) -> None:
         self.answerer, self.limits, self.meters, self.replica = answerer, limits, meters, replica
         self.started_s = time.monotonic()
-        self.routes = answerer.routes(limits, answerer.example.get("row"))
+        # The document is open to all: where a token is asked for it shows no one's row.
+        self.routes = answerer.routes(limits, None if limits.token else answerer.example.get("row"))
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self.batchers: dict[str, Batcher[Any, Answer]] = {path: self._batcher(r) for path, r in self.routes.items()}
 
@@ -254,7 +255,9 @@ def _add_lookup(router: APIRouter, lookup: Lookup) -> None:
 
 
 def _media(content: bytes) -> Response:
-    return Response(content, media_type=media_type(content), headers={"Cache-Control": "max-age=3600"})
+    return Response(
+        content, media_type=media_type(content) or "application/octet-stream", headers={"Cache-Control": "max-age=3600"}
+    )
 
 
 def _takes(route: Route[Any]) -> dict[str, Any]:

@@ -109,7 +109,7 @@ class Batcher(Generic[T, R]):
             try:
                 answers, pass_s = await loop.run_in_executor(self.thread, self._timed, [w.item for w in batch])
             except Exception as error:
-                await self._one_by_one(batch, error)
+                await self._apart(batch, error)
             else:
                 for waiting, answer in zip(batch, answers, strict=True):
                     if not waiting.answer.done():
@@ -125,23 +125,26 @@ class Batcher(Generic[T, R]):
         answers = self.work(items)
         return answers, time.perf_counter() - started_s
 
-    async def _one_by_one(self, batch: Sequence[_Waiting[T, R]], error: Exception) -> None:
-        """Answer each item of a batch that failed alone."""
-        loop = asyncio.get_running_loop()
-        for waiting in batch:
-            if waiting.answer.done():
+    async def _apart(self, batch: Sequence[_Waiting[T, R]], error: Exception) -> None:
+        """Answer the items of a batch that failed in halves, until what fails is alone and gets its error."""
+        if len(batch) == 1:
+            if not batch[0].answer.done():
+                batch[0].answer.set_exception(error)
+            return
+        loop, middle = asyncio.get_running_loop(), len(batch) // 2
+        for part in (batch[:middle], batch[middle:]):
+            part = [waiting for waiting in part if not waiting.answer.done()]
+            if not part:
                 continue
             try:
-                if len(batch) == 1:
-                    raise error
-                answers, pass_s = await loop.run_in_executor(self.thread, self._timed, [waiting.item])
+                answers, pass_s = await loop.run_in_executor(self.thread, self._timed, [w.item for w in part])
             except Exception as own:
-                if not waiting.answer.done():
-                    waiting.answer.set_exception(own)
+                await self._apart(part, own)
             else:
-                self.observe(1, pass_s)
-                if not waiting.answer.done():
-                    waiting.answer.set_result(answers[0])
+                self.observe(len(part), pass_s)
+                for waiting, answer in zip(part, answers, strict=True):
+                    if not waiting.answer.done():
+                        waiting.answer.set_result(answer)
 
     async def _company(self) -> None:
         """Wait until a batch is full, at most a fifth of the latency target."""

@@ -6,13 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from rec.config import RunConfig
 from rec.data.prepared import Prepared
 from rec.data.stream import to_columns
-from rec.errors import ConfigError
+from rec.errors import ConfigError, DataError, RequestError
 from rec.serving.answers import Answerer
 from rec.serving.artifact import Artifact, export_run
 from rec.serving.example import make_example
+
+TRIED = 100
+"""Rows of the test split that are looked through for one that a request can say."""
 
 
 def export(config: RunConfig, target: str, say: Callable[[str], None]) -> Artifact:
@@ -27,8 +32,14 @@ def export(config: RunConfig, target: str, say: Callable[[str], None]) -> Artifa
     path = Path(target).absolute()
 
     def finish(artifact: Artifact) -> dict[str, Any]:
-        row = to_columns(Prepared.open(config.data.root).rows("test").slice(0, 1))
-        return make_example(Answerer(artifact), row)
+        rows, answerer = Prepared.open(config.data.root).rows("test").slice(0, TRIED), Answerer(artifact)
+        fault = "the test split has no rows"
+        for start in range(len(rows)):
+            try:
+                return make_example(answerer, to_columns(rows.slice(start, 1)))
+            except (RequestError, ValidationError) as error:  # a row that no request can say, such as a padded one
+                fault = str(error).splitlines()[-1]
+        raise DataError(f"{config.data.root}: no row of the test split can be asked as a request: {fault}")
 
     extras = {
         "serve.yaml": _template("serve.yaml").format(name=path.name, path=path),

@@ -21,7 +21,7 @@ from rec.train.engine import State
 
 MANIFEST = "manifest.json"
 BEST = "best.json"
-KEEP_LAST = 2
+KEEP_LAST, FORMAT = 2, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class CheckpointStore:
             self.storage.write(name, save(tensors))
         self.storage.write_json(names[-1], checkpoint.state)
         entries = [self.storage.entry(name) for name in names]
-        self.storage.write_json(f"{folder}/{MANIFEST}", {"step": checkpoint.step, "files": entries})
+        self.storage.write_json(f"{folder}/{MANIFEST}", {"format": FORMAT, "step": checkpoint.step, "files": entries})
         if best:
             self.storage.write_json(BEST, {"step": checkpoint.step})
         keep = {self.best_step(), *self.steps()[-KEEP_LAST:]}
@@ -72,7 +72,16 @@ class CheckpointStore:
     def faults(self, step: int) -> list[str]:
         """Return what is wrong with a checkpoint's files, empty where it is whole."""
         try:
-            entries = self.storage.read_json(f"{_folder(step)}/{MANIFEST}")["files"]
+            manifest = self.storage.read_json(f"{_folder(step)}/{MANIFEST}")
+            entries = manifest["files"]
+        except (DataError, KeyError, TypeError) as error:
+            return [f"{self.storage.uri}/{_folder(step)}/{MANIFEST}: {error}"]
+        if manifest.get("format") != FORMAT:
+            raise CheckpointError(
+                f"{self.storage.uri}/{_folder(step)}: format {manifest.get('format', 1)}, expected {FORMAT}: another "
+                "version wrote it; train in another out="
+            )
+        try:
             return [fault for entry in entries if (fault := self.storage.fault(entry))]
         except (DataError, KeyError, TypeError) as error:
             return [f"{self.storage.uri}/{_folder(step)}/{MANIFEST}: {error}"]

@@ -74,12 +74,16 @@ class WritingService(Service):
 
     def _write(self, rows: Sequence[Row], decoding: Decoding) -> list[str]:
         batch = self.context.batch(self.rows.stacked(rows))
-        gone = [False] * len(rows)
+        gone, said = [False] * len(rows), [0] * len(rows)
 
         def tell(pieces: Sequence[str]) -> None:
             for place, (row, piece) in enumerate(zip(rows, pieces, strict=True)):
-                if row.heard is not None:
-                    gone[place] = not row.heard(piece)
+                if row.heard is None:
+                    continue
+                new = piece[max(0, row.told - said[place]) :]
+                said[place] += len(piece)
+                row.told = max(row.told, said[place])
+                gone[place] = not row.heard(new)
 
         listened = any(row.heard is not None for row in rows)
         return self.writer.write(
