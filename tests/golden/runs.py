@@ -57,7 +57,7 @@ PAIRS = {
 GRAPH = {"graph": {"planted": {"users": 250, "items": 120, "interactions": 4000, "width": 8}}}
 SHORT = ["train.epochs=2", "train.evaluate_every=1", "train.patience=0", "parallel.workers=0", "parallel.threads=1"]
 SMALL_BATCH = [*SHORT, "train.batch_size=16", "train.warmup_steps=5"]
-SMALL_PAIRS = [*SMALL_BATCH, "train.epochs=4"]
+SMALL_PAIRS = [*SMALL_BATCH, "train.epochs=4", "train.validation_share=1.0"]
 SMALL_GRAPH = [*SHORT, "train.epochs=3", "train.batch_size=256"]
 RUNS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "demo": ("demo", SEQUENCES, SMALL_BATCH),
