@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
+import math
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,6 +91,8 @@ def from_table(table: dict[str, Any]) -> RunConfig:
     if not isinstance(table.get("system"), str):
         raise ConfigError("system: required key is missing; expected an import path like 'rec.systems.msmrec:MSMRec'")
     system = resolve(table["system"])
+    if not (isinstance(getattr(system, "Config", None), type) and getattr(system, "tasks", None)):
+        raise ConfigError(f"system: {table['system']!r} is no system: expected a class with Config and tasks")
     model = check(system.Config, table.get("model", {}), "model.")
     run: RunConfig = check(RunConfig, table | {"model": model}, "")
     _check_metrics(run, system)
@@ -99,17 +102,25 @@ def from_table(table: dict[str, Any]) -> RunConfig:
 
 
 def _check_metrics(run: RunConfig, system: Any) -> None:
-    """Refuse to choose by, or to expect, a number that is neither good nor bad."""
+    """Refuse to choose by, or to expect, a number that is neither good nor bad, and to expect what is not measured."""
     named = {"train.metric": run.train.metric, "tune.metric": run.tune.metric}
     named |= {f"train.phases.{name}.metric": keys.metric or "" for name, keys in run.train.phases.items()}
     named |= {f"expect.{name}": name for name in run.expect}
     for key, name in named.items():
         for task in system.tasks:
             if name in task.descriptive:
-                known = ", ".join(task.directions)
+                others = ", ".join(task.directions)
                 raise ConfigError(
-                    f"{key}: {name!r} describes answers and is neither good nor bad; expected one of {known}"
+                    f"{key}: {name!r} describes answers and is neither good nor bad; expected one of {others}"
                 )
+    known = [name for task in system.tasks for name in task.directions]
+    for name, wanted in run.expect.items():
+        if not math.isfinite(wanted):
+            raise ConfigError(f"expect.{name}: expected a finite number, got {wanted}")
+        if "/" not in name and name not in known:  # names with a slash are a system's own statistics
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise ConfigError(f"expect.{name}: is not measured; {hint}")
 
 
 def to_json(config: RunConfig) -> str:

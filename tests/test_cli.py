@@ -93,6 +93,22 @@ def test_a_run_that_misses_what_it_must_reach_exits_one(config: str, capsys: pyt
     assert "expected at least 0.99" in capsys.readouterr().err.strip().splitlines()[-1]
 
 
+def test_only_the_run_that_was_trained_is_measured(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["prepare", config])
+    main(["train", config])
+    for words in (["evaluate", config], ["export", config], ["predict", config, "--to", f"{config}.predictions"]):
+        assert main([*words, "train.seed=7"]) == 1
+        line = capsys.readouterr().err.strip().splitlines()[-1]
+        assert "train.seed: 7, but the run in" in line
+        assert "was started with 0" in line
+    assert main(["evaluate", config]) == 0
+    capsys.readouterr()
+    best = Path(config).parent / "run" / "checkpoints" / "best.json"
+    best.write_text(json.dumps({"step": json.loads(best.read_text())["step"] + 1}))
+    assert main(["report", config]) == 1
+    assert "since; run `rec evaluate` again" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
 def test_arrays_from_outside_are_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     score = np.array([[3.0, 2.0, 1.0], [1.0, 1.0, 1.0]])
     arrays = {"score": score, "target": [1, 0], "seen_offset": [0, 1, 1], "seen_item": [0]}

@@ -35,6 +35,12 @@ def test_overrides_are_dotted_toml_values(tmp_path: Path) -> None:
         ({"train": {"learning_rate": -1.0}}, "train.learning_rate: input should be greater than 0, got -1.0"),
         ({"data": {}}, "data.root: required key is missing"),
         ({"model": {"loss": "mse"}}, "model.loss: input should be 'ce', 'ss', 'gbce' or 'bce', got 'mse'"),
+        (
+            {"system": "rec.errors:ConfigError"},
+            "'rec.errors:ConfigError' is no system: expected a class with Config and tasks",
+        ),
+        ({"expect": {"hit@1O": 0.1}}, "expect.hit@1O: is not measured; did you mean 'hit@10'?"),
+        ({"expect": {"hit@10": float("nan")}}, "expect.hit@10: expected a finite number, got nan"),
         ({"system": "rec.systems.msmrec:Nope"}, "system: no class 'rec.systems.msmrec:Nope'"),
         ({"parallel": {"workers": 3}}, "train.batch_size: must be a multiple of parallel.workers (3), got 128"),
         ({"parallel": {"workers": 2, "expert_parallel": 3}}, "expert_parallel: must divide workers (2), got 3"),

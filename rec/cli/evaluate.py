@@ -53,27 +53,25 @@ def evaluate(
     predictions: str | None = None,
 ) -> int:
     """Measure every run, print what tells most, and return 1 where a metric that the config expects is not reached."""
-    from rec.evaluation.run import evaluate_run, met, summarise
+    from rec.evaluation.run import evaluate_run, met, simple_answers, summarise
     from rec.report.text import table
 
     results = [evaluate_run(config, split, predictions) for config in configs]
     first, summary = results[0], summarise(results)
-    baseline = next(iter(first["baselines"]), None)
-    rows = []
-    for name in [*first["shown"], *([n for n in summary if n not in first["shown"]] if everything else [])]:
-        if name not in summary:
-            continue
+    more = [name for name in summary if name not in first["shown"]] if everything else []
+    names, rows = [name for name in [*first["shown"], *more] if name in summary], []
+    baseline, simple = simple_answers(first, names)
+    for name in names:
         entry = summary[name]
         spread = f"{min(entry['values']):.4f} to {max(entry['values']):.4f}" if len(results) > 1 else ""
         if len(results) == 1 and name in first["interval"]:
             spread = "{low:.4f} to {high:.4f}".format(**first["interval"][name])
         row = [name, f"{entry['mean']:.4f}", *([f"{entry['sd']:.4f}"] if len(results) > 1 else []), spread]
-        value = first["baselines"][baseline].get(name) if baseline else None
-        rows.append([*row, *(["" if value is None else f"{value:.4f}"] if baseline else [])])
+        rows.append([*row, *([simple.get(name, "")] if baseline else [])])
     head = ["metric", "mean", *(["sd", "range"] if len(results) > 1 else ["95 % interval"])]
     print(table([*head, *([baseline] if baseline else [])], rows))
     print(f"{first['examples']:,} examples of the {split} split")
-    for note in first["notes"]:
+    for note in [*([first["notice"]] if first["notice"] else []), *first["notes"]]:
         print(note)
     headline = next(iter(first["shown"]), "")
     beside = [f"{name} {values[headline]:.4f}" for name, values in first["baselines"].items() if headline in values]

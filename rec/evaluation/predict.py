@@ -33,7 +33,7 @@ from rec.progress import Progress
 from rec.storage import Storage, absolute
 from rec.strict import flat
 from rec.train.checkpoint import CheckpointStore
-from rec.train.job import FREE_KEYS
+from rec.train.job import FREE_KEYS, check_same
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -144,6 +144,7 @@ def rows_per_part(rows: int, batch_size: int) -> int:
 
 def identity(config: RunConfig) -> dict[str, Any]:
     """Return what tells a trained run's predictions from others': run, step, its weights, config and data."""
+    check_same(config)
     store = CheckpointStore(Storage(config.out).below("checkpoints"))
     step = store.best_step()
     if step is None:

@@ -34,7 +34,7 @@ from rec.systems.capabilities import Reporter
 from rec.train.checkpoint import CheckpointStore
 from rec.train.engine import LocalEngine, load_model
 from rec.train.feed import PlannedFeed
-from rec.train.job import build
+from rec.train.job import build, load_chosen
 
 FORMAT = 2
 Numbers = dict[str, Any]
@@ -67,10 +67,11 @@ def open_run(config: RunConfig) -> Trained:
 
     Raises:
         CheckpointError, DataError: the run or its data set is missing or damaged.
+        ConfigError: the folder holds a run with another config.
     """
     data = Prepared.open(config.data.root)
     system = build(config, data)
-    checkpoint = CheckpointStore(Storage(config.out).below("checkpoints")).load_best()
+    checkpoint = load_chosen(config)
     module = system.model()
     load_model(module, checkpoint.tensors)
     torch.set_num_threads(max(config.parallel.threads, torch.get_num_threads()))
@@ -224,10 +225,11 @@ def _beside_baselines(task: Task, measured: Measured) -> list[Section]:
     head = [name if task.directions.get(name, True) else f"{name} (lower is better)" for name in names]
     note = "Simple answers that need no model, measured on the same examples."
     parts: list[Any] = [Text(text=note, tone="note"), Table(head=["", *head], rows=rows)]
+    grey = len(baselines) == 1
     shares = [name for name in names if all(0 <= found.get(name, 0) <= 1 for found in sources.values())]
     for kept in (shares, [name for name in names if name not in shares]):
         series = [
-            BarSeries(name=label, values=[found.get(name) for name in kept], muted=label != "this run")
+            BarSeries(name=label, values=[found.get(name) for name in kept], muted=grey and label != "this run")
             for label, found in sources.items()
         ]
         if kept:
@@ -278,6 +280,23 @@ def read_config(folder: str) -> RunConfig:
     return from_json(Storage(folder).read("config.json").decode())
 
 
+def simple_answers(numbers: Numbers, names: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """Return a column of what the first simple answer reaches in each metric: its head, and a text per name.
+
+    Tasks have simple answers of their own; where a column holds several, each value says whose it is.
+    """
+    found = {}
+    for name in names:
+        for label, values in numbers["baselines"].items():
+            if name in values:
+                found[name] = (label, number(values[name]))
+                break
+    labels = {label for label, _ in found.values()}
+    if len(labels) == 1:
+        return labels.pop(), {name: value for name, (_, value) in found.items()}
+    return "simple answer" if labels else "", {name: f"{value} ({label})" for name, (label, value) in found.items()}
+
+
 def seed_folders(folder: str) -> list[str]:
     """Return the folders of a run's seeds, or the run itself where it has none."""
     names = [name for name in Storage(folder).list() if name.startswith("seed-")]
@@ -288,7 +307,7 @@ def read_numbers(folder: str, split: str) -> Numbers:
     """Return the numbers of a measured run.
 
     Raises:
-        EvaluationError: it was not measured on this split, or by another version.
+        EvaluationError: it was not measured on this split, at another checkpoint, or by another version.
     """
     storage, name = Storage(folder), f"evaluation/{split}/metrics.json"
     if not storage.exists(name):
@@ -296,6 +315,12 @@ def read_numbers(folder: str, split: str) -> Numbers:
     numbers: Numbers = storage.read_json(name)
     if numbers.get("format") != FORMAT:
         raise EvaluationError(f"{folder}/{name}: written by another version; run `rec evaluate` again")
+    chosen = CheckpointStore(storage.below("checkpoints")).best_step()
+    if chosen not in (None, numbers["step"]):
+        raise EvaluationError(
+            f"{folder}: measured at step {numbers['step']}, but validation has chosen step {chosen} since; "
+            "run `rec evaluate` again"
+        )
     return numbers
 
 

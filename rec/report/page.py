@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rec.config import RunConfig, to_toml
-from rec.evaluation.run import read_config, read_numbers, seed_folders, summarise
+from rec.evaluation.run import read_config, read_numbers, seed_folders, simple_answers, summarise
 from rec.report.html import page
 from rec.sections import Code, Lines, LineSeries, Mark, Section, Table, Text, from_plain, interval, number
 from rec.storage import Storage
@@ -106,7 +106,7 @@ def all_numbers(results: Sequence[Numbers]) -> Section:
 
 def _table(results: Sequence[Numbers], names: Sequence[str]) -> Table:
     first, summary = results[0], summarise(list(results))
-    baseline = next(iter(first["baselines"].items()), None)
+    head, beside = simple_answers(first, names)
     rows = []
     for name in names:
         told = number(summary[name]["mean"])
@@ -115,8 +115,8 @@ def _table(results: Sequence[Numbers], names: Sequence[str]) -> Table:
         elif name in first["interval"]:
             told = interval(**first["interval"][name])
         arrow = "" if first["directions"].get(name, True) else " (lower is better)"
-        rows.append([f"{name}{arrow}", told, *([number(baseline[1].get(name))] if baseline else [])])
-    return Table(head=["metric", "this run", *([baseline[0]] if baseline else [])], rows=rows)
+        rows.append([f"{name}{arrow}", told, *([beside.get(name, "-")] if head else [])])
+    return Table(head=["metric", "this run", *([head] if head else [])], rows=rows)
 
 
 def curves(history: History, metric: str, directions: Mapping[str, bool]) -> list[Section]:

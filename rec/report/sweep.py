@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rec.config import RunConfig, override, resolve
-from rec.errors import ConfigError
+from rec.errors import ConfigError, EvaluationError
 from rec.evaluation.compare import compare
 from rec.evaluation.run import evaluate_run, read_numbers, summarise
 from rec.report.text import table
 from rec.storage import Storage
-from rec.train.checkpoint import CheckpointStore
 
 RESAMPLES = 10_000
 
@@ -68,12 +67,10 @@ def folder(config: RunConfig, name: str) -> str:
 
 def _measured(run: RunConfig) -> dict[str, Any]:
     """Return the metrics of a run's best checkpoint on test, measured now unless they are on file."""
-    storage, name = Storage(run.out), "evaluation/test/metrics.json"
-    if storage.exists(name):
-        numbers = read_numbers(run.out, "test")
-        if numbers["step"] == CheckpointStore(storage.below("checkpoints")).load_best().step:
-            return numbers
-    return evaluate_run(run, "test")
+    try:
+        return read_numbers(run.out, "test")
+    except EvaluationError:
+        return evaluate_run(run, "test")
 
 
 def _row(config: RunConfig, name: str, found: list[dict[str, Any]], first: str) -> dict[str, Any]:

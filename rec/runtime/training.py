@@ -27,11 +27,10 @@ from rec.runtime.datasets import fits_shared_memory, share
 from rec.runtime.monitor import Monitor
 from rec.runtime.worker import train_worker
 from rec.storage import Storage, absolute
-from rec.train.job import build, claim, newest, nothing_left
+from rec.train.job import SPLITS, build, claim, newest, nothing_left, open_data
 from rec.train.loop import Report
 
 POLL_S, START_POLL_S = 0.5, 0.1
-SPLITS = ("train", "val")
 DRIVER = -1
 """Stands for a rank in events of the driver itself."""
 
@@ -55,9 +54,8 @@ def train(config: RunConfig, report: Report, say: Callable[[str], None], stop: t
             "data": config.data.model_copy(update={"root": absolute(config.data.root)}),
         }
     )
-    data = Prepared.open(config.data.root)
-    data.tell_differences(config.data, say)
     # What is wrong with config or data is said here, before any machine starts.
+    data = open_data(config, say)
     system = build(config, data)
     columns = system.columns
     storage = claim(config)

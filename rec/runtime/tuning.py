@@ -30,11 +30,11 @@ from rec.runtime.trial import TrialRun
 from rec.space import Dimension, Suggest, draw
 from rec.storage import Storage, absolute
 from rec.systems.api import System
-from rec.train.job import build, claim
+from rec.train.job import build, claim, open_data
 from rec.train.phases import Stretch, stretches
 from rec.tuning.page import write_page
 from rec.tuning.results import ranked, read_trials, write_results
-from rec.tuning.search import apply, evaluations, for_search, objectives, space_of, value_at
+from rec.tuning.search import apply, check_objectives, evaluations, for_search, objectives, space_of, value_at
 from rec.tuning.trial import FAILED, FINISHED, RUNNING, STOPPED, Trial, read_trial
 
 STATE = "state"
@@ -56,11 +56,10 @@ def search(config: RunConfig, say: Say) -> str:
     """
     where = config.data.model_copy(update={"root": absolute(config.data.root)})
     config = config.model_copy(update={"out": absolute(config.out), "data": where})
-    space, data = space_of(config), Prepared.open(config.data.root)
+    space, data = space_of(config), open_data(config, say)
     system = build(config, data)
     config, phases = for_search(config, system), stretches(system, config.train)
     _check(config, space, data, system)
-    data.tell_differences(config.data, say)
     _same_search(config, Storage(config.out))
     storage = claim(config)
     cpus = config.parallel.cpus
@@ -103,7 +102,12 @@ def _same_search(config: RunConfig, storage: Storage) -> None:
 
 
 def _check(config: RunConfig, space: Mapping[str, Dimension], data: Prepared, system: System[Any, Any]) -> None:
-    """Check that a population can exchange checkpoints."""
+    """Check that objectives are measured, phases are there, and a population can exchange checkpoints."""
+    check_objectives(config, system)
+    for key, dimension in space.items():
+        if key.startswith("train.phases."):
+            for value in dimension.values:
+                stretches(system, apply(config, {key: value}, config.out).train)
     if config.tune.scheduler == "pbt":
         if config.tune.objectives:
             raise ConfigError("tune.objectives: population-based training follows one metric; leave it empty")

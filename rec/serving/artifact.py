@@ -32,9 +32,8 @@ from rec.errors import CheckpointError, DataError
 from rec.evaluation.service import Exporting
 from rec.storage import Storage
 from rec.systems.api import System
-from rec.train.checkpoint import CheckpointStore
 from rec.train.engine import load_model
-from rec.train.job import build, build_from
+from rec.train.job import build, build_from, load_chosen
 
 MANIFEST, FORMAT = "artifact.json", 2
 Say = Callable[[str], None]
@@ -184,7 +183,7 @@ def _write(
 ) -> None:
     data = Prepared.open(config.data.root)
     system = build(config, data)
-    checkpoint = CheckpointStore(Storage(config.out).below("checkpoints")).load_best()
+    checkpoint = load_chosen(config)
     module = system.model().eval().requires_grad_(False)
     load_model(module, checkpoint.tensors)
     storage.write("config.toml", to_toml(config).encode())

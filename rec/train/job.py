@@ -17,9 +17,9 @@ import torch
 from rec.config import RunConfig, from_json, resolve, to_json
 from rec.data.prepared import Prepared
 from rec.data.stream import CachedReader
-from rec.errors import ConfigError
+from rec.errors import ConfigError, DataError
 from rec.evaluation.measure import directions
-from rec.storage import Storage
+from rec.storage import Storage, absolute
 from rec.strict import flat
 from rec.systems.api import System
 from rec.train.checkpoint import Checkpoint, CheckpointStore
@@ -36,6 +36,24 @@ PHASE_KEYS = ("epochs", "patience")
 FREE_KEYS = ("parallel", "evaluate", "tune", "serve", "expect", "out", "train.epochs", "train.patience",
              "train.checkpoint_steps", "train.checkpoint_minutes", "train.evaluate_batch_size")  # fmt: skip
 """What may differ when a run goes on."""
+
+
+SPLITS = ("train", "val")
+"""What training reads."""
+
+
+def open_data(config: RunConfig, say: Callable[[str], None]) -> Prepared:
+    """Return the data set that a run is trained on; what differs from the config's keys is said.
+
+    Raises:
+        DataError: it is not there, or has no rows to train on or to choose by.
+    """
+    data = Prepared.open(config.data.root)
+    for split in SPLITS:
+        if not data.split_rows(split):
+            raise DataError(f"{config.data.root}: the split {split!r} has no rows; expected at least one")
+    data.tell_differences(config.data, say)
+    return data
 
 
 def build(config: RunConfig, data: Prepared) -> System[Any, Any]:
@@ -60,18 +78,44 @@ def claim(config: RunConfig) -> Storage:
     Raises:
         ConfigError: the folder holds a run with another config.
     """
+    check_same(config)
     storage = Storage(config.out)
-    if storage.exists("config.json"):
-        before = from_json(storage.read("config.json").decode())
-        ours, theirs = (flat(json.loads(to_json(c))) for c in (config, before))
-        for key in sorted(ours.keys() | theirs.keys()):
-            if not _is_free(key) and ours.get(key) != theirs.get(key):
-                raise ConfigError(
-                    f"{key}: {ours.get(key)!r}, but the run in {config.out} was started with {theirs.get(key)!r}; "
-                    "choose another out= or delete that folder"
-                )
     storage.write("config.json", to_json(config).encode())
     return storage
+
+
+def check_same(config: RunConfig) -> None:
+    """Check that the config's folder holds no other run; `FREE_KEYS` may differ.
+
+    Raises:
+        ConfigError: it does; the key is named with both values.
+    """
+    storage = Storage(config.out)
+    if not storage.exists("config.json"):
+        return
+    ours, theirs = _compared(config), _compared(from_json(storage.read("config.json").decode()))
+    for key in sorted(ours.keys() | theirs.keys()):
+        if not _is_free(key) and ours.get(key) != theirs.get(key):
+            raise ConfigError(
+                f"{key}: {ours.get(key)!r}, but the run in {config.out} was started with {theirs.get(key)!r}; "
+                "choose another out= or delete that folder"
+            )
+
+
+def load_chosen(config: RunConfig) -> Checkpoint:
+    """Return the checkpoint of a run that validation chose.
+
+    Raises:
+        ConfigError: the folder holds a run with another config.
+        CheckpointError: it holds no checkpoint, or a damaged one.
+    """
+    check_same(config)
+    return CheckpointStore(Storage(config.out).below("checkpoints")).load_best()
+
+
+def _compared(config: RunConfig) -> dict[str, Any]:
+    """Return every dotted key; a folder counts as the same however it is written."""
+    return {**flat(json.loads(to_json(config))), "data.root": absolute(config.data.root)}
 
 
 def _is_free(key: str) -> bool:
@@ -107,8 +151,7 @@ def write_history(storage: Storage, progress: dict[str, Any]) -> None:
 
 def train_here(config: RunConfig, report: Report, say: Callable[[str], None]) -> Progress:
     """Train in this process, without Ray or DeepSpeed; go on where the run's folder stands."""
-    data = Prepared.open(config.data.root)
-    data.tell_differences(config.data, say)
+    data = open_data(config, say)
     system = build(config, data)
     storage = claim(config)
     if over := nothing_left(config, system, storage):

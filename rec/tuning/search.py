@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,9 +13,11 @@ from rec.evaluation.measure import directions
 from rec.space import Dimension, parse, prefixed
 from rec.strict import Strict
 from rec.systems.api import System
-from rec.train.phases import Stretch, higher_is_better, stretches
+from rec.train.phases import VALIDATION_LOSS, Stretch, higher_is_better, stretches
 
 MAXIMUM, MINIMUM = "max", "min"
+EVALUATE_S, LOAD_BALANCE = "evaluate_s", "load_balance"
+"""Of a trial beside metrics: seconds of an evaluation, and the least even use of experts of any layer."""
 
 
 def ready_spaces(config: RunConfig) -> dict[str, dict[str, Any]]:
@@ -98,6 +101,27 @@ def objectives(config: RunConfig) -> dict[str, str]:
     metric = config.tune.metric or config.train.metric
     higher = higher_is_better(metric, directions(resolve(config.system).tasks))
     return {metric: MAXIMUM if higher else MINIMUM, **config.tune.objectives}
+
+
+def check_objectives(config: RunConfig, system: System[Any, Any]) -> None:
+    """Check that all that trials are compared by is measured, each in its own direction.
+
+    Names with a slash are losses, or what a system tells at evaluations.
+
+    Raises:
+        ConfigError: a name is unknown, or goes the other way.
+    """
+    known = {**directions(system.tasks), VALIDATION_LOSS: False, EVALUATE_S: False, LOAD_BALANCE: True}
+    for name, goal in objectives(config).items():
+        key = f"tune.objectives.{name}" if name in config.tune.objectives else "tune.metric"
+        if "/" not in name and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise ConfigError(f"{key}: {name!r} is not measured; {hint}")
+        higher = higher_is_better(name, known)
+        if name != LOAD_BALANCE and goal != (MAXIMUM if higher else MINIMUM):
+            better = "higher" if higher else "lower"
+            raise ConfigError(f"{key}: {goal!r}, but {better} is better in {name!r}")
 
 
 def evaluations(found: Sequence[Stretch]) -> int:

@@ -14,11 +14,10 @@ from typing import Any
 
 from rec.storage import Storage
 from rec.train.phases import better
-from rec.tuning.search import MAXIMUM
+from rec.tuning.search import EVALUATE_S, LOAD_BALANCE, MAXIMUM
 
 FILE = "trial.json"
 FINISHED, RUNNING, STOPPED, FAILED = "finished", "running", "stopped", "failed"
-LOAD_BALANCE = "load_balance"
 Result = dict[str, Any]
 
 
@@ -109,7 +108,7 @@ class Follower:
         times = before.evaluate_s if before is not None else []
         for record in history:
             index = len(self.trial.curve)
-            self._evaluated({**record, "evaluate_s": times[index] if index < len(times) else 0.0})
+            self._evaluated({**record, EVALUATE_S: times[index] if index < len(times) else 0.0})
             if tell and self._counts(record) and not self.missing:
                 self.send(self.result())
 
@@ -133,7 +132,7 @@ class Follower:
         if better(found[first], trial.best.get(first), goal == MAXIMUM):
             trial.best = found
         trial.curve.append(found[first])
-        trial.evaluate_s.append(found.get("evaluate_s", math.nan))
+        trial.evaluate_s.append(found.get(EVALUATE_S, math.nan))
 
     def result(self) -> Result:
         """Return what the search is told."""

@@ -1,6 +1,8 @@
 """The loop: resuming, early stopping, what is refused."""
 
+import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,8 @@ import pytest
 import torch
 
 from rec.config import RunConfig
-from rec.errors import ConfigError, TrainingError
+from rec.data.prepared import Prepared
+from rec.errors import ConfigError, DataError, TrainingError
 from rec.keys import TrainConfig
 from rec.storage import Storage
 from rec.train.checkpoint import CheckpointStore
@@ -123,6 +126,27 @@ def test_a_folder_of_another_run_is_refused(run_config: Make) -> None:
     with pytest.raises(ConfigError, match=r"model.width: 8, but the run in .* was started with 16"):
         claim(run_config(model={"width": 8}))
     claim(run_config(train={"epochs": 9}, parallel={"workers": 2}))
+
+
+def test_a_folder_of_data_is_the_same_however_it_is_written(
+    run_config: Make, planted: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim(run_config())
+    monkeypatch.chdir(Path(planted.storage.uri).parent)
+    claim(run_config(data={"root": Path(planted.storage.uri).name}))
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_without_rows_is_refused_before_training(
+    run_config: Make, planted: Prepared, tmp_path: Path, split: str
+) -> None:
+    shutil.copytree(planted.storage.uri, tmp_path / "data")
+    manifest = json.loads((tmp_path / "data" / "manifest.json").read_text())
+    manifest["splits"][split] = []
+    (tmp_path / "data" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match=f"data: the split '{split}' has no rows; expected at least one"):
+        train_here(run_config(data={"root": str(tmp_path / "data")}), quiet, quiet)
+    assert not (tmp_path / "run" / "config.json").exists()
 
 
 def test_rates_rise_then_fall() -> None:

@@ -3,9 +3,19 @@ import pytest
 
 from rec.config import RunConfig, from_table, load, to_toml
 from rec.errors import ConfigError
+from rec.systems.msmrec import MSMRec
 from rec.train.job import build_from
 from rec.train.phases import stretches
-from rec.tuning.search import apply, evaluations, for_search, objectives, ready_spaces, space_of, value_at
+from rec.tuning.search import (
+    apply,
+    check_objectives,
+    evaluations,
+    for_search,
+    objectives,
+    ready_spaces,
+    space_of,
+    value_at,
+)
 from tests.toy_phases import ToyPhases, toy_table
 
 
@@ -48,6 +58,32 @@ def test_a_point_makes_a_run_and_its_toml_reads_back(tmp_path) -> None:
     assert (run.model.width, run.model.gate, run.train.learning_rate, run.out) == (32, "user", 0.01, "out/y")
     (tmp_path / "run.toml").write_text(to_toml(run))
     assert load(tmp_path / "run.toml") == run
+
+
+@pytest.mark.parametrize(
+    ("tune", "message"),
+    [
+        ({"metric": "ndcg@1O"}, "tune.metric: 'ndcg@1O' is not measured; did you mean 'ndcg@10'?"),
+        (
+            {"objectives": {"evaluate": "min"}},
+            "tune.objectives.evaluate: 'evaluate' is not measured; did you mean 'evaluate_s'?",
+        ),
+        ({"objectives": {"auc": "min"}}, "tune.objectives.auc: 'min', but higher is better in 'auc'"),
+        (
+            {"objectives": {"evaluate_s": "max"}},
+            "tune.objectives.evaluate_s: 'max', but lower is better in 'evaluate_s'",
+        ),
+    ],
+)
+def test_objectives_that_are_not_measured_or_go_the_other_way_are_refused(tune, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        check_objectives(config(tune=tune), MSMRec)
+    assert message in str(error.value)
+
+
+def test_objectives_that_are_measured_are_taken() -> None:
+    names = {"evaluate_s": "min", "load_balance": "max", "val_loss": "min", "loss/train": "min", "coverage@10": "max"}
+    check_objectives(config(tune={"objectives": names}), MSMRec)
 
 
 def toy(**changes) -> RunConfig:
