@@ -183,6 +183,8 @@ class DeepSpeedEngine:
     def close(self) -> None:
         """Let go of DeepSpeed's engine, its optimiser, its hooks, and the memory they share with parameters."""
         self.engine.destroy()
+        # It destroys again when it is collected, and would wipe what the next engine has noted on the parameters.
+        self.engine.optimizer = None
         for name in MODULE_HOOKS:
             if (hook := getattr(self.engine, name)) is not None:
                 hook.remove()

@@ -255,14 +255,18 @@ def frozen_parts(rank: int, world: int, ep: int, stage: int) -> Any:
     from rec.runtime.deepspeed import DeepSpeedEngine
 
     module: nn.Module = Mixture()
-    own, found, state = own_flags(module), [], {}
+    own, found, state, closed = own_flags(module), [], {}, []
     for globs in GLOBS:
         select(module, Phase(trains=globs), own)
         engine = DeepSpeedEngine(module, TRAIN, ParallelConfig(workers=world, expert_parallel=ep, zero_stage=stage))  # type: ignore[arg-type]
+        # However late DeepSpeed's engine before is collected, nothing of this one's is lost.
+        closed.clear()
+        gc.collect()
         found.append(steps(engine, world, rank))
         state = engine.state()
         engine.load_state(state)
         module = engine.module
+        closed.append(engine.engine)
         engine.close()
         assert "idle" not in " ".join(name for name, _ in module.named_parameters())
     return found, state
