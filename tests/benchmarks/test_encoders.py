@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("ray", reason="needs the extra `cluster`")
 
-from rec.benchmarks import encoders
+from rec.benchmarks import encoders, healthmoe
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -16,6 +16,8 @@ def test_the_benchmark_of_encoders_measures_every_row(
 ) -> None:
     for name, value in {"IMAGES": 64, "TEXTS": 128, "SIZE": 32, "SHARD": 16, "FEW": 64}.items():
         monkeypatch.setattr(encoders, name, value)
+    for name, value in {"RANKED_USERS": 16, "ITEMS": 300, "RANKED": 8}.items():
+        monkeypatch.setattr(healthmoe, name, value)
     rows = encoders.measure(str(tmp_path), 640, lambda _: None)
     limits = [row.name.split(":")[0] for row in rows if row.limit]
     ranking = [name for name in limits if name.startswith("full ranking")]
