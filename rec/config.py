@@ -7,7 +7,7 @@ import importlib
 import json
 import math
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, get_origin
@@ -117,10 +117,20 @@ def _check_metrics(run: RunConfig, system: Any) -> None:
     for name, wanted in run.expect.items():
         if not math.isfinite(wanted):
             raise ConfigError(f"expect.{name}: expected a finite number, got {wanted}")
-        if "/" not in name and name not in known:  # names with a slash are a system's own statistics
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-            raise ConfigError(f"expect.{name}: is not measured; {hint}")
+        if fault := unmeasured(name, known):
+            raise ConfigError(f"expect.{name}: {fault}")
+
+
+def unmeasured(name: str, known: Iterable[str]) -> str:
+    """Return what is wrong with a metric that is none of the known ones, empty where nothing is.
+
+    Names with a slash are losses, or what a system tells of its own.
+    """
+    known = list(known)
+    if "/" in name or name in known:
+        return ""
+    near = difflib.get_close_matches(name, known, n=1)
+    return "is not measured; " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}")
 
 
 def to_json(config: RunConfig) -> str:

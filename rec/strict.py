@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, field_validator
@@ -17,6 +17,11 @@ def flat(table: Mapping[str, Any], at: str = "") -> dict[str, Any]:
     for key, value in table.items():
         joined |= flat(value, f"{at}{key}.") if isinstance(value, dict) else {f"{at}{key}": value}
     return joined
+
+
+def is_among(key: str, names: Iterable[str]) -> bool:
+    """Return whether a dotted key is one of some, or lies below one."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 class Strict(BaseModel):

@@ -31,7 +31,7 @@ from rec.evaluation.records import Records, joined
 from rec.evaluation.run import Trained
 from rec.progress import Progress
 from rec.storage import Storage, absolute
-from rec.strict import flat
+from rec.strict import flat, is_among
 from rec.train.checkpoint import CheckpointStore
 from rec.train.job import FREE_KEYS, check_same
 
@@ -150,7 +150,7 @@ def identity(config: RunConfig) -> dict[str, Any]:
     if step is None:
         store.load_best()  # says what is missing
     assert step is not None
-    keys = {key: value for key, value in flat(json.loads(to_json(config))).items() if not _free(key)}
+    keys = {key: value for key, value in flat(json.loads(to_json(config))).items() if not is_among(key, UNHASHED)}
     data = Prepared.open(config.data.root)
     return {
         "run": absolute(config.out),
@@ -190,10 +190,6 @@ def _read(storage: Storage, start: str, manifest: dict[str, Any]) -> Records:
         with storage.open(name) as file:
             tables.append(pq.read_table(file))
     return joined(tables)
-
-
-def _free(key: str) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in UNHASHED)
 
 
 def _claim(order: Order, storage: Storage) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from rec.data.stream import CachedReader
 from rec.errors import ConfigError, DataError
 from rec.evaluation.measure import directions
 from rec.storage import Storage, absolute
-from rec.strict import flat
+from rec.strict import flat, is_among
 from rec.systems.api import System
 from rec.train.checkpoint import Checkpoint, CheckpointStore
 from rec.train.engine import LocalEngine
@@ -121,7 +121,7 @@ def _compared(config: RunConfig) -> dict[str, Any]:
 def _is_free(key: str) -> bool:
     """Return whether a key may differ when a run goes on."""
     of_phase = key.startswith("train.phases.") and key.rpartition(".")[2] in PHASE_KEYS
-    return of_phase or any(key == name or key.startswith(f"{name}.") for name in FREE_KEYS)
+    return of_phase or is_among(key, FREE_KEYS)
 
 
 def nothing_left(config: RunConfig, system: System[Any, Any], storage: Storage) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from rec.config import unmeasured
 from rec.errors import ConfigError
 from rec.evaluation.measure import directions
 from rec.keys import PhaseConfig, TrainConfig
@@ -70,12 +70,9 @@ def stretches(system: System[Any, Any], config: TrainConfig, workers: int = 1) -
 
 
 def _check_metric(system: System[Any, Any], phase: Phase, config: TrainConfig) -> None:
-    """Refuse a metric that is none; names with a slash are losses, or what a system tells at evaluations."""
-    known = [*directions(system.tasks), VALIDATION_LOSS]
-    if "/" not in config.metric and config.metric not in known:
-        near = difflib.get_close_matches(config.metric, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-        raise ConfigError(f"{key_of(phase, config, 'metric')}: {config.metric!r} is not measured; {hint}")
+    """Refuse a metric that is none."""
+    if fault := unmeasured(config.metric, [*directions(system.tasks), VALIDATION_LOSS]):
+        raise ConfigError(f"{key_of(phase, config, 'metric')}: {config.metric!r} {fault}")
 
 
 def resolved(phase: Phase, config: TrainConfig) -> TrainConfig:

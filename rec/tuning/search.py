@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rec.config import RunConfig, check_keys, from_table, resolve
+from rec.config import RunConfig, check_keys, from_table, resolve, unmeasured
 from rec.errors import ConfigError
 from rec.evaluation.measure import directions
 from rec.space import Dimension, parse, prefixed
@@ -106,18 +105,14 @@ def objectives(config: RunConfig) -> dict[str, str]:
 def check_objectives(config: RunConfig, system: System[Any, Any]) -> None:
     """Check that all that trials are compared by is measured, each in its own direction.
 
-    Names with a slash are losses, or what a system tells at evaluations.
-
     Raises:
         ConfigError: a name is unknown, or goes the other way.
     """
     known = {**directions(system.tasks), VALIDATION_LOSS: False, EVALUATE_S: False, LOAD_BALANCE: True}
     for name, goal in objectives(config).items():
         key = f"tune.objectives.{name}" if name in config.tune.objectives else "tune.metric"
-        if "/" not in name and name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-            raise ConfigError(f"{key}: {name!r} is not measured; {hint}")
+        if fault := unmeasured(name, known):
+            raise ConfigError(f"{key}: {name!r} {fault}")
         higher = higher_is_better(name, known)
         if name != LOAD_BALANCE and goal != (MAXIMUM if higher else MINIMUM):
             better = "higher" if higher else "lower"

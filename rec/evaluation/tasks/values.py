@@ -5,6 +5,7 @@ Letters: N rows.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,12 @@ class MetricValue:
     """How much it is taken over: rows, patients, pairs or n-grams, repeated ones counted each time."""
     note: str = ""
     """Why there is no value, or what a reader must know of this one."""
+
+
+def notes(told: Mapping[str, MetricValue]) -> list[str]:
+    """Return every note once, with the metrics that it is of."""
+    found = sorted({value.note for value in told.values() if value.note})
+    return [f"{note}: {', '.join(name for name in told if told[name].note == note)}" for note in found]
 
 
 def quotient(total: float, count: float, *, of: str) -> MetricValue:

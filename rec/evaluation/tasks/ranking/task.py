@@ -5,7 +5,7 @@ Letters: B examples, I items with padding as item 0, K items of a list, P (examp
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -68,13 +68,8 @@ class Ranking(Task):
         """Return subject, relevant items with their ranks, and the best items of each example."""
         examples = system.examples(batch)
         states, observed = system.observed(module, batch)
-        # Where experts are spread over workers, every worker makes the same calls, however many rows it has.
-        size = len(batch) if is_spread(module) else max(1, SCORES_AT_ONCE // self.num_items(system))
         columns: dict[str, list[Any]] = {}
-        for start in range(0, len(examples.subject_B), size):
-            inside = slice(start, start + size)
-            part = part_of(examples, inside)
-            score_BI = all_scores(system, module, {n: v[inside] for n, v in states.items()}, self.num_items(system))
+        for part, score_BI in scored(system, module, states, examples, self.num_items(system)):
             for name, value in self._ranked(system, score_BI, part, detail).items():
                 columns.setdefault(name, []).append(value)
         found: dict[str, Any] = {"subject": examples.subject_B}
@@ -187,6 +182,18 @@ def all_scores(system: Ranker[Any, Any], module: nn.Module, states: States, num_
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
+def scored(
+    system: Ranker[Any, Any], module: nn.Module, states: States, examples: RankingExamples, num_items: int
+) -> Iterator[tuple[RankingExamples, Tensor]]:
+    """Yield consecutive examples with their scores of all items, at most `SCORES_AT_ONCE` of them at a time."""
+    # Where experts are spread over workers, every worker makes the same calls, however many rows it has.
+    size = len(examples.subject_B) if is_spread(module) else max(1, SCORES_AT_ONCE // num_items)
+    for start in range(0, len(examples.subject_B), size):
+        inside = slice(start, start + size)
+        score_BI = all_scores(system, module, {n: v[inside] for n, v in states.items()}, num_items)
+        yield part_of(examples, inside), score_BI
+
+
 def holds_answers(examples: RankingExamples, top_BK: np.ndarray, catalogue_B: np.ndarray, most: int) -> bool:
     """Return whether records' best items are answers: enough of them, and just what is known was left out."""
     if top_BK.shape[1] < min(most, int(catalogue_B.min(initial=most))):
@@ -200,12 +207,8 @@ def best_unknown(
     system: Ranker[Any, Any], module: nn.Module, states: States, examples: RankingExamples, most: int, num_items: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the best items that are neither known nor forbidden, and their scores, (B, K) each; -inf at the end."""
-    size = len(examples.subject_B) if is_spread(module) else max(1, SCORES_AT_ONCE // num_items)
     items, scores = [], []
-    for start in range(0, len(examples.subject_B), size):
-        inside = slice(start, start + size)
-        part = part_of(examples, inside)
-        score_BI = all_scores(system, module, {n: v[inside] for n, v in states.items()}, num_items)
+    for part, score_BI in scored(system, module, states, examples, num_items):
         nothing = part.known[0][:0], part.known[1][:0]
         hide(score_BI, part.known, nothing, part.forbidden_BI)
         item_BK, score_BK = best(score_BI, part.subject_B, min(most, num_items - 1))

@@ -30,7 +30,7 @@ from rec.evaluation.tasks.sets.metrics import (
     summary,
 )
 from rec.evaluation.tasks.sets.service import SetsService
-from rec.evaluation.tasks.values import MetricValue
+from rec.evaluation.tasks.values import MetricValue, notes
 from rec.keys import EvaluateConfig
 from rec.sections import Section
 from rec.seeds import generator
@@ -165,8 +165,7 @@ class Sets(Task):
                 for name in told
                 if (found := [value for one in rounds if (value := one[name].value) is not None])
             }
-        missing = {value.note for value in told.values() if value.value is None or value.note}
-        return [f"{note}: {', '.join(n for n in told if told[n].note == note)}" for note in sorted(missing - {""})]
+        return notes(told)
 
     def sections(self, measured: Measured) -> list[Section]:
         """Return sizes of sets, the field's rounds, the labels that are given most, and some examples."""

@@ -19,7 +19,7 @@ from rec.evaluation.records import Records, column, records_of
 from rec.evaluation.service import Context, Service
 from rec.evaluation.task import ALONE, Batches, Groups, Names, Ranks, Task, Values, holds_everywhere
 from rec.evaluation.task import Measured as TaskMeasured
-from rec.evaluation.tasks.values import MetricValue
+from rec.evaluation.tasks.values import MetricValue, notes
 from rec.evaluation.tasks.writing import baselines, sections
 from rec.evaluation.tasks.writing.bleu import bleu, bleu_smooth
 from rec.evaluation.tasks.writing.metrics import DISTINCT_ORDERS, Measured, higher_is_better, measure, summary
@@ -151,9 +151,7 @@ class Writing(Task):
 
     def enrich(self, measured: TaskMeasured) -> list[str]:
         """Tell why a metric has no value."""
-        told = _summary(measured.records)
-        missing = sorted({value.note for value in told.values() if value.note})
-        return [f"{note}: {', '.join(name for name in told if told[name].note == note)}" for note in missing]
+        return notes(_summary(measured.records))
 
     def sections(self, measured: TaskMeasured) -> list[Section]:
         """Return some texts beside those that were written, and the texts that are written most often."""
