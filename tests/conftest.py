@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -102,14 +105,55 @@ def artifact(trained: RunConfig) -> Any:
     return export(trained, f"{trained.out}-artifact", lambda _: None)
 
 
-@pytest.fixture(scope="session")
-def ray_runtime() -> Iterator[None]:
-    """One private Ray runtime for every test that needs one."""
-    from rec.runtime.cluster import runtime
+class Runtimes:
+    """The private Ray runtime that tests share; another one where a test leaves something in it."""
 
-    os.environ.pop("RAY_ADDRESS", None)
-    with runtime(3):
-        yield
+    def __init__(self) -> None:
+        self.open = ExitStack()
+
+    def start(self) -> None:
+        from rec.runtime.cluster import runtime
+
+        os.environ.pop("RAY_ADDRESS", None)
+        self.open.enter_context(runtime(3))
+
+    def held(self, patience_s: float = 30.0) -> str:
+        """Return what still holds CPUs after some patience, or nothing where all are free."""
+        import ray
+        from ray._private.state import actors
+        from ray.util import placement_group_table
+
+        end_s = time.monotonic() + patience_s
+        while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
+            if time.monotonic() > end_s:
+                groups = [g for g in placement_group_table().values() if g["state"] != "REMOVED"]
+                alive = [a for a in actors().values() if a["State"] != "DEAD"]
+                return f"free: {ray.available_resources()}\ngroups: {groups}\nactors: {alive}\n{processes()}"
+            time.sleep(0.2)
+        return ""
+
+
+def processes() -> str:
+    """Return a line for every process below this one."""
+    return subprocess.run(["ps", "f", "-eo", "pid,ppid,stat,wchan:20,args"], capture_output=True, text=True).stdout
+
+
+@pytest.fixture(scope="session")
+def runtimes() -> Iterator[Runtimes]:
+    found = Runtimes()
+    found.start()
+    yield found
+    found.open.close()
+
+
+@pytest.fixture
+def ray_runtime(runtimes: Runtimes) -> Iterator[None]:
+    """The Ray runtime of every test that needs one; a test that leaves CPUs taken fails, the next one has a new one."""
+    yield
+    if held := runtimes.held():
+        runtimes.open.close()
+        runtimes.start()
+        pytest.fail(f"CPUs of the runtime are still taken:\n{held}")
 
 
 @pytest.fixture(scope="session")

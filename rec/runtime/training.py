@@ -291,6 +291,7 @@ def _cause(failure: Exception, last: dict[int, dict[str, Any]]) -> str:
         text = str(error).strip().splitlines()
         parts.append(f"rank {rank} after {describe(last.get(rank, {}))}: {text[-1] if text else type(error).__name__}")
     if not parts:
-        text = str(failure).strip().splitlines()
-        parts = [text[0] if text else type(failure).__name__]
+        # A failure of Ray Train's own controller is told below a title.
+        text = str(failure).strip().splitlines() or [type(failure).__name__]
+        parts = [f"{text[0]} {text[-1].strip()}" if text[0].endswith(":") and text[1:] else text[0]]
     return "; ".join(parts)

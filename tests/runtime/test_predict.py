@@ -25,14 +25,23 @@ from rec.evaluation.predict import Order, predict
 from rec.evaluation.predictor import predict_here
 from rec.evaluation.run import evaluate_run
 from rec.runtime.predict import predict_on_ray
+from rec.train.job import train_here
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
 ROOT = Path(__file__).resolve().parents[2]
-SLOW = 'system="tests.runtime.faults:Slow"'
 
 
-def quiet(_: str) -> None:
+def quiet(_: Any) -> None:
     """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def slow(trained: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """A run that takes its time for every batch: there is a moment to kill something."""
+    out = tmp_path_factory.mktemp("slow") / "run"
+    config = override(trained, ['system="tests.runtime.faults:Slow"', f"out={out}", "train.epochs=1"])
+    train_here(config, quiet, quiet)
+    return config
 
 
 def order(config: RunConfig, folder: Path, *words: str, **changes: Any) -> Order:
@@ -76,8 +85,8 @@ def test_actors_write_what_this_process_writes(ray_runtime: None, trained: RunCo
     assert evaluate_run(order(trained, tmp_path).config, "test", str(tmp_path / "there"))["metrics"] == expected
 
 
-def test_an_actor_that_is_killed_is_started_again(ray_runtime: None, trained: RunConfig, tmp_path: Path) -> None:
-    asked = order(trained, tmp_path / "p", SLOW)
+def test_an_actor_that_is_killed_is_started_again(ray_runtime: None, slow: RunConfig, tmp_path: Path) -> None:
+    asked = order(slow, tmp_path / "p")
     killed: list[int] = []
 
     def kill() -> None:
@@ -97,8 +106,8 @@ def test_an_actor_that_is_killed_is_started_again(ray_runtime: None, trained: Ru
     assert not [path for path in (tmp_path / "p" / "answers").iterdir() if path.name.endswith(".tmp")]
 
 
-def test_a_killed_command_goes_on_where_it_was(ray_runtime: None, trained: RunConfig, tmp_path: Path) -> None:
-    asked = order(trained, tmp_path / "p", SLOW)
+def test_a_killed_command_goes_on_where_it_was(ray_runtime: None, slow: RunConfig, tmp_path: Path) -> None:
+    asked = order(slow, tmp_path / "p")
     file = tmp_path / "run.toml"
     file.write_text(to_toml(asked.config))
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "REC_PRIVATE"))}
