@@ -255,27 +255,47 @@ def serving_runtime(configs: Sequence[ServeConfig], host: str, port: int) -> Ite
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_NBTHREAD": "2",
     }
-    os.environ.update({name: value for name, value in proxy.items() if name not in os.environ})
+    own = {name: value for name, value in proxy.items() if name not in os.environ}
+    os.environ.update(own)
     metrics_port = free_port()
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    with runtime(cpus, environment | {"OMP_NUM_THREADS": "1"}, metrics_port=metrics_port):
-        from ray import serve
+    private = not ray.is_initialized() and not os.environ.get("RAY_ADDRESS")
+    try:
+        with runtime(cpus, environment | {"OMP_NUM_THREADS": "1"}, metrics_port=metrics_port):
+            from ray import serve
 
-        serve.start(http_options={"host": host, "port": port})
-        content = {
-            "address": ray.get_runtime_context().gcs_address,
-            "token": os.environ.get("RAY_AUTH_TOKEN", ""),
-            "metrics_port": metrics_port,
-            "proxies": short,
-            "apps": {},
-        }
-        state = State(folder, content)
-        state.write()
-        try:
-            yield state
-        finally:
-            end_proxies(short)
-            shutil.rmtree(folder, ignore_errors=True)
+            before = set() if private else set(serve.status().applications)
+            serve.start(http_options={"host": host, "port": port})
+            content = {
+                "address": ray.get_runtime_context().gcs_address,
+                "token": os.environ.get("RAY_AUTH_TOKEN", ""),
+                "metrics_port": metrics_port,
+                "proxies": short,
+                "apps": {},
+            }
+            state = State(folder, content)
+            state.write()
+            try:
+                yield state
+            finally:
+                if not private:
+                    _withdraw(before)
+    finally:
+        end_proxies(short)
+        shutil.rmtree(folder, ignore_errors=True)
+        for name in own:
+            os.environ.pop(name, None)
+
+
+def _withdraw(before: set[str]) -> None:
+    """Take what was deployed since off a cluster that goes on, and Serve itself where nobody else uses it."""
+    from ray import serve
+
+    if not before:
+        serve.shutdown()
+        return
+    for name in set(serve.status().applications) - before:
+        serve.delete(name)
 
 
 def free_port() -> int:

@@ -16,7 +16,7 @@ from rec.serving.artifact import Artifact
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
-def test_the_constant_answers_everyone_alike_from_its_replicas(artifact: Artifact) -> None:
+def test_the_constant_answers_everyone_alike_from_its_replicas(ray_runtime: None, artifact: Artifact) -> None:
     port = free_port()
     with serving_runtime([ServeConfig()], "127.0.0.1", port):
         deploy_web(_constant(artifact), "constant", "/constant", 2)
