@@ -1,0 +1,1 @@
+"""Generated data with planted truth, as sources."""

@@ -1,0 +1,120 @@
+"""What every source becomes: entities, records, features of entities and relations between them.
+
+A source tells where tables are and what their columns hold; reading, filtering, splitting, encoding and writing them is
+the core's work, the same for all.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from rec.data.runner import Runner
+from rec.data.tables import ForeignTable, Kind
+from rec.data.writing import write_table
+from rec.storage import Storage
+from rec.strict import Strict
+
+USER, ITEM, TIME, RATING, PART = "user", "item", "time", "rating", "part"
+"""Names of a record's columns."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordTable:
+    """What happened: a row per event of a user and an item."""
+
+    table: ForeignTable
+    user: str = USER
+    item: str = ITEM
+    time: str | None = None
+    """Sorts a user's records; without it the order of rows does."""
+    rating: str | None = None
+    part: str | None = None
+    """0 training, 1 validation, 2 test, where the source brings the split."""
+
+    @property
+    def columns(self) -> dict[str, tuple[str, Kind]]:
+        """Our names, theirs, and how they are read."""
+        named = {
+            USER: (self.user, Kind.ID), ITEM: (self.item, Kind.ID), TIME: (self.time, Kind.TIME),
+            RATING: (self.rating, Kind.NUMBER), PART: (self.part, Kind.NUMBER),
+        }  # fmt: skip
+        return {ours: (theirs, kind) for ours, (theirs, kind) in named.items() if theirs is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntityTable:
+    """What is known of users or items: a row each. What the names mean is told beside the keys of `Tables`."""
+
+    table: ForeignTable
+    id: str
+    title: str | None = None
+    text: tuple[str, ...] = ()
+    image: str | None = None
+    attributes: tuple[str, ...] = ()
+    group: str | None = None
+    """By which evaluation tells users apart, or items alike."""
+    tags: str | None = None
+    """What users avoid and items contain."""
+    others: tuple[str, ...] = ()
+    """Columns that are kept as they are."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns but the picture, the id first."""
+        names = [self.id, self.title, self.group, self.tags, *self.attributes, *self.text, *self.others]
+        return tuple(dict.fromkeys(name for name in names if name))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawData:
+    """What a source brings."""
+
+    records: RecordTable
+    users: EntityTable | None = None
+    """None where users are their ids alone."""
+    items: EntityTable | None = None
+    unseen: tuple[str, ...] = ()
+    """Entities that are kept though no record names them, unless the config says otherwise."""
+    features: Mapping[str, str] = field(default_factory=dict)
+    """Vectors of items by modality: .npy files, a row per row of the items' table."""
+    graphs: Mapping[str, str] = field(default_factory=dict)
+    """Content graphs of items by name: sparse .npz files, (items, items)."""
+    synthetic: bool = False
+    """Whether labels are made up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """Where a source may write tables, and what works for it."""
+
+    storage: Storage
+    """A folder that is deleted once the data set is whole."""
+    runner: Runner
+    say: Callable[[str], None]
+
+    def write(self, name: str, table: pa.Table) -> ForeignTable:
+        """Write a table and return it as one to be read."""
+        write_table(self.storage, f"{name}.parquet", table)
+        return ForeignTable((self.storage.uri_of(f"{name}.parquet"),))
+
+
+class Source(ABC):
+    """Reads one layout of data. An outside module's class works like those of `rec.data.sources`."""
+
+    Config: ClassVar[type[Strict]]
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    @abstractmethod
+    def open(self, place: Workplace) -> RawData:
+        """Return where the tables are, written first where the layout is another.
+
+        Raises:
+            DataError: something is missing or has another form.
+        """

@@ -1,0 +1,1 @@
+"""The steps from foreign tables to a prepared data set."""

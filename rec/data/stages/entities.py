@@ -1,0 +1,144 @@
+"""Users and items from their tables: scanned without their pictures, matched with who records name.
+
+Letters: N rows of a table, U users or items in the order of their indices.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from rec.data.runner import Runner
+from rec.data.schema import EntityTable
+from rec.data.tables import Kind, Piece, TableFormat, pieces, read, require, typed
+from rec.errors import DataError
+
+PRESENT = "image present"
+
+
+@dataclass(frozen=True, slots=True)
+class ScanTask:
+    """Reads what is small of a piece of a table."""
+
+    piece: Piece
+    columns: tuple[str, ...]
+    image: str | None
+    format: TableFormat
+
+
+@dataclass(slots=True)
+class Side:
+    """Users or items: where their rows are, what is small of them in memory, and which row is whose."""
+
+    name: str
+    """"user" or "item"."""
+    pieces: tuple[Piece, ...] = ()
+    table: EntityTable | None = None
+    frame: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """A row per row of the table, with `id`."""
+    ids: list[str] = field(default_factory=list)
+    """Of those that are kept, in the order of their indices."""
+    row_U: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    """The row of each in the table, -1 where it is in none."""
+    encoded: list[str] = field(default_factory=list)
+    """Files with texts and pictures as numbers, one per piece."""
+
+    @property
+    def first(self) -> int:
+        """Index of the first one: items have padding before them."""
+        return 1 if self.name == "item" else 0
+
+    def known(self) -> pd.DataFrame:
+        """Return what is small of those that are kept, in the order of their indices."""
+        found = self.frame.reindex(pd.Index(np.where(self.row_U < 0, len(self.frame), self.row_U)))
+        return found.reset_index(drop=True).assign(id=self.ids)
+
+
+def scan_side(
+    name: str, table: EntityTable | None, required: Sequence[str], runner: Runner, rows: int, dropped: Counter[str]
+) -> tuple[Side, np.ndarray]:
+    """Return a table's rows without pictures, and which of them may be kept: with an id, the first of several.
+
+    Raises:
+        DataError: the table cannot be read or lacks a column.
+    """
+    if table is None:
+        return Side(name), np.zeros(0, bool)
+    require(table.table, {f"data.read: {name}s": table.id, "picture": table.image} | {c: c for c in table.columns})
+    parts = pieces(table.table, rows)
+    if not parts:
+        raise DataError(f"{', '.join(table.table.paths)}: no row")
+    tasks = [ScanTask(piece, table.columns, table.image, table.table.format) for piece in parts]
+    found = pa.concat_tables(runner.map(scan, tasks, f"prepare: read {name}s"), promote_options="permissive")
+    frame = _frame(found, table.table.format)
+    good = frame["id"].notna() & ~frame["id"].duplicated()
+    dropped[f"{name} twice or without id"] += int((~good).sum())
+    for modality in required:
+        there = frame[PRESENT] if modality == "image" else _has_text(frame, table.text)
+        dropped[f"{name} without {modality}"] += int((good & ~there).sum())
+        good &= there
+    return Side(name, tuple(parts), table, frame), good.to_numpy(bool)
+
+
+def scan(task: ScanTask) -> pa.Table:
+    """Return a piece's columns but its pictures, and which rows have one."""
+    wanted = {name: (name, Kind.ANY) for name in task.columns} | {"id": (task.columns[0], Kind.ID)}
+    if task.image:
+        wanted[PRESENT] = (task.image, Kind.ANY)
+    parts = []
+    for table in read(task.piece, wanted, task.format, rows_at_once=256):
+        if task.image:
+            there = pa.array([bool(value) for value in table[PRESENT].to_pylist()])
+            table = table.set_column(table.column_names.index(PRESENT), PRESENT, there)
+        parts.append(table.drop_columns(["row"]))
+    return pa.concat_tables(parts, promote_options="permissive").combine_chunks()
+
+
+def _frame(table: pa.Table, format: TableFormat) -> pd.DataFrame:
+    """Return the rows of all pieces, columns of text files typed from the whole column."""
+    columns = {}
+    for name in table.column_names:
+        column = table[name]
+        if name != "id" and pa.types.is_string(column.type):
+            column = typed(column, format.types.get(name), name)
+        columns[name] = column
+    return pa.table(columns).to_pandas(integer_object_nulls=True, timestamp_as_object=False)
+
+
+def _has_text(frame: pd.DataFrame, names: Sequence[str]) -> Any:
+    there = np.zeros(len(frame), bool)
+    for name in names:
+        there |= frame[name].fillna("").astype(str).str.strip().ne("").to_numpy(bool)
+    return pd.Series(there, index=frame.index)
+
+
+def settle(side: Side, good_N: np.ndarray, ids: Sequence[str] | None) -> None:
+    """Settle who is kept: these ids, or all good rows in the order of the table."""
+    if ids is None:
+        side.row_U = np.flatnonzero(good_N)
+        side.ids = side.frame["id"].iloc[side.row_U].tolist()
+        return
+    side.ids = list(ids)
+    if side.table is None:
+        side.row_U = np.full(len(side.ids), -1)
+        return
+    rows = np.flatnonzero(good_N)
+    place = pd.Index(side.frame["id"].iloc[rows]).get_indexer(pd.Index(side.ids))
+    side.row_U = np.where(place < 0, -1, rows[place]) if len(rows) else np.full(len(side.ids), -1)
+
+
+def good_ids(side: Side, good_N: np.ndarray) -> list[str]:
+    """Return the ids of the rows that may be kept, in the order of the table."""
+    found: list[str] = side.frame["id"].iloc[np.flatnonzero(good_N)].tolist()
+    return found
+
+
+def counted(dropped: Mapping[str, int]) -> dict[str, int]:
+    """Return what was dropped, without zeros, sorted by reason."""
+    return {reason: int(count) for reason, count in sorted(dropped.items()) if count}

@@ -1,0 +1,1 @@
+"""Views: records to the rows that a kind of model trains on."""

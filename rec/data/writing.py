@@ -1,0 +1,67 @@
+"""Writing tables and arrays, whole or not at all, and a data set that takes another one's place in one step."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rec.storage import Storage
+
+FORMAT = 2
+MANIFEST = "manifest.json"
+GENERATION = re.compile("data-[0-9a-f]{8}")
+"""Name of the folder below the root that holds the files of a data set."""
+WORK = "work"
+"""Folder below the root for what is not needed once the data set is whole."""
+
+
+class Draft:
+    """A data set in the making: its files lie in a folder of their own, and nothing that was there is touched."""
+
+    def __init__(self, root: str) -> None:
+        self.root = Storage(root)
+        self.folder = f"data-{uuid.uuid4().hex[:8]}"
+        self.storage = self.root.below(self.folder)
+        self.files: list[str] = []
+
+    def table(self, name: str, table: pa.Table) -> None:
+        """Write the file `name`.parquet."""
+        write_table(self.storage, f"{name}.parquet", table)
+        self.files.append(f"{name}.parquet")
+
+    def array(self, name: str, array: np.ndarray) -> None:
+        """Write the file `name`.npy."""
+        write_array(self.storage, name, array)
+        self.files.append(f"{name}.npy")
+
+    def finish(self, manifest: Mapping[str, Any]) -> None:
+        """Take the place of what was there: the manifest is written last, then older files go."""
+        entries = [self.storage.entry(name) for name in self.files]
+        before = self._of_first_format()
+        self.root.write_json(MANIFEST, {"format": FORMAT, "folder": self.folder, **manifest, "files": entries})
+        others = [name for name in self.root.list() if GENERATION.fullmatch(name) and name != self.folder]
+        for name in [*others, WORK, *before]:
+            self.root.delete(name)
+
+    def _of_first_format(self) -> list[str]:
+        """Return the files of a data set of the first format, which had no folder of its own."""
+        if not self.root.exists(MANIFEST):
+            return []
+        found = self.root.read_json(MANIFEST)
+        return [*(entry["name"] for entry in found["files"]), "raw"] if found.get("format") == 1 else []
+
+
+def write_table(storage: Storage, name: str, table: pa.Table) -> None:
+    """Write a Parquet file, whole or not at all."""
+    storage.write_with(name, lambda stream: pq.write_table(table, stream, compression="zstd"))
+
+
+def write_array(storage: Storage, name: str, array: np.ndarray) -> None:
+    """Write the table `name`.npy, whole or not at all."""
+    storage.write_with(f"{name}.npy", lambda stream: np.lib.format.write_array(stream, np.ascontiguousarray(array)))

@@ -1,0 +1,203 @@
+"""The keys of `[data]`: where data come from, what is kept, how it is split, and what is made of texts and pictures."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
+
+from rec.strict import Strict, resolve
+
+TABLES = "rec.data.sources.tables:Tables"
+MODALITIES = ("narrative", "dialogue", "visual", "set", "audio", "pace", "direction", "acting", "poster")
+"""The nine texts per film of MSMRec (table 2)."""
+
+
+class FilterConfig(Strict):
+    """Which records are kept; what is dropped is counted by reason."""
+
+    minimum_rating: float | None = None
+    """Records with a lower rating are dropped."""
+    minimum_item_count: int = Field(0, ge=0)
+    """Items with fewer records are dropped first ..."""
+    minimum_user_count: int = Field(0, ge=0)
+    """... then users with fewer; 0 takes what the split needs: 4 for leave-one-out, else 1."""
+    core: int = Field(0, ge=0)
+    """Users and items with fewer records are dropped, again and again until none is left (k-core)."""
+    repeats: Literal["", "keep", "once"] = ""
+    """What becomes of several records of one user and item: "keep" counts those that differ in time, "once" the first
+    alone; "" keeps them where a split goes by time, and takes the first elsewhere."""
+    required: tuple[Literal["text", "image"], ...] = ()
+    """Modalities without which an item is left out."""
+    unseen: tuple[str, ...] | None = None
+    """Entities ("user", "item") that are kept, in the order of their table, though no record names them; unset is as the
+    source has it. The others are those that records name, in the order of their ids."""
+    maximum_unknown_share: float = Field(0.05, ge=0, le=1)
+    """Share of records that may name nobody of a whole table of users or items; more is an error."""
+
+
+class SplitConfig(Strict):
+    """Which records are for training, validation and test."""
+
+    protocol: Literal["leave-one-out", "ratio", "mmrec", "subjects", "time", "given"] = "leave-one-out"
+    """"leave-one-out": of each user the last record for test, the one before for validation. "ratio": shares of each
+    user's records at random, with cold users and items. "mmrec": 8:1:1 within each user, rounded as MMRec does.
+    "subjects": shares of users with all their records; the last one is to be found, the earlier ones are known. "time":
+    nothing after a point in time is trained on. "given": as the source has it."""
+    validation: float = Field(0.1, gt=0, lt=0.5)
+    """Share for validation (ratio, subjects, time) ..."""
+    test: float = Field(0.2, gt=0, lt=0.5)
+    """... and for test."""
+    validation_from: str | int | float | None = None
+    """Of protocol "time": where validation begins, as a date or in the source's own unit, in place of a share ..."""
+    test_from: str | int | float | None = None
+    """... and where test begins."""
+    cold_users: float = Field(0.0, ge=0, lt=0.5)
+    """Of protocol "ratio": share of users without a training record; half of them are in validation, half in test."""
+    cold_items: float = Field(0.0, ge=0, lt=0.5)
+    """Of protocol "ratio": share of items without a training record."""
+    known_in_test: Literal["", "train", "train and val"] = ""
+    """What of a user is known when test is answered: "train" leaves validation's items among those to be ranked, as
+    published tables on graphs do; "" is that for "mmrec" and "given", and both for the others."""
+    seed: int = 0
+
+    @property
+    def hides_validation(self) -> bool:
+        """Whether test knows nothing of validation."""
+        by_default = self.protocol in ("mmrec", "given")
+        return self.known_in_test == "train" or (not self.known_in_test and by_default)
+
+    @model_validator(mode="after")
+    def _keys_have_effect(self) -> Self:
+        uses = {
+            "validation": ("ratio", "subjects", "time"), "test": ("ratio", "subjects", "time"),
+            "validation_from": ("time",), "test_from": ("time",),
+            "cold_users": ("ratio",), "cold_items": ("ratio",), "seed": ("ratio", "mmrec", "subjects"),
+        }  # fmt: skip
+        for key, protocols in uses.items():
+            if self.protocol not in protocols and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key}: has no effect on {self.protocol!r}, only on {', '.join(protocols)}")
+        if (self.validation_from is None) != (self.test_from is None):
+            raise ValueError("validation_from, test_from: one needs the other")
+        return self
+
+
+class TextConfig(Strict):
+    """How K texts per item are written and encoded."""
+
+    modalities: tuple[str, ...] = MODALITIES
+    """Names of text columns of the items' table are taken as they are; others are written by template."""
+    encoder: str = "tfidf"
+    """"tfidf" (TF-IDF and truncated SVD, offline) or the name or path of a transformers text model."""
+    width: int = Field(128, ge=2)
+    """Components the SVD keeps; a transformers model has its own width."""
+    pooling: Literal["mean", "cls"] = "mean"
+    batch_size: int = Field(64, ge=1)
+    max_tokens: int = Field(128, ge=8)
+    actors: int = Field(1, ge=1)
+    """Copies of a transformers encoder that work at the same time."""
+
+
+class TextEncodingConfig(Strict):
+    """How texts become numbers: frozen vectors, tokens for an encoder that is trained, or both."""
+
+    encoder: str = ""
+    """Frozen: "tfidf" (with truncated SVD), or the name or path of a transformers model; empty makes no vectors."""
+    tokenizer: str = "local"
+    """"local" (WordPiece learned from training texts), or the name or path of a tokenizer; empty makes no tokens."""
+    vocabulary: int = Field(8000, ge=100)
+    """Words and letters of the local tokenizer."""
+    max_tokens: int = Field(64, ge=8)
+    """Tokens kept of a text, for both."""
+    max_characters: int = Field(20_000, ge=100)
+    """Longer texts are cut there and counted."""
+    width: int = Field(128, ge=2)
+    """Components that tfidf keeps."""
+
+
+class ImageEncodingConfig(Strict):
+    """How pictures become numbers: frozen vectors, pixels for an encoder that is trained, or both."""
+
+    encoder: str = ""
+    """Frozen: "raw" (8 x 8 colours and a histogram), or the name or path of a ViT or CLIP; empty makes no vectors."""
+    pixels: bool = True
+    """Keeps the decoded pixels, which training end to end, robustness checks and reports need."""
+    size: int = Field(32, ge=8, le=1024)
+    """Width and height of the kept pixels."""
+    thumbnail: int = Field(96, ge=0)
+    """Largest side of the pictures that people are shown; 0 keeps none."""
+    max_pixels: int = Field(25_000_000, ge=10_000)
+    """Larger pictures count as bad, unless they are JPEG, which is decoded at a smaller scale."""
+
+
+class EncodeConfig(Strict):
+    """How texts and pictures of users and items become numbers, for models of pairs and for content graphs."""
+
+    text: TextEncodingConfig = TextEncodingConfig()
+    image: ImageEncodingConfig = ImageEncodingConfig()
+    maximum_bad_share: float = Field(0.05, ge=0, le=1)
+    """Share of bad pictures above which preparing stops with an error."""
+    shard_items: int = Field(2048, ge=1)
+    """Items per shard, the unit that is encoded by one actor at a time and is not encoded again when a job goes on."""
+    batch_size: int = Field(32, ge=1)
+    """Texts or pictures per pass of a frozen encoder."""
+    actors: int = Field(1, ge=1)
+    """Copies of the encoders that work at the same time."""
+    cpus_per_actor: float = Field(1.0, gt=0)
+    """Fractions allowed; torch gets as many threads, at least one."""
+    gpus_per_actor: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _something_is_encoded(self) -> Self:
+        if not self.text.encoder and not self.text.tokenizer:
+            raise ValueError("text: one of encoder and tokenizer must be set")
+        return self
+
+
+class ContentConfig(Strict):
+    """Vectors of items by modality and the graphs of items that are alike; a source's own ones are always taken."""
+
+    modalities: tuple[Literal["text", "image"], ...] = ()
+    """Whose frozen vectors (`[data.encode]`) are taken beside those of the source."""
+    length: Literal["given", "unit"] = "given"
+    """Vectors as they are, or each divided by its length; those of zeros stay."""
+    neighbours: int = Field(10, ge=1)
+    """Nearest items by cosine, the item itself not among them, where a modality comes without a graph."""
+    search: Literal["exact", "ivf"] = "exact"
+    """Every pair in blocks, or faiss's inverted lists, which miss some neighbours and pay from 10^5 items on."""
+
+
+class DataConfig(Strict):
+    """The prepared data set and what it is made from."""
+
+    root: str
+    """Folder made by `rec prepare`; holds manifest.json."""
+    source: str = TABLES
+    """Import path `package.module:Class` of what reads users, items and records."""
+    read: SerializeAsAny[Strict] = Strict()
+    """The source's own keys."""
+    filter: FilterConfig = FilterConfig()
+    split: SplitConfig = SplitConfig()
+    text: TextConfig | None = None
+    """K texts per item; unset writes none."""
+    encode: EncodeConfig | None = None
+    """Texts and pictures of users and items as numbers; unset encodes none."""
+    content: ContentConfig = ContentConfig()
+    views: tuple[str, ...] = ()
+    """Views that `rec prepare` makes beside that of the config's system; others are made when first needed."""
+    shard_rows: int = Field(4096, ge=1)
+    """Rows per Parquet file of a split."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_is_the_sources(cls, table: Any) -> Any:
+        if not isinstance(table, dict) or isinstance(table.get("read"), Strict):
+            return table
+        return table | {"read": resolve(table.get("source", TABLES)).Config.model_validate(table.get("read", {}))}
+
+    @field_validator("source")
+    @classmethod
+    def _source_is_one(cls, name: str) -> str:
+        if not hasattr(resolve(name), "Config"):
+            raise ValueError("expected a class with Config, as rec.data.schema:Source has it")
+        return name
