@@ -15,6 +15,7 @@ LAYERS = [
         "strict",
         "keys_graph",
         "keys_pairs",
+        "keys_tables",
         "keys",
         "config",
         "batch",

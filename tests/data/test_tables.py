@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rec.data.sources.tables import raw_rows
+from rec.data.tables import raw_rows
 from rec.errors import DataError
 
 

@@ -1,0 +1,27 @@
+"""The one reader of foreign tables: Parquet and text files of every layout, in any file system that pyarrow opens."""
+
+from rec.data.tables.files import ENDINGS, files
+from rec.data.tables.raw import raw_rows
+from rec.data.tables.reading import ForeignTable, Piece, columns, pieces, read, read_whole, require, time_form
+from rec.data.tables.times import TimeForm
+from rec.data.tables.types import typed
+from rec.data.tables.values import Kind
+from rec.keys_tables import TableFormat
+
+__all__ = [
+    "ENDINGS",
+    "ForeignTable",
+    "Kind",
+    "Piece",
+    "TableFormat",
+    "TimeForm",
+    "columns",
+    "files",
+    "pieces",
+    "raw_rows",
+    "read",
+    "read_whole",
+    "require",
+    "time_form",
+    "typed",
+]

@@ -1,0 +1,141 @@
+"""Rows of text files, value by value as they are written."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from rec.data.tables.files import UNREADABLE, Location, opened
+from rec.data.tables.layout import MAXIMUM_CHARACTERS, Layout, iter_bytes, text_of
+from rec.data.tables.stream import CHUNK_BYTES, binary_chunks, rows_together, swapped
+from rec.data.tables.values import Place, utf8
+from rec.errors import DataError
+
+
+def batches(
+    location: Location, layout: Layout, wanted: Sequence[str], size: int = CHUNK_BYTES
+) -> Iterator[tuple[int, dict[str, pa.Array]]]:
+    """Yield the row number of a batch's first row and its wanted columns as text, null where a value is empty.
+
+    Without a wanted column the first is yielded under "", as bytes.
+
+    Raises:
+        DataError: a row has too few or too many values, or a wanted one is no text.
+    """
+    at, header = 0, int(layout.header)
+    for chunk in _chunks(location, layout, size):
+        for batch in _parsed(chunk, location, layout, wanted, at - header):
+            rows = batch.slice(header)
+            yield at, _columns(location, layout, wanted, rows, at)
+            at += len(rows)
+            header = 0
+
+
+def count(location: Location, layout: Layout) -> int:
+    """Return how many rows a file has.
+
+    Raises:
+        DataError: a row has too few or too many values.
+    """
+    rows = 0
+    for first, columns in batches(location, layout, ()):
+        rows = first + len(columns[""])
+    return rows
+
+
+def raw(location: Location, layout: Layout) -> Iterator[list[str]]:
+    """Yield the rows that are not blank, whatever their number of values, without the header."""
+    csv.field_size_limit(MAXIMUM_CHARACTERS)
+    skipped = int(layout.header)
+    for chunk in _chunks(location, layout, CHUNK_BYTES):
+        text = io.StringIO(chunk.decode("utf-8", "surrogateescape"), newline="")
+        try:
+            for row in filter(None, csv.reader(text, delimiter=layout.separator)):
+                if not skipped:
+                    yield [text_of(_restored(value, layout)) for value in row]
+                skipped = 0
+        except csv.Error as error:
+            raise DataError(f"{location.name}: cannot be read ({error})") from error
+
+
+def _chunks(location: Location, layout: Layout, size: int) -> Iterator[bytes]:
+    """Yield a file's rows as UTF-8, some at a time, with what must be swapped."""
+    try:
+        with opened(location) as file:
+            chunks = swapped(binary_chunks(iter_bytes(file, size=size), layout.encoding), layout.swaps)
+            yield from rows_together(chunks, layout.separator, b"\r" if layout.carriage else b"\n", size)
+    except UnicodeError as error:
+        raise DataError(f"{location.name}: not {layout.encoding} ({error})") from error
+    except (*UNREADABLE, ValueError) as error:
+        raise DataError(f"{location.name}: cannot be read ({error})") from error
+
+
+def _parsed(
+    chunk: bytes, location: Location, layout: Layout, wanted: Sequence[str], first: int
+) -> list[pa.RecordBatch]:
+    """Return the wanted columns of a chunk, named by their position, as bytes."""
+    names = [str(number) for number in range(len(layout.names))]
+    include = [names[layout.names.index(name)] for name in dict.fromkeys(wanted)] or names[:1]
+    ragged: list[pa.csv.InvalidRow] = []
+
+    def refuse(row: pa.csv.InvalidRow) -> str:
+        ragged.append(row)
+        return "error"
+
+    try:
+        table = pa.csv.read_csv(
+            pa.BufferReader(chunk),
+            read_options=pa.csv.ReadOptions(column_names=names, block_size=len(chunk) + 1, use_threads=False),
+            parse_options=pa.csv.ParseOptions(
+                delimiter=layout.separator, newlines_in_values=True, invalid_row_handler=refuse
+            ),
+            convert_options=pa.csv.ConvertOptions(
+                include_columns=include,
+                column_types=dict.fromkeys(include, pa.binary()),
+                strings_can_be_null=True,
+                null_values=[""],
+                check_utf8=False,
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        if ragged:
+            raise _ragged(location, layout, ragged[0], first) from error
+        if not chunk.strip():
+            return []
+        raise DataError(f"{location.name}: row {first} or one after it: {error}") from error
+    return table.to_batches()
+
+
+def _columns(
+    location: Location, layout: Layout, wanted: Sequence[str], batch: pa.RecordBatch, first: int
+) -> dict[str, pa.Array]:
+    """Return the columns as text under their names."""
+    if not wanted:
+        return {"": batch.column(0)}
+    columns = {}
+    for name in wanted:
+        array = batch.column(str(layout.names.index(name)))
+        if layout.restores:
+            for written, spare in layout.swaps:
+                array = pc.replace_substring(array, spare, written)
+        columns[name] = utf8(array, Place(location.name, name, first), layout.encoding)
+    return columns
+
+
+def _restored(value: str, layout: Layout) -> str:
+    for written, spare in layout.swaps:
+        value = value.replace(spare.decode(), written.decode())
+    return value
+
+
+def _ragged(location: Location, layout: Layout, row: pa.csv.InvalidRow, first: int) -> DataError:
+    names = ", ".join(layout.names)
+    found, number = f"{row.actual_columns} values", first + row.number - 1
+    shown = _restored(row.text, layout)
+    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    return DataError(f"{location.name}: row {number}: found {found} ({shown!r}), expected {len(layout.names)}: {names}")
