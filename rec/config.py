@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import json
 import math
 import tomllib
@@ -15,8 +14,9 @@ from typing import Any, Self, get_origin
 from pydantic import SerializeAsAny, ValidationError, model_validator
 
 from rec.errors import ConfigError
-from rec.keys import DataConfig, EvaluateConfig, ParallelConfig, ServeConfig, TrainConfig, TuneConfig
-from rec.strict import Strict
+from rec.keys import EvaluateConfig, ParallelConfig, ServeConfig, TrainConfig, TuneConfig
+from rec.keys_data import TABLES, DataConfig
+from rec.strict import Strict, resolve
 
 
 class RunConfig(Strict):
@@ -94,11 +94,22 @@ def from_table(table: dict[str, Any]) -> RunConfig:
     if not (isinstance(getattr(system, "Config", None), type) and getattr(system, "tasks", None)):
         raise ConfigError(f"system: {table['system']!r} is no system: expected a class with Config and tasks")
     model = check(system.Config, table.get("model", {}), "model.")
-    run: RunConfig = check(RunConfig, table | {"model": model}, "")
+    run: RunConfig = check(RunConfig, table | {"model": model, "data": _with_source(table.get("data", {}))}, "")
     _check_metrics(run, system)
     if not run.train.metric:
         run = run.model_copy(update={"train": run.train.model_copy(update={"metric": system.tasks[0].headline})})
     return run
+
+
+def _with_source(data: Any) -> Any:
+    """Return the table `[data]` with the source's own keys checked."""
+    if not isinstance(data, dict) or not isinstance(data.get("read", {}), dict):
+        return data
+    name = data.get("source", TABLES)
+    source = resolve(name) if isinstance(name, str) else None
+    if not isinstance(getattr(source, "Config", None), type):
+        raise ConfigError(f"data.source: {name!r} is no source: expected a class with Config")
+    return data | {"read": check(source.Config, data.get("read", {}), "data.read.")}
 
 
 def _check_metrics(run: RunConfig, system: Any) -> None:
@@ -148,15 +159,6 @@ def to_toml(config: RunConfig) -> str:
     import tomli_w
 
     return tomli_w.dumps(config.model_dump(mode="json", exclude_defaults=True))
-
-
-def resolve(name: str) -> Any:
-    """Return the class that `package.module:Class` names."""
-    module, _, attribute = name.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"system: no class {name!r} ({error})") from error
 
 
 def check(cls: type[Strict], table: dict[str, Any], at: str) -> Any:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, field_validator
+
+from rec.errors import ConfigError
 
 Spaces = Mapping[str, Mapping[str, Mapping[str, Any]]]
 Variants = Mapping[str, Sequence[str]]
@@ -22,6 +25,19 @@ def flat(table: Mapping[str, Any], at: str = "") -> dict[str, Any]:
 def is_among(key: str, names: Iterable[str]) -> bool:
     """Return whether a dotted key is one of some, or lies below one."""
     return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def resolve(name: str) -> Any:
+    """Return the class that `package.module:Class` names.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"no class {name!r} ({error})") from error
 
 
 class Strict(BaseModel):

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from rec.config import RunConfig, from_table
+from rec.data.generated.catalogue import CatalogueConfig
 from rec.data.prepare import prepare
 from rec.data.prepared import Prepared
 from rec.data.runner import InProcess
-from rec.keys import DataConfig, PlantedConfig, SourceConfig, TextConfig
+from rec.keys_data import DataConfig, TextConfig
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 MODALITIES = ("narrative", "visual", "audio")
@@ -45,10 +46,11 @@ def rng() -> np.random.Generator:
 
 
 def planted_config(root: Path, **changes: Any) -> DataConfig:
-    planted = PlantedConfig(**{"interactions": 6000, "users": 301, "items": 120, "modalities": MODALITIES} | changes)
+    read = {"interactions": 6000, "users": 301, "items": 120, "modalities": MODALITIES} | changes
     return DataConfig(
         root=str(root),
-        source=SourceConfig(kind="planted", planted=planted),
+        source="rec.data.generated.catalogue:PlantedCatalogue",
+        read=CatalogueConfig(**read),
         text=TextConfig(modalities=MODALITIES, width=16),
         shard_rows=64,
     )
@@ -57,7 +59,8 @@ def planted_config(root: Path, **changes: Any) -> DataConfig:
 @pytest.fixture(scope="session")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """A small generated data set of 301 users in five files per split."""
-    return prepare(planted_config(tmp_path_factory.mktemp("planted")), InProcess(), lambda _: None)
+    config = planted_config(tmp_path_factory.mktemp("planted"))
+    return prepare(config, InProcess(), lambda _: None, ["sequences"]).seen_as("sequences")
 
 
 @pytest.fixture
@@ -69,7 +72,7 @@ def run_config(planted: Prepared, tmp_path: Path) -> Callable[..., RunConfig]:
             "system": "rec.systems.msmrec:MSMRec",
             "out": str(tmp_path / "run"),
             "model": {"width": 16, "blocks": 1, "max_length": 20},
-            "data": {"root": planted.storage.uri},
+            "data": {"root": planted.root},
             "train": {"batch_size": 32, "epochs": 3, "learning_rate": 5e-3},
         }
         for name, value in changes.items():
@@ -89,7 +92,7 @@ def trained(planted: Prepared, tmp_path_factory: pytest.TempPathFactory) -> RunC
             "system": "rec.systems.msmrec:MSMRec",
             "out": str(tmp_path_factory.mktemp("trained") / "run"),
             "model": {"width": 16, "blocks": 1, "max_length": 20, "feedforward_mixture": {"experts": 2}},
-            "data": {"root": planted.storage.uri},
+            "data": {"root": planted.root},
             "train": {"batch_size": 32, "epochs": 2, "learning_rate": 5e-3},
         }
     )
@@ -167,21 +170,23 @@ def ranks() -> Any:
 def food_config(root: Path, **changes: Any) -> DataConfig:
     """Return the config of a small generated set of foods and patients."""
     table: dict[str, Any] = {
-        "kind": "food",
-        "food": {"pairs": 900, "users": 90, "foods": 80, "picture_size": 24, "shards": 3},
-        "text": {"encoder": "tfidf", "width": 16, "max_tokens": 24, "vocabulary": 400},
-        "image": {"encoder": "raw", "size": 16, "thumbnail": 24},
-        "shard_items": 30,
-        "cold_users": 0.1,
-        "cold_items": 0.1,
+        "source": "rec.data.generated.food:PlantedFood",
+        "read": {"pairs": 900, "users": 90, "foods": 80, "picture_size": 24, "shards": 3},
+        "split": {"protocol": "ratio", "cold_users": 0.1, "cold_items": 0.1},
+        "encode": {
+            "text": {"encoder": "tfidf", "width": 16, "max_tokens": 24, "vocabulary": 400},
+            "image": {"encoder": "raw", "size": 16, "thumbnail": 24},
+            "shard_items": 30,
+        },
     }
-    return DataConfig.model_validate({"root": str(root), "shard_rows": 40, "pairs": table | changes})
+    return DataConfig.model_validate({"root": str(root), "shard_rows": 40, **table, **changes})
 
 
 @pytest.fixture(scope="session")
 def food(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """Generated foods and patients: 90 users, 80 foods."""
-    return prepare(food_config(tmp_path_factory.mktemp("food")), InProcess(), lambda _: None)
+    data = prepare(food_config(tmp_path_factory.mktemp("food")), InProcess(), lambda _: None, ["pairs"])
+    return data.seen_as("pairs")
 
 
 TINY_HEALTHMOE = {
@@ -204,7 +209,7 @@ def food_run(food: Prepared, tmp_path: Path) -> Callable[..., RunConfig]:
             "system": "rec.systems.healthmoe:HealthMoE",
             "out": str(tmp_path / "run"),
             "model": TINY_HEALTHMOE,
-            "data": {"root": food.storage.uri},
+            "data": {"root": food.root},
             "train": {"batch_size": 16, "epochs": 2, "learning_rate": 5e-3},
         }
         for name, value in changes.items():
@@ -224,7 +229,7 @@ def food_trained(food: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Ru
             "system": "rec.systems.healthmoe:HealthMoE",
             "out": str(tmp_path_factory.mktemp("healthmoe") / "run"),
             "model": TINY_HEALTHMOE,
-            "data": {"root": food.storage.uri},
+            "data": {"root": food.root},
             "train": {"batch_size": 16, "epochs": 2, "learning_rate": 5e-3},
             "evaluate": {"bootstrap": 100},
         }

@@ -85,7 +85,7 @@ def _config(data: Prepared, out: str, workers: int, threads: int, epochs: int = 
         system="rec.systems.msmrec:MSMRec",
         out=out,
         model=CONFIG,
-        data=DataConfig(root=data.storage.uri),
+        data=DataConfig(root=data.root),
         train=TrainConfig(batch_size=BATCH, epochs=epochs, evaluate_every=epochs),
         parallel=ParallelConfig(workers=workers, threads=threads),
     )

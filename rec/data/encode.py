@@ -23,26 +23,35 @@ from PIL import Image
 
 from rec.data import images
 from rec.data.encoders import RawImages, Tfidf, Tokens, TransformerEncoder, VisionEncoder
-from rec.data.sources.tables import Shard, read_shard
-from rec.keys_pairs import ImageConfig, PairTextConfig
+from rec.data.schema import EntityTable
+from rec.data.tables import Kind, Piece, read
+from rec.keys_data import ImageEncodingConfig, TextEncodingConfig
 from rec.storage import Storage
 
 BAD, NOTES, MADE_FROM = b"rec.bad", b"rec.notes", b"rec.made_from"
 THUMBNAIL_QUALITY = 80
 ROW_GROUP_BYTES = 4 << 20
+ROWS_AT_ONCE = 256
+"""Rows of pictures that are held at once."""
+ID = "id"
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How texts and pictures are encoded; the same for every shard."""
 
-    text: PairTextConfig
-    image: ImageConfig | None
+    text: TextEncodingConfig
+    image: ImageEncodingConfig | None
     tokenizer: str = ""
     """JSON of the tokenizers library."""
     tfidf: Tfidf | None = None
     batch_size: int = 32
     threads: int = 1
+
+    @property
+    def padding(self) -> int:
+        """The token of texts that are not there."""
+        return Tokens(self.tokenizer, self.text.max_tokens).pad if self.tokenizer else 0
 
     def fingerprint(self) -> str:
         """Return what tells this recipe from others."""
@@ -56,14 +65,22 @@ class Recipe:
 class EncodeTask:
     """One shard, and where its columns go."""
 
-    shard: Shard
-    id: str
-    text: tuple[str, ...]
-    image: str | None
+    shard: Piece
+    table: EntityTable
     root: str
     name: str
     made_from: str
     """Changes when the shard or the recipe does."""
+
+    @property
+    def text(self) -> tuple[str, ...]:
+        """The columns that are joined to one text."""
+        return self.table.text
+
+    @property
+    def image(self) -> str | None:
+        """The column of pictures."""
+        return self.table.image
 
 
 @dataclass(slots=True)
@@ -145,7 +162,7 @@ class Encoders:
     def _encode(
         self, rows: dict[str, list[Any]], pictures: list[Future[Any]], task: EncodeTask, found: Found
     ) -> pa.Table:
-        ids = [str(value) for value in rows[task.id]]
+        ids = [str(value) for value in rows[ID]]
         found.rows += len(ids)
         texts = [self._text(rows, task.text, number, found) for number in range(len(ids))]
         columns: dict[str, pa.Array] = {"text_present": pa.array([bool(text) for text in texts])}
@@ -246,13 +263,15 @@ def _found_before(storage: Storage, task: EncodeTask) -> Found | None:
 
 def _batches(task: EncodeTask, size: int) -> Iterator[dict[str, list[Any]]]:
     """Yield a shard's rows as lists per column, `size` rows at a time."""
-    names = list(dict.fromkeys([task.id, *task.text, *([task.image] if task.image else [])]))
+    wanted = {name: (name, Kind.ANY) for name in (*task.text, *([task.image] if task.image else []))}
+    wanted[ID] = (task.table.id, Kind.ID)
     held: pa.Table | None = None
-    for table in itertools.chain(read_shard(task.shard, names), [None]):
+    parts = read(task.shard, wanted, task.table.table.format, rows_at_once=ROWS_AT_ONCE)
+    for table in itertools.chain(parts, [None]):
         if table is not None:
-            held = table.select(names) if held is None else pa.concat_tables([held, table.select(names)])
+            held = table if held is None else pa.concat_tables([held, table])
         while held is not None and (len(held) >= size or (table is None and len(held))):
-            yield {name: held[name].slice(0, size).to_pylist() for name in names}
+            yield {name: held[name].slice(0, size).to_pylist() for name in wanted}
             held = held.slice(size)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rec.data.prepared import write_array
+from rec.data.writing import write_array
 from rec.storage import Storage
 
 
@@ -63,3 +63,11 @@ class Ids:
                 break
             found.append(name)
         return found
+
+
+def sorted_ids(ids: Sequence[str]) -> list[str]:
+    """Return ids in the order of their numbers where all are whole numbers, of their text otherwise."""
+    try:
+        return sorted(ids, key=int)
+    except ValueError:
+        return sorted(ids)

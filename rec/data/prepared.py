@@ -1,13 +1,17 @@
-"""The prepared data set: rows per split in Parquet files, tables, and a manifest that is written last.
+"""The prepared data set: records, entities, features and relations below one folder, and a manifest that is written last.
 
-manifest.json           format, counts, what was dropped, config, and every file with size and checksum
-{train,val,test}/part-00000.parquet ...     one row per user: user, history, target
-user.parquet            user (index), id (raw) and what the source knows of users
-item.parquet            item (index), id (raw), title, metadata, one text per modality
-text.npy                (I + 1, K, M) float32, row 0 is padding; opened memory-mapped
-text_concatenated.npy   (I + 1, 1, M) the K texts as one
-item_count.npy          (I + 1,) int64 events before the validation target, the data a model may train on
-item_total.npy          (I + 1,) int64 events over everything
+manifest.json                    format, counts, what was read, kept and dropped, the split, config, files and checksums
+data-.../records/part-*.parquet  user (index), item (index), row in the input, time and rating where known, part (0 train,
+                                 1 validation, 2 test); sorted by user, a file shares no user with another
+data-.../user.parquet            user (index), id (raw) and what the source knows of users
+data-.../item.parquet            item (index), id (raw), title, metadata, one text per modality
+data-.../NAME.npy                tables by name, row 0 of those of items is padding; opened memory-mapped
+data-.../views/NAME/             rows of the splits as a kind of model trains on them, and tables that go with them
+
+    text                (I + 1, K, M) float32
+    text_concatenated   (I + 1, 1, M) the K texts as one
+    item_count          (I + 1,) int64 records of training
+    item_total          (I + 1,) int64 records
 """
 
 from __future__ import annotations
@@ -23,13 +27,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
-from rec.errors import DataError
+from rec.config import RunConfig
+from rec.data.runner import InProcess, Runner
+from rec.data.views.graph import Graph
+from rec.data.views.pairs import Pairs
+from rec.data.views.sequences import Sequences
+from rec.data.views.view import FOLDER as VIEWS
+from rec.data.views.view import Making, View, read_records
+from rec.data.writing import FORMAT, MANIFEST, Draft
+from rec.errors import ConfigError, DataError
 from rec.storage import Storage
-from rec.strict import flat
+from rec.strict import flat, resolve
 
-FORMAT = 1
-MANIFEST = "manifest.json"
 DIFFERENCES_TOLD = 5
+OWN_VIEWS: dict[str, type[View]] = {view.name: view for view in (Sequences, Pairs, Graph)}
+VIEW = "view.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +61,41 @@ class Entity:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prepared data set that is complete and whose manifest has been read."""
+    """A prepared data set that is complete and whose manifest has been read, seen as one view has its rows."""
 
     storage: Storage
+    """The folder of its files."""
     manifest: dict[str, Any]
+    root: str
+    places: tuple[str, ...] = ("",)
+    """Folders in which tables are looked for."""
 
     @classmethod
-    def open(cls, root: str) -> Prepared:
-        """Return the data set at `root`.
+    def open(cls, root: str, view: str = "") -> Prepared:
+        """Return the data set at `root`, with the rows of a view; "" takes those that were written with it.
 
         Raises:
             DataError: there is none, it is not complete, or another version wrote it.
         """
-        storage = Storage(root)
-        return cls(storage, storage.manifest(MANIFEST, FORMAT, "prepared data set", "rec prepare CONFIG"))
+        base = Storage(root)
+        if not base.exists(MANIFEST):
+            raise DataError(f"{root}: no prepared data set here ({MANIFEST} is missing); run `rec prepare CONFIG`")
+        folder = str(base.read_json(MANIFEST).get("folder", ""))
+        storage = base.below(folder) if folder else base
+        manifest = base.manifest(MANIFEST, FORMAT, "prepared data set", "rec prepare CONFIG", storage)
+        found = cls(storage, manifest, root)
+        return found.seen_as(view) if view and not manifest["splits"] else found
+
+    def seen_as(self, view: str) -> Prepared:
+        """Return the data set with the rows of a view, made now where that was not done before."""
+        make_view(self, view, InProcess(), lambda _: None)
+        folder = f"{VIEWS}/{_file_name(view)}"
+        told = self.storage.manifest(f"{folder}/{VIEW}", FORMAT, f"view {view!r}", "rec prepare CONFIG")
+        manifest = self.manifest | {
+            "splits": told["splits"], "view": {"name": view, "dropped": told["dropped"]},
+            "files": [*self.manifest["files"], *told["files"]],
+        }  # fmt: skip
+        return Prepared(self.storage, manifest, self.root, (f"{folder}/", ""))
 
     def verify(self) -> None:
         """Check every file against its checksum.
@@ -81,7 +114,7 @@ class Prepared:
         differ = [(key, value) for key, value in wanted.items() if key != "data.root" and made.get(key) != value]
         for key, value in differ[:DIFFERENCES_TOLD]:
             found = f"with {key} = {made[key]!r}" if key in made else f"without {key}"
-            say(f"note: {self.storage.uri} was prepared {found}, the config says {value!r}")
+            say(f"note: {self.root} was prepared {found}, the config says {value!r}")
         if len(differ) > DIFFERENCES_TOLD:
             say(f"note: and so do {len(differ) - DIFFERENCES_TOLD} keys more")
 
@@ -104,7 +137,7 @@ class Prepared:
         """
         if name not in self.entities:
             known = ", ".join(self.entities)
-            raise DataError(f"{self.storage.uri}: has no entity {name!r}; there are {known}")
+            raise DataError(f"{self.root}: has no entity {name!r}; there are {known}")
         if name not in self._entity_tables:
             self._entity_tables[name] = self._parquet(self.entities[name].file)
         return self._entity_tables[name]
@@ -134,24 +167,27 @@ class Prepared:
             return [(name, rows) for name, rows in self.manifest["splits"][split]]
         except KeyError:
             known = ", ".join(self.manifest["splits"])
-            raise DataError(f"{self.storage.uri}: no split {split!r}; there are {known}") from None
+            raise DataError(f"{self.root}: no split {split!r}; there are {known or 'none'}") from None
 
     def split_rows(self, split: str) -> int:
         """Return how many rows a split has."""
         return sum(rows for _, rows in self.files(split))
 
     def array(self, name: str) -> np.ndarray:
-        """Return the table `name`.npy, memory-mapped where it lies on a local disk; writing to it changes no file."""
-        path = self.storage.path(f"{name}.npy")
-        if not self.storage.exists(f"{name}.npy"):
-            raise DataError(
-                f"{self.storage.uri}/{name}.npy: the data set holds no such table; prepare it with texts, or again"
-            )
+        """Return the table `name`.npy, memory-mapped where it lies on a local disk; writing to it changes no file.
+
+        Raises:
+            DataError: the data set has no such table; what would make it is told.
+        """
+        file = next((f"{p}{name}.npy" for p in self.places if self.storage.exists(f"{p}{name}.npy")), None)
+        if file is None:
+            raise DataError(f"{self.root}: the data set holds no table {name!r}{hint(name)}")
+        path = self.storage.path(file)
         if Path(path).is_file():
             loaded: np.ndarray = np.load(path, mmap_mode="c")
             return loaded
-        with self.storage.open(f"{name}.npy") as file:
-            return np.asarray(np.lib.format.read_array(file))
+        with self.storage.open(file) as stream:
+            return np.asarray(np.lib.format.read_array(stream))
 
     def tables(self, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Return several tables by name."""
@@ -167,6 +203,17 @@ class Prepared:
         """The user table, sorted by index from 0."""
         return self.entity("user")
 
+    def records(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return all records, sorted by user."""
+        names = [name for name, _ in self.manifest["records"]]
+        return pa.concat_tables([read_records(self.storage, name, columns) for name in names])
+
+    @cached_property
+    def records_schema(self) -> pa.Schema:
+        """The columns of records."""
+        with self.storage.open(self.manifest["records"][0][0]) as file:
+            return pq.read_schema(file)
+
     def rows(self, split: str) -> pa.Table:
         """Return a whole split in memory."""
         return pa.concat_tables([self._parquet(name) for name, _ in self.files(split)])
@@ -177,6 +224,62 @@ class Prepared:
                 return pq.read_table(file)
         except (OSError, pa.ArrowInvalid) as error:
             raise DataError(f"{self.storage.uri}/{name}: cannot be read ({error})") from error
+
+
+def open_prepared(config: RunConfig) -> Prepared:
+    """Return the data set of a run, with the rows that its system reads."""
+    return Prepared.open(config.data.root, resolve(config.system).view)
+
+
+MAKERS = (
+    ("text", "data.text"), ("text_concatenated", "data.text"), ("user_text", "data.encode.text.encoder"),
+    ("item_text", "data.encode.text.encoder"), ("item_image", "data.encode.image.encoder"),
+    ("item_pixels", "data.encode.image.pixels"), ("user_tokens", "data.encode.text.tokenizer"),
+    ("item_tokens", "data.encode.text.tokenizer"), ("tokenizer", "data.encode.text.tokenizer"),
+    ("user_", "data.encode"), ("item_", "data.encode"), ("feature_", "data.content.modalities"),
+    ("graph_", "data.content.modalities"),
+)  # fmt: skip
+"""Tables, or how their names begin, and the key that makes them."""
+
+
+def hint(name: str) -> str:
+    """Return in words which key makes a table."""
+    for start, key in MAKERS:
+        if name == start or (start.endswith("_") and name.startswith(start)):
+            part = name.removeprefix("feature_").removeprefix("graph_").removesuffix("_edge").removesuffix("_weight")
+            of = f" with {part!r}, or by the source" if key == "data.content.modalities" else ""
+            return f"; it is made by {key}{of}: prepare again with that, or name what is there in [model]"
+    return ""
+
+
+def make_view(data: Prepared, view: str, runner: Runner, say: Callable[[str], None]) -> None:
+    """Make the rows of a view, unless they are there.
+
+    Raises:
+        ConfigError: there is no such view.
+        DataError: a split of it has no row.
+    """
+    base = data.storage
+    folder = f"{VIEWS}/{_file_name(view)}"
+    if base.exists(f"{folder}/{VIEW}"):
+        return
+    if "records" not in data.manifest:
+        raise DataError(f"{data.root}: holds rows of its own and no records that a view {view!r} could be made of")
+    maker = OWN_VIEWS.get(view) or (resolve(view) if ":" in view else None)
+    if maker is None:
+        raise ConfigError(f"data.views: no view {view!r}; there are {', '.join(OWN_VIEWS)}, or an import path")
+    base.delete(folder)
+    making = Making(base, folder, data.manifest, runner)
+    maker().make(making)
+    told = {"format": FORMAT, "splits": making.splits, "dropped": making.dropped}
+    base.write_json(f"{folder}/{VIEW}", told | {"files": [base.entry(name) for name in making.files]})
+    rows = ", ".join(f"{sum(n for _, n in files):,} {split}" for split, files in making.splits.items())
+    lost = "".join(f"; {count:,} x {reason}" for reason, count in making.dropped.items())
+    say(f"{data.root}: view {view!r}: rows {rows}{lost}")
+
+
+def _file_name(view: str) -> str:
+    return view.replace(":", ".")
 
 
 def write_prepared(
@@ -200,35 +303,18 @@ def write_prepared(
         shard_rows: Rows per file of a split.
         manifest: Further entries, such as `counts`, `modalities`, `synthetic_labels`.
     """
-    storage = Storage(root)
-    storage.delete(MANIFEST)
-    files: list[str] = []
-    parts: dict[str, list[tuple[str, int]]] = {}
+    draft, parts = Draft(root), {}
     for split, table in splits.items():
         parts[split] = []
         for number, start in enumerate(range(0, max(len(table), 1), shard_rows)):
-            part, name = table.slice(start, shard_rows), f"{split}/part-{number:05d}.parquet"
-            write_table(storage, name, part)
-            parts[split].append((name, len(part)))
-            files.append(name)
+            part, name = table.slice(start, shard_rows), f"{split}/part-{number:05d}"
+            draft.table(name, part)
+            parts[split].append((f"{name}.parquet", len(part)))
     for name, (table, _) in entities.items():
-        write_table(storage, f"{name}.parquet", table)
-        files.append(f"{name}.parquet")
+        draft.table(name, table)
     for name, array in tables.items():
-        write_array(storage, name, array)
-        files.append(f"{name}.npy")
+        draft.array(name, array)
     told = {name: {"count": len(table), "first": first} for name, (table, first) in entities.items()}
-    made: dict[str, Any] = {"format": FORMAT, "counts": {}, "modalities": [], **(manifest or {})}
-    made |= {"entities": told, "splits": parts, "config": dict(config), "files": [storage.entry(n) for n in files]}
-    storage.write_json(MANIFEST, made)
+    made: dict[str, Any] = {"counts": {}, "modalities": [], **(manifest or {})}
+    draft.finish(made | {"entities": told, "splits": parts, "config": dict(config)})
     return Prepared.open(root)
-
-
-def write_table(storage: Storage, name: str, table: pa.Table) -> None:
-    """Write a Parquet file, whole or not at all."""
-    storage.write_with(name, lambda stream: pq.write_table(table, stream, compression="zstd"))
-
-
-def write_array(storage: Storage, name: str, array: np.ndarray) -> None:
-    """Write the table `name`.npy, whole or not at all."""
-    storage.write_with(f"{name}.npy", lambda stream: np.lib.format.write_array(stream, np.ascontiguousarray(array)))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,6 +39,15 @@ class Draft:
         """Write the file `name`.npy."""
         write_array(self.storage, name, array)
         self.files.append(f"{name}.npy")
+
+    def note(self, name: str, text: str) -> None:
+        """Write a text as the array of its bytes, so that systems read it as they read tables."""
+        self.array(name, np.frombuffer(text.encode(), dtype=np.uint8))
+
+    def file(self, name: str, fill: Callable[[IO[bytes]], Any]) -> None:
+        """Let `fill` write a file."""
+        self.storage.write_with(name, fill)
+        self.files.append(name)
 
     def finish(self, manifest: Mapping[str, Any]) -> None:
         """Take the place of what was there: the manifest is written last, then older files go."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from rec.config import resolve
+from rec.strict import resolve
 from rec.errors import EvaluationError
 from rec.evaluation.bootstrap import Comparison, mean_over_seeds, paired, paired_sums
 from rec.evaluation.records import Records, column

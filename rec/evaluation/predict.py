@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 
 from rec.config import RunConfig, from_json, to_json
 from rec.data.prepared import MANIFEST as DATA_MANIFEST
-from rec.data.prepared import Prepared, write_table
+from rec.data.prepared import open_prepared
+from rec.data.writing import write_table
 from rec.errors import ConfigError, DataError, EvaluationError, RequestError
 from rec.evaluation import requests
 from rec.evaluation.records import Records, joined
@@ -104,7 +105,7 @@ def predict(order: Order, run_parts: Predict, say: Callable[[str], None]) -> dic
             read = ", ".join(claim["columns"])
             say(f"note: columns of the table that are not read: {', '.join(ignored)}; the system reads {read}")
     else:
-        rows = Prepared.open(order.config.data.root).split_rows(order.split)
+        rows = open_prepared(order.config).split_rows(order.split)
     parts = parts_of(rows, claim["part_rows"])
     notes = {part.number: note for part in parts if (note := _whole(storage, part)) is not None}
     left = [part for part in parts if part.number not in notes]
@@ -151,7 +152,7 @@ def identity(config: RunConfig) -> dict[str, Any]:
         store.load_best()  # says what is missing
     assert step is not None
     keys = {key: value for key, value in flat(json.loads(to_json(config))).items() if not is_among(key, UNHASHED)}
-    data = Prepared.open(config.data.root)
+    data = open_prepared(config)
     return {
         "run": absolute(config.out),
         "step": step,
@@ -205,7 +206,7 @@ def _claim(order: Order, storage: Storage) -> dict[str, Any]:
         claim["requests"] = requests.stamp(order.requests)
         claim["part_rows"] = batch * max(1, PART_ROWS // 4 // batch)
     else:
-        claim["part_rows"] = rows_per_part(Prepared.open(config.data.root).split_rows(split), batch)
+        claim["part_rows"] = rows_per_part(open_prepared(config).split_rows(split), batch)
     claim["columns"] = [column.name for column in requests.columns_of(config) if not column.label]
     if not storage.exists(CLAIM):
         if storage.list():

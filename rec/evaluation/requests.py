@@ -11,10 +11,11 @@ from decimal import Decimal
 from typing import Any
 
 from rec.batch import Column
-from rec.config import RunConfig, resolve
+from rec.config import RunConfig
 from rec.data.sources.interactions import table_files
 from rec.data.sources.tables import raw_rows
 from rec.storage import Storage, absolute, open_uri
+from rec.strict import resolve
 
 FOLDER = "requests"
 INDEX = f"{FOLDER}/index.json"

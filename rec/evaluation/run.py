@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from rec.config import RunConfig, from_json, load, override
-from rec.data.prepared import Prepared, write_table
+from rec.data.prepared import Prepared, open_prepared
+from rec.data.writing import write_table
 from rec.data.stream import CachedReader
 from rec.errors import EvaluationError
 from rec.evaluation import experts
@@ -69,7 +70,7 @@ def open_run(config: RunConfig) -> Trained:
         CheckpointError, DataError: the run or its data set is missing or damaged.
         ConfigError: the folder holds a run with another config.
     """
-    data = Prepared.open(config.data.root)
+    data = open_prepared(config)
     system = build(config, data)
     checkpoint = load_chosen(config)
     module = system.model()

@@ -6,12 +6,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rec.config import RunConfig, override, resolve
+from rec.config import RunConfig, override
 from rec.errors import ConfigError, EvaluationError
 from rec.evaluation.compare import compare
 from rec.evaluation.run import evaluate_run, read_numbers, summarise
 from rec.report.text import table
 from rec.storage import Storage
+from rec.strict import resolve
 
 RESAMPLES = 10_000
 

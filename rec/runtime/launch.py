@@ -25,10 +25,10 @@ def train(config: RunConfig, report: Callable[[dict[str, Any]], None], say: Call
 
 def _is_over(config: RunConfig, say: Callable[[str], None]) -> bool:
     """Return whether nothing is left to train, and say so: that needs no Ray."""
-    from rec.data.prepared import Prepared
+    from rec.data.prepared import open_prepared
     from rec.train.job import build, claim, nothing_left
 
-    system = build(config, Prepared.open(config.data.root))
+    system = build(config, open_prepared(config))
     over = nothing_left(config, system, claim(config))
     if over:
         say(over)

@@ -11,7 +11,7 @@ import ray.train
 
 from rec.batch import Batch
 from rec.config import from_json
-from rec.data.prepared import Prepared
+from rec.data.prepared import open_prepared
 from rec.data.stream import CachedReader
 from rec.errors import RecError
 from rec.storage import Storage
@@ -83,7 +83,7 @@ def _train(
     torch.set_num_threads(config.parallel.threads)
     keep_freed_memory()
     report({"kind": "imported"})
-    data = Prepared.open(config.data.root)
+    data = open_prepared(config)
     system = build(config, data)
     storage = Storage(config.out)
     store = CheckpointStore(storage.below("checkpoints"))

@@ -27,7 +27,8 @@ from torch import nn
 
 from rec.config import RunConfig, load, to_toml
 from rec.data.members import Members
-from rec.data.prepared import Prepared, write_array
+from rec.data.prepared import Prepared, open_prepared
+from rec.data.writing import write_array
 from rec.errors import CheckpointError, DataError
 from rec.evaluation.service import Exporting
 from rec.storage import Storage
@@ -181,7 +182,7 @@ def _write(
     extras: dict[str, str],
     say: Say,
 ) -> None:
-    data = Prepared.open(config.data.root)
+    data = open_prepared(config)
     system = build(config, data)
     checkpoint = load_chosen(config)
     module = system.model().eval().requires_grad_(False)

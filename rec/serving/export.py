@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rec.config import RunConfig
-from rec.data.prepared import Prepared
+from rec.data.prepared import open_prepared
 from rec.data.stream import to_columns
 from rec.errors import ConfigError, DataError, RequestError
 from rec.serving.answers import Answerer
@@ -32,7 +32,7 @@ def export(config: RunConfig, target: str, say: Callable[[str], None]) -> Artifa
     path = Path(target).absolute()
 
     def finish(artifact: Artifact) -> dict[str, Any]:
-        rows, answerer = Prepared.open(config.data.root).rows("test").slice(0, TRIED), Answerer(artifact)
+        rows, answerer = open_prepared(config).rows("test").slice(0, TRIED), Answerer(artifact)
         fault = "the test split has no rows"
         for start in range(len(rows)):
             try:

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from rec.config import RunConfig, from_json, resolve, to_json
-from rec.data.prepared import Prepared
+from rec.config import RunConfig, from_json, to_json
+from rec.data.prepared import Prepared, open_prepared
 from rec.data.stream import CachedReader
 from rec.errors import ConfigError, DataError
 from rec.evaluation.measure import directions
 from rec.storage import Storage, absolute
-from rec.strict import flat, is_among
+from rec.strict import flat, is_among, resolve
 from rec.systems.api import System
 from rec.train.checkpoint import Checkpoint, CheckpointStore
 from rec.train.engine import LocalEngine
@@ -48,7 +48,7 @@ def open_data(config: RunConfig, say: Callable[[str], None]) -> Prepared:
     Raises:
         DataError: it is not there, or has no rows to train on or to choose by.
     """
-    data = Prepared.open(config.data.root)
+    data = open_prepared(config)
     for split in SPLITS:
         if not data.split_rows(split):
             raise DataError(f"{config.data.root}: the split {split!r} has no rows; expected at least one")

@@ -14,7 +14,7 @@ def test_the_evaluation_benchmark_writes_its_rows(
     planted: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "rows.json"
-    assert main(["benchmark", "evaluate", "--data", planted.storage.uri, "--json", str(target)]) == 0
+    assert main(["benchmark", "evaluate", "--data", planted.root, "--json", str(target)]) == 0
     (row,) = json.loads(target.read_text())
     keys = "name value unit limit goal physical limit_spread load ratio met verdict"
     assert row.keys() == set(keys.split())

@@ -89,11 +89,11 @@ def test_what_a_config_says_otherwise_than_the_data_set_is_told_key_by_key(tmp_p
     data = prepare(own(tmp_path / "out", events), InProcess(), quiet)
     said: list[str] = []
     data.tell_differences(own(tmp_path / "moved", events), said.append)
-    data.tell_differences(DataConfig(root=data.storage.uri), said.append)
+    data.tell_differences(DataConfig(root=data.root), said.append)
     assert not said
     data.tell_differences(own(tmp_path / "out", events, minimum_user_count=7), said.append)
     assert said == [
-        f"note: {data.storage.uri} was prepared with data.source.minimum_user_count = "
+        f"note: {data.root} was prepared with data.source.minimum_user_count = "
         f"{SourceConfig().minimum_user_count}, the config says 7"
     ]
     planted = PlantedConfig(interactions=2_000, users=9, items=9, topics=3, seed=1, shards=2)
@@ -129,7 +129,7 @@ def test_bad_input_leaves_the_data_set_that_was_there(tmp_path: Path) -> None:
     before = prepare(own(tmp_path / "out", events), InProcess(), quiet)
     with pytest.raises(DataError, match="no user is left"):
         prepare(own(tmp_path / "out", events, minimum_user_count=1000), InProcess(), quiet)
-    after = Prepared.open(before.storage.uri)
+    after = Prepared.open(before.root)
     after.verify()
     assert after.rows("test").equals(before.rows("test"))
 
@@ -152,7 +152,7 @@ def test_a_damaged_data_set_is_refused(tmp_path: Path) -> None:
         data.verify()
     path.write_bytes(content[:-5])
     with pytest.raises(DataError, match=r"bytes, expected .*run `rec prepare CONFIG` again"):
-        Prepared.open(data.storage.uri)
+        Prepared.open(data.root)
 
 
 def test_dropped_rows_are_reported_by_reason(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from rec.batch import Column
-from rec.data.prepared import write_table
+from rec.data.writing import write_table
 from rec.data.stream import CachedReader, Plan
 from rec.storage import Storage
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from rec.config import RunConfig, from_table, override
 from rec.data.prepare import prepare
-from rec.data.prepared import Prepared
+from rec.data.prepared import Prepared, open_prepared
 from rec.data.runner import InProcess
 from rec.data.stream import CachedReader, to_columns
 from rec.train.checkpoint import CheckpointStore
@@ -34,27 +34,24 @@ STEPS = 20
 MODALITIES = ["narrative", "visual", "audio"]
 SEQUENCES = {
     "shard_rows": 64,
-    "source": {
-        "kind": "planted",
-        "planted": {"interactions": 5000, "users": 220, "items": 130, "modalities": MODALITIES},
-    },
+    "source": "rec.data.generated.catalogue:PlantedCatalogue",
+    "read": {"interactions": 5000, "users": 220, "items": 130, "modalities": MODALITIES},
     "text": {"modalities": MODALITIES, "width": 16},
 }
 FOOD = {"pairs": 900, "users": 90, "foods": 80, "picture_size": 24, "shards": 3}
 TEXT = {"encoder": "tfidf", "width": 16, "max_tokens": 24, "vocabulary": 400}
 PAIRS = {
     "shard_rows": 40,
-    "pairs": {
-        "kind": "food",
-        "food": FOOD,
-        "text": TEXT,
-        "image": {"encoder": "raw", "size": 16, "thumbnail": 0},
-        "shard_items": 30,
-        "cold_users": 0.1,
-        "cold_items": 0.1,
-    },
+    "source": "rec.data.generated.food:PlantedFood",
+    "read": FOOD,
+    "split": {"protocol": "ratio", "cold_users": 0.1, "cold_items": 0.1},
+    "encode": {"text": TEXT, "image": {"encoder": "raw", "size": 16, "thumbnail": 0}, "shard_items": 30},
 }
-GRAPH = {"graph": {"planted": {"users": 250, "items": 120, "interactions": 4000, "width": 8}}}
+GRAPH = {
+    "source": "rec.data.generated.graph:PlantedGraph",
+    "read": {"users": 250, "items": 120, "interactions": 4000, "width": 8},
+    "split": {"protocol": "mmrec"},
+}
 SHORT = ["train.epochs=2", "train.evaluate_every=1", "train.patience=0", "parallel.workers=0", "parallel.threads=1"]
 SMALL_BATCH = [*SHORT, "train.batch_size=16", "train.warmup_steps=5"]
 SMALL_PAIRS = [*SMALL_BATCH, "train.epochs=4", "train.validation_share=1.0"]
@@ -136,7 +133,8 @@ def record(name: str, folder: Path) -> dict[str, Any]:
     from rec.evaluation.run import evaluate_run
 
     config = small(name, folder)
-    data = prepare(config.data, InProcess(), lambda _: None)
+    prepare(config.data, InProcess(), lambda _: None)
+    data = open_prepared(config)
     torch.set_num_threads(1)
     system, engines = build(config, data), []
     storage = claim(config)

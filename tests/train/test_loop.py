@@ -132,15 +132,15 @@ def test_a_folder_of_data_is_the_same_however_it_is_written(
     run_config: Make, planted: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claim(run_config())
-    monkeypatch.chdir(Path(planted.storage.uri).parent)
-    claim(run_config(data={"root": Path(planted.storage.uri).name}))
+    monkeypatch.chdir(Path(planted.root).parent)
+    claim(run_config(data={"root": Path(planted.root).name}))
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_a_split_without_rows_is_refused_before_training(
     run_config: Make, planted: Prepared, tmp_path: Path, split: str
 ) -> None:
-    shutil.copytree(planted.storage.uri, tmp_path / "data")
+    shutil.copytree(planted.root, tmp_path / "data")
     manifest = json.loads((tmp_path / "data" / "manifest.json").read_text())
     manifest["splits"][split] = []
     (tmp_path / "data" / "manifest.json").write_text(json.dumps(manifest))

@@ -14,9 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from pydantic import Field
+
 from rec.data.runner import part_bounds
-from rec.keys import PlantedConfig
+from rec.data.schema import EntityTable, RawData, RecordTable, Source, Workplace
+from rec.data.tables import ForeignTable
+from rec.data.writing import write_table
 from rec.seeds import generator
+from rec.storage import Storage
+from rec.strict import Strict
 
 POPULARITY = 1.0
 MATCH = 5.0
@@ -24,6 +30,70 @@ DRIFT = 0.3
 WORDS_PER_TOPIC = 12
 WORDS_PER_TEXT = 9
 USERS_PER_DRAW = 512
+
+
+class CatalogueConfig(Strict):
+    """A generated catalogue whose users truly follow one or two modalities."""
+
+    interactions: int = Field(100_000, ge=1_000, le=100_000_000)
+    """Events over all users."""
+    users: int = Field(0, ge=0)
+    """0 makes one user per 50 events."""
+    items: int = Field(0, ge=0)
+    """0 makes one item per 200 events, at least 100 and at most 5,000."""
+    modalities: tuple[str, ...] = ("narrative", "visual", "audio", "pace", "direction", "acting")
+    topics: int = Field(12, ge=2)
+    """Values that one modality of an item can take."""
+    seed: int = 0
+    shards: int = Field(8, ge=1)
+
+    @property
+    def num_users(self) -> int:
+        """How many users are generated."""
+        return self.users or self.interactions // 50
+
+    @property
+    def num_items(self) -> int:
+        """How many items are generated."""
+        return self.items or min(max(self.interactions // 200, 100), 5_000)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """One shard of generated events."""
+
+    config: CatalogueConfig
+    root: str
+    shard: int
+
+
+class PlantedCatalogue(Source):
+    """Users who follow modalities of items."""
+
+    Config = CatalogueConfig
+    config: CatalogueConfig
+
+    def open(self, place: Workplace) -> RawData:
+        """Generate the tables, shard by shard, and return where they are."""
+        config, storage = self.config, place.storage
+        storage.delete("")
+        items = place.write("items", item_rows(config))
+        tasks = [ShardTask(config, storage.uri_of(""), shard) for shard in range(config.shards)]
+        place.runner.map(write_shard, tasks, "prepare: generate")
+        return RawData(
+            records=RecordTable(table=ForeignTable((storage.uri_of("events"),)), time="time"),
+            users=EntityTable(table=ForeignTable((storage.uri_of("users"),)), id="user", others=("followed",)),
+            items=EntityTable(table=items, id="item", title="title", image="image", others=config.modalities),
+        )
+
+
+def write_shard(task: ShardTask) -> int:
+    """Write one shard of generated events and its users' truth; return the number of events."""
+    storage = Storage(task.root)
+    events, people = shard_rows(task.config, task.shard)
+    write_table(storage, f"events/part-{task.shard:05d}.parquet", events)
+    write_table(storage, f"users/part-{task.shard:05d}.parquet", people)
+    return len(events)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +104,14 @@ class Catalogue:
     popularity_I: np.ndarray
 
 
-def catalogue(config: PlantedConfig) -> Catalogue:
+def catalogue(config: CatalogueConfig) -> Catalogue:
     """Return the items' topics and popularity (standard normal)."""
     rng = generator(config.seed, "catalogue")
     topics = rng.integers(0, config.topics, (config.num_items, len(config.modalities)))
     return Catalogue(topics, rng.standard_normal(config.num_items))
 
 
-def item_rows(config: PlantedConfig) -> pa.Table:
+def item_rows(config: CatalogueConfig) -> pa.Table:
     """Return the item table: item, title, one text column per modality, and a PNG picture."""
     truth = catalogue(config)
     rng = generator(config.seed, "texts")
@@ -71,7 +141,7 @@ def picture(colour: int, shape: int, topics: int, size: int = 32) -> bytes:
     return stream.getvalue()
 
 
-def shard_rows(config: PlantedConfig, shard: int) -> tuple[pa.Table, pa.Table]:
+def shard_rows(config: CatalogueConfig, shard: int) -> tuple[pa.Table, pa.Table]:
     """Return one shard's events (user, item, time) and its users' truth (user, followed)."""
     truth = catalogue(config)
     rng = generator(config.seed, "shard", shard)
@@ -99,7 +169,7 @@ def _followed(count: int, modalities: int, rng: np.random.Generator) -> np.ndarr
     return followed
 
 
-def _lengths(config: PlantedConfig, users: np.ndarray) -> np.ndarray:
+def _lengths(config: CatalogueConfig, users: np.ndarray) -> np.ndarray:
     """Return how many events each user has; they add up to `interactions` where items suffice."""
     total = max(config.interactions, 4 * config.num_users)
     # Cumulative rounding of a deterministic wave between half and one and a half times the mean.
@@ -110,7 +180,7 @@ def _lengths(config: PlantedConfig, users: np.ndarray) -> np.ndarray:
 
 
 def _draw(
-    config: PlantedConfig,
+    config: CatalogueConfig,
     truth: Catalogue,
     users: np.ndarray,
     followed_UK: np.ndarray,

@@ -17,10 +17,15 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageDraw
+from pydantic import Field
 
 from rec.data.runner import part_bounds
-from rec.keys_pairs import FoodConfig
+from rec.data.schema import EntityTable, RawData, RecordTable, Source, Workplace
+from rec.data.tables import ForeignTable
+from rec.data.writing import write_table
 from rec.seeds import generator
+from rec.storage import Storage
+from rec.strict import Strict
 
 LEVELS = 5
 MATCH, CUISINE, POPULARITY = 8.0, 2.5, 0.3
@@ -32,6 +37,84 @@ SEEN = ("sugar", "saturated fat", "portion")
 """... and those that only the picture shows."""
 NUTRIENTS = (*TOLD, *SEEN)
 LOW, MIDDLE, HIGH = "low", "middle", "high"
+
+
+class FoodConfig(Strict):
+    """A generated set of patients and foods whose relevance follows known diet rules."""
+
+    pairs: int = Field(10_000, ge=100, le=10_000_000)
+    """Relevant pairs over all users."""
+    users: int = Field(0, ge=0)
+    """0 makes one per 10 pairs, at least 60."""
+    foods: int = Field(0, ge=0)
+    """0 makes one per 25 pairs, at least 80 and at most 5,000."""
+    picture_size: int = Field(48, ge=16, le=1024)
+    """Width and height of the rendered pictures, pixels."""
+    missing: float = Field(0.05, ge=0, le=0.9)
+    """Share of texts, pictures and attributes that are left out."""
+    seed: int = 0
+    shards: int = Field(8, ge=1)
+
+    @property
+    def num_users(self) -> int:
+        """How many users are generated."""
+        return self.users or max(self.pairs // 10, 60)
+
+    @property
+    def num_foods(self) -> int:
+        """How many foods are generated."""
+        return self.foods or min(max(self.pairs // 25, 80), 5_000)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """One shard of generated users, pairs and foods."""
+
+    config: FoodConfig
+    root: str
+    shard: int
+
+
+class PlantedFood(Source):
+    """Patients and foods."""
+
+    Config = FoodConfig
+    config: FoodConfig
+
+    def open(self, place: Workplace) -> RawData:
+        """Generate the tables, shard by shard, and return where they are; those of a job that was stopped are kept."""
+        config, storage = self.config, place.storage
+        made_from = config.model_dump(mode="json")
+        if not storage.exists("food.json") or storage.read_json("food.json") != made_from:
+            storage.delete("")
+            tasks = [ShardTask(config, storage.uri_of(""), shard) for shard in range(config.shards)]
+            place.runner.map(write_shard, tasks, "prepare: generate")
+            storage.write_json("food.json", made_from)
+        tables = {name: ForeignTable((storage.uri_of(name),)) for name in ("users", "items", "pairs")}
+        return RawData(
+            records=RecordTable(table=tables["pairs"]),
+            users=EntityTable(
+                table=tables["users"], id="user", text=("text",), attributes=("age", "gender", "activity"), group="group",
+                tags="avoid", others=("needs_image", "truth"),
+            ),
+            items=EntityTable(
+                table=tables["items"], id="item", title="title", text=("text",), image="image", attributes=("price",),
+                group="class", tags="contains", others=("truth",),
+            ),
+            unseen=("user", "item"),
+            synthetic=True,
+        )  # fmt: skip
+
+
+def write_shard(task: ShardTask) -> int:
+    """Write one shard of generated users, their pairs, and foods; return the number of pairs."""
+    storage, config, n = Storage(task.root), task.config, task.shard
+    first, last = part_bounds(config.num_foods, config.shards, n)
+    users, pairs = shard_rows(config, n)
+    for name, table in {"users": users, "pairs": pairs, "items": food_rows(config, first, last)}.items():
+        if len(table):
+            write_table(storage, f"{name}/part-{n:05d}.parquet", table)
+    return len(pairs)
 
 
 @dataclass(frozen=True, slots=True)

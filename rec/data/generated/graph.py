@@ -11,9 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
+from pydantic import Field
 
-from rec.keys_graph import PlantedGraphConfig
+from rec.data.schema import EntityTable, RawData, RecordTable, Source, Workplace
+from rec.data.writing import write_array
 from rec.seeds import generator
+from rec.strict import Strict
 
 TASTE = 0.8
 NOISE = 0.5
@@ -21,8 +25,47 @@ LEAST = 5
 """Interactions of a user at least, before repeated ones are dropped."""
 
 
+class PlantedGraphConfig(Strict):
+    """A generated graph whose users truly follow one topic of one modality."""
+
+    users: int = Field(2000, ge=10)
+    items: int = Field(1000, ge=20)
+    interactions: int = Field(20_000, ge=100, le=100_000_000)
+    """About as many: repeated ones count once."""
+    modalities: tuple[str, ...] = ("image", "text")
+    width: int = Field(32, ge=1)
+    """Of the vectors."""
+    seed: int = 0
+
+
+class PlantedGraph(Source):
+    """Users who follow one topic of one modality."""
+
+    Config = PlantedGraphConfig
+    config: PlantedGraphConfig
+
+    def open(self, place: Workplace) -> RawData:
+        """Generate the tables and return where they are."""
+        graph, config = planted_graph(self.config), self.config
+        groups = np.array(config.modalities)[graph.followed_U]
+        text = {name: pa.array(number.astype(str)) for name, number in (("user", graph.user_E), ("item", graph.item_E))}
+        users = {"id": np.arange(config.users).astype(str), "group": groups}
+        for name, vector in graph.features.items():
+            write_array(place.storage, f"feature_{name}", vector)
+        return RawData(
+            records=RecordTable(table=place.write("records", pa.table(text))),
+            users=EntityTable(table=place.write("users", pa.table(users)), id="id", group="group"),
+            items=EntityTable(
+                table=place.write("items", pa.table({"id": np.arange(config.items).astype(str)})), id="id"
+            ),
+            unseen=("user", "item"),
+            features={name: place.storage.uri_of(f"feature_{name}.npy") for name in graph.features},
+            synthetic=True,
+        )
+
+
 @dataclass(frozen=True, slots=True)
-class PlantedGraph:
+class Drawn:
     """Interactions sorted by user, vectors, and the truth behind them."""
 
     user_E: np.ndarray
@@ -32,7 +75,7 @@ class PlantedGraph:
     """Number of the modality that each user follows."""
 
 
-def planted_graph(config: PlantedGraphConfig) -> PlantedGraph:
+def planted_graph(config: PlantedGraphConfig) -> Drawn:
     """Return the graph of this config; the same wherever it is made."""
     rng = generator(config.seed, "graph")
     topics = max(4, int(config.items**0.5) // 2)
@@ -54,7 +97,7 @@ def planted_graph(config: PlantedGraphConfig) -> PlantedGraph:
         center = rng.standard_normal((topics, config.width))
         noise = NOISE * rng.standard_normal((config.items, config.width))
         features[name] = (center[topic_MI[modality]] + noise).astype(np.float32)
-    return PlantedGraph(pair // config.items, pair % config.items, features, followed_U)
+    return Drawn(pair // config.items, pair % config.items, features, followed_U)
 
 
 def _drawn(group_E: np.ndarray, group_I: np.ndarray, weight_I: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -60,7 +60,7 @@ def read_items(uri: str) -> pd.DataFrame:
         frame = pq.read_table(io.BytesIO(data)).to_pandas()
     else:
         frame = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False)
-    return _named(frame, uri)
+    return named(frame, uri)
 
 
 def read_ids(uri: str) -> dict[str, str]:
@@ -153,7 +153,7 @@ def _dat(data: bytes, uri: str) -> pd.DataFrame:
     return frame.replace("N/A", "")
 
 
-def _named(frame: pd.DataFrame, uri: str) -> pd.DataFrame:
+def named(frame: pd.DataFrame, uri: str = "items") -> pd.DataFrame:
     """Return the table under our names, every field present as text, the year taken out of the title."""
     lower = {str(c).lower(): c for c in frame.columns}
     found = {}

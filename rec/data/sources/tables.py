@@ -1,176 +1,145 @@
-"""Own tables of users, items and pairs: Parquet or CSV files or folders, in any file system."""
+"""Own tables of records, users and items: Parquet or text files in any file system."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 
-from rec.data.sources.interactions import table_files
-from rec.errors import DataError
-from rec.storage import open_uri
-
-ROWS_PER_READ = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """Some rows of one file of items."""
-
-    uri: str
-    first: int
-    rows: int
-    folder: str
-    """Where relative paths of pictures start."""
-    stamp: str
-    """Changes when the file does."""
+from rec.data.schema import EntityTable, RawData, RecordTable, Source, Workplace
+from rec.data.sources.metadata import fill, read_ids, read_items
+from rec.data.tables import ForeignTable, TableFormat
+from rec.errors import ConfigError, DataError
+from rec.storage import Storage, absolute, git_blob_sha1
+from rec.strict import Strict
 
 
-def read_table(uris: Sequence[str]) -> pa.Table:
-    """Return all rows of some files or folders.
+class ColumnNames(Strict):
+    """Which columns hold what; what is unset is not there."""
+
+    user: str = "user"
+    item: str = "item"
+    time: str | None = None
+    """Sorts a user's records; without it the order of rows does. Numbers (s, ms, us, ns) or dates."""
+    rating: str | None = None
+    part: str | None = None
+    """0 training, 1 validation, 2 test, for the split "given"."""
+    user_text: tuple[str, ...] = ()
+    """Columns of `users`, joined to one text."""
+    item_text: tuple[str, ...] = ()
+    title: str | None = None
+    """Column of `items` that people are shown."""
+    image: str | None = None
+    """Column of `items`: bytes of a picture, or its path or URI; relative paths start at the table's folder."""
+    user_attributes: tuple[str, ...] = ()
+    """Numbers are scaled, other values become one column each."""
+    item_attributes: tuple[str, ...] = ()
+    user_group: str | None = None
+    """Column of `users` by which evaluation tells groups apart."""
+    item_class: str | None = None
+    """Column of `items`: within a class pictures are swapped to see what a wrong picture does."""
+    avoid: str | None = None
+    """Column of `users`: what a user must not be shown, a list or words divided by semicolons."""
+    contains: str | None = None
+    """Column of `items`: what an item contains of that."""
+
+
+class TablesConfig(Strict):
+    """The keys of `[data.read]`."""
+
+    records: tuple[str, ...] = ()
+    """Paths of files or folders with a row per event of a user and an item."""
+    users: str | None = None
+    """Table of users; without it users are their ids alone."""
+    items: str | None = None
+    """Table of items; without it items are their ids alone."""
+    columns: ColumnNames = ColumnNames()
+    keep: tuple[str, ...] = ()
+    """Further columns of `items` that are kept, such as texts that `[data.text]` names."""
+    format: TableFormat = TableFormat()
+    """How `records` is written, where it cannot be told ..."""
+    users_format: TableFormat = TableFormat()
+    items_format: TableFormat = TableFormat()
+    item_ids: str | None = None
+    """Lines `id original_id` that map the records' item ids to the ids of `items`."""
+    metadata: tuple[str, ...] = ()
+    """Tables of films that fill what `items` leaves empty, matched by id or by title and year."""
+    sha1: str | None = None
+    """Git blob hash that the first file of records must have; unset checks nothing."""
+
+
+class Tables(Source):
+    """Own tables."""
+
+    Config = TablesConfig
+    config: TablesConfig
+
+    def open(self, place: Workplace) -> RawData:
+        """Return where the tables are."""
+        config, names = self.config, self.config.columns
+        if not config.records:
+            raise ConfigError("data.read.records: no path given")
+        for key in ("user_text", "user_attributes", "user_group", "avoid"):
+            if getattr(names, key) and config.users is None:
+                raise ConfigError(f"data.read.columns.{key}: has no effect without data.read.users")
+        for key in ("item_text", "item_attributes", "item_class", "contains", "title", "image"):
+            if getattr(names, key) and config.items is None:
+                raise ConfigError(f"data.read.columns.{key}: has no effect without data.read.items")
+        paths = tuple(absolute(path) for path in config.records)
+        if config.sha1 is not None:
+            check_sha1(paths[0], config.sha1)
+        records = RecordTable(
+            table=ForeignTable(paths, config.format), user=names.user, item=names.item, time=names.time,
+            rating=names.rating, part=names.part,
+        )  # fmt: skip
+        return RawData(records=records, users=self._users(), items=self._items(place))
+
+    def _users(self) -> EntityTable | None:
+        config, names = self.config, self.config.columns
+        if config.users is None:
+            return None
+        return EntityTable(
+            table=ForeignTable((absolute(config.users),), config.users_format), id=names.user, text=names.user_text,
+            attributes=names.user_attributes, group=names.user_group, tags=names.avoid,
+        )  # fmt: skip
+
+    def _items(self, place: Workplace) -> EntityTable | None:
+        config, names = self.config, self.config.columns
+        if config.items is None:
+            return None
+        if config.item_ids is not None or config.metadata:
+            return films(place, config.items, config.item_ids, config.metadata)
+        return EntityTable(
+            table=ForeignTable((absolute(config.items),), config.items_format), id=names.item, title=names.title,
+            text=names.item_text, image=names.image, attributes=names.item_attributes, group=names.item_class,
+            tags=names.contains, others=config.keep,
+        )  # fmt: skip
+
+
+def films(place: Workplace, items: str, item_ids: str | None, metadata: tuple[str, ...], **changes: Any) -> EntityTable:
+    """Return the table of films from public files, with what more of them know, under the records' ids."""
+    frame = read_items(items)
+    if "item" not in frame:
+        raise DataError(f"{items}: no column for the item id")
+    frame = frame.drop_duplicates("item")
+    if item_ids is not None:
+        mapping = read_ids(item_ids)
+        theirs = {original: ours for ours, original in mapping.items()}
+        frame = frame.assign(original=frame["item"], item=frame["item"].map(theirs)).dropna(subset=["item"])
+    for uri in metadata:
+        frame = fill(frame, read_items(uri))
+    table = place.write("items", pa.Table.from_pandas(frame.fillna(""), preserve_index=False))
+    others = tuple(name for name in frame.columns if name not in ("item", "title"))
+    return EntityTable(**{"table": table, "id": "item", "title": "title", "others": others, **changes})
+
+
+def check_sha1(uri: str, wanted: str) -> None:
+    """Check the git blob hash of a file.
 
     Raises:
-        DataError: a file cannot be read, or there is none.
+        DataError: it is another.
     """
-    files = [path for uri in uris for path in table_files(uri)]
-    tables = [pa.Table.from_batches(list(_batches(path, None))) for path in files]
-    return pa.concat_tables(tables, promote_options="permissive")
-
-
-def item_shards(uri: str, shard_rows: int) -> list[Shard]:
-    """Return the shards of a table of items, in the order of its files and rows."""
-    shards = []
-    for path in table_files(uri):
-        filesystem, inside = open_uri(path)
-        info = filesystem.get_file_info(inside)
-        stamp = f"{info.size}/{info.mtime_ns}"
-        rows = _count(path)
-        folder = path.rsplit("/", 1)[0]
-        for first in range(0, rows, shard_rows):
-            shards.append(Shard(path, first, min(shard_rows, rows - first), folder, stamp))
-    if not shards:
-        raise DataError(f"{uri}: no row")
-    return shards
-
-
-def read_shard(shard: Shard, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Yield a shard's rows in small tables; pictures of a few hundred rows are held at once."""
-    at, end = 0, shard.first + shard.rows
-    for batch in _batches(shard.uri, columns, shard.first, end):
-        start, stop = max(shard.first - at, 0), min(end - at, len(batch))
-        at += len(batch)
-        if start < stop:
-            yield pa.Table.from_batches([batch.slice(start, stop - start)])
-        if at >= end:
-            return
-
-
-def raw_rows(uri: str) -> Iterator[tuple[dict[str, Any], str | None]]:
-    """Yield every row of Parquet, CSV or JSON lines as it is written, and what is wrong with it.
-
-    Values of CSV are text as it stands in the file, so that an id like 007 is one.
-
-    Raises:
-        DataError: a file cannot be read at all.
-    """
-    for path in table_files(uri, (".parquet", ".csv", ".jsonl")):
-        if path.endswith(".parquet"):
-            for batch in _batches(path, None):
-                yield from ((row, None) for row in batch.to_pylist())
-            continue
-        filesystem, inside = open_uri(path)
-        try:
-            with filesystem.open_input_stream(inside) as stream:
-                text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
-                yield from _csv_rows(text, path) if path.endswith(".csv") else _json_rows(text)
-        except (OSError, csv.Error) as error:
-            raise DataError(f"{path}: cannot be read ({error})") from error
-
-
-def _csv_rows(text: io.TextIOWrapper, path: str) -> Iterator[tuple[dict[str, Any], str | None]]:
-    rows = csv.reader(text)
-    head = next(rows, None)
-    if head is None:
-        raise DataError(f"{path}: is empty, expected a first line with the names of columns")
-    for row in rows:
-        if row:
-            wrong = len(row) != len(head)
-            fault = f"{len(row)} values, expected {len(head)}: {', '.join(head)}" if wrong else None
-            yield dict(zip(head, row, strict=False)), fault
-
-
-def _json_rows(text: io.TextIOWrapper) -> Iterator[tuple[dict[str, Any], str | None]]:
-    for line in text:
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            yield {}, f"not JSON ({error})"
-            continue
-        yield (row, None) if isinstance(row, dict) else ({}, f"a {type(row).__name__}, expected an object")
-
-
-def require(table: pa.Table | pa.Schema, names: Sequence[str], uri: str) -> None:
-    """Check that columns are there.
-
-    Raises:
-        DataError: one is not.
-    """
-    known = table.column_names if isinstance(table, pa.Table) else table.names
-    for name in names:
-        if name not in known:
-            raise DataError(f"{uri}: no column {name!r}; there are {', '.join(known)}")
-
-
-def schema(uri: str) -> pa.Schema:
-    """Return the columns of the first file."""
-    path = table_files(uri)[0]
-    filesystem, inside = open_uri(path)
-    if path.endswith(".csv"):
-        return next(_batches(path, None)).schema
-    with filesystem.open_input_file(inside) as file:
-        return pq.read_schema(file)
-
-
-def _count(path: str) -> int:
-    if path.endswith(".csv"):
-        return sum(len(batch) for batch in _batches(path, None))
-    filesystem, inside = open_uri(path)
-    try:
-        with filesystem.open_input_file(inside) as file:
-            return int(pq.ParquetFile(file).metadata.num_rows)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
-
-
-def _batches(
-    path: str, columns: Sequence[str] | None, first: int = 0, end: int | None = None
-) -> Iterator[pa.RecordBatch]:
-    """Yield rows from the file's start; row groups outside of `first` to `end` are yielded without their content."""
-    filesystem, inside = open_uri(path)
-    try:
-        with filesystem.open_input_file(inside) as file:
-            if path.endswith(".csv"):
-                options = pyarrow.csv.ConvertOptions(include_columns=list(columns) if columns else None)
-                yield from pyarrow.csv.open_csv(file, convert_options=options)
-                return
-            parquet = pq.ParquetFile(file)
-            at = 0
-            for group in range(parquet.num_row_groups):
-                rows = parquet.metadata.row_group(group).num_rows
-                if at + rows <= first or (end is not None and at >= end):
-                    empty = pa.nulls(rows)
-                    yield pa.RecordBatch.from_arrays([empty], ["skipped"])
-                else:
-                    yield from parquet.iter_batches(ROWS_PER_READ, row_groups=[group], columns=columns)
-                at += rows
-    except (OSError, pa.ArrowInvalid, pa.ArrowKeyError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
+    folder, _, name = uri.rpartition("/")
+    actual = git_blob_sha1(Storage(folder).read(name))
+    if actual != wanted:
+        raise DataError(f"{uri}: git blob hash {actual}, expected {wanted}")

@@ -71,12 +71,13 @@ def scan_side(
     if table is None:
         return Side(name), np.zeros(0, bool)
     require(table.table, {f"data.read: {name}s": table.id, "picture": table.image} | {c: c for c in table.columns})
+    _refuse_clashes(name, table)
     parts = pieces(table.table, rows)
     if not parts:
         raise DataError(f"{', '.join(table.table.paths)}: no row")
     tasks = [ScanTask(piece, table.columns, table.image, table.table.format) for piece in parts]
     found = pa.concat_tables(runner.map(scan, tasks, f"prepare: read {name}s"), promote_options="permissive")
-    frame = _frame(found, table.table.format)
+    frame = _frame(found, table)
     good = frame["id"].notna() & ~frame["id"].duplicated()
     dropped[f"{name} twice or without id"] += int((~good).sum())
     for modality in required:
@@ -84,6 +85,17 @@ def scan_side(
         dropped[f"{name} without {modality}"] += int((good & ~there).sum())
         good &= there
     return Side(name, tuple(parts), table, frame), good.to_numpy(bool)
+
+
+def _refuse_clashes(name: str, table: EntityTable) -> None:
+    """Refuse columns whose names we use for something else."""
+    taken = {"id": table.id, "title": table.title or "title", "group": table.group or "group", PRESENT: ""}
+    for column in table.columns:
+        if column in taken and taken[column] != column:
+            raise DataError(
+                f"{', '.join(table.table.paths)}: column {column!r} is read beside {taken[column]!r}, which becomes "
+                f"{column!r} of {name}s; leave it out or rename it"
+            )
 
 
 def scan(task: ScanTask) -> pa.Table:
@@ -100,15 +112,14 @@ def scan(task: ScanTask) -> pa.Table:
     return pa.concat_tables(parts, promote_options="permissive").combine_chunks()
 
 
-def _frame(table: pa.Table, format: TableFormat) -> pd.DataFrame:
-    """Return the rows of all pieces, columns of text files typed from the whole column."""
-    columns = {}
-    for name in table.column_names:
+def _frame(table: pa.Table, entity: EntityTable) -> pd.DataFrame:
+    """Return the rows of all pieces; attributes that are text are typed from the whole column."""
+    for name in entity.attributes:
         column = table[name]
-        if name != "id" and pa.types.is_string(column.type):
-            column = typed(column, format.types.get(name), name)
-        columns[name] = column
-    return pa.table(columns).to_pandas(integer_object_nulls=True, timestamp_as_object=False)
+        if pa.types.is_string(column.type):
+            kind = typed(column, entity.table.format.types.get(name), name)
+            table = table.set_column(table.column_names.index(name), name, kind)
+    return table.to_pandas(integer_object_nulls=True)
 
 
 def _has_text(frame: pd.DataFrame, names: Sequence[str]) -> Any:

@@ -101,6 +101,7 @@ class Vocabulary:
 def read_records(
     table: RecordTable,
     known: dict[str, list[str]],
+    only: Sequence[str] | None,
     keys: FilterConfig,
     least: int,
     once: bool,
@@ -112,6 +113,7 @@ def read_records(
     Args:
         table: Where they are.
         known: Ids of the entities that are kept though no record names them; others in records are unknown.
+        only: Items that may be kept; None where all may.
         keys: What is kept.
         least: Records of a user at least.
         once: Whether a user and an item meet once at most.
@@ -124,13 +126,11 @@ def read_records(
     wanted, format, parts = table.columns, table.table.format, pieces(table.table, ROWS_PER_PIECE)
     times = {} if table.time is None else {TIME: time_form(table.table, table.time, parts)}
     partitions = max(1, -(-sum(piece.rows for piece in parts) // ROWS_PER_PARTITION))
-    tasks = [
-        ReadTask(p, wanted, format, times, n, root, partitions, keys.minimum_rating) for n, p in enumerate(parts)
-    ]
+    tasks = [ReadTask(p, wanted, format, times, n, root, partitions, keys.minimum_rating) for n, p in enumerate(parts)]
     reads = runner.map(read_piece, tasks, "prepare: read")
     dropped: Counter[str] = sum((r[1] for r in reads), Counter())
     total, where = sum(r[0] for r in reads), ", ".join(table.table.paths)
-    items = known.get("item") or frequent([r[2] for r in reads], keys.minimum_item_count)
+    items = known.get("item") or frequent([r[2] for r in reads], keys.minimum_item_count, only)
     users = known.get("user")
     if not items or total == sum(dropped.values()):
         raise DataError(f"{where}: no record is left of {total:,} (dropped: {reasons(dropped)})")
@@ -143,6 +143,9 @@ def read_records(
     unknown = [sum((g[2][name] for g in groups), Counter()) for name in ("user", "item")]
     _refuse_unknown(known, unknown, total, keys, where)
     dropped = sum((g[1] for g in groups), dropped)
+    for name, lost in zip(("user", "item"), unknown, strict=True):
+        reason = f"record of an unknown {name}" if name in known else f"record of an {name} too rare or left out"
+        dropped[reason] += sum(lost.values())
     names = users if users is not None else list(itertools.chain.from_iterable(g[0] for g in groups))
     records = gathered(root, [len(g[0]) for g in groups], users is not None)
     records = replace(records, form=times.get(TIME))
@@ -207,10 +210,13 @@ def partition(table: pa.Table, count: int) -> list[pa.Table]:
     return [ordered.slice(a, b - a) for a, b in itertools.pairwise(bounds)]
 
 
-def frequent(counts: Sequence[tuple[list[str], np.ndarray]], minimum: int) -> list[str]:
+def frequent(
+    counts: Sequence[tuple[list[str], np.ndarray]], minimum: int, only: Sequence[str] | None = None
+) -> list[str]:
     """Return the ids of the items with at least `minimum` records, sorted; index 1 is the first."""
     total = pd.concat([pd.Series(c, index=i, dtype=np.int64) for i, c in counts]).groupby(level=0).sum()
-    return sorted_ids([str(i) for i in total.index[total >= minimum]])
+    found = {str(i) for i in total.index[total >= minimum]}
+    return sorted_ids(list(found if only is None else found & set(only)))
 
 
 def group_partition(task: GroupTask) -> tuple[list[str], Counter[str], dict[str, Counter[str]]]:
@@ -297,7 +303,8 @@ def _refuse_unknown(
 ) -> None:
     for name, unknown in zip(("user", "item"), lost, strict=True):
         count = sum(unknown.values())
-        if name in known and count > keys.maximum_unknown_share * total:
+        allowed = 1.0 if name == "item" and keys.required else keys.maximum_unknown_share
+        if name in known and count > allowed * total:
             raise DataError(
                 f"{where}: {count:,} of {total:,} records name no known {name}, such as {next(iter(unknown))!r}; at "
                 f"most {keys.maximum_unknown_share:.1%} may (data.filter.maximum_unknown_share)"

@@ -62,7 +62,9 @@ def split_records(
         found = Split(found.records.take(trained), found.part_E[trained])
     for number, split in enumerate(SPLITS):
         if not (found.part_E == number).any():
-            raise DataError(f"{name}: no record for {split} among {len(records):,}; more data or other shares are needed")
+            raise DataError(
+                f"{name}: no record for {split} among {len(records):,}; more data or other shares are needed"
+            )
     return found
 
 
@@ -78,9 +80,7 @@ def _last_ones(records: Records, config: SplitConfig) -> np.ndarray:
     return np.clip(place - count + 3, TRAIN, TEST)
 
 
-def ratio(
-    records: Records, num_users: int, num_items: int, config: SplitConfig, dropped: Counter[str]
-) -> Split:
+def ratio(records: Records, num_users: int, num_items: int, config: SplitConfig, dropped: Counter[str]) -> Split:
     """Return shares of each user's records at random, with cold users and items held out.
 
     Of each user who is not cold, shares of the records of items that are not cold go to validation and test; fractions

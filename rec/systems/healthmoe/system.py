@@ -57,6 +57,7 @@ class HealthMoE(
 
     Config = HealthMoEConfig
     columns = COLUMNS
+    view = "pairs"
     config: HealthMoEConfig
     tasks = (
         Ranking(

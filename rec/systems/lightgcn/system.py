@@ -32,6 +32,7 @@ class GraphRecommender(System[InteractionBatch, M], Ranker[InteractionBatch, M],
     """What recommenders by vectors of the nodes of an interaction graph share."""
 
     columns = COLUMNS
+    view = "graph"
     tasks = (
         Ranking(
             cuts=(5, 10, 20, 50),

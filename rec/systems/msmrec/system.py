@@ -44,6 +44,7 @@ class MSMRec(
 
     Config = MSMRecConfig
     columns = COLUMNS
+    view = "sequences"
     tasks = (Ranking(groups_by="popular_share", cold_count=10),)
     config: MSMRecConfig
 

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from rec.batch import Column, Columns
-from rec.data.prepared import Prepared, write_array
+from rec.data.prepared import Prepared
+from rec.data.writing import write_array
 from rec.evaluation.rows import filled
 from rec.evaluation.service import Context, Exporting
 

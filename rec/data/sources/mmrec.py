@@ -1,0 +1,107 @@
+"""MMRec's files: numbered users and items, their split, vectors of items by modality and content graphs.
+
+Item numbers from 0 are the rows of every vector file and graph.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rec.data.schema import EntityTable, RawData, RecordTable, Source, Workplace
+from rec.data.tables import ForeignTable, Kind, TableFormat, read_whole, require
+from rec.errors import DataError
+from rec.storage import absolute
+from rec.strict import Strict
+
+
+class MMRecColumns(Strict):
+    """Names of the columns of an interactions file."""
+
+    user: str = "userID"
+    item: str = "itemID"
+    part: str = "x_label"
+    """0 training, 1 validation, 2 test; "" where the split is drawn (`[data.split]`)."""
+
+
+class MMRecConfig(Strict):
+    """The keys of `[data.read]`."""
+
+    folder: str = ""
+    """Where the files below are, unless they name a place of their own."""
+    interactions: str
+    """Tab-separated with a header."""
+    columns: MMRecColumns = MMRecColumns()
+    features: dict[str, str] = {}
+    """Vectors of items by modality (image, text, audio, ...), by any name: .npy, (items, width)."""
+    graphs: dict[str, str] = {}
+    """Content graphs by name, as sparse .npz; a modality with vectors and no graph here gets its nearest neighbours."""
+
+    def path(self, name: str) -> str:
+        """Return where a file is."""
+        return absolute(os.path.join(self.folder, name))
+
+
+class MMRec(Source):
+    """Interactions of numbered users and items."""
+
+    Config = MMRecConfig
+    config: MMRecConfig
+
+    def open(self, place: Workplace) -> RawData:
+        """Return where the tables are; users and items are all numbers up to the largest."""
+        config, names = self.config, self.config.columns
+        path = config.path(config.interactions)
+        table = ForeignTable((path,), TableFormat(delimiter="\t"))
+        keys = {"user": names.user, "item": names.item, "part": names.part}
+        require(table, {f"data.read.columns.{key}": name for key, name in keys.items()})
+        numbers = read_whole(table, {key: (name, Kind.NUMBER) for key, name in keys.items() if name})
+        for key, name in keys.items():
+            if name:
+                _check(numbers[key], path, name, "0, 1 or 2" if key == "part" else "a whole number from 0")
+        counts = {key: int(pc.max(numbers[key]).as_py() or 0) + 1 for key in ("user", "item")}
+        for name, file in config.features.items():
+            rows = _rows(name, config.path(file))
+            if rows < counts["item"]:
+                raise DataError(
+                    f"{config.path(file)}: {rows:,} rows, expected one for each of {counts['item']:,} items (the largest "
+                    f"number in {path} is {counts['item'] - 1})"
+                )
+            counts["item"] = max(counts["item"], rows)
+        users, items = (_numbered(place, key, counts[key]) for key in ("user", "item"))
+        records = RecordTable(table=table, user=names.user, item=names.item, part=names.part or None)
+        return RawData(
+            records=records, users=users, items=items, unseen=("user", "item"),
+            features={name: config.path(file) for name, file in config.features.items()},
+            graphs={name: config.path(file) for name, file in config.graphs.items()},
+        )  # fmt: skip
+
+
+def _numbered(place: Workplace, name: str, count: int) -> EntityTable:
+    ids = pa.array(np.arange(count).astype(str).tolist(), pa.string())
+    return EntityTable(table=place.write(f"{name}s", pa.table({"id": ids})), id="id")
+
+
+def _check(column: pa.ChunkedArray, path: str, name: str, expected: str) -> None:
+    """Check that a column holds numbers of a kind.
+
+    Raises:
+        DataError: it does not; the row is named.
+    """
+    value = column.to_numpy()
+    good = np.isfinite(value) & (value >= 0) & (value == np.round(value))
+    if expected.startswith("0,"):
+        good &= value <= 2
+    if not good.all():
+        row = int(np.flatnonzero(~good)[0])
+        raise DataError(f"{path}, row {row + 2}: {name} is {value[row]:g}, expected {expected}")
+
+
+def _rows(name: str, path: str) -> int:
+    try:
+        return len(np.load(path, mmap_mode="r"))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"data.read.features.{name}: {path}: cannot be read ({error})") from error
