@@ -34,10 +34,10 @@ def write_content(
     """
     rows = len(items.frame) if items.table is not None else len(items.ids)
     features = {name: _taken(_features(name, path, rows), items) for name, path in sorted(raw.features.items())}
-    for name in config.modalities:
-        if name in features:
-            raise DataError(f"data.content.modalities: the source has vectors of {name!r} of its own")
-        features[name] = _encoded(draft, name)
+    for modality in config.modalities:
+        if modality in features:
+            raise DataError(f"data.content.modalities: the source has vectors of {modality!r} of its own")
+        features[modality] = _encoded(draft, modality)
     graphs = {name: _kept(_graph(name, path, rows), items) for name, path in sorted(raw.graphs.items())}
     for name in sorted(features.keys() - graphs.keys()):
         say(f"nearest neighbours of {len(items.ids):,} items by {name}")
@@ -77,8 +77,8 @@ def _encoded(draft: Draft, name: str) -> np.ndarray:
     """Return the items' frozen vectors of a modality that encoding made."""
     if f"item_{name}.npy" not in draft.files:
         raise DataError(
-            f"data.content.modalities: no frozen vectors of {name!r}; set data.encode.{name}.encoder, and a source whose "
-            f"items have {name}s"
+            f"data.content.modalities: no frozen vectors of {name!r}; set data.encode.{name}.encoder, and a source "
+            f"whose items have {name}s"
         )
     return np.array(np.load(draft.storage.open(f"item_{name}.npy")))[1:]
 
