@@ -22,7 +22,7 @@ from rec.data.stages.features import entity_table, write_encoded, write_item_tex
 from rec.data.stages.records import ROWS_PER_PARTITION, Records, Vocabulary, compact, core, read_records, reasons
 from rec.data.stages.split import SPLITS, TRAIN, Split, split_records
 from rec.data.tables import Kind, read
-from rec.data.writing import MANIFEST, WORK, Draft
+from rec.data.writing import MANIFEST, WORK, Draft, sweep
 from rec.errors import ConfigError
 from rec.keys_data import DataConfig
 from rec.storage import Storage
@@ -66,6 +66,7 @@ def _there(config: DataConfig, say: Say) -> Prepared | None:
     found = Prepared.open(config.root)
     if found.manifest["config"] != config.model_dump(mode="json", exclude={"views"}):
         return None
+    sweep(Storage(config.root), found.manifest["folder"])
     say(f"{config.root}: already prepared from the same config")
     return found
 
@@ -76,6 +77,7 @@ def _prepared(config: DataConfig, runner: Runner, say: Say) -> Prepared:
     work.delete("records")
     source: Source = resolve(config.source)(config.read)
     raw = source.open(Workplace(work.below("raw"), runner, say))
+    dropped += Counter(raw.dropped)
     sides, records, names = _entities_and_records(config, raw, work, runner, dropped)
     where = ", ".join(raw.records.table.paths)
     split = split_records(records, len(names.users), len(names.items), config.split, dropped, where)
@@ -179,7 +181,7 @@ def _manifest(
     config: DataConfig, raw: RawData, names: Vocabulary, split: Split, dropped: Counter[str], told: dict[str, Any]
 ) -> dict[str, Any]:
     """Return what is told of the data set."""
-    counts = {"interactions_read": names.read, "interactions": len(split.records)}
+    counts = {"interactions_read": names.read + sum(raw.dropped.values()), "interactions": len(split.records)}
     counts |= {"users": len(names.users), "items": len(names.items)}
     counts |= {f"{name} interactions": int((split.part_E == number).sum()) for number, name in enumerate(SPLITS)}
     keys = config.split

@@ -86,6 +86,8 @@ class RawData:
     """Content graphs of items by name: sparse .npz files, (items, items)."""
     synthetic: bool = False
     """Whether labels are made up."""
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    """Records that the source itself leaves out, by reason."""
 
 
 @dataclass(frozen=True, slots=True)
