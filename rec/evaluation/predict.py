@@ -24,7 +24,6 @@ import pyarrow.parquet as pq
 
 from rec.config import RunConfig, from_json, to_json
 from rec.data.prepared import open_prepared
-from rec.data.writing import MANIFEST as DATA_MANIFEST
 from rec.data.writing import write_table
 from rec.errors import ConfigError, DataError, EvaluationError, RequestError
 from rec.evaluation import requests
@@ -152,13 +151,14 @@ def identity(config: RunConfig) -> dict[str, Any]:
         store.load_best()  # says what is missing
     assert step is not None
     keys = {key: value for key, value in flat(json.loads(to_json(config))).items() if not is_among(key, UNHASHED)}
-    data = open_prepared(config)
+    # The folder has another name each time that the same data are prepared.
+    data = {key: value for key, value in open_prepared(config).manifest.items() if key != "folder"}
     return {
         "run": absolute(config.out),
         "step": step,
         "weights": store.identity(step),
         "config": hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest(),
-        "data": hashlib.sha256(data.storage.read(DATA_MANIFEST)).hexdigest(),
+        "data": hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest(),
     }
 
 
