@@ -5,17 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse
-
 from rec.data.graph import eight_one_one
-from rec.data.neighbours import nearest
 from rec.data.planted_graph import planted_graph
+from rec.keys_graph import GraphConfig, PlantedGraphConfig
+from rec.keys_pairs import PairsConfig
+
+from rec.data.neighbours import nearest
 from rec.data.prepare import prepare
 from rec.data.prepared import Prepared
 from rec.data.runner import InProcess
 from rec.errors import DataError
 from rec.keys import DataConfig
-from rec.keys_graph import GraphConfig, PlantedGraphConfig
-from rec.keys_pairs import PairsConfig
 
 HEAD = "userID\titemID\tx_label"
 LINES = ("0\t0\t0", "0\t1\t0", "0\t2\t1", "1\t2\t0", "1\t0\t2", "2\t3\t0")

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rec.data.sources.multimodal import contents
 
 from rec.data.prepare import prepare
 from rec.data.prepared import Prepared
 from rec.data.runner import InProcess
-from rec.data.sources.multimodal import contents
 from rec.errors import DataError
 from rec.keys import DataConfig
 from tests.conftest import SHARED

@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from rec.data.food import CONDITIONS, NUTRIENTS, SEEN, foods, shard_rows, suits
+from rec.keys_pairs import FoodConfig, PairsConfig
 
 from rec.data import encode
 from rec.data.attributes import Attributes
 from rec.data.encoders import Tokens, learn_tokenizer
-from rec.data.food import CONDITIONS, NUTRIENTS, SEEN, foods, shard_rows, suits
 from rec.data.prepare import prepare
 from rec.data.prepared import Prepared
 from rec.data.runner import InProcess
 from rec.errors import DataError, RequestError
 from rec.keys import DataConfig
-from rec.keys_pairs import FoodConfig, PairsConfig
 from tests.conftest import food_config
 from tests.data.test_images import encoded
 

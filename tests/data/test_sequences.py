@@ -3,8 +3,8 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-
 from rec.data.sequences import clean, group, partition, sorted_ids, split_rows
+
 from rec.keys import SourceConfig
 
 
