@@ -6,7 +6,6 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from rec.keys_data import DataConfig
 from rec.space import parse
 from rec.strict import Spaces, Strict
 

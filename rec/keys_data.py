@@ -30,8 +30,8 @@ class FilterConfig(Strict):
     required: tuple[Literal["text", "image"], ...] = ()
     """Modalities without which an item is left out."""
     unseen: tuple[str, ...] | None = None
-    """Entities ("user", "item") that are kept, in the order of their table, though no record names them; unset is as the
-    source has it. The others are those that records name, in the order of their ids."""
+    """Entities ("user", "item") that are kept, in the order of their table, though no record names them; unset is as
+    the source has it. The others are those that records name, in the order of their ids."""
     maximum_unknown_share: float = Field(0.05, ge=0, le=1)
     """Share of records that may name nobody of a whole table of users or items; more is an error."""
 

@@ -120,8 +120,8 @@ def _entities_and_records(
     least = keys.minimum_user_count or LEAST.get(config.split.protocol, 1)
     if least < LEAST.get(config.split.protocol, 1):
         raise ConfigError(
-            f"data.filter.minimum_user_count: {least}, expected at least {LEAST[config.split.protocol]}: a history and a "
-            f"target of each split, as data.split.protocol is {config.split.protocol!r}"
+            f"data.filter.minimum_user_count: {least}, expected at least {LEAST[config.split.protocol]}: a history and "
+            f"a target of each split, as data.split.protocol is {config.split.protocol!r}"
         )
     records, names = read_records(raw.records, known, only, keys, least, once, work.uri_of(""), runner)
     dropped += names.dropped
@@ -144,9 +144,7 @@ def _pictures(draft: Draft, side: Side, config: DataConfig, say: Say) -> pa.Chun
             parts.append(table["image"])
             size += table["image"].nbytes
         if size > MOST_PICTURES:
-            say(
-                f"{side.name}s: pictures are left out: more than {MOST_PICTURES >> 20} MiB; data.encode makes small ones"
-            )
+            say(f"{side.name}s: pictures are left out: over {MOST_PICTURES >> 20} MiB; data.encode makes small ones")
             return None
     column = pa.chunked_array([chunk for part in parts for chunk in part.chunks])
     return column.take(pa.array(side.row_U, mask=side.row_U < 0))
@@ -155,13 +153,18 @@ def _pictures(draft: Draft, side: Side, config: DataConfig, say: Say) -> pa.Chun
 def _write_records(draft: Draft, split: Split, num_items: int) -> list[tuple[str, int]]:
     """Write the records in files that share no user, and how often items come; return the files and their rows."""
     records, part = split.records, split.part_E
-    for name, kept in (("item_count", part == TRAIN), ("item_total", slice(None))):
-        draft.array(name, np.bincount(records.item_E[kept], minlength=num_items + 1).astype(np.int64))
+    for name, item in (("item_count", records.item_E[part == TRAIN]), ("item_total", records.item_E)):
+        draft.array(name, np.bincount(item, minlength=num_items + 1).astype(np.int64))
     row = np.empty(len(records), np.int64)
     row[np.argsort(records.row_E, kind="stable")] = np.arange(len(records))
-    columns = {"user": records.user_E.astype(np.int64), "item": records.item_E.astype(np.int32), "row": row}
+    columns: dict[str, np.ndarray] = {
+        "user": records.user_E.astype(np.int64),
+        "item": records.item_E.astype(np.int32),
+        "row": row,
+    }
     columns |= {name: value for name, value in records.columns.items() if name != PART} | {"part": part}
-    files, start = [], 0
+    files: list[tuple[str, int]] = []
+    start = 0
     while start < len(records):
         end = min(start + ROWS_PER_PARTITION, len(records))
         end = int(np.searchsorted(records.user_E, records.user_E[end - 1], "right"))

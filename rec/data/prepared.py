@@ -1,8 +1,8 @@
-"""The prepared data set: records, entities, features and relations below one folder, and a manifest that is written last.
+"""The prepared data set: records, entities, features and relations in one folder, and a manifest that is written last.
 
 manifest.json                    format, counts, what was read, kept and dropped, the split, config, files and checksums
-data-.../records/part-*.parquet  user (index), item (index), row in the input, time and rating where known, part (0 train,
-                                 1 validation, 2 test); sorted by user, a file shares no user with another
+data-.../records/part-*.parquet  user (index), item (index), row in the input, time and rating where known, part (0
+                                 train, 1 validation, 2 test); sorted by user, a file shares no user with another
 data-.../user.parquet            user (index), id (raw) and what the source knows of users
 data-.../item.parquet            item (index), id (raw), title, metadata, one text per modality
 data-.../NAME.npy                tables by name, row 0 of those of items is padding; opened memory-mapped
@@ -303,7 +303,8 @@ def write_prepared(
         shard_rows: Rows per file of a split.
         manifest: Further entries, such as `counts`, `modalities`, `synthetic_labels`.
     """
-    draft, parts = Draft(root), {}
+    draft = Draft(root)
+    parts: dict[str, list[tuple[str, int]]] = {}
     for split, table in splits.items():
         parts[split] = []
         for number, start in enumerate(range(0, max(len(table), 1), shard_rows)):

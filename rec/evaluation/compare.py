@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from rec.strict import resolve
 from rec.errors import EvaluationError
 from rec.evaluation.bootstrap import Comparison, mean_over_seeds, paired, paired_sums
 from rec.evaluation.records import Records, column
@@ -15,6 +14,7 @@ from rec.evaluation.run import read_config, read_numbers, seed_folders
 from rec.evaluation.task import Task, by_unit
 from rec.seeds import generator
 from rec.storage import Storage
+from rec.strict import resolve
 
 METRIC = "metric/"
 

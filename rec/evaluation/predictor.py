@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import torch
 
 from rec.batch import Column
-from rec.data.writing import write_table
 from rec.data.stream import to_columns
+from rec.data.writing import write_table
 from rec.errors import CheckpointError, DataError, EvaluationError, RecError
 from rec.evaluation import requests
 from rec.evaluation.measure import Recorder

@@ -18,8 +18,8 @@ from torch import nn
 
 from rec.config import RunConfig, from_json, load, override
 from rec.data.prepared import Prepared, open_prepared
-from rec.data.writing import write_table
 from rec.data.stream import CachedReader
+from rec.data.writing import write_table
 from rec.errors import EvaluationError
 from rec.evaluation import experts
 from rec.evaluation.bootstrap import intervals, summed_interval

@@ -87,8 +87,8 @@ class System(ABC, Generic[B, M]):
     columns: ClassVar[tuple[Column, ...]]
     tables: ClassVar[tuple[str, ...]] = ()
     view: ClassVar[str] = ""
-    """The view whose rows it reads ("sequences", "pairs", "graph", or an import path); "" reads the rows that a data set
-    was written with."""
+    """The view whose rows it reads ("sequences", "pairs", "graph", or an import path); "" reads the rows that a data
+    set was written with."""
     tasks: tuple[Task, ...]
     """What can be asked of it, the most telling first; each asks for a capability that the class inherits."""
     notice: ClassVar[str] = ""

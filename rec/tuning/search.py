@@ -10,10 +10,9 @@ from rec.config import RunConfig, check_keys, from_table, unmeasured
 from rec.errors import ConfigError
 from rec.evaluation.measure import directions
 from rec.space import Dimension, parse, prefixed
-from rec.strict import Strict
+from rec.strict import Strict, resolve
 from rec.systems.api import System
 from rec.train.phases import VALIDATION_LOSS, Stretch, higher_is_better, stretches
-from rec.strict import resolve
 
 MAXIMUM, MINIMUM = "max", "min"
 EVALUATE_S, LOAD_BALANCE = "evaluate_s", "load_balance"

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-
 from pydantic import Field
 
 from rec.data.runner import part_bounds

@@ -94,8 +94,8 @@ class PlantedFood(Source):
         return RawData(
             records=RecordTable(table=tables["pairs"]),
             users=EntityTable(
-                table=tables["users"], id="user", text=("text",), attributes=("age", "gender", "activity"), group="group",
-                tags="avoid", others=("needs_image", "truth"),
+                table=tables["users"], id="user", text=("text",), attributes=("age", "gender", "activity"),
+                group="group", tags="avoid", others=("needs_image", "truth"),
             ),
             items=EntityTable(
                 table=tables["items"], id="item", title="title", text=("text",), image="image", attributes=("price",),

@@ -67,8 +67,8 @@ class MMRec(Source):
             rows = _rows(name, config.path(file))
             if rows < counts["item"]:
                 raise DataError(
-                    f"{config.path(file)}: {rows:,} rows, expected one for each of {counts['item']:,} items (the largest "
-                    f"number in {path} is {counts['item'] - 1})"
+                    f"{config.path(file)}: {rows:,} rows, expected one for each of {counts['item']:,} items (the "
+                    f"largest number in {path} is {counts['item'] - 1})"
                 )
             counts["item"] = max(counts["item"], rows)
         users, items = (_numbered(place, key, counts[key]) for key in ("user", "item"))

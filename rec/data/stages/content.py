@@ -34,7 +34,8 @@ def write_content(
     """
     rows = len(items.frame) if items.table is not None else len(items.ids)
     features = {name: _taken(_features(name, path, rows), items) for name, path in sorted(raw.features.items())}
-    for name in config.modalities:
+    chosen: tuple[str, ...] = config.modalities
+    for name in chosen:
         if name in features:
             raise DataError(f"data.content.modalities: the source has vectors of {name!r} of its own")
         features[name] = _encoded(draft, name)
@@ -77,8 +78,8 @@ def _encoded(draft: Draft, name: str) -> np.ndarray:
     """Return the items' frozen vectors of a modality that encoding made."""
     if f"item_{name}.npy" not in draft.files:
         raise DataError(
-            f"data.content.modalities: no frozen vectors of {name!r}; set data.encode.{name}.encoder, and a source whose "
-            f"items have {name}s"
+            f"data.content.modalities: no frozen vectors of {name!r}; set data.encode.{name}.encoder, and a source "
+            f"whose items have {name}s"
         )
     return np.array(np.load(draft.storage.open(f"item_{name}.npy")))[1:]
 

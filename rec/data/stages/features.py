@@ -1,4 +1,4 @@
-"""What is known of users and items as tables of numbers: K texts, encoded texts and pictures, attributes, tags, classes.
+"""What is known of users and items as numbers: K texts, encoded texts and pictures, attributes, tags, classes.
 
 Everything that is fitted (scales, values of attributes, tokenizer, tfidf) is fitted on users and items of training
 alone; the K texts of items are not: they are features, encoded over the whole catalogue.

@@ -323,7 +323,8 @@ def gathered(root: str, users: Sequence[int], numbered: bool) -> Records:
             tables.append(table.set_column(0, "user", pa.array(user)))
         first += count
     if not tables:
-        return Records(*(np.zeros(0, np.int64) for _ in range(3)), {})
+        nothing = np.zeros(0, np.int64)
+        return Records(nothing, nothing, nothing, {})
     table = pa.concat_tables(tables)
     del tables
     others = {n: table[n].to_numpy() for n in (TIME, RATING, PART) if n in table.column_names}
