@@ -33,14 +33,14 @@ from rec.data.views.graph import Graph
 from rec.data.views.pairs import Pairs
 from rec.data.views.sequences import Sequences
 from rec.data.views.view import FOLDER as VIEWS
-from rec.data.views.view import Making, View, read_records
+from rec.data.views.view import Making, Rows, View, read_records
 from rec.data.writing import FORMAT, MANIFEST, Draft
 from rec.errors import ConfigError, DataError
 from rec.storage import Storage
 from rec.strict import flat, resolve
 
 DIFFERENCES_TOLD = 5
-OWN_VIEWS: dict[str, type[View]] = {view.name: view for view in (Sequences, Pairs, Graph)}
+OWN_VIEWS: dict[str, type[View]] = {view.name: view for view in (Sequences, Pairs, Graph, Rows)}
 VIEW = "view.json"
 
 
