@@ -99,6 +99,17 @@ def columns(table: ForeignTable) -> list[str]:
     return [name for name in every[0] if all(name in names for names in every)]
 
 
+def schema(table: ForeignTable) -> pa.Schema:
+    """Return the columns of a table's first file with their types; those of text files are text.
+
+    Raises:
+        DataError: the file cannot be read, or names a column twice.
+    """
+    location = _locations(table)[0]
+    names = _names(location, table.format)
+    return parquet.schema(location) if location.form == "parquet" else pa.schema([(n, pa.string()) for n in names])
+
+
 def require(table: ForeignTable, names: Mapping[str, str | None]) -> None:
     """Check that every file of a table has some columns.
 

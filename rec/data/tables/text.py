@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
@@ -61,6 +63,23 @@ def raw(location: Location, layout: Layout) -> Iterator[list[str]]:
                 skipped = 0
         except csv.Error as error:
             raise DataError(f"{location.name}: cannot be read ({error})") from error
+
+
+def lines(location: Location, fallback: str) -> list[str]:
+    """Return the lines of a small file that are not blank, in `fallback` where they are not UTF-8.
+
+    Lines end in a line feed and nothing else: a text may hold whatever else Python takes for the end of one.
+    """
+    try:
+        with opened(location) as file:
+            data = b"".join(iter_bytes(file)).removeprefix(codecs.BOM_UTF8)
+    except UNREADABLE as error:
+        raise DataError(f"{location.name}: cannot be read ({error})") from error
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        text = data.decode(fallback)
+    return [line for line in re.split(r"\r?\n", text) if line.strip()]
 
 
 def _chunks(location: Location, layout: Layout, size: int) -> Iterator[bytes]:
