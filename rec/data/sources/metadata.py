@@ -233,7 +233,7 @@ def _named(frame: pd.DataFrame, uri: str) -> pd.DataFrame:
         frame[field] = _text(frame[field], field) if field in frame else pd.Series("", index=frame.index, dtype="str")
     inside = frame["title"].str.extract(r"\((\d{4})\)\s*$")[0].fillna("")
     frame["year"] = frame["year"].where(frame["year"] != "", inside)
-    frame["title"] = frame["title"].str.replace(r"\s*\(\d{4}\)\s*$", "", regex=True)
+    frame["title"] = frame["title"].str.replace(r"[ \t]*\(\d{4}\)\s*$", "", regex=True)
     frame["genres"] = frame["genres"].str.replace(r"\s*[|,]\s*", ", ", regex=True)
     return frame
 

@@ -57,11 +57,19 @@ def rows_together(chunks: Iterator[bytes], separator: str, end: bytes, size: int
         if cut:
             yield held[:cut]
         elif len(held) > LONGEST_ROW_BYTES:
-            raise ValueError("found a row without an end, expected a quote that closes where one opens")
+            raise ValueError(f"found a row of more than {LONGEST_ROW_BYTES:,} bytes, expected one that ends")
         held = held[cut:]
         wanted = size if cut else 2 * len(held)
     if held:
+        _refuse_open(held, mark)
         yield held
+
+
+def _refuse_open(data: bytes, separator: bytes) -> None:
+    opens, closes = _quoted(data, separator)
+    if len(closes) and closes[-1] == len(data):
+        shown = data[opens[-1] :][:60].decode("utf-8", "replace")
+        raise ValueError(f"found {shown!r} at its end, expected a quote that closes the one that opens")
 
 
 def _last_end(data: bytes, separator: bytes, end: bytes) -> int:
@@ -79,7 +87,10 @@ def _last_end(data: bytes, separator: bytes, end: bytes) -> int:
 
 
 def _quoted(data: bytes, separator: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Return where values inside quotes start and end; doubled quotes may count as an end and a start."""
+    """Return where values inside quotes start and end; doubled quotes may count as an end and a start.
+
+    What is still open ends where the bytes do.
+    """
     characters = np.frombuffer(data, dtype=np.uint8)
     quotes = np.flatnonzero(characters == ord('"'))
     opens, closes = quotes[0::2], np.append(quotes[1::2], [len(data)] * (len(quotes) % 2))
@@ -89,9 +100,10 @@ def _quoted(data: bytes, separator: bytes) -> tuple[np.ndarray, np.ndarray]:
     if starts.all():
         return opens, closes
     # A quote inside a value that starts without one is a character like others.
-    pattern = rb'(?:\A|(?<=[%b\r\n]))("[^"]*(?:""[^"]*)*(?:"|\Z))' % re.escape(separator)
-    spans = np.array([match.span(1) for match in re.finditer(pattern, data)], dtype=np.int64).reshape(-1, 2)
-    return spans[:, 0], spans[:, 1] - 1
+    pattern = rb'(?:\A|(?<=[%b\r\n]))("[^"]*(?:""[^"]*)*("|\Z))' % re.escape(separator)
+    spans = [(m.start(1), m.end(1) - 1 if m.group(2) else len(data)) for m in re.finditer(pattern, data)]
+    found = np.array(spans, dtype=np.int64).reshape(-1, 2)
+    return found[:, 0], found[:, 1]
 
 
 def _replaced(chunks: Iterator[bytes], written: bytes, spare: bytes) -> Iterator[bytes]:
