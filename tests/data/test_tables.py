@@ -117,11 +117,17 @@ def test_text_files_give_what_was_written(tmp_path: Path, data: st.DataObject) -
     known = complete(layout(location, format), location)
     size = data.draw(st.sampled_from([1, 7, 64, 1 << 22]))
     found: list[list[str | None]] = []
-    for first, arrays in text_files.batches(location, known, names, size):
+    for first, arrays in text_files.batches(location, known, names, size=size):
         assert first == len(found)
         found += [list(row) for row in zip(*(arrays[name].to_pylist() for name in names), strict=True)]
     assert found == [[value or None for value in row] for row in rows]
     assert [[value or None for value in row] for row in text_files.raw(location, known)] == found
+    apart = []
+    for stretch in text_files.stretches(location, known, data.draw(st.integers(1, 6)), size):
+        for first, arrays in text_files.batches(location, known, names, stretch, data.draw(st.integers(1, 99))):
+            assert first == len(apart)
+            apart += arrays[names[0]].to_pylist()
+    assert apart == [row[0] for row in found]
 
 
 @slow_to_draw
@@ -145,7 +151,7 @@ def test_quotes_inside_bare_values_mean_nothing_wherever_blocks_end(tmp_path: Pa
     path.write_text(body, newline="")
     location = locate(str(path))
     known = complete(layout(location, TableFormat(delimiter=",")), location)
-    batches = text_files.batches(location, known, ["x"], data.draw(st.integers(1, 40)))
+    batches = text_files.batches(location, known, ["x"], size=data.draw(st.integers(1, 40)))
     found = [value for _, arrays in batches for value in arrays["x"].to_pylist()]
     assert found == [row[1] or None for row in csv.reader(io.StringIO(body, newline=""))][1:]
 
@@ -628,6 +634,22 @@ def test_large_row_groups_are_read_in_parts(parquet: Path) -> None:
     assert [p.rows for p in pieces(ForeignTable((str(parquet),)), 85)] == [80, 20]
 
 
+def test_a_text_file_is_read_in_parts_that_know_their_rows(text: Path) -> None:
+    table = a_table(text, "\ufeffx,y\n" + "".join(f'{n},"{n}\n{n}"\n' for n in range(100)))
+    parts = pieces(table, 30)
+    assert [(p.first, p.rows) for p in parts] == [(0, 33), (33, 33), (66, 34)]
+    found = [t for p in parts for t in read(p, {"x": ("x", Kind.ID), "y": ("y", Kind.ID)}, rows_at_once=7)]
+    assert [v for t in found for v in t["y"].to_pylist()] == [f"{n}\n{n}" for n in range(100)]
+    assert [v for t in found for v in t["row"].to_pylist()] == list(range(100))
+
+
+def test_a_part_in_the_middle_of_a_file_does_not_lose_a_mark_that_stands_there(text: Path) -> None:
+    table = a_table(text, "x,y\n" + f"1,{'u' * 96}\n" * 60_000 + "\ufeff2,u\n")
+    parts = pieces(table, 20_000)
+    assert len(parts) > 1
+    assert values(table, Kind.ID)[-1] == "\ufeff2"
+
+
 def test_the_stamp_changes_with_the_file(text: Path) -> None:
     before = pieces(a_table(text, "x,y\n1,\n"))[0].stamp
     assert pieces(a_table(text, "x,y\n1,2\n"))[0].stamp != before
@@ -667,6 +689,10 @@ def test_declared_types_are_obeyed_or_refused_by_row(text: Path) -> None:
     assert values(a_table(text, f"x,y\n{NOON_S},a\n", types={"x": "time"}), Kind.ANY) == [NOON]
     with pytest.raises(DataError, match=r"row 1, column 'x': found '1.5', expected a whole number"):
         values(a_table(text, "x,y\n1,a\n1.5,a\n", types={"x": "integer"}), Kind.ANY)
+    with pytest.raises(DataError, match=r"t.csv: column 'x': row 1: found 'soon', expected a time"):
+        values(a_table(text, "x,y\n2024-01-31,a\nsoon,a\n", types={"x": "time"}), Kind.ANY)
+    with pytest.raises(DataError, match=r"no column 'z' \(types.z\); the file has x, y"):
+        require(a_table(text, "x,y\n1,a\n", types={"z": "text"}), {})
 
 
 def test_columns_of_other_types_are_not_changed() -> None:

@@ -43,6 +43,8 @@ class Layout:
     """(what stands in the file, the byte that takes its place while it is parsed)."""
     restores: bool = False
     """Whether values may hold a byte that took another's place."""
+    mark: int = 0
+    """Bytes at the start that mark the order of bytes."""
     note: str = ""
     """What a person should know about the file."""
 
@@ -79,7 +81,8 @@ def layout(location: Location, format: TableFormat) -> Layout:
     if twice:
         raise DataError(f"{location.name}: row 0: column {twice[0]!r} stands twice in the header, expected once")
     ends = (match.group() for match in FIRST_LINE_END.finditer(text) if match.group() in ("\n", "\r", "\r\n"))
-    return Layout(encoding, delimiter, names, not format.header, next(ends, "\n") == "\r")
+    mark = len(codecs.BOM_UTF8) * first.startswith(codecs.BOM_UTF8)
+    return Layout(encoding, delimiter, names, not format.header, next(ends, "\n") == "\r", mark=mark)
 
 
 def complete(known: Layout, location: Location) -> Layout:

@@ -6,21 +6,48 @@ import codecs
 import csv
 import io
 import re
+import sys
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from rec.data.tables.files import UNREADABLE, Location, opened
+from rec.data.tables.files import UNREADABLE, Location, Stretch, opened, together
 from rec.data.tables.layout import MAXIMUM_CHARACTERS, Layout, iter_bytes, text_of
 from rec.data.tables.stream import CHUNK_BYTES, binary_chunks, rows_together, swapped
 from rec.data.tables.values import Place, utf8
 from rec.errors import DataError
 
+ALL = Stretch(0, sys.maxsize)
+
+
+def stretches(location: Location, layout: Layout, rows: int, size: int = CHUNK_BYTES) -> list[Stretch]:
+    """Return a file's rows in stretches of about `rows`, all in one where a part cannot be read alone.
+
+    That is so where the file is packed, in another encoding than UTF-8, or has bytes swapped while it is parsed.
+
+    Raises:
+        DataError: a row has too few or too many values.
+    """
+    alone = not (location.form or location.member or layout.swaps) and layout.encoding in ("", "utf-8")
+    parts: list[Stretch] = []
+    start, first = layout.mark, 0
+    for chunk in _chunks(location, layout, size):
+        header = int(layout.header and first == 0 and not parts)
+        found = sum(map(len, _parsed(chunk, location, layout, (), first - header)))
+        end = start + len(chunk)
+        if found:
+            parts.append(Stretch(first, found - header, span=(start, end)))
+            first += found - header
+            start = end
+    if alone:
+        return together((part for part in parts if part.rows), rows)
+    return [Stretch(0, first)] if first else []
+
 
 def batches(
-    location: Location, layout: Layout, wanted: Sequence[str], size: int = CHUNK_BYTES
+    location: Location, layout: Layout, wanted: Sequence[str], stretch: Stretch = ALL, size: int = CHUNK_BYTES
 ) -> Iterator[tuple[int, dict[str, pa.Array]]]:
     """Yield the row number of a batch's first row and its wanted columns as text, null where a value is empty.
 
@@ -29,25 +56,18 @@ def batches(
     Raises:
         DataError: a row has too few or too many values, or a wanted one is no text.
     """
-    at, header = 0, int(layout.header)
-    for chunk in _chunks(location, layout, size):
+    at, end = stretch.first - stretch.skipped, stretch.first + stretch.rows
+    header = int(layout.header and (stretch.span is None or stretch.span[0] == layout.mark))
+    for chunk in _chunks(location, layout, size, stretch.span):
         for batch in _parsed(chunk, location, layout, wanted, at - header):
             rows = batch.slice(header)
-            yield at, _columns(location, layout, wanted, rows, at)
+            start, stop = max(stretch.first - at, 0), min(end - at, len(rows))
+            if start < stop:
+                yield at + start, _columns(location, layout, wanted, rows.slice(start, stop - start), at + start)
             at += len(rows)
             header = 0
-
-
-def count(location: Location, layout: Layout) -> int:
-    """Return how many rows a file has.
-
-    Raises:
-        DataError: a row has too few or too many values.
-    """
-    rows = 0
-    for first, columns in batches(location, layout, ()):
-        rows = first + len(columns[""])
-    return rows
+            if at >= end:
+                return
 
 
 def raw(location: Location, layout: Layout) -> Iterator[list[str]]:
@@ -82,12 +102,17 @@ def lines(location: Location, fallback: str) -> list[str]:
     return [line for line in re.split(r"\r?\n", text) if line.strip()]
 
 
-def _chunks(location: Location, layout: Layout, size: int) -> Iterator[bytes]:
+def _chunks(location: Location, layout: Layout, size: int, span: tuple[int, int] | None = None) -> Iterator[bytes]:
     """Yield a file's rows as UTF-8, some at a time, with what must be swapped."""
+    end = b"\r" if layout.carriage else b"\n"
     try:
         with opened(location) as file:
-            chunks = swapped(binary_chunks(iter_bytes(file, size=size), layout.encoding), layout.swaps)
-            yield from rows_together(chunks, layout.separator, b"\r" if layout.carriage else b"\n", size)
+            if span is None:
+                chunks = swapped(binary_chunks(iter_bytes(file, size=size), layout.encoding), layout.swaps)
+            else:
+                file.seek(span[0])
+                chunks = iter_bytes(file, span[1] - span[0], size)
+            yield from rows_together(chunks, layout.separator, end, size)
     except UnicodeError as error:
         raise DataError(f"{location.name}: not {layout.encoding} ({error})") from error
     except (*UNREADABLE, ValueError) as error:
