@@ -74,7 +74,7 @@ def written(rows: Sequence[Sequence[str]], delimiter: str, end: str, quote: Sequ
 
 
 def a_table(path: Path, body: str | bytes, **format: Any) -> ForeignTable:
-    path.write_bytes(body if isinstance(body, bytes) else body.encode())
+    path.write_bytes(body if isinstance(body, bytes) else body.encode("utf-8", "surrogateescape"))
     return ForeignTable((str(path),), TableFormat(**format))
 
 
@@ -535,6 +535,7 @@ def test_a_missing_column_is_told_with_its_key_and_what_is_there(text: Path) -> 
         ("", "is empty, expected a first line"),
         ("\n\r\n", "is empty, expected a first line"),
         ("a,x\n1\n", "row 0: found 1 values .*expected 2: a, x"),
+        ("a,x\n1,2\n\udcff,4,5\n", r"row 1: found 3 values"),
         ("a,x\n1,2\n\n3,4,5\n", "row 1: found 3 values .'3,4,5'.*expected 2: a, x"),
         ('a,x\n1,2\n3,"4\n5,6\n', "found .*4.*at its end, expected a quote that closes"),
     ],
@@ -556,6 +557,20 @@ def test_a_file_without_header_has_declared_names(text: Path) -> None:
     assert values(table, Kind.ID) == ["10", "20"]
     with pytest.raises(DataError, match=r"row 0: found 3 values .*expected 2: user, x"):
         values(a_table(text, "1,2,3\n", header=("user", "x")), Kind.ID)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_encodings_are_told_by_how_a_file_starts(text: Path, encoding: str) -> None:
+    assert values(a_table(text, "x,y\né😀,1\n".encode(encoding)), Kind.ID) == ["é😀"]
+
+
+def test_a_header_may_start_as_parquet_does(text: Path) -> None:
+    assert values(a_table(text, "PAR1,x\n1,2\n"), Kind.ID) == ["2"]
+
+
+def test_no_path_is_refused() -> None:
+    with pytest.raises(DataError, match="no path given"):
+        columns(ForeignTable(()))
 
 
 def test_numbers_between_spaces_are_told(text: Path) -> None:

@@ -22,6 +22,7 @@ from rec.errors import DataError
 from rec.storage import absolute, open_uri
 
 PARQUET = (".parquet", ".parq", ".pq")
+TEXT = (".csv", ".tsv", ".txt", ".dat")
 ENDINGS = (*PARQUET, ".csv", ".tsv")
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 MAGIC = {
@@ -134,6 +135,8 @@ def locate(uri: str, endings: tuple[str, ...] = ENDINGS) -> Location:
             form = _form(stream.read(16))
         if form != "parquet" and _is_table(plain.name, PARQUET):
             raise DataError(f"{plain.name}: cannot be read (it does not start as a Parquet file does)")
+        if form == "parquet" and _is_table(plain.name, TEXT):  # a header that starts with PAR1
+            form = ""
         if form != "zip":
             return Location(uri, member, form)
         if member:

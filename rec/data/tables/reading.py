@@ -232,6 +232,8 @@ def read_whole(table: ForeignTable, wanted: Wanted) -> pa.Table:
 
 
 def _locations(table: ForeignTable) -> list[Location]:
+    if not table.paths:
+        raise DataError("no path given, expected the files or folders of a table")
     return [locate(uri) for path in table.paths for uri in files(path)]
 
 

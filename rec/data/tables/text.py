@@ -19,6 +19,7 @@ from rec.data.tables.stream import CHUNK_BYTES, binary_chunks, rows_together, sw
 from rec.data.tables.values import Place, utf8
 from rec.errors import DataError
 
+RAGGED = re.compile(r"Row #(\d+): Expected \d+ columns, got (\d+): (.*)", re.DOTALL)
 ALL = Stretch(0, sys.maxsize)
 
 
@@ -125,19 +126,11 @@ def _parsed(
     """Return the wanted columns of a chunk, named by their position, as bytes."""
     names = [str(number) for number in range(len(layout.names))]
     include = [names[layout.names.index(name)] for name in dict.fromkeys(wanted)] or names[:1]
-    ragged: list[pa.csv.InvalidRow] = []
-
-    def refuse(row: pa.csv.InvalidRow) -> str:
-        ragged.append(row)
-        return "error"
-
     try:
         table = pa.csv.read_csv(
             pa.BufferReader(chunk),
             read_options=pa.csv.ReadOptions(column_names=names, block_size=len(chunk) + 1, use_threads=False),
-            parse_options=pa.csv.ParseOptions(
-                delimiter=layout.separator, newlines_in_values=True, invalid_row_handler=refuse
-            ),
+            parse_options=pa.csv.ParseOptions(delimiter=layout.separator, newlines_in_values=True),
             convert_options=pa.csv.ConvertOptions(
                 include_columns=include,
                 column_types=dict.fromkeys(include, pa.binary()),
@@ -147,11 +140,9 @@ def _parsed(
             ),
         )
     except pa.ArrowInvalid as error:
-        if ragged:
-            raise _ragged(location, layout, ragged[0], first) from error
         if not chunk.strip():
             return []
-        raise DataError(f"{location.name}: row {first} or one after it: {error}") from error
+        raise _unparsed(location, layout, str(error), first) from error
     return table.to_batches()
 
 
@@ -177,9 +168,13 @@ def _restored(value: str, layout: Layout) -> str:
     return value
 
 
-def _ragged(location: Location, layout: Layout, row: pa.csv.InvalidRow, first: int) -> DataError:
-    names = ", ".join(layout.names)
-    found, number = f"{row.actual_columns} values", first + row.number - 1
-    shown = _restored(row.text, layout)
-    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-    return DataError(f"{location.name}: row {number}: found {found} ({shown!r}), expected {len(layout.names)}: {names}")
+def _unparsed(location: Location, layout: Layout, error: str, first: int) -> DataError:
+    """Return the error of a chunk that pyarrow does not parse; only its message has the row."""
+    ragged = RAGGED.search(error)
+    if ragged is None:
+        return DataError(f"{location.name}: row {first} or one after it: {error}")
+    shown = _restored(ragged[3], layout)
+    shown = repr(shown if len(shown) <= 60 else f"{shown[:57]}...")
+    names, row = layout.names, first + int(ragged[1]) - 1
+    expected = f"{len(names)}: {', '.join(names)}"
+    return DataError(f"{location.name}: row {row}: found {ragged[2]} values ({shown}), expected {expected}")
