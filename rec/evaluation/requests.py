@@ -12,14 +12,14 @@ from typing import Any
 
 from rec.batch import Column
 from rec.config import RunConfig
-from rec.data.sources.interactions import table_files
-from rec.data.sources.tables import raw_rows
+from rec.data.tables import files, raw_rows
+from rec.data.tables.files import locate
+from rec.data.tables.raw import RAW_ENDINGS
 from rec.storage import Storage, absolute, open_uri
 from rec.strict import resolve
 
 FOLDER = "requests"
 INDEX = f"{FOLDER}/index.json"
-ENDINGS = (".parquet", ".csv", ".jsonl")
 READ_BYTES = 1 << 22
 
 
@@ -30,8 +30,8 @@ def stamp(table: str) -> dict[str, Any]:
         DataError: there is no such table.
     """
     digest = hashlib.sha256()
-    for path in table_files(table, ENDINGS):
-        filesystem, inside = open_uri(path)
+    for path in files(table, RAW_ENDINGS):
+        filesystem, inside = open_uri(locate(path, RAW_ENDINGS).uri)
         with filesystem.open_input_file(inside) as file:
             while chunk := file.read(READ_BYTES):
                 digest.update(chunk)
