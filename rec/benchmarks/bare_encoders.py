@@ -17,8 +17,7 @@ import torch
 from PIL import Image
 
 from rec.data.encoders import learn_tokenizer
-from rec.data.food import food_rows
-from rec.keys_pairs import FoodConfig
+from rec.data.generated.food import FoodConfig, food_rows
 
 BATCH = 32
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,10 +15,11 @@ from rec.benchmarks.memory import PeakMemory
 from rec.benchmarks.row import Row, timed
 from rec.benchmarks.timing import Times
 from rec.data.encode import Encoders, EncodeTask, Found, Recipe
-from rec.data.food import food_rows
+from rec.data.generated.food import FoodConfig, food_rows
 from rec.data.runner import Actors
-from rec.data.sources.tables import item_shards
-from rec.keys_pairs import FoodConfig, ImageConfig, PairTextConfig
+from rec.data.schema import EntityTable
+from rec.data.tables import ForeignTable, pieces
+from rec.keys_data import ImageEncodingConfig, TextEncodingConfig
 from rec.runtime.cluster import runtime
 from rec.runtime.prepare import OnRay
 
@@ -27,7 +28,7 @@ IMAGES, TEXTS, SIZE = 1024, 8192, 224
 TEXT_SHARD = 2048
 """What a config has unless it says otherwise; pictures take so much longer that fewer of them make a shard here."""
 FEW, MANY, SMALL = 10_000, 100_000, 32
-NO_TEXT = PairTextConfig(tokenizer="")
+NO_TEXT = TextEncodingConfig(tokenizer="")
 AIM = 1 / 0.9
 
 
@@ -54,8 +55,8 @@ def measure(folder: str, images: int, say: Callable[[str], None]) -> list[Row]:
     say(f"writing {IMAGES} pictures of {SIZE} pixels and {TEXTS} texts")
     _write(f"{folder}/photos/part.parquet", IMAGES, SIZE)
     _write(f"{folder}/texts/part.parquet", TEXTS, 16)
-    see = Recipe(NO_TEXT, ImageConfig(encoder=models["vit"], pixels=False, thumbnail=0), threads=THREADS)
-    read = Recipe(PairTextConfig(encoder=models["bert"], tokenizer="", max_tokens=32), None, threads=THREADS)
+    see = Recipe(NO_TEXT, ImageEncodingConfig(encoder=models["vit"], pixels=False, thumbnail=0), threads=THREADS)
+    read = Recipe(TextEncodingConfig(encoder=models["bert"], tokenizer="", max_tokens=32), None, threads=THREADS)
     say("a training step beside its encoders")
     rows = healthmoe.measure(f"{folder}/food", THREADS)
     say("full rankings beside their experts' products")
@@ -81,30 +82,35 @@ def measure(folder: str, images: int, say: Callable[[str], None]) -> list[Row]:
 
 def _through_ray(recipe: Recipe, source: str, size: int, folder: str) -> float:
     """Return the seconds per 1,000 rows from the start of the first shard to the end of the last."""
+    table = _items(source, text=recipe.image is None)
     tasks = [
-        EncodeTask(shard, "item", ("text",) if recipe.image is None else (), None if recipe.image is None else "image",
-                   folder, f"encoded/{time.time_ns()}-{n}.parquet", "benchmark")
-        for n, shard in enumerate(item_shards(source, size))
-    ]  # fmt: skip
+        EncodeTask(shard, table, folder, f"encoded/{time.time_ns()}-{n}.parquet", "benchmark")
+        for n, shard in enumerate(pieces(table.table, size))
+    ]
     found = OnRay().map_actors(TimedEncoders(recipe), tasks, "encode", Actors(1, THREADS))
     seconds = max(end_s for _, _, end_s in found) - min(start_s for _, start_s, _ in found)
     return 1000 * seconds / sum(part.rows for part, _, _ in found)
 
 
+def _items(source: str, *, text: bool) -> EntityTable:
+    """Return generated food as a table of texts, or of pictures."""
+    table = ForeignTable((source,))
+    return EntityTable(table=table, id="item", text=("text",) if text else (), image=None if text else "image")
+
+
 def _memory(folder: str, images: int, say: Callable[[str], None]) -> list[Row]:
     """Return the peak memory over all processes for a tenth of the pictures and for all."""
     _write(f"{folder}/small/part.parquet", FEW, SMALL)
-    recipe = Recipe(NO_TEXT, ImageConfig(encoder="raw", size=SMALL, thumbnail=0), threads=THREADS)
-    shards = item_shards(f"{folder}/small", SHARD)
+    recipe = Recipe(NO_TEXT, ImageEncodingConfig(encoder="raw", size=SMALL, thumbnail=0), threads=THREADS)
+    table = _items(f"{folder}/small", text=False)
+    shards = pieces(table.table, SHARD)
     peaks = []
     for count in (images // 10, images):
         say(f"memory: {count:,} pictures")
         needed = -(-count // SHARD)
         # The same file again and again: what is read and decoded is what as many different files would be.
         tasks = [
-            EncodeTask(
-                replace(shards[n % len(shards)]), "item", (), "image", folder, f"encoded/m{count}-{n}.parquet", ""
-            )
+            EncodeTask(shards[n % len(shards)], table, folder, f"encoded/m{count}-{n}.parquet", "")
             for n in range(needed)
         ]
         with PeakMemory() as memory:

@@ -14,13 +14,14 @@ from rec.benchmarks.memory import PeakMemory
 from rec.benchmarks.row import Row, timed
 from rec.benchmarks.timing import in_turns, side_by_side
 from rec.config import load
+from rec.data.generated.graph import PlantedGraphConfig
 from rec.data.neighbours import nearest
 from rec.data.prepare import prepare
 from rec.data.prepared import Prepared
 from rec.data.runner import InProcess
 from rec.data.stream import to_columns
-from rec.keys import DataConfig, TrainConfig
-from rec.keys_graph import GraphConfig, PlantedGraphConfig
+from rec.keys import TrainConfig
+from rec.keys_data import ContentConfig, DataConfig, SplitConfig
 from rec.nn.graph import observed_products
 from rec.nn.pairs import InteractionBatch
 from rec.systems.lightgcn import GraphRecommender, LightGCN, LightGCNConfig
@@ -156,7 +157,15 @@ def _ranking(magnet: Trained, users: int) -> list[Row]:
 
 def baby_like(root: str) -> Prepared:
     """Return a generated graph of Amazon Baby's size."""
-    return prepare(DataConfig(root=root, graph=GraphConfig(planted=BABY)), InProcess(), lambda _: None)
+    return prepare(planted_data(root, BABY), InProcess(), lambda _: None).seen_as(LightGCN.view)
+
+
+def planted_data(root: str, graph: PlantedGraphConfig, content: ContentConfig | None = None) -> DataConfig:
+    """Return the config of a generated graph, split as MMRec does."""
+    return DataConfig(
+        root=root, source="rec.data.generated.graph:PlantedGraph", read=graph, split=SplitConfig(protocol="mmrec"),
+        content=content or ContentConfig(),
+    )  # fmt: skip
 
 
 def neighbours_row(items: int, width: int) -> Row:

@@ -11,14 +11,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rec.benchmarks.graph import FREEDOM, Trained
+from rec.benchmarks.graph import FREEDOM, Trained, planted_data
 from rec.benchmarks.moe import peak_bytes
 from rec.benchmarks.row import Row
 from rec.benchmarks.timing import median_s
+from rec.data.generated.graph import PlantedGraphConfig
 from rec.data.prepare import prepare
 from rec.data.runner import InProcess
-from rec.keys import DataConfig
-from rec.keys_graph import GraphConfig, PlantedGraphConfig
+from rec.keys_data import ContentConfig
 from rec.systems.lightgcn import GraphRecommender, LightGCN, LightGCNConfig
 from rec.systems.magnet import Magnet
 from rec.systems.magnet.config import MagnetConfig
@@ -54,7 +54,8 @@ def costs(interactions: int, say: Callable[[str], None]) -> list[Row]:
         told = f"{size:,} interactions, {planted.users:,} users, {planted.items:,} items"
         with TemporaryDirectory() as root:
             start_s = time.perf_counter()
-            data = prepare(DataConfig(root=root, graph=GraphConfig(planted=planted, search="ivf")), InProcess(), say)
+            keys = planted_data(root, planted, ContentConfig(search="ivf"))
+            data = prepare(keys, InProcess(), say).seen_as(LightGCN.view)
             rows.append(Row(f"{told}: prepared", time.perf_counter() - start_s, "s"))
             for name, system, config in systems:
                 before = held_bytes()

@@ -17,11 +17,12 @@ from rec.benchmarks.row import Row, timed
 from rec.benchmarks.timing import in_turns, side_by_side
 from rec.config import load
 from rec.data.attributes import Attributes
+from rec.data.generated.food import FoodConfig
 from rec.data.prepare import prepare
 from rec.data.runner import InProcess
 from rec.data.stream import to_columns
-from rec.keys import DataConfig, TrainConfig
-from rec.keys_pairs import FoodConfig, PairsConfig
+from rec.keys import TrainConfig
+from rec.keys_data import DataConfig, EncodeConfig, SplitConfig
 from rec.nn.pairs import PairsBatch
 from rec.systems.healthmoe import HealthMoE
 from rec.systems.healthmoe.config import HealthMoEConfig
@@ -45,7 +46,11 @@ LINES: dict[str, dict[str, Any]] = {
 def measure(root: str, threads: int) -> list[Row]:
     """Return the time of a step with small encoders, 400 foods and 32 users, and that of the encoders alone."""
     food = FoodConfig(pairs=4000, users=400, foods=400)
-    data = prepare(DataConfig(root=root, pairs=PairsConfig(kind="food", food=food)), InProcess(), lambda _: None)
+    config = DataConfig(
+        root=root, source="rec.data.generated.food:PlantedFood", read=food, split=SplitConfig(protocol="ratio"),
+        encode=EncodeConfig(),
+    )  # fmt: skip
+    data = prepare(config, InProcess(), lambda _: None).seen_as(HealthMoE.view)
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     system = HealthMoE(CONFIG, data.tables(HealthMoE.table_names(CONFIG)))

@@ -8,18 +8,19 @@ import torch
 
 from rec.benchmarks.memory import PeakMemory
 from rec.benchmarks.row import Row
-from rec.benchmarks.work import Say
-from rec.keys import DataConfig, PlantedConfig, SourceConfig
+from rec.benchmarks.work import CATALOGUE, VIEW, Say
+from rec.data.generated.catalogue import CatalogueConfig
+from rec.keys_data import DataConfig
 from rec.runtime.prepare import prepare
 
 
 def measure(interactions: int, folder: str, say: Say) -> list[Row]:
     """Return the peak memory of all processes and how many interactions are generated and prepared per second."""
-    planted = PlantedConfig(interactions=interactions, modalities=("a", "b"), shards=max(8, interactions // 500_000))
-    config = DataConfig(root=f"{folder}/data", source=SourceConfig(kind="planted", planted=planted))
+    planted = CatalogueConfig(interactions=interactions, modalities=("a", "b"), shards=max(8, interactions // 500_000))
+    config = DataConfig(root=f"{folder}/data", source=CATALOGUE, read=planted)
     start_s = time.monotonic()
     with PeakMemory() as memory:
-        data = prepare(config, say)
+        data = prepare(config, say, [VIEW])
     seconds = time.monotonic() - start_s
     kept = int(data.manifest["counts"]["interactions"])
     torch.set_num_threads(2)

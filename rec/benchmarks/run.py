@@ -76,7 +76,7 @@ def _encoders(work: Work, folder: str) -> list[Row]:
 def _graph(work: Work, folder: str) -> list[Row]:
     from rec.benchmarks import graph, graph_costs
 
-    rows = graph.measure(Prepared.open(work.data) if work.data else graph.baby_like(f"{folder}/data"))
+    rows = graph.measure(Prepared.open(work.data, "graph") if work.data else graph.baby_like(f"{folder}/data"))
     work.say(f"neighbours of {work.items:,} items")
     rows.append(graph.neighbours_row(work.items, 128))
     return rows + graph_costs.costs(work.edges, work.say)

@@ -17,10 +17,12 @@ from rec.benchmarks import retrieval
 from rec.benchmarks.load import Load, steady, write_bodies, wrk
 from rec.benchmarks.row import Row
 from rec.benchmarks.serve_faults import with_faults
+from rec.benchmarks.work import CATALOGUE
 from rec.config import RunConfig, from_table
+from rec.data.generated.catalogue import CatalogueConfig
 from rec.data.prepare import prepare
 from rec.data.runner import InProcess
-from rec.keys import DataConfig, PlantedConfig, SourceConfig, TextConfig
+from rec.keys_data import DataConfig, TextConfig
 from rec.runtime.serving import deploy, deploy_web, limits, serving_runtime
 from rec.serving.artifact import Artifact
 from rec.serving.export import export
@@ -64,8 +66,8 @@ def measure(folder: str, minutes: float, say: Say) -> list[Row]:
 def _artifact(folder: Path, say: Say) -> Artifact:
     """Return the artifact of a model of MovieLens 1M's number of items, hardly trained: only its speed counts."""
     text = TextConfig(modalities=("a", "b"), width=32)
-    planted = PlantedConfig(interactions=100_000, users=2_000, items=3_416, modalities=("a", "b"))
-    data = DataConfig(root=f"{folder}/data", source=SourceConfig(kind="planted", planted=planted), text=text)
+    planted = CatalogueConfig(interactions=100_000, users=2_000, items=3_416, modalities=("a", "b"))
+    data = DataConfig(root=f"{folder}/data", source=CATALOGUE, read=planted, text=text)
     prepare(data, InProcess(), say)
     table = {"system": "rec.systems.msmrec:MSMRec", "out": f"{folder}/run", "data": {"root": data.root}}
     config: RunConfig = from_table(table | {"train": {"epochs": 1}})

@@ -15,7 +15,8 @@ from rec.benchmarks.work import Say
 from rec.config import RunConfig, to_json
 from rec.data.prepared import Prepared
 from rec.errors import TrainingError
-from rec.keys import DataConfig, ParallelConfig, TrainConfig
+from rec.keys import ParallelConfig, TrainConfig
+from rec.keys_data import DataConfig
 from rec.runtime.training import train
 from rec.train.job import train_here
 

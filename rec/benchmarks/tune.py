@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable, Sequence
 
 from rec.benchmarks.row import Row
+from rec.benchmarks.work import CATALOGUE
 from rec.config import RunConfig, from_table
+from rec.data.generated.catalogue import CatalogueConfig
 from rec.data.prepare import prepare
 from rec.data.runner import InProcess
-from rec.keys import DataConfig, PlantedConfig, SourceConfig, TextConfig
+from rec.keys_data import DataConfig, TextConfig
 from rec.runtime.tuning import search
 from rec.storage import Storage
 from rec.tuning.results import read_trials
@@ -31,10 +33,10 @@ SPACE = {
 
 def measure(folder: str, trials: int, say: Callable[[str], None]) -> list[Row]:
     """Return the overhead per trial, and how near successive halving comes at how many of the steps."""
-    planted = PlantedConfig(interactions=20_000, modalities=MODALITIES)
+    planted = CatalogueConfig(interactions=20_000, modalities=MODALITIES)
     text = TextConfig(modalities=MODALITIES, width=32)
     root = f"{folder}/data"
-    prepare(DataConfig(root=root, source=SourceConfig(kind="planted", planted=planted), text=text), InProcess(), say)
+    prepare(DataConfig(root=root, source=CATALOGUE, read=planted, text=text), InProcess(), say)
     full_s, full = _search(root, f"{folder}/full", "none", trials, say)
     asha_s, asha = _search(root, f"{folder}/asha", "asha", trials, say)
     bare_s = sum(trial.train_s for trial in full)

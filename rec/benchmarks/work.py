@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rec.data.generated.catalogue import CatalogueConfig
 from rec.data.prepare import prepare
 from rec.data.prepared import Prepared
 from rec.data.runner import InProcess
-from rec.keys import DataConfig, PlantedConfig, SourceConfig
+from rec.keys_data import DataConfig
 
-ML_1M = PlantedConfig(users=6040, items=3416, interactions=999_611, modalities=("a",), shards=4)
+CATALOGUE, VIEW = "rec.data.generated.catalogue:PlantedCatalogue", "sequences"
+ML_1M = CatalogueConfig(users=6040, items=3416, interactions=999_611, modalities=("a",), shards=4)
 Say = Callable[[str], None]
 
 
@@ -31,7 +33,7 @@ class Work:
     def catalogue(self, folder: str) -> Prepared:
         """Return the data set that is given, else a generated one of ML-1M's size in a folder."""
         if self.data:
-            return Prepared.open(self.data)
+            return Prepared.open(self.data, VIEW)
         self.say("making a data set of ML-1M's size")
-        source = SourceConfig(kind="planted", planted=ML_1M)
-        return prepare(DataConfig(root=f"{folder}/data", source=source), InProcess(), self.say)
+        config = DataConfig(root=f"{folder}/data", source=CATALOGUE, read=ML_1M)
+        return prepare(config, InProcess(), self.say).seen_as(VIEW)

@@ -10,8 +10,20 @@ from rec.config import load
 TEXT = "make the data set that a config names"
 EXAMPLES = """examples:
   rec prepare rec/configs/demo.toml
-  rec prepare rec/configs/demo.toml data.source.planted.interactions=1000000
-  rec prepare rec/configs/ml-100k.toml 'data.source.interactions=["ml-100k.zip"]' data.source.items=ml-100k.zip"""
+  rec prepare rec/configs/demo.toml data.read.interactions=1000000
+  rec prepare rec/configs/ml-100k.toml data.read.folder=ml-100k.zip
+
+own tables, Parquet or text, in any layout (docs/data.md tells all keys):
+  [data]
+  root = "out/mine/data"
+  [data.read]
+  records = ["events.csv"]                  # a row per event of a user and an item
+  items = "items.parquet"                   # a row per item; leave it out where items are their ids alone
+  columns = { user = "who", item = "sku", time = "at", title = "name", item_text = ["description"] }
+  [data.encode.text]                        # texts as numbers
+  encoder = "tfidf"
+
+what is there already, made from the same config, is kept; input that cannot be used leaves it as it was"""
 
 
 def add_options(command: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from rec.config import RunConfig, load
+from rec.strict import resolve
 
 
 def say(text: str) -> None:
@@ -25,16 +26,21 @@ def runs(options: argparse.Namespace) -> list[RunConfig]:
 
 
 def prepare(config: RunConfig) -> None:
-    """Make the data set of a config: with Ray Data, or in this process where parallel.workers is 0."""
+    """Make the data set of a config, and the rows that its system reads.
+
+    With Ray Data, or in this process where parallel.workers is 0.
+    """
+    view = resolve(config.system).view
+    views = [view] if view else []
     if config.parallel.workers:
         from rec.runtime.prepare import prepare as on_ray
 
-        on_ray(config.data, say)
+        on_ray(config.data, say, views)
     else:
         from rec.data.prepare import prepare as in_process
         from rec.data.runner import InProcess
 
-        in_process(config.data, InProcess(), say)
+        in_process(config.data, InProcess(), say, views)
 
 
 def train(config: RunConfig) -> None:

@@ -23,8 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rec.config import RunConfig, from_json, to_json
-from rec.data.prepared import MANIFEST as DATA_MANIFEST
 from rec.data.prepared import open_prepared
+from rec.data.writing import MANIFEST as DATA_MANIFEST
 from rec.data.writing import write_table
 from rec.errors import ConfigError, DataError, EvaluationError, RequestError
 from rec.evaluation import requests

@@ -83,7 +83,7 @@ class TextEncoder(nn.Module):
         if vocabulary > model.config.vocab_size:
             raise ConfigError(
                 f"model.text.name: knows {model.config.vocab_size} tokens, the data has {vocabulary}; "
-                "prepare with data.pairs.text.tokenizer of the same name"
+                "prepare with data.encode.text.tokenizer of the same name"
             )
         self.width = int(model.config.hidden_size)
         self.model: Any = _with_lora(model, config.lora, ("query", "value"))
@@ -112,7 +112,7 @@ class ImageEncoder(nn.Module):
             wanted = int(model.config.image_size)
             if wanted != size:
                 raise ConfigError(
-                    f"model.image.name: sees {wanted} pixels, prepared are {size} (data.pairs.image.size)"
+                    f"model.image.name: sees {wanted} pixels, prepared are {size} (data.encode.image.size)"
                 )
         else:
             if size % config.patch:

@@ -14,7 +14,7 @@ from rec.data import prepare as passes
 from rec.data.prepared import Prepared
 from rec.data.runner import Actors
 from rec.errors import RecError
-from rec.keys import DataConfig
+from rec.keys_data import DataConfig
 from rec.progress import Progress
 from rec.runtime.cluster import runtime
 
@@ -92,8 +92,8 @@ def _call(function: Callable[[Any], Any], task: bytes) -> tuple[bytes, bytes]:
         return b"", pickle.dumps(error)
 
 
-def prepare(config: DataConfig, say: Callable[[str], None], cpus: int = 2) -> Prepared:
+def prepare(config: DataConfig, say: Callable[[str], None], views: Sequence[str] = (), cpus: int = 2) -> Prepared:
     """Return the data set made from `config` on the cluster, or on this machine with `cpus` tasks at a time."""
-    needed = 0 if config.pairs is None else math.ceil(config.pairs.actors * config.pairs.cpus_per_actor)
+    needed = 0 if config.encode is None else math.ceil(config.encode.actors * config.encode.cpus_per_actor)
     with runtime(max(cpus, needed) - 1):
-        return passes.prepare(config, OnRay(), say)
+        return passes.prepare(config, OnRay(), say, views)

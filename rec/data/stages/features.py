@@ -50,7 +50,7 @@ def write_item_texts(draft: Draft, items: pd.DataFrame, config: TextConfig, runn
         text = frame[name].fillna("").astype(str)
         frame[name] = text.where(text != "", name)
     if written:
-        films = named(items)[list(FIELDS)].astype(str).to_numpy()
+        films = named(_as_text(items))[list(FIELDS)].to_numpy()
         texts = [write_texts(dict(zip(FIELDS, film, strict=True)), written) for film in films]
         frame[list(written)] = texts
     flat = [text for row in frame[list(names)].to_numpy() for text in row]
@@ -65,6 +65,13 @@ def write_item_texts(draft: Draft, items: pd.DataFrame, config: TextConfig, runn
         table[1:] = array.reshape(len(frame), -1, array.shape[1])
         draft.array(name, table)
     return frame
+
+
+def _as_text(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return all columns but pictures as text, empty where nothing is known."""
+    kept = {name: frame[name] for name in frame.columns if name not in ("image", "image present")}
+    text = {name: column.astype(object).where(column.notna(), "").astype(str) for name, column in kept.items()}
+    return pd.DataFrame(text).drop(columns=["item"], errors="ignore").rename(columns={"id": "item"})
 
 
 def _encoded(texts: list[str], config: TextConfig, runner: Runner) -> np.ndarray:
