@@ -56,7 +56,7 @@ def encode(events: Events, known: Mapping[str, pa.Table], keys: FilterConfig, le
     there = pc.is_valid(table[events.subject.name])
     dropped[f"event without {events.subject.name}"] += len(table) - int(pc.sum(there).as_py() or 0)
     table, row = table.filter(there), row.filter(there.combine_chunks())
-    entities = {name: found for name, found in known.items()}
+    entities = dict(known)
     columns: dict[str, Any] = {}
     for field in fields:
         column = table[field.name].combine_chunks()
