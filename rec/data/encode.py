@@ -122,7 +122,7 @@ class Encoders:
     def _decode(self, value: Any, folder: str) -> tuple[dict[str, Any], str] | str | None:
         """Return a picture's forms and a note, what is wrong with it, or None where there is none."""
         config = self.recipe.image
-        if value is None or value == "" or config is None:
+        if value is None or value == "" or value != value or config is None:
             return None
         size = max(config.size if config.pixels else 0, self.image.size if self.image else 0, config.thumbnail)
         try:
@@ -160,7 +160,8 @@ class Encoders:
         return pa.table(columns)
 
     def _text(self, rows: dict[str, list[Any]], names: Sequence[str], number: int, found: Found) -> str:
-        parts = [str(rows[name][number]).strip() for name in names if rows[name][number] is not None]
+        given = [rows[name][number] for name in names]
+        parts = [str(value).strip() for value in given if value is not None and value == value]
         text = " ".join(part for part in parts if part)
         if len(text) > self.recipe.text.max_characters:
             found.notes[f"text cut at {self.recipe.text.max_characters} characters"] += 1
