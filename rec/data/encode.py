@@ -48,7 +48,7 @@ class Recipe:
         """Return what tells this recipe from others."""
         parts: list[bytes] = [repr((self.text, self.image)).encode(), self.tokenizer.encode()]
         if self.tfidf is not None:
-            parts += [self.tfidf.svd.components_.tobytes(), repr(sorted(self.tfidf.vectorizer.vocabulary_)).encode()]
+            parts += self.tfidf.identity()
         return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
@@ -153,6 +153,8 @@ class Encoders:
             tokens_NL = self.tokens.encode(texts)
             tokens_NL[[not text for text in texts]] = self.tokens.pad
             columns["tokens"] = _fixed(tokens_NL)
+        if isinstance(self.text, Tfidf) and self.text.note and any(texts):
+            found.notes[self.text.note] += sum(map(bool, texts))
         if self.text is not None:
             columns["text"] = _fixed(_masked(self.text.encode(texts), [bool(text) for text in texts]))
         if self.recipe.image is not None and task.image is not None:
