@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 from torch import nn
 
 from rec.batch import Columns
+from rec.data.ids import MAX_ID
 from rec.data.members import PICTURE as PICTURE_FIELD
 from rec.data.members import PICTURE_TYPE, Members
 from rec.data.prepared import Prepared
@@ -26,7 +27,7 @@ Q = TypeVar("Q")
 Answer = dict[str, Any]
 CACHED = 100_000
 """Members of an entity whose names and titles are kept at hand."""
-_Text = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\u0000]+$")]
+_Text = Annotated[str, Field(min_length=1, max_length=MAX_ID, pattern=r"^[^\u0000]+$")]
 
 
 def _text(value: Any) -> Any:
