@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Protocol, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import numpy as np
 import torch
@@ -116,8 +116,8 @@ class Context:
     def _shown(self, members: Members, index: int) -> Answer:
         found: Answer = {} if (title := members.title(index)) is None else {"title": title}
         if members.has_picture(index):
-            name = quote(members.id(index), safe="")
-            own = f"v1/entities/{quote(members.name)}/{name}/media"
+            # As a query: in a path, clients and proxies take ids such as "..", "a/b" or "%2F" for something else.
+            own = "v1/media?" + urlencode({"entity": members.name, "id": members.id(index)}, quote_via=quote, safe="")
             found[PICTURE_FIELD] = own if members.stores_pictures else members.picture(index)
         return found
 

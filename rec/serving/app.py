@@ -122,21 +122,22 @@ class Asked:
             found = await asyncio.to_thread(members.search, _clean(prefix), MAX_SUGGESTIONS)
             return [{"id": members.id(index), "title": members.title(index)} for index in found]
 
-        @router.get(
-            "/entities/{entity}/{member:path}/media",
-            response_class=Response,
-            responses={404: {"description": "No picture"}},
-        )
-        async def media(entity: Text, member: Text) -> Response:
-            """Return a member's picture."""
-            found = self._entity(entity).picture(self._member(entity, member))
+        @router.get("/media", response_class=Response, responses={404: {"description": "No picture"}})
+        async def media(entity: Text, id: Text) -> Response:
+            """Return a member's picture; the id may hold any character, as it is no part of the path."""
+            found = self._entity(entity).picture(self._member(entity, id))
             if not isinstance(found, bytes):
                 raise HTTPException(404, f"no picture of this {entity}")
             return _media(found)
 
-        @router.get("/entities/{entity}/{member:path}", responses={404: {"description": "Not known"}})
-        async def told(entity: Text, member: Text) -> dict[str, Any]:
+        @router.get("/member", responses={404: {"description": "Not known"}})
+        async def told(entity: Text, id: Text) -> dict[str, Any]:
             """Return what is known of a member: its id, title and picture, and `known`, what belongs to it."""
+            return self.answerer.member(entity, self._member(entity, id))
+
+        @router.get("/entities/{entity}/{member:path}", responses={404: {"description": "Not known"}})
+        async def told_by_path(entity: Text, member: Text) -> dict[str, Any]:
+            """Return the same as /v1/member, for ids that the path of an address can hold."""
             return self.answerer.member(entity, self._member(entity, member))
 
     def _entity(self, name: str) -> Any:
@@ -233,7 +234,7 @@ class Asked:
 
 
 def _add_lookup(router: APIRouter, lookup: Lookup) -> None:
-    in_path = f"{{{lookup.argument}}}" in lookup.path
+    in_path = f"{{{lookup.argument}" in lookup.path
 
     async def endpoint(request: Request) -> Response:
         values = request.path_params if in_path else request.query_params
