@@ -104,6 +104,47 @@ def test_a_path_with_slashes_leads_to_a_picture_too(client: TestClient) -> None:
     assert client.get("/v1/items/a%2Fb/image").content.startswith(b"\xff\xd8\xff")
 
 
+@pytest.mark.parametrize(
+    ("attributes", "same"),
+    [
+        ({"smoker": True}, {"smoker": "True"}),
+        ({"smoker": False}, {"smoker": "false"}),
+        ({"age": 30}, {"age": "30"}),
+        ({"age": 30.0}, {"age": 30}),
+        ({"born": "1955-01-01"}, {"born": "1955-01-01T00:00:00Z"}),
+        ({"smoker": None, "age": 25}, {"age": 25}),
+    ],
+)
+def test_values_of_json_are_those_of_the_table(client: TestClient, attributes: Any, same: Any) -> None:
+    first, second = (ask(client, profile={"attributes": given}, k=5)["items"] for given in (attributes, same))
+    assert first == second
+
+
+def test_a_profile_with_a_users_own_values_is_encoded_as_that_user(answerer: Answerer) -> None:
+    rows = {"user": [5, -1], "history": [[], []], "target": [[], []]}
+    profile = {"attributes": {"smoker": False, "born": "1955-01-01", "age": 25}}
+    batch = answerer.system.collate(rows | {"profile": [None, profile]})
+    assert batch.attributes_BA[0].tolist() == batch.attributes_BA[1].tolist()
+    assert batch.present_BM[:, 1].tolist() == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'{"profile": {"attributes": {"smoker": 1}}}', "expected one of False, True"),
+        (b'{"profile": {"attributes": {"age": "old"}}}', "expected a number, got 'old'"),
+        (b'{"profile": {"attributes": {"age": NaN}}}', "finite number"),
+        (b'{"profile": {"attributes": {"age": -Infinity}}}', "finite number"),
+        (b'{"profile": {"attributes": {"age": 1e999}}}', "finite number"),
+        (b'{"profile": {"attributes": {"age": [1]}}}', "body.profile.attributes.age"),
+    ],
+)
+def test_values_that_no_table_holds_are_refused(client: TestClient, body: bytes, told: str) -> None:
+    answer = client.post("/v1/recommend", content=body)
+    assert answer.status_code == 422
+    assert told in answer.text
+
+
 @pytest.mark.parametrize("tag", ["peanut", "Peanut", " PEANUT "])
 def test_what_is_avoided_never_comes_back_however_it_is_written(client: TestClient, tag: str) -> None:
     found = ask(client, profile={"text": "salt"}, avoid=[tag], k=len(ITEMS))
