@@ -80,7 +80,13 @@ class Ids:
         return found
 
     def name(self, index: int) -> str:
-        """Return the raw id at an index."""
+        """Return the raw id at an index.
+
+        Raises:
+            IndexError: there is no such index; a negative one does not count from the end.
+        """
+        if index < 0:
+            raise IndexError(f"index {index}: expected 0 to {len(self.raw) - 1}")
         return bytes(self.raw[index]).decode()
 
     def search(self, prefix: str, limit: int) -> list[str]:

@@ -76,3 +76,9 @@ def test_ids_of_any_other_characters_are_ids(name: str) -> None:
     assert id_fault(name) is None
     assert TypeAdapter(Id).validate_python(name) == name
     assert Ids.of(["a", name]).find([name]).tolist() == [1]
+
+
+@pytest.mark.parametrize("index", [-1, -2, 2, 2**32, 2**32 + 1])
+def test_no_index_counts_from_the_end_or_wraps(index: int) -> None:
+    with pytest.raises(IndexError):
+        Ids.of(["a", "b"]).name(index)
