@@ -31,7 +31,7 @@ def restart_peaks(device: torch.device | str = "cpu") -> None:
     """Let the peaks of this process count from now on, where the kernel can; else they count from its start."""
     with contextlib.suppress(OSError):
         RESET.write_text("5")
-    if torch.device(device).type == "cuda":
+    if torch.device(device).type == "cuda" and torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats(device)
 
 

@@ -20,6 +20,7 @@ from rec.data.runner import InProcess
 from rec.errors import EvaluationError, RequestError
 from rec.evaluation.compare import compare
 from rec.evaluation.run import evaluate_run
+from rec.report.results.find import FROM_ROOT
 from rec.report.results.page import write_results
 from rec.report.results.tables import cost_of
 from rec.train.job import train_here
@@ -128,6 +129,9 @@ def test_differences_are_those_of_a_paired_comparison(runs: Path) -> None:
     assert found.keys() == wanted.keys()
     assert all({**wanted[n]["difference"], "not_better": wanted[n]["not_better"]} == found[n] for n in found)
     assert f"{found['hit@10']['mean']:+.4f} (" in page
+    assert made(runs, baseline=str(runs / "plain"))[0] == told
+    with pytest.raises(RequestError, match=r"--baseline: '.*' means several lines"):
+        made(runs, baseline="runs")
     with pytest.raises(RequestError, match="--baseline: no line 'sasrec'; there are MSMRec"):
         made(runs, baseline="sasrec")
 
@@ -208,6 +212,9 @@ def test_runs_that_cannot_stand_in_a_table_are_told(runs: Path, planted: Prepare
     (repeated,) = (name for name in reasons if "the same config and seed as" in reasons[name])
     assert repeated in ("runs/repeated", "runs/gated/seed-1")
     assert "with the same numbers" in reasons[repeated]
+    assert FROM_ROOT.sub(lambda path: path[1], "'/home/me/a.csv': as evaluation/x.json says") == (
+        "'a.csv': as evaluation/x.json says"
+    )
     assert len(reasons) == 5
     assert all(f"- `{name}`: " in page for name in reasons)
     assert [run["seed"] for run in line_of(told["tables"][0], "MSMRec")["runs"]] == [0, 1]

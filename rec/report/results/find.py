@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ PARTS = ("checkpoints", "evaluation", "predictions", "export", "ray")
 """Folders of a run that hold no runs."""
 TRIALS = "trials"
 """The folder of a search's trials, which are measured on validation alone."""
+FROM_ROOT = re.compile(r"(?<![\w.:])/(?:[^\s/'\"]+/)+([^\s/'\"]*)")
+"""A path from the root in a message, and its last part, which is all of it that a page names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +140,8 @@ def _read(place: Storage, shown: str) -> Run | PassedOver:
         measurement = read_measurement(place, SPLIT)
         data = measurement["data"] if measurement else _data_now(config)
     except RecError as error:
-        return PassedOver(shown, str(error).replace(f"{folder}: ", "").replace(f"{folder}/", ""))
+        text = str(error).replace(f"{folder}: ", "").replace(f"{folder}/", "")
+        return PassedOver(shown, FROM_ROOT.sub(lambda path: path[1], " ".join(text.split())))
     if data is None:
         return PassedOver(shown, "which split it was measured on is not recorded, and its data set is gone")
     if training and training["data"]["split"] != data["split"]:

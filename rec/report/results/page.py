@@ -17,6 +17,8 @@ MEANING = (
     "Several seeds: mean ± standard deviation. One seed: its value with the 95 % bootstrap interval over examples. The "
     "best of each metric is **bold**. *Simple answers*, which need no model, were measured on the same examples."
 )
+SHIPPED = "rec/configs/"
+"""Where files lie that a reader finds at the commit; of others a page tells every key."""
 HASH = 12
 """Digits of a hash that a page shows."""
 Plain = Mapping[str, Any]
@@ -186,10 +188,11 @@ def _config(line: Plain) -> str:
     """Return which file a line's config is from and what differs from it, or what differs from the defaults."""
     told = {json.dumps([run["file"], run["changes"]], sort_keys=True) for run in line["runs"]}
     file, changes = json.loads(told.pop()) if len(told) == 1 else (None, None)
+    whole = f"what differs from the defaults: {_words(line['keys']) or 'nothing'}"
     if file is None:
-        words = _words(line["keys"])
-        return f"config file {UNKNOWN}; what differs from the defaults: {words or 'nothing'}"
-    return f"config `{file}`" + (f" with {_words(changes)}" if changes else ", as it is")
+        return f"config file {UNKNOWN}; {whole}"
+    text = f"config `{file}`" + (f" with {_words(changes)}" if changes else ", as it is")
+    return text if file.startswith(SHIPPED) else f"{text}; {whole}"
 
 
 def _spaced(name: str) -> str:

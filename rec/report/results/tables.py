@@ -11,7 +11,7 @@ from rec.evaluation.run import summarise
 from rec.report.page import is_warning
 from rec.report.results.find import SPLIT, PassedOver, Run
 from rec.report.results.lines import Group, Line
-from rec.storage import Storage
+from rec.storage import Storage, absolute
 
 RESAMPLES = 10_000
 FORMAT = 1
@@ -59,7 +59,8 @@ def _table(group: Group, baseline: str, resamples: int) -> Plain:
     reference = asked or _first_best(names, lines, directions)
     notes = _differences(group, labels, lines, reference, resamples)
     order = _order(names, lines, directions)
-    warnings = [note for run in runs for note in (run.numbers["notice"], *run.numbers["notes"])]
+    told = [(run.numbers, note) for run in runs for note in (run.numbers["notice"], *run.numbers["notes"])]
+    warnings = [note for numbers, note in told if is_warning(note, numbers)]
     return {
         "data": group.names,
         "counts": runs[0].data.get("counts", {}),
@@ -73,7 +74,7 @@ def _table(group: Group, baseline: str, resamples: int) -> Plain:
         "best": best,
         "reference": reference,
         "reference_asked": bool(asked),
-        "notes": list(dict.fromkeys([*(note for note in warnings if is_warning(note, runs[0].numbers)), *notes])),
+        "notes": list(dict.fromkeys([*warnings, *notes])),
     }
 
 
@@ -181,11 +182,15 @@ def _named(group: Group, labels: Sequence[str], baseline: str) -> str:
     found = [
         label
         for line, label in zip(group.lines, labels, strict=True)
-        if any(f"/{run.shown}/".find(f"/{wanted}/") >= 0 for run in line.runs)
+        if any(f"/{wanted}/" in f"/{run.shown}/" or _lies_in(run.folder, wanted) for run in line.runs)
     ]
     if len(found) > 1:
         raise RequestError(f"--baseline: {baseline!r} means several lines: {'; '.join(found)}")
     return found[0] if found else ""
+
+
+def _lies_in(folder: str, outer: str) -> bool:
+    return f"{absolute(folder)}/".startswith(f"{absolute(outer)}/")
 
 
 def _differences(
