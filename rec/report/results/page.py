@@ -171,28 +171,33 @@ def _seeds(table: Plain) -> str:
 
 
 def _origin(place: int, line: Plain) -> str:
-    runs = line["runs"]
-    lines = [f"**{place} {line['label']}**, `{line['system']}`", f"- {_config(line)}"]
-    trained = [_by(command) for run in runs for command in (run["training"] or {}).get("commands", ())]
-    trained += [UNKNOWN] if any(run["training"] is None for run in runs) else []
-    measured = [UNKNOWN if run["evaluation"] is None else _by(run["evaluation"]) for run in runs]
-    told: dict[str, list[str]] = {}
-    for what, texts in (("trained", trained), ("measured", measured)):
-        for text in dict.fromkeys(texts):
-            told.setdefault(text, []).append(what)
-    lines += [f"- {' and '.join(what)}: {text}" for text, what in told.items()]
-    return "\n\n".join([lines[0], "\n".join(lines[1:])])
+    """Return what made a line: config, code, machines; which seeds, where they differ."""
+    told: dict[str, tuple[list[str], list[int]]] = {}
+    for run in line["runs"]:
+        commands = run["training"]["commands"] if run["training"] else [None]
+        made = [
+            ("config", _config(run)),
+            *(("trained", _by(c)) for c in commands),
+            ("measured", _by(run["evaluation"])),
+        ]
+        for what, text in made:
+            kinds, seeds = told.setdefault(text if what != "config" else f"config {text}", ([], []))
+            kinds += [what] if what not in kinds else []
+            seeds += [run["seed"]] if run["seed"] not in seeds else []
+    entries = []
+    for text, (kinds, seeds) in told.items():
+        some = f" (seed {', '.join(map(str, seeds))})" if len(seeds) < len(line["runs"]) else ""
+        entries.append(f"- {text}{some}" if kinds == ["config"] else f"- {' and '.join(kinds)}{some}: {text}")
+    if not all((run["file"] or "").startswith(SHIPPED) for run in line["runs"]):
+        entries.append(f"- what differs from the defaults: {_words(line['keys']) or 'nothing'}")
+    return f"**{place} {line['label']}**, `{line['system']}`\n\n" + "\n".join(entries)
 
 
-def _config(line: Plain) -> str:
-    """Return which file a line's config is from and what differs from it, or what differs from the defaults."""
-    told = {json.dumps([run["file"], run["changes"]], sort_keys=True) for run in line["runs"]}
-    file, changes = json.loads(told.pop()) if len(told) == 1 else (None, None)
-    whole = f"what differs from the defaults: {_words(line['keys']) or 'nothing'}"
-    if file is None:
-        return f"config file {UNKNOWN}; {whole}"
-    text = f"config `{file}`" + (f" with {_words(changes)}" if changes else ", as it is")
-    return text if file.startswith(SHIPPED) else f"{text}; {whole}"
+def _config(run: Plain) -> str:
+    """Return the file that a run's config is from, and what differs from it."""
+    if run["file"] is None:
+        return f"file {UNKNOWN}"
+    return f"`{run['file']}`" + (f" with {_words(run['changes'])}" if run["changes"] else ", as it is")
 
 
 def _spaced(name: str) -> str:
@@ -207,8 +212,10 @@ def _value(value: Any) -> str:
     return value if isinstance(value, str) else "none" if value is None else json.dumps(value)
 
 
-def _by(record: Plain) -> str:
+def _by(record: Plain | None) -> str:
     """Return the day, code, machines and versions of a command."""
+    if record is None:
+        return UNKNOWN
     code = record["code"]
     commit = f"commit `{code['commit'][:HASH]}`{' (dirty)' if code['dirty'] else ''}" if code["commit"] else ""
     machines = record["machines"] if "machines" in record else [record["machine"]]
