@@ -184,6 +184,20 @@ def test_other_splits_stand_in_tables_of_their_own(runs: Path, tmp_path: Path) -
     assert sum(line.startswith("## ") for line in page.splitlines()) == 2
 
 
+def test_a_protocol_stands_in_the_title_and_parts_tables(runs: Path) -> None:
+    for name in RECORDS:
+        path = runs / "plain" / name
+        found = json.loads(path.read_text())
+        found["data"]["split"]["protocol"] = "leave-one-out"
+        path.write_text(json.dumps(found))
+    told, page = made(runs)
+    assert {table["split"]["protocol"] for table in told["tables"]} == {"", "leave-one-out"}
+    assert re.search(r"^## .*: leave-one-out$", page, re.MULTILINE)
+    path.write_text(path.read_text().replace("leave-one-out", "by time"))
+    told, _ = made(runs)
+    assert told["passed_over"] == [{"run": "runs/plain", "reason": "trained on another split than it was measured on"}]
+
+
 def test_other_keys_of_evaluation_stand_in_a_table_of_their_own(runs: Path, planted: Prepared) -> None:
     config = trained(runs / "again", planted.storage.uri, "train.learning_rate=1e-3")
     evaluate_run(override(config, ["evaluate.popular_share=0.5"]), "test")
