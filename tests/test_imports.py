@@ -24,6 +24,7 @@ LAYERS = [
         "seeds",
         "storage",
         "progress",
+        "provenance",
         "__init__",
     },
     {"data", "nn", "moe"},
