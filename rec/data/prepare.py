@@ -18,8 +18,8 @@ from rec.data.prepared import Prepared, make_view
 from rec.data.runner import Runner
 from rec.data.schema import PART, Events, RawData, RecordTable, Source, Workplace
 from rec.data.stages.content import write_content
-from rec.data.stages.events import encode as encode_events
 from rec.data.stages.entities import Side, counted, good_ids, scan_side, settle
+from rec.data.stages.events import encode as encode_events
 from rec.data.stages.features import entity_table, write_encoded, write_item_texts, write_tags
 from rec.data.stages.records import ROWS_PER_PARTITION, Records, Vocabulary, compact, core, read_records, reasons
 from rec.data.stages.split import SPLITS, TRAIN, Split, split_records

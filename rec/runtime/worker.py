@@ -83,14 +83,9 @@ def _train(
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK=str(context.get_local_rank()))
     torch.set_num_threads(config.parallel.threads)
     keep_freed_memory()
-<<<<<<< HEAD
-    report({"kind": "imported"})
-    data = open_prepared(config)
-=======
     device = f"cuda:{ray.train.torch.get_device().index}" if config.parallel.gpu else "cpu"
     report({"kind": "imported", "machine": machine(device)})
-    data = Prepared.open(config.data.root)
->>>>>>> results
+    data = open_prepared(config)
     system = build(config, data)
     storage = Storage(config.out)
     store = CheckpointStore(storage.below("checkpoints"))
