@@ -127,7 +127,7 @@ def _of_events(config: DataConfig, raw: RawData, events: Events, draft: Draft, w
     subjects = (
         len(found.entities[events.subject.entity]) if events.subject.entity else int(found.records.user_E.max()) + 1
     )
-    split = split_records(found.records, subjects, 1, config.split, found.dropped, events.name)
+    split = split_records(found.records, subjects, 1, config.split, found.dropped, events.name, strangers=True)
     rows = found.table.take(pc.index_in(pa.array(split.records.row_E), found.table["row"].combine_chunks()))
     rows = rows.append_column(PART, pa.array(split.part_E, pa.int8()))
     draft.table("records/part-00000", rows)

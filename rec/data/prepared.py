@@ -16,6 +16,8 @@ data-.../views/NAME/             rows of the splits as a kind of model trains on
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -106,6 +108,11 @@ class Prepared:
         for entry in self.manifest["files"]:
             if fault := self.storage.fault(entry):
                 raise DataError(f"{fault}; prepare the data set again")
+
+    def identity(self) -> str:
+        """Return a hash of what the data set holds: the same, wherever and whenever it was made."""
+        told = {key: value for key, value in self.manifest.items() if key not in ("folder", "config")}
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def tell_differences(self, config: BaseModel, say: Callable[[str], None]) -> None:
         """Say which keys of `[data]` are set to something else than what this data set was prepared with."""

@@ -24,7 +24,6 @@ import pyarrow.parquet as pq
 
 from rec.config import RunConfig, from_json, to_json
 from rec.data.prepared import open_prepared
-from rec.data.writing import MANIFEST as DATA_MANIFEST
 from rec.data.writing import write_table
 from rec.errors import ConfigError, DataError, EvaluationError, RequestError
 from rec.evaluation import requests
@@ -158,7 +157,7 @@ def identity(config: RunConfig) -> dict[str, Any]:
         "step": step,
         "weights": store.identity(step),
         "config": hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest(),
-        "data": hashlib.sha256(data.storage.read(DATA_MANIFEST)).hexdigest(),
+        "data": data.identity(),
     }
 
 
