@@ -15,6 +15,8 @@ PAD, UNKNOWN = "[PAD]", "[UNK]"
 SPECIAL = (PAD, UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
 NOTHING_LEARNED = ("empty vocabulary", "no terms remain")
 """What scikit-learn says of texts without a word, or none of which share one."""
+MANY = 50
+"""Texts from which on a word must be in two of them."""
 LONGEST_WORD = 100
 """Letters of the longest word that a WordPiece tokenizer looks at."""
 
@@ -28,33 +30,47 @@ class Tfidf:
     """
 
     def __init__(self, texts: Sequence[str], width: int) -> None:
-        from sklearn.decomposition import TruncatedSVD
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         self.width = width
         self.vectorizer = TfidfVectorizer(
-            sublinear_tf=True, ngram_range=(1, 2), min_df=2 if len(texts) > 50 else 1, max_features=1 << 18
+            sublinear_tf=True, ngram_range=(1, 2), min_df=2 if len(texts) > MANY else 1, max_features=1 << 18
         )
         self.basis_CF: np.ndarray | None = None
         """Components in features; None where nothing was learned."""
+        self._fit(texts)
+
+    @classmethod
+    def learned(cls, texts: Sequence[str], width: int) -> tuple[Tfidf, np.ndarray]:
+        """Return what these texts teach, and their vectors, without reading them twice."""
+        found = cls((), width)
+        found.vectorizer.min_df = 2 if len(texts) > MANY else 1
+        matrix = found._fit(texts)
+        return found, found._vectors(len(texts), matrix)
+
+    def _fit(self, texts: Sequence[str]) -> Any:
+        """Learn from texts and return their words as a matrix, None where there is nothing to learn."""
+        from sklearn.decomposition import TruncatedSVD
+
         try:
             matrix = self.vectorizer.fit_transform(texts)
         except ValueError as error:
             if not any(words in str(error) for words in NOTHING_LEARNED):
                 raise
-            return
+            return None
         rows, features = matrix.shape
         if features == 1:  # of which there is no decomposition
             self.basis_CF = np.ones((1, 1))
-            return
-        svd = TruncatedSVD(min(width, features, rows), random_state=0)
+            return matrix
+        svd = TruncatedSVD(min(self.width, features, rows), random_state=0)
         with np.errstate(invalid="ignore"):  # a single text has no variance to tell the shares of
             self.basis_CF = np.asarray(svd.fit(matrix).components_)
+        return matrix
 
     @property
     def note(self) -> str:
         """What people must be told: that nothing was learned."""
-        few = "no word of two letters to learn from (that two texts share, of more than 50)"
+        few = f"no word of two letters to learn from (that two texts share, of more than {MANY})"
         return f"tfidf: {few}; all vectors are 0" if self.basis_CF is None else ""
 
     def identity(self) -> list[bytes]:
@@ -65,10 +81,13 @@ class Tfidf:
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Return (len(texts), width) float32."""
-        vectors = np.zeros((len(texts), self.width), dtype=np.float32)
-        if self.basis_CF is None or not texts:
+        return self._vectors(len(texts), self.vectorizer.transform(texts) if texts and self.note == "" else None)
+
+    def _vectors(self, rows: int, matrix: Any) -> np.ndarray:
+        vectors = np.zeros((rows, self.width), dtype=np.float32)
+        if self.basis_CF is None or matrix is None:
             return vectors
-        vectors[:, : len(self.basis_CF)] = self.vectorizer.transform(texts) @ self.basis_CF.T
+        vectors[:, : len(self.basis_CF)] = matrix @ self.basis_CF.T
         norm = np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors / np.where(norm > 1e-8, norm, 1)
 

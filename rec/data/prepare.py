@@ -18,7 +18,7 @@ from rec.data.prepared import Prepared, make_view
 from rec.data.runner import Runner
 from rec.data.schema import PART, Events, RawData, RecordTable, Source, Workplace
 from rec.data.stages.content import write_content
-from rec.data.stages.entities import Side, counted, good_ids, scan_side, settle
+from rec.data.stages.entities import Side, counted, good_ids, refuse_ids, scan_side, settle
 from rec.data.stages.events import encode as encode_events
 from rec.data.stages.features import entity_table, write_encoded, write_item_texts, write_tags
 from rec.data.stages.records import ROWS_PER_PARTITION, Records, Vocabulary, compact, core, read_records, reasons
@@ -196,6 +196,8 @@ def _entities_and_records(
     if keys.core:
         records = compact(core(records, keys.core, dropped), names, unseen)
     for name, ids in (("user", names.users), ("item", names.items)):
+        if name not in known:
+            refuse_ids(ids, name, ", ".join(table.table.paths))
         settle(sides[name], good[name], None if name in known else ids)
     return sides, records, names
 
