@@ -26,7 +26,7 @@ NOON_S = 1_700_000_000
 NO_SURROGATES = st.characters(exclude_categories=["Cs"])
 SPECIAL = st.sampled_from(
     ["\n", "\r", "\r\n", '"', '""', ",", ";", "|", "\t", "::", ":", "\x85", "\u2028", "\u2029", "\x0b", "\x0c", "\x1c",
-     "\x1d", "\x1e", "\x1f", "\x00", "\x01", "NA", "null", "007", "1e5", " ", "é", "😀", "a", "1"]
+     "\x1d", "\x1e", "\x1f", "\x00", "\x01", "NA", "null", "007", "1e5", " ", "é", "\ufeff", "😀", "a", "1"]
 )  # fmt: skip
 VALUE = st.lists(st.one_of(SPECIAL, st.text(NO_SURROGATES, max_size=2)), max_size=4).map("".join)
 PACKED: dict[str, Callable[[bytes], bytes]] = {
