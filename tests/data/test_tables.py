@@ -1,92 +1,32 @@
-"""Foreign tables are read as they were written, whatever wrote them."""
+"""Foreign tables are read as they were written: ids, numbers and texts of every type, in pieces or whole."""
 
-import bz2
-import csv
 import datetime
 import gzip
-import io
-import lzma
 import pickle
-import zipfile
-from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rec.data.tables import (
     ForeignTable,
     Kind,
-    TableFormat,
     columns,
-    files,
     pieces,
     raw_rows,
     read,
     read_whole,
     require,
-    time_form,
     typed,
 )
-from rec.data.tables import text as text_files
-from rec.data.tables.files import locate
-from rec.data.tables.layout import complete, layout
 from rec.errors import DataError
-
-UTC = datetime.UTC
-DAY_NS = 24 * 3600 * 10**9
-NO_SURROGATES = st.characters(exclude_categories=["Cs"])
-SPECIAL = st.sampled_from(
-    ["\n", "\r", "\r\n", '"', '""', ",", ";", "|", "\t", "::", ":", "\x85", "\u2028", "\u2029", "\x0b", "\x0c", "\x1c", 
-     "\x1d", "\x1e", "\x1f", "\x00", "\x01", "NA", "null", "007", "1e5", " ", "é", "😀", "a", "1"]
-)  # fmt: skip
-VALUE = st.lists(st.one_of(SPECIAL, st.text(NO_SURROGATES, max_size=2)), max_size=4).map("".join)
-PACKED: dict[str, Callable[[bytes], bytes]] = {
-    "": bytes,
-    ".gz": gzip.compress,
-    ".bz2": bz2.compress,
-    ".xz": lzma.compress,
-}
-slow_to_draw = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
-)
-
-
-def written(rows: Sequence[Sequence[str]], delimiter: str, end: str, quote: Sequence[bool]) -> str:
-    """Return rows as text: values are in quotes where they must be, and where `quote` says so."""
-    lines, number = [], 0
-    for row in rows:
-        cells = []
-        for value in row:
-            number += 1
-            alone = value == "" and len(row) == 1
-            bare = alone or quote[number % len(quote)] or any(c in value for c in f'"\r\n{delimiter}')
-            cells.append('"' + value.replace('"', '""') + '"' if bare else value)
-        lines.append(delimiter.join(cells) + end)
-    return "".join(lines)
-
-
-def a_table(path: Path, body: str | bytes, **format: Any) -> ForeignTable:
-    path.write_bytes(body if isinstance(body, bytes) else body.encode("utf-8", "surrogateescape"))
-    return ForeignTable((str(path),), TableFormat(**format))
-
-
-def a_column(path: Path, values: Any) -> ForeignTable:
-    """A Parquet table with one column, `x`."""
-    array = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values)
-    pq.write_table(pa.table({"x": array}), path)
-    return ForeignTable((str(path),))
-
-
-def values(table: ForeignTable, kind: Kind, name: str = "x") -> list[Any]:
-    return read_whole(table, {"ours": (name, kind)})["ours"].to_pylist()
+from tests.data.foreign import INTEGERS, NOON, NOON_S, VALUE, a_column, a_table, slow_to_draw, values
 
 
 @pytest.fixture
@@ -99,64 +39,7 @@ def text(tmp_path: Path) -> Path:
     return tmp_path / "t.csv"
 
 
-@slow_to_draw
-@given(data=st.data())
-def test_text_files_give_what_was_written(tmp_path: Path, data: st.DataObject) -> None:
-    width = data.draw(st.integers(1, 3))
-    rows = data.draw(st.lists(st.lists(VALUE, min_size=width, max_size=width), min_size=1, max_size=6))
-    delimiter = data.draw(st.sampled_from([",", "\t", ";", "|", "::", "¦", " "]))
-    end = data.draw(st.sampled_from(["\n", "\r\n", "\r"]))
-    encoding = data.draw(st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le"]))
-    packed = data.draw(st.sampled_from(sorted(PACKED)))
-    names = [f"n{i}" for i in range(width)]
-    body = written([names, *rows], delimiter, end, data.draw(st.lists(st.booleans(), min_size=1, max_size=5)))
-    path = tmp_path / f"t.csv{packed}"
-    path.write_bytes(PACKED[packed](body.encode(encoding)))
-    format = TableFormat(delimiter=delimiter, encoding=encoding if encoding == "utf-16-le" else "")
-    location = locate(str(path))
-    known = complete(layout(location, format), location)
-    size = data.draw(st.sampled_from([1, 7, 64, 1 << 22]))
-    found: list[list[str | None]] = []
-    for first, arrays in text_files.batches(location, known, names, size=size):
-        assert first == len(found)
-        found += [list(row) for row in zip(*(arrays[name].to_pylist() for name in names), strict=True)]
-    assert found == [[value or None for value in row] for row in rows]
-    assert [[value or None for value in row] for row in text_files.raw(location, known)] == found
-    apart = []
-    for stretch in text_files.stretches(location, known, data.draw(st.integers(1, 6)), size):
-        for first, arrays in text_files.batches(location, known, names, stretch, data.draw(st.integers(1, 99))):
-            assert first == len(apart)
-            apart += arrays[names[0]].to_pylist()
-    assert apart == [row[0] for row in found]
-
-
-@slow_to_draw
-@given(rows=st.lists(st.tuples(VALUE, VALUE), min_size=1, max_size=8), encoding=st.sampled_from(["cp1252", "latin-1"]))
-def test_declared_encodings_give_what_was_written(tmp_path: Path, rows: list[Any], encoding: str) -> None:
-    rows = [tuple(v.encode(encoding, "ignore").decode(encoding) for v in row) for row in rows]
-    body = written([("a", "x"), *rows], ";", "\n", [False]).encode(encoding)
-    table = a_table(tmp_path / "t.csv", body, delimiter=";", encoding=encoding)
-    assert values(table, Kind.ID) == [row[1] or None for row in rows]
-
-
-@slow_to_draw
-@given(data=st.data())
-def test_quotes_inside_bare_values_mean_nothing_wherever_blocks_end(tmp_path: Path, data: st.DataObject) -> None:
-    piece = st.sampled_from(["a", '"', "\n", ",", "b"])
-    bare = st.lists(piece, max_size=3).map(lambda p: "a" + "".join(c for c in p if c not in "\n,"))
-    quoted = st.lists(piece, max_size=4).map(lambda p: '"' + "".join(p).replace('"', '""') + '"')
-    rows = data.draw(st.lists(st.tuples(bare | quoted, bare | quoted), min_size=1, max_size=12))
-    body = "u,x\n" + "".join(f"{a},{b}\n" for a, b in rows)
-    path = tmp_path / "t.csv"
-    path.write_text(body, newline="")
-    location = locate(str(path))
-    known = complete(layout(location, TableFormat(delimiter=",")), location)
-    batches = text_files.batches(location, known, ["x"], size=data.draw(st.integers(1, 40)))
-    found = [value for _, arrays in batches for value in arrays["x"].to_pylist()]
-    assert found == [row[1] or None for row in csv.reader(io.StringIO(body, newline=""))][1:]
-
-
-INTEGERS = st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1))
+UTC = datetime.UTC
 ID_COLUMNS = {
     "string": (st.one_of(st.none(), VALUE), pa.string()),
     "large_string": (st.one_of(st.none(), VALUE), pa.large_string()),
@@ -185,26 +68,6 @@ def test_parquet_ids_are_what_was_written_as_text(tmp_path: Path, data: st.DataO
     assert [v for t in tables for v in t["i"].to_pylist()] == expected
     assert [v for t in tables for v in t["row"].to_pylist()] == list(range(len(expected)))
     assert sum(p.rows for p in parts) == len(expected)
-
-
-@slow_to_draw
-@given(times=st.lists(INTEGERS, min_size=1, max_size=9), as_text=st.booleans())
-def test_integer_times_keep_order_and_distinctness(tmp_path: Path, times: list[int | None], as_text: bool) -> None:
-    found = values(a_column(tmp_path / "t.parquet", pa.array(times, pa.int64())), Kind.TIME)
-    if as_text:
-        body = "x,y\n" + "".join(f"{'' if t is None else t},\n" for t in times)
-        assert values(a_table(tmp_path / "t.csv", body), Kind.TIME) == found
-    assert [t is None for t in found] == [t is None for t in times]
-    pairs = [(a, b) for a, b in zip(times, found, strict=True) if a is not None]
-    assert all((a < c) == (b < d) and (a == c) == (b == d) for a, b in pairs for c, d in pairs)
-
-
-@slow_to_draw
-@given(times=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=9))
-def test_times_that_are_floats_keep_order(tmp_path: Path, times: list[float]) -> None:
-    found = values(a_column(tmp_path / "t.parquet", times), Kind.TIME)
-    pairs = list(zip(times, found, strict=True))
-    assert all(b <= d for a, b in pairs for c, d in pairs if a <= c)
 
 
 # Row 4 of the faults: ids that look like numbers.
@@ -313,125 +176,6 @@ def test_integers_and_floats_of_two_files_are_floats(tmp_path: Path) -> None:
     assert values(ForeignTable((str(tmp_path),)), Kind.ANY) == [1.0, 2.0, 0.5]
 
 
-# Row 7: quoted newlines.
-def test_quoted_newlines_beyond_a_block_stay_in_their_value(text: Path) -> None:
-    story = 'one\r\ntwo\n, "three"\r\n' * 40
-    table = a_table(text, "id,x\n" + "".join(f'{i},"{story.replace(chr(34), chr(34) * 2)}"\n' for i in range(9000)))
-    found = read_whole(table, {"id": ("id", Kind.ID), "x": ("x", Kind.TEXT)})
-    assert found["id"].to_pylist() == [str(i) for i in range(9000)]
-    assert found["x"].unique().to_pylist() == [story]
-
-
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-@pytest.mark.parametrize("inside", ["\n", "\r\n", "\r", "\n\n", '"\n"'])
-def test_every_line_end_inside_quotes_stays(text: Path, end: str, inside: str) -> None:
-    value = f"a{inside}b"
-    body = written([("y", "x"), ("1", value), ("2", inside)], ",", end, [False])
-    assert values(a_table(text, body), Kind.TEXT) == [value, inside]
-
-
-def test_a_row_longer_than_a_block_is_read(text: Path) -> None:
-    long = "word\n" * (1 << 20)
-    assert values(a_table(text, f'y,x\n1,"{long}"\n2,b\n'), Kind.TEXT) == [long, "b"]
-
-
-# Row 8: integer times.
-def test_times_100_ns_apart_keep_their_order_whatever_the_files(tmp_path: Path) -> None:
-    times = [1_700_000_000_000_000_000 + 100 * n for n in range(50)][::-1]
-    assert values(a_column(tmp_path / "t.parquet", times), Kind.TIME) == times
-    body = "x,y\n" + "".join(f"{t},0\n" for t in times)
-    assert values(a_table(tmp_path / "t.csv", body), Kind.TIME) == times
-
-
-NOON = datetime.datetime(2023, 11, 14, 22, 13, 20)
-NOON_S = 1_700_000_000
-
-
-@pytest.mark.parametrize(
-    "column",
-    [
-        pa.array([NOON_S], pa.int64()),
-        pa.array([NOON_S * 10**3], pa.int64()),
-        pa.array([NOON_S * 10**6], pa.int64()),
-        pa.array([NOON_S * 10**9], pa.int64()),
-        pa.array([NOON_S], pa.uint32()),
-        pa.array([float(NOON_S)]),
-        pa.array([float(NOON_S * 10**3)]),
-        pa.array([str(NOON_S)]),
-        pa.array([Decimal(NOON_S)]),
-        pa.array([NOON], pa.timestamp("s")),
-        pa.array([NOON], pa.timestamp("ms")),
-        pa.array([NOON], pa.timestamp("us", "UTC")),
-        pa.array([NOON_S * 10**9], pa.timestamp("ns", "Asia/Tokyo")),
-        pa.array(["2023-11-14T22:13:20"]),
-        pa.array(["2023-11-14 22:13:20.000"]),
-        pa.array(["2023-11-14T22:13:20Z"]),
-        pa.array(["2023-11-15T00:13:20+02:00"]),
-        pa.array(["2023/11/14 22:13:20 UTC"]),
-        pa.array(["2023-11-14T22:13:20"]).dictionary_encode(),
-    ],
-    ids=str,
-)
-def test_one_moment_is_one_number_in_every_type(parquet: Path, column: pa.Array) -> None:
-    assert values(a_column(parquet, column), Kind.TIME) == [NOON_S * 10**9]
-
-
-def test_a_date_is_its_first_nanosecond(parquet: Path) -> None:
-    for kind in (pa.date32(), pa.date64()):
-        table = a_column(parquet, pa.array([datetime.date(1970, 1, 3), None], kind))
-        assert values(table, Kind.TIME) == [2 * DAY_NS, None]
-
-
-def test_ranks_stay_as_they_are(text: Path) -> None:
-    table = a_table(text, "x,y\n3,a\n1,a\n2,a\n")
-    assert values(table, Kind.TIME) == [3, 1, 2]
-    assert time_form(table, "x").unit == ""
-
-
-def test_a_declared_unit_counts_more_than_the_size(text: Path) -> None:
-    table = a_table(text, "x,y\n3,a\n1,a\n", time_unit="ms")
-    assert values(table, Kind.TIME) == [3_000_000, 1_000_000]
-
-
-def test_fractions_of_seconds_in_text_are_exact(text: Path) -> None:
-    table = a_table(text, "x,y\n1700000000.123456789,a\n1700000000.123456788,a\n1700000000,a\n")
-    assert values(table, Kind.TIME) == [1700000000123456789, 1700000000123456788, 1700000000000000000]
-
-
-def test_dates_too_far_for_nanoseconds_are_microseconds(text: Path) -> None:
-    table = a_table(text, "x,y\n9999-12-31,a\n1970-01-02,a\n,a\n")
-    assert values(table, Kind.TIME) == [253402214400 * 10**6, DAY_NS // 1000, None]
-    assert time_form(table, "x").unit == "us"
-
-
-def test_one_form_holds_for_all_files(tmp_path: Path) -> None:
-    (tmp_path / "1.csv").write_text("x,y\n5,a\n")
-    pq.write_table(pa.table({"x": [float(NOON_S), None]}), tmp_path / "2.parquet")
-    assert values(ForeignTable((str(tmp_path),)), Kind.TIME) == [5 * 10**9, NOON_S * 10**9, None]
-
-
-@pytest.mark.parametrize(
-    ("body", "shown"),
-    [
-        ("2020-01-01\n5\n", "row 1, column 'x': found '5', expected a date without time zone as in row 0"),
-        ("5\n2020-01-01\n", "row 1, column 'x': found '2020-01-01', expected a number as in row 0"),
-        ("2020-01-01\n2020-01-01T00:00Z\n", "row 1, column 'x': found '2020-01-01T00:00Z'"),
-        ("2020-01-01\nyesterday\n", "row 1, column 'x': found 'yesterday', expected a time"),
-        ("2020-02-30\n", "row 0, column 'x': found '2020-02-30', expected a date that exists"),
-        ("1\n99999999999999999999\n", "row 1, column 'x': found '99999999999999999999', expected a number of 64 bits"),
-    ],
-)
-def test_what_is_no_time_is_refused_by_row(text: Path, body: str, shown: str) -> None:
-    with pytest.raises(DataError, match=shown):
-        values(a_table(text, "x,y\n" + body.replace("\n", ",\n")), Kind.TIME)
-
-
-def test_times_are_not_read_without_a_form(text: Path) -> None:
-    (piece,) = pieces(a_table(text, "x,y\n1,a\n"))
-    with pytest.raises(ValueError, match="no form of t"):
-        next(read(piece, {"t": ("x", Kind.TIME)}))
-
-
 # Row 9: numbers, booleans and categories with nulls, names that others use, encodings.
 def test_columns_may_be_called_key_id_and_row(parquet: Path) -> None:
     pq.write_table(pa.table({"key": [1], "id": ["a"], "row": [5]}), parquet)
@@ -473,43 +217,6 @@ def test_what_is_no_number_is_refused_by_row_over_blocks(text: Path) -> None:
         values(table, Kind.NUMBER)
 
 
-def test_cp1252_is_read_where_a_value_is_not_utf8(text: Path) -> None:
-    table = a_table(text, b"x,y\nM\xfcller \x85 \x81,\xc3\xa9\n")
-    assert values(table, Kind.TEXT) == ["Müller … \x81"]
-    assert values(table, Kind.TEXT, "y") == ["é"]
-    assert pieces(table)[0].note == "not UTF-8 everywhere: values that are not are read as cp1252"
-
-
-def test_a_value_that_is_not_in_the_declared_encoding_is_refused_by_row(text: Path) -> None:
-    table = a_table(text, b"x,y\na,1\nM\xfcller,2\n", encoding="utf-8")
-    assert values(table, Kind.ID, "y") == ["1", "2"]
-    with pytest.raises(DataError, match=r"row 1, column 'x': found .*expected text in utf-8"):
-        values(table, Kind.ID)
-
-
-# Row 11: exotic line ends.
-@pytest.mark.parametrize("exotic", ["\x85", "\u2028", "\u2029", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x1f", "\xa0"])
-@pytest.mark.parametrize("delimiter", [",", "::"])
-def test_characters_that_end_lines_elsewhere_stay(text: Path, exotic: str, delimiter: str) -> None:
-    value = f"The{exotic}End"
-    table = a_table(text, f"y,x\n1,{value}\n2,b\n".replace(",", delimiter))
-    assert values(table, Kind.TEXT) == [value, "b"]
-
-
-def test_a_lone_carriage_return_stays_where_rows_end_in_line_feeds(text: Path) -> None:
-    assert values(a_table(text, "y,x\n1,a\rb\n2,c\r\n"), Kind.TEXT) == ["a\rb", "c"]
-
-
-# Row 21: clashing names.
-@pytest.mark.parametrize("head", ["user,item,item", "item\titem", '"a b","a b"'])
-def test_a_name_that_stands_twice_is_refused(text: Path, head: str) -> None:
-    table = a_table(text, f"{head}\n")
-    with pytest.raises(DataError, match=r"column '(item|a b)' stands twice in the header"):
-        columns(table)
-    with pytest.raises(DataError, match="stands twice"):
-        pieces(table)
-
-
 def test_a_name_that_stands_twice_in_parquet_is_refused(parquet: Path) -> None:
     pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["item", "item"]), parquet)
     with pytest.raises(DataError, match="column 'item' stands twice"):
@@ -529,110 +236,9 @@ def test_a_missing_column_is_told_with_its_key_and_what_is_there(text: Path) -> 
         require(table, {"data.columns.time": None, "data.columns.user": "user"})
 
 
-@pytest.mark.parametrize(
-    ("body", "shown"),
-    [
-        ("", "is empty, expected a first line"),
-        ("\n\r\n", "is empty, expected a first line"),
-        ("a,x\n1\n", "row 0: found 1 values .*expected 2: a, x"),
-        ("a,x\n1,2\n\udcff,4,5\n", r"row 1: found 3 values"),
-        ("a,x\n1,2\n\n3,4,5\n", "row 1: found 3 values .'3,4,5'.*expected 2: a, x"),
-        ('a,x\n1,2\n3,"4\n5,6\n', "found .*4.*at its end, expected a quote that closes"),
-    ],
-)
-def test_files_of_another_form_are_refused(text: Path, body: str, shown: str) -> None:
-    with pytest.raises(DataError, match=shown) as error:
-        values(a_table(text, body), Kind.ID)
-    assert str(error.value).startswith(str(text))
-
-
-def test_a_row_that_is_too_short_is_named_over_blocks(text: Path) -> None:
-    table = a_table(text, "a,x\n" + f"1,{'u' * 96}\n" * 50_000 + "7\n")
-    with pytest.raises(DataError, match="row 50000: found 1 values"):
-        pieces(table)
-
-
-def test_a_file_without_header_has_declared_names(text: Path) -> None:
-    table = a_table(text, "1::10::5\n2::20::4\n", header=("user", "x", "rating"))
-    assert values(table, Kind.ID) == ["10", "20"]
-    with pytest.raises(DataError, match=r"row 0: found 3 values .*expected 2: user, x"):
-        values(a_table(text, "1,2,3\n", header=("user", "x")), Kind.ID)
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
-def test_encodings_are_told_by_how_a_file_starts(text: Path, encoding: str) -> None:
-    assert values(a_table(text, "x,y\né😀,1\n".encode(encoding)), Kind.ID) == ["é😀"]
-
-
-def test_a_header_may_start_as_parquet_does(text: Path) -> None:
-    assert values(a_table(text, "PAR1,x\n1,2\n"), Kind.ID) == ["2"]
-
-
 def test_no_path_is_refused() -> None:
     with pytest.raises(DataError, match="no path given"):
         columns(ForeignTable(()))
-
-
-def test_numbers_between_spaces_are_told(text: Path) -> None:
-    assert values(a_table(text, "1 10\n1 20\n", header=("user", "x")), Kind.ID) == ["10", "20"]
-    assert values(a_table(text, "title\nThe End\nAt Last\n"), Kind.TEXT, "title") == ["The End", "At Last"]
-
-
-def test_commas_in_numbers_do_not_hide_the_semicolon(text: Path) -> None:
-    assert values(a_table(text, "user;x\n1;4,5\n2;3,0\n"), Kind.TEXT) == ["4,5", "3,0"]
-
-
-@pytest.mark.parametrize("packed", [*PACKED, ".zip"])
-def test_packed_files_are_read(tmp_path: Path, packed: str) -> None:
-    path = tmp_path / f"t.csv{packed}"
-    if packed == ".zip":
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("inner/t.csv", "x,y\n007,\n")
-            archive.writestr("README", "no table")
-    else:
-        path.write_bytes(PACKED[packed](b"x,y\n007,\n"))
-    assert values(ForeignTable((str(path),)), Kind.ID) == ["007"]
-    assert values(ForeignTable((str(tmp_path),)), Kind.ID) == ["007"]
-
-
-def test_a_member_of_an_archive_is_named_as_in_a_folder(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr("in/1.csv", "x,y\n1,\n")
-        archive.writestr("in/2.csv", "x,y\n2,\n")
-    whole = str(tmp_path / "a.zip")
-    assert values(ForeignTable((f"{whole}/in/2.csv",)), Kind.ID) == ["2"]
-    assert values(ForeignTable((f"{whole}/in",)), Kind.ID) == ["1", "2"]
-    with pytest.raises(DataError, match=r"archive of 2 files \(in/1.csv, in/2.csv\), expected one"):
-        values(ForeignTable((whole,)), Kind.ID)
-    with pytest.raises(DataError, match=r"the archive holds no such file; there are in/1.csv"):
-        files(f"{whole}/in/3.csv")
-
-
-def test_damaged_files_are_named(tmp_path: Path) -> None:
-    for name, data in (
-        ("a.csv.gz", gzip.compress(b"x,y\n1,2\n" * 999)[:-20]),
-        ("b.parquet", b"no table"),
-        ("c.zip", b"PK\3\4"),
-    ):
-        (tmp_path / name).write_bytes(data)
-        with pytest.raises(DataError, match=f"{name}: cannot be read"):
-            values(ForeignTable((str(tmp_path / name),)), Kind.ID)
-
-
-def test_files_of_folders_are_sorted_and_others_left_out(tmp_path: Path) -> None:
-    (tmp_path / "b" / "c.parquet").mkdir(parents=True)
-    for name in ("z.csv", "b/a.CSV", "b/c.parquet/part-0.parquet", "README.txt", "._z.csv", "y.csv.crc"):
-        (tmp_path / name).write_text("x\n")
-    names = ["b/a.CSV", "b/c.parquet/part-0.parquet", "z.csv"]
-    assert files(str(tmp_path)) == [f"{tmp_path}/{name}" for name in names]
-    assert files(f"file://{tmp_path}") == [f"file://{tmp_path}/{name}" for name in names]
-    with pytest.raises(DataError, match=r"no file that ends in \.dat"):
-        files(str(tmp_path), (".dat",))
-
-
-def test_names_with_spaces_are_found_by_address(tmp_path: Path) -> None:
-    (tmp_path / "a b#?%20é.csv").write_text("x,y\n1,\n")
-    assert values(ForeignTable((f"file://{tmp_path}",)), Kind.ID) == ["1"]
 
 
 def test_large_row_groups_are_read_in_parts(parquet: Path) -> None:
@@ -647,22 +253,6 @@ def test_large_row_groups_are_read_in_parts(parquet: Path) -> None:
     rows = [row for p in parts for t in read(p, {"x": ("x", Kind.ID)}, rows_at_once=3) for row in t["row"].to_pylist()]
     assert rows == list(range(100))
     assert [p.rows for p in pieces(ForeignTable((str(parquet),)), 85)] == [80, 20]
-
-
-def test_a_text_file_is_read_in_parts_that_know_their_rows(text: Path) -> None:
-    table = a_table(text, "\ufeffx,y\n" + "".join(f'{n},"{n}\n{n}"\n' for n in range(100)))
-    parts = pieces(table, 30)
-    assert [(p.first, p.rows) for p in parts] == [(0, 33), (33, 33), (66, 34)]
-    found = [t for p in parts for t in read(p, {"x": ("x", Kind.ID), "y": ("y", Kind.ID)}, rows_at_once=7)]
-    assert [v for t in found for v in t["y"].to_pylist()] == [f"{n}\n{n}" for n in range(100)]
-    assert [v for t in found for v in t["row"].to_pylist()] == list(range(100))
-
-
-def test_a_part_in_the_middle_of_a_file_does_not_lose_a_mark_that_stands_there(text: Path) -> None:
-    table = a_table(text, "x,y\n" + f"1,{'u' * 96}\n" * 60_000 + "\ufeff2,u\n")
-    parts = pieces(table, 20_000)
-    assert len(parts) > 1
-    assert values(table, Kind.ID)[-1] == "\ufeff2"
 
 
 def test_the_stamp_changes_with_the_file(text: Path) -> None:
@@ -756,10 +346,3 @@ def test_a_table_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_bytes(gzip.compress(b"no table"))
     with pytest.raises(DataError, match="cannot be read"):
         list(raw_rows(str(tmp_path / "bad.parquet")))
-
-
-def test_no_byte_of_numbers_is_lost_over_many_blocks(text: Path) -> None:
-    rng = np.random.default_rng(0)
-    ids = rng.integers(0, 10**12, 200_000)
-    body = "x::y::z\n" + "".join(f"{i}::{i % 7}::some more text\n" for i in ids)
-    assert values(a_table(text, body), Kind.ID) == [str(i) for i in ids]

@@ -109,6 +109,7 @@ def _chunks(location: Location, layout: Layout, size: int, span: tuple[int, int]
     try:
         with opened(location) as file:
             if span is None:
+                file.read(layout.mark)
                 chunks = swapped(binary_chunks(iter_bytes(file, size=size), layout.encoding), layout.swaps)
             else:
                 file.seek(span[0])
@@ -125,6 +126,8 @@ def _parsed(
 ) -> list[pa.RecordBatch]:
     """Return the wanted columns of a chunk, named by their position, as bytes."""
     names = [str(number) for number in range(len(layout.names))]
+    if chunk.startswith(codecs.BOM_UTF8):  # pyarrow takes one away, and here it is a character
+        chunk = codecs.BOM_UTF8 + chunk
     include = [names[layout.names.index(name)] for name in dict.fromkeys(wanted)] or names[:1]
     try:
         table = pa.csv.read_csv(
