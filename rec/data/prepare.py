@@ -24,7 +24,7 @@ from rec.data.stages.features import entity_table, write_encoded, write_item_tex
 from rec.data.stages.records import ROWS_PER_PARTITION, Records, Vocabulary, compact, core, read_records, reasons
 from rec.data.stages.split import SPLITS, TRAIN, Split, split_records
 from rec.data.tables import Kind, read
-from rec.data.writing import MANIFEST, WORK, Draft
+from rec.data.writing import MANIFEST, WORK, Draft, sweep
 from rec.errors import ConfigError
 from rec.keys_data import DataConfig, FilterConfig
 from rec.storage import Storage
@@ -68,6 +68,7 @@ def _there(config: DataConfig, say: Say) -> Prepared | None:
     found = Prepared.open(config.root)
     if found.manifest["config"] != config.model_dump(mode="json", exclude={"views"}):
         return None
+    sweep(Storage(config.root), found.manifest["folder"])
     say(f"{config.root}: already prepared from the same config")
     return found
 
@@ -78,6 +79,7 @@ def _prepared(config: DataConfig, runner: Runner, say: Say) -> Prepared:
     work.delete("records")
     source: Source = resolve(config.source)(config.read)
     raw = source.open(Workplace(work.below("raw"), runner, say))
+    dropped += Counter(raw.dropped)
     if isinstance(raw.records, Events):
         return _of_events(config, raw, raw.records, draft, work, say)
     sides, records, names = _entities_and_records(config, raw, raw.records, work, runner, dropped)
@@ -99,7 +101,7 @@ def _prepared(config: DataConfig, runner: Runner, say: Say) -> Prepared:
     for name, side in sides.items():
         draft.table(name, entity_table(side, frames[name], _pictures(draft, side, config, say)))
     files = _write_records(draft, split, len(names.items))
-    counts = {"interactions_read": names.read, "interactions": len(split.records)}
+    counts = {"interactions_read": names.read + sum(raw.dropped.values()), "interactions": len(split.records)}
     counts |= {"users": len(names.users), "items": len(names.items)}
     told |= {
         "records": files, "counts": counts, "dropped": counted(dropped),

@@ -275,7 +275,6 @@ def make_view(data: Prepared, view: str, runner: Runner, say: Callable[[str], No
     maker = OWN_VIEWS.get(view) or (resolve(view) if ":" in view else None)
     if maker is None:
         raise ConfigError(f"data.views: no view {view!r}; there are {', '.join(OWN_VIEWS)}, or an import path")
-    base.delete(folder)
     making = Making(base, folder, data.manifest, runner)
     maker().make(making)
     told = {"format": FORMAT, "splits": making.splits, "dropped": making.dropped}

@@ -54,9 +54,9 @@ class Draft:
         entries = [self.storage.entry(name) for name in self.files]
         before = self._of_first_format()
         self.root.write_json(MANIFEST, {"format": FORMAT, "folder": self.folder, **manifest, "files": entries})
-        others = [name for name in self.root.list() if GENERATION.fullmatch(name) and name != self.folder]
-        for name in [*others, WORK, *before]:
+        for name in before:
             self.root.delete(name)
+        sweep(self.root, self.folder)
 
     def _of_first_format(self) -> list[str]:
         """Return the files of a data set of the first format, which had no folder of its own."""
@@ -64,6 +64,13 @@ class Draft:
             return []
         found = self.root.read_json(MANIFEST)
         return [*(entry["name"] for entry in found["files"]), "raw"] if found.get("format") == 1 else []
+
+
+def sweep(root: Storage, folder: str) -> None:
+    """Delete what jobs that were stopped left beside the folder of a data set that is whole."""
+    for name in root.list():
+        if name == WORK or (GENERATION.fullmatch(name) and name != folder):
+            root.delete(name)
 
 
 def write_table(storage: Storage, name: str, table: pa.Table) -> None:

@@ -36,7 +36,7 @@ class Hummus(Source):
         """Write the tables and return where they are."""
         folder = Path(self.config.folder)
         try:
-            users, items, pairs = _tables(folder)
+            users, items, pairs, unclear = _tables(folder)
         except (OSError, KeyError, ValueError, SyntaxError) as error:
             raise DataError(f"{folder}: not readable as HUMMUS ({type(error).__name__}: {error})") from error
         tables = {
@@ -51,10 +51,12 @@ class Hummus(Source):
                 tags="contains",
             ),
             unseen=("user", "item"),
+            dropped={"rating of unknown meaning": unclear},
         )  # fmt: skip
 
 
-def _tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+def _tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, int]:
+    """Return users, recipes and ratings, and how many ratings are left out."""
     rows = []
     for recipe in json.loads((folder / "recipes.json").read_text(encoding="utf-8")):
         # Fields that hold Python's own notation; a few recipes have no number of some kind.
@@ -76,9 +78,10 @@ def _tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     ratings = pd.read_csv(folder / "all_ratings.csv", dtype={"member_id": str, "recipe_id": str})
     pairs = ratings.rename(columns={"member_id": "user", "recipe_id": "item"})[["user", "item", "rating"]]
     # 1,727 ratings are 2.5 in a scale of whole numbers, meaning unknown.
-    pairs = pairs[pairs["rating"] != 2.5]
+    unclear = pairs["rating"] == 2.5
+    pairs = pairs[~unclear]
     users = pd.DataFrame({"user": sorted(pairs["user"].unique(), key=int)})
-    return users, pd.DataFrame(rows), pairs
+    return users, pd.DataFrame(rows), pairs, int(unclear.sum())
 
 
 def _literal(text: Any, empty: Any) -> Any:

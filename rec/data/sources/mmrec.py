@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from rec.data.schema import EntityTable, RawData, RecordTable, Source, Workplace
 from rec.data.tables import ForeignTable, Kind, TableFormat, read_whole, require
+from rec.data.tables.values import Place
 from rec.errors import DataError
 from rec.storage import absolute
 from rec.strict import Strict
@@ -97,7 +98,8 @@ def _check(column: pa.ChunkedArray, path: str, name: str, expected: str) -> None
         good &= value <= 2
     if not good.all():
         row = int(np.flatnonzero(~good)[0])
-        raise DataError(f"{path}, row {row + 2}: {name} is {value[row]:g}, expected {expected}")
+        found = None if np.isnan(value[row]) else f"{value[row]:g}"
+        raise Place(path, name).error(row, found, expected)
 
 
 def _rows(name: str, path: str) -> int:

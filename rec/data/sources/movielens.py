@@ -91,6 +91,7 @@ class MovieLens(Source):
         text = parts[0] + ". " + parts[1] + ". " + parts[2]
         frame["text"] = np.where(frame["tags"] == "", text, text + " " + frame["tags"])
         frame["class"] = frame["genres"].str.split(r"[ |,]").str[0]
+        frame["year"] = frame["year"].where(frame["year"] != "", None)
         frame["image"] = _posters(config.posters, frame["item"])
         wanted = ("item", "title", "text", "class", "year", "image")
         others = tuple(name for name in frame.columns if name not in wanted)

@@ -43,8 +43,8 @@ class FromPrepared(Source):
             there &= (vectors[name] != 0).any(1)
         user_ids, item_ids = data.users["id"].to_pylist(), data.items["id"].filter(pa.array(there)).to_pylist()
         table = data.records(["user", "item", *_kept(data)])
-        item = table["item"].to_numpy() - 1
-        table = table.filter(pa.array(there[item]))
+        kept = there[table["item"].to_numpy() - 1]
+        table = table.filter(pa.array(kept))
         order = np.lexsort((table["item"].to_numpy(), table["user"].to_numpy()))
         table = table.take(pa.array(order))
         ids = {"user": data.users["id"].take(table["user"]), "item": data.items["id"].take(_from_zero(table["item"]))}
@@ -57,6 +57,7 @@ class FromPrepared(Source):
             items=_entity(place, "items", item_ids, data.items, there),
             features={name: place.storage.uri_of(f"{name}.npy") for name in vectors},
             synthetic=bool(data.manifest.get("synthetic_labels")),
+            dropped={"record of an item without a required modality": int((~kept).sum())},
         )  # fmt: skip
 
 

@@ -67,6 +67,8 @@ def split_records(
     if config.protocol == "ratio":
         found = ratio(records, num_users, num_items, config, dropped)
     else:
+        if config.protocol == "mmrec":  # goes by the order of the input, as MMRec does, whatever times say
+            records = records.take(np.lexsort((records.row_E, records.user_E)))
         rules = {
             "leave-one-out": _last_ones, "mmrec": _mmrec, "subjects": _subjects, "time": _time, "given": _given
         }  # fmt: skip
