@@ -79,6 +79,9 @@ class SplitConfig(Strict):
                 raise ValueError(f"{key}: has no effect on {self.protocol!r}, only on {', '.join(protocols)}")
         if (self.validation_from is None) != (self.test_from is None):
             raise ValueError("validation_from, test_from: one needs the other")
+        shares = [key for key in ("validation", "test") if getattr(self, key) != type(self).model_fields[key].default]
+        if shares and self.test_from is not None:
+            raise ValueError(f"{shares[0]}: has no effect beside validation_from and test_from")
         return self
 
 

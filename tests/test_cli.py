@@ -15,9 +15,8 @@ system = "rec.systems.msmrec:MSMRec"
 out = "{folder}/run"
 [data]
 root = "{folder}/data"
-[data.source]
-kind = "planted"
-[data.source.planted]
+source = "rec.data.generated.catalogue:PlantedCatalogue"
+[data.read]
 interactions = 6000
 users = 300
 items = 120

@@ -6,18 +6,18 @@ import pytest
 
 pytest.importorskip("psutil", reason="needs the extra `cluster`")
 
-from rec.benchmarks.graph import FREEDOM, Trained
+
+from rec.benchmarks.graph import FREEDOM, Trained, planted_data
+from rec.data.generated.graph import PlantedGraphConfig
 from rec.data.prepare import prepare
 from rec.data.runner import InProcess
-from rec.keys import DataConfig
-from rec.keys_graph import GraphConfig, PlantedGraphConfig
 from rec.nn.graph import observed_products
 from rec.systems.lightgcn import LightGCN
 
 
 def test_every_sparse_product_of_a_step_is_seen(tmp_path: Path) -> None:
     planted = PlantedGraphConfig(users=80, items=40, interactions=800)
-    data = prepare(DataConfig(root=str(tmp_path), graph=GraphConfig(planted=planted)), InProcess(), lambda _: None)
+    data = prepare(planted_data(str(tmp_path), planted), InProcess(), lambda _: None).seen_as("graph")
     run = Trained(LightGCN, FREEDOM, data)
     spent: list[float] = []
     with observed_products(spent.append):

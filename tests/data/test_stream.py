@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from rec.batch import Column
-from rec.data.writing import write_table
 from rec.data.stream import CachedReader, Plan
+from rec.data.writing import write_table
 from rec.storage import Storage
 
 SIZES = (7, 1, 12, 5, 9, 3)

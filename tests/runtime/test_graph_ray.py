@@ -38,7 +38,12 @@ def run_of(root: Path, system: str, workers: int) -> RunConfig:
         {
             "system": system,
             "out": str(root / f"{workers}-{system.partition(':')[2]}"),
-            "data": {"root": str(root / "data"), "graph": {"planted": planted}},
+            "data": {
+                "root": str(root / "data"),
+                "source": "rec.data.generated.graph:PlantedGraph",
+                "read": planted,
+                "split": {"protocol": "mmrec"},
+            },
             "model": {"width": 16} | SYSTEMS[system],
             "train": {
                 "batch_size": 256,

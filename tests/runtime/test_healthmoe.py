@@ -31,8 +31,11 @@ def quiet(_: Any) -> None:
 
 
 def test_ray_and_one_process_prepare_the_same(ray_runtime: None, food: Prepared, tmp_path: Path) -> None:
-    there = prepare(food_config(tmp_path, actors=2, cpus_per_actor=0.5), quiet)
-    left = ("config", "files")
+    config = food_config(tmp_path)
+    assert config.encode is not None
+    shared = config.encode.model_copy(update={"actors": 2, "cpus_per_actor": 0.5})
+    there = prepare(config.model_copy(update={"encode": shared}), quiet, ["pairs"]).seen_as("pairs")
+    left = ("config", "files", "folder")
     assert {k: v for k, v in food.manifest.items() if k not in left} == {
         k: v for k, v in there.manifest.items() if k not in left
     }
@@ -47,7 +50,7 @@ def test_ray_and_one_process_prepare_the_same(ray_runtime: None, food: Prepared,
 
 def test_an_encoder_that_does_not_load_is_the_drivers_error(ray_runtime: None, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no text model that loads here"):
-        prepare(food_config(tmp_path, text={"encoder": str(tmp_path / "nothing")}), quiet)
+        prepare(food_config(tmp_path, encode={"text": {"encoder": str(tmp_path / "nothing")}}), quiet)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -76,7 +76,7 @@ EXCLUDES = '{"excludes": [".venv", ".git", "out", "**/__pycache__"]}'
 
 
 def test_prepare_and_train_run_as_jobs(cluster: dict[str, str], tmp_path: Path) -> None:
-    small = [f"out={tmp_path}/run", f"data.root={tmp_path}/data", "data.source.planted.interactions=5000"]
+    small = [f"out={tmp_path}/run", f"data.root={tmp_path}/data", "data.read.interactions=5000"]
     small += ["train.epochs=1", "model.blocks=1"]
     python = sys.executable
     prepared = submit(cluster, python, "jobs/prepare.py", "rec/configs/demo.toml", *small)

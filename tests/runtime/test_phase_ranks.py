@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rec.config import RunConfig, from_json, to_json
-from rec.data.prepared import Prepared
+from rec.data.prepared import open_prepared
 from rec.data.stream import CachedReader
 from rec.evaluation.measure import directions
 from rec.keys import ParallelConfig, TrainConfig
@@ -139,7 +139,7 @@ def train_rank(rank: int, world: int, text: str, stop_at: int = 0) -> Any:
     from rec.runtime.ranks import TorchRanks
 
     config = from_json(text)
-    data = Prepared.open(config.data.root)
+    data = open_prepared(config)
     system = build(config, data)
     store = CheckpointStore(Storage(config.out).below("checkpoints"))
     step, _ = store.newest_valid()

@@ -10,8 +10,10 @@ pytest.importorskip("ray", reason="needs the extra `cluster`")
 from rec.data import prepare as passes
 from rec.data.prepared import Prepared
 from rec.data.runner import InProcess
+from rec.data.sources.tables import ColumnNames, TablesConfig
+from rec.data.stages import records
 from rec.errors import DataError
-from rec.keys import ColumnNames, DataConfig, SourceConfig
+from rec.keys_data import DataConfig
 from rec.nn.history import COLUMNS
 from rec.runtime.datasets import StreamingReader, fits_shared_memory, share
 from rec.runtime.prepare import OnRay, prepare
@@ -27,13 +29,19 @@ def quiet(_: str) -> None:
 def test_ray_and_one_process_prepare_the_same(
     ray_runtime: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(records, "ROWS_PER_PARTITION", 2000)
     monkeypatch.setattr(passes, "ROWS_PER_PARTITION", 2000)
-    here = passes.prepare(planted_config(tmp_path / "here"), InProcess(), quiet)
-    there = prepare(planted_config(tmp_path / "there"), quiet)
-    assert {k: v for k, v in here.manifest.items() if k not in ("config", "files")} == {
-        k: v for k, v in there.manifest.items() if k not in ("config", "files")
+    here = passes.prepare(planted_config(tmp_path / "here"), InProcess(), quiet, ["sequences"]).seen_as("sequences")
+    there = prepare(planted_config(tmp_path / "there"), quiet, ["sequences"]).seen_as("sequences")
+    left = ("config", "files", "folder")
+    assert {k: v for k, v in here.manifest.items() if k not in left} == {
+        k: v for k, v in there.manifest.items() if k not in left
     }
+    assert len(here.manifest["records"]) > 2
     assert len(here.files("train")) > 3
+    found = [{e["name"]: e["sha256"] for e in data.manifest["files"]} for data in (here, there)]
+    assert found[0].keys() == found[1].keys()
+    assert {name for name in found[0] if found[0][name] != found[1][name]} <= {"text.npy", "text_concatenated.npy"}
     for split in ("train", "val", "test"):
         assert here.rows(split).equals(there.rows(split))
     assert here.items.equals(there.items)
@@ -43,9 +51,9 @@ def test_ray_and_one_process_prepare_the_same(
 
 def test_an_error_in_a_task_is_the_drivers_error(ray_runtime: None, tmp_path: Path) -> None:
     (tmp_path / "e.csv").write_text("user,item\n1,2\n")
-    source = SourceConfig(interactions=(str(tmp_path / "e.csv"),), columns=ColumnNames(item="thing"))
-    with pytest.raises(DataError, match=r"e.csv: no column 'thing' .*the file has user, item"):
-        prepare(DataConfig(root=str(tmp_path / "out"), source=source), quiet)
+    read = TablesConfig(records=(str(tmp_path / "e.csv"),), columns=ColumnNames(item="thing"))
+    with pytest.raises(DataError, match=r"e.csv: no column 'thing'.*the file has user, item"):
+        prepare(DataConfig(root=str(tmp_path / "out"), read=read), quiet)
 
 
 def test_results_keep_the_order_of_tasks(ray_runtime: None) -> None:

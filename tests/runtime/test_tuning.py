@@ -29,8 +29,8 @@ def quiet(_: Any) -> None:
 def no_test_split(planted: Prepared, tmp_path: Path) -> str:
     """A copy of the data set whose test files hold nothing that can be read."""
     root = tmp_path / "data"
-    shutil.copytree(planted.storage.root, root)
-    for path in (root / "test").iterdir():
+    shutil.copytree(planted.root, root)
+    for path in (root / Path(planted.storage.root).name / "views" / "sequences" / "test").iterdir():
         path.write_bytes(b"\0" * path.stat().st_size)
     return str(root)
 

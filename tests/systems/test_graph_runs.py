@@ -36,13 +36,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_of(folder: Path, system: str, **model: Any) -> RunConfig:
-    graph = {"folder": str(folder), "interactions": "x.inter", "columns": {"split": ""}, "neighbours": 5}
-    graph |= {"features": {name: f"{name}.npy" for name in ("image", "text")}}
+    read = {"folder": str(folder), "interactions": "x.inter", "columns": {"part": ""}}
+    read |= {"features": {name: f"{name}.npy" for name in ("image", "text")}}
+    data = {"root": str(folder / "data"), "source": "rec.data.sources.mmrec:MMRec", "read": read}
     config = from_table(
         {
             "system": system,
             "out": str(folder / "run" / (system.partition(":")[2] + "-".join(model))),
-            "data": {"root": str(folder / "data"), "graph": graph},
+            "data": data | {"split": {"protocol": "mmrec"}, "content": {"neighbours": 5}},
             "model": {"width": 16} | model,
             "train": {
                 "batch_size": 64,

@@ -141,9 +141,10 @@ def test_a_split_without_rows_is_refused_before_training(
     run_config: Make, planted: Prepared, tmp_path: Path, split: str
 ) -> None:
     shutil.copytree(planted.root, tmp_path / "data")
-    manifest = json.loads((tmp_path / "data" / "manifest.json").read_text())
-    manifest["splits"][split] = []
-    (tmp_path / "data" / "manifest.json").write_text(json.dumps(manifest))
+    view = tmp_path / "data" / Path(planted.storage.root).name / "views" / "sequences" / "view.json"
+    told = json.loads(view.read_text())
+    told["splits"][split] = []
+    view.write_text(json.dumps(told))
     with pytest.raises(DataError, match=f"data: the split '{split}' has no rows; expected at least one"):
         train_here(run_config(data={"root": str(tmp_path / "data")}), quiet, quiet)
     assert not (tmp_path / "run" / "config.json").exists()

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from rec.config import RunConfig, from_json, load, to_json, to_toml
-from rec.data.prepared import Prepared
+from rec.data.prepared import open_prepared
 from rec.data.stream import CachedReader
 from rec.errors import ConfigError, TrainingError
 from rec.evaluation.measure import directions
@@ -63,7 +63,7 @@ def tree(config: RunConfig) -> dict[str, bytes]:
 
 def job_of(config: RunConfig, **changes: Any) -> Job:
     """What `train_here` builds, with parts of it replaced."""
-    data = Prepared.open(config.data.root)
+    data = open_prepared(config)
     system = build(config, data)
     store = CheckpointStore(claim(config).below("checkpoints"))
     feed = PlannedFeed(data, system, config.train, CachedReader(data.storage, system.columns), 0, 1)
@@ -133,7 +133,7 @@ def test_keys_of_phases_are_strict(toy: Make, phases: Any, message: str) -> None
 )
 def test_a_batch_that_workers_cannot_share_names_the_phases_key(toy: Make, train: Any, key: str) -> None:
     config = toy(train=train, parallel={"workers": 2})
-    data = Prepared.open(config.data.root)
+    data = open_prepared(config)
     with pytest.raises(ConfigError, match=rf"^{key}: must be a multiple of 2 workers, got 33$"):
         build(config, data)
     alone = toy(train=train)
@@ -224,7 +224,7 @@ def test_a_phase_that_trains_nothing_or_counts_no_term_is_refused(toy: Make) -> 
 
 def build_class(toy: Make) -> type[System[Any, Any]]:
     config = toy()
-    return type(build(config, Prepared.open(config.data.root)))
+    return type(build(config, open_prepared(config)))
 
 
 def test_the_module_knows_its_phase_before_it_is_wrapped(toy: Make) -> None:
@@ -402,7 +402,7 @@ def test_the_loss_on_validation_is_the_weighted_sum_of_means_over_all_rows(toy: 
     progress = train_here(config, quiet, quiet)
     record = progress.history[1]
     store = store_of(config)
-    data = Prepared.open(config.data.root)
+    data = open_prepared(config)
     system = build(config, data)
     module = system.model()
     # The second phase trains none of the autoencoder, so its last checkpoint still holds the first phase's best.
@@ -469,7 +469,7 @@ def test_a_system_with_two_phases_of_one_name_is_refused(toy: Make) -> None:
             return Phase(), Phase()
 
     config = toy()
-    system = build(config, Prepared.open(config.data.root))
+    system = build(config, open_prepared(config))
     with pytest.raises(ConfigError, match="two phases of one name"):
         stretches(Twins(system.config, system.static), config.train)
 

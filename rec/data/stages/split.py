@@ -198,6 +198,9 @@ def point(given: str | int | float, form: TimeForm) -> int:
         ConfigError: it is neither, or the source's times are mere ranks.
     """
     if not isinstance(given, str):
+        if form.kind in ("date", "zoned", "real"):
+            held = "fractions whose order alone is kept" if form.kind == "real" else "dates"
+            raise ConfigError(f"data.split: {given!r} is a number, but the source's times are {held}")
         return int(given * 10**form.digits)
     try:
         moment = datetime.fromisoformat(given)
