@@ -126,7 +126,7 @@ def test_arrays_from_outside_are_scored(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_every_command_helps_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("prepare", "train", "evaluate", "report", "benchmark"):
+    for command in ("prepare", "train", "evaluate", "report", "results", "benchmark"):
         with pytest.raises(SystemExit) as stop:
             main([command, "--help"])
         assert stop.value.code == 0

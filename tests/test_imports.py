@@ -23,6 +23,7 @@ LAYERS = [
         "seeds",
         "storage",
         "progress",
+        "provenance",
         "__init__",
     },
     {"data", "nn", "moe"},

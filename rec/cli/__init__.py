@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Sequence
 
-from rec.cli import benchmark, evaluate, export, predict, prepare, report, serve, sweep, train, tune, upgrade
+from rec.cli import benchmark, evaluate, export, predict, prepare, report, results, serve, sweep, train, tune, upgrade
 from rec.cli.run import say
 from rec.errors import RecError
 
@@ -20,6 +20,7 @@ COMMANDS = {
     "predict": predict,
     "sweep": sweep,
     "report": report,
+    "results": results,
     "export": export,
     "serve": serve,
     "upgrade": upgrade,

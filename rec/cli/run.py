@@ -43,16 +43,16 @@ def prepare(config: RunConfig) -> None:
         in_process(config.data, InProcess(), say, views)
 
 
-def train(config: RunConfig) -> None:
-    """Train a run: on Ray, or in this process where parallel.workers is 0."""
+def train(config: RunConfig, file: str | None = None) -> None:
+    """Train a run, of a TOML file where it has one: on Ray, or in this process where parallel.workers is 0."""
     from rec.train.narrator import Narrator
 
     if config.parallel.workers:
         from rec.runtime.launch import train as on_ray
 
-        on_ray(config, Narrator(say), say)
+        on_ray(config, Narrator(say), say, file)
     else:
         from rec.train.job import train_here
 
-        train_here(config, Narrator(say), say)
+        train_here(config, Narrator(say), say, file)
     say(f"{config.out}: trained")

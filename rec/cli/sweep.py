@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 from rec.cli.run import prepare, say, train
 from rec.config import load
@@ -33,4 +34,4 @@ def run(options: argparse.Namespace) -> None:
             print(f"{name}: {' '.join(words)}")
         return
     prepare(config)
-    print(sweep(config, only, max(1, options.seeds), train, say))
+    print(sweep(config, only, max(1, options.seeds), partial(train, file=options.config), say))

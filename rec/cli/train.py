@@ -23,4 +23,4 @@ def add_options(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Train every run."""
     for config in runs(options):
-        train(config)
+        train(config, options.config)

@@ -57,7 +57,7 @@ class Recipe:
         """Return what tells this recipe from others."""
         parts: list[bytes] = [repr((self.text, self.image)).encode(), self.tokenizer.encode()]
         if self.tfidf is not None:
-            parts += [self.tfidf.svd.components_.tobytes(), repr(sorted(self.tfidf.vectorizer.vocabulary_)).encode()]
+            parts += self.tfidf.identity()
         return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
@@ -139,7 +139,7 @@ class Encoders:
     def _decode(self, value: Any, folder: str) -> tuple[dict[str, Any], str] | str | None:
         """Return a picture's forms and a note, what is wrong with it, or None where there is none."""
         config = self.recipe.image
-        if value is None or value == "" or config is None:
+        if value is None or value == "" or value != value or config is None:
             return None
         size = max(config.size if config.pixels else 0, self.image.size if self.image else 0, config.thumbnail)
         try:
@@ -170,6 +170,8 @@ class Encoders:
             tokens_NL = self.tokens.encode(texts)
             tokens_NL[[not text for text in texts]] = self.tokens.pad
             columns["tokens"] = _fixed(tokens_NL)
+        if isinstance(self.text, Tfidf) and self.text.note and any(texts):
+            found.notes[self.text.note] += sum(map(bool, texts))
         if self.text is not None:
             columns["text"] = _fixed(_masked(self.text.encode(texts), [bool(text) for text in texts]))
         if self.recipe.image is not None and task.image is not None:
@@ -177,7 +179,8 @@ class Encoders:
         return pa.table(columns)
 
     def _text(self, rows: dict[str, list[Any]], names: Sequence[str], number: int, found: Found) -> str:
-        parts = [str(rows[name][number]).strip() for name in names if rows[name][number] is not None]
+        given = [rows[name][number] for name in names]
+        parts = [str(value).strip() for value in given if value is not None and value == value]
         text = " ".join(part for part in parts if part)
         if len(text) > self.recipe.text.max_characters:
             found.notes[f"text cut at {self.recipe.text.max_characters} characters"] += 1

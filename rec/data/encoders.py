@@ -13,31 +13,81 @@ from rec.errors import ConfigError
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"
 SPECIAL = (PAD, UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
+NOTHING_LEARNED = ("empty vocabulary", "no terms remain")
+"""What scikit-learn says of texts without a word, or none of which share one."""
+MANY = 50
+"""Texts from which on a word must be in two of them."""
+LONGEST_WORD = 100
+"""Letters of the longest word that a WordPiece tokenizer looks at."""
 
 
 class Tfidf:
     """Truncated SVD of TF-IDF vectors, L2-normalised; fitted on some texts, applied to any.
 
     Offline and deterministic: words and pairs of words, sublinear term frequency, 2**18 features at most. Where the
-    vocabulary is smaller than `width` the remaining components are 0; so is a text without a known word.
+    vocabulary is smaller than `width` the remaining components are 0; so is a text without a known word, and every
+    text where no word could be learned.
     """
 
     def __init__(self, texts: Sequence[str], width: int) -> None:
-        from sklearn.decomposition import TruncatedSVD
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         self.width = width
         self.vectorizer = TfidfVectorizer(
-            sublinear_tf=True, ngram_range=(1, 2), min_df=2 if len(texts) > 50 else 1, max_features=1 << 18
+            sublinear_tf=True, ngram_range=(1, 2), min_df=2 if len(texts) > MANY else 1, max_features=1 << 18
         )
-        matrix = self.vectorizer.fit_transform(texts)
-        self.components = min(width, matrix.shape[1] - 1, matrix.shape[0] - 1)
-        self.svd = TruncatedSVD(self.components, random_state=0).fit(matrix)
+        self.basis_CF: np.ndarray | None = None
+        """Components in features; None where nothing was learned."""
+        self._fit(texts)
+
+    @classmethod
+    def learned(cls, texts: Sequence[str], width: int) -> tuple[Tfidf, np.ndarray]:
+        """Return what these texts teach, and their vectors, without reading them twice."""
+        found = cls((), width)
+        found.vectorizer.min_df = 2 if len(texts) > MANY else 1
+        matrix = found._fit(texts)
+        return found, found._vectors(len(texts), matrix)
+
+    def _fit(self, texts: Sequence[str]) -> Any:
+        """Learn from texts and return their words as a matrix, None where there is nothing to learn."""
+        from sklearn.decomposition import TruncatedSVD
+
+        try:
+            matrix = self.vectorizer.fit_transform(texts)
+        except ValueError as error:
+            if not any(words in str(error) for words in NOTHING_LEARNED):
+                raise
+            return None
+        rows, features = matrix.shape
+        if features == 1:  # of which there is no decomposition
+            self.basis_CF = np.ones((1, 1))
+            return matrix
+        svd = TruncatedSVD(min(self.width, features, rows), random_state=0)
+        with np.errstate(invalid="ignore"):  # a single text has no variance to tell the shares of
+            self.basis_CF = np.asarray(svd.fit(matrix).components_)
+        return matrix
+
+    @property
+    def note(self) -> str:
+        """What people must be told: that nothing was learned."""
+        few = f"no word of two letters to learn from (that two texts share, of more than {MANY})"
+        return f"tfidf: {few}; all vectors are 0" if self.basis_CF is None else ""
+
+    def identity(self) -> list[bytes]:
+        """Return what tells it from others."""
+        if self.basis_CF is None:
+            return [b"nothing learned"]
+        return [self.basis_CF.tobytes(), repr(sorted(self.vectorizer.vocabulary_)).encode()]
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Return (len(texts), width) float32."""
-        vectors = np.zeros((len(texts), self.width), dtype=np.float32)
-        vectors[:, : self.components] = self.svd.transform(self.vectorizer.transform(texts))
+        return self._vectors(len(texts), self.vectorizer.transform(texts) if texts and self.note == "" else None)
+
+    def _vectors(self, rows: int, matrix: Any) -> np.ndarray:
+        vectors = np.zeros((rows, self.width), dtype=np.float32)
+        if self.basis_CF is None or matrix is None:
+            return vectors
+        vectors[:, : len(self.basis_CF)] = matrix @ self.basis_CF.T
         norm = np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors / np.where(norm > 1e-8, norm, 1)
 
@@ -68,7 +118,11 @@ class TransformerEncoder:
         import torch
 
         tokens = self.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
+            [_whole(text) for text in texts],
+            padding=True,
+            truncation=True,
+            max_length=self.max_tokens,
+            return_tensors="pt",
         ).to(self.device)
         with torch.inference_mode():
             if hasattr(self.model, "get_text_features"):
@@ -137,7 +191,8 @@ def learn_tokenizer(texts: Sequence[str], vocabulary: int) -> str:
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
-    counts = Counter(word for t in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(t)))
+    normal = (normalizer.normalize_str(_whole(text)) for text in texts)
+    counts = Counter(word for t in normal for word, _ in splitter.pre_tokenize_str(t) if len(word) <= LONGEST_WORD)
     letters = sorted({letter for word in counts for letter in word})
     pieces = [*SPECIAL, *letters, *(f"##{letter}" for letter in letters)]
     frequent = sorted((word for word in counts if counts[word] > 1 and len(word) > 1), key=lambda w: (-counts[w], w))
@@ -175,8 +230,13 @@ class Tokens:
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Return (len(texts), max_tokens) int32."""
-        ids = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
+        ids = [encoding.ids for encoding in self.tokenizer.encode_batch([_whole(text) for text in texts])]
         return np.array(ids, dtype=np.int32).reshape(len(texts), self.max_tokens)
+
+
+def _whole(text: str) -> str:
+    """Return a text with a question mark for each half of a surrogate pair, of which no tokenizer can be told."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _pooled(output: Any) -> np.ndarray:

@@ -7,7 +7,27 @@ from collections.abc import Sequence
 import numpy as np
 
 from rec.data.writing import write_array
+from rec.errors import DataError
 from rec.storage import Storage
+
+MAX_ID = 256
+"""Most characters of a raw id: the one limit, of data sets and of requests alike."""
+LONGEST_SHOWN = 40
+
+
+def id_fault(name: str) -> str | None:
+    """Return why a text can be no raw id, None where it can."""
+    if not name:
+        return f"an empty id, expected 1 to {MAX_ID} characters"
+    if len(name) > MAX_ID:
+        return f"id {name[:LONGEST_SHOWN] + '...'!r} has {len(name):,} characters, expected at most {MAX_ID}"
+    if "\0" in name:
+        return f"id {name!r} holds the character NUL, which no request can name"
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return f"id {name!r} holds half of a surrogate pair, which is no character"
+    return None
 
 
 class Ids:
@@ -18,7 +38,14 @@ class Ids:
 
     @classmethod
     def of(cls, names: Sequence[str]) -> Ids:
-        """Return the ids of these names; index i is the i-th."""
+        """Return the ids of these names; index i is the i-th. An empty name stands for nobody.
+
+        Raises:
+            DataError: a name can be no id.
+        """
+        for name in names:
+            if name and (fault := id_fault(name)):
+                raise DataError(f"{fault}; prepare the data set again")
         raw = np.array([name.encode() for name in names], dtype=np.bytes_)
         order = np.argsort(raw, kind="stable").astype(np.int32)
         return cls(raw, order, raw[order])
@@ -47,10 +74,19 @@ class Ids:
         wanted = np.array([name.encode("utf-8", "surrogatepass") for name in names], dtype=np.bytes_)
         place = np.minimum(np.searchsorted(self.sorted_raw, wanted), len(self.raw) - 1)
         found: np.ndarray = np.where(self.sorted_raw[place] == wanted, self.order[place], -1).astype(np.int64)
+        for number, name in enumerate(names):
+            if name[-1:] == "\0":  # numpy takes it off, so that another id would be found
+                found[number] = -1
         return found
 
     def name(self, index: int) -> str:
-        """Return the raw id at an index."""
+        """Return the raw id at an index.
+
+        Raises:
+            IndexError: there is no such index; a negative one does not count from the end.
+        """
+        if index < 0:
+            raise IndexError(f"index {index}: expected 0 to {len(self.raw) - 1}")
         return bytes(self.raw[index]).decode()
 
     def search(self, prefix: str, limit: int) -> list[str]:

@@ -7,16 +7,32 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
+from pyarrow.fs import FileType
 
 from rec.storage import open_uri
 
 JPEG_QUALITIES = (10, 30)
+MAX_BYTES = 1 << 28
+"""Most bytes of a picture's file."""
+PATIENCE_S = 5
+KINDS = {
+    FileType.NotFound: "not there",
+    FileType.Directory: "a folder",
+    FileType.Unknown: "a pipe, a device or another thing without an end",
+}
+ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
+BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
+"""Fields of TIFF."""
+PNG_DEPTH = 24
+"""Where a PNG's first chunk tells the bits of a sample."""
+LONGEST_SHOWN = 100
+"""Characters of an address in a message."""
 
 
 class BadImage(Exception):
@@ -37,31 +53,52 @@ def read_image(value: Any, folder: str = "") -> bytes:
     """Return a picture's bytes; `value` is bytes, a path or a URI, relative paths start at `folder`.
 
     Raises:
-        BadImage: there is no such file, or it is empty.
+        BadImage: the address names no file that can be read, or a file of no or of more than `MAX_BYTES` bytes.
     """
     if isinstance(value, str):
-        relative = "://" not in value and not value.startswith("/")
-        filesystem, path = open_uri(f"{folder.rstrip('/')}/{value}" if folder and relative else value)
-        try:
-            with filesystem.open_input_stream(path) as stream:
-                value = bytes(stream.read())
-        except OSError as error:
-            raise BadImage(f"{path!r} cannot be read: {_first_line(error)}") from error
+        value = _fetched(value, folder)
     if not isinstance(value, bytes):
         raise BadImage(f"expected bytes, a path or a URI, got {type(value).__name__}")
     if not value:
         raise BadImage("0 bytes")
+    if len(value) > MAX_BYTES:
+        raise BadImage(f"more than {MAX_BYTES:,} bytes")
     return value
+
+
+def _fetched(address: str, folder: str) -> bytes:
+    if not address.strip():
+        raise BadImage("an address of white space alone")
+    relative = "://" not in address and not address.startswith("/")
+    try:
+        filesystem, path = open_uri(limited(f"{folder.rstrip('/')}/{address}" if folder and relative else address))
+        info = filesystem.get_file_info(path)
+        if info.type != FileType.File:  # a pipe or a device is never opened: reading it may not end
+            raise BadImage(f"{_shown(address)} is {KINDS[info.type]}, expected a file")
+        if info.size is not None and info.size > MAX_BYTES:
+            raise BadImage(f"{_shown(address)}: {info.size:,} bytes, at most {MAX_BYTES:,} are read")
+        with filesystem.open_input_stream(path) as stream:
+            return bytes(stream.read(MAX_BYTES + 1 if info.size is None else info.size))
+    except BadImage:
+        raise
+    except Exception as error:  # file systems raise whatever they like at an address that is none
+        raise BadImage(f"{_shown(address)} cannot be read: {_first_line(error)}") from error
+
+
+def limited(uri: str) -> str:
+    """Return an address that is not asked for longer than a while: Google's own limit is a quarter of an hour."""
+    return f"{uri}?retry_limit_seconds={PATIENCE_S}" if uri.startswith(("gs://", "gcs://")) and "?" not in uri else uri
 
 
 def decode(data: bytes, size: int, max_pixels: int) -> Decoded:
     """Return a picture in RGB, not smaller than `size` where the file is not.
 
-    The first frame of an animation counts; CMYK, palettes and transparency (over white) become RGB; the camera's
-    orientation is applied. A JPEG is decoded at the smallest scale that suffices.
+    The first frame of an animation counts; 16 bits become 8, CMYK, palettes and transparency (over white) become RGB;
+    the camera's orientation is applied. A JPEG is decoded at the smallest scale that suffices.
 
     Raises:
-        BadImage: the file is damaged, cut short, no picture, or has more than `max_pixels`.
+        BadImage: the file is damaged, cut short, no picture, has more than `max_pixels`, or does not tell which of its
+            numbers are black and white.
     """
     try:
         with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
@@ -71,25 +108,23 @@ def decode(data: bytes, size: int, max_pixels: int) -> Decoded:
             if width < 1 or height < 1:
                 raise BadImage(f"{width} x {height} pixels")
             if image.format == "JPEG":
-                image.draft(None, (size * 2, size * 2))
+                image.draft(None, (max(size, 1) * 2, max(size, 1) * 2))
             if image.size[0] * image.size[1] > max_pixels:
                 raise BadImage(f"{width} x {height} pixels, at most {max_pixels} are decoded")
             if getattr(image, "n_frames", 1) > 1:
                 image.seek(0)
                 notes.append("animated: first frame")
-            mode = image.mode
             image.load()
-            found: Image.Image = ImageOps.exif_transpose(image)
-            if mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                found = found.convert("RGBA")
-                white = Image.new("RGBA", found.size, "white")
-                found = Image.alpha_composite(white, found)
-            if mode == "CMYK":
+            if image.mode == "CMYK":
                 notes.append("CMYK: converted")
-            return Decoded(found.convert("RGB"), ", ".join(notes))
+            if image.format == "PNG":
+                _scale_transparency(image, data)
+            return Decoded(_rgb(image), ", ".join(notes))
     except BadImage:
         raise
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError as error:  # whose text holds an address in memory, another one at each run
+        raise BadImage(f"no picture of a known form, it begins with {data[:8]!r}") from error
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise BadImage(_first_line(error)) from error
     except Exception as error:  # decoders of odd formats raise whatever they like
         raise BadImage(f"{type(error).__name__}: {_first_line(error)}") from error
@@ -157,5 +192,46 @@ def swapped(class_I: np.ndarray, present_I: np.ndarray, rng: np.random.Generator
     return source_I
 
 
+def _rgb(image: Image.Image) -> Image.Image:
+    """Return a loaded picture upright, in RGB over white."""
+    turned: Image.Image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PPM"):
+        return _from_16_bits(turned, getattr(image, "tag_v2", {}))
+    if image.mode in ("I", "F"):
+        raise BadImage(f"mode {image.mode}: nothing tells which of its 32-bit numbers are black and white")
+    if image.mode in ALPHA or "transparency" in turned.info:
+        if image.mode in ("RGBa", "La"):
+            turned = turned.convert(image.mode.upper())
+        turned = turned.convert("RGBA")
+        turned = Image.alpha_composite(Image.new("RGBA", turned.size, "white"), turned)
+    return turned.convert("RGB")
+
+
+def _from_16_bits(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
+    """Return grey of 16 bits in RGB: Pillow's own conversion clips everything above 255 to white."""
+    value_HW = np.asarray(image).astype(np.uint32)
+    most = (1 << tags.get(BITS_PER_SAMPLE, (16,))[0]) - 1
+    grey_HW = ((value_HW * 255 + most // 2) // most).clip(0, 255).astype(np.uint8)
+    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        grey_HW = 255 - grey_HW
+    if isinstance(through := image.info.get("transparency"), int):
+        grey_HW = np.where(value_HW == through, np.uint8(255), grey_HW)
+    return Image.fromarray(grey_HW).convert("RGB")
+
+
+def _scale_transparency(image: Image.Image, data: bytes) -> None:
+    """Bring a PNG's transparent colour to the 8 bits that its pixels are decoded to, which Pillow leaves out."""
+    depth, colour = data[PNG_DEPTH], image.info.get("transparency")
+    if image.mode == "L" and isinstance(colour, int) and depth < 8:
+        image.info["transparency"] = colour * 255 // ((1 << depth) - 1)
+    if image.mode == "RGB" and isinstance(colour, tuple) and depth == 16:
+        image.info["transparency"] = tuple(part >> 8 for part in colour)
+
+
+def _shown(address: str) -> str:
+    return repr(address if len(address) <= LONGEST_SHOWN else f"{address[:LONGEST_SHOWN]}...")
+
+
 def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    line = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return "".join(letter if letter.isprintable() else "?" for letter in line)

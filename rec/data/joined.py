@@ -18,8 +18,11 @@ import pyarrow.parquet as pq
 
 from rec.data.attributes import Attributes
 from rec.data.encode import Recipe
+from rec.data.ids import MAX_ID
 from rec.data.stages.entities import Side
+from rec.data.tags import tag_key, tags_of
 from rec.data.writing import Draft
+from rec.errors import DataError
 from rec.storage import Storage
 
 ROWS_AT_ONCE = 4096
@@ -67,18 +70,30 @@ def pictures(root: Storage, side: Side) -> pa.ChunkedArray:
 
 
 def tags_table(users: pd.DataFrame, avoid: str | None, items: pd.DataFrame, contains: str | None) -> Tags:
-    """Return what is avoided and contained as tables over all tags that either column names."""
+    """Return what is avoided and contained as tables over all tags that either column names.
+
+    Tags with the same `tag_key` are one, named as it is first written, users' tags before items'.
+
+    Raises:
+        DataError: a tag is too long for a request to name.
+    """
     lists: list[list[list[str]]] = [
-        [_words(cell) for cell in frame[column]] if column else [[]] * len(frame)
+        [tags_of(cell) for cell in frame[column]] if column else [[]] * len(frame)
         for frame, column in ((users, avoid), (items, contains))
     ]
-    names = sorted({word for cells in lists for words in cells for word in words})
-    place = {name: n for n, name in enumerate(names)}
+    written: dict[str, str] = {}
+    for cells in lists:
+        for word in itertools.chain.from_iterable(cells):
+            if len(word) > MAX_ID:
+                raise DataError(f"tag {word[:40] + '...'!r} has {len(word):,} characters, expected at most {MAX_ID}")
+            written.setdefault(tag_key(word), word)
+    names = sorted(written.values())
+    place = {tag_key(name): n for n, name in enumerate(names)}
 
     def table(cells: list[list[str]], padding: int) -> np.ndarray:
         found = np.zeros((padding + len(cells), len(names)), dtype=bool)
         for row, words in enumerate(cells):
-            found[row + padding, [place[word] for word in words]] = True
+            found[row + padding, [place[tag_key(word)] for word in words]] = True
         return found
 
     return Tags(names, table(lists[0], 0), table(lists[1], 1))
@@ -90,14 +105,6 @@ def class_codes(column: pd.Series[Any] | None, rows: int) -> np.ndarray:
     if column is not None:
         codes[1:] = pd.factorize(column.astype(str))[0] + 1
     return codes
-
-
-def _words(cell: Any) -> list[str]:
-    if isinstance(cell, np.ndarray | list | tuple):
-        return [str(word).strip() for word in cell if word is not None]
-    if cell is None or cell != cell:
-        return []
-    return [word.strip() for word in str(cell).split(";") if word.strip()]
 
 
 def _schema(storage: Storage, names: Sequence[str]) -> dict[str, int]:

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rec.data.ids import Ids
+from rec.data.ids import Ids, id_fault
 from rec.data.prepared import Entity
+from rec.errors import DataError
 from rec.storage import Storage
 
 SHOWN = {"title": ("title", "name"), "image": ("image",)}
@@ -51,7 +52,11 @@ class Members:
 
     @classmethod
     def of(cls, entity: Entity, table: pa.Table) -> Members:
-        """Return the members of an entity from its table, which begins with the first one."""
+        """Return the members of an entity from its table, which begins with the first one.
+
+        Raises:
+            DataError: a member has no id, or one that no request can name.
+        """
         none = [None] * entity.first
         columns: dict[str, Any] = {"index": np.arange(entity.first + len(table))}
         for name, candidates in SHOWN.items():
@@ -59,6 +64,8 @@ class Members:
                 kind = table.schema.field(there[0]).type
                 columns[name] = pa.concat_arrays([pa.array(none, kind), *table[there[0]].chunks])
         names = [str(value) for value in table["id"].to_pylist()]
+        if "" in names:
+            raise DataError(f"{entity.file}: row {names.index('')}: {id_fault('')}; prepare the data set again")
         return cls(entity.name, entity.first, Ids.of([*[""] * entity.first, *names]), pa.table(columns))
 
     @classmethod

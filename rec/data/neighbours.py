@@ -14,6 +14,8 @@ from rec.errors import DataError
 CELLS = 1 << 25
 """Similarities in memory at once (float32)."""
 LISTS_PROBED = 32
+SMALLEST = 1e-9
+"""Vectors whose largest number is smaller than this, or larger than its inverse, are scaled before they are squared."""
 
 
 def nearest(vector_ID: np.ndarray, k: int, search: str = "exact", device: str = "cpu") -> tuple[np.ndarray, np.ndarray]:
@@ -32,7 +34,7 @@ def nearest(vector_ID: np.ndarray, k: int, search: str = "exact", device: str = 
     there_N = vector.abs().amax(1).nonzero()[:, 0]
     if len(there_N) < 2:
         raise DataError(f"{len(there_N)} items have a vector, expected at least 2")
-    unit_ND = torch.nn.functional.normalize(vector[there_N])
+    unit_ND = torch.nn.functional.normalize(_ordinary(vector[there_N]))
     found = _inverted(unit_ND, k) if search == "ivf" else _exact(unit_ND.to(device), k)
     item_IK = np.full((len(vector), k), -1, dtype=np.int32)
     cosine_IK = np.zeros((len(vector), k), dtype=np.float32)
@@ -42,6 +44,13 @@ def nearest(vector_ID: np.ndarray, k: int, search: str = "exact", device: str = 
     item_IK[there_N.numpy(), :width] = number_NK.numpy()
     cosine_IK[there_N.numpy(), :width] = cosine_NK.numpy()
     return item_IK, cosine_IK
+
+
+def _ordinary(vector_ND: Tensor) -> Tensor:
+    """Return vectors of the same directions whose squares float32 can hold."""
+    size_N1 = vector_ND.abs().amax(1, keepdim=True)
+    odd_N1 = (size_N1 < SMALLEST) | (size_N1 > 1 / SMALLEST)
+    return torch.where(odd_N1, vector_ND / size_N1, vector_ND)
 
 
 def _exact(unit_ND: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -11,20 +11,22 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rec.data.joined import pictures
 from rec.data.prepared import Prepared, make_view
 from rec.data.runner import Runner
-from rec.data.schema import PART, RawData, Source, Workplace
+from rec.data.schema import PART, Events, RawData, RecordTable, Source, Workplace
 from rec.data.stages.content import write_content
-from rec.data.stages.entities import Side, counted, good_ids, scan_side, settle
+from rec.data.stages.entities import Side, counted, good_ids, refuse_ids, scan_side, settle
+from rec.data.stages.events import encode as encode_events
 from rec.data.stages.features import entity_table, write_encoded, write_item_texts, write_tags
 from rec.data.stages.records import ROWS_PER_PARTITION, Records, Vocabulary, compact, core, read_records, reasons
 from rec.data.stages.split import SPLITS, TRAIN, Split, split_records
 from rec.data.tables import Kind, read
 from rec.data.writing import MANIFEST, WORK, Draft, sweep
 from rec.errors import ConfigError
-from rec.keys_data import DataConfig
+from rec.keys_data import DataConfig, FilterConfig
 from rec.storage import Storage
 from rec.strict import resolve
 
@@ -78,7 +80,9 @@ def _prepared(config: DataConfig, runner: Runner, say: Say) -> Prepared:
     source: Source = resolve(config.source)(config.read)
     raw = source.open(Workplace(work.below("raw"), runner, say))
     dropped += Counter(raw.dropped)
-    sides, records, names = _entities_and_records(config, raw, work, runner, dropped)
+    if isinstance(raw.records, Events):
+        return _of_events(config, raw, raw.records, draft, work, say)
+    sides, records, names = _entities_and_records(config, raw, raw.records, work, runner, dropped)
     where = ", ".join(raw.records.table.paths)
     split = split_records(records, len(names.users), len(names.items), config.split, dropped, where)
     told: dict[str, Any] = {"encoded": {}, "modalities": []}
@@ -97,25 +101,89 @@ def _prepared(config: DataConfig, runner: Runner, say: Say) -> Prepared:
     for name, side in sides.items():
         draft.table(name, entity_table(side, frames[name], _pictures(draft, side, config, say)))
     files = _write_records(draft, split, len(names.items))
-    draft.finish(_manifest(config, raw, names, split, dropped, told | {"records": files}))
-    _tell(config.root, Prepared.open(config.root).manifest, graphs, say)
-    work.delete("")
-    return Prepared.open(config.root)
+    counts = {"interactions_read": names.read + sum(raw.dropped.values()), "interactions": len(split.records)}
+    counts |= {"users": len(names.users), "items": len(names.items)}
+    told |= {
+        "records": files, "counts": counts, "dropped": counted(dropped),
+        "entities": {
+            "user": {"count": len(names.users), "first": 0}, "item": {"count": len(names.items), "first": 1}
+        },
+    }  # fmt: skip
+    return _finished(config, raw, draft, split, told, say, graphs)
+
+
+def _of_events(config: DataConfig, raw: RawData, events: Events, draft: Draft, work: Storage, say: Say) -> Prepared:
+    """Write a data set of events that are not of one user and one item."""
+    for key in ("minimum_rating", "minimum_item_count", "core", "repeats", "required", "unseen"):
+        if getattr(config.filter, key) != FilterConfig.model_fields[key].default:
+            raise ConfigError(f"data.filter.{key}: has no effect on {config.source}, whose records are events")
+    for key, value in {
+        "text": config.text,
+        "encode": config.encode,
+        "split.cold_items": config.split.cold_items,
+    }.items():
+        if value:
+            raise ConfigError(f"data.{key}: has no effect on {config.source}, whose records are events")
+    least = config.filter.minimum_user_count or LEAST.get(config.split.protocol, 1)
+    found = encode_events(events, raw.entities, config.filter, least)
+    subjects = (
+        len(found.entities[events.subject.entity]) if events.subject.entity else int(found.records.user_E.max()) + 1
+    )
+    split = split_records(found.records, subjects, 1, config.split, found.dropped, events.name, strangers=True)
+    rows = found.table.take(pc.index_in(pa.array(split.records.row_E), found.table["row"].combine_chunks()))
+    rows = rows.append_column(PART, pa.array(split.part_E, pa.int8()))
+    draft.table("records/part-00000", rows)
+    for name, table in found.entities.items():
+        draft.table(name, table)
+    for name, array in raw.arrays.items():
+        draft.array(name, array)
+    counts = {"interactions_read": len(events.table), "interactions": len(rows)}
+    told = {
+        "records": [("records/part-00000.parquet", len(rows))], "dropped": counted(found.dropped), "encoded": {},
+        "counts": counts | {f"{name}s": len(table) for name, table in found.entities.items()}, "modalities": [],
+        "entities": {name: {"count": len(table), "first": 0} for name, table in found.entities.items()},
+    }  # fmt: skip
+    return _finished(config, raw, draft, split, told, say, [])
+
+
+def _finished(
+    config: DataConfig, raw: RawData, draft: Draft, split: Split, told: dict[str, Any], say: Say, graphs: list[str]
+) -> Prepared:
+    """Write the manifest, so that the data set takes its place, and tell what it holds."""
+    keys = config.split
+    counts = told["counts"] | {f"{name} interactions": int((split.part_E == n).sum()) for n, name in enumerate(SPLITS)}
+    draft.finish(
+        told
+        | {
+            "counts": counts,
+            "split": {
+                "protocol": keys.protocol, "hides_validation": keys.hides_validation, "sha256": split.sha256(),
+                "keys": keys.model_dump(mode="json"),
+            },
+            "splits": {},
+            "synthetic_labels": raw.synthetic,
+            "shard_rows": config.shard_rows,
+            "config": config.model_dump(mode="json", exclude={"views"}),
+        }
+    )  # fmt: skip
+    found = Prepared.open(config.root)
+    _tell(config.root, found.manifest, graphs, say)
+    return found
 
 
 def _entities_and_records(
-    config: DataConfig, raw: RawData, work: Storage, runner: Runner, dropped: Counter[str]
+    config: DataConfig, raw: RawData, table: RecordTable, work: Storage, runner: Runner, dropped: Counter[str]
 ) -> tuple[dict[str, Side], Records, Vocabulary]:
     """Return users, items, and the records of them that are kept, filtered and numbered."""
     keys, rows = config.filter, config.encode.shard_items if config.encode else ROWS_PER_PARTITION
     unseen = raw.unseen if keys.unseen is None else keys.unseen
     tables = {"user": raw.users, "item": raw.items}
-    if extra := set(unseen) - {name for name, table in tables.items() if table is not None}:
+    if extra := set(unseen) - {name for name, there in tables.items() if there is not None}:
         raise ConfigError(f"data.filter.unseen: the source has no table of {extra.pop()!r}")
     sides, good = {}, {}
-    for name, table in tables.items():
+    for name, known_of in tables.items():
         required = keys.required if name == "item" else ()
-        sides[name], good[name] = scan_side(name, table, required, runner, rows, dropped)
+        sides[name], good[name] = scan_side(name, known_of, required, runner, rows, dropped)
     known = {name: good_ids(sides[name], good[name]) for name in unseen}
     only = good_ids(sides["item"], good["item"]) if keys.required and "item" not in known else None
     once = keys.repeats == "once" or (not keys.repeats and config.split.protocol not in BY_TIME)
@@ -125,11 +193,13 @@ def _entities_and_records(
             f"data.filter.minimum_user_count: {least}, expected at least {LEAST[config.split.protocol]}: a history and "
             f"a target of each split, as data.split.protocol is {config.split.protocol!r}"
         )
-    records, names = read_records(raw.records, known, only, keys, least, once, work.uri_of(""), runner)
+    records, names = read_records(table, known, only, keys, least, once, work.uri_of(""), runner)
     dropped += names.dropped
     if keys.core:
         records = compact(core(records, keys.core, dropped), names, unseen)
     for name, ids in (("user", names.users), ("item", names.items)):
+        if name not in known:
+            refuse_ids(ids, name, ", ".join(table.table.paths))
         settle(sides[name], good[name], None if name in known else ids)
     return sides, records, names
 
@@ -146,10 +216,7 @@ def _pictures(draft: Draft, side: Side, config: DataConfig, say: Say) -> pa.Chun
             parts.append(table["image"])
             size += table["image"].nbytes
         if size > MOST_PICTURES:
-            say(
-                f"{side.name}s: pictures are left out: more than {MOST_PICTURES >> 20} MiB; data.encode makes small "
-                "ones"
-            )
+            say(f"{side.name}s: pictures are left out: over {MOST_PICTURES >> 20} MiB; data.encode makes small ones")
             return None
     column = pa.chunked_array([chunk for part in parts for chunk in part.chunks])
     return column.take(pa.array(side.row_U, mask=side.row_U < 0))
@@ -158,12 +225,15 @@ def _pictures(draft: Draft, side: Side, config: DataConfig, say: Say) -> pa.Chun
 def _write_records(draft: Draft, split: Split, num_items: int) -> list[tuple[str, int]]:
     """Write the records in files that share no user, and how often items come; return the files and their rows."""
     records, part = split.records, split.part_E
-    for name, kept in (("item_count", part == TRAIN), ("item_total", slice(None))):
-        draft.array(name, np.bincount(records.item_E[kept], minlength=num_items + 1).astype(np.int64))
+    for name, item in (("item_count", records.item_E[part == TRAIN]), ("item_total", records.item_E)):
+        draft.array(name, np.bincount(item, minlength=num_items + 1).astype(np.int64))
     row = np.empty(len(records), np.int64)
     row[np.argsort(records.row_E, kind="stable")] = np.arange(len(records))
-    columns: dict[str, np.ndarray] = {"user": records.user_E.astype(np.int64), "item": records.item_E.astype(np.int32)}
-    columns["row"] = row
+    columns: dict[str, np.ndarray] = {
+        "user": records.user_E.astype(np.int64),
+        "item": records.item_E.astype(np.int32),
+        "row": row,
+    }
     columns |= {name: value for name, value in records.columns.items() if name != PART} | {"part": part}
     files: list[tuple[str, int]] = []
     start = 0
@@ -177,38 +247,13 @@ def _write_records(draft: Draft, split: Split, num_items: int) -> list[tuple[str
     return files
 
 
-def _manifest(
-    config: DataConfig, raw: RawData, names: Vocabulary, split: Split, dropped: Counter[str], told: dict[str, Any]
-) -> dict[str, Any]:
-    """Return what is told of the data set."""
-    counts = {"interactions_read": names.read + sum(raw.dropped.values()), "interactions": len(split.records)}
-    counts |= {"users": len(names.users), "items": len(names.items)}
-    counts |= {f"{name} interactions": int((split.part_E == number).sum()) for number, name in enumerate(SPLITS)}
-    keys = config.split
-    return {
-        "counts": counts,
-        "dropped": counted(dropped),
-        "entities": {
-            "user": {"count": len(names.users), "first": 0}, "item": {"count": len(names.items), "first": 1}
-        },
-        "split": {
-            "protocol": keys.protocol, "hides_validation": keys.hides_validation, "sha256": split.sha256(),
-            "keys": keys.model_dump(mode="json"),
-        },
-        "splits": {},
-        "synthetic_labels": raw.synthetic,
-        "shard_rows": config.shard_rows,
-        "config": config.model_dump(mode="json", exclude={"views"}),
-        **told,
-    }  # fmt: skip
-
-
 def _tell(root: str, manifest: dict[str, Any], graphs: list[str], say: Say) -> None:
     counts, split = manifest["counts"], manifest["split"]
     parts = ", ".join(f"{counts[f'{name} interactions']:,} {name}" for name in SPLITS)
+    told = ", ".join(f"{entity['count']:,} x {name}" for name, entity in manifest["entities"].items())
     say(
-        f"{root}: read {counts['interactions_read']:,} records, kept {counts['interactions']:,} of {counts['users']:,} "
-        f"users and {counts['items']:,} items; dropped {reasons(Counter(manifest['dropped']))}"
+        f"{root}: read {counts['interactions_read']:,} records, kept {counts['interactions']:,}; {told}; dropped "
+        f"{reasons(Counter(manifest['dropped']))}"
     )
     say(f"{root}: split {split['protocol']!r}: {parts}; {split['sha256'][:12]}")
     if graphs:

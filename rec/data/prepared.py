@@ -1,8 +1,8 @@
-"""The prepared data set: records, entities, features and relations below one folder, and a manifest, written last.
+"""The prepared data set: records, entities, features and relations in one folder, and a manifest that is written last.
 
 manifest.json                    format, counts, what was read, kept and dropped, the split, config, files and checksums
-data-.../records/part-*.parquet  user (index), item (index), row in the input, time and rating where known, part
-                                 (0 train, 1 validation, 2 test); sorted by user, a file shares no user with another
+data-.../records/part-*.parquet  user (index), item (index), row in the input, time and rating where known, part (0
+                                 train, 1 validation, 2 test); sorted by user, a file shares no user with another
 data-.../user.parquet            user (index), id (raw) and what the source knows of users
 data-.../item.parquet            item (index), id (raw), title, metadata, one text per modality
 data-.../NAME.npy                tables by name, row 0 of those of items is padding; opened memory-mapped
@@ -16,6 +16,8 @@ data-.../views/NAME/             rows of the splits as a kind of model trains on
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,14 +35,14 @@ from rec.data.views.graph import Graph
 from rec.data.views.pairs import Pairs
 from rec.data.views.sequences import Sequences
 from rec.data.views.view import FOLDER as VIEWS
-from rec.data.views.view import Making, View, read_records
+from rec.data.views.view import Making, Rows, View, read_records
 from rec.data.writing import FORMAT, MANIFEST, Draft
 from rec.errors import ConfigError, DataError
 from rec.storage import Storage
 from rec.strict import flat, resolve
 
 DIFFERENCES_TOLD = 5
-OWN_VIEWS: dict[str, type[View]] = {view.name: view for view in (Sequences, Pairs, Graph)}
+OWN_VIEWS: dict[str, type[View]] = {view.name: view for view in (Sequences, Pairs, Graph, Rows)}
 VIEW = "view.json"
 
 
@@ -106,6 +108,11 @@ class Prepared:
         for entry in self.manifest["files"]:
             if fault := self.storage.fault(entry):
                 raise DataError(f"{fault}; prepare the data set again")
+
+    def identity(self) -> str:
+        """Return a hash of what the data set holds: the same, wherever and whenever it was made."""
+        told = {key: value for key, value in self.manifest.items() if key not in ("folder", "config")}
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def tell_differences(self, config: BaseModel, say: Callable[[str], None]) -> None:
         """Say which keys of `[data]` are set to something else than what this data set was prepared with."""

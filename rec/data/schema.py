@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
 
 from rec.data.runner import Runner
@@ -46,6 +47,31 @@ class RecordTable:
         return {ours: (theirs, kind) for ours, (theirs, kind) in named.items() if theirs is not None}
 
 
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A column of events: what its values are of, and whether they are lists."""
+
+    name: str
+    entity: str = ""
+    """The entity whose ids it holds, one or a list; "" keeps the values as they are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Events:
+    """What happened to one subject, whatever it is: visits, reviews; in memory, a row per event."""
+
+    table: pa.Table
+    subject: Field
+    """Whose events they are; splits go by it."""
+    fields: tuple[Field, ...]
+    time: str | None = None
+    """int64; sorts a subject's events. Without it the order of rows does."""
+    part: str | None = None
+    """0 training, 1 validation, 2 test, where the source brings the split."""
+    name: str = "events"
+    """In messages."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntityTable:
     """What is known of users or items: a row each. What the names mean is told beside the keys of `Tables`."""
@@ -74,7 +100,7 @@ class EntityTable:
 class RawData:
     """What a source brings."""
 
-    records: RecordTable
+    records: RecordTable | Events
     users: EntityTable | None = None
     """None where users are their ids alone."""
     items: EntityTable | None = None
@@ -84,6 +110,11 @@ class RawData:
     """Vectors of items by modality: .npy files, a row per row of the items' table."""
     graphs: Mapping[str, str] = field(default_factory=dict)
     """Content graphs of items by name: sparse .npz files, (items, items)."""
+    entities: Mapping[str, pa.Table] = field(default_factory=dict)
+    """Of events: tables of entities with a column `id`, all of whose members are kept, in this order; the members of
+    others are those that events name, in the order of their ids."""
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Further tables by name, a row per member of an entity or as a system wants them."""
     synthetic: bool = False
     """Whether labels are made up."""
     dropped: Mapping[str, int] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,21 @@ def compare(a: str, b: str, resamples: int, split: str = "test") -> list[dict[st
     Raises:
         EvaluationError: a run was not evaluated, or the two answered other examples.
     """
+    return compare_seeds(seed_folders(a), seed_folders(b), resamples, split, names=(a, b))
+
+
+def compare_seeds(
+    ours: Sequence[str], theirs: Sequence[str], resamples: int, split: str = "test", *, names: tuple[str, str]
+) -> list[dict[str, Any]]:
+    """Return what `compare` does for two runs whose seeds lie in any folders; `names` are for errors."""
+    a, b = names
     results: list[dict[str, Any]] = []
-    tasks = {task.name: task for task in tasks_of(a)}
-    common = [task for task in tasks_of(b) if task.name in tasks]
+    tasks = {task.name: task for task in tasks_of(ours[0])}
+    common = [task for task in tasks_of(theirs[0]) if task.name in tasks]
     if not common:
         raise EvaluationError(f"{a} and {b}: have no task in common")
     for task in common:
-        first, second = records_of_seeds(a, split, task.name), records_of_seeds(b, split, task.name)
+        first, second = (records_of_seeds(folders, split, task.name) for folders in (ours, theirs))
         if not _same_examples(task, first[0], second[0]):
             raise EvaluationError(f"{a} and {b}: answered other examples; both must come from one prepared data set")
         for name in dict.fromkeys((*tasks[task.name].shown, *task.shown)):
@@ -43,14 +52,14 @@ def compare(a: str, b: str, resamples: int, split: str = "test") -> list[dict[st
             )
             if found is None or name not in task.directions:
                 continue
-            ours, theirs, result = found
+            value, other, result = found
             higher = task.directions[name]
             results.append(
                 {
                     "metric": name,
                     "higher_is_better": higher,
-                    "a": ours,
-                    "b": theirs,
+                    "a": value,
+                    "b": other,
                     "difference": result.difference.plain(),
                     "not_better": result.worse_share if higher else result.lower_worse_share,
                 }
@@ -87,18 +96,18 @@ def _of_sums(
 
 def tasks_of(folder: str) -> tuple[Task, ...]:
     """Return the tasks of the system of a run."""
-    tasks: tuple[Task, ...] = resolve(read_config(seed_folders(folder)[0]).system).tasks
+    tasks: tuple[Task, ...] = resolve(read_config(folder).system).tasks
     return tasks
 
 
-def records_of_seeds(folder: str, split: str, task: str) -> list[Records]:
-    """Return the records of each seed of a run.
+def records_of_seeds(folders: Sequence[str], split: str, task: str) -> list[Records]:
+    """Return the records of each seed of a run, by their folders.
 
     Raises:
         EvaluationError: a seed was not evaluated.
     """
     tables = []
-    for part in seed_folders(folder):
+    for part in folders:
         read_numbers(part, split)
         with Storage(part).open(f"evaluation/{split}/{task}.parquet") as file:
             tables.append(pq.read_table(file))

@@ -151,14 +151,12 @@ def identity(config: RunConfig) -> dict[str, Any]:
         store.load_best()  # says what is missing
     assert step is not None
     keys = {key: value for key, value in flat(json.loads(to_json(config))).items() if not is_among(key, UNHASHED)}
-    # The folder has another name each time that the same data are prepared.
-    data = {key: value for key, value in open_prepared(config).manifest.items() if key != "folder"}
     return {
         "run": absolute(config.out),
         "step": step,
         "weights": store.identity(step),
         "config": hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest(),
-        "data": hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest(),
+        "data": open_prepared(config).identity(),
     }
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from rec.batch import Column
 from rec.config import RunConfig
 from rec.data.tables import files, raw_rows
+from rec.data.tables.files import locate
 from rec.data.tables.raw import RAW_ENDINGS
 from rec.storage import Storage, absolute, open_uri
 from rec.strict import resolve
@@ -30,7 +31,7 @@ def stamp(table: str) -> dict[str, Any]:
     """
     digest = hashlib.sha256()
     for path in files(table, RAW_ENDINGS):
-        filesystem, inside = open_uri(path)
+        filesystem, inside = open_uri(locate(path, RAW_ENDINGS).uri)
         with filesystem.open_input_file(inside) as file:
             while chunk := file.read(READ_BYTES):
                 digest.update(chunk)

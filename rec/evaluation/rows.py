@@ -69,7 +69,8 @@ class Rows:
             at: What notes call it.
 
         Raises:
-            RequestError: an id is not known in a column that holds just one and is not optional.
+            RequestError: an id is not known in a column that holds just one and is not optional, or in a list of fixed
+                length of an entity without padding.
         """
         row = Row(values={})
         for column in self.asked:
@@ -121,6 +122,8 @@ class Rows:
             else:
                 told = f"{column.entity} {first!r} is not known"
             notes.append(f"{what}: {told}")
+            if column.shape and column.shape[-1] >= 0 and self._nobody(column) < 0:
+                raise RequestError(f"{what}: {told}; a list of fixed length holds known ones alone")
         if not column.shape:
             return int(found[0]) if found[0] >= 0 else self._nobody(column)
         if len(column.shape) == 1:
@@ -177,7 +180,7 @@ def _leaf(column: Column, an_id: Any) -> Any:
         range_ = np.iinfo(kind)
         return Annotated[int, Field(strict=True, ge=int(range_.min), le=int(range_.max))]
     most = float(np.finfo(kind).max)
-    return Annotated[float, Field(ge=-most, le=most, allow_inf_nan=False)]
+    return Annotated[float, Field(strict=True, ge=-most, le=most, allow_inf_nan=False)]
 
 
 def _flatten(value: Any, axes: int, out: list[str]) -> None:

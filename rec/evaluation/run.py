@@ -1,6 +1,7 @@
 """The measurement of a trained run: every number of its tasks, and what a report tells, on file.
 
 evaluation/{split}/metrics.json          every number
+evaluation/{split}/measurement.json      what it cost, by which code, where; see rec.evaluation.measurement
 evaluation/{split}/sections.json         the parts of a report
 evaluation/{split}/{task}.parquet        one row per example: ids, group, records, `metric/NAME` for each metric
 """
@@ -24,6 +25,7 @@ from rec.errors import EvaluationError
 from rec.evaluation import experts
 from rec.evaluation.bootstrap import intervals, summed_interval
 from rec.evaluation.measure import directions, measure, metrics
+from rec.evaluation.measurement import Stopwatch, write_measurement
 from rec.evaluation.records import Records, with_columns
 from rec.evaluation.task import Measured, Task, by_unit
 from rec.progress import Progress
@@ -88,22 +90,39 @@ def evaluate_run(config: RunConfig, split: str, predictions: str | None = None) 
         split: The split.
         predictions: A folder of `rec predict`, whose records are read; None runs the model.
     """
+    watch = Stopwatch("cuda" if config.parallel.gpu else "cpu")
     run = open_run(config)
-    if predictions is not None:
+    if predictions is None:
+        records = _records(run, split)
+    else:
         from rec.evaluation.predict import read_records
 
-        return conclude(run, split, read_records(predictions, run, split))
+        records = read_records(predictions, run, split)
+    numbers = conclude(run, split, records)
+    write_measurement(
+        Storage(config.out),
+        split,
+        watch=watch,
+        module=run.module,
+        manifest=run.data.manifest,
+        keys=config.evaluate,
+        from_predictions=predictions is not None,
+    )
+    return numbers
+
+
+def _records(run: Trained, split: str) -> dict[str, Records]:
+    """Return the records of a split, by running the model."""
     feed = run.feed
     line, total = Progress(f"evaluate {split}", feed.examples(split)), feed.examples(split)
     line.show(0, "examples", force=True)
-    records = measure(
+    return measure(
         run.system,
         run.engine,
         feed.evaluate(split),
-        config.evaluate,
+        run.config.evaluate,
         told=lambda done: line.show(done, "examples", force=done == total),
     )
-    return conclude(run, split, records)
 
 
 def conclude(run: Trained, split: str, records: Mapping[str, Records]) -> Numbers:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Protocol, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 from torch import nn
 
 from rec.batch import Columns
+from rec.data.ids import MAX_ID
 from rec.data.members import PICTURE as PICTURE_FIELD
 from rec.data.members import PICTURE_TYPE, Members
 from rec.data.prepared import Prepared
@@ -26,7 +27,7 @@ Q = TypeVar("Q")
 Answer = dict[str, Any]
 CACHED = 100_000
 """Members of an entity whose names and titles are kept at hand."""
-_Text = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\u0000]+$")]
+_Text = Annotated[str, Field(min_length=1, max_length=MAX_ID, pattern=r"^[^\u0000]+$")]
 
 
 def _text(value: Any) -> Any:
@@ -115,8 +116,8 @@ class Context:
     def _shown(self, members: Members, index: int) -> Answer:
         found: Answer = {} if (title := members.title(index)) is None else {"title": title}
         if members.has_picture(index):
-            name = quote(members.id(index), safe="")
-            own = f"v1/entities/{quote(members.name)}/{name}/media"
+            # As a query: in a path, clients and proxies take ids such as "..", "a/b" or "%2F" for something else.
+            own = "v1/media?" + urlencode({"entity": members.name, "id": members.id(index)}, quote_via=quote, safe="")
             found[PICTURE_FIELD] = own if members.stores_pictures else members.picture(index)
         return found
 

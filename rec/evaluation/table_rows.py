@@ -19,6 +19,8 @@ from rec.evaluation.rows import Row, Rows
 from rec.evaluation.service import Id
 from rec.keys import ServeConfig
 
+EXACT = 1 << 53
+"""Whole numbers up to here are all different as float64."""
 LIST_MARK = "|"
 """Stands between the values of a list that is written as text."""
 LIMITS = ServeConfig(max_history=1 << 31)
@@ -119,7 +121,8 @@ def _plain(value: Any, column: Column, axes: int) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and value.is_integer() and np.dtype(_dtype(column)).kind in "iu":
-        return int(value)  # whole numbers in a column of which some are missing
+        # Whole numbers in a column of which some are missing; beyond EXACT, which one it was is not known any more.
+        return int(value) if abs(value) <= EXACT else value
     if isinstance(value, str) and not column.entity and column.dtype != "str":
         return _number(value)
     return value
@@ -134,7 +137,7 @@ def _listed(text: str, column: Column) -> Any:
         return [part for part in text.split(LIST_MARK) if part]
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RequestError(f"column {column.name!r}: holds {text[:40]!r}, which is no JSON list ({error})") from error
 
 
@@ -142,7 +145,7 @@ def _number(text: str) -> Any:
     """Return the number or truth that a text of a file without types stands for, else the text."""
     try:
         return json.loads(text.lower())
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

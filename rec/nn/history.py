@@ -1,12 +1,12 @@
 """Batches of user histories for sequential recommenders, on packed rows.
 
-Letters: B users, N rows (history items of all users), M seen items of all users.
+Letters: B users, N rows (history items of all users), M seen items of all users, P items to find.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from rec.batch import Batch, Column, Columns
 from rec.errors import RequestError
 from rec.nn.packed import Layout, layout
+from rec.nn.pairs import flattened
 
 COLUMNS = (
     Column("user", "int64", entity="user", optional=True),
@@ -25,11 +26,14 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryBatch(Batch):
-    """The last items of B users' histories, and everything that they have seen."""
+    """The last items of B users' histories, everything that they have seen, and P items to find."""
 
     user_B: Tensor
     target_B: Tensor
-    """The item to predict; 0 where it is not known."""
+    """The item to predict, the first of several; 0 where it is not known."""
+    target_row_P: Tensor
+    """Which example (0 to B - 1) is to find `target_P`."""
+    target_P: Tensor
     item_N: Tensor
     position_N: Tensor
     """Index into a table of positions, anchored at the end: the last item has `max_length`, padding 0."""
@@ -81,18 +85,29 @@ def collate(rows: Columns, *, max_length: int, attend_padding: bool = False) -> 
     item = np.concatenate(recent)
     row_length = where.length_B.numpy()[where.sequence_N.numpy()]
     position = max_length - row_length + where.position_N.numpy() + 1
-    target = np.asarray(rows["target"], dtype=np.int64) if "target" in rows else np.zeros(len(length), np.int64)
+    target, found = _targets(rows.get("target"), len(length))
     user = np.asarray(rows["user"], dtype=np.int64) if "user" in rows else np.arange(len(length))
     seen_length = [len(h) for h in histories]
     return HistoryBatch(
         user_B=torch.from_numpy(user.copy()),
-        target_B=torch.from_numpy(target.copy()),
+        target_B=torch.from_numpy(target),
+        target_row_P=found[0],
+        target_P=found[1],
         item_N=torch.from_numpy(item),
         position_N=torch.from_numpy(np.where(item == 0, 0, position)),
         where=where,
         seen_user_M=torch.from_numpy(np.repeat(np.arange(len(length)), seen_length)),
         seen_item_M=torch.from_numpy(np.concatenate(histories)),
     )
+
+
+def _targets(given: Any, count: int) -> tuple[np.ndarray, tuple[Tensor, Tensor]]:
+    """Return each example's first target, and all of them as (example, item): one number each, or lists."""
+    if isinstance(given, list) and given and np.ndim(given[0]):
+        first = [int(part[0]) if len(part) else 0 for part in given]
+        return np.array(first, dtype=np.int64), flattened(given)
+    target = np.zeros(count, np.int64) if given is None else np.array(given, dtype=np.int64)
+    return target, (torch.arange(count), torch.from_numpy(target))
 
 
 def sample_histories(rows: int, rng: np.random.Generator, num_items: int) -> tuple[Columns, np.ndarray]:

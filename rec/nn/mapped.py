@@ -180,6 +180,39 @@ class MappedProfile(MappedRows):
         return self.item_E[place_M].long(), self.weight_R[row_M]
 
 
+class MappedJoint(MappedRows):
+    """D^-1/2 (A + B) D^-1/2, where A are interactions in files and B further edges in memory, such as content graphs.
+
+    Args:
+        graph: The interactions.
+        row_B: Rows of the further edges, which are given in both directions.
+        column_B: Their columns.
+        weight_B: Their weights; interactions weigh 1.
+    """
+
+    def __init__(self, graph: MappedGraph, row_B: Tensor, column_B: Tensor, weight_B: Tensor) -> None:
+        order_B = row_B.argsort(stable=True)
+        self.graph, self.num_columns = graph, graph.num_columns
+        self.column_B, self.weight_B = column_B[order_B], weight_B[order_B]
+        count_N, more_N = graph.first_R.diff(), torch.bincount(row_B, minlength=self.num_columns)
+        self.more_R = torch.nn.functional.pad(more_N.cumsum(0), (1, 0))
+        self.first_R = graph.first_R + self.more_R
+        degree_N = count_N.double().index_add_(0, row_B, weight_B.double())
+        self.scale_N = torch.where(degree_N > 0, degree_N.clamp(min=1e-12).rsqrt(), 0.0).float()
+
+    def entries(self, row_M: Tensor, place_M: Tensor) -> tuple[Tensor, Tensor]:
+        """Return columns and values of the entries at these places, which are in these rows: interactions first."""
+        offset_M = place_M - self.first_R[row_M]
+        count_M = self.graph.first_R[row_M + 1] - self.graph.first_R[row_M]
+        seen_M = offset_M < count_M
+        column_M, value_M = torch.empty_like(place_M), torch.ones(len(place_M))
+        row_S = row_M[seen_M]
+        column_M[seen_M] = self.graph.entries(row_S, self.graph.first_R[row_S] + offset_M[seen_M])[0]
+        more_M = self.more_R[row_M[~seen_M]] + offset_M[~seen_M] - count_M[~seen_M]
+        column_M[~seen_M], value_M[~seen_M] = self.column_B[more_M], self.weight_B[more_M]
+        return column_M, value_M * self.scale_N[row_M] * self.scale_N[column_M]
+
+
 def bins(clock_M: Tensor) -> Tensor:
     """Return bins that rise with positive float64 numbers."""
     return clock_M.view(torch.int64) >> BIN_SHIFT

@@ -12,7 +12,9 @@ from rec.storage import Storage
 HEAVY = ("torch", "pandas", "pyarrow.parquet")
 
 
-def train(config: RunConfig, report: Callable[[dict[str, Any]], None], say: Callable[[str], None]) -> None:
+def train(
+    config: RunConfig, report: Callable[[dict[str, Any]], None], say: Callable[[str], None], file: str | None = None
+) -> None:
     """Do what `rec.runtime.training.train` does, a few seconds sooner."""
     parallel = config.parallel
     if Storage(config.out).exists("checkpoints") and _is_over(config, say):
@@ -20,7 +22,7 @@ def train(config: RunConfig, report: Callable[[dict[str, Any]], None], say: Call
     with runtime(parallel.cpus, worker_environment(parallel), meanwhile=HEAVY):
         from rec.runtime import training
 
-        training.train(config, report, say)
+        training.train(config, report, say, file=file)
 
 
 def _is_over(config: RunConfig, say: Callable[[str], None]) -> bool:

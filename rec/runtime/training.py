@@ -29,19 +29,26 @@ from rec.runtime.worker import train_worker
 from rec.storage import Storage, absolute
 from rec.train.job import SPLITS, build, claim, newest, nothing_left, open_data
 from rec.train.loop import Report
+from rec.train.training_record import TrainingRecord
 
 POLL_S, START_POLL_S = 0.5, 0.1
 DRIVER = -1
 """Stands for a rank in events of the driver itself."""
 
 
-def train(config: RunConfig, report: Report, say: Callable[[str], None], stop: threading.Event | None = None) -> None:
+def train(
+    config: RunConfig,
+    report: Report,
+    say: Callable[[str], None],
+    stop: threading.Event | None = None,
+    file: str | None = None,
+) -> None:
     """Train with `parallel.workers` Ray Train workers; go on where the run's folder stands.
 
     A worker that is lost or hangs costs at most the work since the last checkpoint: the run starts again, up to
     `parallel.max_failures` times. An error that would only repeat itself ends the run at once: one of our own, one that
     all ranks raise at one step, or one that comes again before there is any progress. Where `stop` gets set,
-    the workers are ended and this returns.
+    the workers are ended and this returns. `file` is the TOML file of the config, where it has one.
 
     Raises:
         TrainingError: too many failures, or a loss that is not finite.
@@ -62,6 +69,7 @@ def train(config: RunConfig, report: Report, say: Callable[[str], None], stop: t
     if over := nothing_left(config, system, storage):
         say(over)
         return
+    report = TrainingRecord(storage, config, data.manifest, report, file=file)
     with runtime(config.parallel.cpus, worker_environment(config.parallel)):
         require_cpus(config.parallel.cpus)
         report({"kind": "runtime"})

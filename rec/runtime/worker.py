@@ -14,6 +14,7 @@ from rec.config import from_json
 from rec.data.prepared import open_prepared
 from rec.data.stream import CachedReader
 from rec.errors import RecError
+from rec.provenance import machine
 from rec.storage import Storage
 from rec.systems.api import Phase
 from rec.train.checkpoint import Checkpoint, CheckpointStore
@@ -82,13 +83,13 @@ def _train(
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK=str(context.get_local_rank()))
     torch.set_num_threads(config.parallel.threads)
     keep_freed_memory()
-    report({"kind": "imported"})
+    device = f"cuda:{ray.train.torch.get_device().index}" if config.parallel.gpu else "cpu"
+    report({"kind": "imported", "machine": machine(device)})
     data = open_prepared(config)
     system = build(config, data)
     storage = Storage(config.out)
     store = CheckpointStore(storage.below("checkpoints"))
     resume = store.load(step) if step is not None else None
-    device = f"cuda:{ray.train.torch.get_device().index}" if config.parallel.gpu else "cpu"
 
     def save(checkpoint: Checkpoint, best: bool) -> None:
         store.save(checkpoint, best)

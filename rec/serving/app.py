@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse
 from pydantic import Field
 from pydantic_core import to_json
 
+from rec.data.ids import MAX_ID
 from rec.data.members import media_type
 from rec.errors import RequestError
 from rec.evaluation.service import Answer, Lookup, Route
@@ -25,7 +26,7 @@ from rec.serving.schema import schema_of
 from rec.serving.streaming import LONGEST_S, Pieces, documented, streamed
 
 MAX_SUGGESTIONS = 20
-Text = Annotated[str, Field(max_length=256)]
+Text = Annotated[str, Field(max_length=MAX_ID)]
 
 
 def create(answerer: Answerer, limits: ServeConfig, meters: Meters, token: str | None, replica: str) -> FastAPI:
@@ -115,27 +116,28 @@ class Asked:
 
     def _add_entities(self, router: APIRouter) -> None:
         @router.get("/entities/{entity}")
-        async def search(entity: Text, prefix: Annotated[str, Query(max_length=256)] = "") -> list[dict[str, Any]]:
+        async def search(entity: Text, prefix: Annotated[str, Query(max_length=MAX_ID)] = "") -> list[dict[str, Any]]:
             """Return members whose ids start with a text or whose titles hold it: `id`, `title`."""
             members = self._entity(entity)
             found = await asyncio.to_thread(members.search, _clean(prefix), MAX_SUGGESTIONS)
             return [{"id": members.id(index), "title": members.title(index)} for index in found]
 
-        @router.get(
-            "/entities/{entity}/{member:path}/media",
-            response_class=Response,
-            responses={404: {"description": "No picture"}},
-        )
-        async def media(entity: Text, member: Text) -> Response:
-            """Return a member's picture."""
-            found = self._entity(entity).picture(self._member(entity, member))
+        @router.get("/media", response_class=Response, responses={404: {"description": "No picture"}})
+        async def media(entity: Text, id: Text) -> Response:
+            """Return a member's picture; the id may hold any character, as it is no part of the path."""
+            found = self._entity(entity).picture(self._member(entity, id))
             if not isinstance(found, bytes):
                 raise HTTPException(404, f"no picture of this {entity}")
             return _media(found)
 
-        @router.get("/entities/{entity}/{member:path}", responses={404: {"description": "Not known"}})
-        async def told(entity: Text, member: Text) -> dict[str, Any]:
+        @router.get("/member", responses={404: {"description": "Not known"}})
+        async def told(entity: Text, id: Text) -> dict[str, Any]:
             """Return what is known of a member: its id, title and picture, and `known`, what belongs to it."""
+            return self.answerer.member(entity, self._member(entity, id))
+
+        @router.get("/entities/{entity}/{member:path}", responses={404: {"description": "Not known"}})
+        async def told_by_path(entity: Text, member: Text) -> dict[str, Any]:
+            """Return the same as /v1/member, for ids that the path of an address can hold."""
             return self.answerer.member(entity, self._member(entity, member))
 
     def _entity(self, name: str) -> Any:
@@ -232,17 +234,17 @@ class Asked:
 
 
 def _add_lookup(router: APIRouter, lookup: Lookup) -> None:
-    in_path = f"{{{lookup.argument}}}" in lookup.path
+    in_path = f"{{{lookup.argument}" in lookup.path
 
     async def endpoint(request: Request) -> Response:
         values = request.path_params if in_path else request.query_params
-        found = lookup.find(_clean(str(values.get(lookup.argument, ""))[:256]))
+        found = lookup.find(_clean(str(values.get(lookup.argument, ""))[:MAX_ID]))
         if found is None:
             raise HTTPException(404, "not known")
         return _media(found) if isinstance(found, bytes) else Response(to_json(found), media_type="application/json")
 
     where = {"in": "path", "required": True} if in_path else {"in": "query", "required": False}
-    parameter = {"name": lookup.argument, **where, "schema": {"type": "string", "maxLength": 256}}
+    parameter = {"name": lookup.argument, **where, "schema": {"type": "string", "maxLength": MAX_ID}}
     router.add_api_route(
         f"/{lookup.path}",
         endpoint,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hmac
 import json
+import reprlib
 import time
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Protocol
 
 from fastapi import FastAPI, HTTPException, Request, Response
@@ -19,6 +20,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Scope]]
 DEADLINE = "x-deadline-ms"
 HEALTH = "/v1/health"
+LONGEST_SHOWN = 80
+"""Characters of a wrong text that an answer repeats."""
 ERRORS: dict[int | str, dict[str, Any]] = {
     408: {"description": "The deadline that the client set has passed"},
     401: {"description": "The bearer token is missing or wrong"},
@@ -115,10 +118,20 @@ async def _malformed(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError | ValidationError)
     at = ["body"] if isinstance(error, ValidationError) else []
     problems = [
-        {"where": ".".join(map(str, [*at, *e["loc"]])), "expected": e["msg"], "type": e["type"]}
+        {"where": ".".join(map(str, [*at, *e["loc"]])), "expected": e["msg"], "type": e["type"], **_found(e)}
         for e in error.errors()[:10]
     ]
     return Response(json.dumps({"detail": problems}).encode(), 422, media_type="application/json")
+
+
+def _found(error: Mapping[str, Any]) -> dict[str, str]:
+    """Return what stood in the place of what was expected, where anything did."""
+    if error["type"] in ("missing", "json_invalid"):
+        return {}
+    value = error["input"]
+    if not isinstance(value, str):
+        return {"found": reprlib.repr(value)}
+    return {"found": repr(value) if len(value) <= LONGEST_SHOWN else f"{value[:LONGEST_SHOWN]!r}..."}
 
 
 async def _late(request: Request, error: Exception) -> Response:

@@ -3,6 +3,7 @@
 config.json      the resolved config
 checkpoints/     see rec.train.checkpoint
 history.json     one record per evaluation, for curves
+training.json    see rec.train.training_record
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from rec.data.prepared import Prepared, open_prepared
 from rec.data.stream import CachedReader
 from rec.errors import ConfigError, DataError
 from rec.evaluation.measure import directions
+from rec.provenance import machine
 from rec.storage import Storage, absolute
 from rec.strict import flat, is_among, resolve
 from rec.systems.api import System
@@ -26,10 +28,11 @@ from rec.train.checkpoint import Checkpoint, CheckpointStore
 from rec.train.engine import LocalEngine
 from rec.train.feed import PlannedFeed
 from rec.train.loop import Job, Report, fit
-from rec.train.memory import keep_freed_memory
+from rec.train.memory import keep_freed_memory, restart_peaks
 from rec.train.phases import end_in_words, is_over, stretches
 from rec.train.progress import Progress
 from rec.train.ranks import OneRank
+from rec.train.training_record import TrainingRecord
 
 PHASE_KEYS = ("epochs", "patience")
 """Of a phase, what may differ when a run goes on."""
@@ -149,8 +152,11 @@ def write_history(storage: Storage, progress: dict[str, Any]) -> None:
     storage.write_json("history.json", progress["history"])
 
 
-def train_here(config: RunConfig, report: Report, say: Callable[[str], None]) -> Progress:
-    """Train in this process, without Ray or DeepSpeed; go on where the run's folder stands."""
+def train_here(config: RunConfig, report: Report, say: Callable[[str], None], file: str | None = None) -> Progress:
+    """Train in this process, without Ray or DeepSpeed; go on where the run's folder stands.
+
+    `file` is the TOML file of the config, where it has one.
+    """
     data = open_data(config, say)
     system = build(config, data)
     storage = claim(config)
@@ -164,6 +170,9 @@ def train_here(config: RunConfig, report: Report, say: Callable[[str], None]) ->
     torch.set_num_threads(config.parallel.threads)
     keep_freed_memory()
     device = "cuda" if config.parallel.gpu else "cpu"
+    restart_peaks(device)
+    if not over:
+        report = TrainingRecord(storage, config, data.manifest, report, file=file, machine=machine(device))
     reader = CachedReader(data.storage, system.columns)
 
     def save(checkpoint: Checkpoint, best: bool) -> None:

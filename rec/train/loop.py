@@ -25,6 +25,7 @@ from rec.seeds import derive
 from rec.systems.api import Phase, System
 from rec.train.checkpoint import Checkpoint
 from rec.train.engine import Engine, load_model
+from rec.train.memory import peaks
 from rec.train.optim import learning_rate
 from rec.train.phases import (
     Stretch,
@@ -322,7 +323,7 @@ def _save(job: Job, engine: Engine, progress: Progress, best: bool) -> None:
     """Collect the state on every rank and write it where this rank writes."""
     average_running_statistics(engine)
     progress.usage = {name: layer.usage.state() for name, layer in layers_of(engine.module)}
-    job.report({"kind": "saving", "rank": engine.rank, "total_step": progress.total_step})
+    job.report({"kind": "saving", "rank": engine.rank, "total_step": progress.total_step, **peaks(engine.device)})
     state = engine.state()
     if job.save is not None:
         job.save(Checkpoint(progress.total_step, state, asdict(progress)), best)

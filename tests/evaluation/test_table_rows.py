@@ -47,6 +47,58 @@ def test_lists_may_be_text(names: EntityNames, text: str, expected: list[int]) -
     assert rows.columns["history"][0].tolist() == expected
 
 
+@pytest.mark.parametrize(
+    "value", [True, 1.5, 2.0**53 + 2, 1e20, float("nan"), float("inf"), -float("inf"), {"id": "a"}]
+)
+@pytest.mark.parametrize(
+    ("column", "depth"),
+    [
+        (Column("x", "int32", entity="item"), 0),
+        (Column("x", "int64", entity="user", optional=True), 0),
+        (Column("x", "int32", (-1,), entity="item"), 1),
+        (Column("x", "int32", (-1, -1), entity="item"), 2),
+    ],
+)
+def test_what_is_no_id_is_the_rows_error_at_any_depth(
+    names: EntityNames, value: Any, column: Column, depth: int
+) -> None:
+    given = value
+    for _ in range(depth):
+        given = [given]
+    rows = rows_of([{"x": given}], [column], names)
+    assert rows.errors[0] is not None
+    assert rows.errors[0].startswith(f"column 'x'{'[0]' * depth}: input should be a valid string, got ")
+
+
+@pytest.mark.parametrize(("value", "text"), [(7.0, "7"), (2**32 + 1, "4294967297"), (-1, "-1"), (2**63, str(2**63))])
+def test_a_number_is_its_digits_and_never_an_index(names: EntityNames, value: Any, text: str) -> None:
+    rows = rows_of([{"x": value}, {"x": "a"}], [Column("x", "int32", entity="item")], names)
+    assert rows.errors == [f"column 'x': item {text!r} is not known", None]
+    rows = rows_of([{"x": [value, "a"]}], [Column("x", "int32", (-1,), entity="item")], names)
+    assert rows.columns["x"][0].tolist() == [1]
+    assert rows.notes == [[f"column 'x': 1 of 2 are not known as item, such as {text!r}"]]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[1, ", "[" + "9" * 5000 + "]"])
+def test_text_that_is_no_list_is_the_rows_error(names: EntityNames, text: str) -> None:
+    rows = rows_of([{"history": text}, {"history": "a"}], COLUMNS, names)
+    assert rows.errors[0] is not None
+    assert "is no JSON list" in rows.errors[0]
+    assert rows.kept.tolist() == [1]
+
+
+def test_an_unknown_id_in_a_list_of_fixed_length_is_padding_or_refused(names: EntityNames) -> None:
+    pair = Column("x", "int64", (2,), entity="item"), Column("x", "int64", (2,), entity="user")
+    rows = rows_of([{"x": ["a", "nobody"]}], [pair[0]], names)
+    assert rows.columns["x"][0].tolist() == [1, 0]
+    rows = rows_of([{"x": ["u", "nobody"]}, {"x": ["u", "v"]}], [pair[1]], names)
+    assert rows.errors == [
+        "column 'x': 1 of 2 are not known as user, such as 'nobody'; a list of fixed length holds known ones alone",
+        None,
+    ]
+    assert rows.columns["x"][0].tolist() == [0, 1]
+
+
 def test_a_bad_row_takes_no_other_with_it(names: EntityNames) -> None:
     values: list[dict[str, Any]] = [{"history": ["a"]}, {"history": 3}, {}, {"history": ["007"]}]
     rows = rows_of(values, COLUMNS, names)
@@ -79,6 +131,8 @@ def test_visits_of_codes_keep_their_shape(names: EntityNames) -> None:
     ("dtype", "value", "expected"),
     [
         *(("int32", "12", 12), ("int32", 12.0, 12), ("int32", 1.5, None), ("int32", 2**31, None), ("int32", "x", None)),
+        *(("int32", True, None), ("int64", 2**63, None), ("int64", 1e300, None), ("int32", "9" * 5000, None)),
+        *(("float32", True, None), ("float32", 1e39, None), ("float32", "nan", None), ("float32", "Infinity", None)),
         *(("float32", "0.5", 0.5), ("float32", 2, 2.0), ("float32", [1.0], None)),
         *(("bool", "true", True), ("bool", 0, False), ("bool", "maybe", None)),
         *(("str", "salt", "salt"), ("str", "", ""), ("str", 3, None)),

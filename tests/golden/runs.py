@@ -52,6 +52,15 @@ GRAPH = {
     "read": {"users": 250, "items": 120, "interactions": 4000, "width": 8},
     "split": {"protocol": "mmrec"},
 }
+ONE = {
+    "shard_rows": 40,
+    "source": "rec.data.generated.food:PlantedFood",
+    "read": FOOD,
+    "text": {"modalities": ["text", "title"], "width": 16},
+    "encode": {"text": TEXT | {"tokenizer": ""}, "image": {"encoder": "raw", "pixels": False, "thumbnail": 0}},
+    "content": {"modalities": ["text", "image"]},
+}
+"""One data set that all systems read."""
 SHORT = ["train.epochs=2", "train.evaluate_every=1", "train.patience=0", "parallel.workers=0", "parallel.threads=1"]
 SMALL_BATCH = [*SHORT, "train.batch_size=16", "train.warmup_steps=5"]
 SMALL_PAIRS = [*SMALL_BATCH, "train.epochs=4", "train.validation_share=1.0"]
@@ -94,6 +103,10 @@ RUNS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         GRAPH,
         [*SMALL_GRAPH, "model.layers=0", "model.regularisation=1.0", 'model.features=["image", "text"]'],
     ),
+    "one-msmrec": ("ml-100k-one-msmrec", ONE, SMALL_BATCH),
+    "one-lightgcn": ("ml-100k-one-lightgcn", ONE, SMALL_GRAPH),
+    "one-magnet": ("ml-100k-one-magnet", ONE, SMALL_GRAPH),
+    "one-healthmoe": ("ml-100k-one-healthmoe", ONE, SMALL_PAIRS),
     "freedom": (
         "baby-lightgcn",
         GRAPH,

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from rec.config import RunConfig, from_table
+from rec.data.prepare import prepare
+from rec.data.runner import InProcess
 from rec.evaluation.run import Numbers, evaluate_run
 from rec.train.job import train_here
 from tests.guests import sets_guest, writer_guest
@@ -24,15 +26,15 @@ def quiet(_: Any) -> None:
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The generated data of each guest."""
     found = {name: str(tmp_path_factory.mktemp(f"{name}-data")) for name in GUESTS}
-    for name, module in GUESTS.items():
-        module.write_data(found[name])  # type: ignore[attr-defined]
+    for name in GUESTS:
+        prepare(config_of(name, found, tmp_path_factory.mktemp(f"{name}-run")).data, InProcess(), quiet)
     return found
 
 
 def config_of(guest: str, roots: dict[str, str], out: Path, **changes: dict[str, Any]) -> RunConfig:
     """Return the config of a guest's own TOML with some keys changed."""
     table = tomllib.loads(GUESTS[guest].TOML)  # type: ignore[attr-defined]
-    table |= {"out": str(out), "data": {"root": roots[guest]}}
+    table |= {"out": str(out), "data": table["data"] | {"root": roots[guest]}}
     for name, value in changes.items():
         table[name] = table.get(name, {}) | value
     return from_table(table)

@@ -3,7 +3,7 @@
 Each medication is a molecule with a fingerprint. A visit's codes say which properties are needed; molecules that have
 them are given, unless a better one interacts. Letters: B visits to answer, V molecules, C codes, F bits, D width.
 
-TOML below, data from `write_data`.
+TOML and data below.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from pydantic import Field
+from pydantic import Field as Key
 from torch import Tensor, nn
 
 from rec.batch import Batch, Column, Columns
-from rec.data.prepared import Prepared, write_prepared
+from rec.data.schema import Events, Field, RawData, Source, Workplace
+from rec.data.views.view import SPLITS, Making, View
 from rec.evaluation.tasks.sets import Sets
 from rec.seeds import generator
 from rec.strict import Strict
@@ -36,6 +37,9 @@ width = 24
 
 [data]
 root = "data"
+source = "tests.guests.sets_guest:Cohort"
+split = { protocol = "given" }
+shard_rows = 64
 
 [train]
 batch_size = 32
@@ -58,38 +62,79 @@ jaccard_patient = 0.55
 PATIENTS, CODES, MOLECULES, BITS, MOST_VISITS = 260, 30, 24, 12, 4
 
 
-def write_data(root: str, *, seed: int = 0, patients: int = PATIENTS) -> Prepared:
-    """Write generated patients: the first 70 % train, then 15 % validate, the rest test."""
+class CohortConfig(Strict):
+    """The keys of `[data.read]`."""
+
+    patients: int = Key(PATIENTS, ge=1)
+    seed: int = 0
+
+
+class Cohort(Source):
+    """Generated patients: the first 70 % train, then 15 % validate, the rest test."""
+
+    Config = CohortConfig
+    config: CohortConfig
+
+    def open(self, place: Workplace) -> RawData:
+        return cohort(self.config.patients, self.config.seed)
+
+
+def cohort(patients: int, seed: int) -> RawData:
+    """Return generated visits and what is known of molecules."""
     rng = generator(seed, "prescriptions")
     fingerprint_VF = (rng.random((MOLECULES, BITS)) < 0.35).astype(np.float32)
     need_CF = (rng.random((CODES, BITS)) < 0.15).astype(np.float32)
     drawn_VV = np.triu(rng.random((MOLECULES, MOLECULES)) < 0.08, 1)
     interaction_VV = drawn_VV | drawn_VV.T
-    rows: dict[str, list[dict[str, Any]]] = {"train": [], "val": [], "test": []}
+    rows: list[dict[str, Any]] = []
     for patient in range(patients):
-        split = "train" if patient < 0.7 * patients else "val" if patient < 0.85 * patients else "test"
+        part = 0 if patient < 0.7 * patients else 1 if patient < 0.85 * patients else 2
         chronic = rng.choice(CODES, 2, replace=False)
         visits: list[list[int]] = []
         given: list[int] = []
         for _ in range(int(rng.integers(1, MOST_VISITS + 1))):
             visits.append(sorted({*chronic.tolist(), *rng.choice(CODES, 2, replace=False).tolist()}))
-            before, given = given, prescription(visits[-1], need_CF, fingerprint_VF, interaction_VV)
-            row = {"patient": patient, "visits": [list(codes) for codes in visits], "previous": before}
-            rows[split].append({**row, "given": given})
-    number = pa.list_(pa.int64())
-    schema = pa.schema([("patient", pa.int64()), ("visits", pa.list_(number)), ("previous", number), ("given", number)])
-    return write_prepared(
-        root,
-        splits={split: pa.Table.from_pylist(found, schema=schema) for split, found in rows.items()},
-        entities={
-            "patient": (pa.table({"id": [f"patient {i}" for i in range(patients)]}), 0),
-            "code": (pa.table({"id": [f"code {i}" for i in range(CODES)]}), 0),
-            "molecule": (pa.table({"id": [f"molecule {i}" for i in range(MOLECULES)]}), 0),
-        },
-        tables={"fingerprint": fingerprint_VF, "interaction": interaction_VV},
-        config={"seed": seed, "patients": patients},
-        shard_rows=64,
+            given = prescription(visits[-1], need_CF, fingerprint_VF, interaction_VV)
+            row = {"patient": f"patient {patient}", "codes": [f"code {code}" for code in visits[-1]]}
+            rows.append({**row, "given": [f"molecule {molecule}" for molecule in given], "part": part})
+    text = pa.list_(pa.string())
+    schema = pa.schema([("patient", pa.string()), ("codes", text), ("given", text), ("part", pa.int8())])
+    kinds = {"patient": patients, "code": CODES, "molecule": MOLECULES}
+    return RawData(
+        records=Events(
+            table=pa.Table.from_pylist(rows, schema=schema),
+            subject=Field("patient", "patient"),
+            fields=(Field("codes", "code"), Field("given", "molecule")),
+            part="part",
+            name="generated visits",
+        ),
+        entities={name: pa.table({"id": [f"{name} {i}" for i in range(count)]}) for name, count in kinds.items()},
+        arrays={"fingerprint": fingerprint_VF, "interaction": interaction_VV},
+        synthetic=True,
     )
+
+
+class VisitRows(View):
+    """Rows: a visit with the patient's codes so far, this visit's last, what was given the time before and is now."""
+
+    name = "visits"
+
+    def make(self, making: Making) -> None:
+        rows: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+        patient, visits, given = -1, [], []
+        for event in making.records().to_pylist():
+            if event["patient"] != patient:
+                patient, visits, given = event["patient"], [], []
+            visits.append(event["codes"])
+            before, given = given, event["given"]
+            row = {"patient": patient, "visits": list(visits), "previous": before, "given": given}
+            rows[SPLITS[event["part"]]].append(row)
+        number = pa.list_(pa.int64())
+        schema = pa.schema(
+            [("patient", pa.int64()), ("visits", pa.list_(number)), ("previous", number), ("given", number)]
+        )
+        for split, found in rows.items():
+            making.rows(split, pa.Table.from_pylist(found, schema=schema), making.shard_rows)
 
 
 def prescription(
@@ -107,7 +152,7 @@ def prescription(
 class Config(Strict):
     """The keys of `[model]`."""
 
-    width: int = Field(24, ge=1)
+    width: int = Key(24, ge=1)
     """Numbers of a vector."""
 
 
@@ -164,6 +209,7 @@ class Prescriber(System[Visits, PrescriberModel], SetPredictor[Visits, Prescribe
         Column("given", "int64", (-1,), label=True, entity="molecule"),
     )
     tables = ("fingerprint", "interaction")
+    view = "tests.guests.sets_guest:VisitRows"
     tasks = (Sets(),)
     entity = "molecule"
     notice = "Generated data; no medical advice."

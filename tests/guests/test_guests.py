@@ -220,7 +220,7 @@ def spread_texts(rank: int, world: int, root: str, tensors: dict[str, Any], temp
     """Return the records of both tasks by a module whose experts are spread, and how often this rank decoded."""
     from rec.runtime.deepspeed import DeepSpeedEngine
 
-    data = Prepared.open(root)
+    data = Prepared.open(root, "records")
     system = writer_guest.Reviewer(writer_guest.Config(), data.tables(writer_guest.Reviewer.tables))
     system.tasks = (Writing(decoding=Decoding(max_tokens=16, temperature=temperature)), Rating())
     module = system.model()

@@ -6,7 +6,7 @@ of a cluster care about one feature, which the text names, and the item's qualit
 rating. Letters: B examples, T positions, N tokens of all examples, W words of the vocabulary, U users, I items, F width
 of a vector, Z width of a latent, C clusters, D width.
 
-TOML below, data from `write_data`.
+TOML and data below.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from pydantic import Field
+from pydantic import Field as Key
 from torch import Tensor, nn
 
 from rec.batch import Batch, Column, Columns
-from rec.data.prepared import Prepared, write_prepared
+from rec.data.schema import Events, Field, RawData, Source, Workplace
+from rec.data.views.view import SPLITS
 from rec.evaluation.tasks.rating import Rating
 from rec.evaluation.tasks.writing import Writing
 from rec.moe.experts import FeedForwardExperts
@@ -43,6 +44,9 @@ width = 32
 
 [data]
 root = "data"
+source = "tests.guests.writer_guest:Written"
+split = { protocol = "given" }
+shard_rows = 128
 
 [train]
 batch_size = 32
@@ -78,8 +82,26 @@ WORDS = tuple(
 NUMBER = {word: number for number, word in enumerate(WORDS)}
 
 
-def write_data(root: str, *, seed: int = 0, each: int = 20) -> Prepared:
-    """Write generated reviews, `each` of every user: eight of ten train, one validates, one tests."""
+class ReviewsConfig(Strict):
+    """The keys of `[data.read]`."""
+
+    each: int = Key(20, ge=1)
+    """Reviews of every user."""
+    seed: int = 0
+
+
+class Written(Source):
+    """Generated reviews: eight of ten of every user train, one validates, one tests."""
+
+    Config = ReviewsConfig
+    config: ReviewsConfig
+
+    def open(self, place: Workplace) -> RawData:
+        return reviews(self.config.each, self.config.seed)
+
+
+def reviews(each: int, seed: int) -> RawData:
+    """Return generated reviews and what is known of users and items."""
     rng = generator(seed, "reviews")
     cluster_U = np.arange(USERS) % len(FEATURES)
     quality_IQ = rng.integers(0, len(ADJECTIVES), (ITEMS, len(FEATURES)))
@@ -90,41 +112,51 @@ def write_data(root: str, *, seed: int = 0, each: int = 20) -> Prepared:
     turn_KF = np.linalg.qr(rng.standard_normal((FEATURE_WIDTH, known_IK.shape[1])))[0].T
     item_IF = 2 * known_IK @ turn_KF + 0.05 * rng.standard_normal((ITEMS, FEATURE_WIDTH))
     bias_U = rng.uniform(-0.5, 0.5, USERS)
-    rows: dict[str, list[dict[str, Any]]] = {"train": [], "val": [], "test": []}
+    rows: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     for user in range(USERS):
         for place, item in enumerate(rng.choice(ITEMS, each, replace=False).tolist()):
             cluster = int(cluster_U[user])
             quality = int(quality_IQ[item, cluster])
             words = [OPENINGS[cluster], "the", FEATURES[cluster], "of this", NOUNS[noun_I[item]], "is"]
             rating = 3 + 1.4 * (quality - 1) + bias_U[user] + 0.15 * rng.standard_normal()
-            row = {"user": user, "item": item, "rating": float(np.clip(rating, 1, 5)), "feature": FEATURES[cluster]}
-            split = ("train", "val", "test")[max(0, place % 10 - 7)]
+            row = {
+                "user": f"user {user}",
+                "item": f"item {item}",
+                "rating": float(np.clip(rating, 1, 5)),
+                "feature": FEATURES[cluster],
+            }
+            split = SPLITS[max(0, place % 10 - 7)]
+            row["part"] = SPLITS.index(split)
             rows[split].append({**row, "text": " ".join([*words, ADJECTIVES[quality], "."])})
-    order = {split: [found[i] for i in rng.permutation(len(found))] for split, found in rows.items()}
-    return write_prepared(
-        root,
-        splits={split: pa.Table.from_pylist(found) for split, found in order.items()},
+    events = [found[i] for found in rows.values() for i in rng.permutation(len(found))]
+    return RawData(
+        records=Events(
+            table=pa.Table.from_pylist(events),
+            subject=Field("user", "user"),
+            fields=(Field("item", "item"), Field("rating"), Field("text"), Field("feature")),
+            part="part",
+            name="generated reviews",
+        ),
         entities={
-            "user": (pa.table({"id": [f"user {i}" for i in range(USERS)], "cluster": cluster_U}), 0),
-            "item": (pa.table({"id": [f"item {i}" for i in range(ITEMS)]}), 0),
+            "user": pa.table({"id": [f"user {i}" for i in range(USERS)], "cluster": cluster_U}),
+            "item": pa.table({"id": [f"item {i}" for i in range(ITEMS)]}),
         },
-        tables={"user_vector": user_UF.astype(np.float32), "item_vector": item_IF.astype(np.float32)},
-        config={"seed": seed, "each": each},
-        shard_rows=128,
+        arrays={"user_vector": user_UF.astype(np.float32), "item_vector": item_IF.astype(np.float32)},
+        synthetic=True,
     )
 
 
 class Config(Strict):
     """The keys of `[model]`."""
 
-    width: int = Field(32, ge=4)
-    hidden: int = Field(32, ge=1)
+    width: int = Key(32, ge=4)
+    hidden: int = Key(32, ge=1)
     """Hidden width of an expert."""
-    clusters: int = Field(4, ge=1)
-    experts: int = Field(4, ge=1)
-    experts_per_row: int = Field(2, ge=1)
-    balance_weight: float = Field(0.01, ge=0)
-    divergence_weight: float = Field(0.05, ge=0)
+    clusters: int = Key(4, ge=1)
+    experts: int = Key(4, ge=1)
+    experts_per_row: int = Key(2, ge=1)
+    balance_weight: float = Key(0.01, ge=0)
+    divergence_weight: float = Key(0.05, ge=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,6 +339,7 @@ class Reviewer(System[Reviews, ReviewerModel], Writer[Reviews, ReviewerModel], R
         Column("feature", "str", label=True),
     )
     tables = ("user_vector", "item_vector")
+    view = "records"
     tasks = (Writing(decoding=Decoding(max_tokens=ReviewerModel.MOST)), Rating())
     config: Config
 

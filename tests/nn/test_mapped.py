@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from rec.nn import mapped
-from rec.nn.graph import bipartite, drawn_edges, product, profiles
-from rec.nn.mapped import MappedGraph, MappedProfile, scratch
+from rec.nn.graph import bipartite, drawn_edges, normalised, product, profiles
+from rec.nn.mapped import MappedGraph, MappedJoint, MappedProfile, scratch
 from rec.nn.negatives import MappedUnseen, Unseen
 from rec.nn.sampled import drawn_rows
 
@@ -125,3 +125,22 @@ def test_edges_are_not_copied_and_those_drawn_are_in_files(tmp_path) -> None:
     ends = ((*(int(end, 16) for end in parts[0].split("-")), parts[-1]) for parts in maps)
     assert [name for first, last, name in ends if first <= address < last] == ["(deleted)"]
     assert scratch(0).shape == (0,)
+
+
+def test_interactions_in_files_and_further_edges_are_one_normalised_graph(at_once: int) -> None:
+    edge, x = edges(), torch.randn(USERS + ITEMS, 4, requires_grad=True)
+    one, other = torch.tensor([[1, 2], [2, 3], [3, 1], [10, 4]]).T + USERS
+    row, column = torch.cat([one, other]), torch.cat([other, one])
+    weight = torch.tensor([0.5, 0.25, 1.0, 2.0]).repeat(2)
+    joint = MappedJoint(MappedGraph.of(tables(edge)), row, column, weight)
+    user, item = torch.from_numpy(edge).long().T
+    ones = torch.ones(2 * len(user))
+    rows, columns = torch.cat([user, item + USERS, row]), torch.cat([item + USERS, user, column])
+    wanted = normalised(rows, columns, torch.cat([ones, weight]), USERS + ITEMS).to_dense()
+    found = product(joint, x)
+    torch.testing.assert_close(found, wanted @ x)
+    y = torch.randn_like(found)
+    torch.testing.assert_close(torch.autograd.grad((found * y).sum(), x)[0], wanted.T @ y)
+    node = torch.arange(USERS + ITEMS)
+    near = drawn_rows(joint, node, 100)  # more than any node has: nothing is left to chance
+    torch.testing.assert_close(near.times(x[near.node_Y]), wanted @ x)

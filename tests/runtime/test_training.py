@@ -24,6 +24,7 @@ from rec.runtime.training import train
 from rec.storage import Storage
 from rec.train.checkpoint import CheckpointStore
 from rec.train.job import train_here
+from rec.train.training_record import read_training
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 Make = Callable[..., RunConfig]
@@ -96,7 +97,20 @@ def test_workers_find_what_one_process_finds(
     agree(history(config), wanted.history)
     kinds = {e["kind"] for e in events}
     assert {"placed", "imported", "ready", "step", "evaluated", "saving", "saved"} <= kinds
-    assert Storage(config.out).list() == ["checkpoints", "config.json", "history.json"]
+    assert Storage(config.out).list() == ["checkpoints", "config.json", "history.json", "training.json"]
+    recorded(config, [e["peak_memory_bytes"] for e in events if e["kind"] == "saving" and e["rank"] == 1])
+
+
+def recorded(config: RunConfig, peaks_of_one: list[int]) -> None:
+    """Check that a run's record is of all its workers."""
+    found = read_training(Storage(config.out))
+    assert found is not None
+    (command,) = found["commands"]
+    workers = config.parallel.workers
+    assert command["workers"] == len(command["machines"]) == workers
+    assert command["step"] == history(config)[-1]["total_step"]
+    assert command["peak_memory_bytes"] > max(peaks_of_one) + (workers - 1) * 2**26
+    assert found["end"]["over"]
 
 
 @pytest.mark.parametrize(

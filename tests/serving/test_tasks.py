@@ -11,7 +11,7 @@ import pytest
 import torch
 from fastapi.testclient import TestClient
 
-from rec.data.prepared import Prepared
+from rec.data.prepared import open_prepared
 from rec.data.stream import to_columns
 from rec.keys import ServeConfig
 from rec.serving.answers import Answerer
@@ -51,7 +51,7 @@ def as_rows(columns: Any, names: list[str]) -> list[dict[str, Any]]:
 
 
 def test_sets_are_predicted_from_raw_ids_as_offline(sets, sets_client) -> None:
-    data = Prepared.open(sets.config.data.root)
+    data = open_prepared(sets.config)
     columns = to_columns(data.rows("test").slice(0, 12))
     with torch.inference_mode():
         probability_BV = torch.sigmoid(sets.module(sets.system.collate(columns))).numpy()

@@ -1,5 +1,6 @@
 """HealthMoE: what every system must do, and what this one promises."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -197,6 +198,21 @@ def test_a_profile_takes_the_place_of_what_the_tables_say() -> None:
     ):
         with pytest.raises(RequestError, match=text):
             system.collate(take(rows, [0]) | {"profile": [profile]})
+
+
+@pytest.mark.parametrize("name", ["fish", "Fish", " FISH "])
+def test_a_request_avoids_a_tag_however_it_is_written(name: str) -> None:
+    system, rows, _ = built()
+    stranger = take(rows, [0]) | {"user": [-1], "history": [[]]}
+    assert system.collate(stranger | {"profile": [{"avoid": [name]}]}).avoid_BT.tolist() == [[True, False]]
+
+
+def test_a_request_avoids_every_way_in_which_an_older_data_set_writes_a_tag() -> None:
+    system, rows, _ = built()
+    names = json.dumps(["Fish", "fish"]).encode()
+    system.static = {**system.static, "tag_names": np.frombuffer(names, dtype=np.uint8)}
+    stranger = take(rows, [0]) | {"user": [-1], "history": [[]]}
+    assert system.collate(stranger | {"profile": [{"avoid": ["FISH"]}]}).avoid_BT.tolist() == [[True, True]]
 
 
 def test_parts_of_an_explanation_are_what_removing_modalities_does() -> None:

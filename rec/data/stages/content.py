@@ -34,10 +34,11 @@ def write_content(
     """
     rows = len(items.frame) if items.table is not None else len(items.ids)
     features = {name: _taken(_features(name, path, rows), items) for name, path in sorted(raw.features.items())}
-    for modality in config.modalities:
-        if modality in features:
-            raise DataError(f"data.content.modalities: the source has vectors of {modality!r} of its own")
-        features[modality] = _encoded(draft, modality)
+    chosen: tuple[str, ...] = config.modalities
+    for name in chosen:
+        if name in features:
+            raise DataError(f"data.content.modalities: the source has vectors of {name!r} of its own")
+        features[name] = _encoded(draft, name)
     graphs = {name: _kept(_graph(name, path, rows), items) for name, path in sorted(raw.graphs.items())}
     for name in sorted(features.keys() - graphs.keys()):
         say(f"nearest neighbours of {len(items.ids):,} items by {name}")

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from rec.data.ids import id_fault
 from rec.data.runner import Runner
 from rec.data.schema import EntityTable
 from rec.data.tables import Kind, Piece, TableFormat, pieces, read, require, typed
@@ -78,6 +79,7 @@ def scan_side(
     tasks = [ScanTask(piece, table.columns, table.image, table.table.format) for piece in parts]
     found = pa.concat_tables(runner.map(scan, tasks, f"prepare: read {name}s"), promote_options="permissive")
     frame = _frame(found, table)
+    refuse_ids(frame["id"].dropna().tolist(), name, ", ".join(table.table.paths))
     good = frame["id"].notna() & ~frame["id"].duplicated()
     dropped[f"{name} twice or without id"] += int((~good).sum())
     for modality in required:
@@ -85,6 +87,17 @@ def scan_side(
         dropped[f"{name} without {modality}"] += int((good & ~there).sum())
         good &= there
     return Side(name, tuple(parts), table, frame), good.to_numpy(bool)
+
+
+def refuse_ids(ids: Sequence[str], name: str, where: str) -> None:
+    """Check that ids can be named in requests.
+
+    Raises:
+        DataError: one cannot.
+    """
+    for number, text in enumerate(ids):
+        if fault := id_fault(text):
+            raise DataError(f"{where}: {name} {number + 1:,} of {len(ids):,}: {fault}")
 
 
 def _refuse_clashes(name: str, table: EntityTable) -> None:

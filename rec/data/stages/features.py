@@ -47,17 +47,19 @@ def write_item_texts(draft: Draft, items: pd.DataFrame, config: TextConfig, runn
     names, frame = config.modalities, items.copy()
     written = tuple(name for name in names if name not in frame)
     for name in set(names) - set(written):
-        text = frame[name].fillna("").astype(str)
+        text = frame[name].astype(object).where(frame[name].notna(), "").astype(str)
         frame[name] = text.where(text != "", name)
     if written:
-        films = named(items)[list(FIELDS)].astype(str).to_numpy()
+        films = named(_as_text(items))[list(FIELDS)].to_numpy()
         texts = [write_texts(dict(zip(FIELDS, film, strict=True)), written) for film in films]
         frame[list(written)] = texts
     flat = [text for row in frame[list(names)].to_numpy() for text in row]
     say(f"encoding {len(flat):,} texts ({len(frame):,} items x {len(names)}) with {config.encoder}")
     joined = [" ".join(flat[i : i + len(names)]) for i in range(0, len(flat), len(names))]
     if config.encoder == "tfidf":
-        vectors, whole = (Tfidf(part, config.width).encode(part) for part in (flat, joined))
+        (one, vectors), (other, whole) = (Tfidf.learned(part, config.width) for part in (flat, joined))
+        for note in dict.fromkeys(tfidf.note for tfidf in (one, other) if tfidf.note):
+            say(f"items: {note}")
     else:
         vectors, whole = (_encoded(part, config, runner) for part in (flat, joined))
     for name, array in (("text", vectors), ("text_concatenated", whole)):
@@ -65,6 +67,13 @@ def write_item_texts(draft: Draft, items: pd.DataFrame, config: TextConfig, runn
         table[1:] = array.reshape(len(frame), -1, array.shape[1])
         draft.array(name, table)
     return frame
+
+
+def _as_text(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return all columns but pictures as text, empty where nothing is known."""
+    kept = {name: frame[name] for name in frame.columns if name not in ("image", "image present")}
+    text = {name: column.astype(object).where(column.notna(), "").astype(str) for name, column in kept.items()}
+    return pd.DataFrame(text).drop(columns=["item"], errors="ignore").rename(columns={"id": "item"})
 
 
 def _encoded(texts: list[str], config: TextConfig, runner: Runner) -> np.ndarray:
@@ -135,7 +144,8 @@ def _texts(side: Side, rows: np.ndarray, longest: int) -> list[str]:
     if len(rows) > FITTED_TEXTS:
         rows = np.sort(generator(0, "fitted texts").choice(rows, FITTED_TEXTS, replace=False))
     frame = side.known()
-    columns = [frame[name].iloc[rows].fillna("").astype(str) for name in side.table.text]
+    some = [frame[name].iloc[rows] for name in side.table.text]
+    columns = [column.astype(object).where(column.notna(), "").astype(str) for column in some]
     joined = [" ".join(parts)[:longest].split() for parts in zip(*columns, strict=True)]
     # Learning from a word of thousands of letters takes for ever, and no tokenizer knows such words later.
     return [text for words in joined if (text := " ".join(word for word in words if len(word) <= LONGEST_WORD))]

@@ -40,9 +40,25 @@ class Split:
 
 
 def split_records(
-    records: Records, num_users: int, num_items: int, config: SplitConfig, dropped: Counter[str], name: str
+    records: Records,
+    num_users: int,
+    num_items: int,
+    config: SplitConfig,
+    dropped: Counter[str],
+    name: str,
+    *,
+    strangers: bool = False,
 ) -> Split:
     """Return the split of these records; what has no place in it is dropped and counted.
+
+    Args:
+        records: Sorted by user, then by time and row.
+        num_users: Users, those without a record included.
+        num_items: Items, those without a record included.
+        config: The protocol and its keys.
+        dropped: Counts of what was dropped, by reason.
+        name: In messages.
+        strangers: Whether users without a record of training may stay, as systems know them by what is recorded.
 
     Raises:
         ConfigError: the protocol needs what the source does not bring.
@@ -57,7 +73,7 @@ def split_records(
             "leave-one-out": _last_ones, "mmrec": _mmrec, "subjects": _subjects, "time": _time, "given": _given
         }  # fmt: skip
         found = Split(records, rules[config.protocol](records, config).astype(np.int8))
-    if config.protocol in ("mmrec", "given", "time"):
+    if config.protocol in ("mmrec", "given", "time") and not strangers:
         user = found.records.user_E
         trained = np.isin(user, user[found.part_E == TRAIN])
         dropped["record of a user without training"] += int((~trained).sum())

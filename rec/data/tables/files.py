@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import itertools
 import lzma
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
@@ -21,6 +22,7 @@ from rec.errors import DataError
 from rec.storage import absolute, open_uri
 
 PARQUET = (".parquet", ".parq", ".pq")
+TEXT = (".csv", ".tsv", ".txt", ".dat")
 ENDINGS = (*PARQUET, ".csv", ".tsv")
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 MAGIC = {
@@ -63,6 +65,37 @@ class Location:
         return f"{info.size}/{info.mtime_ns}"
 
 
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Rows of one file that follow one another."""
+
+    first: int
+    """The number of the first row in the file."""
+    rows: int
+    row_groups: tuple[int, ...] = ()
+    """Of Parquet: where the rows are."""
+    span: tuple[int, int] | None = None
+    """Of text: the bytes where the rows are, None for all."""
+    skipped: int = 0
+    """Rows at the start of the row groups or bytes that come before."""
+
+
+def together(parts: Iterable[Stretch], rows: int) -> list[Stretch]:
+    """Return parts of a file as stretches of about `rows` rows: small ones together, large ones cut."""
+    found: list[Stretch] = []
+    for part in parts:
+        last = found[-1] if found else None
+        if last is not None and not last.skipped and last.rows + part.rows <= rows:
+            groups = last.row_groups + part.row_groups
+            span = (last.span[0], part.span[1]) if last.span and part.span else None
+            found[-1] = Stretch(last.first, last.rows + part.rows, groups, span)
+            continue
+        pieces = max(1, round(part.rows / max(rows, 1)))
+        bounds = itertools.pairwise(part.rows * piece // pieces for piece in range(pieces + 1))
+        found += [Stretch(part.first + a, b - a, part.row_groups, part.span, a) for a, b in bounds if b > a]
+    return found
+
+
 def files(uri: str, endings: tuple[str, ...] = ENDINGS) -> list[str]:
     """Return the files that `uri` names: itself, or the sorted files of a folder and of those below it.
 
@@ -102,6 +135,8 @@ def locate(uri: str, endings: tuple[str, ...] = ENDINGS) -> Location:
             form = _form(stream.read(16))
         if form != "parquet" and _is_table(plain.name, PARQUET):
             raise DataError(f"{plain.name}: cannot be read (it does not start as a Parquet file does)")
+        if form == "parquet" and _is_table(plain.name, TEXT):  # a header that starts with PAR1
+            form = ""
         if form != "zip":
             return Location(uri, member, form)
         if member:

@@ -19,7 +19,14 @@ from rec.keys_tables import TableFormat
 SAMPLE_BYTES = 1 << 18
 SAMPLE_RECORDS = 50
 DELIMITERS = (",", "\t", ";", "|", "::")
-MARKS = {codecs.BOM_UTF8: "", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+MARKS = {
+    re.compile(rb"\xef\xbb\xbf"): "",
+    re.compile(rb"\xff\xfe\0\0|\0\0\xfe\xff"): "utf-32",
+    re.compile(rb"\xff\xfe|\xfe\xff"): "utf-16",
+    re.compile(rb"[^\0]\0[^\0]\0"): "utf-16-le",
+    re.compile(rb"\0[^\0]\0[^\0]"): "utf-16-be",
+}
+"""How a file starts: with a mark of the order of bytes, or with two letters of two bytes each."""
 NUMBERS_BETWEEN_SPACES = re.compile(r"[\d.+-]+( [\d.+-]+)+")
 FIRST_LINE_END = re.compile(r'"(?:[^"]|"")*"|\r\n|\n|\r')
 SPARE = tuple(bytes([b]) for b in (31, *range(1, 9), *range(14, 31), 11, 12, 127))
@@ -43,6 +50,8 @@ class Layout:
     """(what stands in the file, the byte that takes its place while it is parsed)."""
     restores: bool = False
     """Whether values may hold a byte that took another's place."""
+    mark: int = 0
+    """Bytes at the start that mark the order of bytes."""
     note: str = ""
     """What a person should know about the file."""
 
@@ -79,7 +88,8 @@ def layout(location: Location, format: TableFormat) -> Layout:
     if twice:
         raise DataError(f"{location.name}: row 0: column {twice[0]!r} stands twice in the header, expected once")
     ends = (match.group() for match in FIRST_LINE_END.finditer(text) if match.group() in ("\n", "\r", "\r\n"))
-    return Layout(encoding, delimiter, names, not format.header, next(ends, "\n") == "\r")
+    mark = len(codecs.BOM_UTF8) * first.startswith(codecs.BOM_UTF8)
+    return Layout(encoding, delimiter, names, not format.header, next(ends, "\n") == "\r", mark=mark)
 
 
 def complete(known: Layout, location: Location) -> Layout:
@@ -155,7 +165,7 @@ def _encoding(first: bytes, format: TableFormat) -> str:
     declared = codecs.lookup(format.encoding).name if format.encoding else ""
     if declared:
         return "utf-8" if declared == "utf-8-sig" else declared
-    return next((encoding for mark, encoding in MARKS.items() if first.startswith(mark)), "")
+    return next((encoding for mark, encoding in MARKS.items() if mark.match(first)), "")
 
 
 def _name(value: str) -> str:

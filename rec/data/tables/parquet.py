@@ -5,24 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rec.data.tables.files import UNREADABLE, Location, opened
+from rec.data.tables.files import UNREADABLE, Location, Stretch, opened, together
 from rec.errors import DataError
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """Rows of a Parquet file that follow one another."""
-
-    first: int
-    rows: int
-    row_groups: tuple[int, ...]
-    skipped: int
-    """Rows at the start of the first row group that come before."""
 
 
 def names(location: Location) -> tuple[str, ...]:
@@ -48,19 +36,8 @@ def stretches(location: Location, rows: int) -> list[Stretch]:
     """Return a file's rows in stretches of about `rows`: row groups together, or parts of one that is larger."""
     with _parquet(location) as file:
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-    found: list[Stretch] = []
-    start = 0
-    for group, size in enumerate(sizes):
-        parts = max(1, round(size / max(rows, 1)))
-        bounds = [size * part // parts for part in range(parts + 1)]
-        last = found[-1] if found else None
-        if parts == 1 and last is not None and not last.skipped and last.rows + size <= rows:
-            found[-1] = Stretch(last.first, last.rows + size, (*last.row_groups, group), 0)
-        else:
-            ends = itertools.pairwise(bounds)
-            found += [Stretch(start + a, b - a, (group,), a) for a, b in ends if b > a]
-        start += size
-    return found
+    firsts = itertools.accumulate(sizes, initial=0)
+    return together((Stretch(first, n, (g,)) for g, (first, n) in enumerate(zip(firsts, sizes, strict=False))), rows)
 
 
 def batches(

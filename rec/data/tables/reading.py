@@ -11,9 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rec.data.tables import parquet, text
-from rec.data.tables.files import Location, files, locate
+from rec.data.tables.files import Location, Stretch, files, locate
 from rec.data.tables.layout import Layout, complete, layout
-from rec.data.tables.parquet import Stretch
 from rec.data.tables.times import Seen, TimeForm, to_time
 from rec.data.tables.types import as_declared, typed
 from rec.data.tables.values import EXACT, Kind, Place, plain, plain_type, to_id, to_number, to_text
@@ -99,6 +98,17 @@ def columns(table: ForeignTable) -> list[str]:
     return [name for name in every[0] if all(name in names for names in every)]
 
 
+def schema(table: ForeignTable) -> pa.Schema:
+    """Return the columns of a table's first file with their types; those of text files are text.
+
+    Raises:
+        DataError: the file cannot be read, or names a column twice.
+    """
+    location = _locations(table)[0]
+    names = _names(location, table.format)
+    return parquet.schema(location) if location.form == "parquet" else pa.schema([(n, pa.string()) for n in names])
+
+
 def require(table: ForeignTable, names: Mapping[str, str | None]) -> None:
     """Check that every file of a table has some columns.
 
@@ -111,13 +121,16 @@ def require(table: ForeignTable, names: Mapping[str, str | None]) -> None:
     """
     for location in _locations(table):
         known = _names(location, table.format)
-        for key, name in names.items():
+        declared = {f"types.{name}": name for name in table.format.types}
+        for key, name in {**names, **declared}.items():
             if name and name not in known:
                 raise _missing(location, name, known, key)
 
 
 def pieces(table: ForeignTable, rows: int = ROWS_PER_PIECE) -> list[Piece]:
-    """Return a table's pieces in the order of its files and rows: Parquet in about `rows` rows, text files whole.
+    """Return a table's pieces of about `rows` rows, in the order of its files and rows.
+
+    A text file is one piece where its parts cannot be read alone: see `rec.data.tables.text.stretches`.
 
     Raises:
         DataError: a file cannot be read, or a row of it has too few or too many values.
@@ -129,8 +142,7 @@ def pieces(table: ForeignTable, rows: int = ROWS_PER_PIECE) -> list[Piece]:
             stretches = parquet.stretches(location, rows)
         else:
             known = complete(layout(location, table.format), location)
-            size = text.count(location, known)
-            stretches = [Stretch(0, size, (), 0)] if size else []
+            stretches = text.stretches(location, known, rows)
         found += [Piece(location, len(found) + n, stretch, stamp, known) for n, stretch in enumerate(stretches)]
     return found
 
@@ -220,6 +232,8 @@ def read_whole(table: ForeignTable, wanted: Wanted) -> pa.Table:
 
 
 def _locations(table: ForeignTable) -> list[Location]:
+    if not table.paths:
+        raise DataError("no path given, expected the files or folders of a table")
     return [locate(uri) for path in table.paths for uri in files(path)]
 
 
@@ -235,7 +249,7 @@ def _batches(piece: Piece, names: Sequence[str], rows: int) -> Iterator[tuple[in
         if name not in known:
             raise _missing(location, name, known)
     if piece.layout is not None:
-        yield from text.batches(location, piece.layout, names)
+        yield from text.batches(location, piece.layout, names, piece.stretch)
         return
     for first, batch in parquet.batches(location, piece.stretch, names or known[:1], rows):
         yield first, dict(zip(batch.schema.names, batch.columns, strict=True))
@@ -249,7 +263,7 @@ def _any(array: pa.Array, at: Place, format: TableFormat) -> pa.Array:
 
 def _joined(found: list[tuple[Piece, pa.ChunkedArray]], name: str, table: ForeignTable) -> pa.ChunkedArray:
     """Return a column of Kind.ANY: text files typed together, then what holds the types of all files."""
-    declared, where = table.format.types.get(name), ", ".join(table.paths)
+    declared, where = table.format.types.get(name), f"{', '.join(table.paths)}: column {name!r}"
     kept = [pa.chunked_array([plain(c) for c in column.chunks], plain_type(column.type)) for _, column in found]
     if declared == "time":
         return typed(_chunked(kept, pa.string()), declared, where)
@@ -264,7 +278,7 @@ def _joined(found: list[tuple[Piece, pa.ChunkedArray]], name: str, table: Foreig
             return pa.concat_tables([pa.table({name: p}) for p in parts], promote_options="permissive")[name]
         except (pa.ArrowInvalid, pa.ArrowTypeError, IndexError):
             pass
-    place = Place(where, name)
+    place = Place(where)
     return pa.chunked_array([to_text(chunk, place) for column in kept for chunk in column.chunks], pa.string())
 
 

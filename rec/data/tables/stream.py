@@ -6,6 +6,8 @@ import codecs
 import re
 from collections.abc import Iterator
 
+import numpy as np
+
 CHUNK_BYTES = 1 << 22
 LONGEST_ROW_BYTES = 1 << 30
 LONE_RETURN = re.compile(rb"\r(?!\n)")
@@ -45,36 +47,63 @@ def rows_together(chunks: Iterator[bytes], separator: str, end: bytes, size: int
     Raises:
         ValueError: a row does not end.
     """
-    quoted = re.compile(rb'(?:\A|(?<=[%b\r\n]))"[^"]*(?:""[^"]*)*(?:"|\Z)' % re.escape(separator.encode()))
+    mark = separator.encode()
     held, wanted = b"", size
     for chunk in chunks:
         held += chunk
         if len(held) < wanted:
             continue
-        cut = _last_end(held, quoted, end)
+        cut = _last_end(held, mark, end)
         if cut:
             yield held[:cut]
         elif len(held) > LONGEST_ROW_BYTES:
-            raise ValueError("found a row without an end, expected a quote that closes where one opens")
+            raise ValueError(f"found a row of more than {LONGEST_ROW_BYTES:,} bytes, expected one that ends")
         held = held[cut:]
         wanted = size if cut else 2 * len(held)
     if held:
+        _refuse_open(held, mark)
         yield held
 
 
-def _last_end(data: bytes, quoted: re.Pattern[bytes], end: bytes) -> int:
+def _refuse_open(data: bytes, separator: bytes) -> None:
+    opens, closes = _quoted(data, separator)
+    if len(closes) and closes[-1] == len(data):
+        shown = data[opens[-1] :][:60].decode("utf-8", "replace")
+        raise ValueError(f"found {shown!r} at its end, expected a quote that closes the one that opens")
+
+
+def _last_end(data: bytes, separator: bytes, end: bytes) -> int:
     """Return where the last row ends that is whole, 0 where none is."""
-    if b'"' not in data:
-        return data.rfind(end) + 1
-    spans = [match.span() for match in quoted.finditer(data)]
     at = data.rfind(end)
+    if b'"' not in data:
+        return at + 1
+    opens, closes = _quoted(data, separator)
     while at >= 0:
-        while spans and spans[-1][0] > at:
-            spans.pop()
-        if not spans or spans[-1][1] <= at:
+        last = int(np.searchsorted(opens, at)) - 1
+        if last < 0 or closes[last] < at:
             return at + 1
-        at = data.rfind(end, 0, spans[-1][0])
+        at = data.rfind(end, 0, int(opens[last]))
     return 0
+
+
+def _quoted(data: bytes, separator: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Return where values inside quotes start and end; doubled quotes may count as an end and a start.
+
+    What is still open ends where the bytes do.
+    """
+    characters = np.frombuffer(data, dtype=np.uint8)
+    quotes = np.flatnonzero(characters == ord('"'))
+    opens, closes = quotes[0::2], np.append(quotes[1::2], [len(data)] * (len(quotes) % 2))
+    before = characters[opens - 1]
+    starts = (opens == 0) | (before == separator[0]) | (before == ord("\n")) | (before == ord("\r"))
+    starts[1:] |= opens[1:] == closes[:-1] + 1
+    if starts.all():
+        return opens, closes
+    # A quote inside a value that starts without one is a character like others.
+    pattern = rb'(?:\A|(?<=[%b\r\n]))("[^"]*(?:""[^"]*)*("|\Z))' % re.escape(separator)
+    spans = [(m.start(1), m.end(1) - 1 if m.group(2) else len(data)) for m in re.finditer(pattern, data)]
+    found = np.array(spans, dtype=np.int64).reshape(-1, 2)
+    return found[:, 0], found[:, 1]
 
 
 def _replaced(chunks: Iterator[bytes], written: bytes, spare: bytes) -> Iterator[bytes]:

@@ -2,23 +2,53 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+import re
+import sys
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from rec.data.tables.files import UNREADABLE, Location, opened
+from rec.data.tables.files import UNREADABLE, Location, Stretch, opened, together
 from rec.data.tables.layout import MAXIMUM_CHARACTERS, Layout, iter_bytes, text_of
 from rec.data.tables.stream import CHUNK_BYTES, binary_chunks, rows_together, swapped
 from rec.data.tables.values import Place, utf8
 from rec.errors import DataError
 
+RAGGED = re.compile(r"Row #(\d+): Expected \d+ columns, got (\d+): (.*)", re.DOTALL)
+ALL = Stretch(0, sys.maxsize)
+
+
+def stretches(location: Location, layout: Layout, rows: int, size: int = CHUNK_BYTES) -> list[Stretch]:
+    """Return a file's rows in stretches of about `rows`, all in one where a part cannot be read alone.
+
+    That is so where the file is packed, in another encoding than UTF-8, or has bytes swapped while it is parsed.
+
+    Raises:
+        DataError: a row has too few or too many values.
+    """
+    alone = not (location.form or location.member or layout.swaps) and layout.encoding in ("", "utf-8")
+    parts: list[Stretch] = []
+    start, first = layout.mark, 0
+    for chunk in _chunks(location, layout, size):
+        header = int(layout.header and first == 0 and not parts)
+        found = sum(map(len, _parsed(chunk, location, layout, (), first - header)))
+        end = start + len(chunk)
+        if found:
+            parts.append(Stretch(first, found - header, span=(start, end)))
+            first += found - header
+            start = end
+    if alone:
+        return together((part for part in parts if part.rows), rows)
+    return [Stretch(0, first)] if first else []
+
 
 def batches(
-    location: Location, layout: Layout, wanted: Sequence[str], size: int = CHUNK_BYTES
+    location: Location, layout: Layout, wanted: Sequence[str], stretch: Stretch = ALL, size: int = CHUNK_BYTES
 ) -> Iterator[tuple[int, dict[str, pa.Array]]]:
     """Yield the row number of a batch's first row and its wanted columns as text, null where a value is empty.
 
@@ -27,25 +57,18 @@ def batches(
     Raises:
         DataError: a row has too few or too many values, or a wanted one is no text.
     """
-    at, header = 0, int(layout.header)
-    for chunk in _chunks(location, layout, size):
+    at, end = stretch.first - stretch.skipped, stretch.first + stretch.rows
+    header = int(layout.header and (stretch.span is None or stretch.span[0] == layout.mark))
+    for chunk in _chunks(location, layout, size, stretch.span):
         for batch in _parsed(chunk, location, layout, wanted, at - header):
             rows = batch.slice(header)
-            yield at, _columns(location, layout, wanted, rows, at)
+            start, stop = max(stretch.first - at, 0), min(end - at, len(rows))
+            if start < stop:
+                yield at + start, _columns(location, layout, wanted, rows.slice(start, stop - start), at + start)
             at += len(rows)
             header = 0
-
-
-def count(location: Location, layout: Layout) -> int:
-    """Return how many rows a file has.
-
-    Raises:
-        DataError: a row has too few or too many values.
-    """
-    rows = 0
-    for first, columns in batches(location, layout, ()):
-        rows = first + len(columns[""])
-    return rows
+            if at >= end:
+                return
 
 
 def raw(location: Location, layout: Layout) -> Iterator[list[str]]:
@@ -63,12 +86,35 @@ def raw(location: Location, layout: Layout) -> Iterator[list[str]]:
             raise DataError(f"{location.name}: cannot be read ({error})") from error
 
 
-def _chunks(location: Location, layout: Layout, size: int) -> Iterator[bytes]:
-    """Yield a file's rows as UTF-8, some at a time, with what must be swapped."""
+def lines(location: Location, fallback: str) -> list[str]:
+    """Return the lines of a small file that are not blank, in `fallback` where they are not UTF-8.
+
+    Lines end in a line feed and nothing else: a text may hold whatever else Python takes for the end of one.
+    """
     try:
         with opened(location) as file:
-            chunks = swapped(binary_chunks(iter_bytes(file, size=size), layout.encoding), layout.swaps)
-            yield from rows_together(chunks, layout.separator, b"\r" if layout.carriage else b"\n", size)
+            data = b"".join(iter_bytes(file)).removeprefix(codecs.BOM_UTF8)
+    except UNREADABLE as error:
+        raise DataError(f"{location.name}: cannot be read ({error})") from error
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        text = data.decode(fallback)
+    return [line for line in re.split(r"\r?\n", text) if line.strip()]
+
+
+def _chunks(location: Location, layout: Layout, size: int, span: tuple[int, int] | None = None) -> Iterator[bytes]:
+    """Yield a file's rows as UTF-8, some at a time, with what must be swapped."""
+    end = b"\r" if layout.carriage else b"\n"
+    try:
+        with opened(location) as file:
+            if span is None:
+                file.read(layout.mark)
+                chunks = swapped(binary_chunks(iter_bytes(file, size=size), layout.encoding), layout.swaps)
+            else:
+                file.seek(span[0])
+                chunks = iter_bytes(file, span[1] - span[0], size)
+            yield from rows_together(chunks, layout.separator, end, size)
     except UnicodeError as error:
         raise DataError(f"{location.name}: not {layout.encoding} ({error})") from error
     except (*UNREADABLE, ValueError) as error:
@@ -80,20 +126,14 @@ def _parsed(
 ) -> list[pa.RecordBatch]:
     """Return the wanted columns of a chunk, named by their position, as bytes."""
     names = [str(number) for number in range(len(layout.names))]
+    if chunk.startswith(codecs.BOM_UTF8):  # pyarrow takes one away, and here it is a character
+        chunk = codecs.BOM_UTF8 + chunk
     include = [names[layout.names.index(name)] for name in dict.fromkeys(wanted)] or names[:1]
-    ragged: list[pa.csv.InvalidRow] = []
-
-    def refuse(row: pa.csv.InvalidRow) -> str:
-        ragged.append(row)
-        return "error"
-
     try:
         table = pa.csv.read_csv(
             pa.BufferReader(chunk),
             read_options=pa.csv.ReadOptions(column_names=names, block_size=len(chunk) + 1, use_threads=False),
-            parse_options=pa.csv.ParseOptions(
-                delimiter=layout.separator, newlines_in_values=True, invalid_row_handler=refuse
-            ),
+            parse_options=pa.csv.ParseOptions(delimiter=layout.separator, newlines_in_values=True),
             convert_options=pa.csv.ConvertOptions(
                 include_columns=include,
                 column_types=dict.fromkeys(include, pa.binary()),
@@ -103,11 +143,9 @@ def _parsed(
             ),
         )
     except pa.ArrowInvalid as error:
-        if ragged:
-            raise _ragged(location, layout, ragged[0], first) from error
         if not chunk.strip():
             return []
-        raise DataError(f"{location.name}: row {first} or one after it: {error}") from error
+        raise _unparsed(location, layout, str(error), first) from error
     return table.to_batches()
 
 
@@ -133,9 +171,13 @@ def _restored(value: str, layout: Layout) -> str:
     return value
 
 
-def _ragged(location: Location, layout: Layout, row: pa.csv.InvalidRow, first: int) -> DataError:
-    names = ", ".join(layout.names)
-    found, number = f"{row.actual_columns} values", first + row.number - 1
-    shown = _restored(row.text, layout)
-    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-    return DataError(f"{location.name}: row {number}: found {found} ({shown!r}), expected {len(layout.names)}: {names}")
+def _unparsed(location: Location, layout: Layout, error: str, first: int) -> DataError:
+    """Return the error of a chunk that pyarrow does not parse; only its message has the row."""
+    ragged = RAGGED.search(error)
+    if ragged is None:
+        return DataError(f"{location.name}: row {first} or one after it: {error}")
+    shown = _restored(ragged[3], layout)
+    shown = repr(shown if len(shown) <= 60 else f"{shown[:57]}...")
+    names, row = layout.names, first + int(ragged[1]) - 1
+    expected = f"{len(names)}: {', '.join(names)}"
+    return DataError(f"{location.name}: row {row}: found {ragged[2]} values ({shown}), expected {expected}")

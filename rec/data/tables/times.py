@@ -176,6 +176,9 @@ class Seen:
     def _look_at_fractions(self, array: pa.Array, at: Place) -> None:
         if pa.types.is_decimal(array.type) and 0 <= array.type.scale <= 9:
             self.digits = max(self.digits, array.type.scale)
+            bad = first_true(pc.greater(pc.abs(array.cast(pa.float64())), float(MOST)))
+            if bad is not None:
+                raise at.error(bad, str(array[bad].as_py()), "a number of 64 bits")
         else:
             values = array.cast(pa.float64(), safe=False).drop_null().to_numpy()
             values = values[np.isfinite(values)]

@@ -27,12 +27,12 @@ def typed(column: pa.ChunkedArray, declared: ColumnType | None = None, where: st
     Args:
         column: All rows, over all files.
         declared: The type it must have.
-        where: What errors call the file.
+        where: What errors call the column.
 
     Raises:
         DataError: a value is not of the declared type.
     """
-    at = Place(where or "table", where or "column")
+    at = Place(where or "column")
     arrays = [plain(chunk) for chunk in column.chunks]
     if declared is not None:
         return _chunked(CASTS[declared], arrays, DECLARED[declared], at)

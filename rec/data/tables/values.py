@@ -42,21 +42,23 @@ class Place:
     """Where values come from."""
 
     file: str
-    column: str
+    column: str = ""
+    """Its own name, "" where `file` says it."""
     row: int = 0
     """Of the first value, counted from 0."""
 
     def error(self, index: int, found: Any, expected: str) -> DataError:
         """Return the error of one value."""
         shown = repr(found)
-        shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
-        return DataError(
-            f"{self.file}: row {self.row + index}, column {self.column!r}: found {shown}, expected {expected}"
-        )
+        return self._error(self.row + index, shown if len(shown) <= 80 else f"{shown[:77]}...", expected)
 
     def refusal(self, kind: pa.DataType, expected: str) -> DataError:
         """Return the error of a whole column's type."""
-        return DataError(f"{self.file}: row {self.row}, column {self.column!r}: found {kind}, expected {expected}")
+        return self._error(self.row, kind, expected)
+
+    def _error(self, row: int, found: Any, expected: str) -> DataError:
+        column = f", column {self.column!r}" if self.column else ""
+        return DataError(f"{self.file}: row {row}{column}: found {found}, expected {expected}")
 
 
 def plain(array: pa.Array) -> pa.Array:

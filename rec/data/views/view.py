@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rec.data.runner import Runner
@@ -66,6 +67,20 @@ class View(ABC):
     @abstractmethod
     def make(self, making: Making) -> None:
         """Write the rows of every split, and the tables that go with them."""
+
+
+class Rows(View):
+    """Rows that are the records themselves, in the order of the input."""
+
+    name = "records"
+
+    def make(self, making: Making) -> None:
+        """Write each split's records."""
+        table = making.records()
+        table = table.take(pc.sort_indices(table["row"]))
+        for number, split in enumerate(SPLITS):
+            chosen = table.filter(pc.equal(table["part"], pa.scalar(number, pa.int8())))
+            making.rows(split, chosen.drop_columns(["row", "part"]), making.shard_rows)
 
 
 def read_records(storage: Storage, name: str, columns: Sequence[str] | None = None) -> pa.Table:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from rec.batch import Columns
 from rec.data.attributes import Attributes
 from rec.data.encoders import SPECIAL, Tokens, learn_tokenizer
+from rec.data.tags import tag_key
 from rec.errors import RequestError
 from rec.evaluation.task import Measured
 from rec.evaluation.tasks.ranking import Ranking
@@ -105,6 +106,14 @@ class HealthMoE(
         return names
 
     @cached_property
+    def tag_places(self) -> dict[str, list[int]]:
+        """Where each tag stands in the tables, by its key: more than once where a data set was prepared before keys."""
+        places: dict[str, list[int]] = {}
+        for place, name in enumerate(self.tags):
+            places.setdefault(tag_key(name), []).append(place)
+        return places
+
+    @cached_property
     def contains_IT(self) -> Tensor:
         """What each item contains."""
         return torch.from_numpy(np.asarray(self.static["item_contains"])).float()
@@ -179,10 +188,10 @@ class HealthMoE(
             schema = Attributes.from_json(self._json("user_attribute_names"))
             attributes[row], present[row, 1] = schema.encode_one(profile["attributes"])
         for name in profile.get("avoid") or ():
-            if name not in self.tags:
+            if tag_key(name) not in self.tag_places:
                 known = ", ".join(self.tags) or "nothing: the data set does not tell what items contain"
                 raise RequestError(f"profile.avoid: {name!r} is not known; known: {known}")
-            avoid[row, self.tags.index(name)] = True
+            avoid[row, self.tag_places[tag_key(name)]] = True
 
     def loss(self, model: Callable[[PairsBatch], Any], batch: PairsBatch) -> dict[str, Term]:
         """Return the ranking loss over relevant pairs, and what keeps the gate even."""

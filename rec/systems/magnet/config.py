@@ -130,8 +130,8 @@ class MagnetConfig(LightGCNConfig):
 
     @property
     def mapped(self) -> bool:
-        """Whether interactions stay in files: not in the joint view, whose graph is made of more than them."""
-        return self.fanout > 0 and self.view == "late"
+        """Whether interactions stay in files: not where pseudo edges are sought among all of them."""
+        return self.fanout > 0 and not (self.view == "joint" and self.pseudo and self.pseudo_weight)
 
     @property
     def streams_of(self) -> tuple[str, ...]:

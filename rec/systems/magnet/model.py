@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from rec.moe.layer import Mixed
 from rec.nn.graph import Sparse, mean_of_layers, normalised, product, profiles, pseudo_edges
-from rec.nn.mapped import MappedGraph, MappedProfile
+from rec.nn.mapped import MappedGraph, MappedJoint, MappedProfile
 from rec.nn.pairs import InteractionBatch
 from rec.nn.sampled import drawn_rows
 from rec.systems.lightgcn import LightGCNModel
@@ -139,7 +139,10 @@ class MagnetModel(LightGCNModel):
         self.lift = nn.ModuleList(nn.Linear(v.shape[1], config.width) for v in self.vectors)
         self.blend = nn.Parameter(torch.zeros(())) if config.view == "joint" else None
         self.likely = self._likely()
-        self.joint = self._joined(torch.arange(len(self.user_E))) if config.view == "joint" else None
+        self.joint: Sparse | None = None
+        if config.view == "joint":
+            every_E = torch.arange(len(self.user_E))
+            self.joint = self._joined(every_E) if self.mapped is None else self._joined_files(self.mapped)
         self.drawn_joint = self.joint
         self.mixture = RoleMixture(config)
         self.made: tuple[Tensor, Items] | None = None
@@ -182,6 +185,11 @@ class MagnetModel(LightGCNModel):
         values = torch.cat([ones_E, ones_E, likely_E, likely_E, self.config.gamma * weight])
         return normalised(rows, columns, values, self.num_users + self.num_items + 1)
 
+    def _joined_files(self, graph: MappedGraph) -> MappedJoint:
+        """Return the same of interactions that stay in files."""
+        row, column, weight = self.content_edges
+        return MappedJoint(graph, row + self.num_users, column + self.num_users, self.config.gamma * weight)
+
     def keep(self, kept_E: Tensor) -> None:
         """Propagate over some of the interactions in training, and make profiles of them."""
         super().keep(kept_E)
@@ -193,6 +201,8 @@ class MagnetModel(LightGCNModel):
         """Propagate over some of the interactions in training, and make profiles of them."""
         super().keep_mapped(drawn)
         self.drawn_profile = MappedProfile(drawn), None
+        if self.joint is not None:
+            self.drawn_joint = self._joined_files(drawn)
 
     def views(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return nodes in the plain view, in the view with content edges, and fused, each (N, D)."""
@@ -207,7 +217,7 @@ class MagnetModel(LightGCNModel):
         return plain_ND, content_ND, self.blended(plain_ND, content_ND)
 
     @property
-    def joint_graph(self) -> Tensor:
+    def joint_graph(self) -> Sparse:
         """The graph of interactions and content edges: the epoch's in training, the whole one in evaluation."""
         joint = self.drawn_joint if self.training and self.drawn is not None else self.joint
         assert joint is not None

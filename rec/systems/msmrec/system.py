@@ -128,7 +128,7 @@ class MSMRec(
         nothing = seen[0][:0], seen[1][:0]
         return RankingExamples(
             subject_B=batch.user_B,
-            target=(torch.arange(len(batch), device=batch.target_B.device), batch.target_B),
+            target=(batch.target_row_P, batch.target_P),
             left_out=left_out.get(self.config.mask_seen, nothing),
             known=seen,
         )

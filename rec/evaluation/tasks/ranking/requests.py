@@ -2,11 +2,20 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, create_model
 
 from rec.evaluation.rows import MAX_TEXT
 from rec.evaluation.service import MORE, PICTURE, Answered, Id, Message, hidden, of
 from rec.keys import ServeConfig
+
+LARGEST = 1 << 63
+Value = (
+    StrictBool
+    | Annotated[int, Field(strict=True, ge=-LARGEST, le=LARGEST)]
+    | Annotated[float, Field(strict=True, allow_inf_nan=False)]
+    | Annotated[str, Field(max_length=MAX_TEXT)]
+)
+"""A plain value of JSON, as it is written: a truth is no number here."""
 
 
 class Recommended(BaseModel):
@@ -73,7 +82,7 @@ class Profile(Message):
     """What is told of a person who is in no table, or in the place of what the tables say."""
 
     text: str | None = Field(None, max_length=MAX_TEXT, examples=["A 54 year old woman: high blood pressure."])
-    attributes: dict[Annotated[str, Field(max_length=256)], float | str | None] = Field({}, max_length=256)
+    attributes: dict[Annotated[str, Field(max_length=256)], Value | None] = Field({}, max_length=256)
 
 
 class Options(Message):

@@ -85,7 +85,9 @@ class RankingService(Service):
                 summary="Return some known users whose ids start with a prefix.",
                 find=lambda prefix: self.subjects.ids.search(prefix, SUGGESTIONS),
             ),
-            Lookup(path="items/{item}/image", argument="item", summary="Return an item's picture.", find=self._picture),
+            Lookup(
+                path="items/{item:path}/image", argument="item", summary="Return an item's picture.", find=self._picture
+            ),
         ]
 
     def known(self, entity: str, index: int) -> list[Answer] | None:

@@ -1,0 +1,69 @@
+"""`evaluation/SPLIT/measurement.json`: what measuring a run cost, by which code, where, when, on which data.
+
+It stands apart from the metrics, which come out the same each time, and is bound to their file by a checksum.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from torch import nn
+
+from rec import provenance
+from rec.evaluation.protocol import Manifest, data_of
+from rec.keys import EvaluateConfig
+from rec.storage import Storage
+from rec.train.memory import peaks, restart_peaks
+
+FILE, METRICS, FORMAT = "measurement.json", "metrics.json", 1
+
+
+class Stopwatch:
+    """Seconds and memory from its making on."""
+
+    def __init__(self, device: str) -> None:
+        self.device, self.started_s = device, time.monotonic()
+        restart_peaks(device)
+
+    def read(self) -> dict[str, Any]:
+        """Return what has gone by, and the most memory there was."""
+        return {"seconds": time.monotonic() - self.started_s, **peaks(self.device)}
+
+
+def write_measurement(
+    storage: Storage,
+    split: str,
+    *,
+    watch: Stopwatch,
+    module: nn.Module,
+    manifest: Manifest,
+    keys: EvaluateConfig,
+    from_predictions: bool,
+) -> None:
+    """Write the record of a measurement beside its metrics."""
+    folder = f"evaluation/{split}"
+    found = {
+        "format": FORMAT,
+        "metrics_sha256": storage.sha256(f"{folder}/{METRICS}"),
+        "date": provenance.now(),
+        "code": provenance.code(),
+        "versions": provenance.versions(),
+        "machine": provenance.machine(watch.device),
+        "from_predictions": from_predictions,
+        "parameters": sum(parameter.numel() for parameter in module.parameters()),
+        "data": data_of(manifest),
+        "keys": keys.model_dump(mode="json"),
+        **watch.read(),
+    }
+    storage.write_json(f"{folder}/{FILE}", found)
+
+
+def read_measurement(storage: Storage, split: str) -> dict[str, Any] | None:
+    """Return the record of the metrics that are on file, None where they have none."""
+    name = f"evaluation/{split}/{FILE}"
+    if not storage.exists(name):
+        return None
+    found: dict[str, Any] = storage.read_json(name)
+    metrics = storage.sha256(f"evaluation/{split}/{METRICS}")
+    return found if found.get("format") == FORMAT and found.get("metrics_sha256") == metrics else None

@@ -1,0 +1,153 @@
+"""`training.json` of a run's folder: what its training cost, by which code, on which machines, with which keys, when.
+
+One entry per `rec train` that has saved a checkpoint. What a command did after its last checkpoint is not part of the
+run, and so of no entry.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+from rec import provenance
+from rec.config import RunConfig, load
+from rec.errors import ConfigError
+from rec.evaluation.protocol import data_of
+from rec.storage import Storage
+from rec.strict import flat, is_among
+from rec.train.checkpoint import CheckpointStore
+from rec.train.loop import Report
+
+FILE, FORMAT = "training.json", 1
+APART = ("out", "data.root", "train.seed", "tune", "serve", "expect")
+"""Keys that are no part of what is compared: places, the seed, and what other commands use."""
+
+
+class TrainingRecord:
+    """Passes a run's events on, and renews the record at every checkpoint.
+
+    Args:
+        storage: The run's folder.
+        config: The run.
+        manifest: Of its data set.
+        report: Receives every event.
+        file: The TOML file that the config was read from, where it was.
+        machine: What this process trains on; None where workers tell theirs.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        config: RunConfig,
+        manifest: Mapping[str, Any],
+        report: Report,
+        *,
+        file: str | None = None,
+        machine: dict[str, Any] | None = None,
+    ) -> None:
+        self.storage, self.report = storage, report
+        self.started_s = time.monotonic()
+        self.machines = {} if machine is None else {0: machine}
+        self.peaks: dict[int, dict[str, int]] = {}
+        steps = CheckpointStore(storage.below("checkpoints")).steps()
+        start = steps[-1] if steps else 0
+        known = read_training(storage) if start else None
+        self.commands = known["commands"] if known else []
+        self.command: dict[str, Any] = {
+            "date": provenance.now(),
+            "start_step": start,
+            "workers": config.parallel.workers,
+        }
+        self.command |= {"code": provenance.code(), "versions": provenance.versions()}
+        self.end: dict[str, Any] = known["end"] | {"over": False} if known else {"over": False}
+        self.whole = {
+            "format": FORMAT,
+            "file": None if file is None else told_file(file),
+            "changes": changes(config, file),
+            "keys": config.train.model_dump(mode="json"),
+            "data": data_of(manifest),
+        }
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Take one event of any rank."""
+        rank = event.get("rank", 0)
+        if "machine" in event:
+            self.machines[rank] = event["machine"]
+        if event["kind"] == "saving":
+            sizes = {name: value for name, value in event.items() if name.startswith("peak_")}
+            before = self.peaks.get(rank, {})
+            self.peaks[rank] = {name: max(value, before.get(name, 0)) for name, value in sizes.items()}
+        elif event["kind"] == "step":
+            self.end["epochs"] = event["epochs"]
+        elif event["kind"] == "evaluated":
+            last = event["phase"] + 1 == event["phases"]
+            over = last and (event["stopped"] or event["epoch"] >= self.end.get("epochs", 0))
+            told = {"phase": event["phase_name"], "phases": event["phases"], "epoch": event["epoch"]}
+            self.end |= told | {"stopped_early": event["stopped"], "over": over}
+        elif event["kind"] == "saved":
+            self._write(event["total_step"])
+        self.report(event)
+
+    def _write(self, step: int) -> None:
+        self.command |= {"step": step, "seconds": time.monotonic() - self.started_s}
+        self.command["machines"] = [self.machines[rank] for rank in sorted(self.machines)]
+        for name in sorted({name for sizes in self.peaks.values() for name in sizes}):
+            self.command[name] = sum(sizes.get(name, 0) for sizes in self.peaks.values())
+        self.storage.write_json(FILE, self.whole | {"end": self.end, "commands": [*self.commands, self.command]})
+
+
+def read_training(storage: Storage) -> dict[str, Any] | None:
+    """Return the record of a run's training, None where it has none that can be read."""
+    if not storage.exists(FILE):
+        return None
+    found: dict[str, Any] = storage.read_json(FILE)
+    return found if found.get("format") == FORMAT else None
+
+
+def changes(config: RunConfig, file: str | None = None) -> dict[str, Any]:
+    """Return the dotted keys of a run that differ from its config file, or from the defaults where there is none.
+
+    `None` stands for a key that the file has and the run has not; folders of files are left out of values.
+    """
+    base: dict[str, Any] = {}
+    if file is not None:
+        try:
+            base = _compared(load(file))
+        except ConfigError:  # a file may need keys of the command line to be whole
+            file = None
+    ours = _compared(config) if file is not None else _set(config)
+    keys = sorted(ours.keys() | base.keys())
+    return {key: without_folders(ours.get(key)) for key in keys if ours.get(key) != base.get(key)}
+
+
+def told_file(file: str) -> str:
+    """Return how a config file is named: from the package on, as it was given, or by its name alone."""
+    path, package = Path(file).resolve(), Path(__file__).resolve().parents[1]
+    if package in path.parents:
+        return path.relative_to(package.parent).as_posix()
+    given = PurePath(file)
+    return path.name if given.is_absolute() or ".." in given.parts or "://" in file else given.as_posix()
+
+
+def without_folders(value: Any) -> Any:
+    """Return a value in which each text that is a path from the root, or a URL, is its last part."""
+    if isinstance(value, list | tuple):
+        return [without_folders(one) for one in value]
+    if isinstance(value, dict):
+        return {key: without_folders(one) for key, one in value.items()}
+    if isinstance(value, str) and (value.startswith(("/", "~")) or "://" in value):
+        return value.rstrip("/").rpartition("/")[2]
+    return value
+
+
+def _compared(config: RunConfig) -> dict[str, Any]:
+    found = flat(json.loads(config.model_dump_json()))
+    return {key: value for key, value in found.items() if not is_among(key, APART)}
+
+
+def _set(config: RunConfig) -> dict[str, Any]:
+    found = flat(json.loads(config.model_dump_json(exclude_defaults=True)))
+    return {key: value for key, value in found.items() if not is_among(key, (*APART, "system"))}
