@@ -56,4 +56,6 @@ def texts() -> Row:
     start_s = time.process_time()
     TruncatedSVD(WIDTH, random_state=0).fit_transform(vectorizer.fit_transform(written))
     bare_s = time.process_time() - start_s
-    return Row(f"{TEXTS:,} texts by TF-IDF, CPU seconds, limit: scikit-learn alone", ours_s, "s", limit=bare_s, goal=1.2)
+    return Row(
+        f"{TEXTS:,} texts by TF-IDF, CPU seconds, limit: scikit-learn alone", ours_s, "s", limit=bare_s, goal=1.2
+    )

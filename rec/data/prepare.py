@@ -137,10 +137,11 @@ def _of_events(config: DataConfig, raw: RawData, events: Events, draft: Draft, w
         draft.table(name, table)
     for name, array in raw.arrays.items():
         draft.array(name, array)
-    counts = {"interactions_read": len(events.table), "interactions": len(rows)}
+    left_out = Counter(raw.dropped)
+    counts = {"interactions_read": len(events.table) + left_out.total(), "interactions": len(rows)}
     told = {
-        "records": [("records/part-00000.parquet", len(rows))], "dropped": counted(found.dropped), "encoded": {},
-        "counts": counts | {f"{name}s": len(table) for name, table in found.entities.items()}, "modalities": [],
+        "records": [("records/part-00000.parquet", len(rows))], "encoded": {},
+        "dropped": counted(found.dropped + left_out), "counts": counts | {f"{name}s": len(table) for name, table in found.entities.items()}, "modalities": [],
         "entities": {name: {"count": len(table), "first": 0} for name, table in found.entities.items()},
     }  # fmt: skip
     return _finished(config, raw, draft, split, told, say, [])

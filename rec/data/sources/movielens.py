@@ -18,6 +18,7 @@ from pyarrow import fs
 from rec.data.schema import EntityTable, RawData, RecordTable, Source, Workplace
 from rec.data.sources.metadata import fill, read_items
 from rec.data.tables import ForeignTable, Kind, TableFormat, files, read_whole
+from rec.data.tables.files import members
 from rec.errors import DataError
 from rec.storage import absolute, open_uri
 from rec.strict import Strict
@@ -129,15 +130,18 @@ def _member(folder: str, names: Mapping[str, TableFormat]) -> tuple[str, TableFo
     if kind == fs.FileType.File and not path.endswith(".zip"):
         name = posixpath.basename(path)
         return (folder, names[name]) if name in names else None
-    there = {posixpath.basename(uri): uri for uri in files(folder, tuple(names))} if _holds(folder, names) else {}
+    there = {posixpath.basename(uri): uri for uri in _inside(folder, names)}
     return next(((there[name], format) for name, format in names.items() if name in there), None)
 
 
-def _holds(folder: str, names: Mapping[str, Any]) -> bool:
+def _inside(folder: str, names: Mapping[str, Any]) -> list[str]:
+    """Return the files of these names in a folder or an archive."""
+    if folder.endswith(".zip"):
+        return [f"{folder}/{member}" for member in members(folder)]
     try:
-        return bool(files(folder, tuple(names)))
+        return files(folder, tuple(names))
     except DataError:
-        return False
+        return []
 
 
 def _tags(folder: str) -> dict[str, str] | None:

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from rec.data.schema import EntityTable, RawData, RecordTable, Source, Workplace
 from rec.data.sources.metadata import fill, read_ids, read_items
-from rec.data.tables import ForeignTable, TableFormat
+from rec.data.tables import ForeignTable, TableFormat, require
 from rec.errors import ConfigError, DataError
 from rec.storage import Storage, absolute, git_blob_sha1
 from rec.strict import Strict
@@ -82,9 +82,14 @@ class Tables(Source):
         for key in ("user_text", "user_attributes", "user_group", "avoid"):
             if getattr(names, key) and config.users is None:
                 raise ConfigError(f"data.read.columns.{key}: has no effect without data.read.users")
+        films_tell = config.item_ids is not None or bool(config.metadata)
         for key in ("item_text", "item_attributes", "item_class", "contains", "title", "image"):
             if getattr(names, key) and config.items is None:
                 raise ConfigError(f"data.read.columns.{key}: has no effect without data.read.items")
+            if getattr(names, key) and films_tell:
+                raise ConfigError(f"data.read.columns.{key}: has no effect beside data.read.item_ids and metadata")
+        if films_tell and config.items is None:
+            raise ConfigError("data.read.item_ids, data.read.metadata: have no effect without data.read.items")
         paths = tuple(absolute(path) for path in config.records)
         if config.sha1 is not None:
             check_sha1(paths[0], config.sha1)
@@ -92,14 +97,26 @@ class Tables(Source):
             table=ForeignTable(paths, config.format), user=names.user, item=names.item, time=names.time,
             rating=names.rating, part=names.part,
         )  # fmt: skip
+        self._require(records.table, "user", "item", "time", "rating", "part")
         return RawData(records=records, users=self._users(), items=self._items(place))
+
+    def _require(self, table: ForeignTable, *keys: str) -> None:
+        """Check that a table has the columns that these keys name."""
+        wanted: dict[str, str | None] = {}
+        for key in keys:
+            value = getattr(self.config.columns, key)
+            for number, name in enumerate(value if isinstance(value, tuple) else (value,)):
+                wanted[f"data.read.columns.{key}" + (f"[{number}]" if isinstance(value, tuple) else "")] = name
+        require(table, wanted)
 
     def _users(self) -> EntityTable | None:
         config, names = self.config, self.config.columns
         if config.users is None:
             return None
+        table = ForeignTable((absolute(config.users),), config.users_format)
+        self._require(table, "user", "user_text", "user_attributes", "user_group", "avoid")
         return EntityTable(
-            table=ForeignTable((absolute(config.users),), config.users_format), id=names.user, text=names.user_text,
+            table=table, id=names.user, text=names.user_text,
             attributes=names.user_attributes, group=names.user_group, tags=names.avoid,
         )  # fmt: skip
 
@@ -109,8 +126,11 @@ class Tables(Source):
             return None
         if config.item_ids is not None or config.metadata:
             return films(place, config.items, config.item_ids, config.metadata)
+        table = ForeignTable((absolute(config.items),), config.items_format)
+        self._require(table, "item", "title", "item_text", "image", "item_attributes", "item_class", "contains")
+        require(table, {f"data.read.keep[{number}]": name for number, name in enumerate(config.keep)})
         return EntityTable(
-            table=ForeignTable((absolute(config.items),), config.items_format), id=names.item, title=names.title,
+            table=table, id=names.item, title=names.title,
             text=names.item_text, image=names.image, attributes=names.item_attributes, group=names.item_class,
             tags=names.contains, others=config.keep,
         )  # fmt: skip
@@ -122,12 +142,12 @@ def films(place: Workplace, items: str, item_ids: str | None, metadata: tuple[st
     if "item" not in frame:
         raise DataError(f"{items}: no column for the item id")
     frame = frame.drop_duplicates("item")
+    for uri in metadata:  # which knows films by the same ids as `items`, or by title and year
+        frame = fill(frame, read_items(uri))
     if item_ids is not None:
         mapping = read_ids(item_ids)
         theirs = {original: ours for ours, original in mapping.items()}
         frame = frame.assign(original=frame["item"], item=frame["item"].map(theirs)).dropna(subset=["item"])
-    for uri in metadata:
-        frame = fill(frame, read_items(uri))
     table = place.write("items", pa.Table.from_pandas(frame.fillna(""), preserve_index=False))
     others = tuple(name for name in frame.columns if name not in ("item", "title"))
     return EntityTable(**{"table": table, "id": "item", "title": "title", "others": others, **changes})
