@@ -12,7 +12,7 @@ from tests.data.sources.test_mmrec import made
 
 
 def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="text.npy: row 1 is not finite"):
+    with pytest.raises(DataError, match=r"text.npy: row 1 is not finite"):
         made(tmp_path, features=np.array([[1.0], [np.nan], [1.0], [1.0]]))
     with pytest.raises(DataError, match=r"text.npy: float64 of shape \(4,\), expected numbers of shape"):
         made(tmp_path, features=np.ones(4))

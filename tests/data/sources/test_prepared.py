@@ -49,7 +49,7 @@ def test_items_without_a_required_modality_go_and_their_records_are_counted(food
 
 
 def test_a_required_modality_must_be_taken(food: Prepared, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="data.read.required: 'image' is not among data.read.features"):
+    with pytest.raises(DataError, match=r"data.read.required: 'image' is not among data.read.features"):
         again(food, tmp_path, required=["image"])
 
 

@@ -21,7 +21,7 @@ def test_lines_are_in_the_order_of_time(tmp_path: Path) -> None:
 
 def test_another_file_is_refused_by_its_hash(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("1 1\n")
-    with pytest.raises(DataError, match="x.txt: git blob hash .*, expected 0000"):
+    with pytest.raises(DataError, match=r"x.txt: git blob hash .*, expected 0000"):
         prepared(tmp_path / "out", {"source": SOURCE, "read": {"records": [f"{tmp_path}/x.txt"], "sha1": "0" * 40}})
 
 

@@ -33,10 +33,19 @@ def test_own_tables_of_users_and_items_are_prepared(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        ({"user": "whom"}, r"pairs.parquet: no column 'whom'.*the file has who, sku, stars; did you mean 'who'"),
-        ({"image": "picture"}, r"items.parquet: no column 'picture' \(picture\); the file has sku, words, photo"),
-        ({"user_attributes": ["size"]}, r"users.csv: no column 'size' \(size\); the file has who, age, sex, story"),
-        ({"rating": "words"}, r"pairs.parquet: no column 'words'"),
+        (
+            {"user": "whom"},
+            r"pairs.parquet: no column 'whom' \(data.read.columns.user\); the file has who, sku, stars; did",
+        ),
+        (
+            {"image": "picture"},
+            r"items.parquet: no column 'picture' \(data.read.columns.image\); the file has sku, words",
+        ),
+        (
+            {"user_attributes": ["age", "size"]},
+            r"users.csv: no column 'size' \(data.read.columns.user_attributes\[1\]\); the file has who, age, sex",
+        ),
+        ({"rating": "words"}, r"pairs.parquet: no column 'words' \(data.read.columns.rating\)"),
     ],
 )
 def test_a_missing_column_is_named_with_its_file(tmp_path: Path, columns: dict[str, Any], words: str) -> None:
@@ -54,6 +63,16 @@ def test_columns_of_a_table_that_is_not_there_are_refused(tmp_path: Path, key: s
         prepared(tmp_path / "out", {"read": config.read})
 
 
+def test_keys_without_effect_beside_films_are_refused(tmp_path: Path) -> None:
+    sections = own_tables(tmp_path)
+    sections["read"] = sections["read"] | {"metadata": ["films.csv"]}
+    with pytest.raises(ConfigError, match=r"data.read.columns.item_text: has no effect beside data.read.item_ids and"):
+        prepared(tmp_path / "out", sections)
+    config = own(tmp_path, write_events(tmp_path / "e.csv"), read={"item_ids": "ids.txt"})
+    with pytest.raises(ConfigError, match=r"data.read.item_ids, data.read.metadata: have no effect without"):
+        prepared(tmp_path / "out", {"read": config.read})
+
+
 def test_a_column_that_would_be_taken_for_another_is_refused(tmp_path: Path) -> None:
     sections = own_tables(tmp_path, columns={"title": "words", "item_attributes": ["title"]})
     items = pd.read_parquet(tmp_path / "items.parquet").assign(title="T")
@@ -64,7 +83,7 @@ def test_a_column_that_would_be_taken_for_another_is_refused(tmp_path: Path) -> 
 
 def test_unseen_users_need_a_table(tmp_path: Path) -> None:
     config = own(tmp_path, write_events(tmp_path / "e.csv"))
-    with pytest.raises(ConfigError, match="data.filter.unseen: the source has no table of 'user'"):
+    with pytest.raises(ConfigError, match=r"data.filter.unseen: the source has no table of 'user'"):
         prepared(tmp_path / "out", {"read": config.read, "filter": {"unseen": ["user"]}})
 
 
