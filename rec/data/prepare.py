@@ -141,7 +141,9 @@ def _of_events(config: DataConfig, raw: RawData, events: Events, draft: Draft, w
     counts = {"interactions_read": len(events.table) + left_out.total(), "interactions": len(rows)}
     told = {
         "records": [("records/part-00000.parquet", len(rows))], "encoded": {},
-        "dropped": counted(found.dropped + left_out), "counts": counts | {f"{name}s": len(table) for name, table in found.entities.items()}, "modalities": [],
+        "modalities": [],
+        "dropped": counted(found.dropped + left_out),
+        "counts": counts | {f"{name}s": len(table) for name, table in found.entities.items()},
         "entities": {name: {"count": len(table), "first": 0} for name, table in found.entities.items()},
     }  # fmt: skip
     return _finished(config, raw, draft, split, told, say, [])
