@@ -6,7 +6,7 @@ What runs the parts of a pass is a `Runner`. Nothing new is readable under the r
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,7 @@ def _prepared(config: DataConfig, runner: Runner, say: Say) -> Prepared:
     if isinstance(raw.records, Events):
         return _of_events(config, raw, raw.records, draft, work, say)
     sides, records, names = _entities_and_records(config, raw, raw.records, work, runner, dropped)
+    _tell_strangers(config.root, sides, say)
     where = ", ".join(raw.records.table.paths)
     split = split_records(records, len(names.users), len(names.items), config.split, dropped, where)
     told: dict[str, Any] = {"encoded": {}, "modalities": []}
@@ -205,6 +206,17 @@ def _entities_and_records(
             refuse_ids(ids, name, ", ".join(table.table.paths))
         settle(sides[name], good[name], None if name in known else ids)
     return sides, records, names
+
+
+def _tell_strangers(root: str, sides: Mapping[str, Side], say: Say) -> None:
+    """Say how many of those that are kept are in no row of their table, and name one."""
+    for name, side in sides.items():
+        missing = np.flatnonzero(side.row_U < 0)
+        if side.table is not None and len(missing):
+            say(
+                f"{root}: {len(missing):,} of {len(side.ids):,} {name}s are in no row of "
+                f"{', '.join(side.table.table.paths)}, such as {side.ids[missing[0]]!r}"
+            )
 
 
 def _pictures(draft: Draft, side: Side, config: DataConfig, say: Say) -> pa.ChunkedArray | None:
