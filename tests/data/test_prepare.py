@@ -79,6 +79,15 @@ def test_what_was_read_kept_dropped_and_split_is_said(tmp_path: Path) -> None:
     ]
 
 
+def test_items_that_their_table_lacks_are_said(tmp_path: Path) -> None:
+    pd.DataFrame({"what": [f"i{i}" for i in range(7)]}).to_csv(tmp_path / "items.csv", index=False)
+    said: list[str] = []
+    config = own(tmp_path / "out", write_events(tmp_path / "e.csv"), read={"items": str(tmp_path / "items.csv")})
+    data = prepare(config, InProcess(), said.append)
+    assert said[0] == f"{data.root}: 2 of 9 items are in no row of {tmp_path}/items.csv, such as 'i7'"
+    assert data.num_items == 9
+
+
 def test_what_a_config_says_otherwise_than_the_data_set_is_told_key_by_key(tmp_path: Path) -> None:
     events = write_events(tmp_path / "e.csv")
     data = prepare(own(tmp_path / "out", events), InProcess(), quiet)
