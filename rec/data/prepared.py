@@ -180,13 +180,20 @@ class Prepared:
         """Return how many rows a split has."""
         return sum(rows for _, rows in self.files(split))
 
+    def holds(self, name: str) -> bool:
+        """Return whether there is a table of this name."""
+        return self._file(name) is not None
+
+    def _file(self, name: str) -> str | None:
+        return next((f"{p}{name}.npy" for p in self.places if self.storage.exists(f"{p}{name}.npy")), None)
+
     def array(self, name: str) -> np.ndarray:
         """Return the table `name`.npy, memory-mapped where it lies on a local disk; writing to it changes no file.
 
         Raises:
             DataError: the data set has no such table; what would make it is told.
         """
-        file = next((f"{p}{name}.npy" for p in self.places if self.storage.exists(f"{p}{name}.npy")), None)
+        file = self._file(name)
         if file is None:
             raise DataError(f"{self.root}: the data set holds no table {name!r}{hint(name)}")
         path = self.storage.path(file)
