@@ -77,7 +77,7 @@ def _prepared(config: DataConfig, runner: Runner, say: Say) -> Prepared:
     draft, dropped = Draft(config.root), Counter[str]()
     work = draft.root.below(WORK)
     work.delete("records")
-    source: Source = resolve(config.source)(config.read)
+    source: Source = resolve(config.source, "data.source")(config.read)
     raw = source.open(Workplace(work.below("raw"), runner, say))
     dropped += Counter(raw.dropped)
     _refuse_idle(config, raw)

@@ -279,7 +279,7 @@ def make_view(data: Prepared, view: str, runner: Runner, say: Callable[[str], No
         return
     if "records" not in data.manifest:
         raise DataError(f"{data.root}: holds rows of its own and no records that a view {view!r} could be made of")
-    maker = OWN_VIEWS.get(view) or (resolve(view) if ":" in view else None)
+    maker = OWN_VIEWS.get(view) or (resolve(view, "data.views") if ":" in view else None)
     if maker is None:
         raise ConfigError(f"data.views: no view {view!r}; there are {', '.join(OWN_VIEWS)}, or an import path")
     making = Making(base, folder, data.manifest, runner)

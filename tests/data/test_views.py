@@ -124,7 +124,7 @@ def test_a_view_of_ones_own_is_named_by_its_import_path(tmp_path: Path) -> None:
 
 def test_a_view_that_is_none_is_refused(tmp_path: Path) -> None:
     data = prepared(tmp_path / "out", events(tmp_path))
-    with pytest.raises(ConfigError, match="no view 'graphs'; there are sequences, pairs, graph, or an import path"):
+    with pytest.raises(ConfigError, match="no view 'graphs'; there are sequences, pairs, graph, records, or an"):
         data.seen_as("graphs")
 
 
