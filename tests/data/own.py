@@ -36,7 +36,9 @@ def own(root: Path, events: Path, *, read: dict[str, Any] | None = None, **secti
     return DataConfig.model_validate({"root": str(root), "read": table, **sections})
 
 
-def own_tables(folder: Path, *, columns: dict[str, Any] | None = None, photo: Any = None, words: Any = None) -> Any:
+def own_tables(
+    folder: Path, *, columns: dict[str, Any] | None = None, photo: Any = None, words: Any = None, **encode: Any
+) -> Any:
     """Write tables of 12 users, 10 items with a picture each and 60 ratings; return the sections of [data] for them."""
     items = pd.DataFrame({"sku": [f"i{n}" for n in range(10)]})
     items["words"] = [f"salt number {n}" for n in range(10)] if words is None else words
@@ -55,7 +57,7 @@ def own_tables(folder: Path, *, columns: dict[str, Any] | None = None, photo: An
         "read": read | {"columns": names},
         "filter": {"minimum_rating": 4.0, "unseen": ["user", "item"]},
         "split": {"protocol": "ratio"},
-        "encode": ENCODE,
+        "encode": ENCODE | encode,
     }
 
 

@@ -152,3 +152,20 @@ def test_a_value_that_no_table_holds_is_refused(cells: Any, value: Any, text: st
 def test_a_column_of_lists_is_refused_by_name(cell: Any) -> None:
     with pytest.raises(DataError, match="attribute 'x': holds lists, expected one value in each cell"):
         fitted(pd.Series([cell, None], dtype=object))
+
+
+def test_attributes_are_fitted_once_and_refuse_what_they_do_not_know() -> None:
+    frame = pd.DataFrame({"age": [20.0, 40.0, None], "sex": ["f", "m", None]})
+    fitted = Attributes.fit(frame, ["age", "sex"])
+    number, known = fitted.encode(frame)
+    assert number.tolist() == [[-1, 1, 0], [1, 0, 1], [0, 0, 0]]
+    assert known.tolist() == [True, True, False]
+    again = Attributes.from_json(fitted.to_json())
+    assert again.encode_one({"age": 60})[0].tolist() == [3, 0, 0]
+    for given, text in (
+        ({"sex": "x"}, "expected one of f, m"),
+        ({"size": 1}, "known: age, sex"),
+        ({"age": "old"}, "number"),
+    ):
+        with pytest.raises(RequestError, match=text):
+            again.encode_one(given)

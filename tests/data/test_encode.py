@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from tests.data.own import own_tables, prepared
 from tests.data.test_images import encoded, saved
-from tests.data.test_pairs import own_tables, prepared, quiet
 
 
 @pytest.mark.parametrize(
@@ -31,29 +31,29 @@ def test_a_bad_address_among_good_ones_is_one_bad_row(address: str, reason: str,
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     (tmp_path / "good.jpg").write_bytes(encoded())
-    config = own_tables(tmp_path, photo=["good.jpg"] * 4 + [address] + ["good.jpg"] * 5)
-    data = prepared(tmp_path, config.model_copy(update={"maximum_bad_share": 0.1}), quiet)
+    photo = ["good.jpg"] * 4 + [address] + ["good.jpg"] * 5
+    data = prepared(tmp_path / "data", own_tables(tmp_path, photo=photo, maximum_bad_share=0.1))
     found = data.manifest["encoded"]["items"]
     assert (found["pictures"], found["bad"]) == (10, 1)
     (row,) = found["bad_rows"]
     assert row[:2] == ["i4", "photo"]
     assert reason in row[2]
     assert data.array("item_present")[1:, 1].tolist() == [n != 4 for n in range(10)]
-    assert pd.read_csv(tmp_path / "data" / "bad_rows.csv")["item"].tolist() == ["i4"]
+    assert pd.read_csv(tmp_path / "data" / "bad_items.csv")["item"].tolist() == ["i4"]
 
 
 @pytest.mark.parametrize("cell", [["a.jpg"], {"path": "a.jpg"}, 7])
 def test_cells_that_are_no_address_are_bad_rows(cell: Any, tmp_path: Path) -> None:
-    config = own_tables(tmp_path, photo=[cell] * 5 + [None] * 5)
-    data = prepared(tmp_path, config.model_copy(update={"maximum_bad_share": 1.0}), quiet)
+    sections = own_tables(tmp_path, photo=[cell] * 5 + [None] * 5, maximum_bad_share=1.0)
+    data = prepared(tmp_path / "data", sections)
     found = data.manifest["encoded"]["items"]
     assert (found["pictures"], found["bad"]) == (5, 5)
     assert "expected bytes, a path or a URI" in found["bad_rows"][0][2]
 
 
 def test_missing_addresses_and_texts_are_absent_and_not_bad(tmp_path: Path) -> None:
-    config = own_tables(tmp_path, photo=["", None] * 5, words=[None, " "] * 5)
-    found = prepared(tmp_path, config).manifest["encoded"]["items"]
+    sections = own_tables(tmp_path, photo=["", None] * 5, words=[None, " "] * 5)
+    found = prepared(tmp_path / "data", sections).manifest["encoded"]["items"]
     assert (found["pictures"], found["bad"], found["notes"]) == (0, 0, {"text empty": 10})
 
 
@@ -67,9 +67,8 @@ def test_missing_addresses_and_texts_are_absent_and_not_bad(tmp_path: Path) -> N
     ],
 )
 def test_pixels_and_thumbnails_have_the_true_values_of_odd_pictures(picture: bytes, expected: int, tmp_path) -> None:
-    config = own_tables(tmp_path, photo=[picture] * 10)
-    image = config.image.model_copy(update={"thumbnail": 24})
-    data = prepared(tmp_path, config.model_copy(update={"image": image}))
+    sections = own_tables(tmp_path, photo=[picture] * 10, image={"size": 8, "thumbnail": 24})
+    data = prepared(tmp_path / "data", sections)
     assert (data.array("item_pixels")[1:] == expected).all()
     (thumbnail,) = {bytes(value) for value in data.items["image"].to_pylist()}
     assert np.asarray(Image.open(io.BytesIO(thumbnail))).max() == pytest.approx(expected, abs=2)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rec.data.encoders import Tfidf, Tokens, learn_tokenizer
-from tests.data.test_pairs import own_tables, prepared
+from tests.data.own import own_tables, prepared
 
 WITHOUT_WORDS = [
     ["\U0001f600 \U0001f389"] * 60,
@@ -73,12 +73,19 @@ def test_a_word_that_no_tokenizer_looks_at_is_not_learned() -> None:
 
 @pytest.mark.parametrize("text", ["\U0001f600", "a", "?!"])
 def test_a_data_set_of_texts_without_words_is_prepared_and_told(text: str, tmp_path: Path) -> None:
-    config = own_tables(tmp_path, words=[text] * 10)
-    columns = config.columns.model_copy(update={"user_text": ()})
-    tfidf = config.text.model_copy(update={"encoder": "tfidf", "width": 4})
-    data = prepared(tmp_path, config.model_copy(update={"columns": columns, "text": tfidf}))
+    tfidf = {"encoder": "tfidf", "width": 4}
+    data = prepared(tmp_path / "data", own_tables(tmp_path, words=[text] * 10, columns={"user_text": []}, text=tfidf))
     notes = data.manifest["encoded"]["items"]["notes"]
     assert [count for note, count in notes.items() if note.startswith("tfidf: no word")] == [10]
     assert not data.array("item_text").any()
     assert data.array("item_present")[1:, 0].all()
     assert (data.array("item_tokens")[1:, 0] > 0).all()
+
+
+def test_the_same_texts_give_the_same_tokenizer_and_unknown_words_are_spelt() -> None:
+    texts = [f"likes salt number {n}" for n in range(10)] * 2
+    first = learn_tokenizer(texts, 60)
+    assert all(learn_tokenizer(texts, 60) == first for _ in range(5))
+    tokens = Tokens(first, 12)
+    assert tokens.tokenizer.encode("Salt lake").tokens[:7] == ["[CLS]", "salt", "l", "##a", "##k", "##e", "[SEP]"]
+    assert tokens.encode(["salt", ""])[:, 0].tolist() == [2, 2]

@@ -1,8 +1,8 @@
-"""Preparing: own tables, public files, what is refused, what is left when it fails."""
+"""Preparing: what is said, what is refused, what is left when it fails."""
 
 import json
-import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,44 +12,15 @@ import pytest
 import torch
 
 from rec.data import prepare as passes
+from rec.data.generated.catalogue import CatalogueConfig
 from rec.data.prepare import prepare
 from rec.data.prepared import Prepared
 from rec.data.runner import InProcess
-from rec.errors import DataError
-from rec.evaluation.tasks.ranking.popularity_groups import groups, popular_items, popular_share
-from rec.keys import ColumnNames, DataConfig, PlantedConfig, SourceConfig, TextConfig
+from rec.data.stages import records
+from rec.errors import ConfigError, DataError
+from rec.keys_data import DataConfig, FilterConfig
 from tests.conftest import planted_config
-
-
-def quiet(_: str) -> None:
-    """Say nothing."""
-
-
-def write_events(path: Path, users: int = 6, items: int = 9) -> Path:
-    frame = pd.DataFrame(
-        [(f"u{u}", f"i{(u + k) % items}", 100 + k) for u in range(users) for k in range(5 + u % 3)],
-        columns=["who", "what", "when"],
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    frame.to_parquet(path) if path.suffix == ".parquet" else frame.to_csv(path, index=False)
-    return path
-
-
-def own(root: Path, events: Path, **changes: object) -> DataConfig:
-    columns = ColumnNames(user="who", item="what", time="when")
-    source = {"kind": "table", "interactions": (str(events),), "columns": columns} | changes
-    return DataConfig(root=str(root), source=SourceConfig(**source))
-
-
-@pytest.mark.parametrize("name", ["events.parquet", "events.csv"])
-def test_own_tables_become_rows(tmp_path: Path, name: str) -> None:
-    data = prepare(own(tmp_path / "out", write_events(tmp_path / name)), InProcess(), quiet)
-    assert data.manifest["counts"] == {"interactions_read": 36, "interactions": 36, "users": 6, "items": 9}
-    rows = data.rows("test").to_pylist()
-    assert rows[0] == {"user": 0, "history": [1, 2, 3, 4], "target": 5}
-    assert data.users["id"].to_pylist() == [f"u{u}" for u in range(6)]
-    assert data.items["id"].to_pylist() == [f"i{i}" for i in range(9)]
-    data.verify()
+from tests.data.own import own, own_tables, prepared, quiet, write_events
 
 
 def test_counts_are_of_what_a_model_may_train_on(tmp_path: Path) -> None:
@@ -61,12 +32,14 @@ def test_counts_are_of_what_a_model_may_train_on(tmp_path: Path) -> None:
 
 def test_many_partitions_and_shards_give_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events = write_events(tmp_path / "e.parquet", users=40)
-    one = prepare(own(tmp_path / "one", events), InProcess(), quiet)
+    one = prepare(own(tmp_path / "one", events), InProcess(), quiet).seen_as("sequences")
+    monkeypatch.setattr(records, "ROWS_PER_PARTITION", 30)
     monkeypatch.setattr(passes, "ROWS_PER_PARTITION", 30)
-    many = prepare(own(tmp_path / "many", events).model_copy(update={"shard_rows": 3}), InProcess(), quiet)
+    many = prepare(own(tmp_path / "many", events, shard_rows=3), InProcess(), quiet).seen_as("sequences")
     assert len(many.files("train")) > 5
+    assert len(many.manifest["records"]) > 5
 
-    def by_id(data: Prepared) -> dict:
+    def by_id(data: Prepared) -> dict[str, Any]:
         names = data.users["id"].to_pylist()
         return {names[r["user"]]: (r["history"], r["target"]) for r in data.rows("val").to_pylist()}
 
@@ -80,8 +53,30 @@ def test_prepared_once_is_kept_and_another_config_prepares_again(tmp_path: Path)
     said: list[str] = []
     prepare(own(tmp_path / "out", events), InProcess(), said.append)
     assert "already prepared" in said[0]
-    again = prepare(own(tmp_path / "out", events, minimum_user_count=7), InProcess(), said.append)
+    again = prepare(own(tmp_path / "out", events, filter={"minimum_user_count": 7}), InProcess(), said.append)
     assert again.num_users == 2
+
+
+def test_other_views_do_not_prepare_again(tmp_path: Path) -> None:
+    events = write_events(tmp_path / "e.csv")
+    prepare(own(tmp_path / "out", events), InProcess(), quiet)
+    said: list[str] = []
+    prepare(own(tmp_path / "out", events, views=["graph"]), InProcess(), said.append, ["pairs"])
+    assert [line.partition(": ")[2] for line in said] == [
+        "already prepared from the same config",
+        "view 'graph': rows 24 train, 6 val, 6 test",
+        "view 'pairs': rows 6 train, 6 val, 6 test",
+    ]
+
+
+def test_what_was_read_kept_dropped_and_split_is_said(tmp_path: Path) -> None:
+    events = write_events(tmp_path / "e.csv")
+    said: list[str] = []
+    data = prepare(own(tmp_path / "out", events, filter={"minimum_user_count": 6}), InProcess(), said.append)
+    assert said == [
+        f"{data.root}: read 36 records, kept 26; 4 x user, 9 x item; dropped 10 user with fewer than 6 records",
+        f"{data.root}: split 'leave-one-out': 18 train, 4 val, 4 test; {data.manifest['split']['sha256'][:12]}",
+    ]
 
 
 def test_what_a_config_says_otherwise_than_the_data_set_is_told_key_by_key(tmp_path: Path) -> None:
@@ -91,13 +86,13 @@ def test_what_a_config_says_otherwise_than_the_data_set_is_told_key_by_key(tmp_p
     data.tell_differences(own(tmp_path / "moved", events), said.append)
     data.tell_differences(DataConfig(root=data.root), said.append)
     assert not said
-    data.tell_differences(own(tmp_path / "out", events, minimum_user_count=7), said.append)
+    data.tell_differences(own(tmp_path / "out", events, filter={"minimum_user_count": 7}), said.append)
     assert said == [
-        f"note: {data.root} was prepared with data.source.minimum_user_count = "
-        f"{SourceConfig().minimum_user_count}, the config says 7"
+        f"note: {data.root} was prepared with data.filter.minimum_user_count = {FilterConfig().minimum_user_count}, "
+        "the config says 7"
     ]
-    planted = PlantedConfig(interactions=2_000, users=9, items=9, topics=3, seed=1, shards=2)
-    others = DataConfig(root="", source=SourceConfig(minimum_user_count=7, planted=planted))
+    read = CatalogueConfig(interactions=2_000, users=9, items=9, topics=3, seed=1, shards=2)
+    others = DataConfig(root="", source="rec.data.generated.catalogue:PlantedCatalogue", read=read)
     said.clear()
     data.tell_differences(others, said.append)
     assert len(said) == 6
@@ -105,46 +100,52 @@ def test_what_a_config_says_otherwise_than_the_data_set_is_told_key_by_key(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("read", "others", "message"),
     [
-        ({"interactions": ("nowhere.csv",)}, "nowhere.csv: no such file or folder"),
-        ({"interactions": ()}, "data.source.interactions: no path given"),
-        ({"columns": ColumnNames(user="whom", item="what")}, r"no column 'whom' .*the file has who, what, when"),
-        ({"columns": ColumnNames(user="who", item="what", time="what")}, "column 'what' is .*string, expected numbers"),
-        ({"minimum_item_count": 1000}, "no interaction is left of 36"),
-        ({"minimum_user_count": 1000}, "no user is left .*user with fewer than 1000 events"),
-        ({"sha1": "0" * 40}, "git blob hash .* expected 0000"),
+        ({"records": ["nowhere.csv"]}, {}, "nowhere.csv: no such file or folder"),
+        ({"columns": {"user": "whom", "item": "what"}}, {}, r"no column 'whom' .*the file has who, what, when"),
+        (
+            {"columns": {"user": "who", "item": "what", "time": "what"}},
+            {},
+            r"e.parquet: row 0, column 'what': found 'i0', expected",
+        ),
+        ({}, {"filter": {"minimum_item_count": 1000}}, r"e.parquet: no record is left of 36 \(dropped"),
+        ({}, {"filter": {"minimum_user_count": 1000}}, "no record is left .*user with fewer than 1000 records"),
+        ({"sha1": "0" * 40}, {}, "git blob hash .* expected 0000"),
     ],
 )
-def test_bad_input_is_said_and_nothing_becomes_readable(tmp_path: Path, change: dict, message: str) -> None:
-    config = own(tmp_path / "out", write_events(tmp_path / "e.parquet"), **change)
+def test_bad_input_is_said_and_nothing_becomes_readable(
+    tmp_path: Path, read: dict[str, Any], others: dict[str, Any], message: str
+) -> None:
+    config = own(tmp_path / "out", write_events(tmp_path / "e.parquet"), read=read, **others)
     with pytest.raises(DataError, match=message):
         prepare(config, InProcess(), quiet)
     with pytest.raises(DataError, match="no prepared data set here"):
         Prepared.open(config.root)
 
 
-def test_bad_input_leaves_the_data_set_that_was_there(tmp_path: Path) -> None:
-    events = write_events(tmp_path / "e.csv")
-    before = prepare(own(tmp_path / "out", events), InProcess(), quiet)
-    with pytest.raises(DataError, match="no user is left"):
-        prepare(own(tmp_path / "out", events, minimum_user_count=1000), InProcess(), quiet)
-    after = Prepared.open(before.root)
-    after.verify()
-    assert after.rows("test").equals(before.rows("test"))
-
-
-@pytest.mark.parametrize("content", [b"", b"PAR1 but not really", b"\x00" * 100])
-def test_a_broken_parquet_file_is_named(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "broken.parquet"
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=r"broken.parquet: not a readable Parquet file"):
-        prepare(own(tmp_path / "out", path), InProcess(), quiet)
+@pytest.mark.parametrize(
+    ("read", "others", "message"),
+    [
+        ({"records": []}, {}, r"data.read.records: no path given"),
+        (
+            {},
+            {"filter": {"minimum_user_count": 3}},
+            r"minimum_user_count: 3, expected at least 4: a history and a target",
+        ),
+        ({}, {"split": {"protocol": "given"}}, r"data.split.protocol: 'given' needs a source that brings the split"),
+    ],
+)
+def test_keys_that_do_not_fit_are_refused(
+    tmp_path: Path, read: dict[str, Any], others: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        prepare(own(tmp_path / "out", write_events(tmp_path / "e.csv"), read=read, **others), InProcess(), quiet)
 
 
 def test_a_damaged_data_set_is_refused(tmp_path: Path) -> None:
-    data = prepare(own(tmp_path / "out", write_events(tmp_path / "e.csv")), InProcess(), quiet)
-    path = tmp_path / "out" / data.files("train")[0][0]
+    data = prepare(own(tmp_path / "out", write_events(tmp_path / "e.csv")), InProcess(), quiet).seen_as("sequences")
+    path = Path(data.storage.path(data.files("train")[0][0]))
     content = bytearray(path.read_bytes())
     content[20] ^= 1
     path.write_bytes(content)
@@ -152,18 +153,14 @@ def test_a_damaged_data_set_is_refused(tmp_path: Path) -> None:
         data.verify()
     path.write_bytes(content[:-5])
     with pytest.raises(DataError, match=r"bytes, expected .*run `rec prepare CONFIG` again"):
+        Prepared.open(data.root, "sequences")
+    Path(data.storage.path("user.parquet")).unlink()
+    with pytest.raises(DataError, match=r"user.parquet: missing; run `rec prepare CONFIG` again"):
         Prepared.open(data.root)
 
 
-def test_dropped_rows_are_reported_by_reason(tmp_path: Path) -> None:
-    frame = pd.DataFrame({"who": ["a"] * 6 + [None, "b"], "what": [*list("uvwxyzu"), "v"], "when": range(8)})
-    frame.to_parquet(tmp_path / "e.parquet")
-    data = prepare(own(tmp_path / "out", tmp_path / "e.parquet"), InProcess(), quiet)
-    assert data.manifest["dropped"] == {"no user": 1, "user with fewer than 4 events": 1}
-
-
 def test_the_planted_catalogue_is_what_it_says(tmp_path: Path) -> None:
-    data = prepare(planted_config(tmp_path), InProcess(), quiet)
+    data = prepare(planted_config(tmp_path), InProcess(), quiet).seen_as("sequences")
     assert data.manifest["counts"]["interactions"] == pytest.approx(6000, rel=0.02)
     followed = np.array(data.users["followed"].to_pylist())
     assert set(followed.sum(1)) == {1, 2}
@@ -176,45 +173,13 @@ def test_the_planted_catalogue_is_what_it_says(tmp_path: Path) -> None:
 
 
 def test_own_text_columns_are_taken_and_missing_ones_are_written(tmp_path: Path) -> None:
-    items = pd.DataFrame(
-        {"item": [f"i{i}" for i in range(9)], "title": "T", "plot": "", "mood": ["calm", ""] + ["wild"] * 7}
-    )
+    items = pd.DataFrame({"what": [f"i{i}" for i in range(9)], "title": "T", "mood": ["calm", ""] + ["wild"] * 7})
     items.to_csv(tmp_path / "items.csv", index=False)
-    config = own(tmp_path / "out", write_events(tmp_path / "e.csv"), items=str(tmp_path / "items.csv"))
-    text = TextConfig(modalities=("mood", "acting"), width=4)
-    data = prepare(config.model_copy(update={"text": text}), InProcess(), quiet)
+    read = {"items": str(tmp_path / "items.csv"), "keep": ["mood", "title"]}
+    text = {"modalities": ["mood", "acting"], "width": 4}
+    data = prepare(own(tmp_path / "out", write_events(tmp_path / "e.csv"), read=read, text=text), InProcess(), quiet)
     assert data.items["mood"].to_pylist()[:3] == ["calm", "mood", "wild"]
     assert data.items["acting"].to_pylist() == ["acting"] * 9
-
-
-def test_movielens_zip_and_folder_give_the_same(tmp_path: Path) -> None:
-    rows = [(1, 10, 5, 100), (1, 11, 4, 100), (1, 12, 4, 90), (1, 13, 3, 200), (2, 10, 2, 5)]
-    (tmp_path / "ml").mkdir()
-    (tmp_path / "ml" / "u.data").write_text("".join("\t".join(map(str, r)) + "\n" for r in rows))
-    (tmp_path / "ml" / "u.item").write_bytes(
-        "".join(
-            f"{i}|Caf\xe9 {i} (1990)|01-Jan-1990||url|{'|'.join('1' if g == 1 else '0' for g in range(19))}\n"
-            for i in range(10, 14)
-        ).encode("latin-1")
-    )
-    with zipfile.ZipFile(tmp_path / "ml.zip", "w") as archive:
-        for name in ("u.data", "u.item"):
-            archive.write(tmp_path / "ml" / name, f"ml-100k/{name}")
-    (tmp_path / "dat").mkdir()
-    (tmp_path / "dat" / "ratings.dat").write_text("".join("::".join(map(str, r)) + "\n" for r in rows))
-    (tmp_path / "csv").mkdir()
-    (tmp_path / "csv" / "ratings.csv").write_text(
-        "userId,movieId,rating,timestamp\n" + "".join(",".join(map(str, r)) + "\n" for r in rows)
-    )
-    results = []
-    for name, items in (("ml", "ml"), ("ml.zip", "ml.zip"), ("dat", "ml"), ("csv", "ml")):
-        source = SourceConfig(kind="movielens", interactions=(str(tmp_path / name),), items=str(tmp_path / items))
-        data = prepare(DataConfig(root=str(tmp_path / "out" / name), source=source), InProcess(), quiet)
-        results.append((data.rows("test").to_pylist(), data.items.to_pylist()))
-    assert results[0][0] == [{"user": 0, "history": [3, 1, 2], "target": 4}]
-    assert results[0][1][0]["title"] == "Café 10"
-    assert (results[0][1][0]["year"], results[0][1][0]["genres"]) == ("1990", "Action")
-    assert all(result == results[0] for result in results)
 
 
 def test_a_transformers_encoder_gives_a_vector_per_text(tmp_path: Path) -> None:
@@ -234,63 +199,45 @@ def test_a_transformers_encoder_gives_a_vector_per_text(tmp_path: Path) -> None:
     tokenizer.save_pretrained(tmp_path / "bert")
     model.save_pretrained(tmp_path / "bert")
     for pooling in ("mean", "cls"):
-        text = TextConfig(modalities=("mood", "acting"), encoder=str(tmp_path / "bert"), pooling=pooling, batch_size=4)
-        config = own(tmp_path / pooling, write_events(tmp_path / "e.csv")).model_copy(update={"text": text})
+        text = {
+            "modalities": ["mood", "acting"],
+            "encoder": str(tmp_path / "bert"),
+            "pooling": pooling,
+            "batch_size": 4,
+        }
+        config = own(tmp_path / pooling, write_events(tmp_path / "e.csv"), text=text)
         vectors = prepare(config, InProcess(), quiet).array("text")
         assert vectors.shape == (10, 2, 8)
         assert np.allclose(vectors[1], vectors[2], atol=1e-5)  # same texts, another batch
         assert not np.allclose(vectors[1, 0], vectors[1, 1], atol=1e-3)
 
 
-@pytest.mark.data
-def test_movielens_100k_counts(movielens: Path, tmp_path: Path) -> None:
-    source = SourceConfig(
-        kind="movielens", interactions=(str(movielens / "ml-100k"),), items=str(movielens / "ml-100k")
-    )
-    data = prepare(DataConfig(root=str(tmp_path), source=source), InProcess(), quiet)
-    assert data.manifest["counts"] == {
-        "interactions_read": 100_000,
-        "interactions": 100_000,
-        "users": 943,
-        "items": 1682,
-    }
-    lines = [line.split() for line in (movielens / "ml-100k" / "ml-100k.txt").read_text().splitlines()]
-    expected: dict[int, list[int]] = {}
-    for user, item in lines:
-        expected.setdefault(int(user), []).append(int(item))
-    for row in data.rows("test").to_pylist():
-        assert [*row["history"], row["target"]] == expected[row["user"] + 1]
-
-
-@pytest.mark.data
-def test_movielens_1m_counts_order_and_groups(movielens: Path, tmp_path: Path) -> None:
-    source = SourceConfig(
-        kind="sasrec",
-        interactions=(str(movielens / "ml-1m" / "ml-1m.txt"),),
-        sha1="9ab8e3edb8742f8d8cc4911e3dee25e82a6fcc24",
-        items=str(movielens / "ml-1m" / "movies.dat"),
-        item_ids=str(movielens / "ml-1m" / "sas_to_original_items.txt"),
-        metadata=(str(movielens / "metadata" / "ml1m_movies_extrainfos.dat"),),
-    )
-    data = prepare(DataConfig(root=str(tmp_path), source=source), InProcess(), quiet)
-    assert data.manifest["counts"] == {
-        "interactions_read": 999_611,
-        "interactions": 999_611,
-        "users": 6040,
-        "items": 3416,
-    }
-    assert sum(plot != "" for plot in data.items["plot"].to_pylist()) == 3410
-    rows = data.rows("test")
-    histories = [np.append(h, t) for h, t in zip(rows["history"].to_numpy(), rows["target"].to_numpy(), strict=True)]
-    # The specification's table: share, Niche / Diverse / Blockbuster.
-    for share, expected in ((0.0005, [180, 3190, 2670]), (0.001, [1998, 3641, 401]), (0.0015, [4270, 1650, 120])):
-        popular = popular_items(np.asarray(data.array("item_total")), share)
-        assert np.bincount(groups(popular_share(histories, popular))).tolist() == expected
+def test_a_table_that_is_not_there_is_told_with_the_key_that_makes_it(tmp_path: Path) -> None:
+    data = prepare(own(tmp_path / "out", write_events(tmp_path / "e.csv")), InProcess(), quiet)
+    for name, key in (
+        ("text", "data.text"),
+        ("item_image", "data.encode.image.encoder"),
+        ("item_present", "data.encode"),
+    ):
+        with pytest.raises(DataError, match=f"no table '{name}'; it is made by {key}: prepare again with that"):
+            data.array(name)
+    with pytest.raises(DataError, match=r"it is made by data.content.modalities with 'audio', or by the source"):
+        data.array("graph_audio_edge")
 
 
 def test_the_manifest_is_json_with_every_file(planted: Prepared) -> None:
-    manifest = json.loads(planted.storage.read("manifest.json"))
-    assert {f["name"] for f in manifest["files"]} >= {name for name, _ in planted.files("train")}
-    assert "work" not in planted.storage.list()
+    root = Path(planted.root)
+    manifest = json.loads((root / "manifest.json").read_text())
+    below = {
+        str(path.relative_to(planted.storage.root)) for path in Path(planted.storage.root).rglob("*") if path.is_file()
+    }
+    assert below == {f["name"] for f in planted.manifest["files"]} | {"views/sequences/view.json"}
+    assert {path.name for path in root.iterdir()} == {"manifest.json", manifest["folder"]}
     table = pq.read_table(planted.storage.path(planted.files("train")[0][0]))
     assert table.schema.field("history").type == pa.list_(pa.int32())
+
+
+def test_own_tables_with_everything_set_are_prepared_twice_alike(tmp_path: Path) -> None:
+    sections = own_tables(tmp_path, image={"encoder": "raw", "size": 8}) | {"content": {"modalities": ["image"]}}
+    found = [prepared(tmp_path / name, sections).manifest["files"] for name in ("a", "b")]
+    assert found[0] == found[1]

@@ -10,7 +10,8 @@ from fastapi.testclient import TestClient
 from rec.config import from_table
 from rec.data.prepare import prepare
 from rec.data.runner import InProcess
-from rec.keys import DataConfig, ServeConfig
+from rec.keys import ServeConfig
+from rec.keys_data import DataConfig
 from rec.serving.answers import Answerer
 from rec.serving.app import create
 from rec.serving.export import export
@@ -53,14 +54,17 @@ def write_tables(folder: Path) -> dict[str, Any]:
     pd.DataFrame(pairs, columns=["who", "sku"]).to_parquet(folder / "pairs.parquet")
     columns = {"user": "who", "item": "sku", "item_text": ["words"], "image": "photo", "user_text": ["story"]}
     columns |= {"user_attributes": ["smoker", "born", "age"], "avoid": "allergy", "contains": "has"}
-    table = {name: f"{folder}/{name}.parquet" for name in ("items", "users")} | {"pairs": [f"{folder}/pairs.parquet"]}
-    return table | {"columns": columns, "image": {"size": 16, "thumbnail": 24}}
+    read = {name: f"{folder}/{name}.parquet" for name in ("items", "users")} | {"records": [f"{folder}/pairs.parquet"]}
+    return {
+        "read": read | {"columns": columns}, "filter": {"unseen": ["user", "item"]}, "split": {"protocol": "ratio"},
+        "encode": {"image": {"size": 16, "thumbnail": 24}},
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def answerer(tmp_path_factory: pytest.TempPathFactory) -> Answerer:
     folder = tmp_path_factory.mktemp("odd")
-    data = DataConfig.model_validate({"root": f"{folder}/data", "pairs": write_tables(folder)})
+    data = DataConfig.model_validate({"root": f"{folder}/data", **write_tables(folder)})
     prepare(data, InProcess(), lambda _: None)
     table = {"system": "rec.systems.healthmoe:HealthMoE", "out": f"{folder}/run", "model": TINY_HEALTHMOE}
     config = from_table(table | {"data": {"root": f"{folder}/data"}, "train": {"batch_size": 16, "epochs": 1}})

@@ -31,11 +31,11 @@ class Graph(View):
     def make(self, making: Making) -> None:
         """Write the rows of every split, and the edges."""
         user, item, part = numbers(making.records(["user", "item", "part"]), "user", "item", "part")
+        train = part == TRAIN
+        making.rows("train", _interactions(user[train], item[train].astype(np.int32)), ROWS_PER_FILE)
         for split in SPLITS[1:]:
             making.rows(split, user_rows(user, item, part, split, making.manifest), making.shard_rows)
-        train = part == TRAIN
         user, item = user[train], item[train].astype(np.int32)
-        making.rows("train", _interactions(user, item), ROWS_PER_FILE)
         num_users = int(making.manifest["entities"]["user"]["count"])
         making.array("user_count", np.bincount(user, minlength=num_users).astype(np.int64))
         making.array("edge_train", np.stack([user.astype(np.int32), item], 1))
