@@ -106,7 +106,7 @@ def _with_source(data: Any) -> Any:
     if not isinstance(data, dict) or not isinstance(data.get("read", {}), dict):
         return data
     name = data.get("source", TABLES)
-    source: Any = resolve(name) if isinstance(name, str) else None
+    source: Any = resolve(name, "data.source") if isinstance(name, str) else None
     if not isinstance(getattr(source, "Config", None), type):
         raise ConfigError(f"data.source: {name!r} is no source: expected a class with Config")
     return data | {"read": check(source.Config, data.get("read", {}), "data.read.")}

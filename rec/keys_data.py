@@ -196,11 +196,13 @@ class DataConfig(Strict):
     def _read_is_the_sources(cls, table: Any) -> Any:
         if not isinstance(table, dict) or isinstance(table.get("read"), Strict):
             return table
-        return table | {"read": resolve(table.get("source", TABLES)).Config.model_validate(table.get("read", {}))}
+        return table | {
+            "read": resolve(table.get("source", TABLES), "data.source").Config.model_validate(table.get("read", {}))
+        }
 
     @field_validator("source")
     @classmethod
     def _source_is_one(cls, name: str) -> str:
-        if not hasattr(resolve(name), "Config"):
+        if not hasattr(resolve(name, "data.source"), "Config"):
             raise ValueError("expected a class with Config, as rec.data.schema:Source has it")
         return name

@@ -27,8 +27,8 @@ def is_among(key: str, names: Iterable[str]) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
-def resolve(name: str) -> Any:
-    """Return the class that `package.module:Class` names.
+def resolve(name: str, key: str = "system") -> Any:
+    """Return the class that `package.module:Class` names; the key that holds the name stands in errors.
 
     Raises:
         ConfigError: there is none.
@@ -37,7 +37,7 @@ def resolve(name: str) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"no class {name!r} ({error})") from error
+        raise ConfigError(f"{key}: no class {name!r} ({error})") from error
 
 
 class Strict(BaseModel):

@@ -26,7 +26,7 @@ from rec.data.stages.split import SPLITS, TRAIN, Split, split_records
 from rec.data.tables import Kind, read
 from rec.data.writing import MANIFEST, WORK, Draft, sweep
 from rec.errors import ConfigError
-from rec.keys_data import DataConfig, FilterConfig
+from rec.keys_data import ContentConfig, DataConfig, FilterConfig, ImageEncodingConfig
 from rec.storage import Storage
 from rec.strict import resolve
 
@@ -77,13 +77,16 @@ def _prepared(config: DataConfig, runner: Runner, say: Say) -> Prepared:
     draft, dropped = Draft(config.root), Counter[str]()
     work = draft.root.below(WORK)
     work.delete("records")
-    source: Source = resolve(config.source)(config.read)
+    source: Source = resolve(config.source, "data.source")(config.read)
     raw = source.open(Workplace(work.below("raw"), runner, say))
     dropped += Counter(raw.dropped)
+    _refuse_idle(config, raw)
     if isinstance(raw.records, Events):
         return _of_events(config, raw, raw.records, draft, work, say)
     sides, records, names = _entities_and_records(config, raw, raw.records, work, runner, dropped)
     _tell_strangers(config.root, sides, say)
+    for note in names.notes:
+        say(note)
     where = ", ".join(raw.records.table.paths)
     split = split_records(records, len(names.users), len(names.items), config.split, dropped, where)
     told: dict[str, Any] = {"encoded": {}, "modalities": []}
@@ -113,6 +116,29 @@ def _prepared(config: DataConfig, runner: Runner, say: Say) -> Prepared:
     return _finished(config, raw, draft, split, told, say, graphs)
 
 
+def _refuse_idle(config: DataConfig, raw: RawData) -> None:
+    """Refuse keys that would have no effect on what the source brings.
+
+    Raises:
+        ConfigError: one would.
+    """
+    tables = [table for table in (raw.users, raw.items) if table is not None]
+    if config.encode is not None:
+        if not any(table.image for table in tables) and config.encode.image != ImageEncodingConfig():
+            raise ConfigError(f"data.encode.image: has no effect: {config.source} brings no pictures here")
+        if not any(table.text or table.image or table.attributes for table in tables):
+            raise ConfigError(
+                f"data.encode: has no effect: {config.source} brings no texts, pictures or attributes here"
+            )
+    if config.content != ContentConfig() and not (raw.features or raw.graphs or config.content.modalities):
+        raise ConfigError("data.content: has no effect without data.content.modalities or vectors of the source")
+    if config.filter.minimum_rating is not None and isinstance(raw.records, RecordTable) and raw.records.rating is None:
+        raise ConfigError(f"data.filter.minimum_rating: has no effect: {config.source} brings no ratings here")
+    for modality in config.filter.required:
+        if raw.items is None or not getattr(raw.items, modality):
+            raise ConfigError(f"data.filter.required: {config.source} brings no {modality} of items here")
+
+
 def _of_events(config: DataConfig, raw: RawData, events: Events, draft: Draft, work: Storage, say: Say) -> Prepared:
     """Write a data set of events that are not of one user and one item."""
     for key in ("minimum_rating", "minimum_item_count", "core", "repeats", "required", "unseen"):
@@ -138,15 +164,16 @@ def _of_events(config: DataConfig, raw: RawData, events: Events, draft: Draft, w
         draft.table(name, table)
     for name, array in raw.arrays.items():
         draft.array(name, array)
-    left_out = Counter(raw.dropped)
-    counts = {"interactions_read": len(events.table) + left_out.total(), "interactions": len(rows)}
+    sizes = {name: len(table) for name, table in found.entities.items()}
+    counts = {"interactions_read": len(events.table) + sum(raw.dropped.values()), "interactions": len(rows)}
     told = {
-        "records": [("records/part-00000.parquet", len(rows))], "encoded": {},
+        "records": [("records/part-00000.parquet", len(rows))],
+        "counts": counts | {f"{name}s": size for name, size in sizes.items()},
+        "dropped": counted(found.dropped + Counter(raw.dropped)),
+        "entities": {name: {"count": size, "first": 0} for name, size in sizes.items()},
+        "encoded": {},
         "modalities": [],
-        "dropped": counted(found.dropped + left_out),
-        "counts": counts | {f"{name}s": len(table) for name, table in found.entities.items()},
-        "entities": {name: {"count": len(table), "first": 0} for name, table in found.entities.items()},
-    }  # fmt: skip
+    }
     return _finished(config, raw, draft, split, told, say, [])
 
 

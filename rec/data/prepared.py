@@ -180,13 +180,20 @@ class Prepared:
         """Return how many rows a split has."""
         return sum(rows for _, rows in self.files(split))
 
+    def holds(self, name: str) -> bool:
+        """Return whether there is a table of this name."""
+        return self._file(name) is not None
+
+    def _file(self, name: str) -> str | None:
+        return next((f"{p}{name}.npy" for p in self.places if self.storage.exists(f"{p}{name}.npy")), None)
+
     def array(self, name: str) -> np.ndarray:
         """Return the table `name`.npy, memory-mapped where it lies on a local disk; writing to it changes no file.
 
         Raises:
             DataError: the data set has no such table; what would make it is told.
         """
-        file = next((f"{p}{name}.npy" for p in self.places if self.storage.exists(f"{p}{name}.npy")), None)
+        file = self._file(name)
         if file is None:
             raise DataError(f"{self.root}: the data set holds no table {name!r}{hint(name)}")
         path = self.storage.path(file)
@@ -272,7 +279,7 @@ def make_view(data: Prepared, view: str, runner: Runner, say: Callable[[str], No
         return
     if "records" not in data.manifest:
         raise DataError(f"{data.root}: holds rows of its own and no records that a view {view!r} could be made of")
-    maker = OWN_VIEWS.get(view) or (resolve(view) if ":" in view else None)
+    maker = OWN_VIEWS.get(view) or (resolve(view, "data.views") if ":" in view else None)
     if maker is None:
         raise ConfigError(f"data.views: no view {view!r}; there are {', '.join(OWN_VIEWS)}, or an import path")
     making = Making(base, folder, data.manifest, runner)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from rec.config import RunConfig, from_json, to_json
-from rec.data.prepared import Prepared, open_prepared
+from rec.data.prepared import Prepared, hint, open_prepared
 from rec.data.stream import CachedReader
 from rec.errors import ConfigError, DataError
 from rec.evaluation.measure import directions
@@ -60,8 +60,28 @@ def open_data(config: RunConfig, say: Callable[[str], None]) -> Prepared:
 
 
 def build(config: RunConfig, data: Prepared) -> System[Any, Any]:
-    """Return the run's system with the tables of its data set."""
-    return build_from(config, data.tables(resolve(config.system).table_names(config.model)))
+    """Return the run's system with the tables of its data set.
+
+    Raises:
+        DataError: the data set lacks a table; the key that wants it and the key that would make it are told.
+    """
+    names = resolve(config.system).table_names(config.model)
+    for name in names:
+        if not data.holds(name):
+            wanting = _wanting(json.loads(config.model.model_dump_json()), name)
+            told = f", which {wanting} wants" if wanting else ""
+            raise DataError(f"{config.data.root}: the data set holds no table {name!r}{told}{hint(name)}")
+    return build_from(config, data.tables(names))
+
+
+def _wanting(model: Mapping[str, Any], table: str) -> str:
+    """Return the key of `[model]` that names a part of a table's name, such as a modality; "" where none does."""
+    parts = set(table.split("_")[1:])
+    for key, value in model.items():
+        names = value if isinstance(value, list | dict) else [value]
+        if any(isinstance(name, str) and name in parts for name in names):
+            return f"model.{key}"
+    return ""
 
 
 def build_from(config: RunConfig, tables: Mapping[str, np.ndarray]) -> System[Any, Any]:

@@ -13,7 +13,7 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 
 from rec.cli import main
-from rec.config import RunConfig
+from rec.config import RunConfig, load
 from rec.data.prepared import Prepared
 from rec.data.stream import CachedReader
 from rec.errors import ConfigError
@@ -273,6 +273,4 @@ def test_a_search_over_the_writers_last_phase(ray_runtime: None, roots: dict[str
     trials = read_trials(Storage(config.out))
     assert [trial.status for trial in trials] == ["finished"] * 2
     best = min(trials, key=lambda trial: trial.best["rmse"])
-    assert (
-        tomllib.loads((tmp_path / "search" / "best.toml").read_text())["model"]["hidden"] == best.point["model.hidden"]
-    )
+    assert load(tmp_path / "search" / "best.toml").model.hidden == best.point["model.hidden"]  # type: ignore[attr-defined]

@@ -1,5 +1,6 @@
 """Graph recommenders from files to report, artifact and answers."""
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +9,18 @@ import pytest
 
 from rec.config import RunConfig, from_table
 from rec.data.prepare import prepare
+from rec.data.prepared import open_prepared
 from rec.data.runner import InProcess
+from rec.errors import DataError
 from rec.evaluation.run import evaluate_run
 from rec.report.page import write_report
 from rec.serving.answers import Answerer
 from rec.serving.export import export
 from rec.storage import Storage
-from rec.train.job import train_here
+from rec.train.job import build, train_here
 
 USERS, ITEMS, TASTES = 120, 60, 4
+CONFIGS = Path(__file__).parents[2] / "rec" / "configs"
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +98,32 @@ def test_a_run_learns_tastes_and_is_reported_and_served(folder: Path, system: st
         serve = config.serve.model_copy(update={"index": "ivf", "index_candidates": ITEMS})
         two_stages = export(config.model_copy(update={"serve": serve}), f"{config.out}-ivf", lambda _: None)
         assert two_stages.manifest["tasks"]["ranking"]["index"]["agreement"] == 1.0  # as every item is a candidate
+
+
+THREE = {"image": 0.2, "text": 0.5, "audio": 0.3}
+
+
+def three(folder: Path, modalities: list[str]) -> RunConfig:
+    """Return a MAGNET run over generated vectors of these modalities, whose config wants three."""
+    table = tomllib.loads((CONFIGS / "graph.toml").read_text())
+    read = {"users": 60, "items": 40, "interactions": 600, "width": 6, "modalities": modalities}
+    table["data"] |= {"root": str(folder / "data"), "read": read}
+    table["model"] |= {"modalities": list(THREE), "content": THREE, "width": 8}
+    table["train"] |= {"epochs": 2, "evaluate_every": 1, "batch_size": 128}
+    config = from_table(table | {"out": str(folder / "run")})
+    prepare(config.data, InProcess(), lambda _: None, ["graph"])
+    return config
+
+
+def test_three_modalities_beside_behaviour_by_config_alone(tmp_path: Path) -> None:
+    config = three(tmp_path, list(THREE))
+    train_here(config, lambda _: None, lambda _: None)
+    assert build(config, open_prepared(config)).model().config.streams_of == ("behaviour", *THREE)
+    assert evaluate_run(config, "test")["metrics"]["recall@20"] > 0
+
+
+def test_a_modality_that_is_not_there_is_named_with_the_keys_that_want_and_make_it(tmp_path: Path) -> None:
+    config = three(tmp_path, ["image", "text"])
+    wanted = "'graph_audio_edge', which model.content wants; it is made by data.content.modalities with 'audio'"
+    with pytest.raises(DataError, match=wanted):
+        train_here(config, lambda _: None, lambda _: None)

@@ -10,6 +10,7 @@ import os
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import scipy.sparse
 
 from rec.data.schema import EntityTable, RawData, RecordTable, Source, Workplace
 from rec.data.tables import ForeignTable, Kind, TableFormat, read_whole, require
@@ -53,7 +54,7 @@ class MMRec(Source):
     config: MMRecConfig
 
     def open(self, place: Workplace) -> RawData:
-        """Return where the tables are; users and items are all numbers up to the largest."""
+        """Return where the tables are; items are all rows of vector files and graphs, or else those that are named."""
         config, names = self.config, self.config.columns
         path = config.path(config.interactions)
         table = ForeignTable((path,), TableFormat(delimiter="\t"))
@@ -63,27 +64,30 @@ class MMRec(Source):
         for key, name in keys.items():
             if name:
                 _check(numbers[key], path, name, "0, 1 or 2" if key == "part" else "a whole number from 0")
-        counts = {key: int(pc.max(numbers[key]).as_py() or 0) + 1 for key in ("user", "item")}
-        for name, file in config.features.items():
-            rows = _rows(name, config.path(file))
-            if rows < counts["item"]:
-                raise DataError(
-                    f"{config.path(file)}: {rows:,} rows, expected one for each of {counts['item']:,} items (the "
-                    f"largest number in {path} is {counts['item'] - 1})"
-                )
-            counts["item"] = max(counts["item"], rows)
-        users, items = (_numbered(place, key, counts[key]) for key in ("user", "item"))
+        items = self._items(place, int(pc.max(numbers["item"]).as_py() or 0), path)
         records = RecordTable(table=table, user=names.user, item=names.item, part=names.part or None)
         return RawData(
-            records=records, users=users, items=items, unseen=("user", "item"),
+            records=records, items=items, unseen=("item",) if items else (),
             features={name: config.path(file) for name, file in config.features.items()},
             graphs={name: config.path(file) for name, file in config.graphs.items()},
         )  # fmt: skip
 
-
-def _numbered(place: Workplace, name: str, count: int) -> EntityTable:
-    ids = pa.array(np.arange(count).astype(str).tolist(), pa.string())
-    return EntityTable(table=place.write(f"{name}s", pa.table({"id": ids})), id="id")
+    def _items(self, place: Workplace, largest: int, path: str) -> EntityTable | None:
+        """Return all items that vector files and graphs have rows of; None where there are none."""
+        config = self.config
+        sizes = {config.path(file): _rows(name, config.path(file)) for name, file in config.features.items()}
+        if not sizes:
+            sizes = {config.path(file): _rows_of_graph(name, config.path(file)) for name, file in config.graphs.items()}
+        for file, rows in sizes.items():
+            if rows <= largest:
+                raise DataError(
+                    f"{file}: {rows:,} rows, expected one for each of {largest + 1:,} items (the largest number in "
+                    f"{path} is {largest})"
+                )
+        if not sizes:
+            return None
+        ids = pa.array(np.arange(max(sizes.values())).astype(str).tolist(), pa.string())
+        return EntityTable(table=place.write("items", pa.table({"id": ids})), id="id")
 
 
 def _check(column: pa.ChunkedArray, path: str, name: str, expected: str) -> None:
@@ -107,3 +111,10 @@ def _rows(name: str, path: str) -> int:
         return len(np.load(path, mmap_mode="r"))
     except (OSError, ValueError, TypeError) as error:
         raise DataError(f"data.read.features.{name}: {path}: cannot be read ({error})") from error
+
+
+def _rows_of_graph(name: str, path: str) -> int:
+    try:
+        return int(scipy.sparse.load_npz(path).shape[0])
+    except (OSError, ValueError) as error:
+        raise DataError(f"data.read.graphs.{name}: {path}: cannot be read ({error})") from error

@@ -96,6 +96,8 @@ class Vocabulary:
     dropped: Counter[str] = field(default_factory=Counter)
     read: int = 0
     """Rows of the input."""
+    notes: tuple[str, ...] = ()
+    """What people should know of the files."""
 
 
 def read_records(
@@ -151,7 +153,8 @@ def read_records(
     records = replace(records, form=times.get(TIME))
     if not len(records):
         raise DataError(f"{where}: no record is left of {total:,} (dropped: {reasons(dropped)})")
-    return records, Vocabulary(names, items, dropped, total)
+    notes = tuple(dict.fromkeys(f"{piece.uri}: {piece.note}" for piece in parts if piece.note))
+    return records, Vocabulary(names, items, dropped, total, notes)
 
 
 def read_piece(task: ReadTask) -> tuple[int, Counter[str], tuple[list[str], np.ndarray]]:

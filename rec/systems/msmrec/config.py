@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rec.moe.config import MixtureConfig
 from rec.nn.modality import Fusion, Texts
@@ -78,3 +78,9 @@ class MSMRecConfig(Strict):
     """Experts in the place of each block's feed-forward."""
     mask_seen: Literal["all", "input", "none"] = "all"
     """Which seen items evaluation leaves out: all, those of the encoder's input (as published), or none."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"heads: must divide width ({self.width}), got {self.heads}")
+        return self

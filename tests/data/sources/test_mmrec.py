@@ -105,3 +105,15 @@ def test_amazon_baby_is_the_canonical_split(amazon_baby: Path, tmp_path: Path) -
     assert (min(history), max(history), round(np.mean(history), 2)) == (3, 100, 6.1)
     assert len(history) == 19_445
     assert [len(data.array(f"graph_{name}_edge")) for name in ("image", "text", "freedom")] == [70_500, 70_500, 126_598]
+
+
+@pytest.mark.parametrize("large", ["4000000000", "18446744073709551615", "100000000000000000000"])
+def test_numbers_are_ids_however_large(tmp_path: Path, large: str) -> None:
+    lines = tuple(line.replace("2\t", f"{large}\t", 1) if line.startswith("2") else line for line in LINES)
+    assert made(tmp_path, lines).users["id"].to_pylist() == ["0", "1", large]
+    (tmp_path / "items").mkdir()
+    lines = tuple(line.replace("\t3\t", f"\t{large}\t") for line in LINES)
+    (tmp_path / "items" / "x.inter").write_text("\n".join((HEAD, *lines)) + "\n")
+    read = {"folder": f"{tmp_path}/items", "interactions": "x.inter"}
+    found = prepared(tmp_path / "out", {"source": MMREC, "read": read, "split": {"protocol": "given"}}, view="graph")
+    assert found.items["id"].to_pylist() == ["0", "1", "2", large]

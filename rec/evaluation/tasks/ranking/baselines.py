@@ -38,9 +38,7 @@ def rankings(system: Any, data: Prepared) -> dict[str, Score]:
     found["random"] = lambda users: rng.random((len(users), len(count_I)), dtype=np.float32)
     marks = Marks.of(system)
     if data.storage.exists(f"{system.subject}_text.npy") and marks.subject and marks.target:
-        found["similar users"] = _similar_users(
-            data, system.subject, marks.subject.name, marks.target.name, len(count_I)
-        )
+        found["similar users"] = _similar_users(data, system.subject, marks, len(count_I))
     if all("truth" in names_of(data, entity) for entity in (system.subject, system.entity)):
         truth_IT, truth_UT = (vectors_of(data, entity, "truth") for entity in (system.entity, system.subject))
         found["the planted truth"] = lambda users: truth_UT[users] @ truth_IT.T
@@ -71,14 +69,21 @@ def measure(task: Ranking, system: Any, data: Prepared, batches: Iterator[Any]) 
     return found
 
 
-def _similar_users(data: Prepared, entity: str, subject: str, target: str, items: int) -> Score:
-    """Return a score of items for users: the summed similarity of users who liked them in training."""
+def _similar_users(data: Prepared, entity: str, marks: Marks, items: int) -> Score:
+    """Return a score of items for users: the summed similarity of users who liked them in training.
+
+    What training rows tell as known is part of training as well.
+    """
+    assert marks.subject is not None
     rows = data.rows("train")
-    targets = [np.atleast_1d(np.asarray(part, dtype=np.int64)) for part in rows[target].to_numpy()]
-    row_P = torch.from_numpy(np.repeat(np.arange(len(targets)), [len(part) for part in targets]))
-    item_P = torch.from_numpy(np.concatenate(targets) if targets else np.zeros(0, np.int64))
+    columns = [rows[column.name].to_numpy() for column in (marks.known, marks.target) if column is not None]
+    liked = [
+        np.concatenate([np.atleast_1d(np.asarray(part)) for part in parts]) for parts in zip(*columns, strict=True)
+    ]
+    row_P = torch.from_numpy(np.repeat(np.arange(len(liked)), [len(part) for part in liked]))
+    item_P = torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *liked]).astype(np.int64))
     vector_UM = np.asarray(data.array(f"{entity}_text"))
-    teacher_M = vector_UM[rows[subject].to_numpy()]
+    teacher_M = vector_UM[rows[marks.subject.name].to_numpy()]
 
     def score(users: np.ndarray) -> np.ndarray:
         similar_BR = torch.from_numpy(vector_UM[users] @ teacher_M.T)
