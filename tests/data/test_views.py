@@ -1,5 +1,6 @@
 """Views: rows of every kind of model from the same records."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,15 @@ def test_a_view_that_was_stopped_is_made_again(tmp_path: Path, monkeypatch: pyte
     assert data.storage.exists("views/graph/train")
     assert len(data.seen_as("graph").rows("train")) == 24
     data.seen_as("graph").verify()
+
+
+def test_workers_that_need_a_view_at_once_all_get_it(tmp_path: Path) -> None:
+    data = prepared(tmp_path / "out", events(tmp_path))
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: Prepared.open(data.root, "graph"), range(16)))
+    for each in found:
+        each.verify()
+        assert each.rows("test").equals(found[0].rows("test"))
 
 
 class Lengths(View):
