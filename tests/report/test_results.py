@@ -61,7 +61,7 @@ def filed(planted: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("gated/seed-1", ("train.seed=1",)),
         ("plain", ("model.gate=none",)),
     ):
-        evaluate_run(trained(top / name, planted.storage.uri, *words), "test")
+        evaluate_run(trained(top / name, planted.root, *words), "test")
     return top
 
 
@@ -177,7 +177,7 @@ def test_what_was_not_recorded_is_said(runs: Path) -> None:
 
 def test_other_splits_stand_in_tables_of_their_own(runs: Path, tmp_path: Path) -> None:
     other = prepare(planted_config(tmp_path / "other", users=200, interactions=4000), InProcess(), quiet)
-    evaluate_run(trained(runs / "other", other.storage.uri), "test")
+    evaluate_run(trained(runs / "other", other.root), "test")
     told, page = made(runs)
     assert sorted(len(table["lines"]) for table in told["tables"]) == [1, 2]
     assert len({table["split"]["sha256"] for table in told["tables"]}) == 2
@@ -188,18 +188,18 @@ def test_a_protocol_stands_in_the_title_and_parts_tables(runs: Path) -> None:
     for name in RECORDS:
         path = runs / "plain" / name
         found = json.loads(path.read_text())
-        found["data"]["split"]["protocol"] = "leave-one-out"
+        found["data"]["split"]["protocol"] = "subjects"
         path.write_text(json.dumps(found))
     told, page = made(runs)
-    assert {table["split"]["protocol"] for table in told["tables"]} == {"", "leave-one-out"}
-    assert re.search(r"^## .*: leave-one-out$", page, re.MULTILINE)
-    path.write_text(path.read_text().replace("leave-one-out", "by time"))
+    assert {table["split"]["protocol"] for table in told["tables"]} == {"leave-one-out", "subjects"}
+    assert re.search(r"^## .*: subjects$", page, re.MULTILINE)
+    path.write_text(path.read_text().replace("subjects", "time"))
     told, _ = made(runs)
     assert told["passed_over"] == [{"run": "runs/plain", "reason": "trained on another split than it was measured on"}]
 
 
 def test_other_keys_of_evaluation_stand_in_a_table_of_their_own(runs: Path, planted: Prepared) -> None:
-    config = trained(runs / "again", planted.storage.uri, "train.learning_rate=1e-3")
+    config = trained(runs / "again", planted.root, "train.learning_rate=1e-3")
     evaluate_run(override(config, ["evaluate.popular_share=0.5"]), "test")
     told, page = made(runs)
     assert sorted(len(table["lines"]) for table in told["tables"]) == [1, 2]
@@ -208,10 +208,10 @@ def test_other_keys_of_evaluation_stand_in_a_table_of_their_own(runs: Path, plan
 
 
 def test_runs_that_cannot_stand_in_a_table_are_told(runs: Path, planted: Prepared) -> None:
-    trained(runs / "unmeasured", planted.storage.uri, "model.dropout=0.4")
+    trained(runs / "unmeasured", planted.root, "model.dropout=0.4")
     with pytest.raises(Stop):
-        trained(runs / "stopped", planted.storage.uri, "train.epochs=3", report=stop_at_saved(2))
-    longer = trained(runs / "longer", planted.storage.uri, "model.dropout=0.3")
+        trained(runs / "stopped", planted.root, "train.epochs=3", report=stop_at_saved(2))
+    longer = trained(runs / "longer", planted.root, "model.dropout=0.3")
     evaluate_run(longer, "test")
     (runs / "longer/config.json").write_text(override(longer, ["train.epochs=5"]).model_dump_json())
     shutil.copytree(runs / "gated/seed-1", runs / "repeated")

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from rec.config import from_table
+from rec.data.prepare import prepare
+from rec.data.runner import InProcess
 from rec.serving.artifact import Artifact
 from tests.guests import sets_guest
 from tests.serving import scribe
@@ -15,11 +17,14 @@ def exported(guest: Any, folder: str, epochs: dict[str, Any]) -> Artifact:
     from rec.serving.export import export
     from rec.train.job import train_here
 
-    guest.write_data(f"{folder}/data")
     table = tomllib.loads(guest.TOML) | {"out": f"{folder}/run"}
-    table["data"] = {"root": f"{folder}/data"}
-    table["train"] = table["train"] | epochs
+    table["data"]["root"] = f"{folder}/data"
+    table["train"] |= epochs
     config = from_table(table)
+    if hasattr(guest, "write_data"):
+        guest.write_data(config.data.root)
+    else:
+        prepare(config.data, InProcess(), lambda _: None)
     train_here(config, lambda _: None, lambda _: None)
     return export(config, f"{folder}/artifact", lambda _: None)
 
