@@ -18,11 +18,11 @@ def exported(guest: Any, folder: str, epochs: dict[str, Any]) -> Artifact:
     from rec.train.job import train_here
 
     table = tomllib.loads(guest.TOML) | {"out": f"{folder}/run"}
-    table["data"] = table.get("data", {}) | {"root": f"{folder}/data"}
-    table["train"] = table["train"] | epochs
+    table["data"]["root"] = f"{folder}/data"
+    table["train"] |= epochs
     config = from_table(table)
-    if guest is scribe:
-        scribe.write_data(config.data.root)
+    if hasattr(guest, "write_data"):
+        guest.write_data(config.data.root)
     else:
         prepare(config.data, InProcess(), lambda _: None)
     train_here(config, lambda _: None, lambda _: None)
