@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ import ray.data
 from rec.batch import Column
 from rec.data.prepared import Prepared
 from rec.data.stream import CachedReader
+from rec.data.views.view import SPLITS
 from rec.errors import DataError
 from rec.runtime.cluster import quiet_data
 from rec.storage import Storage
@@ -64,8 +66,8 @@ class SharedReader(CachedReader):
 
     def read(self, names: Sequence[str]) -> Iterator[pa.Table]:
         """Yield one table per file, in this order."""
-        split = names[0].split("/", 1)[0] if names else ""
-        if split and split not in self.asked:
+        split = PurePosixPath(names[0]).parent.name if names else ""
+        if split in SPLITS and split not in self.asked:
             self.asked.add(split)
             blocks = ray.get(self._offered(split))
             for path, table in _files(iter(blocks)):
