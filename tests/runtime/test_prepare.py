@@ -1,6 +1,7 @@
 """Preparing on Ray gives what preparing in this process gives."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from rec.data.stages import records
 from rec.errors import DataError
 from rec.keys_data import DataConfig
 from rec.nn.history import COLUMNS
-from rec.runtime.datasets import StreamingReader, fits_shared_memory, share
+from rec.runtime.datasets import SharedReader, StreamingReader, fits_shared_memory, share
 from rec.runtime.prepare import OnRay, prepare
 from tests.conftest import planted_config
 
@@ -71,3 +72,20 @@ def test_streamed_and_shared_files_are_the_files(ray_runtime: None, planted: Pre
     assert fits_shared_memory(planted, ("train",))
     blocks = ray.get(share(planted, "train", COLUMNS))
     assert sum(len(b) for b in blocks) == planted.num_users
+
+
+def test_workers_are_offered_the_split_that_they_read(ray_runtime: None, planted: Prepared) -> None:
+    import ray
+
+    class Offers:
+        def offered(self, split: str) -> list[Any] | None:
+            return blocks if split == "train" else None
+
+    blocks = share(planted, "train", COLUMNS)
+    monitor = ray.remote(Offers).options(num_cpus=0).remote()
+    reader = SharedReader(planted.storage, COLUMNS, monitor)
+    names = [name for name, _ in planted.files("train")]
+    for name, table in zip(names, reader.read(names), strict=True):
+        assert table.equals(planted._parquet(name))
+    assert set(reader.cache) == set(names)
+    ray.kill(monitor)
