@@ -64,7 +64,7 @@ class SharedReader(CachedReader):
 
     def read(self, names: Sequence[str]) -> Iterator[pa.Table]:
         """Yield one table per file, in this order."""
-        split = names[0].split("/", 1)[0] if names else ""
+        split = names[0].rsplit("/", 2)[-2] if names else ""
         if split and split not in self.asked:
             self.asked.add(split)
             blocks = ray.get(self._offered(split))
