@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any, Literal, Self
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
@@ -60,6 +61,11 @@ class SplitConfig(Strict):
     """What of a user is known when test is answered: "train" leaves validation's items among those to be ranked, as
     published tables on graphs do; "" is that for "mmrec" and "given", and both for the others."""
     seed: int = 0
+
+    @field_validator("validation_from", "test_from", mode="before")
+    @classmethod
+    def _dates_are_text(cls, value: Any) -> Any:
+        return value.isoformat() if isinstance(value, date) else value
 
     @property
     def hides_validation(self) -> bool:

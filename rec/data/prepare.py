@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rec.data.joined import pictures
-from rec.data.prepared import Prepared, make_view
+from rec.data.prepared import Prepared, make_view, maker_of
 from rec.data.runner import Runner
-from rec.data.schema import PART, Events, RawData, RecordTable, Source, Workplace
+from rec.data.schema import PART, EntityTable, Events, RawData, RecordTable, Source, Workplace
 from rec.data.stages.content import write_content
 from rec.data.stages.entities import Side, counted, good_ids, refuse_ids, scan_side, settle
 from rec.data.stages.events import encode as encode_events
@@ -24,6 +25,7 @@ from rec.data.stages.features import entity_table, write_encoded, write_item_tex
 from rec.data.stages.records import ROWS_PER_PARTITION, Records, Vocabulary, compact, core, read_records, reasons
 from rec.data.stages.split import SPLITS, TRAIN, Split, split_records
 from rec.data.tables import Kind, read
+from rec.data.texts import TEMPLATES
 from rec.data.writing import MANIFEST, WORK, Draft, sweep
 from rec.errors import ConfigError
 from rec.keys_data import ContentConfig, DataConfig, FilterConfig, ImageEncodingConfig
@@ -53,6 +55,8 @@ def prepare(config: DataConfig, runner: Runner, say: Say, views: Sequence[str] =
     Raises:
         DataError: an input cannot be read, has another schema, or nothing is left of it.
     """
+    for name in dict.fromkeys([*config.views, *views]):
+        maker_of(name)
     found = _there(config, say)
     if found is None:
         found = _prepared(config, runner, say)
@@ -134,9 +138,28 @@ def _refuse_idle(config: DataConfig, raw: RawData) -> None:
         raise ConfigError("data.content: has no effect without data.content.modalities or vectors of the source")
     if config.filter.minimum_rating is not None and isinstance(raw.records, RecordTable) and raw.records.rating is None:
         raise ConfigError(f"data.filter.minimum_rating: has no effect: {config.source} brings no ratings here")
+    if config.text is not None:
+        _refuse_texts(config, config.text.modalities, raw.items)
+    if isinstance(raw.records, RecordTable) and raw.records.part is not None and config.split.protocol != "given":
+        raise ConfigError("data.split.protocol: the source brings the split; expected 'given', or no column of parts")
     for modality in config.filter.required:
         if raw.items is None or not getattr(raw.items, modality):
             raise ConfigError(f"data.filter.required: {config.source} brings no {modality} of items here")
+
+
+def _refuse_texts(config: DataConfig, modalities: Sequence[str], items: EntityTable | None) -> None:
+    """Refuse texts that are neither columns of the items nor written by template."""
+    if items is None:
+        raise ConfigError(f"data.text: has no effect: {config.source} brings nothing of items to write texts of here")
+    known = [*items.columns, *TEMPLATES]
+    for name in modalities:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(
+                f"data.text.modalities: {name!r} is neither a column of items that is read "
+                f"({', '.join(items.columns)}) nor a text by template ({', '.join(TEMPLATES)}){hint}"
+            )
 
 
 def _of_events(config: DataConfig, raw: RawData, events: Events, draft: Draft, work: Storage, say: Say) -> Prepared:

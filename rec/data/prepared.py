@@ -266,6 +266,18 @@ def hint(name: str) -> str:
     return ""
 
 
+def maker_of(view: str) -> type[View]:
+    """Return the class of a view.
+
+    Raises:
+        ConfigError: there is no such view.
+    """
+    maker = OWN_VIEWS.get(view) or (resolve(view, "data.views") if ":" in view else None)
+    if not (isinstance(maker, type) and issubclass(maker, View)):
+        raise ConfigError(f"data.views: no view {view!r}; there are {', '.join(OWN_VIEWS)}, or an import path")
+    return maker
+
+
 def make_view(data: Prepared, view: str, runner: Runner, say: Callable[[str], None]) -> None:
     """Make the rows of a view, unless they are there.
 
@@ -279,9 +291,7 @@ def make_view(data: Prepared, view: str, runner: Runner, say: Callable[[str], No
         return
     if "records" not in data.manifest:
         raise DataError(f"{data.root}: holds rows of its own and no records that a view {view!r} could be made of")
-    maker = OWN_VIEWS.get(view) or (resolve(view, "data.views") if ":" in view else None)
-    if maker is None:
-        raise ConfigError(f"data.views: no view {view!r}; there are {', '.join(OWN_VIEWS)}, or an import path")
+    maker = maker_of(view)
     making = Making(base, folder, data.manifest, runner)
     maker().make(making)
     told = {"format": FORMAT, "splits": making.splits, "dropped": making.dropped}

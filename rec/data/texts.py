@@ -24,7 +24,7 @@ def write_texts(film: Mapping[str, str], modalities: tuple[str, ...]) -> list[st
     The sources of each text follow MSMRec's specification, section 3; a field that is missing is left out, and an
     item of which nothing is known gets the modality's name alone, so that all K texts always exist.
     """
-    return [_clean(TEMPLATES.get(name, _narrative)(film)) or name for name in modalities]
+    return [_clean(TEMPLATES[name](film)) or name for name in modalities]
 
 
 def _sentences(plot: str, pattern: re.Pattern[str]) -> str:

@@ -72,9 +72,9 @@ def open_run(config: RunConfig) -> Trained:
         CheckpointError, DataError: the run or its data set is missing or damaged.
         ConfigError: the folder holds a run with another config.
     """
+    checkpoint = load_chosen(config)
     data = open_prepared(config)
     system = build(config, data)
-    checkpoint = load_chosen(config)
     module = system.model()
     load_model(module, checkpoint.tensors)
     torch.set_num_threads(max(config.parallel.threads, torch.get_num_threads()))

@@ -182,9 +182,9 @@ def _write(
     extras: dict[str, str],
     say: Say,
 ) -> None:
+    checkpoint = load_chosen(config)
     data = open_prepared(config)
     system = build(config, data)
-    checkpoint = load_chosen(config)
     module = system.model().eval().requires_grad_(False)
     load_model(module, checkpoint.tensors)
     storage.write("config.toml", to_toml(config).encode())

@@ -20,6 +20,7 @@ from rec.data.prepared import Prepared, hint, open_prepared
 from rec.data.stream import CachedReader
 from rec.errors import ConfigError, DataError
 from rec.evaluation.measure import directions
+from rec.evaluation.protocol import split_of
 from rec.provenance import machine
 from rec.storage import Storage, absolute
 from rec.strict import flat, is_among, resolve
@@ -32,7 +33,7 @@ from rec.train.memory import keep_freed_memory, restart_peaks
 from rec.train.phases import end_in_words, is_over, stretches
 from rec.train.progress import Progress
 from rec.train.ranks import OneRank
-from rec.train.training_record import TrainingRecord
+from rec.train.training_record import TrainingRecord, read_training
 
 PHASE_KEYS = ("epochs", "patience")
 """Of a phase, what may differ when a run goes on."""
@@ -133,6 +134,12 @@ def load_chosen(config: RunConfig) -> Checkpoint:
         CheckpointError: it holds no checkpoint, or a damaged one.
     """
     check_same(config)
+    trained, now = read_training(Storage(config.out)), split_of(open_prepared(config).manifest)
+    if trained is not None and trained["data"]["split"]["sha256"] != now["sha256"]:
+        raise ConfigError(
+            f"data.root: {config.out} was trained on split {trained['data']['split']['sha256'][:12]}, but "
+            f"{config.data.root} holds {now['sha256'][:12]} now; prepare as before, or train into another out="
+        )
     return CheckpointStore(Storage(config.out).below("checkpoints")).load_best()
 
 

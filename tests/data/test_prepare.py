@@ -207,6 +207,9 @@ def test_a_transformers_encoder_gives_a_vector_per_text(tmp_path: Path) -> None:
     model = transformers.BertModel(transformers.BertConfig(vocab_size=len(vocabulary), **shape))
     tokenizer.save_pretrained(tmp_path / "bert")
     model.save_pretrained(tmp_path / "bert")
+    items = "".join(f"i{n},mood calm,acting\n" for n in range(9))
+    (tmp_path / "items.csv").write_text("what,mood,acting\n" + items)
+    read = {"items": str(tmp_path / "items.csv"), "keep": ["mood", "acting"]}
     for pooling in ("mean", "cls"):
         text = {
             "modalities": ["mood", "acting"],
@@ -214,7 +217,7 @@ def test_a_transformers_encoder_gives_a_vector_per_text(tmp_path: Path) -> None:
             "pooling": pooling,
             "batch_size": 4,
         }
-        config = own(tmp_path / pooling, write_events(tmp_path / "e.csv"), text=text)
+        config = own(tmp_path / pooling, write_events(tmp_path / "e.csv"), read=read, text=text)
         vectors = prepare(config, InProcess(), quiet).array("text")
         assert vectors.shape == (10, 2, 8)
         assert np.allclose(vectors[1], vectors[2], atol=1e-5)  # same texts, another batch

@@ -216,5 +216,7 @@ def point(given: str | int | float, form: TimeForm) -> int:
 
 def _given(records: Records, config: SplitConfig) -> np.ndarray:
     if PART not in records.columns:
-        raise ConfigError("data.split.protocol: 'given' needs a source that brings the split")
+        raise ConfigError(
+            "data.split.protocol: 'given' needs a source that brings the split; own tables: data.read.columns.part"
+        )
     return records.columns[PART]

@@ -52,7 +52,9 @@ def _table(group: Group, baseline: str, resamples: int) -> Plain:
     directions: dict[str, bool] = {}
     for run in runs:
         directions |= {name: run.numbers["directions"].get(name, True) for name in run.numbers["shown"]}
-    names = list(dict.fromkeys(name for run in runs for name in run.numbers["shown"]))
+    shown = dict.fromkeys(name for run in runs for name in run.numbers["shown"])
+    # What all lines have comes first: by the first one they are ordered and compared.
+    names = sorted(shown, key=lambda name: any(name not in run.numbers["metrics"] for run in runs))
     baselines = _baselines(group, labels, names)
     best = {name: _best(name, directions[name], lines, baselines) for name in names}
     asked = _named(group, labels, baseline)
@@ -127,7 +129,10 @@ def _baselines(group: Group, labels: Sequence[str], names: Sequence[str]) -> lis
             for simple, values in run.numbers["baselines"].items():
                 told = {name: values[name] for name in names if name in values}
                 known = found.setdefault(simple, [])
-                if told and not any(_same(told, entry["metrics"]) for entry in known):
+                same = next((entry for entry in known if _same(told, entry["metrics"])), None)
+                if same is not None:
+                    same["metrics"] |= told
+                elif told:
                     known.append({"label": simple, "metrics": told, "by": label})
     return [
         entry | ({"label": f"{simple} (as {entry['by']} measured it)"} if len(entries) > 1 else {})
@@ -137,8 +142,9 @@ def _baselines(group: Group, labels: Sequence[str], names: Sequence[str]) -> lis
 
 
 def _same(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
-    """Return whether two measurements agree but for the order in which examples were added."""
-    return a.keys() == b.keys() and all(abs(a[name] - b[name]) <= 1e-9 * max(1.0, abs(a[name])) for name in a)
+    """Return whether two measurements agree in what both have, but for the order in which examples were added."""
+    both = a.keys() & b.keys()
+    return bool(both) and all(abs(a[name] - b[name]) <= 1e-9 * max(1.0, abs(a[name])) for name in both)
 
 
 def _best(name: str, higher: bool, lines: Sequence[Plain], baselines: Sequence[Plain]) -> list[str]:
