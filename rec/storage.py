@@ -133,9 +133,7 @@ class Storage:
             return f"{self.uri}/{entry['name']}: checksum differs from the manifest"
         return None
 
-    def manifest(
-        self, name: str, version: int, what: str, command: str, files: Storage | None = None
-    ) -> dict[str, Any]:
+    def manifest(self, name: str, version: int, what: str, command: str) -> dict[str, Any]:
         """Return the manifest of a folder that is complete: its format is known and all files have their sizes.
 
         Args:
@@ -143,7 +141,6 @@ class Storage:
             version: The format that can be read.
             what: What the folder is to hold, in words.
             command: What makes it.
-            files: Where the files are; None is this folder.
 
         Raises:
             DataError: the folder holds none, is not complete, or another version wrote it.
@@ -154,7 +151,7 @@ class Storage:
         if manifest.get("format") != version:
             found = manifest.get("format")
             raise DataError(f"{self.uri}/{name}: format {found}, expected {version}; run `{command}` again")
-        where = files or self
+        where = self.below(manifest["folder"]) if "folder" in manifest else self
         for entry in manifest["files"]:
             size = where.size(entry["name"])
             if size != entry["bytes"]:

@@ -23,16 +23,16 @@ from rec.data.stages.entities import Side, counted, good_ids, refuse_ids, scan_s
 from rec.data.stages.events import encode as encode_events
 from rec.data.stages.features import entity_table, write_encoded, write_item_texts, write_tags
 from rec.data.stages.records import ROWS_PER_PARTITION, Records, Vocabulary, compact, core, read_records, reasons
-from rec.data.stages.split import SPLITS, TRAIN, Split, split_records
+from rec.data.stages.split import Split, split_records
 from rec.data.tables import Kind, read
 from rec.data.texts import TEMPLATES
+from rec.data.views.view import SPLITS, TRAIN
 from rec.data.writing import MANIFEST, WORK, Draft, sweep
 from rec.errors import ConfigError
 from rec.keys_data import ContentConfig, DataConfig, FilterConfig, ImageEncodingConfig
 from rec.storage import Storage
 from rec.strict import resolve
 
-ENTITIES = ("user", "item")
 BY_TIME = ("leave-one-out", "time", "subjects")
 LEAST = {"leave-one-out": 4}
 """Records that a user must have: a history, and a target of each split."""
@@ -86,7 +86,7 @@ def _prepared(config: DataConfig, runner: Runner, say: Say) -> Prepared:
     dropped += Counter(raw.dropped)
     _refuse_idle(config, raw)
     if isinstance(raw.records, Events):
-        return _of_events(config, raw, raw.records, draft, work, say)
+        return _of_events(config, raw, raw.records, draft, say)
     sides, records, names = _entities_and_records(config, raw, raw.records, work, runner, dropped)
     _tell_strangers(config.root, sides, say)
     for note in names.notes:
@@ -100,12 +100,12 @@ def _prepared(config: DataConfig, runner: Runner, say: Say) -> Prepared:
         seen = {name: np.unique(place) for name, place in places.items()}
         told["encoded"] = write_encoded(draft, sides, seen, config.encode, runner, say)
     write_tags(draft, sides["user"], sides["item"])
-    items = sides["item"].known()
+    items = sides["item"].known
     if config.text is not None:
         items = write_item_texts(draft, items, config.text, runner, say)
         told["modalities"] = list(config.text.modalities)
     graphs = write_content(draft, raw, sides["item"], config.content, say)
-    frames = {"user": sides["user"].known(), "item": items}
+    frames = {"user": sides["user"].known, "item": items}
     for name, side in sides.items():
         draft.table(name, entity_table(side, frames[name], _pictures(draft, side, config, say)))
     files = _write_records(draft, split, len(names.items))
@@ -162,7 +162,7 @@ def _refuse_texts(config: DataConfig, modalities: Sequence[str], items: EntityTa
             )
 
 
-def _of_events(config: DataConfig, raw: RawData, events: Events, draft: Draft, work: Storage, say: Say) -> Prepared:
+def _of_events(config: DataConfig, raw: RawData, events: Events, draft: Draft, say: Say) -> Prepared:
     """Write a data set of events that are not of one user and one item."""
     for key in ("minimum_rating", "minimum_item_count", "core", "repeats", "required", "unseen"):
         if getattr(config.filter, key) != FilterConfig.model_fields[key].default:
@@ -254,7 +254,7 @@ def _entities_and_records(
     for name, ids in (("user", names.users), ("item", names.items)):
         if name not in known:
             refuse_ids(ids, name, ", ".join(table.table.paths))
-        settle(sides[name], good[name], None if name in known else ids)
+        settle(sides[name], good[name], ids)
     return sides, records, names
 
 

@@ -80,12 +80,8 @@ class Prepared:
             DataError: there is none, it is not complete, or another version wrote it.
         """
         base = Storage(root)
-        if not base.exists(MANIFEST):
-            raise DataError(f"{root}: no prepared data set here ({MANIFEST} is missing); run `rec prepare CONFIG`")
-        folder = str(base.read_json(MANIFEST).get("folder", ""))
-        storage = base.below(folder) if folder else base
-        manifest = base.manifest(MANIFEST, FORMAT, "prepared data set", "rec prepare CONFIG", storage)
-        found = cls(storage, manifest, root)
+        manifest = base.manifest(MANIFEST, FORMAT, "prepared data set", "rec prepare CONFIG")
+        found = cls(base.below(manifest["folder"]), manifest, root)
         return found.seen_as(view) if view and not manifest["splits"] else found
 
     def seen_as(self, view: str) -> Prepared:
@@ -128,12 +124,7 @@ class Prepared:
     @cached_property
     def entities(self) -> dict[str, Entity]:
         """The data set's entities by name."""
-        counts = self.manifest["counts"]
-        known = {
-            "user": {"count": counts.get("users", 0), "first": 0},
-            "item": {"count": counts.get("items", 0), "first": 1},
-        }
-        declared = self.manifest.get("entities", known)
+        declared = self.manifest["entities"]
         return {name: Entity(name, int(e["count"]), int(e["first"])) for name, e in declared.items()}
 
     def entity(self, name: str) -> pa.Table:

@@ -72,8 +72,8 @@ def open_run(config: RunConfig) -> Trained:
         CheckpointError, DataError: the run or its data set is missing or damaged.
         ConfigError: the folder holds a run with another config.
     """
-    checkpoint = load_chosen(config)
     data = open_prepared(config)
+    checkpoint = load_chosen(config, data)
     system = build(config, data)
     module = system.model()
     load_model(module, checkpoint.tensors)

@@ -182,8 +182,8 @@ def _write(
     extras: dict[str, str],
     say: Say,
 ) -> None:
-    checkpoint = load_chosen(config)
     data = open_prepared(config)
+    checkpoint = load_chosen(config, data)
     system = build(config, data)
     module = system.model().eval().requires_grad_(False)
     load_model(module, checkpoint.tensors)

@@ -126,7 +126,7 @@ def check_same(config: RunConfig) -> None:
             )
 
 
-def load_chosen(config: RunConfig) -> Checkpoint:
+def load_chosen(config: RunConfig, data: Prepared) -> Checkpoint:
     """Return the checkpoint of a run that validation chose.
 
     Raises:
@@ -134,7 +134,7 @@ def load_chosen(config: RunConfig) -> Checkpoint:
         CheckpointError: it holds no checkpoint, or a damaged one.
     """
     check_same(config)
-    trained, now = read_training(Storage(config.out)), split_of(open_prepared(config).manifest)
+    trained, now = read_training(Storage(config.out)), split_of(data.manifest)
     if trained is not None and trained["data"]["split"]["sha256"] != now["sha256"]:
         raise ConfigError(
             f"data.root: {config.out} was trained on split {trained['data']['split']['sha256'][:12]}, but "

@@ -47,6 +47,8 @@ class Side:
     """Of those that are kept, in the order of their indices."""
     row_U: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     """The row of each in the table, -1 where it is in none."""
+    known: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """What is small of those that are kept, in the order of their indices."""
     encoded: list[str] = field(default_factory=list)
     """Files with texts and pictures as numbers, one per piece."""
 
@@ -54,11 +56,6 @@ class Side:
     def first(self) -> int:
         """Index of the first one: items have padding before them."""
         return 1 if self.name == "item" else 0
-
-    def known(self) -> pd.DataFrame:
-        """Return what is small of those that are kept, in the order of their indices."""
-        found = self.frame.reindex(pd.Index(np.where(self.row_U < 0, len(self.frame), self.row_U)))
-        return found.reset_index(drop=True).assign(id=self.ids)
 
 
 def scan_side(
@@ -142,19 +139,15 @@ def _has_text(frame: pd.DataFrame, names: Sequence[str]) -> Any:
     return pd.Series(there, index=frame.index)
 
 
-def settle(side: Side, good_N: np.ndarray, ids: Sequence[str] | None) -> None:
-    """Settle who is kept: these ids, or all good rows in the order of the table."""
-    if ids is None:
-        side.row_U = np.flatnonzero(good_N)
-        side.ids = side.frame["id"].iloc[side.row_U].tolist()
-        return
-    side.ids = list(ids)
-    if side.table is None:
-        side.row_U = np.full(len(side.ids), -1)
-        return
+def settle(side: Side, good_N: np.ndarray, ids: Sequence[str]) -> None:
+    """Settle who is kept, in this order, and in which good row of the table each is."""
+    side.ids, side.row_U = list(ids), np.full(len(ids), -1)
     rows = np.flatnonzero(good_N)
-    place = pd.Index(side.frame["id"].iloc[rows]).get_indexer(pd.Index(side.ids))
-    side.row_U = np.where(place < 0, -1, rows[place]) if len(rows) else np.full(len(side.ids), -1)
+    if len(rows):
+        place = pd.Index(side.frame["id"].iloc[rows]).get_indexer(pd.Index(side.ids))
+        side.row_U = np.where(place < 0, -1, rows[place])
+    found = side.frame.reindex(pd.Index(np.where(side.row_U < 0, len(side.frame), side.row_U)))
+    side.known = found.reset_index(drop=True).assign(id=side.ids)
 
 
 def good_ids(side: Side, good_N: np.ndarray) -> list[str]:

@@ -20,8 +20,6 @@ from rec.data.stages.records import Records
 from rec.errors import DataError
 from rec.keys_data import FilterConfig
 
-Lists = pa.ListArray | pa.LargeListArray
-
 
 @dataclass(frozen=True, slots=True)
 class Encoded:

@@ -118,7 +118,7 @@ def write_encoded(
     for name, side in sides.items():
         _refuse_bad(name, side, found[name], report[f"{name}s"], config, draft.root)
     for name, side in sides.items():
-        frame = side.known()
+        frame = side.known
         attributes = Attributes.fit(frame.iloc[trained[name]], side.table.attributes if side.table else ())
         write_joined(draft, side, frame, attributes, recipe)
         draft.note(f"{name}_attribute_names", attributes.to_json())
@@ -128,7 +128,7 @@ def write_encoded(
 
 def write_tags(draft: Draft, users: Side, items: Side) -> None:
     """Write what users avoid and items contain, and the items' classes."""
-    frames = [(side.known(), side.table.tags if side.table else None) for side in (users, items)]
+    frames = [(side.known, side.table.tags if side.table else None) for side in (users, items)]
     tags = tags_table(frames[0][0], frames[0][1], frames[1][0], frames[1][1])
     draft.note("tag_names", json.dumps(tags.names))
     draft.array("user_avoid", tags.avoid_UT)
@@ -143,7 +143,7 @@ def _texts(side: Side, rows: np.ndarray, longest: int) -> list[str]:
         return []
     if len(rows) > FITTED_TEXTS:
         rows = np.sort(generator(0, "fitted texts").choice(rows, FITTED_TEXTS, replace=False))
-    frame = side.known()
+    frame = side.known
     some = [frame[name].iloc[rows] for name in side.table.text]
     columns = [column.astype(object).where(column.notna(), "").astype(str) for column in some]
     joined = [" ".join(parts)[:longest].split() for parts in zip(*columns, strict=True)]

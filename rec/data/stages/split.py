@@ -15,12 +15,11 @@ import numpy as np
 from rec.data.schema import PART, TIME
 from rec.data.stages.records import Records
 from rec.data.tables import TimeForm
+from rec.data.views.view import SPLITS, TEST, TRAIN, VALIDATION
 from rec.errors import ConfigError, DataError
 from rec.keys_data import SplitConfig
 from rec.seeds import generator
 
-SPLITS = ("train", "val", "test")
-TRAIN, VALIDATION, TEST = range(3)
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 TEN = 10
 """Records from which on a user's share for validation and test grows in MMRec's split."""

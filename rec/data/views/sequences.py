@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rec.data.views.view import SPLITS, TRAIN, Making, View, is_known, numbers, read_records
+from rec.data.views.view import SPLITS, TRAIN, Making, View, is_known, lists, numbers, read_records
 from rec.data.writing import write_table
 from rec.storage import Storage
 
@@ -92,16 +92,9 @@ def split_rows(
     single = split == "train" or manifest["split"]["protocol"] in ("leave-one-out", "subjects")
     columns = {
         "user": pa.array(users, pa.int64()),
-        "history": _lists(users, user[known], item[known]),
+        "history": lists(users, user, item, known),
         "target": pa.array(item[target & np.isin(user, users)].astype(np.int32))
         if single
-        else _lists(users, user[target], item[target]),
+        else lists(users, user, item, target),
     }
     return pa.table(columns), len(wanted) - len(users)
-
-
-def _lists(users: np.ndarray, user: np.ndarray, item: np.ndarray) -> pa.Array:
-    inside = np.isin(user, users)
-    count = np.bincount(np.searchsorted(users, user[inside]), minlength=len(users))
-    offset = pa.array(np.concatenate([[0], np.cumsum(count)]).astype(np.int32))
-    return pa.ListArray.from_arrays(offset, pa.array(item[inside].astype(np.int32)))
