@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -142,8 +143,13 @@ def filled(columns: Sequence[Column], given: Mapping[str, Any], count: int) -> C
 
 def empty(column: Column, count: int) -> Any:
     """Return a column of `count` rows that hold nothing."""
-    table = pa.table({"value": pa.array([empty_value(column, 0)] * count, _arrow_type(column))})
-    return to_columns(table)["value"]
+    row = _empty_row(column)
+    return np.repeat(row, count, 0) if isinstance(row, np.ndarray) else [row[0].copy() for _ in range(count)]
+
+
+@cache
+def _empty_row(column: Column) -> Any:
+    return to_columns(pa.table({"value": pa.array([empty_value(column, 0)], _arrow_type(column))}))["value"]
 
 
 def empty_value(column: Column, nobody: int) -> Any:

@@ -217,11 +217,11 @@ class RankingService(Service):
         tables = self.known_subjects.states
         if not tables:
             return self.ranker.states(self.module, self.batch(wishes))
-        known = torch.tensor([wish.subject if wish.as_known else -1 for wish in wishes], device=self.context.device)
         told = [row for row, wish in enumerate(wishes) if not wish.as_known]
-        if not told:
-            return {name: table[known] for name, table in tables.items()}
-        fresh = self.ranker.states(self.module, self.batch([wishes[row] for row in told]))
+        fresh = self.ranker.states(self.module, self.batch([wishes[row] for row in told])) if told else {}
+        if len(told) == len(wishes):
+            return {name: fresh[name] for name in tables}
+        known = torch.tensor([wish.subject if wish.as_known else -1 for wish in wishes], device=self.context.device)
         states = {name: table[known.clamp(min=0)] for name, table in tables.items()}
         for name, value in fresh.items():
             states[name][told] = value
