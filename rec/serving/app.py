@@ -11,7 +11,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import Field
-from pydantic_core import to_json
 
 from rec.data.ids import MAX_ID
 from rec.data.members import media_type
@@ -20,7 +19,7 @@ from rec.evaluation.service import Answer, Lookup, Route
 from rec.keys import ServeConfig
 from rec.serving.answers import Answerer
 from rec.serving.batching import Batcher
-from rec.serving.border import DEADLINE, ERRORS, HEALTH, Border, Meters, add_handlers
+from rec.serving.border import DEADLINE, ERRORS, HEALTH, Border, Meters, add_handlers, encoded
 from rec.serving.documents import add_documents, with_token
 from rec.serving.schema import schema_of
 from rec.serving.streaming import LONGEST_S, Pieces, documented, streamed
@@ -119,7 +118,7 @@ class Asked:
         async def search(entity: Text, prefix: Annotated[str, Query(max_length=MAX_ID)] = "") -> list[dict[str, Any]]:
             """Return members whose ids start with a text or whose titles hold it: `id`, `title`."""
             members = self._entity(entity)
-            found = await asyncio.to_thread(members.search, _clean(prefix), MAX_SUGGESTIONS)
+            found = await asyncio.to_thread(members.search, prefix, MAX_SUGGESTIONS)
             return [{"id": members.id(index), "title": members.title(index)} for index in found]
 
         @router.get("/media", response_class=Response, responses={404: {"description": "No picture"}})
@@ -147,7 +146,7 @@ class Asked:
         return self.answerer.entities[name]
 
     def _member(self, entity: str, name: str) -> int:
-        index = int(self._entity(entity).find([_clean(name)])[0])
+        index = int(self._entity(entity).find([name])[0])
         if index < 0:
             raise HTTPException(404, f"this {entity} is not known")
         return index
@@ -164,7 +163,7 @@ class Asked:
         pieces = Pieces()
         if not route.listen(body, asked, pieces.heard):
             answer = route.joined(await batcher.ask_all(asked, timeout_s))
-            return Response(to_json(self.answerer.finished(answer)), media_type="application/json")
+            return Response(encoded(self.answerer.finished(answer)), media_type="application/json")
 
         async def whole() -> Answer:
             return route.joined(await batcher.ask_all(asked, LONGEST_S))
@@ -238,10 +237,13 @@ def _add_lookup(router: APIRouter, lookup: Lookup) -> None:
 
     async def endpoint(request: Request) -> Response:
         values = request.path_params if in_path else request.query_params
-        found = lookup.find(_clean(str(values.get(lookup.argument, ""))[:MAX_ID]))
+        asked = str(values.get(lookup.argument, ""))
+        if len(asked) > MAX_ID:
+            raise RequestError(f"{lookup.argument}: {len(asked):,} characters, expected at most {MAX_ID}")
+        found = lookup.find(asked)
         if found is None:
             raise HTTPException(404, "not known")
-        return _media(found) if isinstance(found, bytes) else Response(to_json(found), media_type="application/json")
+        return _media(found) if isinstance(found, bytes) else Response(encoded(found), media_type="application/json")
 
     where = {"in": "path", "required": True} if in_path else {"in": "query", "required": False}
     parameter = {"name": lookup.argument, **where, "schema": {"type": "string", "maxLength": MAX_ID}}
@@ -272,7 +274,3 @@ def _takes(route: Route[Any]) -> dict[str, Any]:
         "requestBody": {"required": True, "content": {"application/json": {"schema": schema_of(route.request)}}},
         "parameters": [{"name": DEADLINE, "in": "header", "required": False, "schema": wait}],
     }
-
-
-def _clean(text: str) -> str:
-    return text.encode("utf-8", "ignore").decode()

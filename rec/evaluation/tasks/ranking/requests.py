@@ -2,17 +2,17 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from rec.evaluation.rows import MAX_TEXT
-from rec.evaluation.service import MORE, PICTURE, Answered, Id, Message, hidden, of
+from rec.evaluation.service import MORE, PICTURE, Answered, Id, Message, Number, Truth, Whole, hidden, of
 from rec.keys import ServeConfig
 
 LARGEST = 1 << 63
 Value = (
-    StrictBool
+    Truth
     | Annotated[int, Field(strict=True, ge=-LARGEST, le=LARGEST)]
-    | Annotated[float, Field(strict=True, allow_inf_nan=False)]
+    | Number
     | Annotated[str, Field(max_length=MAX_TEXT)]
 )
 """A plain value of JSON, as it is written: a truth is no number here."""
@@ -88,15 +88,15 @@ class Profile(Message):
 class Options(Message):
     """What a request for rows may say beside them."""
 
-    k: int = Field(10, ge=1)
+    k: Whole = Field(10, ge=1)
     """How many items."""
-    explain: bool = False
+    explain: Truth = False
     """Whether to tell the weights behind each item."""
 
 
 def options(limits: ServeConfig) -> type[Message]:
     """Return the options of rows under a deployment's limits."""
-    k: Any = (int, Field(10, ge=1, le=limits.max_k, description="How many items."))
+    k: Any = (Whole, Field(10, ge=1, le=limits.max_k, description="How many items."))
     return create_model("RankingOptions", __base__=Options, k=k)
 
 
@@ -127,9 +127,9 @@ def recommend_request(limits: ServeConfig, subject: str, entity: str, described:
         """The only items to rank; seen ones are ranked too."""
         exclude: list[an_item] = Field([], max_length=many, json_schema_extra=MORE)
         """Items to leave out."""
-        k: int = Field(10, ge=1, le=limits.max_k)
+        k: Whole = Field(10, ge=1, le=limits.max_k)
         """How many items."""
-        explain: bool = Field(False, json_schema_extra=MORE)
+        explain: Truth = Field(False, json_schema_extra=MORE)
         """Whether to tell the weights behind each item."""
 
     return RecommendRequest
