@@ -114,15 +114,17 @@ class Asked:
         )
 
     def _add_entities(self, router: APIRouter) -> None:
+        Name = Annotated[str, Field(max_length=MAX_ID, json_schema_extra={"enum": list(self.answerer.entities)})]
+
         @router.get("/entities/{entity}")
-        async def search(entity: Text, prefix: Annotated[str, Query(max_length=MAX_ID)] = "") -> list[dict[str, Any]]:
+        async def search(entity: Name, prefix: Annotated[str, Query(max_length=MAX_ID)] = "") -> list[dict[str, Any]]:
             """Return members whose ids start with a text or whose titles hold it: `id`, `title`."""
             members = self._entity(entity)
             found = await asyncio.to_thread(members.search, prefix, MAX_SUGGESTIONS)
             return [{"id": members.id(index), "title": members.title(index)} for index in found]
 
         @router.get("/media", response_class=Response, responses={404: {"description": "No picture"}})
-        async def media(entity: Text, id: Text) -> Response:
+        async def media(entity: Name, id: Text) -> Response:
             """Return a member's picture; the id may hold any character, as it is no part of the path."""
             found = self._entity(entity).picture(self._member(entity, id))
             if not isinstance(found, bytes):
@@ -130,12 +132,12 @@ class Asked:
             return _media(found)
 
         @router.get("/member", responses={404: {"description": "Not known"}})
-        async def told(entity: Text, id: Text) -> dict[str, Any]:
+        async def told(entity: Name, id: Text) -> dict[str, Any]:
             """Return what is known of a member: its id, title and picture, and `known`, what belongs to it."""
             return self.answerer.member(entity, self._member(entity, id))
 
         @router.get("/entities/{entity}/{member:path}", responses={404: {"description": "Not known"}})
-        async def told_by_path(entity: Text, member: Text) -> dict[str, Any]:
+        async def told_by_path(entity: Name, member: Text) -> dict[str, Any]:
             """Return the same as /v1/member, for ids that the path of an address can hold."""
             return self.answerer.member(entity, self._member(entity, member))
 

@@ -4,16 +4,13 @@ Requests are drawn from the OpenAPI document, fitting and not, and from good one
 is sent at once with good requests. `REC_FUZZ_REQUESTS=2000` draws as many for each artifact.
 """
 
-import asyncio
 import copy
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
-import httpx2
 import pytest
 import requests
 import schemathesis
@@ -28,13 +25,12 @@ from rec.serving.answers import Answerer
 from rec.serving.app import create
 from rec.serving.example import difference
 from tests.serving.test_app import Noted
-from tests.serving.test_tasks import events
+from tests.serving.together import HOST, Clients, post, told
 
 pytestmark = pytest.mark.slow
 
 REQUESTS = int(os.environ.get("REC_FUZZ_REQUESTS", "120"))
 TOGETHER = 8
-HOST = "http://testserver"
 LIMITS = ServeConfig(max_history=50, deadline_ms=60_000.0)
 ARTIFACTS = ["artifact", "food_artifact", "lightgcn_artifact", "magnet_artifact", "sets_artifact", "writer_artifact"]
 IDS = [
@@ -110,11 +106,6 @@ def good_requests(answerer: Answerer) -> list[tuple[str, Answer]]:
     return found
 
 
-def post(path: str, body: Any) -> requests.PreparedRequest:
-    """Return a request with a body as JSON, or what JSON writers make of it."""
-    return requests.Request("POST", f"{HOST}/v1/{path}", data=json.dumps(body).encode()).prepare()
-
-
 def places(body: Any) -> Iterator[tuple[Any, Any]]:
     """Yield where a body holds values: containers and keys."""
     for key in range(len(body)) if isinstance(body, list) else list(body) if isinstance(body, dict) else ():
@@ -154,34 +145,6 @@ def prepared(case: Any, row: Answer) -> requests.PreparedRequest:
         if isinstance(drawn, dict):
             drawn.update({name: value for name, value in row.items() if isinstance(drawn.get(name), str | int)})
     return requests.Request(**case.as_transport_kwargs(base_url=HOST)).prepare()
-
-
-class Clients:
-    """Clients that ask one application at the same time."""
-
-    def __init__(self, app: Any) -> None:
-        self.loop = asyncio.new_event_loop()
-        transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
-        self.client = httpx2.AsyncClient(transport=transport)
-
-    def ask(self, *asked: requests.PreparedRequest) -> list[Any]:
-        """Return the answers to requests that are sent at once."""
-        return self.loop.run_until_complete(self._ask(asked))
-
-    async def _ask(self, asked: Any) -> list[Any]:
-        return await asyncio.gather(*(self._one(one) for one in asked))
-
-    async def _one(self, one: requests.PreparedRequest) -> Any:
-        headers = [(name.lower().encode(), value.encode("latin-1") if isinstance(value, str) else value)
-                   for name, value in one.headers.items()]  # fmt: skip
-        return await self.client.request(one.method, one.url, headers=headers, content=one.body)
-
-
-def told(answer: Any) -> Any:
-    """Return what a good answer says."""
-    assert answer.status_code == 200, answer.text
-    streamed = answer.headers["content-type"].startswith("text/event-stream")
-    return [list(event) for event in events(answer)] if streamed else answer.json()
 
 
 @pytest.mark.parametrize("served", ARTIFACTS)

@@ -356,9 +356,9 @@ class ExplainRoute(Route[Wish]):
     path, answer, about = "explain", ExplainAnswer, "item"
 
     def __init__(self, service: RankingService, limits: ServeConfig) -> None:
-        self.service = service
+        self.service, ranker = service, service.ranker
         self.offered = isinstance(service.system, Explainer)
-        self.request = explain_request(limits, service.ranker.subject, service.ranker.entity)
+        self.request = explain_request(limits, ranker.subject, ranker.entity, ranker.knows_subjects)
 
     def parse(self, body: Any) -> list[Wish]:
         """Return the request in indices.
