@@ -36,6 +36,8 @@ class Row:
     options: Any = None
     """What the request says beside its rows: the task's `options`."""
     task: str = ""
+    at: str = ""
+    """What messages call it."""
     notes: list[str] = field(default_factory=list)
     heard: Heard | None = None
     """Receives pieces of text as they come; False where nobody listens any more."""
@@ -67,13 +69,13 @@ class Rows:
 
         Args:
             body: The row.
-            at: What notes call it.
+            at: What messages call it.
 
         Raises:
             RequestError: an id is not known in a column that holds just one and is not optional, or in a list of fixed
                 length of an entity without padding.
         """
-        row = Row(values={})
+        row = Row(values={}, at=at)
         for column in self.asked:
             value = getattr(body, column.name)
             if value is None:
