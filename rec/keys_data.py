@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
+from rec.errors import ConfigError
 from rec.strict import Strict, resolve
 
 TABLES = "rec.data.sources.tables:Tables"
@@ -176,6 +177,13 @@ class ContentConfig(Strict):
     """Every pair in blocks, or faiss's inverted lists, which miss some neighbours and pay from 10^5 items on."""
 
 
+WORK_KEYS = (
+    "root", "views", "shard_rows", "text.batch_size", "text.actors", "encode.shard_items", "encode.batch_size",
+    "encode.actors", "encode.cpus_per_actor", "encode.gpus_per_actor",
+)  # fmt: skip
+"""Keys of `[data]` that say where and how the work is done, and change nothing in the data."""
+
+
 class DataConfig(Strict):
     """The prepared data set and what it is made from."""
 
@@ -200,15 +208,20 @@ class DataConfig(Strict):
     @model_validator(mode="before")
     @classmethod
     def _read_is_the_sources(cls, table: Any) -> Any:
-        if not isinstance(table, dict) or isinstance(table.get("read"), Strict):
+        if not isinstance(table, dict) or not isinstance(table.get("source", TABLES), str):
             return table
-        return table | {
-            "read": resolve(table.get("source", TABLES), "data.source").Config.model_validate(table.get("read", {}))
-        }
+        keys, read = source_keys(table.get("source", TABLES)), table.get("read", {})
+        return table if isinstance(read, keys) else table | {"read": keys.model_validate(read)}
 
-    @field_validator("source")
-    @classmethod
-    def _source_is_one(cls, name: str) -> str:
-        if not hasattr(resolve(name, "data.source"), "Config"):
-            raise ValueError("expected a class with Config, as rec.data.schema:Source has it")
-        return name
+
+def source_keys(name: str) -> type[Strict]:
+    """Return the keys that a source has in `[data.read]`.
+
+    Raises:
+        ConfigError: there is no such source.
+    """
+    source = resolve(name, "data.source")
+    keys = getattr(source, "Config", None)
+    if not (isinstance(source, type) and isinstance(keys, type) and issubclass(keys, Strict)):
+        raise ConfigError(f"data.source: {name!r} is no source: expected a class with Config")
+    return keys

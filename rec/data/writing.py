@@ -35,6 +35,12 @@ class Draft:
         write_table(self.storage, f"{name}.parquet", table)
         self.files.append(f"{name}.parquet")
 
+    def parts(self, folder: str, table: pa.Table, per_file: int) -> list[tuple[str, int]]:
+        """Write a table in files of so many rows; return their names and rows."""
+        files = write_parts(self.storage, folder, table, per_file)
+        self.files += [name for name, _ in files]
+        return files
+
     def array(self, name: str, array: np.ndarray) -> None:
         """Write the file `name`.npy."""
         write_array(self.storage, name, array)
@@ -76,6 +82,16 @@ def sweep(root: Storage, folder: str) -> None:
 def write_table(storage: Storage, name: str, table: pa.Table) -> None:
     """Write a Parquet file, whole or not at all."""
     storage.write_with(name, lambda stream: pq.write_table(table, stream, compression="zstd"))
+
+
+def write_parts(storage: Storage, folder: str, table: pa.Table, per_file: int) -> list[tuple[str, int]]:
+    """Write a table in files of so many rows, one at least; return their names and rows."""
+    files = []
+    for number, start in enumerate(range(0, max(len(table), 1), per_file)):
+        part, name = table.slice(start, per_file), f"{folder}/part-{number:05d}.parquet"
+        write_table(storage, name, part)
+        files.append((name, len(part)))
+    return files
 
 
 def write_array(storage: Storage, name: str, array: np.ndarray) -> None:

@@ -100,8 +100,8 @@ def test_ids_of_text_columns_in_parquet_stay_as_written(parquet: Path) -> None:
 @pytest.mark.parametrize(
     ("found", "shown"),
     [
-        (pa.array([1.0, 1.5]), "row 1, column 'x': found 1.5, expected text or a whole number"),
-        (pa.array([2.0**53]), "row 0, column 'x': found 9007199254740992.0"),
+        (pa.array([1.0, 1.5]), "row 2, column 'x': found 1.5, expected text or a whole number"),
+        (pa.array([2.0**53]), "row 1, column 'x': found 9007199254740992.0"),
         (pa.array([True]), "column 'x': found bool, expected text or whole numbers"),
         (pa.array([[1]]), "found list<element: int64>, expected text or whole numbers"),
         (pa.array([Decimal("1.5")]), "found '1.5', expected text or a whole number"),
@@ -213,7 +213,7 @@ def test_lists_are_text_and_structs_are_refused_by_name(parquet: Path) -> None:
 
 def test_what_is_no_number_is_refused_by_row_over_blocks(text: Path) -> None:
     table = a_table(text, "x,y\n" + f"5,{'u' * 90}\n" * 60_000 + "five,u\n")
-    with pytest.raises(DataError, match="row 60000, column 'x': found 'five', expected a number"):
+    with pytest.raises(DataError, match="row 60001, column 'x': found 'five', expected a number"):
         values(table, Kind.NUMBER)
 
 
@@ -292,9 +292,9 @@ def test_declared_types_are_obeyed_or_refused_by_row(text: Path) -> None:
     assert values(table, Kind.ANY) == ["1", "0", "2"]
     assert values(a_table(text, "x,y\n1,a\n0,a\n", types={"x": "boolean"}), Kind.ANY) == [True, False]
     assert values(a_table(text, f"x,y\n{NOON_S},a\n", types={"x": "time"}), Kind.ANY) == [NOON]
-    with pytest.raises(DataError, match=r"row 1, column 'x': found '1.5', expected a whole number"):
+    with pytest.raises(DataError, match=r"row 2, column 'x': found '1.5', expected a whole number"):
         values(a_table(text, "x,y\n1,a\n1.5,a\n", types={"x": "integer"}), Kind.ANY)
-    with pytest.raises(DataError, match=r"t.csv: column 'x': row 1: found 'soon', expected a time"):
+    with pytest.raises(DataError, match=r"t.csv: column 'x': row 2: found 'soon', expected a time"):
         values(a_table(text, "x,y\n2024-01-31,a\nsoon,a\n", types={"x": "time"}), Kind.ANY)
     with pytest.raises(DataError, match=r"no column 'z' \(types.z\); the file has x, y"):
         require(a_table(text, "x,y\n1,a\n", types={"z": "text"}), {})

@@ -50,8 +50,8 @@ def test_a_user_with_one_record_of_training_is_no_row_of_sequences_and_is_counte
     make_view(data, "sequences", InProcess(), said.append)
     view = Prepared.open(data.root, "sequences")
     assert view.rows("train").to_pylist() == [{"user": 0, "history": [1, 2], "target": 3}]
-    assert view.manifest["view"]["dropped"] == {"user without a history to go on from": 1}
-    assert said[0].endswith("rows 1 train, 1 val, 1 test; 1 x user without a history to go on from")
+    assert view.manifest["view"]["dropped"] == {"row without a history to go on from": 1}
+    assert said[0].endswith("rows 1 train, 1 val, 1 test; 1 row without a history to go on from")
 
 
 def test_pairs_hold_the_items_of_a_user_and_what_earlier_splits_know(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_one_data_set_trains_a_sequential_system_and_one_on_graphs(tmp_path: Pat
         table = {"system": system, "out": str(tmp_path / system), "data": {"root": data.root}, "model": model or {}}
         run = from_table(table | {"train": {"epochs": 1, "batch_size": 16}})
         if model is None:  # what it needs beside rows is told by the key that makes it
-            with pytest.raises(DataError, match=r"holds no table .*it is made by data.encode"):
+            with pytest.raises(DataError, match=r"holds no tables .*HealthMoE always reads.*made by data.encode"):
                 train_here(run, lambda _: None, quiet)
             continue
         assert train_here(run, lambda _: None, quiet).total_step > 0

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from pyarrow import fs
 
 from rec.data.schema import EntityTable, RawData, RecordTable, Source, Workplace
@@ -97,7 +96,7 @@ class MovieLens(Source):
         wanted = ("item", "title", "text", "class", "year", "image")
         others = tuple(name for name in frame.columns if name not in wanted)
         return EntityTable(
-            table=place.write("items", pa.Table.from_pandas(frame, preserve_index=False)), id="item", title="title",
+            table=place.write_frame("items", frame), id="item", title="title",
             text=("text",), image="image" if config.posters else None, attributes=("year",), group="class",
             others=others,
         )  # fmt: skip
@@ -116,7 +115,7 @@ class MovieLens(Source):
         gender = frame["gender"].map({"F": "woman", "M": "man"})
         frame["text"] = "A " + frame["age"].astype(str) + " year old " + gender + ", " + frame["occupation"]
         return EntityTable(
-            table=place.write("users", pa.Table.from_pandas(frame, preserve_index=False)), id="user", text=("text",),
+            table=place.write_frame("users", frame), id="user", text=("text",),
             attributes=("age", "gender", "occupation"), group="occupation",
         )  # fmt: skip
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rec.data.runner import Runner
-from rec.data.writing import write_array, write_table
+from rec.data.writing import write_array, write_parts
 from rec.storage import Storage
 
 SPLITS = ("train", "val", "test")
@@ -46,12 +46,8 @@ class Making:
 
     def rows(self, split: str, table: pa.Table, per_file: int) -> None:
         """Write the rows of a split."""
-        self.splits[split] = []
-        for number, start in enumerate(range(0, max(len(table), 1), per_file)):
-            part, name = table.slice(start, per_file), f"{self.folder}/{split}/part-{number:05d}.parquet"
-            write_table(self.storage, name, part)
-            self.splits[split].append((name, len(part)))
-            self.files.append(name)
+        self.splits[split] = write_parts(self.storage, f"{self.folder}/{split}", table, per_file)
+        self.files += [name for name, _ in self.splits[split]]
 
     def array(self, name: str, array: np.ndarray) -> None:
         """Write a table of the view."""
@@ -101,9 +97,13 @@ def is_known(user: np.ndarray, part: np.ndarray, split: str, manifest: dict[str,
     """
     known = np.isin(part, known_parts(split, manifest["split"]["hides_validation"]))
     if manifest["split"]["protocol"] == "subjects" and split != "train":
-        last = np.append(user[1:] != user[:-1], True) if len(user) else np.zeros(0, bool)
-        known |= (part == SPLITS.index(split)) & ~last
+        known |= (part == SPLITS.index(split)) & ~is_last(user)
     return known
+
+
+def is_last(user: np.ndarray) -> np.ndarray:
+    """Return which records are the last of their user; sorted by user."""
+    return np.append(user[1:] != user[:-1], True) if len(user) else np.zeros(0, bool)
 
 
 def lists(users: np.ndarray, user: np.ndarray, item: np.ndarray, chosen: np.ndarray) -> pa.Array:
