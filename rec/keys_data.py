@@ -36,6 +36,8 @@ class FilterConfig(Strict):
     the source has it. The others are those that records name, in the order of their ids."""
     maximum_unknown_share: float = Field(0.05, ge=0, le=1)
     """Share of records that may name nobody of a whole table of users or items; more is an error."""
+    minimum_known_share: float = Field(0.1, ge=0, le=1)
+    """Share of users, and of items, that must be in a row of their table where there is one; less is an error."""
 
 
 class SplitConfig(Strict):
@@ -114,7 +116,9 @@ class TextEncodingConfig(Strict):
     encoder: str = ""
     """Frozen: "tfidf" (with truncated SVD), or the name or path of a transformers model; empty makes no vectors."""
     tokenizer: str = "local"
-    """"local" (WordPiece learned from training texts), or the name or path of a tokenizer; empty makes no tokens."""
+    """"local" (WordPiece learned from training texts), or the name or path of a tokenizer; empty makes no tokens.
+
+    Where users and items have no texts, there are neither vectors nor tokens."""
     vocabulary: int = Field(8000, ge=100)
     """Words and letters of the local tokenizer."""
     max_tokens: int = Field(64, ge=8)
@@ -156,12 +160,6 @@ class EncodeConfig(Strict):
     cpus_per_actor: float = Field(1.0, gt=0)
     """Fractions allowed; torch gets as many threads, at least one."""
     gpus_per_actor: float = Field(0.0, ge=0)
-
-    @model_validator(mode="after")
-    def _something_is_encoded(self) -> Self:
-        if not self.text.encoder and not self.text.tokenizer:
-            raise ValueError("text: one of encoder and tokenizer must be set")
-        return self
 
 
 class ContentConfig(Strict):

@@ -29,7 +29,7 @@ from rec.data.tables import Kind, read
 from rec.data.texts import TEMPLATES
 from rec.data.views.view import SPLITS, TRAIN
 from rec.data.writing import MANIFEST, WORK, Draft, sweep
-from rec.errors import ConfigError
+from rec.errors import ConfigError, DataError
 from rec.keys_data import ContentConfig, DataConfig, FilterConfig, ImageEncodingConfig
 from rec.storage import Storage
 from rec.strict import resolve
@@ -110,7 +110,7 @@ def _prepared(config: DataConfig, runner: Runner, say: Say) -> Prepared:
     if isinstance(raw.records, Events):
         return _of_events(config, raw, raw.records, draft, say)
     sides, records, names = _entities_and_records(config, raw, raw.records, work, runner, dropped)
-    _tell_strangers(config.root, sides, say)
+    _tell_strangers(config, sides, say)
     for note in names.notes:
         say(note)
     where = ", ".join(raw.records.table.paths)
@@ -155,6 +155,9 @@ def _refuse_idle(config: DataConfig, raw: RawData) -> None:
     if config.encode is not None:
         if not any(table.image for table in tables) and config.encode.image != ImageEncodingConfig():
             raise ConfigError(f"data.encode.image: has no effect: {config.source} brings no pictures here")
+        text = config.encode.text
+        if not any(table.text for table in tables) and (text.encoder or text.tokenizer not in ("", "local")):
+            raise ConfigError(f"data.encode.text: has no effect: {config.source} brings no texts here")
         if not any(table.text or table.image or table.attributes for table in tables):
             raise ConfigError(
                 f"data.encode: has no effect: {config.source} brings no texts, pictures or attributes here"
@@ -287,13 +290,25 @@ def _entities_and_records(
     return sides, records, names
 
 
-def _tell_strangers(root: str, sides: Mapping[str, Side], say: Say) -> None:
-    """Say how many of those that are kept are in no row of their table, and name one."""
+def _tell_strangers(config: DataConfig, sides: Mapping[str, Side], say: Say) -> None:
+    """Say how many of those that are kept are in no row of their table, and name one.
+
+    Raises:
+        DataError: they are too many.
+    """
+    least = config.filter.minimum_known_share
     for name, side in sides.items():
         missing = np.flatnonzero(side.row_U < 0)
         if side.table is not None and len(missing):
+            known = len(side.ids) - len(missing)
+            if known < least * len(side.ids):
+                raise DataError(
+                    f"{', '.join(side.table.table.paths)}: holds {known:,} of the {len(side.ids):,} {side.name}s of "
+                    f"records, at least {least:.1%} must be there (data.filter.minimum_known_share); records name "
+                    f"{side.ids[missing[0]]!r}, the table {next(iter(side.frame['id'].dropna()), None)!r}"
+                )
             say(
-                f"{root}: {len(missing):,} of {len(side.ids):,} {name}s are in no row of "
+                f"{config.root}: {len(missing):,} of {len(side.ids):,} {name}s are in no row of "
                 f"{', '.join(side.table.table.paths)}, such as {side.ids[missing[0]]!r}"
             )
 

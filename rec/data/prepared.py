@@ -35,8 +35,8 @@ from rec.data.stages.drops import numbered
 from rec.data.views.graph import Graph
 from rec.data.views.pairs import Pairs
 from rec.data.views.sequences import Sequences
+from rec.data.views.view import FILE_NAME, Making, Rows, View, read_records
 from rec.data.views.view import FOLDER as VIEWS
-from rec.data.views.view import Making, Rows, View, read_records
 from rec.data.writing import FORMAT, MANIFEST, Draft
 from rec.errors import ConfigError, DataError
 from rec.keys_data import WORK_KEYS, DataConfig
@@ -333,13 +333,12 @@ def make_view(data: Prepared, view: str, runner: Runner, say: Callable[[str], No
         ConfigError: there is no such view.
         DataError: a split of it has no row.
     """
-    base = data.storage
+    base, maker = data.storage, maker_of(view)
     folder = f"{VIEWS}/{_file_name(view)}"
     if base.exists(f"{folder}/{VIEW}"):
         return
     if "records" not in data.manifest:
         raise DataError(f"{data.root}: holds rows of its own and no records that a view {view!r} could be made of")
-    maker = maker_of(view)
     making = Making(base, folder, data.manifest, runner)
     maker().make(making)
     told = {"format": FORMAT, "splits": making.splits, "dropped": making.dropped}
@@ -350,7 +349,10 @@ def make_view(data: Prepared, view: str, runner: Runner, say: Callable[[str], No
 
 
 def _file_name(view: str) -> str:
-    return view.replace(":", ".")
+    name = view.replace(":", ".")
+    if not FILE_NAME.fullmatch(name):
+        raise ConfigError(f"data.views: {view!r} is no name of a folder, expected letters, digits, '_', '.' and ':'")
+    return name
 
 
 def write_prepared(

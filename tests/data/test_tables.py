@@ -346,3 +346,48 @@ def test_a_table_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_bytes(gzip.compress(b"no table"))
     with pytest.raises(DataError, match="cannot be read"):
         list(raw_rows(str(tmp_path / "bad.parquet")))
+
+
+@pytest.mark.parametrize(
+    ("written", "kind", "found"),
+    [
+        ("4,5", Kind.NUMBER, [4.5]),
+        ("-1,25e3\n,5\n7", Kind.NUMBER, [-1250.0, 0.5, 7.0]),
+        ("4,5\nNA\n6,0", Kind.ANY, [4.5, None, 6.0]),
+        ("4,5\nsome", Kind.ANY, ["4,5", "some"]),
+        ("4\n5", Kind.ANY, [4, 5]),
+        ("0,5\n1,5", Kind.TIME, [5, 15]),
+    ],
+)
+def test_decimal_commas_are_read_where_they_are_declared(
+    tmp_path: Path, written: str, kind: Kind, found: list[Any]
+) -> None:
+    assert (
+        values(a_table(tmp_path / "t.csv", f"y;x\n;{written.replace(chr(10), chr(10) + ';')}\n", decimal=","), kind)
+        == found
+    )
+
+
+@pytest.mark.parametrize("kind", [Kind.NUMBER, Kind.ANY, Kind.TIME])
+def test_a_point_beside_decimal_commas_is_refused(tmp_path: Path, kind: Kind) -> None:
+    table = a_table(tmp_path / "t.csv", "y;x\n;1,5\n;1.234\n", decimal=",")
+    with pytest.raises(
+        DataError, match=r"row 2.* found '1.234', expected a number with a decimal comma and without a poi"
+    ):
+        values(table, kind)
+
+
+@pytest.mark.parametrize(
+    ("form", "written", "iso"),
+    [
+        ("%d.%m.%Y %H:%M", "10.12.2022 09:38", "2022-12-10T09:38"),
+        ("%m/%d/%y", "12/10/22", "2022-12-10"),
+        ("%Y%m%d %H%M%S.%f", "20221210 093800.123456789", "2022-12-10T09:38:00.123456789"),
+        ("%d %b %Y %H:%M %z", "10 Dec 2022 09:38 +0200", "2022-12-10T07:38Z"),
+    ],
+)
+def test_times_are_read_in_the_form_that_is_declared(tmp_path: Path, form: str, written: str, iso: str) -> None:
+    body = f"x,y\n{written},\n,\n"
+    assert values(a_table(tmp_path / "t.csv", body, time_format=form), Kind.TIME) == [pd.Timestamp(iso).value, None]
+    whole = values(a_table(tmp_path / "t.csv", body, time_format=form, types={"x": "time"}), Kind.ANY)
+    assert pd.Timestamp(whole[0]) == pd.Timestamp(iso)

@@ -132,6 +132,51 @@ def test_a_view_of_ones_own_is_named_by_its_import_path(tmp_path: Path) -> None:
     assert data.rows("val")["count"].to_pylist() == [5, 6, 7, 5, 6, 7]
 
 
+class Hiding(View):
+    """A view whose table has a name that it may not have."""
+
+    name = "../sequences"
+    array = "item_count"
+
+    def make(self, making: Making) -> None:
+        making.array(self.array, np.zeros(3))
+
+
+class Climbing(Hiding):
+    array = "../../item_count"
+
+
+class Fourth(Hiding):
+    def make(self, making: Making) -> None:
+        making.rows("../test", pa.table({"user": [0]}), 1)
+
+
+@pytest.mark.parametrize(
+    ("view", "words"),
+    [
+        (Hiding, "a table 'item_count' would hide the data set's own"),
+        (Climbing, r"a table '../../item_count', expected a name of letters"),
+        (Fourth, "rows of a split '../test', expected one of train, val, test"),
+    ],
+)
+def test_a_view_writes_nothing_outside_of_its_folder_and_hides_nothing(
+    tmp_path: Path, view: type[View], words: str
+) -> None:
+    data = prepared(tmp_path / "out", events(tmp_path))
+    before = data.array("item_count").tolist()
+    with pytest.raises(DataError, match=words):
+        data.seen_as(f"{__name__}:{view.__name__}")
+    assert Prepared.open(data.root).array("item_count").tolist() == before
+    assert data.storage.list("views") == []
+
+
+@pytest.mark.parametrize("view", ["../views/pairs", "a/b", "..", ""])
+def test_a_view_is_no_path(tmp_path: Path, view: str) -> None:
+    data = prepared(tmp_path / "out", events(tmp_path), view="pairs")
+    with pytest.raises(ConfigError, match="no view"):
+        data.seen_as(view)
+
+
 def test_a_view_that_is_none_is_refused(tmp_path: Path) -> None:
     data = prepared(tmp_path / "out", events(tmp_path))
     with pytest.raises(ConfigError, match="no view 'graphs'; there are sequences, pairs, graph, records, or an import"):

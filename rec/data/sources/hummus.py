@@ -33,7 +33,7 @@ class Hummus(Source):
 
     def open(self, place: Workplace) -> RawData:
         """Write the tables and return where they are."""
-        folder = Path(self.config.folder)
+        folder = Path(self.config.folder).absolute()
         try:
             users, items, pairs, unclear = _tables(folder)
         except (OSError, KeyError, ValueError, SyntaxError) as error:

@@ -70,7 +70,7 @@ class MovieLens(Source):
         folder = absolute(self.config.folder)
         found = _member(folder, RATINGS)
         if found is None:
-            raise DataError(f"{self.config.folder}: no MovieLens ratings here; expected one of {', '.join(RATINGS)}")
+            raise DataError(f"{folder}: no MovieLens ratings here; expected one of {', '.join(RATINGS)}")
         path, format = found
         names = ("userId", "movieId") if path.endswith(".csv") else ("user", "item")
         records = RecordTable(
@@ -83,7 +83,7 @@ class MovieLens(Source):
         config = self.config
         frame = read_items(folder).drop_duplicates("item")
         for uri in config.texts:
-            frame = fill(frame, read_items(uri))
+            frame = fill(frame, read_items(absolute(uri)))
         frame = frame.fillna("")
         tags = _tags(folder)
         frame["tags"] = frame["item"].map(tags).fillna("") if tags is not None else ""
@@ -165,7 +165,7 @@ def _posters(folder: str | None, items: pd.Series[Any]) -> list[str | None]:
     uri = absolute(folder)
     filesystem, path = open_uri(uri)
     if filesystem.get_file_info(path).type != fs.FileType.Directory:
-        raise DataError(f"data.read.posters: {folder}: no such folder")
+        raise DataError(f"data.read.posters: {uri}: no such folder")
     inside = filesystem.get_file_info(fs.FileSelector(path))
     names = {info.base_name.rpartition(".")[0]: info.base_name for info in inside if info.base_name.endswith(PICTURES)}
     return [f"{uri.rstrip('/')}/{names[item]}" if item in names else None for item in items]

@@ -51,7 +51,7 @@ class Recipes(Source):
 
     def open(self, place: Workplace) -> RawData:
         """Write the tables and return where they are."""
-        folder = self.config.folder
+        folder = Path(self.config.folder).absolute()
         try:
             users, items, pairs = _tables(self.config)
         except (OSError, KeyError, ValueError, SyntaxError) as error:

@@ -151,14 +151,15 @@ class Tables(Source):
 
 def films(place: Workplace, items: str, item_ids: str | None, metadata: tuple[str, ...], **changes: Any) -> EntityTable:
     """Return the table of films from public files, with what more of them know, under the records' ids."""
+    items = absolute(items)
     frame = read_items(items)
     if "item" not in frame:
         raise DataError(f"{items}: no column for the item id")
     frame = frame.drop_duplicates("item")
     for uri in metadata:  # which knows films by the same ids as `items`, or by title and year
-        frame = fill(frame, read_items(uri))
+        frame = fill(frame, read_items(absolute(uri)))
     if item_ids is not None:
-        mapping = read_ids(item_ids)
+        mapping = read_ids(absolute(item_ids))
         theirs = {original: ours for ours, original in mapping.items()}
         frame = frame.assign(original=frame["item"], item=frame["item"].map(theirs)).dropna(subset=["item"])
     table = place.write_frame("items", frame.fillna(""))

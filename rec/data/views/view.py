@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,11 +15,13 @@ import pyarrow.parquet as pq
 
 from rec.data.runner import Runner
 from rec.data.writing import write_array, write_parts
+from rec.errors import DataError
 from rec.storage import Storage
 
 SPLITS = ("train", "val", "test")
 TRAIN, VALIDATION, TEST = range(3)
 FOLDER = "views"
+FILE_NAME = re.compile(r"\w[\w.]*")
 
 
 @dataclass(slots=True)
@@ -45,12 +48,26 @@ class Making:
         return pa.concat_tables([read_records(self.storage, name, columns) for name, _ in self.manifest["records"]])
 
     def rows(self, split: str, table: pa.Table, per_file: int) -> None:
-        """Write the rows of a split."""
+        """Write the rows of a split.
+
+        Raises:
+            DataError: there is no such split.
+        """
+        if split not in SPLITS:
+            raise DataError(f"{self.folder}: rows of a split {split!r}, expected one of {', '.join(SPLITS)}")
         self.splits[split] = write_parts(self.storage, f"{self.folder}/{split}", table, per_file)
         self.files += [name for name, _ in self.splits[split]]
 
     def array(self, name: str, array: np.ndarray) -> None:
-        """Write a table of the view."""
+        """Write a table of the view.
+
+        Raises:
+            DataError: its name is no name of a file, or is that of a table of the data set, which it would hide.
+        """
+        if not FILE_NAME.fullmatch(name):
+            raise DataError(f"{self.folder}: a table {name!r}, expected a name of letters, digits, '_' and '.'")
+        if self.storage.exists(f"{name}.npy"):
+            raise DataError(f"{self.folder}: a table {name!r} would hide the data set's own; choose another name")
         write_array(self.storage, f"{self.folder}/{name}", array)
         self.files.append(f"{self.folder}/{name}.npy")
 
