@@ -28,17 +28,6 @@ from rec.data.tables import (
 from rec.errors import DataError
 from tests.data.foreign import INTEGERS, NOON, NOON_S, VALUE, a_column, a_table, slow_to_draw, values
 
-
-@pytest.fixture
-def parquet(tmp_path: Path) -> Path:
-    return tmp_path / "t.parquet"
-
-
-@pytest.fixture
-def text(tmp_path: Path) -> Path:
-    return tmp_path / "t.csv"
-
-
 UTC = datetime.UTC
 ID_COLUMNS = {
     "string": (st.one_of(st.none(), VALUE), pa.string()),

@@ -29,16 +29,6 @@ from rec.errors import DataError
 from tests.data.foreign import PACKED, VALUE, a_table, slow_to_draw, values, written
 
 
-@pytest.fixture
-def parquet(tmp_path: Path) -> Path:
-    return tmp_path / "t.parquet"
-
-
-@pytest.fixture
-def text(tmp_path: Path) -> Path:
-    return tmp_path / "t.csv"
-
-
 @slow_to_draw
 @given(data=st.data())
 def test_text_files_give_what_was_written(tmp_path: Path, data: st.DataObject) -> None:

@@ -20,17 +20,6 @@ from rec.data.tables import (
 from rec.errors import DataError
 from tests.data.foreign import INTEGERS, NOON, NOON_S, a_column, a_table, slow_to_draw, values
 
-
-@pytest.fixture
-def parquet(tmp_path: Path) -> Path:
-    return tmp_path / "t.parquet"
-
-
-@pytest.fixture
-def text(tmp_path: Path) -> Path:
-    return tmp_path / "t.csv"
-
-
 DAY_NS = 24 * 3600 * 10**9
 
 
