@@ -65,7 +65,7 @@ class Members:
                 columns[name] = pa.concat_arrays([pa.array(none, kind), *table[there[0]].chunks])
         names = [str(value) for value in table["id"].to_pylist()]
         if "" in names:
-            raise DataError(f"{entity.file}: row {names.index('')}: {id_fault('')}; prepare the data set again")
+            raise DataError(f"{entity.file}: row {names.index('') + 1}: {id_fault('')}; prepare the data set again")
         return cls(entity.name, entity.first, Ids.of([*[""] * entity.first, *names]), pa.table(columns))
 
     @classmethod

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
@@ -65,6 +66,7 @@ def split_records(
         ConfigError: the protocol needs what the source does not bring.
         DataError: a part is empty.
     """
+    refuse_unserved(config, records.columns)
     if config.protocol == "ratio":
         found = ratio(records, num_users, num_items, config, dropped)
     else:
@@ -85,6 +87,20 @@ def split_records(
                 f"{name}: no record for {split} among {len(records):,}; more data or other shares are needed"
             )
     return found
+
+
+def refuse_unserved(config: SplitConfig, columns: Collection[str]) -> None:
+    """Refuse a protocol that goes by what the records of a source do not tell.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if config.protocol == "time" and TIME not in columns:
+        raise ConfigError("data.split.protocol: 'time' needs a source that tells when records happened")
+    if config.protocol == "given" and PART not in columns:
+        raise ConfigError(
+            "data.split.protocol: 'given' needs a source that brings the split; own tables: data.read.columns.part"
+        )
 
 
 def places(user_E: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -178,14 +194,22 @@ def _subjects(records: Records, config: SplitConfig) -> np.ndarray:
 
 def _time(records: Records, config: SplitConfig) -> np.ndarray:
     """Return the part of each record by two points in time; equal times are never divided."""
-    if TIME not in records.columns:
-        raise ConfigError("data.split.protocol: 'time' needs a source that tells when records happened")
     time = records.columns[TIME]
     if config.test_from is not None and config.validation_from is not None:
         form = records.form or TimeForm()
         validation, test = point(config.validation_from, form), point(config.test_from, form)
         if validation >= test:
             raise ConfigError("data.split.validation_from: expected a point in time before test_from")
+        first, last = int(time.min()), int(time.max())
+        for key, given, value in (
+            ("validation_from", config.validation_from, validation), ("test_from", config.test_from, test)
+        ):  # fmt: skip
+            if not first < value <= last:
+                held = f"{told(first, form)} to {told(last, form)}"
+                part = "training" if value <= first else "validation and test" if key == "validation_from" else "test"
+                raise ConfigError(
+                    f"data.split.{key}: {given!r} leaves nothing for {part}: the records that are kept are from {held}"
+                )
     else:
         ordered = np.sort(time)
         test = ordered[int(len(ordered) * (1 - config.test))]
@@ -216,9 +240,17 @@ def point(given: str | int | float, form: TimeForm) -> int:
     return microseconds * PER_SECOND[form.unit] // 10**6
 
 
+def told(value: int, form: TimeForm) -> str:
+    """Return a record's time as `point` reads it: a date where times have a unit, else the source's own number."""
+    if form.unit not in PER_SECOND:
+        return f"{value / 10**form.digits:g}" if form.digits else str(value)
+    seconds, rest = divmod(value, PER_SECOND[form.unit])
+    try:
+        moment = datetime(1970, 1, 1) + timedelta(seconds=seconds, microseconds=rest * 10**6 // PER_SECOND[form.unit])
+    except OverflowError:
+        return f"{value} {form.unit} since 1970"
+    return moment.isoformat()
+
+
 def _given(records: Records, config: SplitConfig) -> np.ndarray:
-    if PART not in records.columns:
-        raise ConfigError(
-            "data.split.protocol: 'given' needs a source that brings the split; own tables: data.read.columns.part"
-        )
     return records.columns[PART]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rec.data.views.view import SPLITS, TRAIN, Making, View, is_known, lists, numbers, read_records, starts
+from rec.data.views.view import SPLITS, TRAIN, Making, View, is_known, is_last, lists, numbers, read_records, starts
 from rec.data.writing import write_table
 from rec.storage import Storage
 
@@ -49,7 +49,7 @@ class Sequences(View):
         making.files += [name for split in SPLITS for name, _ in making.splits[split]]
         lost = sum(lost for _, lost in parts)
         if lost:
-            making.dropped["user without a history to go on from"] = lost
+            making.dropped["row without a history to go on from"] = lost
 
 
 def write_file(task: FileTask) -> tuple[dict[str, list[tuple[str, int]]], int]:
@@ -93,7 +93,7 @@ def split_rows(
     if split == "train":
         chosen = part == TRAIN
         user, item = user[chosen], item[chosen]
-        target = np.append(user[1:] != user[:-1], True) if len(user) else np.zeros(0, bool)
+        target = is_last(user)
         known = ~target
     else:
         known = is_known(user, part, split, manifest)

@@ -30,7 +30,7 @@ from rec.nn.encoders import trained_parts
 from rec.nn.pairs import COLUMNS, PairsBatch, flattened
 from rec.nn.shapley import shapley, subsets
 from rec.sections import Section
-from rec.systems.api import Phase, System
+from rec.systems.api import Phase, System, Wanted
 from rec.systems.capabilities import Explainer, Ranker, RankingExamples, Reporter, States
 from rec.systems.healthmoe import report
 from rec.systems.healthmoe.analysis import Analysis
@@ -82,6 +82,14 @@ class HealthMoE(
         if trained and "text" in config.of_users + config.of_items:
             names.append("tokenizer")
         return tuple(names)
+
+    @classmethod
+    def wanted_by(cls, config: Any, table: str) -> Wanted | None:
+        """Return which key asks for a table."""
+        if table == "tokenizer":
+            return Wanted("model.encoders", "model.encoders=frozen")
+        side, _, what = table.partition("_")
+        return Wanted(f"model.{side}") if what in ("text", "tokens", "image", "pixels") else None
 
     def model(self) -> HealthMoEModel:
         """Return a freshly initialised model."""
