@@ -7,6 +7,7 @@ import argparse
 from rec.cli.run import say
 
 TEXT = "measure speed beside its limit"
+INTERRUPTED = "what was measured is lost"
 EXAMPLES = """examples:
   rec benchmark evaluate
   rec benchmark train --json train.json --data out/ml-1m/data

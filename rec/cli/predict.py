@@ -8,6 +8,7 @@ from rec.cli.run import say
 from rec.config import load
 
 TEXT = "write answers to a split or a table of requests, and what `rec evaluate` reads of them"
+INTERRUPTED = "the same command goes on with the parts that are missing"
 EXAMPLES = """examples:
   rec predict rec/configs/ml-1m.toml --k 100 parallel.workers=8
   rec evaluate rec/configs/ml-1m.toml --predictions out/ml-1m/run/predictions/test

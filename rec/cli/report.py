@@ -7,6 +7,7 @@ import argparse
 from rec.config import load
 
 TEXT = "write a run's HTML report"
+INTERRUPTED = "the same command starts again"
 EXAMPLES = """examples:
   rec report rec/configs/demo.toml
   rec report rec/configs/ml-100k.toml --seeds 3"""

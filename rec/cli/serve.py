@@ -8,6 +8,7 @@ from rec.cli.run import say
 from rec.config import serve_keys
 
 TEXT = "serve artifacts over HTTP until interrupted"
+INTERRUPTED = "nothing is served any more"
 EXAMPLES = """examples:
   rec serve out/demo/run/export/msmrec
   rec serve artifacts/ml-1m artifacts/ml-100k --port 9000 serve.max_replicas=4

@@ -9,6 +9,7 @@ from rec.cli.run import prepare, say, train
 from rec.config import load
 
 TEXT = "train and measure the variants that a system declares, and print them side by side"
+INTERRUPTED = "the same command goes on; variants that are measured are kept"
 EXAMPLES = """examples:
   rec sweep rec/configs/food.toml --seeds 3
   rec sweep rec/configs/food.toml --seeds 3 --only "full; text only; image only" parallel.workers=0

@@ -7,6 +7,7 @@ import argparse
 from rec.cli.run import runs, train
 
 TEXT = "train, or go on where the run stands"
+INTERRUPTED = "the same command goes on from the last checkpoint, or starts again where there is none yet"
 EXAMPLES = """examples:
   rec train rec/configs/demo.toml
   rec train rec/configs/ml-100k.toml --seeds 3 parallel.workers=0 parallel.threads=2

@@ -17,7 +17,6 @@ data-.../views/NAME/             rows of the splits as a kind of model trains on
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,6 +37,7 @@ from rec.data.views.view import FOLDER as VIEWS
 from rec.data.views.view import Making, Rows, View, read_records
 from rec.data.writing import FORMAT, MANIFEST, Draft
 from rec.errors import ConfigError, DataError
+from rec.json_text import json_text
 from rec.storage import Storage
 from rec.strict import flat, resolve
 
@@ -108,7 +108,7 @@ class Prepared:
     def identity(self) -> str:
         """Return a hash of what the data set holds: the same, wherever and whenever it was made."""
         told = {key: value for key, value in self.manifest.items() if key not in ("folder", "config")}
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json_text(told, sort_keys=True).encode()).hexdigest()
 
     def tell_differences(self, config: BaseModel, say: Callable[[str], None]) -> None:
         """Say which keys of `[data]` are set to something else than what this data set was prepared with."""

@@ -29,6 +29,7 @@ from rec.errors import ConfigError, DataError, EvaluationError, RequestError
 from rec.evaluation import requests
 from rec.evaluation.records import Records, joined
 from rec.evaluation.run import Trained
+from rec.json_text import json_text
 from rec.progress import Progress
 from rec.storage import Storage, absolute
 from rec.strict import flat, is_among
@@ -155,7 +156,7 @@ def identity(config: RunConfig) -> dict[str, Any]:
         "run": absolute(config.out),
         "step": step,
         "weights": store.identity(step),
-        "config": hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest(),
+        "config": hashlib.sha256(json_text(keys, sort_keys=True).encode()).hexdigest(),
         "data": open_prepared(config).identity(),
     }
 

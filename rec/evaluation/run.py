@@ -196,10 +196,23 @@ def measured_task(run: Trained, task: Task, split: str, records: Records) -> Mea
         for name, inside in groups.each()
     }
     numbers["experts"] = experts.numbers(run.module, records, groups) if task is system.tasks[0] else {}
-    numbers["notes"] = task.enrich(measured)
+    numbers["notes"] = [*_without_value(task, measured), *task.enrich(measured)]
     if task is system.tasks[0] and isinstance(system, Reporter):
         numbers["notes"] += system.enrich(measured)
     return measured
+
+
+def _without_value(task: Task, measured: Measured) -> list[str]:
+    """Return notes on metrics that are averages over nothing, and on examples that have no value of the first one."""
+    metrics = measured.numbers["metrics"]
+    empty = [name for name in task.shown if name in metrics and metrics[name] is None]
+    notes = [f"{', '.join(empty)}: no value, as no example has one"] if empty else []
+    first = next((name for name in task.shown if name in measured.values and name not in empty), None)
+    count = int(np.isnan(measured.values[first]).sum()) if first is not None else 0
+    if count:
+        total = len(measured.records)
+        notes.append(f"{count:,} of {total:,} examples have no {first}, and are left out of it")
+    return notes
 
 
 def _intervals(

@@ -164,7 +164,7 @@ class Asked:
         pieces = Pieces()
         if not route.listen(body, asked, pieces.heard):
             answer = route.joined(await batcher.ask_all(asked, timeout_s))
-            return Response(to_json(self.answerer.finished(answer)), media_type="application/json")
+            return Response(to_json(self.answerer.finished(answer), inf_nan_mode="null"), media_type="application/json")
 
         async def whole() -> Answer:
             return route.joined(await batcher.ask_all(asked, LONGEST_S))
@@ -241,7 +241,11 @@ def _add_lookup(router: APIRouter, lookup: Lookup) -> None:
         found = lookup.find(_clean(str(values.get(lookup.argument, ""))[:MAX_ID]))
         if found is None:
             raise HTTPException(404, "not known")
-        return _media(found) if isinstance(found, bytes) else Response(to_json(found), media_type="application/json")
+        return (
+            _media(found)
+            if isinstance(found, bytes)
+            else Response(to_json(found, inf_nan_mode="null"), media_type="application/json")
+        )
 
     where = {"in": "path", "required": True} if in_path else {"in": "query", "required": False}
     parameter = {"name": lookup.argument, **where, "schema": {"type": "string", "maxLength": MAX_ID}}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import json
 import reprlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
@@ -14,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from rec.errors import RequestError
+from rec.json_text import json_text
 from rec.serving.batching import Busy, Late
 
 Scope = MutableMapping[str, Any]
@@ -111,7 +111,7 @@ def add_handlers(app: FastAPI) -> None:
 def problem(status: int, text: str, headers: dict[str, str] | None = None) -> Response:
     """Return the answer to a request that went wrong."""
     # Escaped to ASCII: what a client sent may hold half of a surrogate pair, which no UTF-8 can.
-    return Response(json.dumps({"detail": text}).encode(), status, headers, "application/json")
+    return Response(json_text({"detail": text}).encode(), status, headers, "application/json")
 
 
 async def _malformed(_: Request, error: Exception) -> Response:
@@ -121,7 +121,7 @@ async def _malformed(_: Request, error: Exception) -> Response:
         {"where": ".".join(map(str, [*at, *e["loc"]])), "expected": e["msg"], "type": e["type"], **_found(e)}
         for e in error.errors()[:10]
     ]
-    return Response(json.dumps({"detail": problems}).encode(), 422, media_type="application/json")
+    return Response(json_text({"detail": problems}).encode(), 422, media_type="application/json")
 
 
 def _found(error: Mapping[str, Any]) -> dict[str, str]:

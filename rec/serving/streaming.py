@@ -8,7 +8,6 @@ event: error, data: {"detail": ...}  what went wrong on the way; the last event
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -18,6 +17,7 @@ from pydantic_core import to_json
 
 from rec.errors import RequestError
 from rec.evaluation.service import Answer
+from rec.json_text import json_text
 from rec.serving.batching import Late
 
 LONGEST_S = 3600.0
@@ -99,12 +99,12 @@ async def _next(pieces: Pieces, task: asyncio.Future[Any], timeout_s: float) -> 
 
 def _event(content: Any, kind: str = "") -> bytes:
     head = f"event: {kind}\n" if kind else ""
-    return head.encode() + b"data: " + to_json(content) + b"\n\n"
+    return head.encode() + b"data: " + to_json(content, inf_nan_mode="null") + b"\n\n"
 
 
 def documented() -> dict[str, Any]:
     """Return what the OpenAPI document says of a streamed answer."""
-    example = 'data: {"row": 0, "text": "a "}\n\nevent: answer\ndata: ' + json.dumps({"notes": [], "answers": []})
+    example = 'data: {"row": 0, "text": "a "}\n\nevent: answer\ndata: ' + json_text({"notes": [], "answers": []})
     text = {"type": "string"}
     event = {"type": "object", "properties": {"event": text, "data": text}}
     return {"text/event-stream": {"schema": event, "example": example}}
