@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,9 @@ from rec.errors import ConfigError
 from rec.keys import EvaluateConfig, ParallelConfig, ServeConfig, TrainConfig, TuneConfig
 from rec.keys_data import TABLES, DataConfig
 from rec.strict import Strict, resolve
+
+TOML_WORDS = {"a valid tuple": "a list, as in [1, 2]", "a valid dictionary": "a table", "a valid string": "a text"}
+"""How kinds of values are called in TOML files, in the place of Python's names."""
 
 
 class RunConfig(Strict):
@@ -125,9 +127,7 @@ def _check_metrics(run: RunConfig, system: Any) -> None:
                     f"{key}: {name!r} describes answers and is neither good nor bad; expected one of {others}"
                 )
     known = [name for task in system.tasks for name in task.directions]
-    for name, wanted in run.expect.items():
-        if not math.isfinite(wanted):
-            raise ConfigError(f"expect.{name}: expected a finite number, got {wanted}")
+    for name in run.expect:
         if fault := unmeasured(name, known):
             raise ConfigError(f"expect.{name}: {fault}")
 
@@ -217,6 +217,8 @@ def _describe(cls: type[Strict], at: str, error: dict[str, Any]) -> str:
     if error["type"] == "missing":
         return f"{key}: required key is missing"
     message = str(error["msg"]).removeprefix("Value error, ")
+    for theirs, ours in TOML_WORDS.items():
+        message = message.replace(theirs, ours)
     if error["type"] == "value_error" and not where:
         return f"{at}{message}"
     return f"{key}: {message[0].lower()}{message[1:]}, got {error['input']!r}"

@@ -6,10 +6,6 @@ def one_line(text: str) -> str:
     return "; ".join(line.strip().rstrip(";") for line in text.splitlines() if line.strip())
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM has come: everything is let go of as after Ctrl-C."""
-
-
 class RecError(Exception):
     """Base of every error below; `rec` prints it as its last line and exits with 1."""
 

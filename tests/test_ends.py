@@ -16,7 +16,7 @@ import pytest
 
 from rec.cli import COMMANDS, main
 from rec.cli.ends import ended
-from rec.errors import ConfigError, Terminated
+from rec.errors import ConfigError
 from tests.test_cli import CONFIG
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,15 +81,10 @@ def test_what_nobody_expected_is_shown_where_no_file_can_be_written(
     assert lines[-1].startswith("error: unexpected ValueError: odd; what is known of it stands above")
 
 
-@pytest.mark.parametrize(
-    ("stop", "code", "word"), [(KeyboardInterrupt(), 130, "interrupted"), (Terminated(), 143, "terminated")]
-)
-def test_a_command_that_is_stopped_says_what_is_true(
-    stop: BaseException, code: int, word: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_command_that_is_stopped_says_what_is_true(capsys: pytest.CaptureFixture[str]) -> None:
     for command in COMMANDS.values():
-        assert ended(raising(stop), [], command.INTERRUPTED) == code
-        assert capsys.readouterr().err == f"{word}; {command.INTERRUPTED}\n"
+        assert ended(raising(KeyboardInterrupt()), [], command.INTERRUPTED) == 130
+        assert capsys.readouterr().err == f"interrupted; {command.INTERRUPTED}\n"
 
 
 def test_a_signal_unwinds_and_its_handler_goes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,3 +188,58 @@ def test_a_disk_that_takes_no_more_is_told(config: str, tmp_path: Path) -> None:
         assert done.returncode == 1
         assert found in done.stderr.splitlines()[-1], done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["train", "CONFIG", "--seeds", "-1"], "argument --seeds: expected a whole number of at least 1, got '-1'"),
+        (["predict", "CONFIG", "--k", "0"], "argument --k: expected a whole number of at least 1, got '0'"),
+        (["serve", "x", "--port", "99999"], "argument --port: expected a port from 1 to 65535, got '99999'"),
+    ],
+)
+def test_options_that_are_out_of_range_are_refused(
+    words: list[str], found: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    assert found in last(capsys)
+
+
+MODULES = {
+    "broken": "def f(:",
+    "fails": "x = 1\n1 / 0",
+    "lacks": "import nothing_like_this",
+    "half": "class Half:\n    pass",
+    "empty": "from rec.systems.api import System\n\n\nclass Empty(System):\n    Config = object\n    tasks = (1,)",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("broken:X", "system: broken cannot be imported: SyntaxError: invalid syntax (broken.py, line 1)"),
+        ("fails:X", "fails.py: ZeroDivisionError: division by zero"),
+        ("lacks:X", "system: no class 'lacks:X' (No module named 'nothing_like_this')"),
+        ("half:Half", "system: 'half:Half' is no system: expected a class with Config and tasks"),
+        ("half:Nope", "system: no class 'half:Nope' (module 'half' has no attribute 'Nope')"),
+        ("empty:Empty", "system: 'empty:Empty' lacks what every such class has: collate, loss, model, sample"),
+        ("nowhere:X", "its file may lie beside the TOML file or in a folder of PYTHONPATH"),
+        ("json:JSONDecoder", "system: 'json:JSONDecoder' is no system: expected a class with Config and tasks"),
+    ],
+)
+def test_a_system_that_is_none_is_told(
+    name: str,
+    found: str,
+    config: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for module, text in MODULES.items():
+        (tmp_path / f"{module}.py").write_text(text)
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main(["train", config, f"system={name}"]) == 1
+    assert found in last(capsys)

@@ -17,7 +17,7 @@ from typing import Any
 
 from rec import provenance
 from rec.cli.run import say
-from rec.errors import RecError, Terminated, one_line
+from rec.errors import RecError, one_line
 
 FAILED, INTERRUPTED, TERMINATED, CLOSED = 1, 128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGPIPE
 ADVICE = {
@@ -50,15 +50,15 @@ def ended(run: Callable[[], int | None], words: Sequence[str], interrupted: str)
         words: The command line, for the file.
         interrupted: What is true where the command was interrupted.
     """
+    terminated = threading.Event()
     try:
-        with terminable():
+        with terminable(terminated):
             code = int(run() or 0)
             sys.stdout.flush()
             return code
-    except KeyboardInterrupt as stop:
-        terminated = isinstance(stop, Terminated)
-        _last(f"{'terminated' if terminated else 'interrupted'}; {interrupted}")
-        return TERMINATED if terminated else INTERRUPTED
+    except KeyboardInterrupt:
+        _last(f"{'terminated' if terminated.is_set() else 'interrupted'}; {interrupted}")
+        return TERMINATED if terminated.is_set() else INTERRUPTED
     except RecError as error:
         _last(f"error: {one_line(str(error))}")
     except MemoryError:
@@ -72,20 +72,21 @@ def ended(run: Callable[[], int | None], words: Sequence[str], interrupted: str)
 
 
 @contextlib.contextmanager
-def terminable() -> Iterator[None]:
-    """Let SIGTERM unwind this command as Ctrl-C does."""
+def terminable(terminated: threading.Event) -> Iterator[None]:
+    """Let SIGTERM unwind this command as Ctrl-C does, and set `terminated`: waits in C tell no two signals apart."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _terminate)
+
+    def terminate(number: int, frame: Any) -> None:
+        terminated.set()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _terminate(number: int, frame: Any) -> None:
-    raise Terminated
 
 
 def _last(line: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rec.cli.run import runs, say
+from rec.cli.run import count, runs, say
 from rec.config import RunConfig
 from rec.errors import RequestError
 
@@ -30,7 +30,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", metavar="FILE", help="write the results there as well")
     command.add_argument("--predictions", metavar="FOLDER", help="read what `rec predict` wrote; runs no model")
     command.add_argument("--split", default="test", choices=("val", "test"), help="which split (default: test)")
-    command.add_argument("--seeds", type=int, default=0, metavar="N", help="seeds 0 to N-1, each in out/seed-N")
+    command.add_argument("--seeds", type=count, default=0, metavar="N", help="seeds 0 to N-1, each in out/seed-N")
 
 
 def run(options: argparse.Namespace) -> int:

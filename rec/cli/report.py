@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from rec.cli.run import count
 from rec.config import load
 
 TEXT = "write a run's HTML report"
@@ -17,7 +18,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     """Add what the command takes beside overrides."""
     command.add_argument("config", metavar="CONFIG", help="TOML file of the run")
     command.add_argument("--split", default="test", choices=("val", "test"), help="which split (default: test)")
-    command.add_argument("--seeds", type=int, default=0, metavar="N", help="seeds 0 to N-1, each in out/seed-N")
+    command.add_argument("--seeds", type=count, default=0, metavar="N", help="seeds 0 to N-1, each in out/seed-N")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from rec.cli.run import runs, train
+from rec.cli.run import count, runs, train
 
 TEXT = "train, or go on where the run stands"
 INTERRUPTED = "the same command goes on from the last checkpoint, or starts again where there is none yet"
@@ -18,7 +18,7 @@ EXAMPLES = """examples:
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add what the command takes beside overrides."""
     command.add_argument("config", metavar="CONFIG", help="TOML file of the run")
-    command.add_argument("--seeds", type=int, default=0, metavar="N", help="seeds 0 to N-1, each in out/seed-N")
+    command.add_argument("--seeds", type=count, default=0, metavar="N", help="seeds 0 to N-1, each in out/seed-N")
 
 
 def run(options: argparse.Namespace) -> None:

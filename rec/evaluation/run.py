@@ -35,6 +35,7 @@ from rec.storage import Storage
 from rec.systems.api import System
 from rec.systems.capabilities import Reporter
 from rec.train.checkpoint import CheckpointStore
+from rec.train.device import device_of
 from rec.train.engine import LocalEngine, load_model
 from rec.train.feed import PlannedFeed
 from rec.train.job import build, load_chosen
@@ -72,13 +73,14 @@ def open_run(config: RunConfig) -> Trained:
         CheckpointError, DataError: the run or its data set is missing or damaged.
         ConfigError: the folder holds a run with another config.
     """
+    device = device_of(config.parallel)
     data = open_prepared(config)
     checkpoint = load_chosen(config, data)
     system = build(config, data)
     module = system.model()
     load_model(module, checkpoint.tensors)
     torch.set_num_threads(max(config.parallel.threads, torch.get_num_threads()))
-    engine = LocalEngine(module, config.train, "cuda" if config.parallel.gpu else "cpu")
+    engine = LocalEngine(module, config.train, device)
     return Trained(config=config, data=data, system=system, engine=engine, step=checkpoint.step)
 
 
@@ -90,7 +92,7 @@ def evaluate_run(config: RunConfig, split: str, predictions: str | None = None) 
         split: The split.
         predictions: A folder of `rec predict`, whose records are read; None runs the model.
     """
-    watch = Stopwatch("cuda" if config.parallel.gpu else "cpu")
+    watch = Stopwatch(device_of(config.parallel))
     run = open_run(config)
     if predictions is None:
         records = _records(run, split)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import math
@@ -28,6 +29,8 @@ PRIVATE = "REC_PRIVATE_RUNTIME"
 """Set in the environment of every process of a private runtime."""
 SPARE_CPUS = 1
 """Logical CPUs beside the workers' own: Ray Data's tasks run there. Ray starts a process per CPU at once."""
+PATIENCE_S = 2.0
+"""Longest wait for processes that have been told to end."""
 MOST_TOLD = 200
 """Characters that are told of an error of Ray's."""
 QUIET = {
@@ -73,7 +76,7 @@ def runtime(
     threading.Thread(target=_import, args=(meanwhile,), daemon=True, name="imports").start()
     before = {name: os.environ.get(name) for name in (*QUIET, PRIVATE)}
     os.environ.update({name: value for name, value in QUIET.items() if before[name] is None})
-    folder = None
+    folder, others = None, set(psutil.Process().children(recursive=True))
     try:
         if os.environ.get("RAY_ADDRESS"):
             connect()
@@ -99,7 +102,9 @@ def runtime(
         quiet_data()
         yield
     finally:
+        started = set(psutil.Process().children(recursive=True)) - others if folder is not None else set()
         ray.shutdown()
+        _end(started)
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -107,6 +112,23 @@ def runtime(
                 os.environ[name] = value
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def starting() -> str:
+    """Return what a command waits for before anything runs on Ray."""
+    if ray.is_initialized():
+        return "running on the Ray that is there"
+    address = os.environ.get("RAY_ADDRESS")
+    return f"connecting to the Ray cluster at {address}" if address else "starting Ray on this machine"
+
+
+def _end(started: set[psutil.Process]) -> None:
+    """End what a private runtime has started and left: agents outlive a start that was interrupted."""
+    _, left = psutil.wait_procs(list(started), timeout=PATIENCE_S)
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, timeout=PATIENCE_S)
 
 
 def connect() -> None:

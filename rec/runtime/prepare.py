@@ -16,7 +16,7 @@ from rec.data.runner import Actors
 from rec.errors import RecError
 from rec.keys_data import DataConfig
 from rec.progress import Progress
-from rec.runtime.cluster import Demand, runtime
+from rec.runtime.cluster import Demand, runtime, starting
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -100,5 +100,6 @@ def prepare(config: DataConfig, say: Callable[[str], None], views: Sequence[str]
         remedy = "lower it, or data.encode.cpus_per_actor and data.encode.gpus_per_actor"
         gpus = encode.actors * encode.gpus_per_actor
         demand = Demand(encode.actors * encode.cpus_per_actor, gpus, "data.encode.actors", remedy, "encoders")
+    say(f"{config.root}: {starting()}, to prepare")
     with runtime(max(cpus, needed) - 1, demand=demand):
         return passes.prepare(config, OnRay(), say, views)

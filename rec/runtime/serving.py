@@ -17,7 +17,7 @@ import ray
 
 from rec.errors import ConfigError, DataError, RequestError
 from rec.keys import ServeConfig
-from rec.runtime.cluster import Demand, runtime
+from rec.runtime.cluster import Demand, runtime, starting
 from rec.runtime.served import FOLDER, PROXY, TOKEN, State, end_proxies
 from rec.serving.artifact import Artifact
 
@@ -124,6 +124,7 @@ def serve_artifacts(
     if len(set(names)) < len(names):
         raise ConfigError(f"artifacts: names must differ, got {', '.join(names)}")
     configs = [limits(artifact, overrides) for artifact in (artifacts[:1] if most else artifacts)]
+    say(f"{', '.join(names)}: {starting()}, to serve")
     with serving_runtime(configs, host, port) as state:
         if most:
             args = {"artifacts": [str(artifact.path) for artifact in artifacts], "most": most, **overrides}

@@ -25,7 +25,7 @@ from rec.config import RunConfig, from_json, to_json
 from rec.data.prepared import Prepared
 from rec.errors import ConfigError
 from rec.progress import Progress
-from rec.runtime.cluster import Demand, runtime, worker_environment
+from rec.runtime.cluster import Demand, runtime, starting, worker_environment
 from rec.runtime.trial import TrialRun
 from rec.space import Dimension, Suggest, draw
 from rec.storage import Storage, absolute
@@ -70,6 +70,7 @@ def search(config: RunConfig, say: Say) -> str:
     if config.tune.concurrent:
         together = config.tune.concurrent
         demand = Demand(together * cpus, together * demand.gpus, "tune.concurrent", "lower it", "trials")
+    say(f"{config.out}: {starting()}, for the search")
     with quiet(), runtime(wanted * cpus, worker_environment(config.parallel), demand=demand):
         room = int((ray.cluster_resources().get("CPU", 0) - 1) / cpus)
         # A trial more than the cluster holds would hold back workers of one that could run (Ray issue 54305).

@@ -22,7 +22,9 @@ class Narrator:
         """Show one event of rank 0."""
         if event.get("rank", 0) != 0:
             return
-        if event["kind"] == "note":
+        if event["kind"] == "placed":
+            self.say("workers are placed and load the model")
+        elif event["kind"] == "note":
             self.say(event["text"])
         elif event["kind"] == "step":
             if self.line is None or event["phase"] != self.phase:
