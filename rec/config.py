@@ -15,7 +15,7 @@ from pydantic import SerializeAsAny, ValidationError, model_validator
 from rec.errors import ConfigError
 from rec.keys import EvaluateConfig, ParallelConfig, ServeConfig, TrainConfig, TuneConfig
 from rec.keys_data import TABLES, DataConfig
-from rec.strict import Strict, resolve
+from rec.strict import Strict, check_whole, resolve
 
 TOML_WORDS = {"a valid tuple": "a list, as in [1, 2]", "a valid dictionary": "a table", "a valid string": "a text"}
 """How kinds of values are called in TOML files, in the place of Python's names."""
@@ -95,6 +95,7 @@ def from_table(table: dict[str, Any]) -> RunConfig:
     system = resolve(table["system"])
     if not (isinstance(getattr(system, "Config", None), type) and getattr(system, "tasks", None)):
         raise ConfigError(f"system: {table['system']!r} is no system: expected a class with Config and tasks")
+    check_whole(system, table["system"], "system")
     model = check(system.Config, table.get("model", {}), "model.")
     run: RunConfig = check(RunConfig, table | {"model": model, "data": _with_source(table.get("data", {}))}, "")
     _check_metrics(run, system)
@@ -111,6 +112,7 @@ def _with_source(data: Any) -> Any:
     source: Any = resolve(name, "data.source") if isinstance(name, str) else None
     if not isinstance(getattr(source, "Config", None), type):
         raise ConfigError(f"data.source: {name!r} is no source: expected a class with Config")
+    check_whole(source, name, "data.source")
     return data | {"read": check(source.Config, data.get("read", {}), "data.read.")}
 
 

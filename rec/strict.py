@@ -49,10 +49,17 @@ def resolve(name: str, key: str = "system") -> Any:
         where = f"line {frames[-1].lineno} of {frames[-1].filename}: " if frames else ""
         where = "" if isinstance(error, SyntaxError) else where
         raise ConfigError(f"{key}: {module} cannot be imported: {where}{type(error).__name__}: {error}") from error
-    missing = sorted(getattr(found, "__abstractmethods__", ()))
-    if missing:
-        raise ConfigError(f"{key}: {name!r} lacks what every such class has: {', '.join(missing)}")
     return found
+
+
+def check_whole(cls: Any, name: str, key: str) -> None:
+    """Check that a class that was named has all that its kind must have.
+
+    Raises:
+        ConfigError: it lacks something.
+    """
+    if missing := sorted(getattr(cls, "__abstractmethods__", ())):
+        raise ConfigError(f"{key}: {name!r} lacks what every such class has: {', '.join(missing)}")
 
 
 class Strict(BaseModel):

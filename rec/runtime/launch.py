@@ -31,8 +31,9 @@ def _is_over(config: RunConfig, say: Callable[[str], None]) -> bool:
     from rec.data.prepared import open_prepared
     from rec.train.job import build, claim, nothing_left
 
-    system = build(config, open_prepared(config))
-    over = nothing_left(config, system, claim(config))
+    data = open_prepared(config)
+    system = build(config, data)
+    over = nothing_left(config, system, claim(config, data))
     if over:
         say(over)
     return over is not None

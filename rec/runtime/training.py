@@ -65,7 +65,7 @@ def train(
     data = open_data(config, say)
     system = build(config, data)
     columns = system.columns
-    storage = claim(config)
+    storage = claim(config, data)
     if over := nothing_left(config, system, storage):
         say(over)
         return

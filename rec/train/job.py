@@ -97,13 +97,15 @@ def build_from(config: RunConfig, tables: Mapping[str, np.ndarray]) -> System[An
     return system
 
 
-def claim(config: RunConfig) -> Storage:
-    """Return the run's folder after writing its config, or checking that it holds the same run.
+def claim(config: RunConfig, data: Prepared | None = None) -> Storage:
+    """Return the run's folder after writing its config, or checking that it holds the same run, of the same data.
 
     Raises:
-        ConfigError: the folder holds a run with another config.
+        ConfigError: the folder holds a run with another config, or of another split.
     """
     check_same(config)
+    if data is not None:
+        check_data(config, data)
     storage = Storage(config.out)
     storage.write("config.json", to_json(config).encode())
     return storage
@@ -127,20 +129,29 @@ def check_same(config: RunConfig) -> None:
             )
 
 
-def load_chosen(config: RunConfig, data: Prepared) -> Checkpoint:
-    """Return the checkpoint of a run that validation chose.
+def check_data(config: RunConfig, data: Prepared) -> None:
+    """Check that a run that was trained already is given the split that it was trained on.
 
     Raises:
-        ConfigError: the folder holds a run with another config.
-        CheckpointError: it holds no checkpoint, or a damaged one.
+        ConfigError: it is another one; its items may be what the run is measured by.
     """
-    check_same(config)
     trained, now = read_training(Storage(config.out)), split_of(data.manifest)
     if trained is not None and trained["data"]["split"]["sha256"] != now["sha256"]:
         raise ConfigError(
             f"data.root: {config.out} was trained on split {trained['data']['split']['sha256'][:12]}, but "
             f"{config.data.root} holds {now['sha256'][:12]} now; prepare as before, or train into another out="
         )
+
+
+def load_chosen(config: RunConfig, data: Prepared) -> Checkpoint:
+    """Return the checkpoint of a run that validation chose.
+
+    Raises:
+        ConfigError: the folder holds a run with another config, or of another split.
+        CheckpointError: it holds no checkpoint, or a damaged one.
+    """
+    check_same(config)
+    check_data(config, data)
     return CheckpointStore(Storage(config.out).below("checkpoints")).load_best()
 
 
@@ -188,7 +199,7 @@ def train_here(config: RunConfig, report: Report, say: Callable[[str], None], fi
     device = device_of(config.parallel)
     data = open_data(config, say)
     system = build(config, data)
-    storage = claim(config)
+    storage = claim(config, data)
     if over := nothing_left(config, system, storage):
         say(over)
     store = CheckpointStore(storage.below("checkpoints"))

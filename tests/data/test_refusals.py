@@ -76,5 +76,9 @@ def test_a_run_is_not_measured_on_another_split_than_it_was_trained_on(tmp_path:
     train_here(config, lambda _: None, quiet)
     evaluate_run(config, "test")
     prepare(planted_config(tmp_path / "data", users=60, interactions=1200, seed=1), InProcess(), quiet)
-    with pytest.raises(ConfigError, match=r"was trained on split .* holds .* now; prepare as before"):
-        evaluate_run(config, "test")
+    for again in (lambda: evaluate_run(config, "test"), lambda: train_here(config, lambda _: None, quiet)):
+        with pytest.raises(ConfigError, match=r"was trained on split .* holds .* now; prepare as before"):
+            again()
+    longer = from_table(table | {"train": {"batch_size": 32, "epochs": 4}})
+    with pytest.raises(ConfigError, match=r"data.root: .* was trained on split"):
+        train_here(longer, lambda _: None, quiet)
