@@ -7,6 +7,7 @@ import argparse
 from rec.cli.run import say
 
 TEXT = "write a trained run as an artifact to serve"
+INTERRUPTED = "the same command starts again"
 EXAMPLES = """examples:
   rec export rec/configs/demo.toml
   rec export out/ml-1m/run --to artifacts/ml-1m serve.index=hnsw serve.replicas=2"""

@@ -8,6 +8,7 @@ import re
 from rec.errors import RequestError
 
 TEXT = "write a page on all runs below some folders, from their own files alone"
+INTERRUPTED = "the same command starts again"
 EXAMPLES = """examples:
   rec results out/ml-100k
   rec results out/ml-100k out/ml-1m --name movielens

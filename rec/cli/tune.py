@@ -8,6 +8,7 @@ from rec.cli.run import say
 from rec.config import load
 
 TEXT = "search hyperparameters on validation, or go on with the search in `out`"
+INTERRUPTED = "the same command goes on with the search"
 EXAMPLES = """examples:
   rec tune rec/configs/demo.toml 'tune.use=["optimiser", "gate"]' tune.trials=20 out=out/demo/search
   rec tune mine.toml tune.search=random tune.scheduler=none tune.max_hours=2

@@ -49,7 +49,7 @@ def sweep(
     rows = [_row(config, name, found, first) for name, found in results.items()]
     metrics = results[first][0]["shown"]
     head = ["variant", *metrics, f"{metrics[0]} - {first!r} (95 % interval)"]
-    text = table(head, [[row["variant"], *(row[m] for m in metrics), row["difference"]] for row in rows])
+    text = table(head, [[row["variant"], *(row.get(m, "-") for m in metrics), row["difference"]] for row in rows])
     one = results[first][0]
     notes = [f"{one['examples']} examples of the test split, {seeds} seeds, mean and standard deviation over seeds;"]
     notes.append(f"intervals by a paired bootstrap over examples of the mean over seeds, {RESAMPLES:,} resamples")
@@ -82,6 +82,6 @@ def _row(config: RunConfig, name: str, found: list[dict[str, Any]], first: str) 
             row[metric] = "{mean:.4f} ± {sd:.4f}".format(**summary[metric])
     if name != first:
         compared = compare(folder(config, name), folder(config, first), RESAMPLES)
-        d = next(r["difference"] for r in compared if r["metric"] == found[0]["shown"][0])
-        row["difference"] = f"{d['mean']:+.4f} ({d['low']:+.4f} to {d['high']:+.4f})"
+        measured = [r["difference"] for r in compared if r["metric"] == found[0]["shown"][0]]
+        row["difference"] = "{mean:+.4f} ({low:+.4f} to {high:+.4f})".format(**measured[0]) if any(measured) else "-"
     return row
