@@ -337,23 +337,23 @@ def _write_records(draft: Draft, split: Split, num_items: int) -> list[tuple[str
     for name, item in (("item_count", records.item_E[part == TRAIN]), ("item_total", records.item_E)):
         draft.array(name, np.bincount(item, minlength=num_items + 1).astype(np.int64))
     row = np.empty(len(records), np.int64)
-    row[np.argsort(records.row_E, kind="stable")] = np.arange(len(records))
+    row[np.argsort(records.row_E)] = np.arange(len(records))
     columns: dict[str, np.ndarray] = {
         "user": records.user_E.astype(np.int64),
         "item": records.item_E.astype(np.int32),
         "row": row,
     }
     columns |= {name: value for name, value in records.columns.items() if name != PART} | {"part": part}
-    files: list[tuple[str, int]] = []
+    table = pa.table(columns)
+    parts: dict[str, pa.Table] = {}
     start = 0
     while start < len(records):
         end = min(start + ROWS_PER_PARTITION, len(records))
         end = int(np.searchsorted(records.user_E, records.user_E[end - 1], "right"))
-        name = f"records/part-{len(files):05d}"
-        draft.table(name, pa.table({n: value[start:end] for n, value in columns.items()}))
-        files.append((f"{name}.parquet", end - start))
+        parts[f"records/part-{len(parts):05d}"] = table.slice(start, end - start)
         start = end
-    return files
+    draft.tables(parts)
+    return [(f"{name}.parquet", len(part)) for name, part in parts.items()]
 
 
 def _tell(root: str, manifest: dict[str, Any], graphs: list[str], say: Say) -> None:

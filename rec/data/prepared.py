@@ -342,7 +342,7 @@ def make_view(data: Prepared, view: str, runner: Runner, say: Callable[[str], No
     making = Making(base, folder, data.manifest, runner)
     maker().make(making)
     told = {"format": FORMAT, "splits": making.splits, "dropped": making.dropped}
-    base.write_json(f"{folder}/{VIEW}", told | {"files": [base.entry(name) for name in making.files]})
+    base.write_json(f"{folder}/{VIEW}", told | {"files": base.entries(making.files)})
     rows = ", ".join(f"{sum(n for _, n in files):,} {split}" for split, files in making.splits.items())
     lost = "".join(f"; {numbered(count, reason)}" for reason, count in making.dropped.items())
     say(f"{data.root}: view {view!r}: rows {rows}{lost}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from typing import IO, Any
 
 import numpy as np
@@ -41,6 +43,13 @@ class Draft:
         self.files += [name for name, _ in files]
         return files
 
+    def tables(self, tables: Mapping[str, pa.Table]) -> None:
+        """Write the files `name`.parquet, several at a time."""
+        files = [f"{name}.parquet" for name in tables]
+        with ThreadPoolExecutor(pa.cpu_count()) as pool:
+            list(pool.map(write_table, repeat(self.storage), files, tables.values()))
+        self.files += files
+
     def array(self, name: str, array: np.ndarray) -> None:
         """Write the file `name`.npy."""
         write_array(self.storage, name, array)
@@ -57,7 +66,7 @@ class Draft:
 
     def finish(self, manifest: Mapping[str, Any]) -> None:
         """Take the place of what was there: the manifest is written last, then older files go."""
-        entries = [self.storage.entry(name) for name in self.files]
+        entries = self.storage.entries(self.files)
         before = self._of_first_format()
         self.root.write_json(MANIFEST, {"format": FORMAT, "folder": self.folder, **manifest, "files": entries})
         for name in before:
@@ -81,7 +90,15 @@ def sweep(root: Storage, folder: str) -> None:
 
 def write_table(storage: Storage, name: str, table: pa.Table) -> None:
     """Write a Parquet file, whole or not at all."""
-    storage.write_with(name, lambda stream: pq.write_table(table, stream, compression="zstd"))
+    delta = [field.name for field in table.schema if field.type in (pa.int32(), pa.int64())]
+    others = [field.name for field in table.schema if field.name not in delta]
+
+    def fill(stream: IO[bytes]) -> None:
+        # Differences of whole numbers take half the time and two thirds of the bytes of a dictionary of them.
+        encoding = dict.fromkeys(delta, "DELTA_BINARY_PACKED")
+        pq.write_table(table, stream, compression="zstd", use_dictionary=others, column_encoding=encoding)
+
+    storage.write_with(name, fill)
 
 
 def write_parts(storage: Storage, folder: str, table: pa.Table, per_file: int) -> list[tuple[str, int]]:

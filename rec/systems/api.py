@@ -101,7 +101,7 @@ class System(ABC, Generic[B, M]):
     set was written with."""
     tasks: tuple[Task, ...]
     """What can be asked of it, the most telling first; each asks for a capability that the class inherits."""
-    notice: ClassVar[str] = ""
+    notice: str = ""
     """What people must be told with every answer."""
 
     def __init__(self, config: Any, tables: Mapping[str, np.ndarray], seed: int = 0) -> None:

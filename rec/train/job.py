@@ -36,7 +36,7 @@ from rec.train.training_record import TrainingRecord, read_training
 
 PHASE_KEYS = ("epochs", "patience")
 """Of a phase, what may differ when a run goes on."""
-FREE_KEYS = ("parallel", "evaluate", "tune", "serve", "expect", "out", "train.epochs", "train.patience",
+FREE_KEYS = ("parallel", "evaluate", "tune", "serve", "expect", "out", "model.notice", "train.epochs", "train.patience",
              "train.checkpoint_steps", "train.checkpoint_minutes", "train.evaluate_batch_size")  # fmt: skip
 """What may differ when a run goes on."""
 

@@ -12,7 +12,18 @@ import pyarrow as pa
 import pytest
 
 from rec.data.ids import sorted_ids
-from rec.data.stages.records import GroupTask, Records, Vocabulary, clean, compact, core, frequent, group, partition
+from rec.data.stages.records import (
+    GroupTask,
+    Records,
+    Vocabulary,
+    clean,
+    compact,
+    core,
+    frequent,
+    group,
+    partition,
+    said_before,
+)
 from rec.errors import DataError
 from tests.data.own import own, own_tables, prepared, quiet, write_events
 
@@ -78,6 +89,18 @@ def test_once_takes_the_first_record_of_a_user_and_an_item() -> None:
     assert found["item"].to_pylist() == [1, 2]
     assert found["row"].to_pylist() == [2, 1]
     assert dropped["repeated record"] == 1
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_what_was_said_before_is_that_of_the_whole_table(rng: np.random.Generator, once: bool) -> None:
+    table = pd.DataFrame({name: rng.integers(0, high, 2_000) for name, high in (("u", 9), ("t", 40), ("i", 30))})
+    table = table.sort_values(["u", "t"], kind="stable")
+    wanted = table[["u", "i"] if once else ["u", "t", "i"]].duplicated()
+    user, item, time = (table[name].to_numpy() for name in ("u", "i", "t"))
+    found = said_before(user, item, None if once else time)
+    assert found.any()
+    assert found.tolist() == wanted.tolist()
+    assert not len(said_before(user[:0], item[:0], time[:0]))
 
 
 def test_users_of_a_table_keep_its_order_and_strangers_are_told() -> None:

@@ -12,7 +12,7 @@ import pytest
 from rec.data.prepare import prepare
 from rec.data.prepared import Prepared, make_view
 from rec.data.runner import InProcess
-from rec.data.views.sequences import split_rows
+from rec.data.views.sequences import in_order, split_rows
 from rec.data.views.view import Making, View, numbers
 from rec.errors import ConfigError, DataError
 from rec.keys_data import DataConfig
@@ -38,6 +38,16 @@ def test_sequences_hold_what_came_before_the_target(split: str, history: list[li
     rows, lost = split_rows(user, item, part, split, manifest)
     assert rows.to_pydict() == {"user": [100, 101], "history": history, "target": target}
     assert lost == 0
+
+
+def test_order_goes_by_the_first_key_then_by_the_others() -> None:
+    user, time, row = np.array([0, 0, 0, 1]), np.array([4, 5, 5, 1]), np.array([9, 2, 3, 0])
+    assert in_order(user, time, row)
+    assert not in_order(user, time, row[[0, 2, 1, 3]])
+    assert not in_order(user, time[[1, 0, 2, 3]], row)
+    assert not in_order(user[::-1], time, row)
+    assert not in_order(user, time, np.array([9, 2, 2, 0]))
+    assert in_order(user[:0], time[:0], row[:0])
 
 
 def test_a_user_with_one_record_of_training_is_no_row_of_sequences_and_is_counted(tmp_path: Path) -> None:

@@ -265,9 +265,8 @@ def group(
     time = table[TIME].to_numpy() if TIME in table.column_names else np.zeros(len(table), np.int64)
     order = np.lexsort((table["row"].to_numpy(), time, user))
     table, user, item, time = table.take(pa.array(order)), user[order], item[order], time[order]
-    keys = {"u": user, "i": item} if task.once else {"u": user, "i": item, "t": time}
     if task.once or TIME in table.column_names:
-        repeated = pd.DataFrame(keys).duplicated().to_numpy()
+        repeated = said_before(user, item, None if task.once else time)
         dropped["repeated record"] += int(repeated.sum())
         table, user, item = table.filter(pa.array(~repeated)), user[~repeated], item[~repeated]
     count = np.bincount(user, minlength=len(names) if users is None else len(users))
@@ -284,6 +283,24 @@ def group(
     table = table.filter(pa.array(mask)).drop_columns(["user", "item"])
     others = {name: table[name].cast(pa.int8()) if name == PART else table[name] for name in table.column_names}
     return pa.table(columns | others), names, dropped, {"user": lost_users, "item": lost_items}
+
+
+def said_before(user: np.ndarray, item: np.ndarray, time: np.ndarray | None) -> np.ndarray:
+    """Return which records say again what one before them said.
+
+    Args:
+        user: Of each record.
+        item: Of each record.
+        time: Of each record, which are sorted by user and time; None where a user and an item meet once at most.
+    """
+    if time is None:
+        return np.asarray(pd.DataFrame({"u": user, "i": item}).duplicated())
+    # Equal ones stand in one run of a user's records of one time: few are in a run of more than one.
+    alike = (user[1:] == user[:-1]) & (time[1:] == time[:-1])
+    tied = np.flatnonzero(np.append(alike, False) | np.append(False, alike)) if len(user) else np.zeros(0, np.int64)
+    found = np.zeros(len(user), bool)
+    found[tied] = pd.DataFrame({"u": user[tied], "i": item[tied], "t": time[tied]}).duplicated()
+    return found
 
 
 def _known(table: pa.Table, column: str, names: Sequence[str]) -> tuple[pa.Table, np.ndarray, Counter[str]]:

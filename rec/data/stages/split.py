@@ -16,7 +16,7 @@ import numpy as np
 from rec.data.schema import PART, TIME
 from rec.data.stages.records import Records
 from rec.data.tables import TimeForm
-from rec.data.views.view import SPLITS, TEST, TRAIN, VALIDATION
+from rec.data.views.view import SPLITS, TEST, TRAIN, VALIDATION, starts
 from rec.errors import ConfigError, DataError
 from rec.keys_data import SplitConfig
 from rec.seeds import generator
@@ -34,9 +34,11 @@ class Split:
     part_E: np.ndarray
 
     def sha256(self) -> str:
-        """Return the hash of (user, item, part) of all records, in order."""
-        table = np.stack([self.records.user_E, self.records.item_E.astype(np.int64) - 1, self.part_E.astype(np.int64)])
-        return hashlib.sha256(table.astype("<i8").tobytes()).hexdigest()
+        """Return the hash of all records' users, items from 0 and parts, in order, as little-endian int64."""
+        digest = hashlib.sha256()
+        for column in (self.records.user_E, self.records.item_E.astype(np.int64) - 1, self.part_E):
+            digest.update(np.ascontiguousarray(column.astype("<i8", copy=False)).data)
+        return digest.hexdigest()
 
 
 def split_records(
@@ -103,8 +105,9 @@ def refuse_unserved(config: SplitConfig, columns: Collection[str]) -> None:
 
 def places(user_E: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return where each record stands among those of its user, from 0, and how many there are; sorted by user."""
-    first = np.searchsorted(user_E, user_E)
-    return np.arange(len(user_E)) - first, np.searchsorted(user_E, user_E, "right") - first
+    start = starts(user_E)
+    count = np.diff(start, append=len(user_E))
+    return np.arange(len(user_E)) - np.repeat(start, count), np.repeat(count, count)
 
 
 def _last_ones(records: Records, config: SplitConfig) -> np.ndarray:

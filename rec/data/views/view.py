@@ -123,10 +123,17 @@ def is_last(user: np.ndarray) -> np.ndarray:
     return np.append(user[1:] != user[:-1], True) if len(user) else np.zeros(0, bool)
 
 
+def starts(user: np.ndarray) -> np.ndarray:
+    """Return where each user's records begin; they are sorted by user."""
+    return np.flatnonzero(np.roll(is_last(user), 1))
+
+
 def lists(users: np.ndarray, user: np.ndarray, item: np.ndarray, chosen: np.ndarray) -> pa.Array:
     """Return each user's chosen items as a list; users and records are sorted by user."""
-    inside = chosen & np.isin(user, users)
-    count = np.bincount(np.searchsorted(users, user[inside]), minlength=len(users))
+    start = starts(user)
+    listed = np.isin(user[start], users)
+    inside = chosen & np.repeat(listed, np.diff(start, append=len(user)))
+    count = np.add.reduceat(inside, start, dtype=np.int64)[listed] if len(start) else start
     offset = np.concatenate([[0], np.cumsum(count)]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offset), pa.array(item[inside].astype(np.int32)))
 
@@ -135,7 +142,8 @@ def user_rows(user: np.ndarray, item: np.ndarray, part: np.ndarray, split: str, 
     """Return a row per user of a split: user, history (what is known), target (what is to be found)."""
     known = is_known(user, part, split, manifest)
     target = (part == SPLITS.index(split)) & ~known
-    users = np.unique(user[target])
+    users = user[target]
+    users = users[starts(users)]
     return pa.table(
         {
             "user": pa.array(users, pa.int64()),

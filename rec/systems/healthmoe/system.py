@@ -67,7 +67,6 @@ class HealthMoE(
         ),
     )
     knows_subjects = True
-    notice = "not dietary or medical advice"
 
     @classmethod
     def table_names(cls, config: Any) -> tuple[str, ...]:
@@ -125,6 +124,11 @@ class HealthMoE(
     def contains_IT(self) -> Tensor:
         """What each item contains."""
         return torch.from_numpy(np.asarray(self.static["item_contains"])).float()
+
+    @property
+    def notice(self) -> str:  # type: ignore[override]  # nobody sets it
+        """What people must be told with every answer."""
+        return self.config.notice
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -198,7 +202,7 @@ class HealthMoE(
         for name in profile.get("avoid") or ():
             if tag_key(name) not in self.tag_places:
                 known = ", ".join(self.tags) or "nothing: the data set does not tell what items contain"
-                raise RequestError(f"profile.avoid: {name!r} is not known; known: {known}")
+                raise RequestError(f"avoid: {name!r} is not known; known: {known}")
             avoid[row, self.tag_places[tag_key(name)]] = True
 
     def loss(self, model: Callable[[PairsBatch], Any], batch: PairsBatch) -> dict[str, Term]:
