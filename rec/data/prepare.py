@@ -352,8 +352,7 @@ def _write_records(draft: Draft, split: Split, num_items: int) -> list[tuple[str
         end = int(np.searchsorted(records.user_E, records.user_E[end - 1], "right"))
         parts[f"records/part-{len(parts):05d}"] = table.slice(start, end - start)
         start = end
-    draft.tables(parts)
-    return [(f"{name}.parquet", len(part)) for name, part in parts.items()]
+    return draft.tables(parts)
 
 
 def _tell(root: str, manifest: dict[str, Any], graphs: list[str], say: Say) -> None:

@@ -37,18 +37,17 @@ class Draft:
         write_table(self.storage, f"{name}.parquet", table)
         self.files.append(f"{name}.parquet")
 
+    def tables(self, tables: Mapping[str, pa.Table]) -> list[tuple[str, int]]:
+        """Write the files `name`.parquet, several at a time; return them and their rows."""
+        files = write_tables(self.storage, {f"{name}.parquet": table for name, table in tables.items()})
+        self.files += [name for name, _ in files]
+        return files
+
     def parts(self, folder: str, table: pa.Table, per_file: int) -> list[tuple[str, int]]:
         """Write a table in files of so many rows; return their names and rows."""
         files = write_parts(self.storage, folder, table, per_file)
         self.files += [name for name, _ in files]
         return files
-
-    def tables(self, tables: Mapping[str, pa.Table]) -> None:
-        """Write the files `name`.parquet, several at a time."""
-        files = [f"{name}.parquet" for name in tables]
-        with ThreadPoolExecutor(pa.cpu_count()) as pool:
-            list(pool.map(write_table, repeat(self.storage), files, tables.values()))
-        self.files += files
 
     def array(self, name: str, array: np.ndarray) -> None:
         """Write the file `name`.npy."""
@@ -103,12 +102,16 @@ def write_table(storage: Storage, name: str, table: pa.Table) -> None:
 
 def write_parts(storage: Storage, folder: str, table: pa.Table, per_file: int) -> list[tuple[str, int]]:
     """Write a table in files of so many rows, one at least; return their names and rows."""
-    files = []
-    for number, start in enumerate(range(0, max(len(table), 1), per_file)):
-        part, name = table.slice(start, per_file), f"{folder}/part-{number:05d}.parquet"
-        write_table(storage, name, part)
-        files.append((name, len(part)))
-    return files
+    first = range(0, max(len(table), 1), per_file)
+    parts = {f"{folder}/part-{n:05d}.parquet": table.slice(start, per_file) for n, start in enumerate(first)}
+    return write_tables(storage, parts)
+
+
+def write_tables(storage: Storage, tables: Mapping[str, pa.Table]) -> list[tuple[str, int]]:
+    """Write Parquet files, several at a time; return their names and rows."""
+    with ThreadPoolExecutor(pa.cpu_count()) as pool:
+        list(pool.map(write_table, repeat(storage), tables, tables.values()))
+    return [(name, len(table)) for name, table in tables.items()]
 
 
 def write_array(storage: Storage, name: str, array: np.ndarray) -> None:

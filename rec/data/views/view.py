@@ -124,7 +124,7 @@ def is_last(user: np.ndarray) -> np.ndarray:
 
 
 def starts(user: np.ndarray) -> np.ndarray:
-    """Return where each user's records begin; they are sorted by user."""
+    """Return where each user's records begin; sorted by user."""
     return np.flatnonzero(np.roll(is_last(user), 1))
 
 
