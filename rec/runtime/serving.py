@@ -19,6 +19,7 @@ import ray
 from rec.errors import ConfigError, DataError, RequestError
 from rec.keys import ServeConfig
 from rec.runtime.cluster import runtime
+from rec.runtime.errors_log import LOG, NAME, Follower
 from rec.runtime.ports import check_port, free_port
 from rec.runtime.served import FOLDER, PROXY, TOKEN, State, end_proxies
 from rec.serving.artifact import Artifact
@@ -128,6 +129,8 @@ def serve_artifacts(
         raise ConfigError(f"artifacts: names must differ, got {', '.join(names)}")
     configs = [limits(artifact, overrides) for artifact in (artifacts[:1] if most else artifacts)]
     with serving_runtime(configs, host, port) as state:
+        # Ray has set a handler of its own, which prints its stack.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         if most:
             args = {"artifacts": [str(artifact.path) for artifact in artifacts], "most": most, **overrides}
             run(multiplexed(args), "multiplexed", "/")
@@ -142,8 +145,7 @@ def serve_artifacts(
             say(f"another version without a gap: rec upgrade {names[0]} ARTIFACT")
         say("end with Ctrl-C")
         try:
-            while True:
-                time.sleep(3600)
+            Follower(state.folder / NAME, say).follow()
         except KeyboardInterrupt:
             say("ending")
 
@@ -260,10 +262,12 @@ def serving_runtime(configs: Sequence[ServeConfig], host: str, port: int) -> Ite
     own = {name: value for name, value in proxy.items() if name not in os.environ}
     os.environ.update(own)
     metrics_port = free_port()
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    # Serve sets the level of its logger itself, whenever it starts.
+    logging.getLogger("ray.serve").addFilter(_is_error)
     private = not ray.is_initialized() and not os.environ.get("RAY_ADDRESS")
     try:
-        with runtime(cpus, environment | {"OMP_NUM_THREADS": "1"}, metrics_port=metrics_port):
+        environment |= {"OMP_NUM_THREADS": "1", LOG: str(folder / NAME)}
+        with runtime(cpus, environment, metrics_port=metrics_port):
             from ray import serve
 
             before = set() if private else set(serve.status().applications)
@@ -287,6 +291,10 @@ def serving_runtime(configs: Sequence[ServeConfig], host: str, port: int) -> Ite
         shutil.rmtree(folder, ignore_errors=True)
         for name in own:
             os.environ.pop(name, None)
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
 
 
 def _withdraw(before: set[str]) -> None:
