@@ -13,6 +13,12 @@ from rec.errors import ConfigError
 
 Spaces = Mapping[str, Mapping[str, Mapping[str, Any]]]
 Variants = Mapping[str, Sequence[str]]
+Needs = Mapping[str, Mapping[str, Any] | tuple[Mapping[str, Any], ...]]
+
+
+def alike(keys: Iterable[str], needs: Mapping[str, Any]) -> Needs:
+    """Return the needs of several keys that need the same."""
+    return dict.fromkeys(keys, needs)
 
 
 def flat(table: Mapping[str, Any], at: str = "") -> dict[str, Any]:
@@ -72,7 +78,47 @@ class Strict(BaseModel):
     VARIANTS: ClassVar[Variants] = {}
     """Overrides by name that `rec sweep` compares; the first is what the others are compared with."""
 
+    NEEDS: ClassVar[Needs] = {}
+    """Keys that have an effect only where other keys of this model have one of some values, none ({"not": [...]}), or
+    hold one ({"has": ...}); of several tables one is enough. A key that is set without effect is refused."""
+
     @field_validator("*", mode="before")
     @classmethod
     def _arrays_are_tuples(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
+
+
+def idle_keys(model: Strict, at: str = "") -> dict[str, tuple[str, Any]]:
+    """Return the keys that are set and have no effect, each with the key that keeps it from one, and that one's value.
+
+    Keys are dotted and start with `at`.
+    """
+    found: dict[str, tuple[str, Any]] = {}
+    for key, field in type(model).model_fields.items():
+        value, needs = getattr(model, key), type(model).NEEDS.get(key, {})
+        unmet = [_unmet(model, one) for one in (needs if isinstance(needs, tuple) else (needs,))]
+        if all(unmet):
+            if value != field.get_default(call_default_factory=True):
+                other, there = unmet[0][0]
+                found[f"{at}{key}"] = f"{at}{other}", there
+        elif isinstance(value, Strict):
+            found |= idle_keys(value, f"{at}{key}.")
+    return found
+
+
+def _unmet(model: Strict, needs: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return the keys that have not what is needed, with what they have."""
+    return [(other, there) for other, wanted in needs.items() if not _meets(there := _below(model, other), wanted)]
+
+
+def _below(model: Strict, key: str) -> Any:
+    value: Any = model
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _meets(value: Any, wanted: Any) -> bool:
+    if isinstance(wanted, dict):
+        return wanted["has"] in value if "has" in wanted else value not in wanted["not"]
+    return value in wanted

@@ -27,7 +27,7 @@ from rec.data.schema import PART, RATING, TIME, RecordTable
 from rec.data.tables import Piece, TableFormat, TimeForm, pieces, read, time_form
 from rec.data.tables.reading import Wanted
 from rec.data.writing import write_table
-from rec.errors import DataError
+from rec.errors import ConfigError, DataError
 from rec.keys_data import FilterConfig
 from rec.storage import Storage
 
@@ -123,8 +123,14 @@ def read_records(
         runner: What runs the passes.
 
     Raises:
+        ConfigError: items with few records are to be dropped, and all are to be kept.
         DataError: an input cannot be read, too many records name nobody, or none is left.
     """
+    if known.get("item") and keys.minimum_item_count:
+        raise ConfigError(
+            "data.filter.minimum_item_count: has no effect where every item of a table is kept; use data.filter.core, "
+            'or set data.filter.unseen without "item"'
+        )
     wanted, format, parts = table.columns, table.table.format, pieces(table.table, ROWS_PER_PIECE)
     times = {} if table.time is None else {TIME: time_form(table.table, table.time, parts)}
     partitions = max(1, -(-sum(piece.rows for piece in parts) // ROWS_PER_PARTITION))
