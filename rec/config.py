@@ -16,7 +16,7 @@ from rec.errors import ConfigError
 from rec.json_text import json_text
 from rec.keys import EvaluateConfig, ParallelConfig, ServeConfig, TrainConfig, TuneConfig
 from rec.keys_data import TABLES, DataConfig
-from rec.strict import Strict, check_whole, idle_keys, is_among, resolve
+from rec.strict import Strict, check_whole, idle_keys, is_among, on_path, resolve
 
 TOML_WORDS = {"a valid tuple": "a list, as in [1, 2]", "a valid dictionary": "a table", "a valid string": "a text"}
 """How kinds of values are called in TOML files, in the place of Python's names."""
@@ -52,6 +52,8 @@ class RunConfig(Strict):
 def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Return the checked config at `path` with `a.b=value` overrides applied.
 
+    A system or source of one's own may lie beside the file: its folder can be imported from.
+
     Raises:
         ConfigError: the file cannot be read, a key is unknown or missing, a value has the wrong type or range, or a key
             is set that has no effect beside the others.
@@ -62,6 +64,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a TOML file ({error})") from error
+    on_path(Path(path).resolve().parent)
     return _overridden(table, overrides)
 
 

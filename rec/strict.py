@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import sys
+import sysconfig
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, field_validator
@@ -32,6 +35,34 @@ def flat(table: Mapping[str, Any], at: str = "") -> dict[str, Any]:
 def is_among(key: str, names: Iterable[str]) -> bool:
     """Return whether a dotted key is one of some, or lies below one."""
     return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def on_path(folder: Path) -> None:
+    """Let modules of a folder be imported, after all that could be before: a system's file may lie beside its TOML."""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+
+
+def sources_of(module: str) -> dict[str, Path]:
+    """Return the files of a user's own module and of those beside it that are in use, by their paths from its root.
+
+    Empty for a module of an installed package: who installs that has its files.
+    """
+    found = sys.modules[module]
+    file = Path(str(found.__file__)).resolve()
+    root = file.parents[module.count(".") + (file.name == "__init__.py")]
+    installed = [Path(path).resolve() for path in sysconfig.get_paths().values()] + [Path(__file__).resolve().parent]
+    if any(place == file or place in file.parents for place in installed):
+        return {}
+    used = [Path(str(one.__file__)).resolve() for one in list(sys.modules.values()) if getattr(one, "__file__", None)]
+    beside = {
+        path
+        for path in used
+        if path.suffix == ".py" and file.parent in path.parents and root / "rec" not in path.parents
+    }
+    above = [folder / "__init__.py" for folder in file.parents if root in folder.parents]
+    files = {*beside, file, *(path for path in above if path.exists())}
+    return {path.relative_to(root).as_posix(): path for path in sorted(files)}
 
 
 def resolve(name: str, key: str = "system") -> Any:
