@@ -140,8 +140,10 @@ def _panels(records: History, metric: str, directions: Mapping[str, bool]) -> li
     if shown is not None:
         higher = directions.get(shown, not shown.startswith(("loss", "val_loss")))
         known = [record for record in records if record.get(shown) is not None]
-        best = (max if higher else min)(known, key=lambda record: record[shown])
-        marks = [Mark(x=best["epoch"], y=best[shown], name=f"best {number(best[shown])}")]
+        marks = []
+        if known:
+            best = (max if higher else min)(known, key=lambda record: record[shown])
+            marks = [Mark(x=best["epoch"], y=best[shown], name=f"best {number(best[shown])}")]
         line = LineSeries(name="", x=x, y=[record.get(shown, np.nan) for record in records])
         panels.append(Lines(title=f"validation {shown}", series=[line], x_axis="epoch", y_axis=shown, marks=marks))
     return panels

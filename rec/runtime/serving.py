@@ -22,6 +22,7 @@ from rec.runtime.errors_log import LOG, NAME, Follower
 from rec.runtime.ports import check_port, free_port
 from rec.runtime.served import FOLDER, PROXY, TOKEN, State, end_proxies
 from rec.serving.artifact import Artifact
+from rec.strict import idle_keys
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -94,11 +95,16 @@ def limits(artifact: Artifact, overrides: Mapping[str, Any]) -> ServeConfig:
     """Return the `[serve]` section of an artifact under overrides.
 
     Raises:
-        ConfigError: an override is unknown or out of range.
+        ConfigError: an override is unknown, out of range, has no effect, or is of what was made at export.
     """
     from rec.config import check
 
     config: ServeConfig = check(ServeConfig, artifact.config.serve.model_dump() | dict(overrides), "serve.")
+    for key in ("index", "index_candidates"):
+        if (ours := getattr(config, key)) != (theirs := getattr(artifact.config.serve, key)):
+            raise ConfigError(f"serve.{key}: {ours!r}, but the artifact was made with {theirs!r}; export it again")
+    for name, (other, value) in idle_keys(config, "serve.").items():
+        raise ConfigError(f"{name}: has no effect with {other}={value!r}; leave it out")
     return config
 
 

@@ -32,6 +32,8 @@ from rec.train.loop import Report
 from rec.train.training_record import TrainingRecord
 
 POLL_S, START_POLL_S = 0.5, 0.1
+ERROR = "error.txt"
+"""File of a run's folder with the tracebacks of workers that ended it."""
 DRIVER = -1
 """Stands for a rank in events of the driver itself."""
 
@@ -80,10 +82,10 @@ def train(
                 break
             cause = failure.cause
             if failure.would_repeat(before, config.parallel.workers):
-                raise TrainingError(f"this would only repeat itself: {cause}")
+                raise TrainingError(f"this would only repeat itself: {cause}{_filed(storage, failure)}")
             failures, before = failures + 1, failure
             if failures > config.parallel.max_failures:
-                raise TrainingError(f"gave up after {failures} failures; the last: {cause}")
+                raise TrainingError(f"gave up after {failures} failures; the last: {cause}{_filed(storage, failure)}")
             say(f"failure {failures} of at most {config.parallel.max_failures}: {cause}; starting again")
     storage.delete("ray")
 
@@ -103,6 +105,8 @@ class Failure:
     """Step of the checkpoint from which it went on."""
     raised: dict[int, tuple[str, str, int]]
     """What ranks have raised: kind, first line without digits, and at which step."""
+    told: str = ""
+    """All that Ray says of it, with the tracebacks of workers."""
 
     def would_repeat(self, before: Failure | None, workers: int) -> bool:
         """Return whether another attempt would end the same way.
@@ -173,7 +177,16 @@ def _attempt(
             ray.kill(monitor)
     if pump.error is not None:
         raise pump.error
-    return Failure(pump.stalled or _cause(ended, pump.last), step, {} if pump.stalled else pump.raised)
+    told = "\n".join(str(one) for one in (ended, *getattr(ended, "worker_failures", {}).values()))
+    return Failure(pump.stalled or _cause(ended, pump.last), step, {} if pump.stalled else pump.raised, told)
+
+
+def _filed(storage: Storage, failure: Failure) -> str:
+    """Write what is known of an exception that workers have raised; return where it stands."""
+    if not failure.raised:
+        return ""
+    storage.write(ERROR, failure.told.encode())
+    return f"; what is known of it stands in {storage.uri_of(ERROR)}"
 
 
 def _offer(monitor: Any, split: str, done: Future[list[Any]]) -> None:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from ray import tune
 
 from rec.config import RunConfig, from_json
-from rec.errors import ConfigError, RecError, TrainingError
+from rec.errors import ConfigError, RecError, TrainingError, one_line
 from rec.runtime import training
 from rec.storage import Storage
 from rec.train.checkpoint import CheckpointStore
@@ -122,6 +122,11 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
             raise
         except StopTrial:
             pass
+        except (OSError, MemoryError):  # can go away by themselves: Ray Tune tries once more
+            raise
+        except Exception as error:
+            follower.end(FAILED, f"{type(error).__name__}: {one_line(str(error))}")
+            raise
         if not self.stopped.is_set():
             follower.end(FINISHED)
 

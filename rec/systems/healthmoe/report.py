@@ -8,7 +8,7 @@ import numpy as np
 
 from rec.evaluation.records import column
 from rec.evaluation.task import Measured
-from rec.sections import Section, Text
+from rec.sections import Section, Text, interval, number
 from rec.systems import attribution
 
 METRIC = "ndcg@10"
@@ -23,10 +23,9 @@ def enrich(measured: Measured) -> list[str]:
     notes = []
     for kind, words in (("without", "without"), ("spoiled", "pictures spoiled by")):
         for name, entry in found[kind].items():
-            loss = entry["loss"]
-            told = f"loss {loss['mean']:.4f} ({loss['low']:.4f} to {loss['high']:.4f})"
+            told = f"loss {interval(**entry['loss'])}"
             kept = f", top 5 kept {entry['kept']:.0%}" if "kept" in entry else ""
-            notes.append(f"{words} {name}: {METRIC} {entry[METRIC]:.4f}, {told}{kept}")
+            notes.append(f"{words} {name}: {METRIC} {number(entry[METRIC])}, {told}{kept}")
     truth = needs_image(measured)
     if truth:
         numbers["needs image"] = truth

@@ -104,11 +104,11 @@ def recovery(rows: Mapping[str, np.ndarray], data: Prepared) -> Numbers | None:
     if followed.shape != rows["gate"].shape:
         return None
     weight = rows["gate"] - rows["gate"].mean(0)
-    best = weight.argmax(1)
+    truth, best = followed - followed.mean(0), weight.argmax(1)
     return {
         "found": float(followed[np.arange(len(best)), best].mean()),
         "chance": float(followed.mean()),
-        "correlation": float(np.corrcoef(weight.ravel(), (followed - followed.mean(0)).ravel())[0, 1]),
+        "correlation": float(np.corrcoef(weight.ravel(), truth.ravel())[0, 1]) if weight.std() * truth.std() else None,
     }
 
 
@@ -177,11 +177,11 @@ def _over_training(names: Sequence[str], history: Sequence[Mapping[str, Any]]) -
     )
 
 
-def _told(truth: Mapping[str, float]) -> str:
+def _told(truth: Mapping[str, float | None]) -> str:
     return (
         f"The modality with the highest weight, relative to the average user, is one that the user truly follows for "
         f"{truth['found']:.1%} of users; guessing would give {truth['chance']:.1%}. Correlation of weights with the "
-        f"truth: {truth['correlation']:.3f}."
+        f"truth: {number(truth['correlation'], 3)}."
     )
 
 
