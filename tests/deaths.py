@@ -8,6 +8,7 @@ file is deleted; when half of a folder is. After the last point all is done.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import itertools
 import json
@@ -118,6 +119,7 @@ def serve() -> None:
     """Fork a process for each order, and answer with how it ended."""
     for name in PRELOAD:
         importlib.import_module(name)
+    gc.freeze()  # else a child copies every page that its first collection looks at
     for line in sys.stdin:
         order = json.loads(line)
         process = os.fork()

@@ -26,7 +26,7 @@ FOOD = {
     "read": {"pairs": 300, "users": 30, "foods": 40, "picture_size": 16, "shards": 1},
     "split": {"protocol": "ratio"},
     "encode": {
-        "text": {"encoder": "tfidf", "width": 4, "max_tokens": 8, "vocabulary": 50},
+        "text": {"encoder": "tfidf", "width": 4, "max_tokens": 8, "vocabulary": 100},
         "image": {"encoder": "raw", "size": 8, "thumbnail": 8},
         "shard_items": 30,
     },
