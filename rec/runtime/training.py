@@ -27,8 +27,12 @@ from rec.runtime.datasets import fits_shared_memory, share
 from rec.runtime.monitor import Monitor
 from rec.runtime.worker import train_worker
 from rec.storage import Storage, absolute
+from rec.systems.api import System
+from rec.train.checkpoint import CheckpointStore
 from rec.train.job import SPLITS, build, claim, newest, nothing_left, open_data
 from rec.train.loop import Report
+from rec.train.phases import stretches
+from rec.train.progress import Progress
 from rec.train.training_record import TrainingRecord
 
 POLL_S, START_POLL_S = 0.5, 0.1
@@ -68,10 +72,13 @@ def train(
     system = build(config, data)
     columns = system.columns
     storage = claim(config)
+    record = TrainingRecord(storage, config, data.manifest, report, file=file)
     if over := nothing_left(config, system, storage):
         say(over)
+        newest(storage, say)
+        _tell_end(storage, config, system, record)
         return
-    report = TrainingRecord(storage, config, data.manifest, report, file=file)
+    report = record
     with runtime(config.parallel.cpus, worker_environment(config.parallel), demand=Demand.by_workers(config.parallel)):
         report({"kind": "runtime"})
         shared = Shared(data, columns) if fits_shared_memory(data, SPLITS) else None
@@ -87,6 +94,14 @@ def train(
             if failures > config.parallel.max_failures:
                 raise TrainingError(f"gave up after {failures} failures; the last: {cause}{_filed(storage, failure)}")
             say(f"failure {failures} of at most {config.parallel.max_failures}: {cause}; starting again")
+    _tell_end(storage, config, system, record)
+
+
+def _tell_end(storage: Storage, config: RunConfig, system: System[Any, Any], record: TrainingRecord) -> None:
+    """Tell how far a run is, though a process was stopped right after a checkpoint; delete Ray's files."""
+    store = CheckpointStore(storage.below("checkpoints"))
+    if steps := store.steps():
+        record.settle(Progress(**store.state(steps[-1])), stretches(system, config.train))
     storage.delete("ray")
 
 

@@ -20,6 +20,7 @@ from rec.train.job import train_here
 from rec.tuning.search import apply, objectives
 from rec.tuning.trial import FAILED, FINISHED, Follower, Result, Trial, read_trial
 
+LOG = "log.txt"
 JOIN_S = 60.0
 """Longest wait for the workers of a stopped trial to end."""
 
@@ -173,9 +174,9 @@ class Log:
 
     def __init__(self, folder: Storage) -> None:
         self.folder = folder
-        self.lines: list[str] = []
+        self.lines: list[str] = folder.read(LOG).decode().splitlines() if folder.exists(LOG) else []
 
     def __call__(self, text: str) -> None:
         """Write one more line."""
         self.lines.append(text)
-        self.folder.write("log.txt", "\n".join([*self.lines, ""]).encode())
+        self.folder.write(LOG, "\n".join([*self.lines, ""]).encode())

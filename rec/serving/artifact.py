@@ -14,7 +14,6 @@ Tables are memory-mapped: replicas on one machine share one copy in the page cac
 from __future__ import annotations
 
 import json
-import shutil
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -165,20 +164,22 @@ def export_run(
         CheckpointError, DataError: the run or its data set is not there or damaged.
     """
     final = Path(target).absolute()
-    building = final.with_name(f".{final.name}.building")
-    shutil.rmtree(building, ignore_errors=True)
+    place, building, before = Storage(str(final.parent)), f".{final.name}.building", f".{final.name}.before"
+    place.tidy()
+    if not final.exists() and place.exists(before):  # a command was stopped between the two moves below
+        place.move(before, final.name)
+    if final.exists() and not (final / MANIFEST).exists():
+        raise DataError(f"{target}: exists and is no artifact; choose another folder")
+    place.delete(building)
+    place.delete(before)
     try:
-        _write(config, Storage(str(building)), example, extras, say)
-        before = final.with_name(f".{final.name}.before")
-        shutil.rmtree(before, ignore_errors=True)
+        _write(config, place.below(building), example, extras, say)
         if final.exists():
-            if not (final / MANIFEST).exists():
-                raise DataError(f"{target}: exists and is no artifact; choose another folder")
-            final.rename(before)
-        building.rename(final)
-        shutil.rmtree(before, ignore_errors=True)
+            place.move(final.name, before)
+        place.move(building, final.name)
+        place.delete(before)
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        place.delete(building)
     return Artifact.open(str(final))
 
 
@@ -219,7 +220,6 @@ def _write(
     }
     for task in system.tasks:
         folder = f"tasks/{task.name}"
-        (Path(storage.root) / folder).mkdir(parents=True, exist_ok=True)
         manifest["tasks"][task.name] = task.export(
             Exporting(
                 system=system, module=module, data=data, storage=storage, folder=folder, serve=config.serve, say=say
