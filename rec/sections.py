@@ -277,6 +277,18 @@ def interval(mean: float | None, low: float | None, high: float | None, digits: 
     return f"{number(mean, digits)} ({number(low, digits)} to {number(high, digits)})"
 
 
+def counted(count: float, one: str, many: str = "") -> str:
+    """Return a number with its noun: "1 seed", "1,200 seeds"; `many` where the plural is not `one` with an s."""
+    told = f"{int(count):,}" if count == int(count) else f"{count:g}"
+    return f"{told} {one if count == 1 else many or one + 's'}"
+
+
+def sentence(text: str) -> str:
+    """Return a note as a sentence of its own: with a capital and a full stop."""
+    text = text[:1].upper() + text[1:]
+    return text if text.endswith((".", "!", "?")) or not text else f"{text}."
+
+
 def floats(values: Values) -> np.ndarray:
     """Return values as float64 with NaN in the gaps."""
     return np.array([math.nan if value is None else value for value in values], dtype=np.float64)

@@ -9,10 +9,13 @@ from rec.config import load
 
 TEXT = "search hyperparameters on validation, or go on with the search in `out`"
 EXAMPLES = """examples:
-  rec tune rec/configs/demo.toml 'tune.use=["optimiser", "gate"]' tune.trials=20 out=out/demo/search
+  rec tune rec/configs/demo.toml 'tune.use=["optimiser", "gate"]' tune.trials=20 \\
+    out=out/demo/search
   rec tune mine.toml tune.search=random tune.scheduler=none tune.max_hours=2
-  rec tune mine.toml tune.scheduler=pbt tune.trials=8 'tune.space={"train.learning_rate" = {log = [1e-4, 1e-2]}}'
-  rec tune mine.toml 'tune.objectives={load_balance = "max"}' 'tune.use=["router"]' model.feedforward_mixture.experts=8
+  rec tune mine.toml tune.scheduler=pbt tune.trials=8 \\
+    'tune.space={"train.learning_rate" = {log = [1e-4, 1e-2]}}'
+  rec tune mine.toml 'tune.objectives={load_balance = "max"}' \\
+    'tune.use=["router"]' model.feedforward_mixture.experts=8
   rec tune mine.toml --spaces"""
 
 

@@ -216,6 +216,7 @@ def _finished(
             },
             "splits": {},
             "synthetic_labels": raw.synthetic,
+            "generated": raw.generated,
             "shard_rows": config.shard_rows,
             "config": config.model_dump(mode="json", exclude={"views"}),
         }

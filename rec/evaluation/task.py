@@ -113,6 +113,10 @@ class Task(ABC):
         """Numbers beside the metrics that are neither good nor bad, so that nothing can be chosen by them."""
         return ()
 
+    def meaning(self, name: str) -> str:
+        """Return in a few words what a metric, a simple answer or a group is; empty where its name says it."""
+        return ""
+
     @abstractmethod
     def records(
         self,

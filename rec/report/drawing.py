@@ -31,6 +31,7 @@ STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.labelsize": 8.5,
+    "axes.labelpad": 7,
     "axes.axisbelow": True,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
@@ -173,7 +174,7 @@ def draw_lines(figure: Figure, part: Lines) -> tuple[float, list[tuple[Any, str]
     for mark in part.marks:
         if mark.y is not None:
             (point,) = axes.plot(mark.x, mark.y, "o", color=INK, markerfacecolor="none", markersize=8)
-            legend.append((point, mark.name))
+            legend += [(point, mark.name)] if mark.name else []
             shown.append(np.array([mark.y]))
     for index, event in enumerate(part.events):
         axes.axvline(event.x, color=MUTED, linewidth=0.9)
@@ -193,7 +194,8 @@ def draw_lines(figure: Figure, part: Lines) -> tuple[float, list[tuple[Any, str]
     axes.yaxis.grid(True)
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
     _x_ticks(axes, part)
-    return 2.5, legend if len(legend) > 1 else []
+    explained = len(legend) > 1 or any(mark.name for mark in part.marks) or part.reference is not None
+    return 2.5, legend if explained else []
 
 
 def _x_ticks(axes: Any, part: Lines) -> None:

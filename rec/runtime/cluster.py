@@ -20,6 +20,7 @@ import ray
 from rec.errors import ConfigError
 from rec.keys import ParallelConfig
 from rec.runtime.served import FOLDER, sweep
+from rec.sections import counted
 
 PRIVATE = "REC_PRIVATE_RUNTIME"
 """Set in the environment of every process of a private runtime."""
@@ -133,7 +134,8 @@ def require_cpus(cpus: float) -> None:
     total = ray.cluster_resources().get("CPU", 0.0)
     if total < cpus + 1:
         raise ConfigError(
-            f"parallel.workers: the cluster has {total:g} CPUs, expected at least {cpus:g} for workers and 1 for data"
+            f"parallel.workers: the cluster has {counted(total, 'CPU')}, expected at least {cpus:g} for workers and 1 "
+            "for data"
         )
 
 

@@ -27,6 +27,7 @@ from rec.errors import ConfigError
 from rec.progress import Progress
 from rec.runtime.cluster import runtime, worker_environment
 from rec.runtime.trial import TrialRun
+from rec.sections import counted
 from rec.space import Dimension, Suggest, draw
 from rec.storage import Storage, absolute
 from rec.systems.api import System
@@ -68,11 +69,14 @@ def search(config: RunConfig, say: Say) -> str:
         room = int((ray.cluster_resources().get("CPU", 0) - 1) / cpus)
         if room < 1:
             raise ConfigError(
-                f"parallel.workers: one trial needs {cpus:g} CPUs beside 1 for data; the cluster has fewer"
+                f"parallel.workers: one trial needs {counted(cpus, 'CPU')} beside 1 for data; the cluster has fewer"
             )
         # A trial more than the cluster holds would hold back workers of one that could run (Ray issue 54305).
         concurrent = min(config.tune.concurrent or room, room)
-        say(f"{config.out}: {config.tune.trials} trials, {concurrent} at the same time, {cpus:g} CPUs each")
+        say(
+            f"{config.out}: {counted(config.tune.trials, 'trial')}, {concurrent} at the same time, "
+            f"{counted(cpus, 'CPU')} each"
+        )
         _tuner(config, space, storage, concurrent, phases, say).fit()
         for trial in read_trials(storage):
             if trial.status == RUNNING:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rec.report.page import data_name, system_name
+from rec.report.origin import data_name, system_name
 from rec.report.results.find import PassedOver, Run
 from rec.strict import flat, is_among
 from rec.train.training_record import APART, without_folders

@@ -6,10 +6,12 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from rec.report.origin import machine_in_words
 from rec.report.results.find import find
 from rec.report.results.lines import groups
 from rec.report.results.tables import RESAMPLES, results
-from rec.sections import interval, number
+from rec.report.text import bytes_text
+from rec.sections import counted, interval, number
 from rec.storage import Storage
 
 UNKNOWN = "not recorded"
@@ -47,7 +49,8 @@ def markdown(told: Plain) -> str:
     runs = sum(len(line["runs"]) for table in told["tables"] for line in table["lines"])
     parts = [
         f"# Results: {told['name']}",
-        f"Made by `rec results` from the files of {runs} runs measured on {told['split']}, not by hand. {MEANING}",
+        f"Made by `rec results` from the files of {counted(runs, 'run')} measured on {told['split']}, not by hand. "
+        f"{MEANING}",
     ]
     for table in told["tables"]:
         parts += _table(table, told["tables"])
@@ -219,21 +222,9 @@ def _by(record: Plain | None) -> str:
     code = record["code"]
     commit = f"commit `{code['commit'][:HASH]}`{' (dirty)' if code['dirty'] else ''}" if code["commit"] else ""
     machines = record["machines"] if "machines" in record else [record["machine"]]
-    where = list(dict.fromkeys(_machine(machine) for machine in machines))
-    workers = f"{record['workers']} workers on " if record.get("workers") else ""
+    where = list(dict.fromkeys(machine_in_words(machine) for machine in machines))
+    workers = f"{counted(record['workers'], 'worker')} on " if record.get("workers") else ""
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     return (
         f"{record['date'][:10]}, {commit or 'version ' + str(code['version'])}, {workers}{'; '.join(where)}, {versions}"
     )
-
-
-def _machine(machine: Plain) -> str:
-    memory = [bytes_text(machine["memory_bytes"])] if machine["memory_bytes"] else []
-    return ", ".join(
-        [machine["cpu"], f"{machine['cores']} cores", *memory, *([machine["gpu"]] if machine["gpu"] else [])]
-    )
-
-
-def bytes_text(size: float) -> str:
-    """Return a size in MiB, or in GiB from one on."""
-    return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.0f} MiB"

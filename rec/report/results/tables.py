@@ -7,11 +7,12 @@ from typing import Any
 
 from rec.errors import EvaluationError, RequestError
 from rec.evaluation.compare import compare_seeds
-from rec.evaluation.run import summarise
+from rec.evaluation.headline import summarise
 from rec.report.page import is_warning
 from rec.report.results.find import SPLIT, PassedOver, Run
 from rec.report.results.lines import Group, Line
 from rec.storage import Storage, absolute
+from rec.train.training_record import cost_of
 
 RESAMPLES = 10_000
 FORMAT = 1
@@ -105,20 +106,6 @@ def _run(run: Run) -> Plain:
         "training": None if training is None else cost_of(training["commands"]),
         "evaluation": measurement and {key: value for key, value in measurement.items() if key not in ("data", "keys")},
     }
-
-
-def cost_of(commands: Sequence[Mapping[str, Any]]) -> Plain:
-    """Return what all commands that trained a run cost together, and by what they did it.
-
-    `whole` is false where steps of the run are in no command: then it took longer than is known.
-    """
-    ends = [0, *(command["step"] for command in commands)]
-    whole = all(command["start_step"] <= end for command, end in zip(commands, ends, strict=False))
-    found: Plain = {"seconds": sum(command["seconds"] for command in commands), "whole": whole}
-    for name in ("peak_memory_bytes", "peak_gpu_bytes"):
-        known = [command[name] for command in commands if name in command]
-        found |= {name: max(known)} if known else {}
-    return found | {"commands": list(commands)}
 
 
 def _baselines(group: Group, labels: Sequence[str], names: Sequence[str]) -> list[Plain]:
