@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import textwrap
 import time
 from typing import TextIO
 
 PLAIN_INTERVAL_S = 5.0
+PLAIN_WIDTH = 100
+"""Columns where what is written goes to no terminal."""
 CLEARED = "\r\x1b[K"
 """Takes back what stands in a terminal's line."""
 
@@ -55,6 +59,19 @@ class Progress:
         except (OSError, ValueError):  # a terminal that tells no size
             width = 80
         return line if width < 2 or len(line) < width else f"{line[: width - 2]}…"
+
+
+def terminal_width() -> int:
+    """Return the columns of the terminal, `PLAIN_WIDTH` where there is none."""
+    return max(40, shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns)
+
+
+def in_lines(text: str) -> str:
+    """Return a text whose lines fit the terminal; what goes on is indented."""
+    return "\n".join(
+        textwrap.fill(line, terminal_width(), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        for line in text.split("\n")
+    )
 
 
 def duration(seconds: float) -> str:

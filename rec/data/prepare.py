@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rec import sections
 from rec.data.joined import pictures
 from rec.data.prepared import Prepared, make_view, maker_of
 from rec.data.runner import Runner
@@ -316,11 +317,10 @@ def _write_records(draft: Draft, split: Split, num_items: int) -> list[tuple[str
 def _tell(root: str, manifest: dict[str, Any], graphs: list[str], say: Say) -> None:
     counts, split = manifest["counts"], manifest["split"]
     parts = ", ".join(f"{counts[f'{name} interactions']:,} {name}" for name in SPLITS)
-    told = ", ".join(f"{entity['count']:,} x {name}" for name, entity in manifest["entities"].items())
-    say(
-        f"{root}: read {counts['interactions_read']:,} records, kept {counts['interactions']:,}; {told}; dropped "
-        f"{reasons(Counter(manifest['dropped']))}"
-    )
-    say(f"{root}: split {split['protocol']!r}: {parts}; {split['sha256'][:12]}")
+    told = ", ".join(sections.counted(entity["count"], name) for name, entity in manifest["entities"].items())
+    read = sections.counted(counts["interactions_read"], "record")
+    dropped = reasons(Counter(manifest["dropped"]))
+    say(f"{root}: read {read}, kept {counts['interactions']:,}; {told}; dropped {dropped}")
+    say(f"{root}: split {split['protocol']!r}: {parts}; hash {split['sha256'][:12]}")
     if graphs:
         say(f"{root}: content graphs: {', '.join(graphs)}")

@@ -38,6 +38,7 @@ from rec.data.views.view import FOLDER as VIEWS
 from rec.data.views.view import Making, Rows, View, read_records
 from rec.data.writing import FORMAT, MANIFEST, Draft
 from rec.errors import ConfigError, DataError
+from rec.sections import counted
 from rec.storage import Storage
 from rec.strict import flat, resolve
 
@@ -288,7 +289,7 @@ def make_view(data: Prepared, view: str, runner: Runner, say: Callable[[str], No
     told = {"format": FORMAT, "splits": making.splits, "dropped": making.dropped}
     base.write_json(f"{folder}/{VIEW}", told | {"files": [base.entry(name) for name in making.files]})
     rows = ", ".join(f"{sum(n for _, n in files):,} {split}" for split, files in making.splits.items())
-    lost = "".join(f"; {count:,} x {reason}" for reason, count in making.dropped.items())
+    lost = "".join(f"; left out {counted(count, 'row')} ({reason})" for reason, count in making.dropped.items())
     say(f"{data.root}: view {view!r}: rows {rows}{lost}")
 
 

@@ -16,9 +16,10 @@ from rec.batch import Batch
 from rec.evaluation.history import EPOCHS, epochs
 from rec.evaluation.records import Records, column
 from rec.evaluation.task import Groups
+from rec.moe.figures import share_map
 from rec.moe.health import similarity
 from rec.moe.layer import Mixed, layers_of
-from rec.sections import Bars, BarSeries, Event, Heatmap, Lines, LineSeries, Section, Text
+from rec.sections import Event, Heatmap, Lines, LineSeries, Section, Text
 
 NOTE = (
     "A mixture layer holds several small networks, the experts; its router sends each row to one or a few of them. "
@@ -93,7 +94,7 @@ def sections(experts: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -
             x, evaluations = [epoch for epoch, _ in told], [record for _, record in told]
             parts += [_load(layer, x, evaluations), _health(layer, x, evaluations)]
         if final["groups"]:
-            parts.append(_shares(final["groups"]))
+            parts.append(share_map("who is sent where: mean share of assignments", final["groups"]))
         if "similarity" in final:
             parts.append(_alike(final["similarity"]))
         found.append(Section(title=f"Experts of {layer}", parts=parts, folded=len(found) > 0))
@@ -107,7 +108,7 @@ def _names(count: int) -> list[str]:
 def _load(layer: str, x: Sequence[int], history: Sequence[Mapping[str, Any]]) -> Heatmap:
     load_ET = np.array([record[f"moe/{layer}/load"] for record in history]).T
     return Heatmap(
-        title="share of assignments",
+        title="load over training",
         matrix=load_ET,
         x_names=[str(number) for number in x],
         y_names=_names(len(load_ET)),
@@ -143,18 +144,13 @@ def _health(layer: str, x: Sequence[int], history: Sequence[Mapping[str, Any]]) 
         else:
             series.append(LineSeries(name=key.replace("_", " "), x=x, y=values(key), style="dashed"))
     return Lines(
-        title="health", series=series, x_axis=EPOCHS, y_axis="share or entropy", events=events, low=0.0, high=1.0
-    )
-
-
-def _shares(groups: Mapping[str, Sequence[float]]) -> Bars:
-    count = len(next(iter(groups.values())))
-    return Bars(
-        title="who is sent where: mean share of each expert per group of examples",
-        groups=[f"expert {index}" for index in range(count)],
-        series=[BarSeries(name=name, values=shares) for name, shares in groups.items()],
-        axis="mean share of assignments",
-        wide=True,
+        title="health over training",
+        series=series,
+        x_axis=EPOCHS,
+        y_axis="share or entropy",
+        events=events,
+        low=0.0,
+        high=1.0,
     )
 
 

@@ -81,7 +81,7 @@ def one_fact(names: Iterable[str], same: Mapping[str, str]) -> dict[str, list[st
 
 
 def label(names: Sequence[str], directions: Mapping[str, bool]) -> str:
-    """Return what a row or column of one fact is called: "hit@10 = recall@10", "rmse (lower is better)"."""
+    """Return what a row or column of one fact is called: its names, and whether lower is better."""
     return " = ".join(names) + ("" if directions.get(names[0], True) else " (lower is better)")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from rec.evaluation.headline import label, one_fact
 from rec.evaluation.task import Measured, Task
-from rec.sections import Bars, BarSeries, Section, Table, Text, interval, number
+from rec.sections import Bars, BarSeries, Section, Table, Text, number, sentence, spread
 
 THIS = "this run"
 
@@ -22,9 +22,9 @@ def beside_baselines(task: Task, measured: Measured) -> list[Section]:
     )
     rows = [[whose, *(number(found.get(name)) for name in facts)] for whose, found in sources.items()]
     head = ["", *(label(names, task.directions) for names in facts.values())]
-    told = [f"{whose}: {words}" for whose in baselines if (words := task.meaning(whose))]
-    note = f"Simple answers need no model and were measured on the same examples. {'. '.join(told)}".rstrip()
-    parts: list[Any] = [Text(text=note if note.endswith(".") else f"{note}.", tone="note"), Table(head=head, rows=rows)]
+    told = [sentence(f"{whose}: {words}") for whose in baselines if (words := task.meaning(whose))]
+    note = " ".join(["Simple answers need no model and were measured on the same examples.", *told])
+    parts: list[Any] = [Text(text=note, tone="note"), Table(head=head, rows=rows)]
     shares = [name for name in facts if all(0 <= found.get(name, 0) <= 1 for found in sources.values())]
     parts += [_bars(task, sources, kept) for kept in (shares, [n for n in facts if n not in shares]) if kept]
     return [Section(title="Beside simple answers", parts=parts)]
@@ -42,13 +42,6 @@ def _bars(task: Task, sources: dict[str, Any], names: list[str]) -> Bars:
     return Bars(title=title, groups=names, series=series, axis="value", caption=caption, wide=True)
 
 
-def spread(found: dict[str, Any] | None, examples: int) -> str:
-    """Return a mean with its interval as a cell; that of one example has none."""
-    if found is None:
-        return "-"
-    return interval(**found) if examples > 1 else number(found["mean"])
-
-
 def by_group(measured: Measured, task: Task) -> list[Section]:
     """Return the metrics of each group of examples."""
     groups = measured.numbers["groups"]
@@ -60,9 +53,7 @@ def by_group(measured: Measured, task: Task) -> list[Section]:
         [name, f"{entry['examples']:,}", *(spread(entry.get(m), entry["examples"]) for m in facts)]
         for name, entry in groups.items()
     ]
-    told = [f"{name}: {words}" for name in measured.groups.names if (words := task.meaning(name))]
-    words = "Mean with its 95 % bootstrap interval over the examples of a group." + (
-        f" {'. '.join(told)}." if told else ""
-    )
+    told = [sentence(f"{name}: {words}") for name in measured.groups.names if (words := task.meaning(name))]
+    words = " ".join(["Mean with its 95 % bootstrap interval over the examples of a group.", *told])
     head = ["group", "examples", *(label(names, task.directions) for names in facts.values())]
     return [Section(title="Groups", parts=[Text(text=words, tone="note"), Table(head=head, rows=rows)])]

@@ -15,6 +15,7 @@ from rec.sections import Lines, LineSeries, Mark, Section, Table, Text, from_pla
 from rec.storage import Storage
 
 Numbers = dict[str, Any]
+LOSSES = "Every part of the loss by its name, averaged over an epoch, before its weight."
 History = Sequence[Mapping[str, Any]]
 
 
@@ -122,7 +123,7 @@ def _panels(records: History, metric: str, directions: Mapping[str, bool]) -> li
     x = [record["epoch"] for record in records]
     losses = list(dict.fromkeys(name for record in records for name in record if name.startswith("loss/")))
     series = [LineSeries(name=n.removeprefix("loss/"), x=x, y=[r.get(n, np.nan) for r in records]) for n in losses]
-    panels = [Lines(title="training loss", series=series, x_axis="epoch", y_axis="loss")]
+    panels = [Lines(title="training loss", caption=LOSSES, series=series, x_axis="epoch", y_axis="loss")]
     shown = next((name for name in (records[-1].get("metric"), metric, "val_loss") if name in records[-1]), None)
     if shown is not None:
         higher = directions.get(shown, not shown.startswith(("loss", "val_loss")))

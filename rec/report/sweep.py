@@ -11,7 +11,8 @@ from rec.errors import ConfigError, EvaluationError
 from rec.evaluation.compare import compare
 from rec.evaluation.headline import beside, label, one_fact, summarise, value_in_words
 from rec.evaluation.run import evaluate_run, read_numbers
-from rec.report.text import PLAIN_WIDTH, paragraph, table, terminal_width
+from rec.progress import PLAIN_WIDTH, terminal_width
+from rec.report.text import paragraph, table
 from rec.sections import counted, number, sentence
 from rec.storage import Storage
 from rec.strict import resolve

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Sequence
 
+from rec.progress import terminal_width
 from rec.report import terminal
 from rec.sections import Table
-
-PLAIN_WIDTH = 100
-"""Columns where what is written goes to no terminal."""
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], width: int | None = None) -> str:
@@ -24,11 +21,6 @@ def paragraph(text: str, width: int | None = None) -> str:
     """Return a text in lines no wider than the terminal, or than `width`."""
     width = width or terminal_width()
     return "\n".join(line for part in text.split("\n") for line in terminal.wrapped(part, width))
-
-
-def terminal_width() -> int:
-    """Return the columns of the terminal."""
-    return max(40, shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns)
 
 
 def bytes_text(size: float) -> str:

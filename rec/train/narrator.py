@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from rec.progress import Progress
+from rec.progress import Progress, in_lines
 
 
 class Narrator:
@@ -42,7 +42,7 @@ class Narrator:
             self.evaluating = None
             mark = " (best)" if event["best"] else ""
             phase = f"{event['phase_name']} " if event["phases"] > 1 else ""
-            losses = " ".join(f"{k} {v:.4f}" for k, v in event.items() if k.startswith("loss/"))
+            losses = ", ".join(f"{k.removeprefix('loss/')} {v:.4f}" for k, v in event.items() if k.startswith("loss/"))
             stopped = ", stopped early" if event["stopped"] else ""
-            value = event[event["metric"]]
-            self.say(f"{phase}epoch {event['epoch']}: {losses} val {event['metric']} {value:.4f}{mark}{stopped}")
+            value = f"{event['metric']} {event[event['metric']]:.4f}"
+            self.say(in_lines(f"{phase}epoch {event['epoch']}: validation {value}{mark}{stopped}; loss {losses}"))

@@ -16,7 +16,7 @@ from rec.report.origin import data_name, near, system_name
 from rec.sections import Bars, BarSeries, Lines, LineSeries, Mark, Section, Table, Text, counted, number
 from rec.storage import Storage
 from rec.tuning.results import front, ranked
-from rec.tuning.search import MAXIMUM, objectives
+from rec.tuning.search import MAXIMUM, objectives, short_names
 from rec.tuning.trial import Trial
 
 SEARCHES = {
@@ -49,7 +49,8 @@ def write_page(config: RunConfig, storage: Storage, trials: Sequence[Trial], key
             "How much worse a random forest that predicts the objective gets when one key's values are shuffled "
             "(permutation importance, mean and standard deviation of 20 shuffles)."
         )
-        bars = importance_bars(importance(order, keys, first))
+        short = short_names(keys)
+        bars = importance_bars({short[key]: found for key, found in importance(order, keys, first).items()})
         sections.append(Section(title="What mattered", parts=[Text(text=note, tone="note"), bars]))
     note = (
         f"One point per trial: a key's value and its best {first} on validation; the circle is the best trial. Trials "
@@ -79,11 +80,11 @@ def write_page(config: RunConfig, storage: Storage, trials: Sequence[Trial], key
 def lead(trials: Sequence[Trial], order: Sequence[Trial], best: str) -> str:
     """Return in words what was searched, what was found and what it took."""
     ends = [f"{sum(t.status == status for t in trials)} {status}" for status in sorted({t.status for t in trials})]
-    values = ", ".join(f"{key} {order[0].show(key)}" for key in order[0].point)
+    values = ", ".join(f"{name} {order[0].show(key)}" for key, name in short_names(list(order[0].point)).items())
     return (
-        f"The best of {counted(len(trials), 'trial')} ({', '.join(ends)}) reached {best} on validation, with {values}. "
-        f"All trials together took {duration(sum(t.total_s for t in trials))} of training and validation. The test "
-        "split was not read: these values were chosen by validation, so they flatter."
+        f"The best of {counted(len(trials), 'trial')} ({', '.join(ends)}) reached {best} on validation. All trials "
+        f"together took {duration(sum(t.total_s for t in trials))} of training and validation. The test split was not "
+        f"read: the best was chosen by validation, so its value flatters. It has {values}."
     )
 
 
@@ -166,7 +167,7 @@ def trials_table(order: Sequence[Trial], goals: Mapping[str, str], keys: Sequenc
         [t.id, t.status, *(number(t.best[n]) for n in goals), str(t.evaluations), *(t.show(k) for k in keys)]
         for t in order
     ]
-    return Table(head=["trial", "status", *goals, "evaluations", *keys], rows=rows)
+    return Table(head=["trial", "status", *goals, "evaluations", *short_names(keys).values()], rows=rows)
 
 
 def _places(values: Sequence[Any]) -> np.ndarray:

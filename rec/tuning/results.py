@@ -17,7 +17,7 @@ from rec.errors import TrainingError
 from rec.report.text import table
 from rec.sections import counted
 from rec.storage import Storage
-from rec.tuning.search import MAXIMUM, apply, objectives
+from rec.tuning.search import MAXIMUM, apply, objectives, short_names
 from rec.tuning.trial import FAILED, Trial, read_trial
 
 SHOWN = 10
@@ -76,7 +76,7 @@ def summary(config: RunConfig, trials: Sequence[Trial], keys: Sequence[str]) -> 
     """Return the table of the best trials, what became of all, and the command that trains the best one again."""
     goals = objectives(config)
     order = ranked(trials, goals)
-    head = ["trial", "status", *goals, "evaluations", "seconds", *keys]
+    head = ["trial", "status", *goals, "evaluations", "seconds", *short_names(keys).values()]
     rows = [
         [
             trial.id,

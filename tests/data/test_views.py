@@ -51,7 +51,7 @@ def test_a_user_with_one_record_of_training_is_no_row_of_sequences_and_is_counte
     view = Prepared.open(data.root, "sequences")
     assert view.rows("train").to_pylist() == [{"user": 0, "history": [1, 2], "target": 3}]
     assert view.manifest["view"]["dropped"] == {"user without a history to go on from": 1}
-    assert said[0].endswith("rows 1 train, 1 val, 1 test; 1 x user without a history to go on from")
+    assert said[0].endswith("rows 1 train, 1 val, 1 test; left out 1 row (user without a history to go on from)")
 
 
 def test_pairs_hold_the_items_of_a_user_and_what_earlier_splits_know(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from rec.data.tables.reading import Wanted
 from rec.data.writing import write_table
 from rec.errors import DataError
 from rec.keys_data import FilterConfig
+from rec.sections import counted
 from rec.storage import Storage
 
 ROWS_PER_PARTITION = ROWS_PER_PIECE = 1 << 20
@@ -365,5 +366,5 @@ def compact(records: Records, names: Vocabulary, unseen: Sequence[str]) -> Recor
 
 def reasons(dropped: Counter[str]) -> str:
     """Return in words what was dropped."""
-    parts = [f"{count:,} {reason}" for reason, count in sorted(dropped.items()) if count]
+    parts = [f"{counted(count, 'row')} ({reason})" for reason, count in sorted(dropped.items()) if count]
     return ", ".join(parts) or "nothing"

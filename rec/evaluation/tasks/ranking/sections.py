@@ -8,10 +8,9 @@ import numpy as np
 
 from rec.data.prepared import Prepared
 from rec.evaluation.records import column, ragged
-from rec.evaluation.shared import spread
 from rec.evaluation.task import Measured
 from rec.evaluation.tasks.ranking.members import known_of, names_of
-from rec.sections import Card, Gallery, Section, Shelf, Table, Text
+from rec.sections import Card, Gallery, Section, Shelf, Table, Text, spread
 from rec.seeds import generator
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def shelf(measured: Measured, place: int) -> Shelf:
     user = int(column(records, "subject")[0])
     entity, index = measured.system.subject, np.array([user])
     told = {n: known_of(measured.data, entity, n, index)[0].as_py() for n in names_of(measured.data, entity)}
-    words = str(told.get("text") or told.get("group") or "")
+    words = str(told.get("text") or (f"group {told['group']}" if told.get("group") else ""))
     cards = []
     best = zip(column(records, "top")[0, :SHOWN].tolist(), column(records, "top_score")[0, :SHOWN], strict=True)
     for item, score in best:
