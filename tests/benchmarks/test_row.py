@@ -40,7 +40,8 @@ def test_a_timed_row_holds_medians_and_the_spread_of_the_limit() -> None:
 def test_the_table_shows_the_limits_rounds_and_the_load(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows.os, "getloadavg", lambda: (7.25, 1.0, 1.0))
     told = show([timed("step", Times(rounds=(0.5,)), Times(rounds=(1.0, 3.0, 2.0)), 2.0, physical=True)], 5.04)
-    first, head, line = told.splitlines()
+    first, head, line, *notes = told.splitlines()
     assert "load 5.0 before" in first
+    assert "cannot lie below 1" in " ".join(notes)
     assert head.split() == "name value unit limit limit's rounds load ratio goal met".split()
     assert line.split() == f"step 0.5 s 2 1 to 3 7.2 0.250 2 {NOT_JUDGED}".split()

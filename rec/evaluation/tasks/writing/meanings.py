@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from rec.evaluation.tasks.writing.baselines import FREQUENT, OF_FEATURE, RANDOM
 
+OVERLAP = {
+    "rouge1": "overlap of single words with the true text",
+    "rouge2": "overlap of pairs of words with the true text",
+    "rouge_l_nmt": "longest common run of words with the true text, gaps allowed",
+}
+OF = {"f": "f-measure", "p": "as a share of what was written", "r": "as a share of the true text"}
+LEVELS = {"corpus": "among all that were written", "sentence": "within a text, averaged"}
 WORDS = {
     "bleu1": "share of the words written that stand in the true text, in percent; shorter texts cost",
     "bleu4": "the same of runs of one to four words, in percent",
     "bleu1_smooth": "bleu1 by text, smoothed, in percent",
     "bleu4_smooth": "bleu4 by text, smoothed, in percent",
-    "rouge1_f": "overlap of single words with the true text, f-measure in percent",
-    "rouge2_f": "overlap of pairs of words with the true text, f-measure in percent",
-    "rouge_l_f1": "longest common run of words, gaps allowed, f-measure in percent",
+    "rouge_l_f1": "longest common run of words with the true text, gaps allowed, f-measure in percent",
     "usr": "share of different texts among all that were written; 1 where none repeats",
     "usn": "how many different texts were written",
     "fmr": "share of texts that name the feature they are about",
@@ -25,4 +30,9 @@ WORDS = {
 
 def of(name: str) -> str:
     """Return what a metric or a simple answer is, empty where nothing is said of it."""
+    kind, _, end = name.rpartition("_")
+    if kind in OVERLAP and end in OF:
+        return f"{OVERLAP[kind]}, {OF[end]}, in percent"
+    if kind.startswith("distinct") and end in LEVELS:
+        return f"share of different runs of {kind.removeprefix('distinct')} words {LEVELS[end]}"
     return WORDS.get(name, "")
