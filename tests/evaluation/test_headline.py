@@ -26,8 +26,8 @@ def measured(value: float, ends: tuple[float, float] | None, higher: bool = True
 def test_a_run_below_popularity_says_so() -> None:
     told = headline([measured(0.1139, (0.1088, 0.119), popularity=0.1328, random=0.004)])
     assert told == (
-        "On 1,200 examples of the test split, ndcg@10 is 0.1139 (95 % interval 0.1088 to 0.1190); higher is better. That "
-        "is worse than popularity (0.1328); better than random (0.0040)."
+        "On 1,200 examples of the test split, ndcg@10 is 0.1139 (95 % interval 0.1088 to 0.1190); higher is better. "
+        "That is worse than popularity (0.1328); better than random (0.0040)."
     )
 
 
@@ -49,8 +49,8 @@ def test_a_value_stands_beside_another_by_its_interval_and_direction(other: floa
 def test_lower_is_better_where_it_is() -> None:
     told = headline([measured(0.9, (0.85, 0.95), higher=False, mean_rating=1.1, mean_of_the_item=0.91)])
     assert told.endswith(
-        "rmse is 0.9000 (95 % interval 0.8500 to 0.9500); lower is better. That is better than mean rating (1.1000); not "
-        "clearly different from mean of the item (0.9100)."
+        "rmse is 0.9000 (95 % interval 0.8500 to 0.9500); lower is better. That is better than mean rating (1.1000); "
+        "not clearly different from mean of the item (0.9100)."
     )
 
 
