@@ -72,6 +72,7 @@ def _table(group: Group, baseline: str, resamples: int) -> Plain:
         "evaluate": dict(group.evaluate),
         "examples": group.examples,
         "metrics": [{"name": name, "higher_is_better": directions[name]} for name in names],
+        "same": _same_metrics(names, [run.numbers for run in runs], baselines),
         "lines": [lines[place] for place in order],
         "baselines": baselines,
         "best": best,
@@ -79,6 +80,21 @@ def _table(group: Group, baseline: str, resamples: int) -> Plain:
         "reference_asked": bool(asked),
         "notes": list(dict.fromkeys([*warnings, *notes])),
     }
+
+
+def _same_metrics(names: Sequence[str], measured: Sequence[Plain], baselines: Sequence[Plain]) -> dict[str, str]:
+    """Return, for every metric that in all runs and simple answers is an earlier one, the name of that one."""
+    first: dict[str, str] = {}
+    for place, name in enumerate(names):
+        for other in names[:place]:
+            classes = [numbers["same"] for numbers in measured if "same" in numbers]
+            tables = [*(numbers["metrics"] for numbers in measured), *(simple["metrics"] for simple in baselines)]
+            if all(same.get(name, name) == same.get(other, other) for same in classes) and all(
+                metrics.get(name) is not None and metrics.get(name) == metrics.get(other) for metrics in tables
+            ):
+                first[name] = first.get(other, other)
+                break
+    return first
 
 
 def _line(line: Line, label: str) -> Plain:
