@@ -33,7 +33,7 @@ def value_in_words(name: str, results: Sequence[Numbers], summary: Numbers) -> s
 
 
 def headline(results: Sequence[Numbers]) -> str:
-    """Return in two sentences how good a measured run is: its first metric, and how it stands beside simple answers."""
+    """Return in words how good a measured run is: its first metric, and how that stands beside simple answers."""
     first, summary = results[0], summarise(results)
     place = f"{counted(first['examples'], 'example')} of the {first['split']} split"
     name = next((name for name in first["shown"] if name in summary), None)
@@ -46,7 +46,8 @@ def headline(results: Sequence[Numbers]) -> str:
         spread = f" (95 % interval {number(ends['low'])} to {number(ends['high'])})"
     better = "higher" if first["directions"].get(name, True) else "lower"
     text = f"On {place}, {name} is {number(summary[name]['mean'])}{spread}; {better} is better."
-    told = beside(name, results)
+    meaning, told = first.get("meanings", {}).get(name), beside(name, results)
+    text += f" ({name}: {meaning}.)" if meaning else ""
     return f"{text} That is {told}." if told else text
 
 

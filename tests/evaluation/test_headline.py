@@ -54,6 +54,11 @@ def test_lower_is_better_where_it_is() -> None:
     )
 
 
+def test_the_metric_is_explained_where_its_meaning_is_known() -> None:
+    told = headline([measured(0.2, None, popularity=0.1) | {"meanings": {"ndcg@10": "1 where the best leads"}}])
+    assert "higher is better. (ndcg@10: 1 where the best leads.) That is better than popularity" in told
+
+
 def test_several_seeds_have_a_deviation_and_one_has_none() -> None:
     seeds = [measured(value, None, popularity=0.2) for value in (0.1, 0.3, 0.2)]
     # mean 0.2, deviation sqrt((0.01 + 0.01 + 0) / 2) = 0.1
