@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,11 @@ from pydantic import SerializeAsAny, ValidationError, model_validator
 
 from rec.errors import ConfigError
 from rec.keys import EvaluateConfig, ParallelConfig, ServeConfig, TrainConfig, TuneConfig
-from rec.keys_data import TABLES, DataConfig
+from rec.keys_data import TABLES, DataConfig, source_keys
 from rec.strict import Strict, resolve
+
+STARTS_WITH_KEYS = re.compile(r"[a-z_]+(\.[a-z_]+)*(, [a-z_.]+)*: ")
+"""How a message begins that tells of several keys of a table."""
 
 
 class RunConfig(Strict):
@@ -65,10 +69,19 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 def override(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
     """Return a config with `a.b=value` overrides applied."""
-    table = config.model_dump(mode="json")
+    table = to_table(config)
     for text in overrides:
         _put(table, text)
     return from_table(table)
+
+
+def to_table(config: RunConfig) -> dict[str, Any]:
+    """Return a config as plain values, of `[data]` what it says; `from_table` reads it back.
+
+    What it does not say of the data is left to the data set that is there.
+    """
+    said = {"data": config.data.model_dump(mode="json", exclude_unset=True)}
+    return config.model_dump(mode="json") | said
 
 
 def serve_keys(overrides: Sequence[str]) -> dict[str, Any]:
@@ -106,10 +119,9 @@ def _with_source(data: Any) -> Any:
     if not isinstance(data, dict) or not isinstance(data.get("read", {}), dict):
         return data
     name = data.get("source", TABLES)
-    source: Any = resolve(name, "data.source") if isinstance(name, str) else None
-    if not isinstance(getattr(source, "Config", None), type):
-        raise ConfigError(f"data.source: {name!r} is no source: expected a class with Config")
-    return data | {"read": check(source.Config, data.get("read", {}), "data.read.")}
+    if not isinstance(name, str):
+        return data
+    return data | {"read": check(source_keys(name), data.get("read", {}), "data.read.")}
 
 
 def _check_metrics(run: RunConfig, system: Any) -> None:
@@ -146,7 +158,7 @@ def unmeasured(name: str, known: Iterable[str]) -> str:
 
 def to_json(config: RunConfig) -> str:
     """Return the resolved config as JSON text; `from_table(json.loads(...))` reads it back."""
-    return config.model_dump_json(indent=1)
+    return json.dumps(to_table(config), indent=1)
 
 
 def from_json(text: str) -> RunConfig:
@@ -219,6 +231,8 @@ def _describe(cls: type[Strict], at: str, error: dict[str, Any]) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] == "value_error" and not where:
         return f"{at}{message}"
+    if error["type"] == "value_error" and STARTS_WITH_KEYS.match(message):
+        return f"{key}.{message}"
     return f"{key}: {message[0].lower()}{message[1:]}, got {error['input']!r}"
 
 

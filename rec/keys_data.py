@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
+from rec.errors import ConfigError
 from rec.strict import Strict, resolve
 
 TABLES = "rec.data.sources.tables:Tables"
@@ -35,6 +36,8 @@ class FilterConfig(Strict):
     the source has it. The others are those that records name, in the order of their ids."""
     maximum_unknown_share: float = Field(0.05, ge=0, le=1)
     """Share of records that may name nobody of a whole table of users or items; more is an error."""
+    minimum_known_share: float = Field(0.1, ge=0, le=1)
+    """Share of users, and of items, that must be in a row of their table where there is one; less is an error."""
 
 
 class SplitConfig(Strict):
@@ -113,7 +116,9 @@ class TextEncodingConfig(Strict):
     encoder: str = ""
     """Frozen: "tfidf" (with truncated SVD), or the name or path of a transformers model; empty makes no vectors."""
     tokenizer: str = "local"
-    """"local" (WordPiece learned from training texts), or the name or path of a tokenizer; empty makes no tokens."""
+    """"local" (WordPiece learned from training texts), or the name or path of a tokenizer; empty makes no tokens.
+
+    Where users and items have no texts, there are neither vectors nor tokens."""
     vocabulary: int = Field(8000, ge=100)
     """Words and letters of the local tokenizer."""
     max_tokens: int = Field(64, ge=8)
@@ -156,12 +161,6 @@ class EncodeConfig(Strict):
     """Fractions allowed; torch gets as many threads, at least one."""
     gpus_per_actor: float = Field(0.0, ge=0)
 
-    @model_validator(mode="after")
-    def _something_is_encoded(self) -> Self:
-        if not self.text.encoder and not self.text.tokenizer:
-            raise ValueError("text: one of encoder and tokenizer must be set")
-        return self
-
 
 class ContentConfig(Strict):
     """Vectors of items by modality and the graphs of items that are alike; a source's own ones are always taken."""
@@ -174,6 +173,13 @@ class ContentConfig(Strict):
     """Nearest items by cosine, the item itself not among them, where a modality comes without a graph."""
     search: Literal["exact", "ivf"] = "exact"
     """Every pair in blocks, or faiss's inverted lists, which miss some neighbours and pay from 10^5 items on."""
+
+
+WORK_KEYS = (
+    "root", "views", "shard_rows", "text.batch_size", "text.actors", "encode.shard_items", "encode.batch_size",
+    "encode.actors", "encode.cpus_per_actor", "encode.gpus_per_actor",
+)  # fmt: skip
+"""Keys of `[data]` that say where and how the work is done, and change nothing in the data."""
 
 
 class DataConfig(Strict):
@@ -200,15 +206,20 @@ class DataConfig(Strict):
     @model_validator(mode="before")
     @classmethod
     def _read_is_the_sources(cls, table: Any) -> Any:
-        if not isinstance(table, dict) or isinstance(table.get("read"), Strict):
+        if not isinstance(table, dict) or not isinstance(table.get("source", TABLES), str):
             return table
-        return table | {
-            "read": resolve(table.get("source", TABLES), "data.source").Config.model_validate(table.get("read", {}))
-        }
+        keys, read = source_keys(table.get("source", TABLES)), table.get("read", {})
+        return table if isinstance(read, keys) else table | {"read": keys.model_validate(read)}
 
-    @field_validator("source")
-    @classmethod
-    def _source_is_one(cls, name: str) -> str:
-        if not hasattr(resolve(name, "data.source"), "Config"):
-            raise ValueError("expected a class with Config, as rec.data.schema:Source has it")
-        return name
+
+def source_keys(name: str) -> type[Strict]:
+    """Return the keys that a source has in `[data.read]`.
+
+    Raises:
+        ConfigError: there is no such source.
+    """
+    source = resolve(name, "data.source")
+    keys = getattr(source, "Config", None)
+    if not (isinstance(source, type) and isinstance(keys, type) and issubclass(keys, Strict)):
+        raise ConfigError(f"data.source: {name!r} is no source: expected a class with Config")
+    return keys

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import re
+from datetime import UTC, datetime
 from typing import Literal
 
 from pydantic import field_validator
@@ -10,6 +12,7 @@ from pydantic import field_validator
 from rec.strict import Strict
 
 ColumnType = Literal["text", "integer", "number", "boolean", "time"]
+A_TIME = datetime(2031, 12, 25, 17, 46, 59, 123_456, UTC)
 
 
 class TableFormat(Strict):
@@ -25,12 +28,31 @@ class TableFormat(Strict):
     """Types of columns by name; others come from the whole column."""
     time_unit: Literal["", "s", "ms", "us", "ns"] = ""
     """Of times that are numbers; "" tells it from their size."""
+    time_format: str = ""
+    """Of times that are text, as `strptime` has it ("%d.%m.%Y %H:%M"), in columns of times and of the type "time"; ""
+    takes numbers and dates such as 2024-01-31T12:00:00Z."""
+    decimal: Literal[".", ","] = "."
+    """What stands before the fraction of a number."""
 
     @field_validator("delimiter")
     @classmethod
     def _delimiter_can_stand_between(cls, value: str) -> str:
         if any(character in value for character in '"\r\n'):
             raise ValueError("holds a quote or a line end, expected what stands between values of a line")
+        return value
+
+    @field_validator("time_format")
+    @classmethod
+    def _format_tells_a_day(cls, value: str) -> str:
+        """Check that a time comes back from its own text."""
+        if not value:
+            return value
+        try:
+            told = datetime.strptime(A_TIME.strftime(value), value)
+        except (ValueError, re.error) as error:
+            raise ValueError(f"{error}; expected a form such as '%d.%m.%Y %H:%M'") from error
+        if told.date() != A_TIME.date():
+            raise ValueError("tells no year, month and day; expected a form such as '%d.%m.%Y %H:%M'")
         return value
 
     @field_validator("encoding")

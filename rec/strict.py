@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from rec.errors import ConfigError
+from rec.shipped import suggestion
 
 Spaces = Mapping[str, Mapping[str, Mapping[str, Any]]]
 Variants = Mapping[str, Sequence[str]]
@@ -37,7 +38,10 @@ def resolve(name: str, key: str = "system") -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{key}: no class {name!r} ({error})") from error
+        missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else module
+        # A module that is there and lacks another one is what was meant.
+        told = suggestion(name, key) if f"{module}.".startswith(f"{missing}.") else ""
+        raise ConfigError(f"{key}: no class {name!r} ({error}){told}") from error
 
 
 class Strict(BaseModel):

@@ -27,6 +27,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Serve until interrupted."""
+    from rec.runtime.ports import check_port
+
+    check_port(options.host, options.port)  # before Ray, whose import takes seconds
     from rec.runtime.serving import serve_artifacts
 
     overrides = serve_keys(options.overrides)

@@ -23,11 +23,16 @@ def id_fault(name: str) -> str | None:
         return f"id {name[:LONGEST_SHOWN] + '...'!r} has {len(name):,} characters, expected at most {MAX_ID}"
     if "\0" in name:
         return f"id {name!r} holds the character NUL, which no request can name"
+    return None if is_utf8(name) else f"id {name!r} holds half of a surrogate pair, which is no character"
+
+
+def is_utf8(text: str) -> bool:
+    """Return whether UTF-8 has a form of a text: it has none of half of a surrogate pair."""
     try:
-        name.encode()
+        text.encode()
     except UnicodeEncodeError:
-        return f"id {name!r} holds half of a surrogate pair, which is no character"
-    return None
+        return False
+    return True
 
 
 class Ids:
@@ -91,7 +96,7 @@ class Ids:
 
     def search(self, prefix: str, limit: int) -> list[str]:
         """Return up to `limit` ids that start with a prefix, in the order of their bytes."""
-        start = int(np.searchsorted(self.sorted_raw, np.bytes_(prefix.encode())))
+        start = int(np.searchsorted(self.sorted_raw, np.bytes_(prefix.encode("utf-8", "surrogatepass"))))
         found = []
         for raw in self.sorted_raw[start : start + limit]:
             name = bytes(raw).decode()

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 from pyarrow.fs import FileType
 
-from rec.storage import open_uri
+from rec.storage import absolute, open_uri
 
 JPEG_QUALITIES = (10, 30)
 MAX_BYTES = 1 << 28
@@ -31,7 +31,7 @@ BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0
 """Fields of TIFF."""
 PNG_DEPTH = 24
 """Where a PNG's first chunk tells the bits of a sample."""
-LONGEST_SHOWN = 100
+LONGEST_SHOWN = 160
 """Characters of an address in a message."""
 
 
@@ -70,8 +70,9 @@ def _fetched(address: str, folder: str) -> bytes:
     if not address.strip():
         raise BadImage("an address of white space alone")
     relative = "://" not in address and not address.startswith("/")
+    address = absolute(f"{folder.rstrip('/')}/{address}" if folder and relative else address)
     try:
-        filesystem, path = open_uri(limited(f"{folder.rstrip('/')}/{address}" if folder and relative else address))
+        filesystem, path = open_uri(limited(address))
         info = filesystem.get_file_info(path)
         if info.type != FileType.File:  # a pipe or a device is never opened: reading it may not end
             raise BadImage(f"{_shown(address)} is {KINDS[info.type]}, expected a file")
@@ -229,7 +230,8 @@ def _scale_transparency(image: Image.Image, data: bytes) -> None:
 
 
 def _shown(address: str) -> str:
-    return repr(address if len(address) <= LONGEST_SHOWN else f"{address[:LONGEST_SHOWN]}...")
+    half = LONGEST_SHOWN // 2
+    return repr(address if len(address) <= LONGEST_SHOWN else f"{address[:half]}...{address[-half:]}")
 
 
 def _first_line(error: BaseException) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rec.data.ids import Ids, id_fault
+from rec.data.ids import Ids, id_fault, is_utf8
 from rec.data.prepared import Entity
 from rec.errors import DataError
 from rec.storage import Storage
@@ -65,7 +65,7 @@ class Members:
                 columns[name] = pa.concat_arrays([pa.array(none, kind), *table[there[0]].chunks])
         names = [str(value) for value in table["id"].to_pylist()]
         if "" in names:
-            raise DataError(f"{entity.file}: row {names.index('')}: {id_fault('')}; prepare the data set again")
+            raise DataError(f"{entity.file}: row {names.index('') + 1}: {id_fault('')}; prepare the data set again")
         return cls(entity.name, entity.first, Ids.of([*[""] * entity.first, *names]), pa.table(columns))
 
     @classmethod
@@ -122,7 +122,7 @@ class Members:
     def search(self, text: str, limit: int) -> list[int]:
         """Return up to `limit` members whose ids start with a text, then those whose titles hold it."""
         by_id = [index for index in self.find(self.ids.search(text, limit)).tolist() if index >= 0]
-        if "title" not in self.shown.column_names or not text or len(by_id) >= limit:
+        if "title" not in self.shown.column_names or not text or len(by_id) >= limit or not is_utf8(text):
             return by_id
         holds = pc.match_substring(self.shown["title"].cast(pa.string()), text, ignore_case=True)
         by_title = pc.indices_nonzero(pc.fill_null(holds, False))[: limit + len(by_id)].to_pylist()

@@ -18,18 +18,19 @@ from rec import sections
 from rec.data.joined import pictures
 from rec.data.prepared import Prepared, make_view, maker_of
 from rec.data.runner import Runner
-from rec.data.schema import PART, EntityTable, Events, RawData, RecordTable, Source, Workplace
+from rec.data.schema import PART, TIME, EntityTable, Events, RawData, RecordTable, Source, Workplace
 from rec.data.stages.content import write_content
-from rec.data.stages.entities import Side, counted, good_ids, refuse_ids, scan_side, settle
+from rec.data.stages.drops import in_words, least_in_words, of_others, of_records
+from rec.data.stages.entities import Side, good_ids, refuse_ids, scan_side, settle
 from rec.data.stages.events import encode as encode_events
 from rec.data.stages.features import entity_table, write_encoded, write_item_texts, write_tags
-from rec.data.stages.records import ROWS_PER_PARTITION, Records, Vocabulary, compact, core, read_records, reasons
-from rec.data.stages.split import Split, split_records
+from rec.data.stages.records import ROWS_PER_PARTITION, Records, Vocabulary, compact, core, read_records
+from rec.data.stages.split import Split, refuse_unserved, split_records
 from rec.data.tables import Kind, read
 from rec.data.texts import TEMPLATES
 from rec.data.views.view import SPLITS, TRAIN
 from rec.data.writing import MANIFEST, WORK, Draft, sweep
-from rec.errors import ConfigError
+from rec.errors import ConfigError, DataError
 from rec.keys_data import ContentConfig, DataConfig, FilterConfig, ImageEncodingConfig
 from rec.storage import Storage
 from rec.strict import resolve
@@ -58,6 +59,7 @@ def prepare(config: DataConfig, runner: Runner, say: Say, views: Sequence[str] =
     """
     for name in dict.fromkeys([*config.views, *views]):
         maker_of(name)
+    _refuse_keys(config)
     found = _there(config, say)
     if found is None:
         found = _prepared(config, runner, say)
@@ -66,12 +68,32 @@ def prepare(config: DataConfig, runner: Runner, say: Say, views: Sequence[str] =
     return found
 
 
+def _refuse_keys(config: DataConfig) -> None:
+    """Refuse what the config alone tells to be impossible.
+
+    Raises:
+        ConfigError: something is.
+    """
+    asked, least = config.filter.minimum_user_count, LEAST.get(config.split.protocol, 1)
+    if asked and asked < least:
+        raise ConfigError(
+            f"data.filter.minimum_user_count: {asked}, expected at least {least}: a history and a target of each "
+            f"split, as data.split.protocol is {config.split.protocol!r}"
+        )
+    for name in config.content.modalities:
+        if config.encode is None or not getattr(config.encode, name).encoder:
+            raise ConfigError(
+                f"data.content.modalities: nothing makes frozen vectors of {name!r}; set data.encode.{name}.encoder, "
+                f"and a source whose items have {name}s"
+            )
+
+
 def _there(config: DataConfig, say: Say) -> Prepared | None:
     """Return the data set that is there, made from the same config."""
     if not Storage(config.root).exists(MANIFEST):
         return None
     found = Prepared.open(config.root)
-    if found.manifest["config"] != config.model_dump(mode="json", exclude={"views"}):
+    if found.made_from() != config.model_dump(mode="json", exclude={"views"}):
         return None
     sweep(Storage(config.root), found.manifest["folder"])
     say(f"{config.root}: already prepared from the same config")
@@ -89,7 +111,7 @@ def _prepared(config: DataConfig, runner: Runner, say: Say) -> Prepared:
     if isinstance(raw.records, Events):
         return _of_events(config, raw, raw.records, draft, say)
     sides, records, names = _entities_and_records(config, raw, raw.records, work, runner, dropped)
-    _tell_strangers(config.root, sides, say)
+    _tell_strangers(config, sides, say)
     for note in names.notes:
         say(note)
     where = ", ".join(raw.records.table.paths)
@@ -113,7 +135,7 @@ def _prepared(config: DataConfig, runner: Runner, say: Say) -> Prepared:
     counts = {"interactions_read": names.read + sum(raw.dropped.values()), "interactions": len(split.records)}
     counts |= {"users": len(names.users), "items": len(names.items)}
     told |= {
-        "records": files, "counts": counts, "dropped": counted(dropped),
+        "records": files, "counts": counts, "dropped": of_records(dropped), "left_out": of_others(dropped),
         "entities": {
             "user": {"count": len(names.users), "first": 0}, "item": {"count": len(names.items), "first": 1}
         },
@@ -128,9 +150,15 @@ def _refuse_idle(config: DataConfig, raw: RawData) -> None:
         ConfigError: one would.
     """
     tables = [table for table in (raw.users, raw.items) if table is not None]
+    _refuse_content(config, raw)
+    told = {TIME: raw.records.time, PART: raw.records.part}
+    refuse_unserved(config.split, [name for name, column in told.items() if column is not None])
     if config.encode is not None:
         if not any(table.image for table in tables) and config.encode.image != ImageEncodingConfig():
             raise ConfigError(f"data.encode.image: has no effect: {config.source} brings no pictures here")
+        text = config.encode.text
+        if not any(table.text for table in tables) and (text.encoder or text.tokenizer not in ("", "local")):
+            raise ConfigError(f"data.encode.text: has no effect: {config.source} brings no texts here")
         if not any(table.text or table.image or table.attributes for table in tables):
             raise ConfigError(
                 f"data.encode: has no effect: {config.source} brings no texts, pictures or attributes here"
@@ -146,6 +174,15 @@ def _refuse_idle(config: DataConfig, raw: RawData) -> None:
     for modality in config.filter.required:
         if raw.items is None or not getattr(raw.items, modality):
             raise ConfigError(f"data.filter.required: {config.source} brings no {modality} of items here")
+
+
+def _refuse_content(config: DataConfig, raw: RawData) -> None:
+    """Refuse vectors of modalities that the source has of its own, or has nothing to make from."""
+    for name in config.content.modalities:
+        if name in raw.features:
+            raise ConfigError(f"data.content.modalities: {config.source} has vectors of {name!r} of its own")
+        if raw.items is None or not getattr(raw.items, name):
+            raise ConfigError(f"data.content.modalities: {config.source} brings no {name} of items here")
 
 
 def _refuse_texts(config: DataConfig, modalities: Sequence[str], items: EntityTable | None) -> None:
@@ -193,7 +230,8 @@ def _of_events(config: DataConfig, raw: RawData, events: Events, draft: Draft, s
     told = {
         "records": [("records/part-00000.parquet", len(rows))],
         "counts": counts | {f"{name}s": size for name, size in sizes.items()},
-        "dropped": counted(found.dropped + Counter(raw.dropped)),
+        "dropped": of_records(found.dropped + Counter(raw.dropped)),
+        "left_out": of_others(found.dropped),
         "entities": {name: {"count": size, "first": 0} for name, size in sizes.items()},
         "encoded": {},
         "modalities": [],
@@ -212,8 +250,7 @@ def _finished(
         | {
             "counts": counts,
             "split": {
-                "protocol": keys.protocol, "hides_validation": keys.hides_validation, "sha256": split.sha256(),
-                "keys": keys.model_dump(mode="json"),
+                "protocol": keys.protocol, "hides_validation": keys.hides_validation, "sha256": split.sha256()
             },
             "splits": {},
             "synthetic_labels": raw.synthetic,
@@ -244,11 +281,6 @@ def _entities_and_records(
     only = good_ids(sides["item"], good["item"]) if keys.required and "item" not in known else None
     once = keys.repeats == "once" or (not keys.repeats and config.split.protocol not in BY_TIME)
     least = keys.minimum_user_count or LEAST.get(config.split.protocol, 1)
-    if least < LEAST.get(config.split.protocol, 1):
-        raise ConfigError(
-            f"data.filter.minimum_user_count: {least}, expected at least {LEAST[config.split.protocol]}: a history and "
-            f"a target of each split, as data.split.protocol is {config.split.protocol!r}"
-        )
     records, names = read_records(table, known, only, keys, least, once, work.uri_of(""), runner)
     dropped += names.dropped
     if keys.core:
@@ -260,13 +292,25 @@ def _entities_and_records(
     return sides, records, names
 
 
-def _tell_strangers(root: str, sides: Mapping[str, Side], say: Say) -> None:
-    """Say how many of those that are kept are in no row of their table, and name one."""
+def _tell_strangers(config: DataConfig, sides: Mapping[str, Side], say: Say) -> None:
+    """Say how many of those that are kept are in no row of their table, and name one.
+
+    Raises:
+        DataError: they are too many.
+    """
+    least = config.filter.minimum_known_share
     for name, side in sides.items():
         missing = np.flatnonzero(side.row_U < 0)
         if side.table is not None and len(missing):
+            known = len(side.ids) - len(missing)
+            if known < least * len(side.ids):
+                raise DataError(
+                    f"{', '.join(side.table.table.paths)}: holds {known:,} of the {len(side.ids):,} {side.name}s of "
+                    f"records, at least {least:.1%} must be there (data.filter.minimum_known_share); records name "
+                    f"{side.ids[missing[0]]!r}, the table {next(iter(side.frame['id'].dropna()), None)!r}"
+                )
             say(
-                f"{root}: {len(missing):,} of {len(side.ids):,} {name}s are in no row of "
+                f"{config.root}: {len(missing):,} of {len(side.ids):,} {name}s are in no row of "
                 f"{', '.join(side.table.table.paths)}, such as {side.ids[missing[0]]!r}"
             )
 
@@ -295,32 +339,34 @@ def _write_records(draft: Draft, split: Split, num_items: int) -> list[tuple[str
     for name, item in (("item_count", records.item_E[part == TRAIN]), ("item_total", records.item_E)):
         draft.array(name, np.bincount(item, minlength=num_items + 1).astype(np.int64))
     row = np.empty(len(records), np.int64)
-    row[np.argsort(records.row_E, kind="stable")] = np.arange(len(records))
+    row[np.argsort(records.row_E)] = np.arange(len(records))
     columns: dict[str, np.ndarray] = {
         "user": records.user_E.astype(np.int64),
         "item": records.item_E.astype(np.int32),
         "row": row,
     }
     columns |= {name: value for name, value in records.columns.items() if name != PART} | {"part": part}
-    files: list[tuple[str, int]] = []
+    table = pa.table(columns)
+    parts: dict[str, pa.Table] = {}
     start = 0
     while start < len(records):
         end = min(start + ROWS_PER_PARTITION, len(records))
         end = int(np.searchsorted(records.user_E, records.user_E[end - 1], "right"))
-        name = f"records/part-{len(files):05d}"
-        draft.table(name, pa.table({n: value[start:end] for n, value in columns.items()}))
-        files.append((f"{name}.parquet", end - start))
+        parts[f"records/part-{len(parts):05d}"] = table.slice(start, end - start)
         start = end
-    return files
+    return draft.tables(parts)
 
 
 def _tell(root: str, manifest: dict[str, Any], graphs: list[str], say: Say) -> None:
     counts, split = manifest["counts"], manifest["split"]
     parts = ", ".join(f"{counts[f'{name} interactions']:,} {name}" for name in SPLITS)
     told = ", ".join(sections.counted(entity["count"], name) for name, entity in manifest["entities"].items())
+    dropped = manifest["dropped"] | manifest["left_out"]
     read = sections.counted(counts["interactions_read"], "record")
-    dropped = reasons(Counter(manifest["dropped"]))
-    say(f"{root}: read {read}, kept {counts['interactions']:,}; {told}; dropped {dropped}")
+    say(f"{root}: read {read}, kept {counts['interactions']:,}; {told}; dropped {in_words(dropped)}")
+    asked = manifest["config"]["filter"]["minimum_user_count"]
+    if why := least_in_words(LEAST.get(split["protocol"], 1), asked, dropped):
+        say(f"{root}: {why}")
     say(f"{root}: split {split['protocol']!r}: {parts}; hash {split['sha256'][:12]}")
     if graphs:
         say(f"{root}: content graphs: {', '.join(graphs)}")

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,20 +27,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel
+from pydantic import ValidationError
 
 from rec.config import RunConfig
 from rec.data.runner import InProcess, Runner
+from rec.data.stages.drops import numbered
 from rec.data.views.graph import Graph
 from rec.data.views.pairs import Pairs
 from rec.data.views.sequences import Sequences
+from rec.data.views.view import FILE_NAME, Making, Rows, View, read_records
 from rec.data.views.view import FOLDER as VIEWS
-from rec.data.views.view import Making, Rows, View, read_records
 from rec.data.writing import FORMAT, MANIFEST, Draft
 from rec.errors import ConfigError, DataError
-from rec.sections import counted
-from rec.storage import Storage
-from rec.strict import flat, resolve
+from rec.keys_data import WORK_KEYS, DataConfig
+from rec.storage import Storage, absolute
+from rec.strict import Strict, is_among, resolve
 
 DIFFERENCES_TOLD = 5
 OWN_VIEWS: dict[str, type[View]] = {view.name: view for view in (Sequences, Pairs, Graph, Rows)}
@@ -111,16 +112,29 @@ class Prepared:
         told = {key: value for key, value in self.manifest.items() if key not in ("folder", "config")}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
-    def tell_differences(self, config: BaseModel, say: Callable[[str], None]) -> None:
-        """Say which keys of `[data]` are set to something else than what this data set was prepared with."""
-        made = flat(self.manifest["config"], "data.")
-        wanted = flat(config.model_dump(mode="json", exclude_unset=True), "data.")
-        differ = [(key, value) for key, value in wanted.items() if key != "data.root" and made.get(key) != value]
-        for key, value in differ[:DIFFERENCES_TOLD]:
-            found = f"with {key} = {made[key]!r}" if key in made else f"without {key}"
-            say(f"note: {self.root} was prepared {found}, the config says {value!r}")
-        if len(differ) > DIFFERENCES_TOLD:
-            say(f"note: and so do {len(differ) - DIFFERENCES_TOLD} keys more")
+    def made_from(self) -> dict[str, Any]:
+        """Return `[data]` as it was prepared from, keys that are newer than the data set at their defaults."""
+        made: dict[str, Any] = self.manifest["config"]
+        try:
+            return DataConfig.model_validate(made).model_dump(mode="json", exclude={"views"})
+        except (ValidationError, ConfigError):  # rows of its own, or a source that is gone
+            return made
+
+    def refuse_differences(self, config: DataConfig) -> None:
+        """Check that this data set was made by what a config says of it; keys that it does not set say nothing.
+
+        Raises:
+            ConfigError: it was not; the keys are named.
+        """
+        made, differ = self.made_from(), []
+        for key, value in _said(config, "data."):
+            found = _below(made, key)
+            if not is_among(key.removeprefix("data."), WORK_KEYS) and not _same(found, value):
+                differ.append(f"{key}: {value!r}, but {self.root} was prepared with {found!r}")
+        if differ:
+            more = len(differ) - DIFFERENCES_TOLD
+            told = "; ".join([*differ[:DIFFERENCES_TOLD], *([f"and {more} more"] if more > 0 else [])])
+            raise ConfigError(f"{told}; prepare again, name another data.root, or say nothing of it")
 
     @cached_property
     def entities(self) -> dict[str, Entity]:
@@ -232,30 +246,72 @@ class Prepared:
             raise DataError(f"{self.storage.uri}/{name}: cannot be read ({error})") from error
 
 
+def _said(config: Strict, at: str) -> Iterator[tuple[str, Any]]:
+    """Yield the dotted keys that a config sets, with plain values; tables that are no models are one value."""
+    plain = config.model_dump(mode="json")
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if name in config.model_fields_set:
+            yield from _said(value, f"{at}{name}.") if isinstance(value, Strict) else [(f"{at}{name}", plain[name])]
+
+
+def _below(made: Any, key: str) -> Any:
+    for name in key.split(".")[1:]:
+        made = made.get(name) if isinstance(made, dict) else None
+    return made
+
+
+def _same(made: Any, said: Any) -> bool:
+    """Return whether two values are the same; paths count as the same however they are written."""
+    if isinstance(made, str) and isinstance(said, str):
+        return made == said or absolute(made) == absolute(said)
+    if isinstance(made, list) and isinstance(said, list):
+        return len(made) == len(said) and all(map(_same, made, said))
+    return bool(made == said)
+
+
 def open_prepared(config: RunConfig) -> Prepared:
     """Return the data set of a run, with the rows that its system reads."""
     return Prepared.open(config.data.root, resolve(config.system).view)
 
 
+CONTENT, ENCODED_MODALITIES = "data.content.modalities", ("text", "image")
 MAKERS = (
     ("text", "data.text"), ("text_concatenated", "data.text"), ("user_text", "data.encode.text.encoder"),
     ("item_text", "data.encode.text.encoder"), ("item_image", "data.encode.image.encoder"),
     ("item_pixels", "data.encode.image.pixels"), ("user_tokens", "data.encode.text.tokenizer"),
     ("item_tokens", "data.encode.text.tokenizer"), ("tokenizer", "data.encode.text.tokenizer"),
-    ("user_", "data.encode"), ("item_", "data.encode"), ("feature_", "data.content.modalities"),
-    ("graph_", "data.content.modalities"),
+    ("user_", "data.encode"), ("item_", "data.encode"), ("feature_", CONTENT), ("graph_", CONTENT),
 )  # fmt: skip
 """Tables, or how their names begin, and the key that makes them."""
 
 
-def hint(name: str) -> str:
-    """Return in words which key makes a table."""
-    for start, key in MAKERS:
-        if name == start or (start.endswith("_") and name.startswith(start)):
+def hint(*names: str) -> str:
+    """Return in words which keys make some tables, "" where none does."""
+    keys: dict[str, list[str]] = {}
+    for name in names:
+        if key := next((key for start, key in MAKERS if name == start or _starts(name, start)), ""):
             part = name.removeprefix("feature_").removeprefix("graph_").removesuffix("_edge").removesuffix("_weight")
-            of = f" with {part!r}, or by the source" if key == "data.content.modalities" else ""
-            return f"; it is made by {key}{of}: prepare again with that, or name what is there in [model]"
-    return ""
+            keys.setdefault(key, []).append(part)
+    told = []
+    for key, parts in keys.items():
+        ours = [part for part in dict.fromkeys(parts) if part in ENCODED_MODALITIES]
+        if key != CONTENT:
+            told.append(key)
+            continue
+        if ours:
+            encoders = " and ".join(f"data.encode.{part}.encoder" for part in ours)
+            told.append(f"{CONTENT} with {' and '.join(map(repr, ours))} (vectors by {encoders}), or by the source")
+        if others := [part for part in dict.fromkeys(parts) if part not in ours]:
+            told.append(f"a source that brings {' and '.join(map(repr, others))}")
+    it = "it is" if len(names) == 1 else "they are"
+    return f"; {it} made by {' and by '.join(told)}: prepare again with that, or name what is there in [model]" * any(
+        told
+    )
+
+
+def _starts(name: str, start: str) -> bool:
+    return start.endswith("_") and name.startswith(start)
 
 
 def maker_of(view: str) -> type[View]:
@@ -277,24 +333,26 @@ def make_view(data: Prepared, view: str, runner: Runner, say: Callable[[str], No
         ConfigError: there is no such view.
         DataError: a split of it has no row.
     """
-    base = data.storage
+    base, maker = data.storage, maker_of(view)
     folder = f"{VIEWS}/{_file_name(view)}"
     if base.exists(f"{folder}/{VIEW}"):
         return
     if "records" not in data.manifest:
         raise DataError(f"{data.root}: holds rows of its own and no records that a view {view!r} could be made of")
-    maker = maker_of(view)
     making = Making(base, folder, data.manifest, runner)
     maker().make(making)
     told = {"format": FORMAT, "splits": making.splits, "dropped": making.dropped}
-    base.write_json(f"{folder}/{VIEW}", told | {"files": [base.entry(name) for name in making.files]})
+    base.write_json(f"{folder}/{VIEW}", told | {"files": base.entries(making.files)})
     rows = ", ".join(f"{sum(n for _, n in files):,} {split}" for split, files in making.splits.items())
-    lost = "".join(f"; left out {counted(count, 'row')} ({reason})" for reason, count in making.dropped.items())
+    lost = "".join(f"; {numbered(count, reason)}" for reason, count in making.dropped.items())
     say(f"{data.root}: view {view!r}: rows {rows}{lost}")
 
 
 def _file_name(view: str) -> str:
-    return view.replace(":", ".")
+    name = view.replace(":", ".")
+    if not FILE_NAME.fullmatch(name):
+        raise ConfigError(f"data.views: {view!r} is no name of a folder, expected letters, digits, '_', '.' and ':'")
+    return name
 
 
 def write_prepared(
@@ -319,13 +377,7 @@ def write_prepared(
         manifest: Further entries, such as `counts`, `modalities`, `synthetic_labels`.
     """
     draft = Draft(root)
-    parts: dict[str, list[tuple[str, int]]] = {}
-    for split, table in splits.items():
-        parts[split] = []
-        for number, start in enumerate(range(0, max(len(table), 1), shard_rows)):
-            part, name = table.slice(start, shard_rows), f"{split}/part-{number:05d}"
-            draft.table(name, part)
-            parts[split].append((f"{name}.parquet", len(part)))
+    parts = {split: draft.parts(split, table, shard_rows) for split, table in splits.items()}
     for name, (table, _) in entities.items():
         draft.table(name, table)
     for name, array in tables.items():

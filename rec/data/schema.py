@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from rec.data.runner import Runner
@@ -35,14 +36,14 @@ class RecordTable:
     """Sorts a user's records; without it the order of rows does."""
     rating: str | None = None
     part: str | None = None
-    """0 training, 1 validation, 2 test, where the source brings the split."""
+    """0, 1, 2 or train, val, test, where the source brings the split."""
 
     @property
     def columns(self) -> dict[str, tuple[str, Kind]]:
         """Our names, theirs, and how they are read."""
         named = {
             USER: (self.user, Kind.ID), ITEM: (self.item, Kind.ID), TIME: (self.time, Kind.TIME),
-            RATING: (self.rating, Kind.NUMBER), PART: (self.part, Kind.NUMBER),
+            RATING: (self.rating, Kind.NUMBER), PART: (self.part, Kind.PART),
         }  # fmt: skip
         return {ours: (theirs, kind) for ours, (theirs, kind) in named.items() if theirs is not None}
 
@@ -67,7 +68,7 @@ class Events:
     time: str | None = None
     """int64; sorts a subject's events. Without it the order of rows does."""
     part: str | None = None
-    """0 training, 1 validation, 2 test, where the source brings the split."""
+    """0, 1, 2 or train, val, test, where the source brings the split."""
     name: str = "events"
     """In messages."""
 
@@ -136,6 +137,10 @@ class Workplace:
         """Write a table and return it as one to be read."""
         write_table(self.storage, f"{name}.parquet", table)
         return ForeignTable((self.storage.uri_of(f"{name}.parquet"),))
+
+    def write_frame(self, name: str, frame: pd.DataFrame) -> ForeignTable:
+        """Write a table of pandas, without its index, and return it as one to be read."""
+        return self.write(name, pa.Table.from_pandas(frame, preserve_index=False))
 
 
 class Source(ABC):

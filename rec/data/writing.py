@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from typing import IO, Any
 
 import numpy as np
@@ -35,6 +37,18 @@ class Draft:
         write_table(self.storage, f"{name}.parquet", table)
         self.files.append(f"{name}.parquet")
 
+    def tables(self, tables: Mapping[str, pa.Table]) -> list[tuple[str, int]]:
+        """Write the files `name`.parquet, several at a time; return them and their rows."""
+        files = write_tables(self.storage, {f"{name}.parquet": table for name, table in tables.items()})
+        self.files += [name for name, _ in files]
+        return files
+
+    def parts(self, folder: str, table: pa.Table, per_file: int) -> list[tuple[str, int]]:
+        """Write a table in files of so many rows; return their names and rows."""
+        files = write_parts(self.storage, folder, table, per_file)
+        self.files += [name for name, _ in files]
+        return files
+
     def array(self, name: str, array: np.ndarray) -> None:
         """Write the file `name`.npy."""
         write_array(self.storage, name, array)
@@ -51,7 +65,7 @@ class Draft:
 
     def finish(self, manifest: Mapping[str, Any]) -> None:
         """Take the place of what was there: the manifest is written last, then older files go."""
-        entries = [self.storage.entry(name) for name in self.files]
+        entries = self.storage.entries(self.files)
         before = self._of_first_format()
         self.root.write_json(MANIFEST, {"format": FORMAT, "folder": self.folder, **manifest, "files": entries})
         for name in before:
@@ -75,7 +89,29 @@ def sweep(root: Storage, folder: str) -> None:
 
 def write_table(storage: Storage, name: str, table: pa.Table) -> None:
     """Write a Parquet file, whole or not at all."""
-    storage.write_with(name, lambda stream: pq.write_table(table, stream, compression="zstd"))
+    delta = [field.name for field in table.schema if field.type in (pa.int32(), pa.int64())]
+    others = [field.name for field in table.schema if field.name not in delta]
+
+    def fill(stream: IO[bytes]) -> None:
+        # Differences of whole numbers take half the time and two thirds of the bytes of a dictionary of them.
+        encoding = dict.fromkeys(delta, "DELTA_BINARY_PACKED")
+        pq.write_table(table, stream, compression="zstd", use_dictionary=others, column_encoding=encoding)
+
+    storage.write_with(name, fill)
+
+
+def write_parts(storage: Storage, folder: str, table: pa.Table, per_file: int) -> list[tuple[str, int]]:
+    """Write a table in files of so many rows, one at least; return their names and rows."""
+    first = range(0, max(len(table), 1), per_file)
+    parts = {f"{folder}/part-{n:05d}.parquet": table.slice(start, per_file) for n, start in enumerate(first)}
+    return write_tables(storage, parts)
+
+
+def write_tables(storage: Storage, tables: Mapping[str, pa.Table]) -> list[tuple[str, int]]:
+    """Write Parquet files, several at a time; return their names and rows."""
+    with ThreadPoolExecutor(pa.cpu_count()) as pool:
+        list(pool.map(write_table, repeat(storage), tables, tables.values()))
+    return [(name, len(table)) for name, table in tables.items()]
 
 
 def write_array(storage: Storage, name: str, array: np.ndarray) -> None:

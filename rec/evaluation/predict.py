@@ -150,7 +150,7 @@ def identity(config: RunConfig) -> dict[str, Any]:
     if step is None:
         store.load_best()  # says what is missing
     assert step is not None
-    keys = {key: value for key, value in flat(json.loads(to_json(config))).items() if not is_among(key, UNHASHED)}
+    keys = {key: value for key, value in flat(config.model_dump(mode="json")).items() if not is_among(key, UNHASHED)}
     return {
         "run": absolute(config.out),
         "step": step,

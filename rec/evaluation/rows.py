@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -35,6 +36,8 @@ class Row:
     options: Any = None
     """What the request says beside its rows: the task's `options`."""
     task: str = ""
+    at: str = ""
+    """What messages call it."""
     notes: list[str] = field(default_factory=list)
     heard: Heard | None = None
     """Receives pieces of text as they come; False where nobody listens any more."""
@@ -66,13 +69,13 @@ class Rows:
 
         Args:
             body: The row.
-            at: What notes call it.
+            at: What messages call it.
 
         Raises:
             RequestError: an id is not known in a column that holds just one and is not optional, or in a list of fixed
                 length of an entity without padding.
         """
-        row = Row(values={})
+        row = Row(values={}, at=at)
         for column in self.asked:
             value = getattr(body, column.name)
             if value is None:
@@ -142,8 +145,13 @@ def filled(columns: Sequence[Column], given: Mapping[str, Any], count: int) -> C
 
 def empty(column: Column, count: int) -> Any:
     """Return a column of `count` rows that hold nothing."""
-    table = pa.table({"value": pa.array([empty_value(column, 0)] * count, _arrow_type(column))})
-    return to_columns(table)["value"]
+    row = _empty_row(column)
+    return np.repeat(row, count, 0) if isinstance(row, np.ndarray) else [row[0].copy() for _ in range(count)]
+
+
+@cache
+def _empty_row(column: Column) -> Any:
+    return to_columns(pa.table({"value": pa.array([empty_value(column, 0)], _arrow_type(column))}))["value"]
 
 
 def empty_value(column: Column, nobody: int) -> Any:

@@ -25,7 +25,7 @@ from rec.errors import EvaluationError
 from rec.evaluation import experts
 from rec.evaluation.bootstrap import equals, intervals, summed_interval
 from rec.evaluation.measure import directions, measure, metrics
-from rec.evaluation.measurement import Stopwatch, write_measurement
+from rec.evaluation.measurement import Stopwatch, read_measurement, write_measurement
 from rec.evaluation.records import Records, with_columns
 from rec.evaluation.shared import beside_baselines, by_group
 from rec.evaluation.task import Measured, Task, by_unit
@@ -39,6 +39,7 @@ from rec.train.checkpoint import CheckpointStore
 from rec.train.engine import LocalEngine, load_model
 from rec.train.feed import PlannedFeed
 from rec.train.job import build, load_chosen
+from rec.train.training_record import read_training
 
 FORMAT = 2
 SYNTHETIC = "labels are synthetic: nobody has judged what is relevant"
@@ -293,7 +294,7 @@ def read_numbers(folder: str, split: str) -> Numbers:
     """Return the numbers of a measured run.
 
     Raises:
-        EvaluationError: it was not measured on this split, at another checkpoint, or by another version.
+        EvaluationError: it was not measured on this split, at another checkpoint, on other data, or by another version.
     """
     storage, name = Storage(folder), f"evaluation/{split}/metrics.json"
     if not storage.exists(name):
@@ -306,5 +307,10 @@ def read_numbers(folder: str, split: str) -> Numbers:
         raise EvaluationError(
             f"{folder}: measured at step {numbers['step']}, but validation has chosen step {chosen} since; "
             "run `rec evaluate` again"
+        )
+    training, measurement = read_training(storage), read_measurement(storage, split)
+    if training and measurement and training["data"]["sha256"] != measurement["data"]["sha256"]:
+        raise EvaluationError(
+            f"{folder}: measured on another data set than it was trained on; run `rec evaluate` again"
         )
     return numbers

@@ -11,7 +11,8 @@ from urllib.parse import quote, urlencode
 
 import numpy as np
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, StrictBool
+from pydantic_core import PydanticKnownError
 from torch import nn
 
 from rec.batch import Columns
@@ -36,6 +37,19 @@ def _text(value: Any) -> Any:
 
 Id = Annotated[_Text, BeforeValidator(_text, json_schema_input_type=_Text | int)]
 """A raw id: text, or a number that stands for its digits."""
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, bool | str):
+        raise PydanticKnownError("int_type")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_written)]
+"""A whole number as JSON writes it: neither a text nor a truth stands for one."""
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+"""A finite number as JSON writes it."""
+Truth = StrictBool
 Extra = dict[str, JsonValue]
 PICTURE: Extra = {"contentMediaType": PICTURE_TYPE}
 """What a schema says of a field that holds the address of a picture."""
@@ -210,7 +224,9 @@ class Service(ABC):
 
     @abstractmethod
     def answer_rows(self, rows: Sequence[Row]) -> list[Answer]:
-        """Return the answer to each row with the system's columns, `row_answer` as plain values."""
+        """Return the answer to each row with the system's columns: `row_answer` as plain values, and `notes` where
+        something is to be told of it.
+        """
 
     def routes(self, limits: ServeConfig) -> list[Route[Any]]:
         """Return the ways to ask that the task has of its own, under a deployment's limits."""

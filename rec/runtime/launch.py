@@ -27,10 +27,9 @@ def train(
 
 def _is_over(config: RunConfig, say: Callable[[str], None]) -> bool:
     """Return whether nothing is left to train, and say so: that needs no Ray."""
-    from rec.data.prepared import open_prepared
-    from rec.train.job import build, claim, nothing_left
+    from rec.train.job import build, claim, nothing_left, open_data
 
-    system = build(config, open_prepared(config))
+    system = build(config, open_data(config))
     over = nothing_left(config, system, claim(config))
     if over:
         say(over)

@@ -12,7 +12,7 @@ from ray import cloudpickle
 
 from rec.data import prepare as passes
 from rec.data.prepared import Prepared
-from rec.data.runner import Actors
+from rec.data.runner import Actors, InProcess
 from rec.errors import RecError
 from rec.keys_data import DataConfig
 from rec.progress import Progress
@@ -26,7 +26,9 @@ class OnRay:
     """Runs the parts of a pass as Ray Data tasks, one CPU each."""
 
     def map(self, function: Callable[[T], R], tasks: Sequence[T], title: str) -> list[R]:
-        """Return `function(task)` for every task."""
+        """Return `function(task)` for every task; a single one runs here, as starting a job takes about a second."""
+        if len(tasks) == 1:
+            return InProcess().map(function, tasks, title)
         packed = cloudpickle.dumps(function)
 
         def run(row: dict[str, Any]) -> dict[str, Any]:

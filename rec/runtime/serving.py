@@ -19,6 +19,7 @@ import ray
 from rec.errors import ConfigError, DataError, RequestError
 from rec.keys import ServeConfig
 from rec.runtime.cluster import runtime
+from rec.runtime.ports import check_port, free_port
 from rec.runtime.served import FOLDER, PROXY, TOKEN, State, end_proxies
 from rec.serving.artifact import Artifact
 
@@ -233,13 +234,14 @@ def serving_runtime(configs: Sequence[ServeConfig], host: str, port: int) -> Ite
     """Be connected to a runtime with Serve's proxies at `host:port` inside.
 
     Raises:
-        ConfigError: a token is asked for and the environment holds none.
+        ConfigError: a token is asked for and the environment holds none, or the address cannot be listened at.
     """
     environment = {}
     if any(config.token for config in configs):
         if not os.environ.get(TOKEN):
             raise ConfigError(f"serve.token: set {TOKEN} in the environment to the token that clients send")
         environment[TOKEN] = os.environ[TOKEN]
+    check_port(host, port)
     most = [max(config.replicas, config.max_replicas) for config in configs]
     # An upgrade runs new replicas beside the old ones.
     cpus = sum(2 * count * config.cpus_per_replica for count, config in zip(most, configs, strict=True))
@@ -296,15 +298,6 @@ def _withdraw(before: set[str]) -> None:
         return
     for name in set(serve.status().applications) - before:
         serve.delete(name)
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on."""
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _cause(name: str) -> str:

@@ -62,7 +62,7 @@ def train(
         }
     )
     # What is wrong with config or data is said here, before any machine starts.
-    data = open_data(config, say)
+    data = open_data(config)
     system = build(config, data)
     columns = system.columns
     storage = claim(config)

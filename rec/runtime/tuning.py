@@ -31,7 +31,7 @@ from rec.sections import counted
 from rec.space import Dimension, Suggest, draw
 from rec.storage import Storage, absolute
 from rec.systems.api import System
-from rec.train.job import build, claim, open_data
+from rec.train.job import build, check_data, claim, open_data
 from rec.train.phases import Stretch, stretches
 from rec.tuning.page import write_page
 from rec.tuning.results import ranked, read_trials, write_results
@@ -57,11 +57,11 @@ def search(config: RunConfig, say: Say) -> str:
     """
     where = config.data.model_copy(update={"root": absolute(config.data.root)})
     config = config.model_copy(update={"out": absolute(config.out), "data": where})
-    space, data = space_of(config), open_data(config, say)
+    space, data = space_of(config), open_data(config)
     system = build(config, data)
     config, phases = for_search(config, system), stretches(system, config.train)
     _check(config, space, data, system)
-    _same_search(config, Storage(config.out))
+    _same_search(config, Storage(config.out), data)
     storage = claim(config)
     cpus = config.parallel.cpus
     wanted = config.tune.concurrent or max(1, int((os.cpu_count() or 1) / cpus))
@@ -87,12 +87,15 @@ def search(config: RunConfig, say: Say) -> str:
     return text
 
 
-def _same_search(config: RunConfig, storage: Storage) -> None:
-    """Check that a search in this folder was started with the same keys: Ray Tune goes on with what it has kept.
+def _same_search(config: RunConfig, storage: Storage, data: Prepared) -> None:
+    """Check that a search in this folder was started with the same keys and data: Ray Tune goes on with what it has.
 
     Raises:
         ConfigError: it was not; the key is named.
     """
+    for trial in storage.list("trials"):
+        for run in storage.list(f"trials/{trial}"):
+            check_data(storage.below(f"trials/{trial}/{run}"), data)
     if not storage.exists("config.json"):
         return
     before = from_json(storage.read("config.json").decode()).tune

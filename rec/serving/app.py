@@ -11,7 +11,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import Field
-from pydantic_core import to_json
 
 from rec.data.ids import MAX_ID
 from rec.data.members import media_type
@@ -20,7 +19,7 @@ from rec.evaluation.service import Answer, Lookup, Route
 from rec.keys import ServeConfig
 from rec.serving.answers import Answerer
 from rec.serving.batching import Batcher
-from rec.serving.border import DEADLINE, ERRORS, HEALTH, Border, Meters, add_handlers
+from rec.serving.border import DEADLINE, ERRORS, HEALTH, Border, Meters, add_handlers, encoded
 from rec.serving.documents import add_documents, with_token
 from rec.serving.schema import schema_of
 from rec.serving.streaming import LONGEST_S, Pieces, documented, streamed
@@ -115,15 +114,17 @@ class Asked:
         )
 
     def _add_entities(self, router: APIRouter) -> None:
+        Name = Annotated[str, Field(max_length=MAX_ID, json_schema_extra={"enum": list(self.answerer.entities)})]
+
         @router.get("/entities/{entity}")
-        async def search(entity: Text, prefix: Annotated[str, Query(max_length=MAX_ID)] = "") -> list[dict[str, Any]]:
+        async def search(entity: Name, prefix: Annotated[str, Query(max_length=MAX_ID)] = "") -> list[dict[str, Any]]:
             """Return members whose ids start with a text or whose titles hold it: `id`, `title`."""
             members = self._entity(entity)
-            found = await asyncio.to_thread(members.search, _clean(prefix), MAX_SUGGESTIONS)
+            found = await asyncio.to_thread(members.search, prefix, MAX_SUGGESTIONS)
             return [{"id": members.id(index), "title": members.title(index)} for index in found]
 
         @router.get("/media", response_class=Response, responses={404: {"description": "No picture"}})
-        async def media(entity: Text, id: Text) -> Response:
+        async def media(entity: Name, id: Text) -> Response:
             """Return a member's picture; the id may hold any character, as it is no part of the path."""
             found = self._entity(entity).picture(self._member(entity, id))
             if not isinstance(found, bytes):
@@ -131,12 +132,12 @@ class Asked:
             return _media(found)
 
         @router.get("/member", responses={404: {"description": "Not known"}})
-        async def told(entity: Text, id: Text) -> dict[str, Any]:
+        async def told(entity: Name, id: Text) -> dict[str, Any]:
             """Return what is known of a member: its id, title and picture, and `known`, what belongs to it."""
             return self.answerer.member(entity, self._member(entity, id))
 
         @router.get("/entities/{entity}/{member:path}", responses={404: {"description": "Not known"}})
-        async def told_by_path(entity: Text, member: Text) -> dict[str, Any]:
+        async def told_by_path(entity: Name, member: Text) -> dict[str, Any]:
             """Return the same as /v1/member, for ids that the path of an address can hold."""
             return self.answerer.member(entity, self._member(entity, member))
 
@@ -147,7 +148,7 @@ class Asked:
         return self.answerer.entities[name]
 
     def _member(self, entity: str, name: str) -> int:
-        index = int(self._entity(entity).find([_clean(name)])[0])
+        index = int(self._entity(entity).find([name])[0])
         if index < 0:
             raise HTTPException(404, f"this {entity} is not known")
         return index
@@ -164,7 +165,7 @@ class Asked:
         pieces = Pieces()
         if not route.listen(body, asked, pieces.heard):
             answer = route.joined(await batcher.ask_all(asked, timeout_s))
-            return Response(to_json(self.answerer.finished(answer)), media_type="application/json")
+            return Response(encoded(self.answerer.finished(answer)), media_type="application/json")
 
         async def whole() -> Answer:
             return route.joined(await batcher.ask_all(asked, LONGEST_S))
@@ -238,10 +239,13 @@ def _add_lookup(router: APIRouter, lookup: Lookup) -> None:
 
     async def endpoint(request: Request) -> Response:
         values = request.path_params if in_path else request.query_params
-        found = lookup.find(_clean(str(values.get(lookup.argument, ""))[:MAX_ID]))
+        asked = str(values.get(lookup.argument, ""))
+        if len(asked) > MAX_ID:
+            raise RequestError(f"{lookup.argument}: {len(asked):,} characters, expected at most {MAX_ID}")
+        found = lookup.find(asked)
         if found is None:
             raise HTTPException(404, "not known")
-        return _media(found) if isinstance(found, bytes) else Response(to_json(found), media_type="application/json")
+        return _media(found) if isinstance(found, bytes) else Response(encoded(found), media_type="application/json")
 
     where = {"in": "path", "required": True} if in_path else {"in": "query", "required": False}
     parameter = {"name": lookup.argument, **where, "schema": {"type": "string", "maxLength": MAX_ID}}
@@ -272,7 +276,3 @@ def _takes(route: Route[Any]) -> dict[str, Any]:
         "requestBody": {"required": True, "content": {"application/json": {"schema": schema_of(route.request)}}},
         "parameters": [{"name": DEADLINE, "in": "header", "required": False, "schema": wait}],
     }
-
-
-def _clean(text: str) -> str:
-    return text.encode("utf-8", "ignore").decode()

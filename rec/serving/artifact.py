@@ -30,6 +30,7 @@ from rec.data.members import Members
 from rec.data.prepared import Prepared, open_prepared
 from rec.data.writing import write_array
 from rec.errors import CheckpointError, DataError
+from rec.evaluation.protocol import data_of
 from rec.evaluation.service import Exporting
 from rec.storage import Storage
 from rec.systems.api import System
@@ -200,6 +201,7 @@ def _write(
         "system": config.system,
         "run": config.out,
         "step": checkpoint.step,
+        "data": data_of(data.manifest),
         "modalities": list(system.modalities or data.modalities),
         "tables": list(system.static),
         "catalogue": list(catalogue),

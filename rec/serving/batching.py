@@ -105,24 +105,33 @@ class Batcher(Generic[T, R]):
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        while batch := self._take():
-            try:
-                answers, pass_s = await loop.run_in_executor(self.thread, self._timed, [w.item for w in batch])
-            except Exception as error:
-                await self._apart(batch, error)
-            else:
-                for waiting, answer in zip(batch, answers, strict=True):
-                    if not waiting.answer.done():
-                        waiting.answer.set_result(answer)
-                self._adapt(len(batch), pass_s)
-            if len(batch) > 1 and len(self.queue) < int(self.limit):
-                await self._company()
-        self.running = None
+        try:
+            while batch := self._take():
+                try:
+                    answers, pass_s = await loop.run_in_executor(self.thread, self._timed, [w.item for w in batch])
+                except Exception as error:
+                    await self._apart(batch, error)
+                else:
+                    _give(batch, answers)
+                    self._adapt(len(batch), pass_s)
+                if len(batch) > 1 and len(self.queue) < int(self.limit):
+                    await self._company()
+        finally:
+            self.running = None
 
     def _timed(self, items: Sequence[T]) -> tuple[Sequence[R], float]:
-        """Return the answers and how long they took, without the wait for passes of others in the same thread."""
+        """Return the answers and how long they took, without the wait for passes of others in the same thread.
+
+        Raises:
+            Exception: whatever `work` raises; what a future cannot carry, or would end the service, as its cause.
+        """
         started_s = time.perf_counter()
-        answers = self.work(items)
+        try:
+            answers = self.work(items)
+        except (SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration) as error:
+            raise RuntimeError(f"{type(error).__name__} where the model answers") from error
+        if len(answers) != len(items):
+            raise RuntimeError(f"{len(answers)} answers to {len(items)} requests")
         return answers, time.perf_counter() - started_s
 
     async def _apart(self, batch: Sequence[_Waiting[T, R]], error: Exception) -> None:
@@ -141,10 +150,8 @@ class Batcher(Generic[T, R]):
             except Exception as own:
                 await self._apart(part, own)
             else:
+                _give(part, answers)
                 self.observe(len(part), pass_s)
-                for waiting, answer in zip(part, answers, strict=True):
-                    if not waiting.answer.done():
-                        waiting.answer.set_result(answer)
 
     async def _company(self) -> None:
         """Wait until a batch is full, at most a fifth of the latency target."""
@@ -174,6 +181,12 @@ class Batcher(Generic[T, R]):
         elif size >= int(self.limit):
             self.limit = min(float(self.max_batch_size), 2 * self.limit if slow else self.limit + 1)
         self.observe(size, seconds)
+
+
+def _give(batch: Sequence[_Waiting[T, R]], answers: Sequence[R]) -> None:
+    for waiting, answer in zip(batch, answers, strict=True):
+        if not waiting.answer.done():
+            waiting.answer.set_result(answer)
 
 
 def _wake(waiting: asyncio.Future[None]) -> None:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hmac
 import json
+import logging
 import reprlib
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Protocol
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from rec.errors import RequestError
 from rec.serving.batching import Busy, Late
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Scope]]
+LOG = logging.getLogger(__name__)
 DEADLINE = "x-deadline-ms"
 HEALTH = "/v1/health"
 LONGEST_SHOWN = 80
@@ -27,6 +31,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     401: {"description": "The bearer token is missing or wrong"},
     413: {"description": "The body is too large"},
     422: {"description": "The request is malformed; `detail` says where and what was expected"},
+    500: {"description": "An unexpected error of this request alone; `id` finds its cause in the replica's log"},
     503: {"description": "Too many requests wait; Retry-After says when to try again"},
     504: {"description": "The deadline of the service has passed"},
 }
@@ -60,7 +65,7 @@ class Border:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started_s, status, taken = time.perf_counter(), 500, 0
+        started_s, status, taken = time.perf_counter(), 0, 0
 
         async def receive_less() -> Scope:
             nonlocal taken
@@ -82,9 +87,13 @@ class Border:
                 await self.app(scope, receive_less, send_noted)
             else:
                 await refusal(scope, receive, send_noted)
+        except Exception as error:
+            if status:  # half of an answer is out: only the end of the connection can tell that there is no more
+                raise
+            await failed(error, scope)(scope, receive, send_noted)
         finally:
             route = getattr(scope.get("route"), "path", "other")
-            self.meters.request(route, status, time.perf_counter() - started_s)
+            self.meters.request(route, status or 500, time.perf_counter() - started_s)
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = dict(scope["headers"])
@@ -106,6 +115,37 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestError, lambda _, error: problem(422, str(error)))
     app.add_exception_handler(Late, _late)
     app.add_exception_handler(Busy, _busy)
+
+
+def encoded(content: Any) -> bytes:
+    """Return content as JSON.
+
+    Raises:
+        RequestError: it holds a number that JSON cannot.
+    """
+    found = to_json(content)
+    if b"NaN" in found or b"Infinity" in found:  # perhaps in a text
+        try:
+            json.dumps(content, allow_nan=False)
+        except ValueError as error:
+            raise RequestError(
+                "the model's answer is no finite number; are the request's numbers too large?"
+            ) from error
+    return found
+
+
+def failed(error: BaseException, scope: Scope) -> Response:
+    """Return the answer to a request that met an error of ours, whose cause is logged under the answer's `id`."""
+    number = noted(error, f"{scope.get('method', scope['type'])} {scope['path']}")
+    text = f"an unexpected error; the log of the service tells its cause under {number}"
+    return Response(json.dumps({"detail": text, "id": number}), 500, media_type="application/json")
+
+
+def noted(error: BaseException, what: str) -> str:
+    """Log an error of ours with its traceback and return the id that finds it."""
+    number = uuid.uuid4().hex[:12]
+    LOG.error("%s: %s failed: %r", number, what, error, exc_info=error)
+    return number
 
 
 def problem(status: int, text: str, headers: dict[str, str] | None = None) -> Response:

@@ -29,19 +29,20 @@ def differs(answerer: Answerer) -> str:
     """Return how the example's answer differs from the exported one, empty where it does not."""
     example = answerer.example
     found = answerer.respond(example["path"].removeprefix("/v1/"), example["request"])
-    return _difference(example["answer"], found, "answer")
+    return difference(example["answer"], found, "answer")
 
 
-def _difference(wanted: Any, found: Any, at: str) -> str:
+def difference(wanted: Any, found: Any, at: str) -> str:
+    """Return how plain values differ, empty where they do not; numbers may by `TOLERANCE`."""
     if isinstance(wanted, dict) and isinstance(found, dict):
         if wanted.keys() != found.keys():
             return f"{at}: has {', '.join(map(str, found))}, expected {', '.join(map(str, wanted))}"
-        return next((d for key in wanted if (d := _difference(wanted[key], found[key], f"{at}.{key}"))), "")
+        return next((d for key in wanted if (d := difference(wanted[key], found[key], f"{at}.{key}"))), "")
     if isinstance(wanted, list) and isinstance(found, list):
         if len(wanted) != len(found):
             return f"{at}: has {len(found)} entries, expected {len(wanted)}"
         pairs = enumerate(zip(wanted, found, strict=True))
-        return next((d for n, (a, b) in pairs if (d := _difference(a, b, f"{at}[{n}]"))), "")
+        return next((d for n, (a, b) in pairs if (d := difference(a, b, f"{at}[{n}]"))), "")
     if isinstance(wanted, float) and isinstance(found, int | float):
         close = math.isclose(wanted, found, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
         return "" if close else f"{at}: {found:.6g}, expected {wanted:.6g}"

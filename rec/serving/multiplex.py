@@ -10,6 +10,8 @@ from typing import Any
 
 from fastapi import FastAPI, Response
 
+from rec.serving.border import failed
+
 Scope = MutableMapping[str, Any]
 
 
@@ -36,7 +38,11 @@ class Multiplexer:
             text = json.dumps({"detail": "expected /NAME/v1/...", "names": self.names, "loaded": list(self.apps)})
             await Response(text, 404, media_type="application/json")(scope, receive, send)
             return
-        app = await self._app(name)
+        try:
+            app = await self._app(name)
+        except Exception as error:
+            await failed(error, scope)(scope, receive, send)
+            return
         await app({**scope, "root_path": f"{root}/{name}"}, receive, send)
 
     async def _app(self, name: str) -> FastAPI:

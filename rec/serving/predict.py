@@ -7,7 +7,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, create_model
+from pydantic import ConfigDict, Field, JsonValue, create_model
 
 from rec.errors import RequestError
 from rec.evaluation.rows import Row, Rows
@@ -34,7 +34,7 @@ class PredictRoute(Route[Row]):
         told = Field(names[0], description="What is asked of the model.", json_schema_extra=takes)
         fields["task"] = (Literal[names], told)
         kinds = [kind for kind in dict.fromkeys(self.options.values()) if kind is not Message]
-        bases: tuple[type[Message], ...] = (*kinds, Message)
+        bases: tuple[type[Message], ...] = (*kinds, _told_apart(self.options))
         words = "Rows with the system's columns; what it predicts is not asked for."
         self.request = create_model("PredictRequest", __base__=bases, __doc__=words, **fields)
         each = functools.reduce(operator.or_, [service.row_answer for service in services.values()])
@@ -68,13 +68,20 @@ class PredictRoute(Route[Row]):
         for task in dict.fromkeys(row.task for row in asked):
             places = [place for place, row in enumerate(asked) if row.task == task]
             rows = [asked[place] for place in places]
-            try:
-                found = self.services[task].answer_rows(rows)
-            except (IndexError, ValueError) as error:
-                raise RequestError(f"a value is out of range: {error}") from error
-            for place, row, answer in zip(places, rows, found, strict=True):
-                answers[place] = {"notes": row.notes, "answers": [answer]}
+            for place, row, answer in zip(places, rows, self._answers(task, rows), strict=True):
+                told = [f"{row.at}{note}" for note in answer.pop("notes", ())]
+                answers[place] = {"notes": [*row.notes, *told], "answers": [answer]}
         return answers
+
+    def _answers(self, task: str, rows: Sequence[Row]) -> list[Answer]:
+        try:
+            return self.services[task].answer_rows(rows)
+        except (IndexError, ValueError) as error:
+            raise RequestError(f"{rows[0].at}a value is out of range: {error}") from error
+        except RequestError as error:
+            if len(rows) > 1:  # they are tried again in smaller batches, until the one it is about is alone
+                raise
+            raise RequestError(f"{rows[0].at}{str(error).removeprefix('row 0: ')}") from error
 
     def joined(self, answers: Sequence[Answer]) -> Answer:
         """Return the answer to a request from those to its rows."""
@@ -88,3 +95,17 @@ class PredictRoute(Route[Row]):
         for number, row in enumerate(asked):
             row.heard = functools.partial(heard, number)
         return True
+
+
+def _told_apart(options: Mapping[str, type[Message]]) -> type[Message]:
+    """Return a base whose schema says which task takes which options; the first task is the one that is left out."""
+    every = dict.fromkeys(name for kind in options.values() for name in kind.model_fields)
+    ways: list[Any] = []
+    for task, kind in options.items():
+        strange: dict[str, JsonValue] = {name: False for name in every if name not in kind.model_fields}
+        ways.append({"properties": {"task": {"const": task}, **strange}} | ({"required": ["task"]} if ways else {}))
+
+    class Told(Message):
+        model_config = ConfigDict(json_schema_extra={"oneOf": ways} if len(ways) > 1 else {})
+
+    return Told

@@ -14,11 +14,11 @@ from typing import Any
 
 from fastapi import Response
 from fastapi.responses import StreamingResponse
-from pydantic_core import to_json
 
 from rec.errors import RequestError
 from rec.evaluation.service import Answer
 from rec.serving.batching import Late
+from rec.serving.border import encoded, noted
 
 LONGEST_S = 3600.0
 """Time that a text may take; each piece has the request's deadline."""
@@ -69,8 +69,9 @@ async def streamed(
         except (Late, RequestError) as error:
             yield _event({"detail": str(error)}, "error")
         except Exception as error:
-            yield _event({"detail": f"the model failed ({type(error).__name__})"}, "error")
-            raise
+            number = noted(error, "a streamed answer")
+            text = f"an unexpected error; the log of the service tells its cause under {number}"
+            yield _event({"detail": text, "id": number}, "error")
         finally:
             pieces.gone = True
             task.cancel()
@@ -99,7 +100,7 @@ async def _next(pieces: Pieces, task: asyncio.Future[Any], timeout_s: float) -> 
 
 def _event(content: Any, kind: str = "") -> bytes:
     head = f"event: {kind}\n" if kind else ""
-    return head.encode() + b"data: " + to_json(content) + b"\n\n"
+    return head.encode() + b"data: " + encoded(content) + b"\n\n"
 
 
 def documented() -> dict[str, Any]:

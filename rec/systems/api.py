@@ -75,6 +75,16 @@ class Phase:
     the phase does not call it again. What is random draws from torch's global generator, seeded alike on all ranks."""
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Why a config reads a table."""
+
+    key: str
+    """What asks for it, as "model.gate"."""
+    without: str = ""
+    """An override that does without it, as "model.gate=none"; "" where there is none."""
+
+
 class System(ABC, Generic[B, M]):
     """One paper's recommender, written for one device and one batch: B its batch, M its model. Capabilities say what
     it can be asked.
@@ -91,7 +101,7 @@ class System(ABC, Generic[B, M]):
     set was written with."""
     tasks: tuple[Task, ...]
     """What can be asked of it, the most telling first; each asks for a capability that the class inherits."""
-    notice: ClassVar[str] = ""
+    notice: str = ""
     """What people must be told with every answer."""
 
     def __init__(self, config: Any, tables: Mapping[str, np.ndarray], seed: int = 0) -> None:
@@ -101,6 +111,20 @@ class System(ABC, Generic[B, M]):
     def table_names(cls, config: Any) -> tuple[str, ...]:
         """Return the whole-data-set inputs that this config reads."""
         return cls.tables
+
+    @classmethod
+    def wanted_by(cls, config: Any, table: str) -> Wanted | None:
+        """Return which key asks for one of `table_names`, None where the system reads it whatever the keys say.
+
+        Unless a system says otherwise, a key asks for a table whose name has a part, such as a modality, that is one
+        of the key's values.
+        """
+        parts = set(table.split("_")[1:])
+        for key, value in config.model_dump(mode="json").items():
+            names = value if isinstance(value, list | dict) else [value]
+            if any(isinstance(name, str) and name in parts for name in names):
+                return Wanted(f"model.{key}")
+        return None
 
     @abstractmethod
     def model(self) -> M:

@@ -8,8 +8,7 @@ training.json    see rec.train.training_record
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from rec.data.prepared import Prepared, hint, open_prepared
 from rec.data.stream import CachedReader
 from rec.errors import ConfigError, DataError
 from rec.evaluation.measure import directions
-from rec.evaluation.protocol import split_of
+from rec.evaluation.protocol import data_of
 from rec.provenance import machine
 from rec.storage import Storage, absolute
 from rec.strict import flat, is_among, resolve
@@ -37,7 +36,7 @@ from rec.train.training_record import TrainingRecord, read_training
 
 PHASE_KEYS = ("epochs", "patience")
 """Of a phase, what may differ when a run goes on."""
-FREE_KEYS = ("parallel", "evaluate", "tune", "serve", "expect", "out", "train.epochs", "train.patience",
+FREE_KEYS = ("parallel", "evaluate", "tune", "serve", "expect", "out", "model.notice", "train.epochs", "train.patience",
              "train.checkpoint_steps", "train.checkpoint_minutes", "train.evaluate_batch_size")  # fmt: skip
 """What may differ when a run goes on."""
 
@@ -46,18 +45,41 @@ SPLITS = ("train", "val")
 """What training reads."""
 
 
-def open_data(config: RunConfig, say: Callable[[str], None]) -> Prepared:
-    """Return the data set that a run is trained on; what differs from the config's keys is said.
+def open_data(config: RunConfig) -> Prepared:
+    """Return the data set that a run is trained on.
 
     Raises:
         DataError: it is not there, or has no rows to train on or to choose by.
+        ConfigError: it was made by other keys than the config's, or is not what the run in `out` has been trained on.
     """
     data = open_prepared(config)
     for split in SPLITS:
         if not data.split_rows(split):
             raise DataError(f"{config.data.root}: the split {split!r} has no rows; expected at least one")
-    data.tell_differences(config.data, say)
+    data.refuse_differences(config.data)
+    check_data(Storage(config.out), data)
     return data
+
+
+def check_data(storage: Storage, data: Prepared) -> None:
+    """Check that a run has been trained on this data set, where it has been trained at all.
+
+    Raises:
+        ConfigError: it was another one.
+    """
+    trained = read_training(storage)
+    if trained is None:
+        return
+    before, now = trained["data"], data_of(data.manifest)
+    for name, ours, theirs in (
+        ("split", before["split"]["sha256"], now["split"]["sha256"]),
+        ("data set", before["sha256"], now["sha256"]),
+    ):
+        if ours != theirs:
+            raise ConfigError(
+                f"data.root: {storage.uri} was trained on {name} {ours[:12]}, but {data.root} holds {theirs[:12]} now; "
+                "prepare as before, or train into another out="
+            )
 
 
 def build(config: RunConfig, data: Prepared) -> System[Any, Any]:
@@ -67,22 +89,28 @@ def build(config: RunConfig, data: Prepared) -> System[Any, Any]:
         DataError: the data set lacks a table; the key that wants it and the key that would make it are told.
     """
     names = resolve(config.system).table_names(config.model)
-    for name in names:
-        if not data.holds(name):
-            wanting = _wanting(json.loads(config.model.model_dump_json()), name)
-            told = f", which {wanting} wants" if wanting else ""
-            raise DataError(f"{config.data.root}: the data set holds no table {name!r}{told}{hint(name)}")
+    if missing := [name for name in dict.fromkeys(names) if not data.holds(name)]:
+        raise DataError(f"{config.data.root}: {_missing(config, missing)}")
     return build_from(config, data.tables(names))
 
 
-def _wanting(model: Mapping[str, Any], table: str) -> str:
-    """Return the key of `[model]` that names a part of a table's name, such as a modality; "" where none does."""
-    parts = set(table.split("_")[1:])
-    for key, value in model.items():
-        names = value if isinstance(value, list | dict) else [value]
-        if any(isinstance(name, str) and name in parts for name in names):
-            return f"model.{key}"
-    return ""
+def _missing(config: RunConfig, names: Sequence[str]) -> str:
+    """Return in words which tables a data set lacks, which keys want them, what makes them, and what does without."""
+    system = resolve(config.system)
+    reasons = [system.wanted_by(config.model, name) for name in names]
+    tables: dict[str, list[str]] = {}
+    for name, reason in zip(names, reasons, strict=True):
+        why = (
+            f"{reason.key} want{'' if ' and ' in reason.key else 's'}" if reason else f"{system.__name__} always reads"
+        )
+        tables.setdefault(why, []).append(name)
+    lacks = [
+        f"no table{'s' if len(part) > 1 else ''} {', '.join(map(repr, part))}, which {why}"
+        for why, part in tables.items()
+    ]
+    without = " ".join(dict.fromkeys(reason.without for reason in reasons if reason and reason.without))
+    other = f", or do without: {without}" if without else ""
+    return f"the data set holds {' and '.join(lacks)}{hint(*names)}{other}"
 
 
 def build_from(config: RunConfig, tables: Mapping[str, np.ndarray]) -> System[Any, Any]:
@@ -130,22 +158,17 @@ def load_chosen(config: RunConfig, data: Prepared) -> Checkpoint:
     """Return the checkpoint of a run that validation chose.
 
     Raises:
-        ConfigError: the folder holds a run with another config.
+        ConfigError: the folder holds a run with another config, or one that was trained on other data.
         CheckpointError: it holds no checkpoint, or a damaged one.
     """
     check_same(config)
-    trained, now = read_training(Storage(config.out)), split_of(data.manifest)
-    if trained is not None and trained["data"]["split"]["sha256"] != now["sha256"]:
-        raise ConfigError(
-            f"data.root: {config.out} was trained on split {trained['data']['split']['sha256'][:12]}, but "
-            f"{config.data.root} holds {now['sha256'][:12]} now; prepare as before, or train into another out="
-        )
+    check_data(Storage(config.out), data)
     return CheckpointStore(Storage(config.out).below("checkpoints")).load_best()
 
 
 def _compared(config: RunConfig) -> dict[str, Any]:
     """Return every dotted key; a folder counts as the same however it is written."""
-    return {**flat(json.loads(to_json(config))), "data.root": absolute(config.data.root)}
+    return {**flat(config.model_dump(mode="json")), "data.root": absolute(config.data.root)}
 
 
 def _is_free(key: str) -> bool:
@@ -184,7 +207,7 @@ def train_here(config: RunConfig, report: Report, say: Callable[[str], None], fi
 
     `file` is the TOML file of the config, where it has one.
     """
-    data = open_data(config, say)
+    data = open_data(config)
     system = build(config, data)
     storage = claim(config)
     if over := nothing_left(config, system, storage):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rec.config import RunConfig, check_keys, from_table, unmeasured
+from rec.config import RunConfig, check_keys, from_table, to_table, unmeasured
 from rec.errors import ConfigError
 from rec.evaluation.measure import directions
 from rec.space import Dimension, parse, prefixed
@@ -66,7 +66,7 @@ def apply(config: RunConfig, point: Mapping[str, Any], out: str) -> RunConfig:
     Raises:
         ConfigError: the values make no valid run together.
     """
-    table = config.model_dump(mode="json")
+    table = to_table(config)
     for key, value in {**point, "out": out}.items():
         put(table, key, value)
     return from_table(table)

@@ -10,7 +10,8 @@ pytest.importorskip("ray", reason="needs the extra `cluster`")
 
 from rec.benchmarks.serve import _constant
 from rec.keys import ServeConfig
-from rec.runtime.serving import deploy_web, free_port, replica_pids, serving_runtime
+from rec.runtime.ports import free_port
+from rec.runtime.serving import deploy_web, replica_pids, serving_runtime
 from rec.serving.artifact import Artifact
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from rec.errors import DataError
+from rec.errors import ConfigError, DataError
 from tests.data.own import own, own_tables, prepared, write_events
 from tests.data.sources.test_mmrec import made
 
 
 def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"text.npy: row 1 is not finite"):
+    with pytest.raises(DataError, match=r"text.npy: row 2 is not finite"):
         made(tmp_path, features=np.array([[1.0], [np.nan], [1.0], [1.0]]))
     with pytest.raises(DataError, match=r"text.npy: float64 of shape \(4,\), expected numbers of shape"):
         made(tmp_path, features=np.ones(4))
@@ -46,7 +46,9 @@ def test_frozen_vectors_of_own_tables_become_features_and_graphs(tmp_path: Path)
 
 def test_a_modality_without_vectors_is_refused_with_what_makes_it(tmp_path: Path) -> None:
     sections = {"read": own(tmp_path, write_events(tmp_path / "e.csv")).read, "content": {"modalities": ["text"]}}
-    with pytest.raises(DataError, match=r"no frozen vectors of 'text'; set data.encode.text.encoder, and a source"):
+    with pytest.raises(
+        ConfigError, match=r"nothing makes frozen vectors of 'text'; set data.encode.text.encoder, and a source"
+    ):
         prepared(tmp_path / "out", sections)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from rec.data import encode
 from rec.data.prepared import Prepared
-from rec.errors import DataError
+from rec.errors import ConfigError, DataError
 from tests.data.own import own_tables, prepared
 from tests.data.test_images import encoded
 
@@ -111,3 +111,37 @@ def test_what_is_encoded_is_not_encoded_again(tmp_path: Path, monkeypatch: pytes
     assert decoded["pictures"] == 5  # the first of two shards was whole
     assert "items: 1 of 2 shards had been encoded before" in said
     assert data.array("item_present")[1:, 1].all()
+
+
+@pytest.mark.parametrize("text", [{}, {"encoder": "", "tokenizer": ""}])
+def test_without_texts_pictures_and_attributes_are_encoded(tmp_path: Path, text: dict[str, str]) -> None:
+    sections = own_tables(tmp_path, columns={"item_text": [], "user_text": []}, text=text)
+    data = prepared(tmp_path / "data", sections)
+    assert data.holds("item_pixels")
+    assert data.array("user_attributes").shape == (12, 3)
+    assert not any(data.holds(name) for name in ("tokenizer", "item_tokens", "user_tokens", "item_text"))
+
+
+@pytest.mark.parametrize("text", [{"encoder": "tfidf"}, {"tokenizer": "some/model"}])
+def test_keys_of_texts_without_texts_are_refused(tmp_path: Path, text: dict[str, str]) -> None:
+    sections = own_tables(tmp_path, columns={"item_text": [], "user_text": []}, text=text)
+    with pytest.raises(ConfigError, match=r"data.encode.text: has no effect: .* brings no texts here"):
+        prepared(tmp_path / "data", sections)
+
+
+def test_texts_that_know_nothing_are_said(tmp_path: Path) -> None:
+    words = ["salt"] * 7 + ["", None, " "]
+    sections = own_tables(tmp_path, words=words) | {
+        "text": {"modalities": ["words", "acting", "narrative"], "width": 4}
+    }
+    del sections["encode"]
+    said: list[str] = []
+    prepared(tmp_path / "data", sections, said.append)
+    told = [line for line in said if line.startswith("items: text")]
+    assert told == [
+        "items: text 'words': nothing is known of 3 of 10, whose text is the name",
+        "items: text 'acting': nothing is known of 10 of 10, whose text is the name; leave it out of "
+        "data.text.modalities",
+        "items: text 'narrative': nothing is known of 10 of 10, whose text is the name; leave it out of "
+        "data.text.modalities",
+    ]

@@ -57,7 +57,7 @@ def test_what_can_be_no_id_is_refused(name: str, fault: str) -> None:
 
 
 def test_a_member_without_an_id_is_refused() -> None:
-    with pytest.raises(DataError, match=r"^item.parquet: row 1: an empty id, expected 1 to 256 characters"):
+    with pytest.raises(DataError, match=r"^item.parquet: row 2: an empty id, expected 1 to 256 characters"):
         Members.of(Entity("item", 2, 1), pa.table({"id": ["a", ""]}))
 
 

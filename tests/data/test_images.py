@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -318,3 +319,22 @@ def test_raw_features_are_finite_and_tell_colours_apart() -> None:
     red[..., 0], blue[..., 2] = 200, 200
     assert np.isfinite(raw_features(red)).all()
     assert np.abs(raw_features(red) - raw_features(blue)).max() > 0.5
+
+
+@pytest.mark.parametrize(
+    ("address", "folder", "shown"),
+    [
+        ("posters/7.jpg", "/data/films", "'/data/films/posters/7.jpg' is not there"),
+        ("7.jpg", "/data/films/", "'/data/films/7.jpg' is not there"),
+        ("7.jpg", "", "/7.jpg' is not there"),
+        ("/pictures/7.jpg", "/data/films", "'/pictures/7.jpg' is not there"),
+        ("file:///pictures/7.jpg", "/data", "'file:///pictures/7.jpg' is not there"),
+    ],
+)
+def test_a_picture_that_is_not_there_is_told_with_where_it_was_looked_for(
+    address: str, folder: str, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    where = f"{tmp_path}{shown}" if shown.startswith("/") else shown
+    with pytest.raises(BadImage, match=re.escape(where)):
+        read_image(address, folder)

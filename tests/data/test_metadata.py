@@ -37,7 +37,7 @@ def test_a_title_in_utf8_is_read_as_such(tmp_path: Path) -> None:
 
 def test_a_line_of_movies_dat_without_genres_is_named(tmp_path: Path) -> None:
     (tmp_path / "movies.dat").write_text("1::A (1995)::War\n2::B (1996)\n")
-    with pytest.raises(DataError, match=r"row 1: found 2 fields .*expected 3 between"):
+    with pytest.raises(DataError, match=r"row 2: found 2 fields .*expected 3 between"):
         read_items(str(tmp_path / "movies.dat"))
 
 
@@ -57,7 +57,7 @@ def test_melu_gives_eleven_fields_and_keeps_exotic_characters(tmp_path: Path) ->
 @pytest.mark.parametrize("row", [melu(plot="A::toy."), melu(plot="").replace("::G", "")])
 def test_a_row_of_melu_with_another_number_of_fields_is_named(tmp_path: Path, row: str) -> None:
     (tmp_path / "extra.dat").write_text("\n".join([melu(), melu(), row]))
-    with pytest.raises(DataError, match=r"extra.dat: row 2: found 1[02] fields .*expected 11"):
+    with pytest.raises(DataError, match=r"extra.dat: row 3: found 1[02] fields .*expected 11"):
         read_items(str(tmp_path / "extra.dat"))
 
 
@@ -74,7 +74,7 @@ def test_u_item_is_read_from_a_folder_and_an_archive(tmp_path: Path) -> None:
 
 def test_a_line_of_u_item_that_is_too_long_is_named(tmp_path: Path) -> None:
     (tmp_path / "u.item").write_text(f"1|A|||url|{FLAGS}\n2|B|C|||url|{FLAGS}\n")
-    with pytest.raises(DataError, match="row 1: found 25 fields"):
+    with pytest.raises(DataError, match="row 2: found 25 fields"):
         read_items(str(tmp_path / "u.item"))
 
 
@@ -164,10 +164,10 @@ def test_ids_are_pairs_and_a_line_that_is_none_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"1 007\r\n2\t\xe9\x85\n\n")
     assert read_ids(str(path)) == {"1": "007", "2": "é\x85"}
     path.write_text("1 2\n3\n")
-    with pytest.raises(DataError, match="row 1: found '3', expected two ids"):
+    with pytest.raises(DataError, match="row 2: found '3', expected two ids"):
         read_ids(str(path))
     path.write_text("1 2\n1 3\n")
-    with pytest.raises(DataError, match="row 1: id '1' stands for '2' and '3'"):
+    with pytest.raises(DataError, match="row 2: id '1' stands for '2' and '3'"):
         read_ids(str(path))
 
 

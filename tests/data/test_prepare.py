@@ -18,7 +18,7 @@ from rec.data.prepared import Prepared
 from rec.data.runner import InProcess
 from rec.data.stages import records
 from rec.errors import ConfigError, DataError
-from rec.keys_data import DataConfig, FilterConfig
+from rec.keys_data import DataConfig
 from tests.conftest import planted_config
 from tests.data.own import own, own_tables, prepared, quiet, write_events
 
@@ -74,7 +74,8 @@ def test_what_was_read_kept_dropped_and_split_is_said(tmp_path: Path) -> None:
     said: list[str] = []
     data = prepare(own(tmp_path / "out", events, filter={"minimum_user_count": 6}), InProcess(), said.append)
     assert said == [
-        f"{data.root}: read 36 records, kept 26; 4 users, 9 items; dropped 10 rows (user with fewer than 6 records)",
+        f"{data.root}: read 36 records, kept 26; 4 users, 9 items; dropped 10 records of 2 users "
+        "with fewer than 6 records",
         f"{data.root}: split 'leave-one-out': 18 train, 4 val, 4 test; hash {data.manifest['split']['sha256'][:12]}",
     ]
 
@@ -88,24 +89,53 @@ def test_items_that_their_table_lacks_are_said(tmp_path: Path) -> None:
     assert data.num_items == 9
 
 
-def test_what_a_config_says_otherwise_than_the_data_set_is_told_key_by_key(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        (
+            {"filter": {"minimum_user_count": 7}},
+            r"^data.filter.minimum_user_count: 7, but .*/out was prepared with 0; ",
+        ),
+        ({"split": {"protocol": "time"}}, r"^data.split.protocol: 'time', but .* with 'leave-one-out'"),
+        (
+            {"text": {"width": 4}},
+            r"^data.text.width: 4, but .* prepared with None; prepare again, name another data.root",
+        ),
+        ({"read": {"keep": ["mood"]}}, r"^data.read.keep: \['mood'\], but .* with \[\]"),
+        (
+            {"content": {"length": "unit"}, "encode": {"shard_items": 3}},
+            r"^data.content.length: 'unit', but [^;]*; prep",
+        ),
+    ],
+)
+def test_a_config_that_says_otherwise_than_the_data_set_is_refused(
+    tmp_path: Path, sections: dict[str, Any], words: str
+) -> None:
     events = write_events(tmp_path / "e.csv")
     data = prepare(own(tmp_path / "out", events), InProcess(), quiet)
-    said: list[str] = []
-    data.tell_differences(own(tmp_path / "moved", events), said.append)
-    data.tell_differences(DataConfig(root=data.root), said.append)
-    assert not said
-    data.tell_differences(own(tmp_path / "out", events, filter={"minimum_user_count": 7}), said.append)
-    assert said == [
-        f"note: {data.root} was prepared with data.filter.minimum_user_count = {FilterConfig().minimum_user_count}, "
-        "the config says 7"
-    ]
+    with pytest.raises(ConfigError, match=words):
+        data.refuse_differences(own(tmp_path / "out", events, **sections))
+
+
+def test_many_differences_are_told_in_part(tmp_path: Path) -> None:
+    data = prepare(own(tmp_path / "out", write_events(tmp_path / "e.csv")), InProcess(), quiet)
     read = CatalogueConfig(interactions=2_000, users=9, items=9, topics=3, seed=1, shards=2)
     others = DataConfig(root="", source="rec.data.generated.catalogue:PlantedCatalogue", read=read)
-    said.clear()
-    data.tell_differences(others, said.append)
-    assert len(said) == 6
-    assert said[-1] == "note: and so do 2 keys more"
+    with pytest.raises(ConfigError, match=r"^data.source: 'rec.data.generated.*; and 2 more; prepare again"):
+        data.refuse_differences(others)
+
+
+@pytest.mark.parametrize("views", [[], ["pairs"]])
+def test_what_changes_no_data_or_is_not_said_may_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, views: list[str]
+) -> None:
+    events = write_events(tmp_path / "e.csv")
+    data = prepare(own(tmp_path / "out", events, filter={"minimum_user_count": 5}), InProcess(), quiet)
+    data.refuse_differences(DataConfig(root=data.root))
+    monkeypatch.chdir(tmp_path)
+    data.refuse_differences(own(tmp_path / "moved", Path("e.csv"), shard_rows=3, views=views))
+    data.manifest["config"]["filter"].pop("maximum_unknown_share")  # a key that is newer than the data set
+    data.refuse_differences(own(tmp_path / "out", events, filter={"maximum_unknown_share": 0.05}))
 
 
 @pytest.mark.parametrize(
@@ -116,10 +146,14 @@ def test_what_a_config_says_otherwise_than_the_data_set_is_told_key_by_key(tmp_p
         (
             {"columns": {"user": "who", "item": "what", "time": "what"}},
             {},
-            r"e.parquet: row 0, column 'what': found 'i0', expected",
+            r"e.parquet: row 1, column 'what': found 'i0', expected",
         ),
         ({}, {"filter": {"minimum_item_count": 1000}}, r"e.parquet: no record is left of 36 \(dropped"),
-        ({}, {"filter": {"minimum_user_count": 1000}}, "no record is left .*user with fewer than 1000 records"),
+        (
+            {},
+            {"filter": {"minimum_user_count": 1000}},
+            r"no record is left .*36 records of 6 users with fewer than 1000",
+        ),
         ({"sha1": "0" * 40}, {}, "git blob hash .* expected 0000"),
     ],
 )
@@ -233,8 +267,12 @@ def test_a_table_that_is_not_there_is_told_with_the_key_that_makes_it(tmp_path: 
     ):
         with pytest.raises(DataError, match=f"no table '{name}'; it is made by {key}: prepare again with that"):
             data.array(name)
-    with pytest.raises(DataError, match=r"it is made by data.content.modalities with 'audio', or by the source"):
+    with pytest.raises(DataError, match=r"it is made by a source that brings 'audio'"):
         data.array("graph_audio_edge")
+    with pytest.raises(
+        DataError, match=r"made by data.content.modalities with 'text' \(vectors by data.encode.text.enc"
+    ):
+        data.array("feature_text")
 
 
 def test_the_manifest_is_json_with_every_file(planted: Prepared) -> None:

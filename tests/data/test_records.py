@@ -12,7 +12,18 @@ import pyarrow as pa
 import pytest
 
 from rec.data.ids import sorted_ids
-from rec.data.stages.records import GroupTask, Records, Vocabulary, clean, compact, core, frequent, group, partition
+from rec.data.stages.records import (
+    GroupTask,
+    Records,
+    Vocabulary,
+    clean,
+    compact,
+    core,
+    frequent,
+    group,
+    partition,
+    said_before,
+)
 from rec.errors import DataError
 from tests.data.own import own, own_tables, prepared, quiet, write_events
 
@@ -51,14 +62,19 @@ def test_drops_are_counted_by_reason() -> None:
     )
     kept, dropped = clean(table, 3.0)
     assert len(kept) == 1
-    assert dropped == {"no user": 1, "no item": 1, "no time": 1, "no rating": 0, "rating below 3": 1}
+    assert dropped == {
+        "record without user": 1, "record without item": 1, "record without time": 1, "record without rating": 0,
+        "record with a rating below 3": 1,
+    }  # fmt: skip
 
 
 def test_rare_items_repeated_rows_and_short_users_are_dropped() -> None:
     rows = [("1", "a", 1), ("1", "a", 1), ("1", "b", 2), ("1", "x", 3), ("2", "a", 1)]
     found, users, dropped, unknown = grouped(events(rows), ["a", "b"], 2)
     assert (users, found["item"].to_pylist()) == (["1"], [1, 2])
-    assert dropped == {"repeated": 1, "user with fewer than 2 records": 1}
+    assert dropped == {
+        "repeated record": 1, "record of a user with fewer than 2 records": 1, "user with fewer than 2 records": 1
+    }  # fmt: skip
     assert unknown["item"] == {"x": 1}
 
 
@@ -72,7 +88,19 @@ def test_once_takes_the_first_record_of_a_user_and_an_item() -> None:
     found, _, dropped, _ = grouped(events(rows), ["a", "b"], 1, once=True)
     assert found["item"].to_pylist() == [1, 2]
     assert found["row"].to_pylist() == [2, 1]
-    assert dropped["repeated"] == 1
+    assert dropped["repeated record"] == 1
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_what_was_said_before_is_that_of_the_whole_table(rng: np.random.Generator, once: bool) -> None:
+    table = pd.DataFrame({name: rng.integers(0, high, 2_000) for name, high in (("u", 9), ("t", 40), ("i", 30))})
+    table = table.sort_values(["u", "t"], kind="stable")
+    wanted = table[["u", "i"] if once else ["u", "t", "i"]].duplicated()
+    user, item, time = (table[name].to_numpy() for name in ("u", "i", "t"))
+    found = said_before(user, item, None if once else time)
+    assert found.any()
+    assert found.tolist() == wanted.tolist()
+    assert not len(said_before(user[:0], item[:0], time[:0]))
 
 
 def test_users_of_a_table_keep_its_order_and_strangers_are_told() -> None:
@@ -116,7 +144,7 @@ def test_a_core_is_left_when_dropping_others_again_and_again() -> None:
     dropped: Counter[str] = Counter()
     found = core(records, 2, dropped)
     assert list(zip(found.user_E.tolist(), found.item_E.tolist(), strict=True)) == [(0, 1), (0, 2), (1, 1), (1, 2)]
-    assert dropped == {"user or item with fewer than 2 records": 3}
+    assert dropped == {"record of a user or item with fewer than 2 records": 3}
 
 
 def test_an_empty_core_is_refused() -> None:
@@ -139,7 +167,8 @@ def test_dropped_rows_are_reported_by_reason(tmp_path: Path) -> None:
     frame = pd.DataFrame({"who": ["a"] * 6 + [None, "b"], "what": [*list("uvwxyzu"), "v"], "when": range(8)})
     frame.to_parquet(tmp_path / "e.parquet")
     data = prepared(tmp_path / "out", {"read": own(tmp_path, tmp_path / "e.parquet").read})
-    assert data.manifest["dropped"] == {"no user": 1, "user with fewer than 4 records": 1}
+    assert data.manifest["dropped"] == {"record without user": 1, "record of a user with fewer than 4 records": 1}
+    assert data.manifest["left_out"] == {"user with fewer than 4 records": 1}
 
 
 def test_read_is_kept_and_dropped_together(tmp_path: Path) -> None:
@@ -160,7 +189,8 @@ def test_unknown_ids_are_dropped_and_counted(tmp_path: Path) -> None:
     pairs.loc[2, "stars"] = 1
     pd.concat([pairs, pairs.tail(1)]).to_parquet(tmp_path / "pairs.parquet")
     assert prepared(tmp_path / "data", sections).manifest["dropped"] == {
-        "rating below 4": 1, "repeated": 1, "record of an unknown user": 1, "no item": 1
+        "record with a rating below 4": 1, "repeated record": 1, "record of an unknown user": 1,
+        "record without item": 1,
     }  # fmt: skip
 
 
@@ -185,7 +215,7 @@ def test_keep_counts_what_differs_in_time_and_once_does_not(tmp_path: Path) -> N
         config = own(tmp_path / f"out{repeats}", tmp_path / "e.csv", filter={"repeats": repeats})
         data = prepared(tmp_path / f"out{repeats}", {"read": config.read, "filter": config.filter})
         assert data.manifest["counts"]["interactions"] == interactions
-        assert data.manifest["dropped"] == {"repeated": dropped}
+        assert data.manifest["dropped"] == {"repeated record": dropped}
 
 
 def test_a_split_at_random_takes_the_first_of_repeated_records(tmp_path: Path) -> None:
@@ -202,7 +232,7 @@ def test_items_without_a_required_modality_go_with_their_records(tmp_path: Path)
     sections["filter"] = sections["filter"] | {"required": ["text"]}
     data = prepared(tmp_path / "data", sections)
     assert data.items["id"].to_pylist() == [f"i{n}" for n in range(2, 10)]
-    assert data.manifest["dropped"]["item without text"] == 2
+    assert data.manifest["left_out"] == {"item without text": 2}
     assert data.manifest["counts"]["interactions"] + data.manifest["dropped"]["record of an unknown item"] == 60
 
 
@@ -224,5 +254,5 @@ def test_a_core_is_filtered_before_the_split(tmp_path: Path) -> None:
     frame.to_csv(events, index=False)
     data = prepared(tmp_path / "out", {"read": own(tmp_path, events).read, "filter": {"core": 3}})
     assert "rare" not in data.items["id"].to_pylist()
-    assert data.manifest["dropped"] == {"user or item with fewer than 3 records": 1}
+    assert data.manifest["dropped"] == {"record of a user or item with fewer than 3 records": 1}
     assert quiet("") is None

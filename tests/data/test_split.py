@@ -148,6 +148,40 @@ def test_records_of_users_without_training_are_dropped_and_counted() -> None:
     assert dropped == {"record of a user without training": 1}
 
 
+@pytest.mark.parametrize(
+    ("form", "keys", "words"),
+    [
+        (
+            TimeForm("date", unit="us"),
+            {"validation_from": "1970-01-02", "test_from": "2031-01-01"},
+            "test_from: '2031-01-01' leaves nothing for test: .* from 1970-01-01T00:00:00 to 1970-01-05T00:00:00",
+        ),
+        (
+            TimeForm("date", unit="us"),
+            {"validation_from": "1969-01-02", "test_from": "1970-01-03"},
+            "validation_from: '1969-01-02' leaves nothing for training: .* from 1970-01-01T00:00:00 to",
+        ),
+        (
+            TimeForm("number", unit="us"),
+            {"validation_from": "2031-01-01", "test_from": "2032-01-01"},
+            "validation_from: '2031-01-01' leaves nothing for validation and test",
+        ),
+        (
+            TimeForm("number"),
+            {"validation_from": 5, "test_from": 10**12},
+            "test_from: 1000000000000 leaves nothing for test: the records that are kept are from 0 to 345600000000",
+        ),
+        (TimeForm("number", digits=6), {"validation_from": 0.5, "test_from": 10**6}, "are from 0 to 345600"),
+    ],
+)
+def test_points_in_time_outside_of_the_records_are_refused_with_their_range(
+    form: TimeForm, keys: dict[str, Any], words: str
+) -> None:
+    day = 86_400 * 10**6
+    with pytest.raises(ConfigError, match=f"^data.split.{words}" if ":" in words[:20] else words):
+        split(records([0] * 5, form, time=[n * day for n in range(5)]), protocol="time", **keys)
+
+
 def test_a_given_split_is_taken_as_it_is() -> None:
     assert split(records([0, 0, 0], part=[2, 0, 1]), protocol="given")[0].part_E.tolist() == [2, 0, 1]
 

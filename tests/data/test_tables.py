@@ -28,17 +28,6 @@ from rec.data.tables import (
 from rec.errors import DataError
 from tests.data.foreign import INTEGERS, NOON, NOON_S, VALUE, a_column, a_table, slow_to_draw, values
 
-
-@pytest.fixture
-def parquet(tmp_path: Path) -> Path:
-    return tmp_path / "t.parquet"
-
-
-@pytest.fixture
-def text(tmp_path: Path) -> Path:
-    return tmp_path / "t.csv"
-
-
 UTC = datetime.UTC
 ID_COLUMNS = {
     "string": (st.one_of(st.none(), VALUE), pa.string()),
@@ -100,8 +89,8 @@ def test_ids_of_text_columns_in_parquet_stay_as_written(parquet: Path) -> None:
 @pytest.mark.parametrize(
     ("found", "shown"),
     [
-        (pa.array([1.0, 1.5]), "row 1, column 'x': found 1.5, expected text or a whole number"),
-        (pa.array([2.0**53]), "row 0, column 'x': found 9007199254740992.0"),
+        (pa.array([1.0, 1.5]), "row 2, column 'x': found 1.5, expected text or a whole number"),
+        (pa.array([2.0**53]), "row 1, column 'x': found 9007199254740992.0"),
         (pa.array([True]), "column 'x': found bool, expected text or whole numbers"),
         (pa.array([[1]]), "found list<element: int64>, expected text or whole numbers"),
         (pa.array([Decimal("1.5")]), "found '1.5', expected text or a whole number"),
@@ -213,7 +202,7 @@ def test_lists_are_text_and_structs_are_refused_by_name(parquet: Path) -> None:
 
 def test_what_is_no_number_is_refused_by_row_over_blocks(text: Path) -> None:
     table = a_table(text, "x,y\n" + f"5,{'u' * 90}\n" * 60_000 + "five,u\n")
-    with pytest.raises(DataError, match="row 60000, column 'x': found 'five', expected a number"):
+    with pytest.raises(DataError, match="row 60001, column 'x': found 'five', expected a number"):
         values(table, Kind.NUMBER)
 
 
@@ -292,9 +281,9 @@ def test_declared_types_are_obeyed_or_refused_by_row(text: Path) -> None:
     assert values(table, Kind.ANY) == ["1", "0", "2"]
     assert values(a_table(text, "x,y\n1,a\n0,a\n", types={"x": "boolean"}), Kind.ANY) == [True, False]
     assert values(a_table(text, f"x,y\n{NOON_S},a\n", types={"x": "time"}), Kind.ANY) == [NOON]
-    with pytest.raises(DataError, match=r"row 1, column 'x': found '1.5', expected a whole number"):
+    with pytest.raises(DataError, match=r"row 2, column 'x': found '1.5', expected a whole number"):
         values(a_table(text, "x,y\n1,a\n1.5,a\n", types={"x": "integer"}), Kind.ANY)
-    with pytest.raises(DataError, match=r"t.csv: column 'x': row 1: found 'soon', expected a time"):
+    with pytest.raises(DataError, match=r"t.csv: column 'x': row 2: found 'soon', expected a time"):
         values(a_table(text, "x,y\n2024-01-31,a\nsoon,a\n", types={"x": "time"}), Kind.ANY)
     with pytest.raises(DataError, match=r"no column 'z' \(types.z\); the file has x, y"):
         require(a_table(text, "x,y\n1,a\n", types={"z": "text"}), {})
@@ -346,3 +335,48 @@ def test_a_table_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_bytes(gzip.compress(b"no table"))
     with pytest.raises(DataError, match="cannot be read"):
         list(raw_rows(str(tmp_path / "bad.parquet")))
+
+
+@pytest.mark.parametrize(
+    ("written", "kind", "found"),
+    [
+        ("4,5", Kind.NUMBER, [4.5]),
+        ("-1,25e3\n,5\n7", Kind.NUMBER, [-1250.0, 0.5, 7.0]),
+        ("4,5\nNA\n6,0", Kind.ANY, [4.5, None, 6.0]),
+        ("4,5\nsome", Kind.ANY, ["4,5", "some"]),
+        ("4\n5", Kind.ANY, [4, 5]),
+        ("0,5\n1,5", Kind.TIME, [5, 15]),
+    ],
+)
+def test_decimal_commas_are_read_where_they_are_declared(
+    tmp_path: Path, written: str, kind: Kind, found: list[Any]
+) -> None:
+    assert (
+        values(a_table(tmp_path / "t.csv", f"y;x\n;{written.replace(chr(10), chr(10) + ';')}\n", decimal=","), kind)
+        == found
+    )
+
+
+@pytest.mark.parametrize("kind", [Kind.NUMBER, Kind.ANY, Kind.TIME])
+def test_a_point_beside_decimal_commas_is_refused(tmp_path: Path, kind: Kind) -> None:
+    table = a_table(tmp_path / "t.csv", "y;x\n;1,5\n;1.234\n", decimal=",")
+    with pytest.raises(
+        DataError, match=r"row 2.* found '1.234', expected a number with a decimal comma and without a poi"
+    ):
+        values(table, kind)
+
+
+@pytest.mark.parametrize(
+    ("form", "written", "iso"),
+    [
+        ("%d.%m.%Y %H:%M", "10.12.2022 09:38", "2022-12-10T09:38"),
+        ("%m/%d/%y", "12/10/22", "2022-12-10"),
+        ("%Y%m%d %H%M%S.%f", "20221210 093800.123456789", "2022-12-10T09:38:00.123456789"),
+        ("%d %b %Y %H:%M %z", "10 Dec 2022 09:38 +0200", "2022-12-10T07:38Z"),
+    ],
+)
+def test_times_are_read_in_the_form_that_is_declared(tmp_path: Path, form: str, written: str, iso: str) -> None:
+    body = f"x,y\n{written},\n,\n"
+    assert values(a_table(tmp_path / "t.csv", body, time_format=form), Kind.TIME) == [pd.Timestamp(iso).value, None]
+    whole = values(a_table(tmp_path / "t.csv", body, time_format=form, types={"x": "time"}), Kind.ANY)
+    assert pd.Timestamp(whole[0]) == pd.Timestamp(iso)

@@ -20,17 +20,6 @@ from rec.data.tables import (
 from rec.errors import DataError
 from tests.data.foreign import INTEGERS, NOON, NOON_S, a_column, a_table, slow_to_draw, values
 
-
-@pytest.fixture
-def parquet(tmp_path: Path) -> Path:
-    return tmp_path / "t.parquet"
-
-
-@pytest.fixture
-def text(tmp_path: Path) -> Path:
-    return tmp_path / "t.csv"
-
-
 DAY_NS = 24 * 3600 * 10**9
 
 
@@ -128,12 +117,12 @@ def test_one_form_holds_for_all_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "shown"),
     [
-        ("2020-01-01\n5\n", "row 1, column 'x': found '5', expected a date without time zone as in row 0"),
-        ("5\n2020-01-01\n", "row 1, column 'x': found '2020-01-01', expected a number as in row 0"),
-        ("2020-01-01\n2020-01-01T00:00Z\n", "row 1, column 'x': found '2020-01-01T00:00Z'"),
-        ("2020-01-01\nyesterday\n", "row 1, column 'x': found 'yesterday', expected a time"),
-        ("2020-02-30\n", "row 0, column 'x': found '2020-02-30', expected a date that exists"),
-        ("1\n99999999999999999999\n", "row 1, column 'x': found '99999999999999999999', expected a number of 64 bits"),
+        ("2020-01-01\n5\n", "row 2, column 'x': found '5', expected a date without time zone as in row 1"),
+        ("5\n2020-01-01\n", "row 2, column 'x': found '2020-01-01', expected a number as in row 1"),
+        ("2020-01-01\n2020-01-01T00:00Z\n", "row 2, column 'x': found '2020-01-01T00:00Z'"),
+        ("2020-01-01\nyesterday\n", "row 2, column 'x': found 'yesterday', expected a time"),
+        ("2020-02-30\n", "row 1, column 'x': found '2020-02-30', expected a date that exists"),
+        ("1\n99999999999999999999\n", "row 2, column 'x': found '99999999999999999999', expected a number of 64 bits"),
     ],
 )
 def test_what_is_no_time_is_refused_by_row(text: Path, body: str, shown: str) -> None:

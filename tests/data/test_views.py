@@ -12,7 +12,7 @@ import pytest
 from rec.data.prepare import prepare
 from rec.data.prepared import Prepared, make_view
 from rec.data.runner import InProcess
-from rec.data.views.sequences import split_rows
+from rec.data.views.sequences import in_order, split_rows
 from rec.data.views.view import Making, View, numbers
 from rec.errors import ConfigError, DataError
 from rec.keys_data import DataConfig
@@ -40,6 +40,16 @@ def test_sequences_hold_what_came_before_the_target(split: str, history: list[li
     assert lost == 0
 
 
+def test_order_goes_by_the_first_key_then_by_the_others() -> None:
+    user, time, row = np.array([0, 0, 0, 1]), np.array([4, 5, 5, 1]), np.array([9, 2, 3, 0])
+    assert in_order(user, time, row)
+    assert not in_order(user, time, row[[0, 2, 1, 3]])
+    assert not in_order(user, time[[1, 0, 2, 3]], row)
+    assert not in_order(user[::-1], time, row)
+    assert not in_order(user, time, np.array([9, 2, 2, 0]))
+    assert in_order(user[:0], time[:0], row[:0])
+
+
 def test_a_user_with_one_record_of_training_is_no_row_of_sequences_and_is_counted(tmp_path: Path) -> None:
     rows = [("a", f"i{k}", k, 0) for k in range(3)] + [("b", "i0", 0, 0), ("a", "i3", 3, 1), ("a", "i4", 4, 2)]
     pd.DataFrame(rows, columns=["who", "what", "when", "part"]).to_csv(tmp_path / "e.csv", index=False)
@@ -50,8 +60,8 @@ def test_a_user_with_one_record_of_training_is_no_row_of_sequences_and_is_counte
     make_view(data, "sequences", InProcess(), said.append)
     view = Prepared.open(data.root, "sequences")
     assert view.rows("train").to_pylist() == [{"user": 0, "history": [1, 2], "target": 3}]
-    assert view.manifest["view"]["dropped"] == {"user without a history to go on from": 1}
-    assert said[0].endswith("rows 1 train, 1 val, 1 test; left out 1 row (user without a history to go on from)")
+    assert view.manifest["view"]["dropped"] == {"row without a history to go on from": 1}
+    assert said[0].endswith("rows 1 train, 1 val, 1 test; 1 row without a history to go on from")
 
 
 def test_pairs_hold_the_items_of_a_user_and_what_earlier_splits_know(tmp_path: Path) -> None:
@@ -132,6 +142,51 @@ def test_a_view_of_ones_own_is_named_by_its_import_path(tmp_path: Path) -> None:
     assert data.rows("val")["count"].to_pylist() == [5, 6, 7, 5, 6, 7]
 
 
+class Hiding(View):
+    """A view whose table has a name that it may not have."""
+
+    name = "../sequences"
+    array = "item_count"
+
+    def make(self, making: Making) -> None:
+        making.array(self.array, np.zeros(3))
+
+
+class Climbing(Hiding):
+    array = "../../item_count"
+
+
+class Fourth(Hiding):
+    def make(self, making: Making) -> None:
+        making.rows("../test", pa.table({"user": [0]}), 1)
+
+
+@pytest.mark.parametrize(
+    ("view", "words"),
+    [
+        (Hiding, "a table 'item_count' would hide the data set's own"),
+        (Climbing, r"a table '../../item_count', expected a name of letters"),
+        (Fourth, "rows of a split '../test', expected one of train, val, test"),
+    ],
+)
+def test_a_view_writes_nothing_outside_of_its_folder_and_hides_nothing(
+    tmp_path: Path, view: type[View], words: str
+) -> None:
+    data = prepared(tmp_path / "out", events(tmp_path))
+    before = data.array("item_count").tolist()
+    with pytest.raises(DataError, match=words):
+        data.seen_as(f"{__name__}:{view.__name__}")
+    assert Prepared.open(data.root).array("item_count").tolist() == before
+    assert data.storage.list("views") == []
+
+
+@pytest.mark.parametrize("view", ["../views/pairs", "a/b", "..", ""])
+def test_a_view_is_no_path(tmp_path: Path, view: str) -> None:
+    data = prepared(tmp_path / "out", events(tmp_path), view="pairs")
+    with pytest.raises(ConfigError, match="no view"):
+        data.seen_as(view)
+
+
 def test_a_view_that_is_none_is_refused(tmp_path: Path) -> None:
     data = prepared(tmp_path / "out", events(tmp_path))
     with pytest.raises(ConfigError, match="no view 'graphs'; there are sequences, pairs, graph, records, or an import"):
@@ -166,7 +221,7 @@ def test_one_data_set_trains_a_sequential_system_and_one_on_graphs(tmp_path: Pat
         table = {"system": system, "out": str(tmp_path / system), "data": {"root": data.root}, "model": model or {}}
         run = from_table(table | {"train": {"epochs": 1, "batch_size": 16}})
         if model is None:  # what it needs beside rows is told by the key that makes it
-            with pytest.raises(DataError, match=r"holds no table .*it is made by data.encode"):
+            with pytest.raises(DataError, match=r"holds no tables .*HealthMoE always reads.*made by data.encode"):
                 train_here(run, lambda _: None, quiet)
             continue
         assert train_here(run, lambda _: None, quiet).total_step > 0

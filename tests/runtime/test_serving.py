@@ -53,7 +53,7 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(artifact: Artifact, tmp_path_factory) -> Iterator[Served]:
-    from rec.runtime.serving import free_port
+    from rec.runtime.ports import free_port
 
     folder = tmp_path_factory.mktemp("served")
     for name in ("one", "two"):

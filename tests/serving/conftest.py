@@ -37,3 +37,28 @@ def sets_artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 @pytest.fixture(scope="session")
 def writer_artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     return exported(scribe, str(tmp_path_factory.mktemp("writer")), {"epochs": 8})
+
+
+def graph_artifact(system: str, folder: str) -> Artifact:
+    """Return the artifact of a short run on a small generated graph."""
+    from rec.serving.export import export
+    from rec.train.job import train_here
+
+    read = {"users": 60, "items": 40, "interactions": 1000, "width": 8}
+    data = {"root": f"{folder}/data", "source": "rec.data.generated.graph:PlantedGraph", "read": read}
+    data |= {"split": {"protocol": "mmrec"}, "content": {"neighbours": 5}}
+    train = {"batch_size": 256, "epochs": 2, "learning_rate": 0.02}
+    config = from_table({"system": system, "out": f"{folder}/run", "data": data, "model": {"width": 8}, "train": train})
+    prepare(config.data, InProcess(), lambda _: None)
+    train_here(config, lambda _: None, lambda _: None)
+    return export(config, f"{folder}/artifact", lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def lightgcn_artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return graph_artifact("rec.systems.lightgcn:LightGCN", str(tmp_path_factory.mktemp("lightgcn")))
+
+
+@pytest.fixture(scope="session")
+def magnet_artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return graph_artifact("rec.systems.magnet:Magnet", str(tmp_path_factory.mktemp("magnet")))

@@ -198,3 +198,24 @@ def test_one_bad_row_costs_few_passes() -> None:
     assert [n for n, answer in enumerate(found) if isinstance(answer, ValueError)] == [13]
     assert [answer for n, answer in enumerate(found) if n != 13] == [n for n in range(64) if n != 13]
     assert len(sizes) == 1 + 2 * 6
+
+
+@pytest.mark.parametrize("wrong", [[], [1], [1, 2, 3, 4, 5], StopIteration(), GeneratorExit()])
+def test_work_that_goes_wrong_never_stops_the_queue(wrong) -> None:
+    """A future cannot carry a StopIteration, and another number of answers would be given to others."""
+
+    def work(items):
+        if "bad" not in items:
+            return items
+        if isinstance(wrong, BaseException):
+            raise wrong
+        return wrong if len(items) > 1 else []
+
+    async def main():
+        one = batcher(work)
+        first = await asyncio.gather(*(one.ask(n, 5) for n in ("a", "bad", "b")), return_exceptions=True)
+        return first, await asyncio.wait_for(one.ask("c", 5), 5)
+
+    (a, bad, b), after = asyncio.run(main())
+    assert (a, b, after) == ("a", "b", "c")
+    assert isinstance(bad, RuntimeError)

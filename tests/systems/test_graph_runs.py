@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rec.config import RunConfig, from_table
+from rec.config import RunConfig, from_table, override
 from rec.data.prepare import prepare
 from rec.data.prepared import open_prepared
 from rec.data.runner import InProcess
@@ -93,7 +93,10 @@ def test_a_run_learns_tastes_and_is_reported_and_served(folder: Path, system: st
         assert history[-1]["moe/mixture/switched_at"] >= 5
         filed = Storage(config.out).read_json("evaluation/test/sections.json")
         section = next(section for section in filed if "rely" in section["title"])
-        groups = [label.split(" (")[0] for label in section["parts"][0]["groups"]]
+        groups = [
+            label.split(" (")[0]
+            for label in next(part for part in section["parts"] if part["kind"] == "Bars")["groups"]
+        ]
         assert groups == list(numbers["tasks"]["ranking"]["groups"])
         serve = config.serve.model_copy(update={"index": "ivf", "index_candidates": ITEMS})
         two_stages = export(config.model_copy(update={"serve": serve}), f"{config.out}-ivf", lambda _: None)
@@ -124,6 +127,27 @@ def test_three_modalities_beside_behaviour_by_config_alone(tmp_path: Path) -> No
 
 def test_a_modality_that_is_not_there_is_named_with_the_keys_that_want_and_make_it(tmp_path: Path) -> None:
     config = three(tmp_path, ["image", "text"])
-    wanted = "'graph_audio_edge', which model.content wants; it is made by data.content.modalities with 'audio'"
-    with pytest.raises(DataError, match=wanted):
+    lacks = "no tables 'graph_audio_edge', 'graph_audio_weight', which model.modalities and model.content want and "
+    lacks += "no table 'feature_audio', which model.modalities wants; they are made by a source that brings 'audio'"
+    with pytest.raises(DataError, match=lacks):
+        train_here(config, lambda _: None, lambda _: None)
+
+
+def test_all_that_is_missing_is_told_at_once_with_what_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as told:
+        train_here(three(tmp_path, ["audio"]), lambda _: None, lambda _: None)
+    message = str(told.value)
+    assert all(f"'{kind}_{name}" in message for kind in ("graph", "feature") for name in ("image", "text"))
+    assert "_audio" not in message
+    assert (
+        "made by data.content.modalities with 'image' and 'text' (vectors by data.encode.image.encoder and " in message
+    )
+
+
+def test_a_graph_that_content_alone_weighs_is_told_with_that_key(tmp_path: Path) -> None:
+    config = three(tmp_path, ["image", "text"])
+    config = override(config, ['model.modalities=["image"]', "model.content={image=0.5, audio=0.5}"])
+    with pytest.raises(
+        DataError, match=r"'graph_audio_edge', 'graph_audio_weight', which model.content wants; they are"
+    ):
         train_here(config, lambda _: None, lambda _: None)

@@ -1,6 +1,8 @@
 """HealthMoE: what every system must do, and what this one promises."""
 
 import json
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from rec.systems.healthmoe import HealthMoE
 from rec.systems.healthmoe.config import HealthMoEConfig
 from tests.conformance import Conformance, take
 
+CONFIGS = Path(__file__).parents[2] / "rec" / "configs"
 SMALL = {"width": 8, "hidden": 16, "out": 8, "dropout": 0.0, "negatives": 0, "modality_dropout": 0.3}
 TINY = {"text": {"width": 16, "layers": 1}, "image": {"width": 16, "layers": 1}}
 WITH_HISTORY = {"user": ["text", "attributes", "history"], "item": ["text", "image", "id"]}
@@ -293,3 +296,18 @@ def test_keys_that_do_not_fit_together_are_refused(table: dict[str, Any], text: 
 def test_a_picture_size_that_patches_do_not_divide_is_refused() -> None:
     with pytest.raises(ConfigError, match="must divide the 16 pixels prepared, got 5"):
         built(image={"width": 16, "layers": 1, "patch": 5})
+
+
+@pytest.mark.parametrize(
+    ("name", "notice"),
+    [
+        ("food", "not dietary or medical advice"),
+        ("hummus", "not dietary or medical advice"),
+        ("recipes", "not dietary or medical advice"),
+        ("ml-100k-posters", ""),
+        ("ml-100k-one-healthmoe", ""),
+    ],
+)
+def test_foods_are_no_dietary_advice_and_films_do_not_say_so(name: str, notice: str) -> None:
+    config = tomllib.loads((CONFIGS / f"{name}.toml").read_text())["model"]
+    assert built(notice=HealthMoEConfig.model_validate(config).notice)[0].notice == notice

@@ -15,12 +15,11 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from rec.data.generated.shards import generate
 from rec.data.runner import part_bounds
 from rec.data.schema import EntityTable, RawData, RecordTable, Source, Workplace
 from rec.data.tables import ForeignTable
-from rec.data.writing import write_table
 from rec.seeds import generator
-from rec.storage import Storage
 from rec.strict import Strict
 
 POPULARITY = 1.0
@@ -57,15 +56,6 @@ class CatalogueConfig(Strict):
         return self.items or min(max(self.interactions // 200, 100), 5_000)
 
 
-@dataclass(frozen=True, slots=True)
-class ShardTask:
-    """One shard of generated events."""
-
-    config: CatalogueConfig
-    root: str
-    shard: int
-
-
 class PlantedCatalogue(Source):
     """Users who follow modalities of items."""
 
@@ -77,8 +67,7 @@ class PlantedCatalogue(Source):
         config, storage = self.config, place.storage
         storage.delete("")
         items = place.write("items", item_rows(config))
-        tasks = [ShardTask(config, storage.uri_of(""), shard) for shard in range(config.shards)]
-        place.runner.map(write_shard, tasks, "prepare: generate")
+        generate(place, config, shard_tables)
         return RawData(
             records=RecordTable(table=ForeignTable((storage.uri_of("events"),)), time="time"),
             users=EntityTable(table=ForeignTable((storage.uri_of("users"),)), id="user", others=("followed",)),
@@ -87,13 +76,9 @@ class PlantedCatalogue(Source):
         )
 
 
-def write_shard(task: ShardTask) -> int:
-    """Write one shard of generated events and its users' truth; return the number of events."""
-    storage = Storage(task.root)
-    events, people = shard_rows(task.config, task.shard)
-    write_table(storage, f"events/part-{task.shard:05d}.parquet", events)
-    write_table(storage, f"users/part-{task.shard:05d}.parquet", people)
-    return len(events)
+def shard_tables(config: CatalogueConfig, shard: int) -> dict[str, pa.Table]:
+    """Return one shard's events and its users' truth."""
+    return dict(zip(("events", "users"), shard_rows(config, shard), strict=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,11 @@ import pyarrow as pa
 from PIL import Image, ImageDraw
 from pydantic import Field
 
+from rec.data.generated.shards import generate
 from rec.data.runner import part_bounds
 from rec.data.schema import EntityTable, RawData, RecordTable, Source, Workplace
 from rec.data.tables import ForeignTable
-from rec.data.writing import write_table
 from rec.seeds import generator
-from rec.storage import Storage
 from rec.strict import Strict
 
 LEVELS = 5
@@ -66,15 +65,6 @@ class FoodConfig(Strict):
         return self.foods or min(max(self.pairs // 25, 80), 5_000)
 
 
-@dataclass(frozen=True, slots=True)
-class ShardTask:
-    """One shard of generated users, pairs and foods."""
-
-    config: FoodConfig
-    root: str
-    shard: int
-
-
 class PlantedFood(Source):
     """Patients and foods."""
 
@@ -87,8 +77,7 @@ class PlantedFood(Source):
         made_from = config.model_dump(mode="json")
         if not storage.exists("food.json") or storage.read_json("food.json") != made_from:
             storage.delete("")
-            tasks = [ShardTask(config, storage.uri_of(""), shard) for shard in range(config.shards)]
-            place.runner.map(write_shard, tasks, "prepare: generate")
+            generate(place, config, shard_tables)
             storage.write_json("food.json", made_from)
         tables = {name: ForeignTable((storage.uri_of(name),)) for name in ("users", "items", "pairs")}
         return RawData(
@@ -107,15 +96,14 @@ class PlantedFood(Source):
         )  # fmt: skip
 
 
-def write_shard(task: ShardTask) -> int:
-    """Write one shard of generated users, their pairs, and foods; return the number of pairs."""
-    storage, config, n = Storage(task.root), task.config, task.shard
-    first, last = part_bounds(config.num_foods, config.shards, n)
-    users, pairs = shard_rows(config, n)
-    for name, table in {"users": users, "pairs": pairs, "items": food_rows(config, first, last)}.items():
-        if len(table):
-            write_table(storage, f"{name}/part-{n:05d}.parquet", table)
-    return len(pairs)
+def shard_tables(config: FoodConfig, shard: int) -> dict[str, pa.Table]:
+    """Return one shard's users, their pairs, and foods."""
+    users, pairs = shard_rows(config, shard)
+    return {
+        "users": users,
+        "pairs": pairs,
+        "items": food_rows(config, *part_bounds(config.num_foods, config.shards, shard)),
+    }
 
 
 @dataclass(frozen=True, slots=True)

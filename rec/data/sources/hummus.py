@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
 from rec.data.schema import EntityTable, RawData, RecordTable, Source, Workplace
 from rec.data.sources.recipes import contents
@@ -34,13 +33,13 @@ class Hummus(Source):
 
     def open(self, place: Workplace) -> RawData:
         """Write the tables and return where they are."""
-        folder = Path(self.config.folder)
+        folder = Path(self.config.folder).absolute()
         try:
             users, items, pairs, unclear = _tables(folder)
         except (OSError, KeyError, ValueError, SyntaxError) as error:
             raise DataError(f"{folder}: not readable as HUMMUS ({type(error).__name__}: {error})") from error
         tables = {
-            name: place.write(name, pa.Table.from_pandas(frame, preserve_index=False))
+            name: place.write_frame(name, frame)
             for name, frame in (("users", users), ("items", items), ("pairs", pairs))
         }
         return RawData(
@@ -51,7 +50,7 @@ class Hummus(Source):
                 tags="contains",
             ),
             unseen=("user", "item"),
-            dropped={"rating of unknown meaning": unclear},
+            dropped={"record with a rating of unknown meaning": unclear},
         )  # fmt: skip
 
 

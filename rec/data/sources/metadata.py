@@ -71,7 +71,7 @@ def read_ids(uri: str) -> dict[str, str]:
         DataError: a line has not two ids, or an id stands for two.
     """
     ids: dict[str, str] = {}
-    for row, line in enumerate(lines(locate(uri), "latin-1")):
+    for row, line in enumerate(lines(locate(uri), "latin-1"), 1):
         parts = re.split(r"[ \t]+", line.strip(" \t"))
         if len(parts) != 2:
             raise DataError(f"{uri}: row {row}: found {line!r}, expected two ids")
@@ -177,7 +177,7 @@ def _melu_row(row: list[str]) -> list[str]:
 def _same_length(location: Location, rows: Sequence[Sequence[str]], expected: int, between: str) -> None:
     if not rows:
         raise DataError(f"{location.name}: is empty, expected {expected} fields between {between}")
-    for number, row in enumerate(rows):
+    for number, row in enumerate(rows, 1):
         if len(row) != expected:
             shown = repr(" ".join(row))[:60]
             raise DataError(

@@ -26,7 +26,7 @@ class MMRecColumns(Strict):
     user: str = "userID"
     item: str = "itemID"
     part: str = "x_label"
-    """0 training, 1 validation, 2 test; "" where the split is drawn (`[data.split]`)."""
+    """0, 1, 2 or train, val, test; "" where the split is drawn (`[data.split]`)."""
 
 
 class MMRecConfig(Strict):
@@ -60,7 +60,8 @@ class MMRec(Source):
         table = ForeignTable((path,), TableFormat(delimiter="\t"))
         keys = {"user": names.user, "item": names.item, "part": names.part}
         require(table, {f"data.read.columns.{key}": name for key, name in keys.items()})
-        numbers = read_whole(table, {key: (name, Kind.NUMBER) for key, name in keys.items() if name})
+        kinds = {"user": Kind.NUMBER, "item": Kind.NUMBER, "part": Kind.PART}
+        numbers = read_whole(table, {key: (name, kinds[key]) for key, name in keys.items() if name})
         for key, name in keys.items():
             if name:
                 _check(numbers[key], path, name, "0, 1 or 2" if key == "part" else "a whole number from 0")
@@ -98,8 +99,6 @@ def _check(column: pa.ChunkedArray, path: str, name: str, expected: str) -> None
     """
     value = column.to_numpy()
     good = np.isfinite(value) & (value >= 0) & (value == np.round(value))
-    if expected.startswith("0,"):
-        good &= value <= 2
     if not good.all():
         row = int(np.flatnonzero(~good)[0])
         found = None if np.isnan(value[row]) else f"{value[row]:g}"

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from pyarrow import fs
 
 from rec.data.schema import EntityTable, RawData, RecordTable, Source, Workplace
@@ -71,7 +70,7 @@ class MovieLens(Source):
         folder = absolute(self.config.folder)
         found = _member(folder, RATINGS)
         if found is None:
-            raise DataError(f"{self.config.folder}: no MovieLens ratings here; expected one of {', '.join(RATINGS)}")
+            raise DataError(f"{folder}: no MovieLens ratings here; expected one of {', '.join(RATINGS)}")
         path, format = found
         names = ("userId", "movieId") if path.endswith(".csv") else ("user", "item")
         records = RecordTable(
@@ -84,7 +83,7 @@ class MovieLens(Source):
         config = self.config
         frame = read_items(folder).drop_duplicates("item")
         for uri in config.texts:
-            frame = fill(frame, read_items(uri))
+            frame = fill(frame, read_items(absolute(uri)))
         frame = frame.fillna("")
         tags = _tags(folder)
         frame["tags"] = frame["item"].map(tags).fillna("") if tags is not None else ""
@@ -97,7 +96,7 @@ class MovieLens(Source):
         wanted = ("item", "title", "text", "class", "year", "image")
         others = tuple(name for name in frame.columns if name not in wanted)
         return EntityTable(
-            table=place.write("items", pa.Table.from_pandas(frame, preserve_index=False)), id="item", title="title",
+            table=place.write_frame("items", frame), id="item", title="title",
             text=("text",), image="image" if config.posters else None, attributes=("year",), group="class",
             others=others,
         )  # fmt: skip
@@ -116,7 +115,7 @@ class MovieLens(Source):
         gender = frame["gender"].map({"F": "woman", "M": "man"})
         frame["text"] = "A " + frame["age"].astype(str) + " year old " + gender + ", " + frame["occupation"]
         return EntityTable(
-            table=place.write("users", pa.Table.from_pandas(frame, preserve_index=False)), id="user", text=("text",),
+            table=place.write_frame("users", frame), id="user", text=("text",),
             attributes=("age", "gender", "occupation"), group="occupation",
         )  # fmt: skip
 
@@ -166,7 +165,7 @@ def _posters(folder: str | None, items: pd.Series[Any]) -> list[str | None]:
     uri = absolute(folder)
     filesystem, path = open_uri(uri)
     if filesystem.get_file_info(path).type != fs.FileType.Directory:
-        raise DataError(f"data.read.posters: {folder}: no such folder")
+        raise DataError(f"data.read.posters: {uri}: no such folder")
     inside = filesystem.get_file_info(fs.FileSelector(path))
     names = {info.base_name.rpartition(".")[0]: info.base_name for info in inside if info.base_name.endswith(PICTURES)}
     return [f"{uri.rstrip('/')}/{names[item]}" if item in names else None for item in items]

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from pydantic import Field
 
 from rec.data.schema import EntityTable, RawData, RecordTable, Source, Workplace
@@ -52,13 +51,13 @@ class Recipes(Source):
 
     def open(self, place: Workplace) -> RawData:
         """Write the tables and return where they are."""
-        folder = self.config.folder
+        folder = Path(self.config.folder).absolute()
         try:
             users, items, pairs = _tables(self.config)
         except (OSError, KeyError, ValueError, SyntaxError) as error:
             raise DataError(f"{folder}: not readable as 'recipes' ({type(error).__name__}: {error})") from error
         tables = {
-            name: place.write(name, pa.Table.from_pandas(frame, preserve_index=False))
+            name: place.write_frame(name, frame)
             for name, frame in (("users", users), ("items", items), ("pairs", pairs))
         }
         return RawData(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pyarrow as pa
-
 from rec.data.schema import EntityTable, RawData, RecordTable, Source, Workplace
 from rec.data.sources.metadata import fill, read_ids, read_items
 from rec.data.tables import ForeignTable, TableFormat, require
@@ -23,7 +21,11 @@ class ColumnNames(Strict):
     """Sorts a user's records; without it the order of rows does. Numbers (s, ms, us, ns) or dates."""
     rating: str | None = None
     part: str | None = None
-    """0 training, 1 validation, 2 test, for the split "given"."""
+    """For the split "given": 0 or train, 1 or val (valid, validation, dev), 2 or test, in any case."""
+    user_id: str | None = None
+    """Column of `users` with their ids; unset is named as `user` is."""
+    item_id: str | None = None
+    """Column of `items` with their ids; unset is named as `item` is."""
     user_text: tuple[str, ...] = ()
     """Columns of `users`, joined to one text."""
     item_text: tuple[str, ...] = ()
@@ -79,11 +81,11 @@ class Tables(Source):
         config, names = self.config, self.config.columns
         if not config.records:
             raise ConfigError("data.read.records: no path given")
-        for key in ("user_text", "user_attributes", "user_group", "avoid"):
+        for key in ("user_id", "user_text", "user_attributes", "user_group", "avoid"):
             if getattr(names, key) and config.users is None:
                 raise ConfigError(f"data.read.columns.{key}: has no effect without data.read.users")
         films_tell = config.item_ids is not None or bool(config.metadata)
-        for key in ("item_text", "item_attributes", "item_class", "contains", "title", "image"):
+        for key in ("item_id", "item_text", "item_attributes", "item_class", "contains", "title", "image"):
             if getattr(names, key) and config.items is None:
                 raise ConfigError(f"data.read.columns.{key}: has no effect without data.read.items")
             if getattr(names, key) and films_tell:
@@ -94,8 +96,8 @@ class Tables(Source):
         if config.sha1 is not None:
             check_sha1(paths[0], config.sha1)
         records = RecordTable(
-            table=ForeignTable(paths, config.format), user=names.user, item=names.item, time=names.time,
-            rating=names.rating, part=names.part,
+            table=ForeignTable(paths, config.format, "data.read.format"), user=names.user, item=names.item,
+            time=names.time, rating=names.rating, part=names.part,
         )  # fmt: skip
         self._require(records.table, "user", "item", "time", "rating", "part")
         return RawData(records=records, users=self._users(), items=self._items(place))
@@ -109,14 +111,24 @@ class Tables(Source):
                 wanted[f"data.read.columns.{key}" + (f"[{number}]" if isinstance(value, tuple) else "")] = name
         require(table, wanted)
 
+    def _require_id(self, table: ForeignTable, entity: str) -> str:
+        """Return the column with the ids of users or items after checking that their table has it."""
+        names = self.config.columns
+        own: str | None = getattr(names, f"{entity}_id")
+        key, other = f"data.read.columns.{entity}", f"data.read.columns.{entity}_id"
+        name: str = own or getattr(names, entity)
+        require(table, {other if own else f"{key}; {other} names another one of {entity}s": name})
+        return name
+
     def _users(self) -> EntityTable | None:
         config, names = self.config, self.config.columns
         if config.users is None:
             return None
-        table = ForeignTable((absolute(config.users),), config.users_format)
-        self._require(table, "user", "user_text", "user_attributes", "user_group", "avoid")
+        table = ForeignTable((absolute(config.users),), config.users_format, "data.read.users_format")
+        user = self._require_id(table, "user")
+        self._require(table, "user_text", "user_attributes", "user_group", "avoid")
         return EntityTable(
-            table=table, id=names.user, text=names.user_text,
+            table=table, id=user, text=names.user_text,
             attributes=names.user_attributes, group=names.user_group, tags=names.avoid,
         )  # fmt: skip
 
@@ -126,11 +138,12 @@ class Tables(Source):
             return None
         if config.item_ids is not None or config.metadata:
             return films(place, config.items, config.item_ids, config.metadata)
-        table = ForeignTable((absolute(config.items),), config.items_format)
-        self._require(table, "item", "title", "item_text", "image", "item_attributes", "item_class", "contains")
+        table = ForeignTable((absolute(config.items),), config.items_format, "data.read.items_format")
+        item = self._require_id(table, "item")
+        self._require(table, "title", "item_text", "image", "item_attributes", "item_class", "contains")
         require(table, {f"data.read.keep[{number}]": name for number, name in enumerate(config.keep)})
         return EntityTable(
-            table=table, id=names.item, title=names.title,
+            table=table, id=item, title=names.title,
             text=names.item_text, image=names.image, attributes=names.item_attributes, group=names.item_class,
             tags=names.contains, others=config.keep,
         )  # fmt: skip
@@ -138,17 +151,18 @@ class Tables(Source):
 
 def films(place: Workplace, items: str, item_ids: str | None, metadata: tuple[str, ...], **changes: Any) -> EntityTable:
     """Return the table of films from public files, with what more of them know, under the records' ids."""
+    items = absolute(items)
     frame = read_items(items)
     if "item" not in frame:
         raise DataError(f"{items}: no column for the item id")
     frame = frame.drop_duplicates("item")
     for uri in metadata:  # which knows films by the same ids as `items`, or by title and year
-        frame = fill(frame, read_items(uri))
+        frame = fill(frame, read_items(absolute(uri)))
     if item_ids is not None:
-        mapping = read_ids(item_ids)
+        mapping = read_ids(absolute(item_ids))
         theirs = {original: ours for ours, original in mapping.items()}
         frame = frame.assign(original=frame["item"], item=frame["item"].map(theirs)).dropna(subset=["item"])
-    table = place.write("items", pa.Table.from_pandas(frame.fillna(""), preserve_index=False))
+    table = place.write_frame("items", frame.fillna(""))
     others = tuple(name for name in frame.columns if name not in ("item", "title"))
     return EntityTable(**{"table": table, "id": "item", "title": "title", "others": others, **changes})
 

@@ -36,8 +36,6 @@ def write_content(
     features = {name: _taken(_features(name, path, rows), items) for name, path in sorted(raw.features.items())}
     chosen: tuple[str, ...] = config.modalities
     for name in chosen:
-        if name in features:
-            raise DataError(f"data.content.modalities: the source has vectors of {name!r} of its own")
         features[name] = _encoded(draft, name)
     graphs = {name: _kept(_graph(name, path, rows), items) for name, path in sorted(raw.graphs.items())}
     for name in sorted(features.keys() - graphs.keys()):
@@ -70,7 +68,7 @@ def _features(name: str, path: str, rows: int) -> np.ndarray:
     table = table.astype(np.float32)
     if not np.isfinite(table).all():
         row = int(np.flatnonzero(~np.isfinite(table).all(1))[0])
-        raise DataError(f"{path}: row {row} is not finite, expected numbers")
+        raise DataError(f"{path}: row {row + 1} is not finite, expected numbers")
     return table
 
 

@@ -6,7 +6,7 @@ Letters: N rows of a table, U users or items in the order of their indices.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,7 +99,13 @@ def refuse_ids(ids: Sequence[str], name: str, where: str) -> None:
 
 def _refuse_clashes(name: str, table: EntityTable) -> None:
     """Refuse columns whose names we use for something else."""
-    taken = {"id": table.id, "title": table.title or "title", "group": table.group or "group", PRESENT: ""}
+    taken = {
+        "id": table.id,
+        name: table.id,
+        "title": table.title or "title",
+        "group": table.group or "group",
+        PRESENT: "",
+    }
     for column in table.columns:
         if column in taken and taken[column] != column:
             raise DataError(
@@ -127,7 +133,8 @@ def _frame(table: pa.Table, entity: EntityTable) -> pd.DataFrame:
     for name in entity.attributes:
         column = table[name]
         if pa.types.is_string(column.type):
-            kind = typed(column, entity.table.format.types.get(name), name)
+            format = entity.table.format
+            kind = typed(column, format.types.get(name), name, format)
             table = table.set_column(table.column_names.index(name), name, kind)
     return table.to_pandas(integer_object_nulls=True)
 
@@ -154,8 +161,3 @@ def good_ids(side: Side, good_N: np.ndarray) -> list[str]:
     """Return the ids of the rows that may be kept, in the order of the table."""
     found: list[str] = side.frame["id"].iloc[np.flatnonzero(good_N)].tolist()
     return found
-
-
-def counted(dropped: Mapping[str, int]) -> dict[str, int]:
-    """Return what was dropped, without zeros, sorted by reason."""
-    return {reason: int(count) for reason, count in sorted(dropped.items()) if count}

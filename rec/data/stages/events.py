@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from rec.data.ids import sorted_ids
 from rec.data.schema import PART, TIME, Events, Field
 from rec.data.stages.records import Records
+from rec.data.tables.values import Place, to_part
 from rec.errors import DataError
 from rec.keys_data import FilterConfig
 
@@ -61,7 +62,8 @@ def encode(events: Events, known: Mapping[str, pa.Table], keys: FilterConfig, le
         if field.entity:
             entities.setdefault(field.entity, pa.table({"id": _ids(table, fields, field.entity)}))
             column, unknown = _indices(column, entities[field.entity]["id"])
-            dropped[f"id of an unknown {field.entity}"] += unknown
+            what = "event" if field is events.subject else "id"
+            dropped[f"{what} of an unknown {field.entity}"] += unknown
             if unknown > keys.maximum_unknown_share * max(len(column), 1):
                 raise DataError(
                     f"{events.name}: column {field.name!r}: {unknown:,} ids name no known {field.entity}; at most "
@@ -71,9 +73,15 @@ def encode(events: Events, known: Mapping[str, pa.Table], keys: FilterConfig, le
     subject = columns[events.subject.name]
     kept = pc.is_valid(subject)
     count = np.bincount(subject.filter(kept).to_numpy(), minlength=1)
-    few = count[pc.fill_null(subject, 0).to_numpy()] < least
+    few = kept.to_numpy(zero_copy_only=False) & (count[pc.fill_null(subject, 0).to_numpy()] < least)
     kept = pc.and_(kept, pa.array(~few))
-    dropped[f"subject with fewer than {least} events"] += int(few.sum())
+    words = f"subject with fewer than {least} events"
+    dropped[f"event of a {words}"], dropped[words] = int(few.sum()), int(((count > 0) & (count < least)).sum())
+    if events.part:
+        part = to_part(table[events.part].combine_chunks(), Place(events.name, events.part))
+        dropped[f"event without {events.part}"] += int(pc.sum(pc.and_(kept, pc.is_null(part))).as_py() or 0)
+        kept = pc.and_(kept, pc.is_valid(part))
+        table = table.set_column(table.column_names.index(events.part), events.part, part)
     made = pa.table(columns | {"row": row}).filter(kept)
     others = {
         ours: table[theirs].filter(kept).to_numpy()

@@ -49,11 +49,13 @@ def write_item_texts(draft: Draft, items: pd.DataFrame, config: TextConfig, runn
     written = tuple(name for name in names if name not in frame)
     for name in set(names) - set(written):
         text = frame[name].astype(object).where(frame[name].notna(), "").astype(str)
-        frame[name] = text.where(text != "", name)
+        frame[name] = text.where(text.str.strip() != "", name)
     if written:
         films = named(_as_text(items))[list(FIELDS)].to_numpy()
         texts = [write_texts(dict(zip(FIELDS, film, strict=True)), written) for film in films]
         frame[list(written)] = texts
+    for name in names:
+        _tell_unknown(name, int((frame[name] == name).sum()), len(frame), say)
     flat = [text for row in frame[list(names)].to_numpy() for text in row]
     say(f"encoding {len(flat):,} texts ({len(frame):,} items x {len(names)}) with {config.encoder}")
     joined = [" ".join(flat[i : i + len(names)]) for i in range(0, len(flat), len(names))]
@@ -68,6 +70,13 @@ def write_item_texts(draft: Draft, items: pd.DataFrame, config: TextConfig, runn
         table[1:] = array.reshape(len(frame), -1, array.shape[1])
         draft.array(name, table)
     return frame
+
+
+def _tell_unknown(name: str, unknown: int, items: int, say: Say) -> None:
+    """Say of how many items nothing is known that a text could tell."""
+    if unknown:
+        advice = "; leave it out of data.text.modalities" if unknown == items else ""
+        say(f"items: text {name!r}: nothing is known of {unknown:,} of {items:,}, whose text is the name{advice}")
 
 
 def _as_text(frame: pd.DataFrame) -> pd.DataFrame:
@@ -111,6 +120,9 @@ def write_encoded(
     Raises:
         DataError: too many pictures are bad, or there is no text to learn from.
     """
+    if not any(side.table and side.table.text for side in sides.values()):
+        nothing = config.text.model_copy(update={"encoder": "", "tokenizer": ""})
+        config = config.model_copy(update={"text": nothing})
     longest = config.text.max_characters
     texts = [text for name, side in sides.items() for text in _texts(side, trained[name], longest)]
     recipe = _recipe(config, texts, any(side.table and side.table.image for side in sides.values()))
@@ -123,7 +135,8 @@ def write_encoded(
         attributes = Attributes.fit(frame.iloc[trained[name]], side.table.attributes if side.table else ())
         write_joined(draft, side, frame, attributes, recipe)
         draft.note(f"{name}_attribute_names", attributes.to_json())
-    draft.note("tokenizer", recipe.tokenizer)
+    if recipe.tokenizer:
+        draft.note("tokenizer", recipe.tokenizer)
     return report
 
 

@@ -24,12 +24,12 @@ import pyarrow.parquet as pq
 from rec.data.ids import sorted_ids
 from rec.data.runner import Runner
 from rec.data.schema import PART, RATING, TIME, RecordTable
+from rec.data.stages.drops import in_words, least_in_words
 from rec.data.tables import Piece, TableFormat, TimeForm, pieces, read, time_form
 from rec.data.tables.reading import Wanted
 from rec.data.writing import write_table
 from rec.errors import DataError
 from rec.keys_data import FilterConfig
-from rec.sections import counted
 from rec.storage import Storage
 
 ROWS_PER_PARTITION = ROWS_PER_PIECE = 1 << 20
@@ -127,6 +127,8 @@ def read_records(
         DataError: an input cannot be read, too many records name nobody, or none is left.
     """
     wanted, format, parts = table.columns, table.table.format, pieces(table.table, ROWS_PER_PIECE)
+    if not parts:
+        raise DataError(f"{', '.join(table.table.paths)}: holds no row, expected a row per record")
     times = {} if table.time is None else {TIME: time_form(table.table, table.time, parts)}
     partitions = max(1, -(-sum(piece.rows for piece in parts) // ROWS_PER_PARTITION))
     tasks = [ReadTask(p, wanted, format, times, n, root, partitions, keys.minimum_rating) for n, p in enumerate(parts)]
@@ -136,7 +138,7 @@ def read_records(
     items = known.get("item") or frequent([r[2] for r in reads], keys.minimum_item_count, only)
     users = known.get("user")
     if not items or total == sum(dropped.values()):
-        raise DataError(f"{where}: no record is left of {total:,} (dropped: {reasons(dropped)})")
+        raise _nothing_left(where, total, dropped)
     packed = [zlib.compress(pickle.dumps(names), 1) for names in (items, users)]
     groups = runner.map(
         group_partition,
@@ -153,7 +155,7 @@ def read_records(
     records = gathered(root, [len(g[0]) for g in groups], users is not None)
     records = replace(records, form=times.get(TIME))
     if not len(records):
-        raise DataError(f"{where}: no record is left of {total:,} (dropped: {reasons(dropped)})")
+        raise _nothing_left(where, total, dropped, least if not keys.minimum_user_count else 0)
     notes = tuple(dict.fromkeys(f"{piece.uri}: {piece.note}" for piece in parts if piece.note))
     return records, Vocabulary(names, items, dropped, total, notes)
 
@@ -192,11 +194,11 @@ def clean(table: pa.Table, minimum_rating: float | None) -> tuple[pa.Table, Coun
         if pa.types.is_floating(table[name].type):
             valid = pc.and_kleene(valid, pc.is_finite(table[name]))
         mask = pc.fill_null(valid, False).to_numpy().astype(bool)
-        dropped[f"no {name}"] += int((keep & ~mask).sum())
+        dropped[f"record without {name}"] += int((keep & ~mask).sum())
         keep &= mask
     if minimum_rating is not None and RATING in table.column_names:
         high = table[RATING].to_numpy() >= minimum_rating
-        dropped[f"rating below {minimum_rating:g}"] += int((keep & ~high).sum())
+        dropped[f"record with a rating below {minimum_rating:g}"] += int((keep & ~high).sum())
         keep &= high
     return table.filter(pa.array(keep)), dropped
 
@@ -263,14 +265,14 @@ def group(
     time = table[TIME].to_numpy() if TIME in table.column_names else np.zeros(len(table), np.int64)
     order = np.lexsort((table["row"].to_numpy(), time, user))
     table, user, item, time = table.take(pa.array(order)), user[order], item[order], time[order]
-    keys = {"u": user, "i": item} if task.once else {"u": user, "i": item, "t": time}
     if task.once or TIME in table.column_names:
-        repeated = pd.DataFrame(keys).duplicated().to_numpy()
-        dropped["repeated"] += int(repeated.sum())
+        repeated = said_before(user, item, None if task.once else time)
+        dropped["repeated record"] += int(repeated.sum())
         table, user, item = table.filter(pa.array(~repeated)), user[~repeated], item[~repeated]
     count = np.bincount(user, minlength=len(names) if users is None else len(users))
     enough = count >= task.minimum_user_count
-    dropped[f"user with fewer than {task.minimum_user_count} records"] += int(count[~enough].sum())
+    few, words = count[~enough & (count > 0)], f"user with fewer than {task.minimum_user_count} records"
+    dropped[f"record of a {words}"], dropped[words] = int(few.sum()), len(few)
     if users is None:
         renumbered = np.cumsum(enough) - 1
         names = [name for name, good in zip(names, enough, strict=True) if good]
@@ -281,6 +283,24 @@ def group(
     table = table.filter(pa.array(mask)).drop_columns(["user", "item"])
     others = {name: table[name].cast(pa.int8()) if name == PART else table[name] for name in table.column_names}
     return pa.table(columns | others), names, dropped, {"user": lost_users, "item": lost_items}
+
+
+def said_before(user: np.ndarray, item: np.ndarray, time: np.ndarray | None) -> np.ndarray:
+    """Return which records say again what one before them said.
+
+    Args:
+        user: Of each record.
+        item: Of each record.
+        time: Of each record, which are sorted by user and time; None where a user and an item meet once at most.
+    """
+    if time is None:
+        return np.asarray(pd.DataFrame({"u": user, "i": item}).duplicated())
+    # Equal ones stand in one run of a user's records of one time: few are in a run of more than one.
+    alike = (user[1:] == user[:-1]) & (time[1:] == time[:-1])
+    tied = np.flatnonzero(np.append(alike, False) | np.append(False, alike)) if len(user) else np.zeros(0, np.int64)
+    found = np.zeros(len(user), bool)
+    found[tied] = pd.DataFrame({"u": user[tied], "i": item[tied], "t": time[tied]}).duplicated()
+    return found
 
 
 def _known(table: pa.Table, column: str, names: Sequence[str]) -> tuple[pa.Table, np.ndarray, Counter[str]]:
@@ -345,7 +365,7 @@ def core(records: Records, least: int, dropped: Counter[str]) -> Records:
         if not few.any():
             break
         records = records.take(~few)
-    dropped[f"user or item with fewer than {least} records"] += before - len(records)
+    dropped[f"record of a user or item with fewer than {least} records"] += before - len(records)
     if not len(records):
         raise DataError(f"data.filter.core: no record is left of {before:,} with {least}")
     return records
@@ -364,7 +384,8 @@ def compact(records: Records, names: Vocabulary, unseen: Sequence[str]) -> Recor
     return records
 
 
-def reasons(dropped: Counter[str]) -> str:
-    """Return in words what was dropped."""
-    parts = [f"{counted(count, 'row')} ({reason})" for reason, count in sorted(dropped.items()) if count]
-    return ", ".join(parts) or "nothing"
+def _nothing_left(where: str, total: int, dropped: Counter[str], needed: int = 0) -> DataError:
+    """Return the error of records none of which is kept; `needed` is what the split wants of a user."""
+    why = least_in_words(needed, 0, dropped) if needed else ""
+    told = f"; {why}" if why else ""
+    return DataError(f"{where}: no record is left of {total:,} (dropped: {in_words(dropped)}){told}")

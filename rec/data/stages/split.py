@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
 from rec.data.schema import PART, TIME
 from rec.data.stages.records import Records
 from rec.data.tables import TimeForm
-from rec.data.views.view import SPLITS, TEST, TRAIN, VALIDATION
+from rec.data.views.view import SPLITS, TEST, TRAIN, VALIDATION, starts
 from rec.errors import ConfigError, DataError
 from rec.keys_data import SplitConfig
 from rec.seeds import generator
@@ -33,9 +34,11 @@ class Split:
     part_E: np.ndarray
 
     def sha256(self) -> str:
-        """Return the hash of (user, item, part) of all records, in order."""
-        table = np.stack([self.records.user_E, self.records.item_E.astype(np.int64) - 1, self.part_E.astype(np.int64)])
-        return hashlib.sha256(table.astype("<i8").tobytes()).hexdigest()
+        """Return the hash of all records' users, items from 0 and parts, in order, as little-endian int64."""
+        digest = hashlib.sha256()
+        for column in (self.records.user_E, self.records.item_E.astype(np.int64) - 1, self.part_E):
+            digest.update(np.ascontiguousarray(column.astype("<i8", copy=False)).data)
+        return digest.hexdigest()
 
 
 def split_records(
@@ -63,6 +66,7 @@ def split_records(
         ConfigError: the protocol needs what the source does not bring.
         DataError: a part is empty.
     """
+    refuse_unserved(config, records.columns)
     if config.protocol == "ratio":
         found = ratio(records, num_users, num_items, config, dropped)
     else:
@@ -85,10 +89,25 @@ def split_records(
     return found
 
 
+def refuse_unserved(config: SplitConfig, columns: Collection[str]) -> None:
+    """Refuse a protocol that goes by what the records of a source do not tell.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if config.protocol == "time" and TIME not in columns:
+        raise ConfigError("data.split.protocol: 'time' needs a source that tells when records happened")
+    if config.protocol == "given" and PART not in columns:
+        raise ConfigError(
+            "data.split.protocol: 'given' needs a source that brings the split; own tables: data.read.columns.part"
+        )
+
+
 def places(user_E: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return where each record stands among those of its user, from 0, and how many there are; sorted by user."""
-    first = np.searchsorted(user_E, user_E)
-    return np.arange(len(user_E)) - first, np.searchsorted(user_E, user_E, "right") - first
+    start = starts(user_E)
+    count = np.diff(start, append=len(user_E))
+    return np.arange(len(user_E)) - np.repeat(start, count), np.repeat(count, count)
 
 
 def _last_ones(records: Records, config: SplitConfig) -> np.ndarray:
@@ -175,14 +194,22 @@ def _subjects(records: Records, config: SplitConfig) -> np.ndarray:
 
 def _time(records: Records, config: SplitConfig) -> np.ndarray:
     """Return the part of each record by two points in time; equal times are never divided."""
-    if TIME not in records.columns:
-        raise ConfigError("data.split.protocol: 'time' needs a source that tells when records happened")
     time = records.columns[TIME]
     if config.test_from is not None and config.validation_from is not None:
         form = records.form or TimeForm()
         validation, test = point(config.validation_from, form), point(config.test_from, form)
         if validation >= test:
             raise ConfigError("data.split.validation_from: expected a point in time before test_from")
+        first, last = int(time.min()), int(time.max())
+        for key, given, value in (
+            ("validation_from", config.validation_from, validation), ("test_from", config.test_from, test)
+        ):  # fmt: skip
+            if not first < value <= last:
+                held = f"{told(first, form)} to {told(last, form)}"
+                part = "training" if value <= first else "validation and test" if key == "validation_from" else "test"
+                raise ConfigError(
+                    f"data.split.{key}: {given!r} leaves nothing for {part}: the records that are kept are from {held}"
+                )
     else:
         ordered = np.sort(time)
         test = ordered[int(len(ordered) * (1 - config.test))]
@@ -213,9 +240,17 @@ def point(given: str | int | float, form: TimeForm) -> int:
     return microseconds * PER_SECOND[form.unit] // 10**6
 
 
+def told(value: int, form: TimeForm) -> str:
+    """Return a record's time as `point` reads it: a date where times have a unit, else the source's own number."""
+    if form.unit not in PER_SECOND:
+        return f"{value / 10**form.digits:g}" if form.digits else str(value)
+    seconds, rest = divmod(value, PER_SECOND[form.unit])
+    try:
+        moment = datetime(1970, 1, 1) + timedelta(seconds=seconds, microseconds=rest * 10**6 // PER_SECOND[form.unit])
+    except OverflowError:
+        return f"{value} {form.unit} since 1970"
+    return moment.isoformat()
+
+
 def _given(records: Records, config: SplitConfig) -> np.ndarray:
-    if PART not in records.columns:
-        raise ConfigError(
-            "data.split.protocol: 'given' needs a source that brings the split; own tables: data.read.columns.part"
-        )
     return records.columns[PART]

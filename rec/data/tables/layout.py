@@ -86,7 +86,7 @@ def layout(location: Location, format: TableFormat) -> Layout:
     names = format.header or tuple(_name(value) for value in head)
     twice = [name for name in names if name and names.count(name) > 1]
     if twice:
-        raise DataError(f"{location.name}: row 0: column {twice[0]!r} stands twice in the header, expected once")
+        raise DataError(f"{location.name}: header: column {twice[0]!r} stands twice, expected once")
     ends = (match.group() for match in FIRST_LINE_END.finditer(text) if match.group() in ("\n", "\r", "\r\n"))
     mark = len(codecs.BOM_UTF8) * first.startswith(codecs.BOM_UTF8)
     return Layout(encoding, delimiter, names, not format.header, next(ends, "\n") == "\r", mark=mark)

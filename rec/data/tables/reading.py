@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,21 +13,34 @@ import pyarrow.compute as pc
 from rec.data.tables import parquet, text
 from rec.data.tables.files import Location, Stretch, files, locate
 from rec.data.tables.layout import Layout, complete, layout
-from rec.data.tables.times import Seen, TimeForm, to_time
-from rec.data.tables.types import as_declared, typed
-from rec.data.tables.values import EXACT, Kind, Place, plain, plain_type, to_id, to_number, to_text
+from rec.data.tables.times import Seen, TimeForm, as_written, to_time
+from rec.data.tables.types import PLAIN, as_declared, typed
+from rec.data.tables.values import (
+    EXACT,
+    Kind,
+    Place,
+    plain,
+    plain_type,
+    to_id,
+    to_number,
+    to_part,
+    to_text,
+    with_points,
+)
 from rec.errors import DataError
 from rec.keys_tables import TableFormat
 
 ROW = "row"
 """The column that every table read has: the number of the row in its file, from 0."""
-PLAIN = TableFormat()
 ROWS_AT_ONCE = 1 << 16
 ROWS_PER_PIECE = 1 << 20
 Wanted = Mapping[str, tuple[str, Kind]]
 """Our names, with the column's own name and what it is read as."""
-EMPTY = {Kind.ID: pa.string(), Kind.TEXT: pa.string(), Kind.NUMBER: pa.float64(), Kind.TIME: pa.int64()}
-CASTS = {Kind.ID: to_id, Kind.TEXT: to_text, Kind.NUMBER: to_number}
+EMPTY = {
+    Kind.ID: pa.string(), Kind.TEXT: pa.string(), Kind.NUMBER: pa.float64(), Kind.PART: pa.int8(),
+    Kind.TIME: pa.int64(),
+}  # fmt: skip
+CASTS = {Kind.ID: to_id, Kind.TEXT: to_text, Kind.NUMBER: to_number, Kind.PART: to_part}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +50,8 @@ class ForeignTable:
     paths: tuple[str, ...]
     """Files or folders of any file system that pyarrow opens."""
     format: TableFormat = PLAIN
+    key: str = ""
+    """The config's table that sets the format, for errors; "" where none does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +66,8 @@ class Piece:
     """Changes when the file does."""
     layout: Layout | None = None
     """Of text files."""
+    key: str = ""
+    """The config's table that sets the format."""
 
     @property
     def uri(self) -> str:
@@ -143,7 +160,8 @@ def pieces(table: ForeignTable, rows: int = ROWS_PER_PIECE) -> list[Piece]:
         else:
             known = complete(layout(location, table.format), location)
             stretches = text.stretches(location, known, rows)
-        found += [Piece(location, len(found) + n, stretch, stamp, known) for n, stretch in enumerate(stretches)]
+        first = len(found)
+        found += [Piece(location, first + n, s, stamp, known, table.key) for n, s in enumerate(stretches)]
     return found
 
 
@@ -161,7 +179,8 @@ def time_form(table: ForeignTable, column: str, parts: Sequence[Piece] | None = 
     seen, name = Seen(), ", ".join(table.paths)
     for piece in parts if parts is not None else pieces(table):
         for first, arrays in _batches(piece, [column], ROWS_PER_PIECE):
-            seen.look(arrays[column], Place(piece.location.name, column, first))
+            at = Place(piece.location.name, column, first, piece.key)
+            seen.look(as_written(arrays[column], at, table.format), at)
     return seen.form(table.format.time_unit, Place(name, column))
 
 
@@ -194,11 +213,13 @@ def read(
     for first, arrays in _batches(piece, theirs, rows_at_once):
         done = {}
         for ours, (name, kind) in wanted.items():
-            at = Place(piece.location.name, name, first)
+            at = Place(piece.location.name, name, first, piece.key)
             if kind is Kind.TIME:
-                done[ours] = to_time(arrays[name], at, forms[ours])
+                done[ours] = to_time(as_written(arrays[name], at, format), at, forms[ours])
             else:
-                done[ours] = _any(arrays[name], at, format) if kind is Kind.ANY else CASTS[kind](arrays[name], at)
+                done[ours] = (
+                    _any(arrays[name], at, format) if kind is Kind.ANY else _cast(kind, format)(arrays[name], at)
+                )
         length = len(next(iter(arrays.values())))
         done[ROW] = pa.array(np.arange(first, first + length, dtype=np.int64))
         whole = pa.table(done)
@@ -258,7 +279,15 @@ def _batches(piece: Piece, names: Sequence[str], rows: int) -> Iterator[tuple[in
 def _any(array: pa.Array, at: Place, format: TableFormat) -> pa.Array:
     """Return a column as it is, or of its declared type; times wait for the whole column."""
     declared = format.types.get(at.column)
-    return array if declared in (None, "time") else as_declared(array, declared, at)
+    return array if declared in (None, "time") else as_declared(array, declared, at, format)
+
+
+def _cast(kind: Kind, format: TableFormat) -> Callable[[pa.Array, Place], pa.Array]:
+    """Return what casts values that are written in some way."""
+    cast = CASTS[kind]
+    if kind is Kind.NUMBER and format.decimal == ",":
+        return lambda array, at: cast(with_points(plain(array), at), at)
+    return cast
 
 
 def _joined(found: list[tuple[Piece, pa.ChunkedArray]], name: str, table: ForeignTable) -> pa.ChunkedArray:
@@ -266,10 +295,10 @@ def _joined(found: list[tuple[Piece, pa.ChunkedArray]], name: str, table: Foreig
     declared, where = table.format.types.get(name), f"{', '.join(table.paths)}: column {name!r}"
     kept = [pa.chunked_array([plain(c) for c in column.chunks], plain_type(column.type)) for _, column in found]
     if declared == "time":
-        return typed(_chunked(kept, pa.string()), declared, where)
+        return typed(_chunked(kept, pa.string()), declared, where, table.format)
     is_text = [piece.layout is not None and declared is None for piece, _ in found]
     texts = [column for column, of_text in zip(kept, is_text, strict=True) if of_text]
-    told, at, parts = typed(_chunked(texts, pa.string()), None, where), 0, []
+    told, at, parts = typed(_chunked(texts, pa.string()), None, where, table.format), 0, []
     for column, of_text in zip(kept, is_text, strict=True):
         parts.append(told.slice(at, len(column)) if of_text else column)
         at += len(column) if of_text else 0

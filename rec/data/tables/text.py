@@ -175,9 +175,9 @@ def _unparsed(location: Location, layout: Layout, error: str, first: int) -> Dat
     """Return the error of a chunk that pyarrow does not parse; only its message has the row."""
     ragged = RAGGED.search(error)
     if ragged is None:
-        return DataError(f"{location.name}: row {first} or one after it: {error}")
+        return DataError(f"{location.name}: row {first + 1} or one after it: {error}")
     shown = _restored(ragged[3], layout)
     shown = repr(shown if len(shown) <= 60 else f"{shown[:57]}...")
-    names, row = layout.names, first + int(ragged[1]) - 1
+    names, row = layout.names, first + int(ragged[1])
     expected = f"{len(names)}: {', '.join(names)}"
     return DataError(f"{location.name}: row {row}: found {ragged[2]} values ({shown}), expected {expected}")

@@ -6,15 +6,18 @@ the unit that they have. Numbers too small to be times, such as ranks, stay as t
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rec.data.tables.values import NUMBER, Place, first_true, plain, utf8, without_missing
+from rec.data.tables.values import COMMA, NUMBER, Place, first_true, plain, utf8, with_points, without_missing
 from rec.errors import DataError
+from rec.keys_tables import TableFormat
 
 POWERS: dict[str, int] = {"": 0, "s": 9, "ms": 6, "us": 3, "ns": 0}
 SMALLEST = {"ns": 10**17, "us": 10**14, "ms": 10**11, "s": 10**8}
@@ -120,7 +123,7 @@ class Seen:
         if self.kind and self.kind != kind:
             raise at.error(index, str(array[index].as_py()), f"{KINDS[self.kind]} as in {self.where}")
         if not self.kind:
-            self.kind, self.where = kind, f"row {at.row + index} of {at.file}"
+            self.kind, self.where = kind, f"row {at.row + index + 1} of {at.file}"
 
     def _look_at_texts(self, texts: pa.Array, at: Place) -> None:
         if texts.null_count == len(texts):
@@ -133,7 +136,9 @@ class Seen:
         date = pc.match_substring_regex(texts, DATE)
         bad = first_true(pc.invert(pc.or_(number, date)))
         if bad is not None:
-            raise at.error(bad, texts[bad].as_py(), EXPECTED)
+            other = at.told_by("time_format", '"%d.%m.%Y %H:%M"', "and the like tell another form")
+            comma = at.told_by("decimal", '","', "reads decimal commas") if re.match(COMMA, texts[bad].as_py()) else ""
+            raise at.error(bad, texts[bad].as_py(), f"{EXPECTED}{comma or other}")
         zoned = pc.and_(date, pc.match_substring_regex(texts, ZONED))
         which = {"number": number, "date": pc.and_not(date, zoned), "zoned": zoned}
         # The kind of the first value counts, so that the error names the first that differs.
@@ -209,6 +214,28 @@ class Seen:
             self.fine = self.fine or bool((values % 1000 != 0).any())
 
 
+def as_written(array: pa.Array, at: Place, format: TableFormat) -> pa.Array:
+    """Return times that are text in a form of their own as timestamps, and numbers with a decimal point.
+
+    Raises:
+        DataError: a value is not of the form.
+    """
+    array = plain(array)
+    if not _is_text(array.type) or not (format.time_format or format.decimal == ","):
+        return array
+    texts = without_missing(utf8(array, at))
+    if not format.time_format:
+        return with_points(texts, at)
+    values = pd.Series(texts.to_pylist(), dtype="str")
+    zoned = "%z" in format.time_format
+    found = pd.to_datetime(values, format=format.time_format, errors="coerce", utc=zoned)
+    bad = first_true(pa.array((found.isna() & values.notna()).to_numpy()))
+    if bad is not None:
+        key = f"{at.key}.time_format" if at.key else "time_format"
+        raise at.error(bad, texts[bad].as_py(), f"a time as {key} = {format.time_format!r} has it")
+    return pa.Array.from_pandas(found)
+
+
 def to_time(array: pa.Array, at: Place, form: TimeForm) -> pa.Array:
     """Return times as int64 of a form that was made from the whole column, null where one is missing.
 
@@ -227,7 +254,7 @@ def to_time(array: pa.Array, at: Place, form: TimeForm) -> pa.Array:
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OverflowError) as error:
         seen = Seen(form.kind, "the rows before")
         seen.look(array, at)
-        raise DataError(f"{at.file}: row {at.row}, column {at.column!r}: {error}, expected {KINDS}") from error
+        raise DataError(f"{at.file}: row {at.row + 1}, column {at.column!r}: {error}, expected {KINDS}") from error
 
 
 def _date_numbers(array: pa.Array, form: TimeForm) -> pa.Array:

@@ -7,10 +7,22 @@ from collections.abc import Callable
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rec.data.tables.times import DATE, Seen, to_time
-from rec.data.tables.values import NUMBER, Place, first_true, plain, to_number, to_text, without_missing
+from rec.data.tables.times import DATE, Seen, as_written, to_time
+from rec.data.tables.values import (
+    COMMA,
+    NUMBER,
+    Place,
+    first_true,
+    plain,
+    to_number,
+    to_text,
+    with_points,
+    without_missing,
+)
 from rec.errors import DataError
-from rec.keys_tables import ColumnType
+from rec.keys_tables import ColumnType, TableFormat
+
+PLAIN = TableFormat()
 
 WHOLE = r"^-?(0|[1-9]\d{0,16})$"
 CODE = r"^(\+\d+|-?0\d+|-?\d{18,})$"
@@ -18,7 +30,9 @@ CODE = r"^(\+\d+|-?0\d+|-?\d{18,})$"
 TRUTH = r"^(?i:true|false)$"
 
 
-def typed(column: pa.ChunkedArray, declared: ColumnType | None = None, where: str = "") -> pa.ChunkedArray:
+def typed(
+    column: pa.ChunkedArray, declared: ColumnType | None = None, where: str = "", format: TableFormat = PLAIN
+) -> pa.ChunkedArray:
     """Return a column of text as what all of it is: int64, float64, bool, timestamp, or text.
 
     Values that no type holds, such as 007 or 18 digits and more, keep the column text; what is missing is null and
@@ -28,6 +42,7 @@ def typed(column: pa.ChunkedArray, declared: ColumnType | None = None, where: st
         column: All rows, over all files.
         declared: The type it must have.
         where: What errors call the column.
+        format: How numbers and times are written.
 
     Raises:
         DataError: a value is not of the declared type.
@@ -35,7 +50,7 @@ def typed(column: pa.ChunkedArray, declared: ColumnType | None = None, where: st
     at = Place(where or "column")
     arrays = [plain(chunk) for chunk in column.chunks]
     if declared is not None:
-        return _chunked(CASTS[declared], arrays, DECLARED[declared], at)
+        return _chunked(_cast(declared, format), arrays, DECLARED[declared], at)
     if not arrays or any(not pa.types.is_string(array.type) for array in arrays):
         return column
     texts = [without_missing(array) for array in arrays]
@@ -45,8 +60,9 @@ def typed(column: pa.ChunkedArray, declared: ColumnType | None = None, where: st
         return _chunked(_to_boolean, arrays, pa.bool_(), at)
     if _all(texts, WHOLE):
         return _chunked(_to_integer, arrays, pa.int64(), at)
-    if _all(texts, NUMBER) and not any(_any(array, CODE) for array in texts):
-        return _chunked(to_number, arrays, pa.float64(), at)
+    numbers = NUMBER if format.decimal == "." else f"{NUMBER}|{COMMA}"
+    if _all(texts, numbers) and not any(_any(array, CODE) for array in texts):
+        return _chunked(_cast("number", format), arrays, pa.float64(), at)
     if _all(texts, DATE):
         try:
             return to_dates(texts, at)
@@ -55,13 +71,13 @@ def typed(column: pa.ChunkedArray, declared: ColumnType | None = None, where: st
     return _chunked(to_text, arrays, pa.string(), at)
 
 
-def as_declared(array: pa.Array, declared: ColumnType, at: Place) -> pa.Array:
+def as_declared(array: pa.Array, declared: ColumnType, at: Place, format: TableFormat = PLAIN) -> pa.Array:
     """Return some values of a column as the type that is declared for it.
 
     Raises:
         DataError: a value is not of the type.
     """
-    return CASTS[declared](plain(array), at)
+    return _cast(declared, format)(plain(array), at)
 
 
 def to_dates(arrays: list[pa.Array], at: Place) -> pa.ChunkedArray:
@@ -133,6 +149,16 @@ DECLARED: dict[ColumnType, pa.DataType] = {
     "boolean": pa.bool_(),
     "time": pa.timestamp("us"),
 }
+
+
+def _cast(declared: ColumnType, format: TableFormat) -> Callable[[pa.Array, Place], pa.Array]:
+    """Return what casts values that are written in some way."""
+    cast = CASTS[declared]
+    if declared == "time":
+        return lambda array, at: cast(as_written(array, at, format), at)
+    if declared == "number" and format.decimal == ",":
+        return lambda array, at: cast(with_points(array, at), at)
+    return cast
 
 
 def _chunked(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -18,6 +19,11 @@ CP1252 = "".join(bytes([b]).decode("cp1252", "ignore") or chr(b) for b in range(
 MISSING = pa.array(["", "nan", "na", "n/a", "<na>", "null", "none", "nat", "\\n"])
 """How programs write that a number or a time is missing, in lower case."""
 NUMBER = r"^[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|[iI][nN][fF]([iI][nN][iI][tT][yY])?|[nN][aA][nN])$"
+COMMA = r"^[+-]?(\d+,?\d*|,\d+)([eE][+-]?\d+)?$"
+"""Numbers with a decimal comma."""
+PARTS = {"0": 0, "train": 0, "training": 0, "1": 1, "val": 1, "valid": 1, "validate": 1, "validation": 1, "dev": 1,
+         "2": 2, "test": 2, "testing": 2}  # fmt: skip
+"""What is written for a part of a split, in lower case."""
 EXACT = {16: 1 << 11, 32: 1 << 24, 64: 1 << 53}
 """Whole numbers below these are told apart by floats of so many bits."""
 
@@ -31,6 +37,8 @@ class Kind(Enum):
     """Text of whatever is there; what is empty is null."""
     NUMBER = "number"
     """float64; what is missing or not a number is null."""
+    PART = "part"
+    """int8 of a split: 0 training, 1 validation, 2 test, from these numbers or from words; what is missing is null."""
     TIME = "time"
     """int64 that keeps order and distinctness; see `rec.data.tables.times`."""
     ANY = "any"
@@ -45,7 +53,9 @@ class Place:
     column: str = ""
     """Its own name, "" where `file` says it."""
     row: int = 0
-    """Of the first value, counted from 0."""
+    """Of the first value, counted from 0; errors count from 1."""
+    key: str = ""
+    """The config's table that says how the file is written, "" where none does."""
 
     def error(self, index: int, found: Any, expected: str) -> DataError:
         """Return the error of one value."""
@@ -58,7 +68,11 @@ class Place:
 
     def _error(self, row: int, found: Any, expected: str) -> DataError:
         column = f", column {self.column!r}" if self.column else ""
-        return DataError(f"{self.file}: row {row}{column}: found {found}, expected {expected}")
+        return DataError(f"{self.file}: row {row + 1}{column}: found {found}, expected {expected}")
+
+    def told_by(self, name: str, value: str, what: str) -> str:
+        """Return the end of an error that names a key which reads the value; "" where there is none."""
+        return f"; {self.key}.{name} = {value} {what}" if self.key else ""
 
 
 def plain(array: pa.Array) -> pa.Array:
@@ -136,6 +150,38 @@ def to_number(array: pa.Array, at: Place) -> pa.Array:
     return pc.if_else(pc.is_nan(numbers), pa.scalar(None, pa.float64()), numbers)
 
 
+def to_part(array: pa.Array, at: Place) -> pa.Array:
+    """Return parts of a split as int8, null where one is missing.
+
+    Raises:
+        DataError: a value is none.
+    """
+    if pa.types.is_nested(plain(array).type) or pa.types.is_boolean(plain(array).type):
+        raise at.refusal(array.type, "0, 1 or 2, or train, val or test")
+    texts = pc.utf8_lower(without_missing(to_text(array, at)))
+    texts = pc.replace_substring_regex(texts, r"^([012])\.0*$", r"\1")
+    place = pc.index_in(texts, value_set=pa.array(list(PARTS)))
+    bad = first_true(pc.and_(pc.is_valid(texts), pc.is_null(place)))
+    if bad is not None:
+        raise at.error(bad, texts[bad].as_py(), "0, 1 or 2, or train, val or test, in any case")
+    return pa.array(list(PARTS.values()), pa.int8()).take(place)
+
+
+def with_points(array: pa.Array, at: Place) -> pa.Array:
+    """Return numbers that are written with a decimal comma with a point; what is no text stays as it is.
+
+    Raises:
+        DataError: a number has a point.
+    """
+    if not pa.types.is_string(array.type):
+        return array
+    texts = without_missing(array)
+    pointed = pc.and_(pc.match_substring(texts, "."), pc.match_substring_regex(texts, NUMBER))
+    if (bad := first_true(pointed)) is not None:
+        raise at.error(bad, texts[bad].as_py(), "a number with a decimal comma and without a point")
+    return pc.if_else(pc.match_substring_regex(texts, COMMA), pc.replace_substring(texts, ",", "."), array)
+
+
 def without_missing(texts: pa.Array) -> pa.Array:
     """Return trimmed texts, null where a program has written that there is none."""
     trimmed = pc.utf8_trim_whitespace(texts)
@@ -187,7 +233,9 @@ def _parsed(texts: pa.Array, at: Place) -> pa.Array:
         texts = without_missing(texts)
     bad = first_true(pc.invert(pc.match_substring_regex(texts, NUMBER)))
     if bad is not None:
-        raise at.error(bad, texts[bad].as_py(), "a number")
+        found = texts[bad].as_py()
+        comma = at.told_by("decimal", '","', "reads decimal commas") if re.match(COMMA, found) else ""
+        raise at.error(bad, found, f"a number{comma}")
     try:
         return texts.cast(pa.float64())
     except pa.ArrowInvalid:  # a number beyond float64's range

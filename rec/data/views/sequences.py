@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rec.data.views.view import SPLITS, TRAIN, Making, View, is_known, lists, numbers, read_records
+from rec.data.views.view import SPLITS, TRAIN, Making, View, is_known, is_last, lists, numbers, read_records, starts
 from rec.data.writing import write_table
 from rec.storage import Storage
 
@@ -49,7 +49,7 @@ class Sequences(View):
         making.files += [name for split in SPLITS for name, _ in making.splits[split]]
         lost = sum(lost for _, lost in parts)
         if lost:
-            making.dropped["user without a history to go on from"] = lost
+            making.dropped["row without a history to go on from"] = lost
 
 
 def write_file(task: FileTask) -> tuple[dict[str, list[tuple[str, int]]], int]:
@@ -58,14 +58,15 @@ def write_file(task: FileTask) -> tuple[dict[str, list[tuple[str, int]]], int]:
     table = read_records(storage, task.name)
     user, item, part, row = numbers(table, "user", "item", "part", "row")
     time = table["time"].to_numpy() if "time" in table.column_names else np.zeros(len(user), np.int64)
-    order = np.lexsort((row, time, user))
-    user, item, part = user[order], item[order], part[order]
-    starts = np.flatnonzero(np.append(True, user[1:] != user[:-1])) if len(user) else np.zeros(0, np.int64)
+    if not in_order(user, time, row):
+        order = np.lexsort((row, time, user))
+        user, item, part = user[order], item[order], part[order]
+    start = starts(user)
     files: dict[str, list[tuple[str, int]]] = {split: [] for split in SPLITS}
     lost = 0
-    for shard, first in enumerate(range(0, len(starts), task.shard_rows)):
-        end = starts[first + task.shard_rows] if first + task.shard_rows < len(starts) else len(user)
-        chosen = slice(starts[first], end)
+    for shard, first in enumerate(range(0, len(start), task.shard_rows)):
+        end = start[first + task.shard_rows] if first + task.shard_rows < len(start) else len(user)
+        chosen = slice(start[first], end)
         for split in SPLITS:
             rows, without = split_rows(user[chosen], item[chosen], part[chosen], split, task.manifest)
             lost += without
@@ -75,6 +76,16 @@ def write_file(task: FileTask) -> tuple[dict[str, list[tuple[str, int]]], int]:
     return files, lost
 
 
+def in_order(*keys: np.ndarray) -> bool:
+    """Return whether rows are sorted by the first key, equal ones by the second, and so on, no two alike."""
+    least = np.ones(max(len(keys[0]) - 1, 0), bool)
+    for key in keys[:-1]:
+        if (least & (key[1:] < key[:-1])).any():
+            return False
+        least &= key[1:] == key[:-1]
+    return not (least & (keys[-1][1:] <= keys[-1][:-1])).any()
+
+
 def split_rows(
     user: np.ndarray, item: np.ndarray, part: np.ndarray, split: str, manifest: dict[str, Any]
 ) -> tuple[pa.Table, int]:
@@ -82,12 +93,12 @@ def split_rows(
     if split == "train":
         chosen = part == TRAIN
         user, item = user[chosen], item[chosen]
-        target = np.append(user[1:] != user[:-1], True) if len(user) else np.zeros(0, bool)
+        target = is_last(user)
         known = ~target
     else:
         known = is_known(user, part, split, manifest)
         target = (part == SPLITS.index(split)) & ~known
-    history, wanted = np.unique(user[known]), np.unique(user[target])
+    history, wanted = (chosen[starts(chosen)] for chosen in (user[known], user[target]))
     users = np.intersect1d(history, wanted, assume_unique=True)
     single = split == "train" or manifest["split"]["protocol"] in ("leave-one-out", "subjects")
     columns = {

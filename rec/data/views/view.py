@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,12 +14,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rec.data.runner import Runner
-from rec.data.writing import write_array, write_table
+from rec.data.writing import write_array, write_parts
+from rec.errors import DataError
 from rec.storage import Storage
 
 SPLITS = ("train", "val", "test")
 TRAIN, VALIDATION, TEST = range(3)
 FOLDER = "views"
+FILE_NAME = re.compile(r"\w[\w.]*")
 
 
 @dataclass(slots=True)
@@ -45,16 +48,26 @@ class Making:
         return pa.concat_tables([read_records(self.storage, name, columns) for name, _ in self.manifest["records"]])
 
     def rows(self, split: str, table: pa.Table, per_file: int) -> None:
-        """Write the rows of a split."""
-        self.splits[split] = []
-        for number, start in enumerate(range(0, max(len(table), 1), per_file)):
-            part, name = table.slice(start, per_file), f"{self.folder}/{split}/part-{number:05d}.parquet"
-            write_table(self.storage, name, part)
-            self.splits[split].append((name, len(part)))
-            self.files.append(name)
+        """Write the rows of a split.
+
+        Raises:
+            DataError: there is no such split.
+        """
+        if split not in SPLITS:
+            raise DataError(f"{self.folder}: rows of a split {split!r}, expected one of {', '.join(SPLITS)}")
+        self.splits[split] = write_parts(self.storage, f"{self.folder}/{split}", table, per_file)
+        self.files += [name for name, _ in self.splits[split]]
 
     def array(self, name: str, array: np.ndarray) -> None:
-        """Write a table of the view."""
+        """Write a table of the view.
+
+        Raises:
+            DataError: its name is no name of a file, or is that of a table of the data set, which it would hide.
+        """
+        if not FILE_NAME.fullmatch(name):
+            raise DataError(f"{self.folder}: a table {name!r}, expected a name of letters, digits, '_' and '.'")
+        if self.storage.exists(f"{name}.npy"):
+            raise DataError(f"{self.folder}: a table {name!r} would hide the data set's own; choose another name")
         write_array(self.storage, f"{self.folder}/{name}", array)
         self.files.append(f"{self.folder}/{name}.npy")
 
@@ -101,15 +114,26 @@ def is_known(user: np.ndarray, part: np.ndarray, split: str, manifest: dict[str,
     """
     known = np.isin(part, known_parts(split, manifest["split"]["hides_validation"]))
     if manifest["split"]["protocol"] == "subjects" and split != "train":
-        last = np.append(user[1:] != user[:-1], True) if len(user) else np.zeros(0, bool)
-        known |= (part == SPLITS.index(split)) & ~last
+        known |= (part == SPLITS.index(split)) & ~is_last(user)
     return known
+
+
+def is_last(user: np.ndarray) -> np.ndarray:
+    """Return which records are the last of their user; sorted by user."""
+    return np.append(user[1:] != user[:-1], True) if len(user) else np.zeros(0, bool)
+
+
+def starts(user: np.ndarray) -> np.ndarray:
+    """Return where each user's records begin; sorted by user."""
+    return np.flatnonzero(np.roll(is_last(user), 1))
 
 
 def lists(users: np.ndarray, user: np.ndarray, item: np.ndarray, chosen: np.ndarray) -> pa.Array:
     """Return each user's chosen items as a list; users and records are sorted by user."""
-    inside = chosen & np.isin(user, users)
-    count = np.bincount(np.searchsorted(users, user[inside]), minlength=len(users))
+    start = starts(user)
+    listed = np.isin(user[start], users)
+    inside = chosen & np.repeat(listed, np.diff(start, append=len(user)))
+    count = np.add.reduceat(inside, start, dtype=np.int64)[listed] if len(start) else start
     offset = np.concatenate([[0], np.cumsum(count)]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offset), pa.array(item[inside].astype(np.int32)))
 
@@ -118,7 +142,8 @@ def user_rows(user: np.ndarray, item: np.ndarray, part: np.ndarray, split: str, 
     """Return a row per user of a split: user, history (what is known), target (what is to be found)."""
     known = is_known(user, part, split, manifest)
     target = (part == SPLITS.index(split)) & ~known
-    users = np.unique(user[target])
+    users = user[target]
+    users = users[starts(users)]
     return pa.table(
         {
             "user": pa.array(users, pa.int64()),

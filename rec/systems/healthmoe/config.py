@@ -80,6 +80,9 @@ class HealthMoEConfig(Strict):
     modality_dropout: float = Field(0.0, ge=0, lt=1)
     """Share of texts, pictures, ... that training takes for missing, so that the model learns to do without."""
 
+    notice: str = "not dietary or medical advice"
+    """What people are told with every answer; empty where items are nothing that one eats or takes."""
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if not self.user or not self.item:

@@ -30,7 +30,7 @@ from rec.nn.encoders import trained_parts
 from rec.nn.pairs import COLUMNS, PairsBatch, flattened
 from rec.nn.shapley import shapley, subsets
 from rec.sections import Section
-from rec.systems.api import Phase, System
+from rec.systems.api import Phase, System, Wanted
 from rec.systems.capabilities import Explainer, Ranker, RankingExamples, Reporter, States
 from rec.systems.healthmoe import report
 from rec.systems.healthmoe.analysis import Analysis
@@ -67,7 +67,6 @@ class HealthMoE(
         ),
     )
     knows_subjects = True
-    notice = "not dietary or medical advice"
 
     @classmethod
     def table_names(cls, config: Any) -> tuple[str, ...]:
@@ -83,6 +82,14 @@ class HealthMoE(
         if trained and "text" in config.of_users + config.of_items:
             names.append("tokenizer")
         return tuple(names)
+
+    @classmethod
+    def wanted_by(cls, config: Any, table: str) -> Wanted | None:
+        """Return which key asks for a table."""
+        if table == "tokenizer":
+            return Wanted("model.encoders", "model.encoders=frozen")
+        side, _, what = table.partition("_")
+        return Wanted(f"model.{side}") if what in ("text", "tokens", "image", "pixels") else None
 
     def model(self) -> HealthMoEModel:
         """Return a freshly initialised model."""
@@ -117,6 +124,11 @@ class HealthMoE(
     def contains_IT(self) -> Tensor:
         """What each item contains."""
         return torch.from_numpy(np.asarray(self.static["item_contains"])).float()
+
+    @property
+    def notice(self) -> str:  # type: ignore[override]  # nobody sets it
+        """What people must be told with every answer."""
+        return self.config.notice
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -190,7 +202,7 @@ class HealthMoE(
         for name in profile.get("avoid") or ():
             if tag_key(name) not in self.tag_places:
                 known = ", ".join(self.tags) or "nothing: the data set does not tell what items contain"
-                raise RequestError(f"profile.avoid: {name!r} is not known; known: {known}")
+                raise RequestError(f"avoid: {name!r} is not known; known: {known}")
             avoid[row, self.tag_places[tag_key(name)]] = True
 
     def loss(self, model: Callable[[PairsBatch], Any], batch: PairsBatch) -> dict[str, Term]:

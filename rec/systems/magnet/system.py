@@ -21,6 +21,7 @@ from rec.evaluation.task import Measured
 from rec.nn.pairs import InteractionBatch
 from rec.sections import Section
 from rec.systems import attribution
+from rec.systems.api import Wanted
 from rec.systems.capabilities import Explainer, Reporter, States
 from rec.systems.lightgcn import GraphRecommender
 from rec.systems.magnet.config import MagnetConfig
@@ -44,6 +45,17 @@ class Magnet(
         names = list(dict.fromkeys((*config.content, *config.modalities)))
         graphs = [f"graph_{name}_{part}" for name in names for part in ("edge", "weight")]
         return (*cls.edge_names(config), *graphs, *(f"feature_{n}" for n in config.modalities))
+
+    @classmethod
+    def wanted_by(cls, config: Any, table: str) -> Wanted | None:
+        """Return which key asks for a table: modalities for vectors and graphs, content for graphs beside them."""
+        kind, _, rest = table.partition("_")
+        if kind not in ("feature", "graph"):
+            return None
+        name = rest if kind == "feature" else rest.rpartition("_")[0]
+        keys = ["model.modalities"] * (name in config.modalities)
+        keys += ["model.content"] * (kind == "graph" and name in config.content)
+        return Wanted(" and ".join(keys))
 
     @property
     def modalities(self) -> tuple[str, ...]:

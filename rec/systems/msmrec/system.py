@@ -26,7 +26,7 @@ from rec.nn.modality import choose_vectors, gate_per_user
 from rec.nn.negatives import unseen
 from rec.sections import Section
 from rec.seeds import derive
-from rec.systems.api import System
+from rec.systems.api import System, Wanted
 from rec.systems.capabilities import Explainer, Ranker, RankingExamples, Reporter, States
 from rec.systems.msmrec import report
 from rec.systems.msmrec.config import MSMRecConfig
@@ -65,6 +65,11 @@ class MSMRec(
     def table_names(cls, config: Any) -> tuple[str, ...]:
         """Return the whole-data-set inputs that this config reads."""
         return ("item_count",) if config.gate == "none" else ("item_count", cls.text_table(config))
+
+    @classmethod
+    def wanted_by(cls, config: Any, table: str) -> Wanted | None:
+        """Return which key asks for a table."""
+        return Wanted("model.gate", "model.gate=none") if table == cls.text_table(config) else None
 
     def model(self) -> MSMRecModel:
         """Return a freshly initialised model."""

@@ -35,7 +35,7 @@ def test_hummus_has_281_recipes_and_26764_ratings_of_known_meaning(food_folder: 
     assert data.num_items == 281
     assert "image" not in data.items.column_names
     counts, dropped = data.manifest["counts"], data.manifest["dropped"]
-    assert (counts["interactions_read"], dropped["rating of unknown meaning"]) == (28_491, 1_727)
+    assert (counts["interactions_read"], dropped["record with a rating of unknown meaning"]) == (28_491, 1_727)
     assert counts["interactions"] + sum(dropped.values()) == 28_491
     assert np.isfinite(data.array("item_attributes")).all()
     assert (np.asarray(data.array("item_contains")).any(1)).mean() > 0.5

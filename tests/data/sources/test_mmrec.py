@@ -52,11 +52,11 @@ def test_a_graph_is_read_from_a_file_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        ((*LINES, "2\t1\t7"), "x.inter: row 6, column 'x_label': found '7', expected 0, 1 or 2"),
-        ((*LINES, "2\tx\t0"), "x.inter: row 6, column 'itemID': found 'x', expected a number"),
-        ((*LINES, "2\t1.5\t0"), "x.inter: row 6, column 'itemID': found '1.5', expected a whole number from 0"),
-        ((*LINES, "2\t\t0"), "x.inter: row 6, column 'itemID': found None, expected a whole number from 0"),
-        ((*LINES, "-1\t0\t0"), "x.inter: row 6, column 'userID': found '-1', expected a whole number from 0"),
+        ((*LINES, "2\t1\t7"), "x.inter: row 7, column 'x_label': found '7', expected 0, 1 or 2"),
+        ((*LINES, "2\tx\t0"), "x.inter: row 7, column 'itemID': found 'x', expected a number"),
+        ((*LINES, "2\t1.5\t0"), "x.inter: row 7, column 'itemID': found '1.5', expected a whole number from 0"),
+        ((*LINES, "2\t\t0"), "x.inter: row 7, column 'itemID': found None, expected a whole number from 0"),
+        ((*LINES, "-1\t0\t0"), "x.inter: row 7, column 'userID': found '-1', expected a whole number from 0"),
         (("0\t0\t0", "0\t1\t2"), "x.inter: no record for val among 2"),
         (("0\t0\t1", "0\t1\t2"), "x.inter: no record for train"),
         (
@@ -77,7 +77,7 @@ def test_a_missing_column_is_named_with_its_key(tmp_path: Path) -> None:
 
 def test_what_is_dropped_is_counted(tmp_path: Path) -> None:
     data = made(tmp_path, (*LINES, "0\t1\t2", "3\t1\t2"))
-    assert data.manifest["dropped"] == {"record of a user without training": 1, "repeated": 1}
+    assert data.manifest["dropped"] == {"record of a user without training": 1, "repeated record": 1}
     assert data.manifest["counts"]["interactions_read"] == data.manifest["counts"]["interactions"] + 2 == 8
 
 

@@ -75,6 +75,6 @@ def test_movielens_with_posters_is_the_derived_set(movielens: Path, tmp_path: Pa
     assert [counts[f"{name} interactions"] for name in ("train", "val", "test")] == [79_659, 9_515, 9_952]
     assert data.manifest["split"]["sha256"].startswith("a18448eb980a")
     assert data.manifest["dropped"] == {
-        "record of an item without a required modality": 185, "user or item with fewer than 5 records": 689
+        "record of an item without a required modality": 185, "record of a user or item with fewer than 5 records": 689
     }  # fmt: skip
     assert data.array("feature_image")[1:].any(1).all()

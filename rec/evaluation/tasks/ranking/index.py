@@ -45,9 +45,12 @@ class Index:
         """Return the best items among the candidates, what was seen or excluded left out."""
         query_BD = system.queries(module, states)
         seen_B = torch.bincount(seen[0], minlength=len(asks)).tolist()
-        left_out = max(count + len(a.exclude) for count, a in zip(seen_B, asks, strict=True))
-        count = min(max(self.candidates, max(a.k for a in asks)) + left_out, len(self.vector_ID) - 1)
+        own = [max(self.candidates, a.k) + s + len(a.exclude) for s, a in zip(seen_B, asks, strict=True)]
+        count = min(max(own), len(self.vector_ID) - 1)
         item_BC = torch.from_numpy(self.search(query_BD.cpu().numpy(), count)).to(query_BD.device)
+        # No more than an ask alone would get, whatever is asked in its company.
+        place_C = torch.arange(count, device=item_BC.device)
+        item_BC = item_BC.masked_fill(place_C >= torch.tensor(own, device=item_BC.device)[:, None], 0)
         score_BC = system.candidate_scores(module, states, item_BC)
         if score_BC is None:
             score_BC = torch.einsum("bcd,bd->bc", self.vector_ID[item_BC], query_BD)

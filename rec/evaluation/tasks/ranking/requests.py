@@ -2,17 +2,17 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from rec.evaluation.rows import MAX_TEXT
-from rec.evaluation.service import MORE, PICTURE, Answered, Id, Message, hidden, of
+from rec.evaluation.service import MORE, PICTURE, Answered, Id, Message, Number, Truth, Whole, hidden, of
 from rec.keys import ServeConfig
 
 LARGEST = 1 << 63
 Value = (
-    StrictBool
+    Truth
     | Annotated[int, Field(strict=True, ge=-LARGEST, le=LARGEST)]
-    | Annotated[float, Field(strict=True, allow_inf_nan=False)]
+    | Number
     | Annotated[str, Field(max_length=MAX_TEXT)]
 )
 """A plain value of JSON, as it is written: a truth is no number here."""
@@ -88,15 +88,15 @@ class Profile(Message):
 class Options(Message):
     """What a request for rows may say beside them."""
 
-    k: int = Field(10, ge=1)
+    k: Whole = Field(10, ge=1)
     """How many items."""
-    explain: bool = False
+    explain: Truth = False
     """Whether to tell the weights behind each item."""
 
 
 def options(limits: ServeConfig) -> type[Message]:
     """Return the options of rows under a deployment's limits."""
-    k: Any = (int, Field(10, ge=1, le=limits.max_k, description="How many items."))
+    k: Any = (Whole, Field(10, ge=1, le=limits.max_k, description="How many items."))
     return create_model("RankingOptions", __base__=Options, k=k)
 
 
@@ -109,43 +109,55 @@ def recommend_request(limits: ServeConfig, subject: str, entity: str, described:
         entity: The entity that is recommended.
         described: Whether the model reads what a request tells of a subject; fields are hidden where it does not.
     """
-    many, told = limits.max_history, hidden(not described)
+    many = limits.max_history
     an_item = Annotated[Id, Field(json_schema_extra=of(entity))]
+    who: Any = _who(limits, subject, entity, described)
 
-    class RecommendRequest(Message):
+    class RecommendRequest(who):  # type: ignore[misc]
         """Who to recommend to: a known user, a history, or both, in which case the history is used; or a profile."""
 
-        user: Id | None = Field(None, examples=["1"], json_schema_extra=of(subject))
-        """Who is known to the model."""
-        history: list[an_item] | None = Field(None, max_length=many, examples=[["10", "25", "7"]])
-        """Items in the order they were seen; takes the place of what is known of the user."""
-        profile: Profile | None = Field(None, json_schema_extra=told)
-        """What is told of a person, in the place of what is known."""
-        avoid: list[Id] = Field([], max_length=256, json_schema_extra=told)
-        """What no recommended item may contain, beside what is known that the user must avoid."""
         candidates: list[an_item] | None = Field(None, max_length=many, min_length=1, json_schema_extra=MORE)
         """The only items to rank; seen ones are ranked too."""
         exclude: list[an_item] = Field([], max_length=many, json_schema_extra=MORE)
         """Items to leave out."""
-        k: int = Field(10, ge=1, le=limits.max_k)
+        k: Whole = Field(10, ge=1, le=limits.max_k)
         """How many items."""
-        explain: bool = Field(False, json_schema_extra=MORE)
+        explain: Truth = Field(False, json_schema_extra=MORE)
         """Whether to tell the weights behind each item."""
 
     return RecommendRequest
 
 
-def explain_request(limits: ServeConfig, subject: str, entity: str) -> type[Message]:
+def explain_request(limits: ServeConfig, subject: str, entity: str, described: bool) -> type[Message]:
     """Return the body of `/v1/explain`, as that of `/v1/recommend`."""
-    an_item = Annotated[Id, Field(json_schema_extra=of(entity))]
+    who: Any = _who(limits, subject, entity, described)
 
-    class ExplainRequest(Message):
-        """A known user or a history, and the item in question."""
+    class ExplainRequest(who):  # type: ignore[misc]
+        """Who would be shown an item, as for recommendations, and the item in question."""
 
         item: Id = Field(json_schema_extra=of(entity))
-        user: Id | None = Field(None, json_schema_extra=of(subject))
-        history: list[an_item] | None = Field(None, max_length=limits.max_history)
-        profile: Profile | None = None
-        avoid: list[Id] = Field([], max_length=256)
 
     return ExplainRequest
+
+
+def _who(limits: ServeConfig, subject: str, entity: str, described: bool) -> type[Message]:
+    """Return the base of requests that tell of a subject; its schema says that something must be told."""
+    an_item = Annotated[Id, Field(json_schema_extra=of(entity))]
+    names = ("user", "history", "profile") if described else ("user", "history")
+    told: list[Any] = [{"required": [name], "properties": {name: {"not": {"type": "null"}}}} for name in names]
+    no_profile: Any = {} if described else {"anyOf": [{"type": "null"}], **hidden(True)}
+    no_tags: Any = {} if described else {"maxItems": 0, **hidden(True)}
+
+    class Who(Message):
+        model_config = ConfigDict(json_schema_extra={"anyOf": told})
+
+        user: Id | None = Field(None, examples=["1"], json_schema_extra=of(subject))
+        """Who is known to the model."""
+        history: list[an_item] | None = Field(None, max_length=limits.max_history, examples=[["10", "25", "7"]])
+        """Items in the order they were seen; takes the place of what is known of the user."""
+        profile: Profile | None = Field(None, json_schema_extra=no_profile)
+        """What is told of a person, in the place of what is known."""
+        avoid: list[Id] = Field([], max_length=256, json_schema_extra=no_tags)
+        """What no recommended item may contain, beside what is known that the user must avoid."""
+
+    return Who

@@ -29,6 +29,8 @@ from rec.nn.retrieval import Ask
 from rec.systems.capabilities import Explainer, Ranker
 
 POPULARITY, MODEL = "popularity", "model"
+NOBODY = "nothing is known of what the user has seen: the most popular items"
+EMPTY = "no item is left: all others are seen, excluded, or contain what must be avoided"
 EXAMPLE_K, EXAMPLE_ITEMS, SUGGESTIONS = 10, 5, 20
 
 
@@ -106,12 +108,27 @@ class RankingService(Service):
 
     def answer_rows(self, rows: Sequence[Row]) -> list[Answer]:
         """Return the ranking for each row."""
+        answers: list[Answer] = [{} for _ in rows]
+        told = [place for place, row in enumerate(rows) if not self._is_nobody(row)]
         asks = [Ask(k=row.options.k, explain=row.options.explain) for row in rows]
-        found = recommend_batch(self.system, self.module, self.context.batch(self.rows.stacked(rows)), asks)
-        return [
-            {"items": self._items(prediction, ask), "withheld": self._withheld(prediction)}
-            for prediction, ask in zip(found, asks, strict=True)
-        ]
+        if told:
+            batch = self.context.batch(self.rows.stacked([rows[place] for place in told]))
+            own = [asks[place] for place in told]
+            found = recommend_batch(self.system, self.module, batch, own)
+            for place, prediction, ask in zip(told, found, own, strict=True):
+                items = self._items(prediction, ask)
+                answers[place] = {"items": items, "withheld": self._withheld(prediction)} | _told(ask, items)
+        for answer, ask in zip(answers, asks, strict=True):
+            if not answer:
+                answer |= {"items": self._popular(ask), "withheld": [], "notes": [NOBODY]}
+        return answers
+
+    def _is_nobody(self, row: Row) -> bool:
+        """Return whether a row tells of nobody whom the model could know, which its system lets a request do."""
+        subject, known = self.marks.subject, self.marks.known
+        if self.ranker.knows_subjects or known is None or not known.optional:
+            return False
+        return not len(row.values[known.name]) and (subject is None or row.values[subject.name] < self.subjects.first)
 
     def wish(self, body: Any, ask: Callable[[list[str]], Ask]) -> Wish:
         """Return a request in indices; what is not known is left out with a note, but for what is to be avoided.
@@ -134,7 +151,7 @@ class RankingService(Service):
         seen = self.found(body.history, "history", notes) if given else self.known_subjects.history(number)
         asked = ask(notes)
         if not len(seen) and not self.ranker.knows_subjects:
-            notes.append("nothing is known of what the user has seen: the most popular items")
+            notes.append(NOBODY)
         told = None if body.profile is None else body.profile.model_dump()
         wish = Wish(
             subject=number,
@@ -171,12 +188,12 @@ class RankingService(Service):
         if told:
             found = self._predict([wishes[index] for index in told])
             for index, prediction in zip(told, found, strict=True):
-                wish = wishes[index]
-                answers[index] = {"notes": wish.notes, "items": self._items(prediction, wish.ask)}
-                answers[index] |= {"withheld": self._withheld(prediction), "source": MODEL}
-        for index, wish in enumerate(wishes):
-            if not answers[index]:
-                answers[index] = {"notes": wish.notes, "items": self._popular(wish.ask), "source": POPULARITY}
+                items = self._items(prediction, wishes[index].ask)
+                answers[index] = {"items": items, "withheld": self._withheld(prediction), "source": MODEL}
+        for answer, wish in zip(answers, wishes, strict=True):
+            if not answer:
+                answer |= {"items": self._popular(wish.ask), "source": POPULARITY}
+            answer["notes"] = [*wish.notes, *_told(wish.ask, answer["items"]).get("notes", ())]
         return answers
 
     def explain(self, wish: Wish) -> Answer:
@@ -202,26 +219,46 @@ class RankingService(Service):
         return answer
 
     def _predict(self, wishes: Sequence[Wish]) -> list[Answer]:
+        """Return the rankings of subjects of whom something is known; how each is found depends on itself alone."""
         self.context.shares.clear()
+        if self.index is None:
+            return self._exact(wishes)
+        answers: list[Answer] = [{} for _ in wishes]
+        near = [wish.ask.candidates is None and not wish.ask.explain for wish in wishes]
+        for is_near, rank in ((True, self._near), (False, self._exact)):
+            places = [place for place in range(len(wishes)) if near[place] == is_near]
+            if places:
+                for place, answer in zip(places, rank([wishes[place] for place in places]), strict=True):
+                    answers[place] = answer
+        return answers
+
+    def _exact(self, wishes: Sequence[Wish]) -> list[Answer]:
         asks = [wish.ask for wish in wishes]
+        return recommend(self.system, self.module, self._states(wishes), self._seen(wishes), asks, len(self.items))
+
+    def _near(self, wishes: Sequence[Wish]) -> list[Answer]:
+        assert self.index is not None
+        states = self.ranker.states(self.module, self.batch(wishes))
+        if self.ranker.forbidden(states) is not None:  # the index knows nothing of what must not be shown
+            return self._exact(wishes)
+        return self.index.predict(self.system, self.module, states, [wish.ask for wish in wishes], self._seen(wishes))
+
+    def _seen(self, wishes: Sequence[Wish]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what is left out as (subject, item) pairs."""
         row = np.repeat(np.arange(len(wishes)), [len(wish.history) for wish in wishes])
         item = np.concatenate([wish.history for wish in wishes])
-        seen = torch.from_numpy(row).to(self.context.device), torch.from_numpy(item).to(self.context.device)
-        if self.index is not None and all(ask.candidates is None and not ask.explain for ask in asks):
-            states = self.ranker.states(self.module, self.batch(wishes))
-            return self.index.predict(self.system, self.module, states, asks, seen)
-        return recommend(self.system, self.module, self._states(wishes), seen, asks, len(self.items))
+        return torch.from_numpy(row).to(self.context.device), torch.from_numpy(item).to(self.context.device)
 
     def _states(self, wishes: Sequence[Wish]) -> dict[str, torch.Tensor]:
         """Return the states of subjects: of known ones as exported, of others from what the requests tell."""
         tables = self.known_subjects.states
         if not tables:
             return self.ranker.states(self.module, self.batch(wishes))
-        known = torch.tensor([wish.subject if wish.as_known else -1 for wish in wishes], device=self.context.device)
         told = [row for row, wish in enumerate(wishes) if not wish.as_known]
-        if not told:
-            return {name: table[known] for name, table in tables.items()}
-        fresh = self.ranker.states(self.module, self.batch([wishes[row] for row in told]))
+        fresh = self.ranker.states(self.module, self.batch([wishes[row] for row in told])) if told else {}
+        if len(told) == len(wishes):
+            return {name: fresh[name] for name in tables}
+        known = torch.tensor([wish.subject if wish.as_known else -1 for wish in wishes], device=self.context.device)
         states = {name: table[known.clamp(min=0)] for name, table in tables.items()}
         for name, value in fresh.items():
             states[name][told] = value
@@ -319,9 +356,9 @@ class ExplainRoute(Route[Wish]):
     path, answer, about = "explain", ExplainAnswer, "item"
 
     def __init__(self, service: RankingService, limits: ServeConfig) -> None:
-        self.service = service
+        self.service, ranker = service, service.ranker
         self.offered = isinstance(service.system, Explainer)
-        self.request = explain_request(limits, service.ranker.subject, service.ranker.entity)
+        self.request = explain_request(limits, ranker.subject, ranker.entity, ranker.knows_subjects)
 
     def parse(self, body: Any) -> list[Wish]:
         """Return the request in indices.
@@ -339,6 +376,11 @@ class ExplainRoute(Route[Wish]):
     def work(self, asked: Sequence[Wish]) -> list[Answer]:
         """Return the explanations, one pass for each: experts' shares are told of one request alone."""
         return [self.service.explain(wish) for wish in asked]
+
+
+def _told(ask: Ask, items: Sequence[Answer]) -> Answer:
+    """Return a note where nothing is left, unless no candidate was known, of which another note tells."""
+    return {} if items or ask.candidates == () else {"notes": [EMPTY]}
 
 
 def _names(names: Sequence[str], count: int) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any, cast
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from rec.evaluation.rows import Row, Rows
-from rec.evaluation.service import PICTURE, Answer, Context, Message, Service
+from rec.evaluation.service import PICTURE, Answer, Context, Message, Number, Service, Whole
 from rec.keys import ServeConfig
 from rec.systems.capabilities import SetPredictor
 
@@ -34,9 +34,9 @@ class SetAnswer(BaseModel):
 class SetOptions(Message):
     """What a request for rows may say beside them."""
 
-    threshold: float | None = Field(None, ge=0, le=1)
+    threshold: Number | None = Field(None, ge=0, le=1)
     """Labels with at least this probability are chosen; left out, the one that the task is measured by."""
-    most: int = Field(100, ge=1)
+    most: Whole = Field(100, ge=1)
     """Labels at most."""
 
 
@@ -55,7 +55,7 @@ class SetsService(Service):
 
     def limited(self, limits: ServeConfig) -> type[Message]:
         """Return `options` under a deployment's limits."""
-        most: Any = (int, Field(min(100, limits.max_k), ge=1, le=limits.max_k, description="Labels at most."))
+        most: Any = (Whole, Field(min(100, limits.max_k), ge=1, le=limits.max_k, description="Labels at most."))
         return create_model("SetOptions", __base__=SetOptions, most=most)
 
     def answer_rows(self, rows: Sequence[Row]) -> list[Answer]:

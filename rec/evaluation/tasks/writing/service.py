@@ -8,7 +8,7 @@ from typing import Any, cast
 from pydantic import BaseModel, Field, create_model
 
 from rec.evaluation.rows import Row, Rows
-from rec.evaluation.service import Answer, Context, Message, Service
+from rec.evaluation.service import Answer, Context, Message, Number, Service, Truth, Whole
 from rec.keys import ServeConfig
 from rec.systems.capabilities import Decoding, Writer
 
@@ -24,13 +24,13 @@ class TextAnswer(BaseModel):
 class WritingOptions(Message):
     """What a request for rows may say beside them."""
 
-    max_tokens: int = Field(DEFAULT.max_tokens, ge=1)
+    max_tokens: Whole = Field(DEFAULT.max_tokens, ge=1)
     """Tokens of a text at most."""
-    temperature: float = Field(DEFAULT.temperature, ge=0, le=HOTTEST)
+    temperature: Number = Field(DEFAULT.temperature, ge=0, le=HOTTEST)
     """How freely tokens are drawn; 0 takes the most probable one each time."""
-    seed: int = Field(DEFAULT.seed, ge=0, lt=1 << 31)
+    seed: Whole = Field(DEFAULT.seed, ge=0, lt=1 << 31)
     """What drawn tokens follow from."""
-    stream: bool = False
+    stream: Truth = False
     """Whether pieces of the texts are sent as they are written, as server-sent events."""
 
 
@@ -51,9 +51,9 @@ class WritingService(Service):
         own, told = self.decoding, WritingOptions.model_fields
         most = min(own.max_tokens, limits.max_tokens)
         fields: dict[str, Any] = {
-            "max_tokens": (int, Field(most, ge=1, le=limits.max_tokens, description=told["max_tokens"].description)),
+            "max_tokens": (Whole, Field(most, ge=1, le=limits.max_tokens, description=told["max_tokens"].description)),
             "temperature": (
-                float,
+                Number,
                 Field(own.temperature, ge=0, le=HOTTEST, description=told["temperature"].description),
             ),
         }
