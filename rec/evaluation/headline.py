@@ -72,6 +72,14 @@ def standing(other: float, low: float, high: float, higher: bool) -> str:
     return BETTER if (other < low) == higher else WORSE
 
 
+def same_everywhere(same: Mapping[str, str], others: Iterable[Mapping[str, float]]) -> dict[str, str]:
+    """Return the metrics that are the same in other measurements too: of a perfect model all may be, by chance."""
+    tables = list(others)
+    return {
+        name: first for name, first in same.items() if all(values.get(name) == values.get(first) for values in tables)
+    }
+
+
 def one_fact(names: Iterable[str], same: Mapping[str, str]) -> dict[str, list[str]]:
     """Return names by the first of those whose values are the same for every example."""
     found: dict[str, list[str]] = {}

@@ -24,6 +24,7 @@ from rec.data.writing import write_table
 from rec.errors import EvaluationError
 from rec.evaluation import experts
 from rec.evaluation.bootstrap import equals, intervals, summed_interval
+from rec.evaluation.headline import same_everywhere
 from rec.evaluation.measure import directions, measure, metrics
 from rec.evaluation.measurement import Stopwatch, read_measurement, write_measurement
 from rec.evaluation.records import Records, with_columns
@@ -192,7 +193,6 @@ def measured_task(run: Trained, task: Task, split: str, records: Records) -> Mea
     numbers = measured.numbers
     numbers["examples"] = len(records)
     numbers["metrics"] = task.metrics(records, values)
-    numbers["same"] = equals({name: values[name] for name in (*task.shown, *values) if name in values})
     numbers["meanings"] = {name: words for name in numbers["metrics"] if (words := task.meaning(name))}
     numbers["interval"] = _intervals(task, measured, task.shown, rng)
 
@@ -203,6 +203,9 @@ def measured_task(run: Trained, task: Task, split: str, records: Records) -> Mea
     numbers["baselines"] = {
         name: {metric: value for metric, value in found.items() if value is not None} for name, found in told.items()
     }
+    numbers["same"] = same_everywhere(
+        equals({name: values[name] for name in (*task.shown, *values) if name in values}), numbers["baselines"].values()
+    )
     numbers["groups"] = {
         name: {"examples": int(inside.sum()), **_intervals(task, measured, task.shown[:2], rng, inside)}
         for name, inside in groups.each()

@@ -54,12 +54,12 @@ class Origin:
         found = []
         if self.costs:
             whole = all(cost["whole"] for cost in self.costs)
-            told = ("" if whole else "at least ") + duration(_mean(cost["seconds"] for cost in self.costs))
+            told = ("" if whole else "at least ") + _time(cost["seconds"] for cost in self.costs)
             known = [cost["peak_memory_bytes"] for cost in self.costs if "peak_memory_bytes" in cost]
             memory = f" and {bytes_text(max(known))} of memory" if known else ""
             found.append(f"Training took {told}{memory}{' per seed' if len(self.costs) > 1 else ''}")
         if self.measurements:
-            told = duration(_mean(one["seconds"] for one in self.measurements))
+            told = _time(one["seconds"] for one in self.measurements)
             found.append(f"measuring {told}" if found else f"Measuring took {told}")
         return [f"{', '.join(found)}."] if found else []
 
@@ -164,9 +164,11 @@ def _word(key: str, value: Any) -> str:
     return f"{key}={tomli_w.dumps({'x': value}).removeprefix('x = ').strip().replace(chr(10), '')}"
 
 
-def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return sum(found) / len(found)
+def _time(seconds: Iterable[float]) -> str:
+    """Return the mean of some times in words."""
+    found = list(seconds)
+    mean = sum(found) / len(found)
+    return duration(mean) if mean >= 1 else "less than 1 s"
 
 
 def machine_in_words(machine: Mapping[str, Any]) -> str:

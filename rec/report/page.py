@@ -131,5 +131,6 @@ def _panels(records: History, metric: str, directions: Mapping[str, bool]) -> li
         best = (max if higher else min)(known, key=lambda record: record[shown])
         marks = [Mark(x=best["epoch"], y=best[shown], name=f"best {number(best[shown])}")]
         line = LineSeries(name="", x=x, y=[record.get(shown, np.nan) for record in records])
-        panels.append(Lines(title=f"validation {shown}", series=[line], x_axis="epoch", y_axis=shown, marks=marks))
+        title, better = f"validation {shown.removeprefix('val_')}", f"{'Higher' if higher else 'Lower'} is better."
+        panels.append(Lines(title=title, caption=better, series=[line], x_axis="epoch", y_axis=shown, marks=marks))
     return panels

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from rec.evaluation.bootstrap import equals, intervals
-from rec.evaluation.headline import beside, headline, label, one_fact, simple_answers, standing, value_in_words
+from rec.evaluation.headline import (
+    beside,
+    headline,
+    label,
+    one_fact,
+    same_everywhere,
+    simple_answers,
+    standing,
+    value_in_words,
+)
 from rec.evaluation.headline import summarise as summary_of
 
 
@@ -87,6 +96,13 @@ def test_equal_columns_are_one_fact_with_one_interval() -> None:
     assert found["recall"] == found["hit"]
     assert found["ndcg"] != found["hit"]
     assert one_fact(["recall", "ndcg", "hit", "recall"], same) == {"recall": ["recall", "hit"], "ndcg": ["ndcg"]}
+
+
+def test_what_a_perfect_model_makes_equal_by_chance_is_not_one_fact() -> None:
+    same = {"recall": "hit", "fmr": "hit"}
+    baselines = [{"hit": 0.25, "recall": 0.25, "fmr": 0.5}, {"hit": 0.1, "recall": 0.1, "fmr": 0.1}]
+    assert same_everywhere(same, baselines) == {"recall": "hit"}
+    assert same_everywhere(same, []) == same
 
 
 def test_a_fact_is_called_by_all_its_names() -> None:

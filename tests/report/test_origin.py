@@ -108,6 +108,7 @@ def test_cost_and_data_are_told_in_words(origin: Callable[..., Origin]) -> None:
     partly = origin(costs=[{"seconds": 60.0, "whole": False, "commands": []}] * 2, measurements=[])
     assert partly.cost() == ["Training took at least 1 min 00 s per seed."]
     assert origin(costs=[], measurements=[]).cost() == []
+    assert origin(costs=[], measurements=[{"seconds": 0.4}]).cost() == ["Measuring took less than 1 s."]
 
 
 def test_no_whole_path_stands_on_a_page(origin: Callable[..., Origin], tmp_path: Path) -> None:

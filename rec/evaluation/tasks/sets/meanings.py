@@ -14,7 +14,7 @@ OVERLAP = {
 UNITS = {"visit": "averaged over examples", "patient": "averaged over the examples of a subject, then over subjects"}
 WORDS = {
     "ddi_rate": "share of pairs of given labels that are known to interact badly",
-    "true_ddi_rate": "the same of true labels",
+    "true_ddi_rate": "share of pairs of true labels that are known to interact badly",
     "medications": "labels given per example",
     "true_medications": "true labels per example",
     FREQUENT: "the labels that training has most often, as many as an example has there in the mean",

@@ -13,7 +13,7 @@ OF = {"f": "f-measure", "p": "as a share of what was written", "r": "as a share 
 LEVELS = {"corpus": "among all that were written", "sentence": "within a text, averaged"}
 WORDS = {
     "bleu1": "share of the words written that stand in the true text, in percent; shorter texts cost",
-    "bleu4": "the same of runs of one to four words, in percent",
+    "bleu4": "share of runs of one to four words written that stand in the true text, in percent; shorter texts cost",
     "bleu1_smooth": "bleu1 by text, smoothed, in percent",
     "bleu4_smooth": "bleu4 by text, smoothed, in percent",
     "rouge_l_f1": "longest common run of words with the true text, gaps allowed, f-measure in percent",
