@@ -61,6 +61,14 @@ class Progress:
         return line if width < 2 or len(line) < width else f"{line[: width - 2]}…"
 
 
+def tell(text: str) -> None:
+    """Print a result, in the place of a line of progress that a terminal still shows."""
+    if sys.stderr.isatty():
+        sys.stderr.write(CLEARED)
+        sys.stderr.flush()
+    print(text, flush=True)
+
+
 def terminal_width() -> int:
     """Return the columns of the terminal, `PLAIN_WIDTH` where there is none."""
     return max(40, shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns)

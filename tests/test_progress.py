@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from rec.cli.run import say
-from rec.progress import Progress, in_lines
+from rec.progress import Progress, in_lines, tell
 
 
 class Terminal(io.TextIOWrapper):
@@ -84,3 +84,11 @@ def test_long_messages_go_on_below(columns: str, monkeypatch: pytest.MonkeyPatch
     assert max(map(len, lines)) <= int(columns)
     assert all(line.startswith("  ") for line in lines[1:])
     assert in_lines("epoch 1: short\nand another") == "epoch 1: short\nand another"
+
+
+def test_a_result_takes_the_place_of_an_open_line(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    Progress("trial", 3, terminal).show(2, "running 1", force=True)
+    tell("trial  status\nt1     finished")
+    assert terminal.lines() == ["trial  status", "t1     finished", ""]

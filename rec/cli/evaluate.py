@@ -10,6 +10,7 @@ from typing import Any
 from rec.cli.run import runs, say
 from rec.config import RunConfig
 from rec.errors import RequestError
+from rec.progress import tell
 
 TEXT = "measure a trained run, compare two, or score plain arrays"
 EXAMPLES = """examples:
@@ -71,9 +72,9 @@ def evaluate(
 
     results = [evaluate_run(config, split, predictions) for config in configs]
     first, summary = results[0], summarise(results)
-    print(_metrics(results, summary, everything))
+    tell(_metrics(results, summary, everything))
     for text in [headline(results), *([first["notice"]] if first["notice"] else []), *first["notes"]]:
-        print(paragraph(sentence(text)))
+        tell(paragraph(sentence(text)))
     if json_file:
         _write_json(json_file, {"metrics": {name: entry["mean"] for name, entry in summary.items()}, "seeds": results})
     missed = []
@@ -120,9 +121,9 @@ def _compare(options: argparse.Namespace) -> int:
         d = r["difference"]
         gain = f"{d['mean']:+.4f} ({d['low']:+.4f} to {d['high']:+.4f})"
         rows.append([r["metric"], f"{r['a']:.4f}", f"{r['b']:.4f}", gain, f"{r['not_better']:.4f}"])
-    print(f"A = {a}\nB = {b}")
-    print(paragraph("Paired bootstrap over examples, or what they belong to (users, patients), 10,000 resamples."))
-    print(table(["metric", "A", "B", "A - B (95 % interval)", "share of resamples in which A is not better"], rows))
+    tell(f"A = {a}\nB = {b}")
+    tell(paragraph("Paired bootstrap over examples, or what they belong to (users, patients), 10,000 resamples."))
+    tell(table(["metric", "A", "B", "A - B (95 % interval)", "share of resamples in which A is not better"], rows))
     if options.json:
         _write_json(options.json, results)
     return 0
@@ -137,7 +138,7 @@ def _evaluate_arrays(options: argparse.Namespace) -> int:
     except ValueError:
         raise RequestError(f"--k: expected whole numbers like 10,100, got {options.k!r}") from None
     metrics, _ = evaluate_arrays(**load_arrays(options.arrays), cuts=cuts)
-    print(table(["metric", "mean"], [[name, f"{value:.6f}"] for name, value in metrics.items()]))
+    tell(table(["metric", "mean"], [[name, f"{value:.6f}"] for name, value in metrics.items()]))
     if options.json:
         _write_json(options.json, {"metrics": metrics})
     return 0

@@ -23,7 +23,8 @@ own tables, Parquet or text, in any layout (docs/data.md tells all keys):
   [data.encode.text]               # texts as numbers
   encoder = "tfidf"
 
-what is there already, made from the same config, is kept; input that cannot be used leaves it as it was"""
+what is there already, made from the same config, is kept; input that cannot be used
+leaves it as it was"""
 
 
 def add_options(command: argparse.ArgumentParser) -> None:

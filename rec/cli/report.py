@@ -8,6 +8,7 @@ from pathlib import Path
 from rec.cli.run import runs
 from rec.config import load
 from rec.errors import RequestError
+from rec.progress import tell
 
 TEXT = "write a run's HTML report"
 EXAMPLES = """examples:
@@ -36,4 +37,4 @@ def run(options: argparse.Namespace) -> None:
         folder = load(options.config, options.overrides).out
         for config in runs(options):
             check_same(config)
-    print(write_report(folder, options.split, options.seeds))
+    tell(write_report(folder, options.split, options.seeds))

@@ -7,6 +7,7 @@ from functools import partial
 
 from rec.cli.run import prepare, say, train
 from rec.config import load
+from rec.progress import tell
 
 TEXT = "train and measure the variants that a system declares, and print them side by side"
 EXAMPLES = """examples:
@@ -31,7 +32,7 @@ def run(options: argparse.Namespace) -> None:
     only = [name.strip() for name in options.only.split(";") if name.strip()]
     if options.list:
         for name, words in variants(config, only).items():
-            print(f"{name}: {' '.join(words)}")
+            tell(f"{name}: {' '.join(words)}")
         return
     prepare(config)
-    print(sweep(config, only, max(1, options.seeds), partial(train, file=options.config), say))
+    tell(sweep(config, only, max(1, options.seeds), partial(train, file=options.config), say))

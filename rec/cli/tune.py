@@ -6,6 +6,7 @@ import argparse
 
 from rec.cli.run import say
 from rec.config import load
+from rec.progress import tell
 
 TEXT = "search hyperparameters on validation, or go on with the search in `out`"
 EXAMPLES = """examples:
@@ -33,8 +34,8 @@ def run(options: argparse.Namespace) -> None:
     if options.spaces:
         for name, space in ready_spaces(config).items():
             lines = [f"  {key}: {' '.join(f'{w} = {value}' for w, value in e.items())}" for key, e in space.items()]
-            print("\n".join([f"{name}:", *lines]))
+            tell("\n".join([f"{name}:", *lines]))
         return
     from rec.runtime.tuning import search
 
-    print(search(config, say))
+    tell(search(config, say))
