@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 import re
 import tomllib
 from collections.abc import Iterable, Sequence
@@ -17,7 +16,10 @@ from pydantic import SerializeAsAny, ValidationError, model_validator
 from rec.errors import ConfigError
 from rec.keys import EvaluateConfig, ParallelConfig, ServeConfig, TrainConfig, TuneConfig
 from rec.keys_data import TABLES, DataConfig, source_keys
-from rec.strict import Strict, resolve
+from rec.strict import Strict, check_whole, resolve
+
+TOML_WORDS = {"a valid tuple": "a list, as in [1, 2]", "a valid dictionary": "a table", "a valid string": "a text"}
+"""How kinds of values are called in TOML files, in the place of Python's names."""
 
 STARTS_WITH_KEYS = re.compile(r"[a-z_]+(\.[a-z_]+)*(, [a-z_.]+)*: ")
 """How a message begins that tells of several keys of a table."""
@@ -106,6 +108,7 @@ def from_table(table: dict[str, Any]) -> RunConfig:
     system = resolve(table["system"])
     if not (isinstance(getattr(system, "Config", None), type) and getattr(system, "tasks", None)):
         raise ConfigError(f"system: {table['system']!r} is no system: expected a class with Config and tasks")
+    check_whole(system, table["system"], "system")
     model = check(system.Config, table.get("model", {}), "model.")
     run: RunConfig = check(RunConfig, table | {"model": model, "data": _with_source(table.get("data", {}))}, "")
     _check_metrics(run, system)
@@ -137,9 +140,7 @@ def _check_metrics(run: RunConfig, system: Any) -> None:
                     f"{key}: {name!r} describes answers and is neither good nor bad; expected one of {others}"
                 )
     known = [name for task in system.tasks for name in task.directions]
-    for name, wanted in run.expect.items():
-        if not math.isfinite(wanted):
-            raise ConfigError(f"expect.{name}: expected a finite number, got {wanted}")
+    for name in run.expect:
         if fault := unmeasured(name, known):
             raise ConfigError(f"expect.{name}: {fault}")
 
@@ -229,6 +230,8 @@ def _describe(cls: type[Strict], at: str, error: dict[str, Any]) -> str:
     if error["type"] == "missing":
         return f"{key}: required key is missing"
     message = str(error["msg"]).removeprefix("Value error, ")
+    for theirs, ours in TOML_WORDS.items():
+        message = message.replace(theirs, ours)
     if error["type"] == "value_error" and not where:
         return f"{at}{message}"
     if error["type"] == "value_error" and STARTS_WITH_KEYS.match(message):

@@ -1,6 +1,11 @@
 """The errors this package raises on purpose; anything else is a bug."""
 
 
+def one_line(text: str) -> str:
+    """Return a message of several lines as one."""
+    return "; ".join(line.strip().rstrip(";") for line in text.splitlines() if line.strip())
+
+
 class RecError(Exception):
     """Base of every error below; `rec` prints it as its last line and exits with 1."""
 

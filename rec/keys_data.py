@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from rec.errors import ConfigError
-from rec.strict import Strict, resolve
+from rec.strict import Strict, check_whole, resolve
 
 TABLES = "rec.data.sources.tables:Tables"
 MODALITIES = ("narrative", "dialogue", "visual", "set", "audio", "pace", "direction", "acting", "poster")
@@ -222,4 +222,5 @@ def source_keys(name: str) -> type[Strict]:
     keys = getattr(source, "Config", None)
     if not (isinstance(source, type) and isinstance(keys, type) and issubclass(keys, Strict)):
         raise ConfigError(f"data.source: {name!r} is no source: expected a class with Config")
+    check_whole(source, name, "data.source")
     return keys

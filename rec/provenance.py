@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import os
 import platform
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("torch", "ray", "deepspeed")
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+"""Microseconds of CPU time per period that a container may use, as Linux tells it."""
 GIT_S = 10.0
 """Longest wait for git."""
 
@@ -48,10 +51,19 @@ def machine(device: str = "cpu") -> dict[str, Any]:
         import torch
 
         gpu = torch.cuda.get_device_name(device)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     pages = {name: os.sysconf(name) for name in ("SC_PAGE_SIZE", "SC_PHYS_PAGES") if name in os.sysconf_names}
     memory = pages["SC_PAGE_SIZE"] * pages["SC_PHYS_PAGES"] if len(pages) == 2 else None
-    return {"cpu": _cpu(), "cores": cores, "memory_bytes": memory, "gpu": gpu}
+    return {"cpu": _cpu(), "cores": cores(), "memory_bytes": memory, "gpu": gpu}
+
+
+def cores() -> int:
+    """Return how many cores this process may use: those of the machine, of its affinity, of its control group."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if CPU_LIMIT.is_file():
+        most, _, period = CPU_LIMIT.read_text().partition(" ")
+        if most.isdigit():
+            found = min(found, max(1, math.ceil(int(most) / int(period))))
+    return found
 
 
 def versions() -> dict[str, str]:

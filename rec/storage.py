@@ -15,6 +15,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from rec.errors import DataError
+from rec.json_text import json_text
 
 T = TypeVar("T")
 CHUNK_BYTES = 1 << 22
@@ -94,7 +95,7 @@ class Storage:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a value as JSON."""
-        self.write(name, json.dumps(value, indent=1).encode())
+        self.write(name, json_text(value, indent=1).encode())
 
     def read_json(self, name: str) -> Any:
         """Return a JSON file's value."""

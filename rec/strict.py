@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -36,18 +37,36 @@ def resolve(name: str, key: str = "system") -> Any:
     """
     module, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else module
         # A module that is there and lacks another one is what was meant.
         told = suggestion(name, key) if f"{module}.".startswith(f"{missing}.") else ""
+        if missing == module.partition(".")[0] and "did you mean" not in told:
+            told += "; its file may lie beside the TOML file or in a folder of PYTHONPATH"
         raise ConfigError(f"{key}: no class {name!r} ({error}){told}") from error
+    except Exception as error:  # a module of the user's can raise anything
+        frames = traceback.extract_tb(error.__traceback__)
+        where = f"line {frames[-1].lineno} of {frames[-1].filename}: " if frames else ""
+        where = "" if isinstance(error, SyntaxError) else where
+        raise ConfigError(f"{key}: {module} cannot be imported: {where}{type(error).__name__}: {error}") from error
+    return found
+
+
+def check_whole(cls: Any, name: str, key: str) -> None:
+    """Check that a class that was named has all that its kind must have.
+
+    Raises:
+        ConfigError: it lacks something.
+    """
+    if missing := sorted(getattr(cls, "__abstractmethods__", ())):
+        raise ConfigError(f"{key}: {name!r} lacks what every such class has: {', '.join(missing)}")
 
 
 class Strict(BaseModel):
     """Base of every config model: immutable, no unknown keys, no silent conversion of types."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     SPACES: ClassVar[Spaces] = {}
     """Ready-made search spaces by name: the values that keys of this model may take."""

@@ -26,10 +26,10 @@ class Term:
         return (self.sum.sqrt() if self.root else self.sum) / float(self.count)
 
     def value_of(self, total: float, count: float) -> float:
-        """Return the term of the global batch from sums over all ranks, without its weight."""
-        return (math.sqrt(total) if self.root else total) / count
+        """Return the term of the global batch from sums over all ranks, without its weight; 0 where nothing counts."""
+        return (math.sqrt(total) if self.root else total) / count if count else 0.0
 
     def part_of(self, total: float, count: float) -> Tensor:
         """Return what to differentiate here, so that gradients add up over ranks to that of the global batch's term."""
         slope = 0.5 / math.sqrt(max(total, TINY)) if self.root else 1.0
-        return self.sum * (slope / count)
+        return self.sum * (slope / count if count else 0.0)

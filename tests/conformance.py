@@ -53,6 +53,9 @@ class EveryUsersOther:
     def draw(self, user_N: torch.Tensor) -> torch.Tensor:
         return user_N % 7 + 12
 
+    def with_some(self, user_N: torch.Tensor) -> None:
+        """Something can be drawn for everybody."""
+
 
 def loss_of(system: Any, module: Any, rows: Mapping[str, Any]) -> torch.Tensor:
     """Return the weighted sum of a batch's mean terms."""

@@ -95,7 +95,12 @@ def test_a_run_that_misses_what_it_must_reach_exits_one(config: str, capsys: pyt
 def test_only_the_run_that_was_trained_is_measured(config: str, capsys: pytest.CaptureFixture[str]) -> None:
     main(["prepare", config])
     main(["train", config])
-    for words in (["evaluate", config], ["export", config], ["predict", config, "--to", f"{config}.predictions"]):
+    for words in (
+        ["evaluate", config],
+        ["report", config],
+        ["export", config],
+        ["predict", config, "--to", f"{config}.predictions"],
+    ):
         assert main([*words, "train.seed=7"]) == 1
         line = capsys.readouterr().err.strip().splitlines()[-1]
         assert "train.seed: 7, but the run in" in line

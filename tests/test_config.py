@@ -33,6 +33,9 @@ def test_overrides_are_dotted_toml_values(tmp_path: Path) -> None:
         ({"train": {"epoch": 1}}, "train.epoch: unknown key; did you mean 'epochs'?"),
         ({"train": {"epochs": "3"}}, "train.epochs: input should be a valid integer, got '3'"),
         ({"train": {"learning_rate": -1.0}}, "train.learning_rate: input should be greater than 0, got -1.0"),
+        ({"train": {"learning_rate": float("inf")}}, "train.learning_rate: input should be a finite number, got inf"),
+        ({"model": {"mix_scale": float("nan")}}, "model.mix_scale: input should be a finite number, got nan"),
+        ({"tune": {"use": "gate"}}, "tune.use: input should be a list, as in [1, 2], got 'gate'"),
         ({"data": {}}, "data.root: required key is missing"),
         ({"model": {"loss": "mse"}}, "model.loss: input should be 'ce', 'ss', 'gbce' or 'bce', got 'mse'"),
         (
@@ -40,7 +43,7 @@ def test_overrides_are_dotted_toml_values(tmp_path: Path) -> None:
             "'rec.errors:ConfigError' is no system: expected a class with Config and tasks",
         ),
         ({"expect": {"hit@1O": 0.1}}, "expect.hit@1O: is not measured; did you mean 'hit@10'?"),
-        ({"expect": {"hit@10": float("nan")}}, "expect.hit@10: expected a finite number, got nan"),
+        ({"expect": {"hit@10": float("nan")}}, "expect.hit@10: input should be a finite number, got nan"),
         ({"system": "rec.systems.msmrec:Nope"}, "system: no class 'rec.systems.msmrec:Nope'"),
         ({"parallel": {"workers": 3}}, "train.batch_size: must be a multiple of parallel.workers (3), got 128"),
         ({"parallel": {"workers": 2, "expert_parallel": 3}}, "expert_parallel: must divide workers (2), got 3"),

@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[1] / "rec"
 LAYERS = [
     {
         "errors",
+        "json_text",
         "space",
         "strict",
         "keys_data",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rec.errors import ConfigError
+from rec.json_text import json_text
 
 SCRIPT = """
 local bodies, at = {}, 0
@@ -50,7 +51,7 @@ class Load:
 def write_bodies(folder: Path, bodies: Sequence[Any], name: str = "bodies") -> Path:
     """Write requests for wrk to send in turn."""
     path = folder / f"{name}.jsonl"
-    path.write_text("".join(json.dumps(body) + "\n" for body in bodies))
+    path.write_text("".join(json_text(body) + "\n" for body in bodies))
     return path
 
 

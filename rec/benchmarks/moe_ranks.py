@@ -14,6 +14,7 @@ from torch.multiprocessing.spawn import start_processes
 from rec.benchmarks import moe
 from rec.benchmarks.row import Row, timed
 from rec.benchmarks.timing import Times, in_turns
+from rec.json_text import json_text
 from rec.moe.dispatch import carry
 from rec.moe.experts import FeedForwardExperts
 from rec.moe.routing import keep_top_k
@@ -54,7 +55,7 @@ def _rank(rank: int, folder: str, small: bool) -> None:
     torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
     points = [_point(rank, ROWS // 8 if small else ROWS, width, k) for width in WIDTHS for k in CHOICES]
     if rank == 0:
-        Path(folder, "found.json").write_text(json.dumps(points))
+        Path(folder, "found.json").write_text(json_text(points))
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 

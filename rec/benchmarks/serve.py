@@ -5,7 +5,6 @@ Both run on one runtime behind the same proxy, and are loaded in turns by wrk ov
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from rec.config import RunConfig, from_table
 from rec.data.generated.catalogue import CatalogueConfig
 from rec.data.prepare import prepare
 from rec.data.runner import InProcess
+from rec.json_text import json_text
 from rec.keys_data import DataConfig, TextConfig
 from rec.runtime.serving import deploy, deploy_web, limits, serving_runtime
 from rec.serving.artifact import Artifact
@@ -87,8 +87,8 @@ def _requests(artifact: Artifact) -> list[dict[str, Any]]:
 
 def _constant(artifact: Artifact) -> FastAPI:
     """Return an application that answers everyone with the same bytes, as many as the model's."""
-    size = len(json.dumps(artifact.example()["answer"]["items"][:10])) // 2
-    body = json.dumps({"items": "x" * size}).encode()
+    size = len(json_text(artifact.example()["answer"]["items"][:10])) // 2
+    body = json_text({"items": "x" * size}).encode()
     app = FastAPI()
 
     @app.post("/v1/recommend")

@@ -6,10 +6,10 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from rec.cli import benchmark, evaluate, export, predict, prepare, report, results, serve, sweep, train, tune, upgrade
-from rec.cli.run import say
-from rec.errors import RecError
+from rec.cli.ends import ended
 
 OVERRIDE = re.compile(r"^[a-z_][\w.@\"-]*=")
 COMMANDS = {
@@ -29,19 +29,13 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand; return the exit code. An error of ours is one line, the last one."""
+    """Run one subcommand; return the exit code. An error is one line, the last one."""
     given = list(sys.argv[1:] if argv is None else argv)
     overrides = [word for word in given if OVERRIDE.match(word)]
     options = parser().parse_args([word for word in given if not OVERRIDE.match(word)])
     options.overrides = overrides
-    try:
-        return int(COMMANDS[options.command].run(options) or 0)
-    except RecError as error:
-        say(f"error: {error}")
-        return 1
-    except KeyboardInterrupt:
-        say("interrupted; the same command goes on from the last checkpoint")
-        return 130
+    command = COMMANDS[options.command]
+    return ended(partial(command.run, options), given, command.INTERRUPTED)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from rec.cli.run import say
+from rec.cli.run import count, say
 
 TEXT = "measure speed beside its limit"
+INTERRUPTED = "what was measured is lost"
 EXAMPLES = """examples:
   rec benchmark evaluate
   rec benchmark train --json train.json --data out/ml-1m/data
@@ -23,13 +24,13 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("name", choices=names)
     command.add_argument("--json", metavar="FILE", help="write the rows there as well")
     command.add_argument("--data", metavar="ROOT", help="prepared data set (default: one of ML-1M's size is made)")
-    command.add_argument("--interactions", type=int, default=10_000_000, help="for prepare (default: 10000000)")
-    command.add_argument("--trials", type=int, default=64, help="for tune (default: 64)")
+    command.add_argument("--interactions", type=count, default=10_000_000, help="for prepare (default: 10000000)")
+    command.add_argument("--trials", type=count, default=64, help="for tune (default: 64)")
     command.add_argument("--minutes", type=float, default=10, help="of faults, for serve (default: 10)")
-    command.add_argument("--items", type=int, default=1_000_000, help="for graph's neighbours (default: 1000000)")
+    command.add_argument("--items", type=count, default=1_000_000, help="for graph's neighbours (default: 1000000)")
     text = "largest generated graph whose steps are measured, from 10^5 on (default: 1000000)"
-    command.add_argument("--edges", type=int, default=1_000_000, metavar="N", help=text)
-    command.add_argument("--images", type=int, default=100_000, help="for encoders' memory (default: 100000)")
+    command.add_argument("--edges", type=count, default=1_000_000, metavar="N", help=text)
+    command.add_argument("--images", type=count, default=100_000, help="for encoders' memory (default: 100000)")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rec.cli.run import runs, say
+from rec.cli.run import count, runs, say
 from rec.config import RunConfig
 from rec.errors import RequestError
 from rec.progress import tell
 
 TEXT = "measure a trained run, compare two, or score plain arrays"
+INTERRUPTED = "the same command starts again"
 EXAMPLES = """examples:
   rec evaluate rec/configs/demo.toml
   rec evaluate rec/configs/ml-100k.toml --seeds 3 --split test
@@ -32,7 +33,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", metavar="FILE", help="write the results there as well")
     command.add_argument("--predictions", metavar="FOLDER", help="read what `rec predict` wrote; runs no model")
     command.add_argument("--split", default="test", choices=("val", "test"), help="which split (default: test)")
-    command.add_argument("--seeds", type=int, default=0, metavar="N", help="seeds 0 to N-1, each in out/seed-N")
+    command.add_argument("--seeds", type=count, default=0, metavar="N", help="seeds 0 to N-1, each in out/seed-N")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -118,7 +119,9 @@ def _compare(options: argparse.Namespace) -> int:
     results = compare(a, b, 10_000, options.split)
     rows = []
     for r in results:
-        d = r["difference"]
+        if (d := r["difference"]) is None:
+            rows.append([r["metric"], "-", "-", "no example has a value in both", "-"])
+            continue
         gain = f"{d['mean']:+.4f} ({d['low']:+.4f} to {d['high']:+.4f})"
         rows.append([r["metric"], f"{r['a']:.4f}", f"{r['b']:.4f}", gain, f"{r['not_better']:.4f}"])
     tell(f"A = {a}\nB = {b}")

@@ -8,6 +8,7 @@ from rec.cli.run import say
 from rec.sections import counted
 
 TEXT = "write a trained run as an artifact to serve"
+INTERRUPTED = "the same command starts again"
 EXAMPLES = """examples:
   rec export rec/configs/demo.toml
   rec export out/ml-1m/run --to artifacts/ml-1m serve.index=hnsw serve.replicas=2"""

@@ -8,6 +8,7 @@ from rec.cli.run import prepare
 from rec.config import load
 
 TEXT = "make the data set that a config names"
+INTERRUPTED = "nothing new is in place; the same command goes on with what is done"
 EXAMPLES = """examples:
   rec prepare rec/configs/demo.toml
   rec prepare rec/configs/demo.toml data.read.interactions=1000000

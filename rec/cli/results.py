@@ -9,6 +9,7 @@ from rec.errors import RequestError
 from rec.progress import tell
 
 TEXT = "write a page on all runs below some folders, from their own files alone"
+INTERRUPTED = "the same command starts again"
 EXAMPLES = """examples:
   rec results out/ml-100k
   rec results out/ml-100k out/ml-1m --name movielens

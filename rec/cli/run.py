@@ -15,6 +15,20 @@ def say(text: str) -> None:
     print(f"{CLEARED}{text}" if sys.stderr.isatty() else text, file=sys.stderr, flush=True)
 
 
+def count(text: str) -> int:
+    """Return the whole number of at least 1 that an option is given."""
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def port(text: str) -> int:
+    """Return the port that an option is given."""
+    if not text.isdigit() or not 1 <= int(text) <= 65_535:
+        raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, got {text!r}")
+    return int(text)
+
+
 def runs(options: argparse.Namespace) -> list[RunConfig]:
     """Return the run of the config, or one per seed."""
     if not options.seeds:

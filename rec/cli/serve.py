@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from rec.cli.run import say
+from rec.cli.run import count, port, say
 from rec.config import serve_keys
 
 TEXT = "serve artifacts over HTTP until interrupted"
+INTERRUPTED = "nothing is served any more"
 EXAMPLES = """examples:
   rec serve out/demo/run/export/msmrec
   rec serve artifacts/ml-1m artifacts/ml-100k --port 9000 serve.max_replicas=4
@@ -20,9 +21,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
     """Add what the command takes beside overrides."""
     command.add_argument("artifacts", metavar="ARTIFACT", nargs="+", help="folders made by `rec export`")
     command.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1)")
-    command.add_argument("--port", type=int, default=8000, help="port to listen at (default: 8000)")
+    command.add_argument("--port", type=port, default=8000, help="port to listen at (default: 8000)")
     text = "let all replicas serve all artifacts, each with the N used last in memory (default: replicas of their own)"
-    command.add_argument("--multiplex", type=int, default=0, metavar="N", help=text)
+    command.add_argument("--multiplex", type=count, default=0, metavar="N", help=text)
 
 
 def run(options: argparse.Namespace) -> None:

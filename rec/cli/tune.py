@@ -9,6 +9,7 @@ from rec.config import load
 from rec.progress import tell
 
 TEXT = "search hyperparameters on validation, or go on with the search in `out`"
+INTERRUPTED = "the same command goes on with the search"
 EXAMPLES = """examples:
   rec tune rec/configs/demo.toml 'tune.use=["optimiser", "gate"]' tune.trials=20 \\
     out=out/demo/search

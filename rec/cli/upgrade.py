@@ -7,6 +7,7 @@ import argparse
 from rec.cli.run import say
 
 TEXT = "replace a served artifact without a gap; back where the new one fails"
+INTERRUPTED = "the command may have replaced the artifact or not; ask the service which one it answers from"
 EXAMPLES = """examples:
   rec upgrade ml-1m artifacts/ml-1m-v2"""
 

@@ -17,6 +17,7 @@ import pandas as pd
 
 from rec.data.cells import days, kind_of, numbers, words
 from rec.errors import DataError, RequestError
+from rec.json_text import json_text
 
 MAX_VALUES = 256
 LARGE, LARGE_SINGLE = 1e100, 1e15
@@ -121,7 +122,7 @@ class Attributes:
     def to_json(self) -> str:
         """Return the columns as JSON."""
         names = ("name", "mean", "deviation", "values")
-        return json.dumps(
+        return json_text(
             [{f: getattr(c, f) for f in names} | ({"times": True} if c.times else {}) for c in self.columns]
         )
 

@@ -25,6 +25,7 @@ from rec.data import images
 from rec.data.encoders import RawImages, Tfidf, Tokens, TransformerEncoder, VisionEncoder
 from rec.data.schema import EntityTable
 from rec.data.tables import Kind, Piece, read
+from rec.json_text import json_text
 from rec.keys_data import ImageEncodingConfig, TextEncodingConfig
 from rec.storage import Storage
 
@@ -245,7 +246,7 @@ class ShardWriter:
         assert self.writer is not None, "a shard has at least one row"
         facts = {"rows": found.rows, "pictures": found.pictures, "notes": found.notes}
         self.writer.add_key_value_metadata(
-            {MADE_FROM: self.task.made_from.encode(), BAD: json.dumps(found.bad), NOTES: json.dumps(facts)}
+            {MADE_FROM: self.task.made_from.encode(), BAD: json_text(found.bad), NOTES: json_text(facts)}
         )
         self.writer.close()
         self.storage.write_with(self.task.name, lambda stream: stream.write(self.stream.getbuffer()))

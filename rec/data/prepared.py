@@ -17,7 +17,6 @@ data-.../views/NAME/             rows of the splits as a kind of model trains on
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,6 +38,7 @@ from rec.data.views.view import FILE_NAME, Making, Rows, View, read_records
 from rec.data.views.view import FOLDER as VIEWS
 from rec.data.writing import FORMAT, MANIFEST, Draft
 from rec.errors import ConfigError, DataError
+from rec.json_text import json_text
 from rec.keys_data import WORK_KEYS, DataConfig
 from rec.storage import Storage, absolute
 from rec.strict import Strict, is_among, resolve
@@ -110,7 +110,7 @@ class Prepared:
     def identity(self) -> str:
         """Return a hash of what the data set holds: the same, wherever and whenever it was made."""
         told = {key: value for key, value in self.manifest.items() if key not in ("folder", "config")}
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json_text(told, sort_keys=True).encode()).hexdigest()
 
     def made_from(self) -> dict[str, Any]:
         """Return `[data]` as it was prepared from, keys that are newer than the data set at their defaults."""

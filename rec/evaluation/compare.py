@@ -23,6 +23,8 @@ METRIC = "metric/"
 def compare(a: str, b: str, resamples: int, split: str = "test") -> list[dict[str, Any]]:
     """Return, per metric that the runs' tasks show, the paired bootstrap of run A against run B.
 
+    A metric of which no example has a value in both is there with None in the place of numbers.
+
     A run is a folder that was evaluated; one with seeds counts by the mean over its seeds of each example's metric.
 
     Raises:
@@ -51,14 +53,18 @@ def compare_seeds(
             found = _of_examples(task, name, first, second, resamples, rng) or _of_sums(
                 task, name, first, second, resamples, rng
             )
-            if found is None or name not in task.directions:
+            if name not in task.directions:
+                continue
+            higher = task.directions[name]
+            row = {"metric": name, "higher_is_better": higher}
+            if found is None:
+                if all(METRIC + name in table.column_names for table in (*first, *second)):
+                    results.append(row | dict.fromkeys(("a", "b", "difference", "not_better")))
                 continue
             value, other, result = found
-            higher = task.directions[name]
             results.append(
-                {
-                    "metric": name,
-                    "higher_is_better": higher,
+                row
+                | {
                     "a": value,
                     "b": other,
                     "difference": result.difference.plain(),

@@ -12,7 +12,6 @@ Parts are whole batches of evaluation, so that their records are the ones that e
 from __future__ import annotations
 
 import hashlib
-import json
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from rec.errors import ConfigError, DataError, EvaluationError, RequestError
 from rec.evaluation import requests
 from rec.evaluation.records import Records, joined
 from rec.evaluation.run import Trained
+from rec.json_text import json_text
 from rec.progress import Progress
 from rec.storage import Storage, absolute
 from rec.strict import flat, is_among
@@ -155,7 +155,7 @@ def identity(config: RunConfig) -> dict[str, Any]:
         "run": absolute(config.out),
         "step": step,
         "weights": store.identity(step),
-        "config": hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest(),
+        "config": hashlib.sha256(json_text(keys, sort_keys=True).encode()).hexdigest(),
         "data": open_prepared(config).identity(),
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from rec.evaluation.predict import Order, Part
 from rec.evaluation.records import Records, joined, moved, records_of
 from rec.evaluation.run import open_run
 from rec.evaluation.table_rows import EntityNames, TableRows
+from rec.json_text import json_text
 from rec.storage import Storage
 
 BAD_ROW = (RecError, ValueError, TypeError, KeyError, IndexError, OverflowError)
@@ -196,5 +196,5 @@ def _taken(columns: Any, places: list[int]) -> dict[str, Any]:
 def _given(rows: Sequence[tuple[dict[str, Any], str | None]], name: str) -> pa.Array:
     """Return what the requests hold in a column, as text."""
     values = [row.get(name) for row, _ in rows]
-    texts = [v if isinstance(v, str) or v is None else json.dumps(v) for v in values]
+    texts = [v if isinstance(v, str) or v is None else json_text(v) for v in values]
     return pa.array(texts, pa.string())

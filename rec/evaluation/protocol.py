@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from rec.json_text import json_text
 
 Manifest = Mapping[str, Any]
 
@@ -32,4 +33,4 @@ def split_of(manifest: Manifest) -> dict[str, str]:
 
 def _hashed(files: Iterable[Mapping[str, Any]]) -> str:
     sums = sorted((entry["name"], entry["sha256"]) for entry in files)
-    return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
+    return hashlib.sha256(json_text(sums).encode()).hexdigest()

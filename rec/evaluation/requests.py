@@ -15,6 +15,7 @@ from rec.config import RunConfig
 from rec.data.tables import files, raw_rows
 from rec.data.tables.files import locate
 from rec.data.tables.raw import RAW_ENDINGS
+from rec.json_text import json_text
 from rec.storage import Storage, absolute, open_uri
 from rec.strict import resolve
 
@@ -60,7 +61,7 @@ def copy(table: str, storage: Storage, part_rows: int, columns: Sequence[str]) -
         for values, fault in part:
             ignored |= dict.fromkeys(name for name in values if name not in columns)
             kept = {name: value for name, value in values.items() if name in columns}
-            lines.append(json.dumps([kept, fault], default=_plain))
+            lines.append(json_text([kept, fault], default=_plain))
         storage.write(_file(number), "\n".join(lines).encode())
         rows += len(part)
     storage.write_json(INDEX, {"rows": rows, "ignored": list(ignored)})

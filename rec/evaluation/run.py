@@ -37,6 +37,7 @@ from rec.storage import Storage
 from rec.systems.api import System
 from rec.systems.capabilities import Reporter
 from rec.train.checkpoint import CheckpointStore
+from rec.train.device import device_of
 from rec.train.engine import LocalEngine, load_model
 from rec.train.feed import PlannedFeed
 from rec.train.job import build, load_chosen
@@ -81,13 +82,14 @@ def open_run(config: RunConfig) -> Trained:
         CheckpointError, DataError: the run or its data set is missing or damaged.
         ConfigError: the folder holds a run with another config.
     """
+    device = device_of(config.parallel)
     data = open_prepared(config)
     checkpoint = load_chosen(config, data)
     system = build(config, data)
     module = system.model()
     load_model(module, checkpoint.tensors)
     torch.set_num_threads(max(config.parallel.threads, torch.get_num_threads()))
-    engine = LocalEngine(module, config.train, "cuda" if config.parallel.gpu else "cpu")
+    engine = LocalEngine(module, config.train, device)
     return Trained(config=config, data=data, system=system, engine=engine, step=checkpoint.step)
 
 
@@ -99,7 +101,7 @@ def evaluate_run(config: RunConfig, split: str, predictions: str | None = None) 
         split: The split.
         predictions: A folder of `rec predict`, whose records are read; None runs the model.
     """
-    watch = Stopwatch("cuda" if config.parallel.gpu else "cpu")
+    watch = Stopwatch(device_of(config.parallel))
     run = open_run(config)
     if predictions is None:
         records = _records(run, split)
@@ -211,10 +213,23 @@ def measured_task(run: Trained, task: Task, split: str, records: Records) -> Mea
         for name, inside in groups.each()
     }
     numbers["experts"] = experts.numbers(run.module, records, groups) if task is system.tasks[0] else {}
-    numbers["notes"] = task.enrich(measured)
+    numbers["notes"] = [*_without_value(task, measured), *task.enrich(measured)]
     if task is system.tasks[0] and isinstance(system, Reporter):
         numbers["notes"] += system.enrich(measured)
     return measured
+
+
+def _without_value(task: Task, measured: Measured) -> list[str]:
+    """Return notes on metrics that are averages over nothing, and on examples that have no value of the first one."""
+    metrics = measured.numbers["metrics"]
+    empty = [name for name in task.shown if name in metrics and metrics[name] is None]
+    notes = [f"{', '.join(empty)}: no value, as no example has one"] if empty else []
+    first = next((name for name in task.shown if name in measured.values and name not in empty), None)
+    count = int(np.isnan(measured.values[first]).sum()) if first is not None else 0
+    if count:
+        total = len(measured.records)
+        notes.append(f"{count:,} of {total:,} examples have no {first}, and are left out of it")
+    return notes
 
 
 def _intervals(

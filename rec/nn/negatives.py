@@ -15,20 +15,42 @@ ROUNDS = 20
 def unseen(user_N: Tensor, seen_user_M: Tensor, seen_item_M: Tensor, num_items: int, count: int) -> Tensor:
     """Return `count` items for each entry of `user_N`, uniform over the items its user has not seen, (N, count).
 
-    Drawn by rejection. A user who has seen nearly everything may keep a seen item after many rounds: the share of
-    such draws is (seen / items) ** 20.
+    Those of a user who has seen everything are 0. Drawn by rejection, and exactly where many rounds have not sufficed.
     """
-    key_M = (seen_user_M * (num_items + 1) + seen_item_M).sort().values
+    key_M = (seen_user_M * (num_items + 1) + seen_item_M).unique()
     drawn = torch.randint(1, num_items + 1, (len(user_N), count), device=user_N.device)
-    base = (user_N * (num_items + 1))[:, None].expand_as(drawn)
+    if not len(key_M):
+        return drawn
+    base_N = user_N * (num_items + 1)
+    first_N, last_N = torch.searchsorted(key_M, base_N + 1), torch.searchsorted(key_M, base_N + num_items + 1)
+    drawn = torch.where((last_N - first_N >= num_items)[:, None], 0, drawn)
+    base = base_N[:, None].expand_as(drawn)
     for _ in range(ROUNDS):
-        key = base + drawn
-        place = torch.searchsorted(key_M, key).clamp(max=len(key_M) - 1)
-        bad = key_M[place] == key
+        bad = _among(key_M, base + drawn)
         if not bad.any():
-            break
+            return drawn
         drawn[bad] = torch.randint(1, num_items + 1, (int(bad.sum()),), device=drawn.device)
+    bad = _among(key_M, base + drawn)
+    row_X = bad.nonzero()[:, 0]
+    drawn[bad] = _exactly(key_M, first_N[row_X], last_N[row_X], user_N[row_X], num_items)
     return drawn
+
+
+def _among(key_M: Tensor, key: Tensor) -> Tensor:
+    place = torch.searchsorted(key_M, key).clamp(max=len(key_M) - 1)
+    return key_M[place] == key
+
+
+def _exactly(key_M: Tensor, first_X: Tensor, last_X: Tensor, user_X: Tensor, num_items: int) -> Tensor:
+    """Return an unseen item for each user, whose seen items lie between two places in `key_M`, (X,)."""
+    left_X = num_items - (last_X - first_X)
+    rank_X = (torch.rand(len(left_X), device=left_X.device, dtype=torch.float64) * left_X).long()
+    # How many unseen items come before each seen one; they rise within a user.
+    user_M, stride = key_M // (num_items + 1), num_items + 1
+    start_M = torch.searchsorted(key_M, user_M * stride + 1)
+    before_M = key_M - user_M * stride - 1 - (torch.arange(len(key_M), device=key_M.device) - start_M)
+    place_X = torch.searchsorted(user_M * stride + before_M, user_X * stride + rank_X, right=True)
+    return rank_X + 1 + place_X - first_X
 
 
 class Unseen:
@@ -38,17 +60,18 @@ class Unseen:
         user_E: Users of what was seen, from 0.
         item_E: Items seen, from 1.
         item_W: The items that may be drawn.
-
-    Raises:
-        ValueError: a user has seen every item that may be drawn.
     """
+
+    full_F: Tensor
+    """The users who have seen every item that may be drawn, rising: nothing can be drawn for them."""
 
     def __init__(self, user_E: Tensor, item_E: Tensor, item_W: Tensor) -> None:
         self.item_W = item_W
         self.stride = int(torch.cat([item_E, item_W]).max()) + 1
         self.key_E = (user_E * self.stride + item_E).sort().values
-        inside_E = torch.isin(item_E, item_W)
-        refuse_all(torch.bincount(user_E[inside_E]) if len(user_E) else torch.zeros(1), item_W)
+        key_E = self.key_E.unique()
+        inside_E = torch.isin(key_E % self.stride, item_W)
+        self.full_F = _full(torch.bincount(key_E[inside_E] // self.stride), item_W)
 
     def to(self, device: torch.device) -> Unseen:
         """Return this with its tensors on another device; itself where they are there already."""
@@ -56,6 +79,7 @@ class Unseen:
             return self
         found = copy(self)
         found.item_W, found.key_E = self.item_W.to(device), self.key_E.to(device)
+        found.full_F = self.full_F.to(device)
         return found
 
     def seen(self, user_M: Tensor, item_M: Tensor) -> Tensor:
@@ -64,8 +88,12 @@ class Unseen:
         place_M = torch.searchsorted(self.key_E, key_M).clamp(max=len(self.key_E) - 1)
         return self.key_E[place_M] == key_M
 
+    def with_some(self, user_N: Tensor) -> Tensor | None:
+        """Return which users something can be drawn for, bool (N,); None where that is so for every user there is."""
+        return ~torch.isin(user_N, self.full_F) if len(self.full_F) else None
+
     def draw(self, user_N: Tensor) -> Tensor:
-        """Return an item for each user, (N,)."""
+        """Return an item for each user, none of whom has seen everything, (N,)."""
         drawn_N = self.item_W[torch.randint(len(self.item_W), (len(user_N),), device=user_N.device)]
         open_M = torch.arange(len(user_N), device=user_N.device)
         while len(open_M):
@@ -75,15 +103,11 @@ class Unseen:
 
 
 class MappedUnseen(Unseen):
-    """Draws items uniformly from all that have an edge, none that its user has one with; edges are read from files.
-
-    Raises:
-        ValueError: a user has an edge with every item that may be drawn.
-    """
+    """Draws items uniformly from all that have an edge, none that its user has one with; edges are read from files."""
 
     def __init__(self, graph: MappedGraph, item_W: Tensor) -> None:
         self.graph, self.item_W = graph, item_W
-        refuse_all(graph.first_R.diff()[: graph.num_users], item_W)
+        self.full_F = _full(graph.first_R.diff()[: graph.num_users], item_W)
 
     def to(self, device: torch.device) -> MappedUnseen:
         """Return this with the items on another device."""
@@ -94,7 +118,6 @@ class MappedUnseen(Unseen):
         return self.graph.has(user_M.cpu(), item_M.cpu()).to(user_M.device)
 
 
-def refuse_all(count_U: Tensor, item_W: Tensor) -> None:
-    """Raise ValueError where a user has seen as many items as may be drawn."""
-    if int(count_U.max()) >= len(item_W):
-        raise ValueError(f"user {int(count_U.argmax())} has seen all {len(item_W)} items that may be drawn")
+def _full(count_U: Tensor, item_W: Tensor) -> Tensor:
+    """Return the users who have seen as many items as may be drawn."""
+    return (count_U >= len(item_W)).nonzero()[:, 0]

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import math
 import os
 import secrets
 import shutil
+import signal
 import socket
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import psutil
 import ray
 
-from rec.errors import ConfigError
+from rec.errors import ConfigError, one_line
 from rec.keys import ParallelConfig
+from rec.provenance import cores
 from rec.runtime.served import FOLDER, sweep
 from rec.sections import counted
 
@@ -26,6 +30,10 @@ PRIVATE = "REC_PRIVATE_RUNTIME"
 """Set in the environment of every process of a private runtime."""
 SPARE_CPUS = 1
 """Logical CPUs beside the workers' own: Ray Data's tasks run there. Ray starts a process per CPU at once."""
+PATIENCE_S = 2.0
+"""Longest wait for processes that have been told to end."""
+MOST_TOLD = 200
+"""Characters that are told of an error of Ray's."""
 QUIET = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
@@ -43,6 +51,7 @@ def runtime(
     environment: Mapping[str, str] | None = None,
     meanwhile: Sequence[str] = (),
     metrics_port: int | None = None,
+    demand: Demand | None = None,
 ) -> Iterator[None]:
     """Be connected to Ray inside: to the cluster that RAY_ADDRESS names, else to a private one on this machine.
 
@@ -54,18 +63,25 @@ def runtime(
             shares no process between tasks and actors that differ in it.
         meanwhile: Modules to import in a thread while Ray starts; none of Ray's own.
         metrics_port: Where a private runtime shows its metrics to Prometheus; None leaves the choice to Ray.
+        demand: What has to be there, of the machine or of the cluster.
+
+    Raises:
+        ConfigError: the machine or the cluster has less than is demanded, or no cluster answers.
     """
     if ray.is_initialized():
+        require_cluster(demand)
         yield
         return
+    if not os.environ.get("RAY_ADDRESS"):
+        require_machine(demand)
     threading.Thread(target=_import, args=(meanwhile,), daemon=True, name="imports").start()
     before = {name: os.environ.get(name) for name in (*QUIET, PRIVATE)}
     os.environ.update({name: value for name, value in QUIET.items() if before[name] is None})
-    folder = None
+    folder, others = None, set(psutil.Process().children(recursive=True))
     try:
         if os.environ.get("RAY_ADDRESS"):
-            # A submitted job may have an environment of its own, which a second one must not contradict.
-            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+            connect()
+            require_cluster(demand)
         else:
             sweep()
             folder = tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-")
@@ -73,20 +89,23 @@ def runtime(
             # Ray turns token authentication on by itself; with a token of our own it writes none into the home folder.
             # It reads the token once per process, so a second runtime has to have the first one's.
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-            ray.init(
-                num_cpus=math.ceil(cpus) + SPARE_CPUS,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=1 << 30,
-                _temp_dir=folder,
-                _metrics_export_port=metrics_port,
-                runtime_env={"env_vars": {PRIVATE: "1", **QUIET, **(environment or {})}},
-            )
+            with own_signals():
+                ray.init(
+                    num_cpus=math.ceil(cpus) + SPARE_CPUS,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    object_store_memory=1 << 30,
+                    _temp_dir=folder,
+                    _metrics_export_port=metrics_port,
+                    runtime_env={"env_vars": {PRIVATE: "1", **QUIET, **(environment or {})}},
+                )
         quiet_data()
         yield
     finally:
+        started = set(psutil.Process().children(recursive=True)) - others if folder is not None else set()
         ray.shutdown()
+        _end(started)
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -94,6 +113,50 @@ def runtime(
                 os.environ[name] = value
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def starting() -> str:
+    """Return what a command waits for before anything runs on Ray."""
+    if ray.is_initialized():
+        return "running on the Ray that is there"
+    address = os.environ.get("RAY_ADDRESS")
+    return f"connecting to the Ray cluster at {address}" if address else "starting Ray on this machine"
+
+
+def _end(started: set[psutil.Process]) -> None:
+    """End what a private runtime has started and left: agents outlive a start that was interrupted."""
+    _, left = psutil.wait_procs(list(started), timeout=PATIENCE_S)
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, timeout=PATIENCE_S)
+
+
+def connect() -> None:
+    """Connect to the cluster that RAY_ADDRESS names.
+
+    Raises:
+        ConfigError: none answers there.
+    """
+    try:
+        with own_signals():
+            # A submitted job may have an environment of its own, which a second one must not contradict.
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        told = one_line(str(error))[:MOST_TOLD]
+        raise ConfigError(f"RAY_ADDRESS: no cluster answers at {os.environ['RAY_ADDRESS']!r} ({told})") from error
+
+
+@contextmanager
+def own_signals() -> Iterator[None]:
+    """Keep what this process does at SIGTERM: Ray's own handler would end it with another exit code."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if main and before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _import(modules: Sequence[str]) -> None:
@@ -125,17 +188,68 @@ def quiet_data() -> None:
     logging.getLogger("ray.train").setLevel(logging.ERROR)
 
 
-def require_cpus(cpus: float) -> None:
-    """Check that the cluster can ever hold what is asked for, the CPU that moves data included.
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a job cannot do without."""
+
+    cpus: float
+    gpus: float
+    key: str
+    """The key that asks for it."""
+    remedy: str
+    """What else the user may do."""
+    of: str = "workers"
+    """What needs it."""
+
+    @classmethod
+    def by_workers(cls, parallel: ParallelConfig) -> Demand:
+        """Return what the workers of a run demand."""
+        gpus = parallel.workers * parallel.worker_resources.get("GPU", 0.0)
+        remedy = "lower it, or let workers share with parallel.cpus_per_worker and parallel.gpus_per_worker"
+        key = "parallel.workers" if parallel.workers > 1 else "parallel.threads"
+        return cls(parallel.cpus, gpus, key, remedy)
+
+
+def require_machine(demand: Demand | None) -> None:
+    """Check that this machine has what is demanded.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: it has not.
     """
-    total = ray.cluster_resources().get("CPU", 0.0)
-    if total < cpus + 1:
+    if demand is None:
+        return
+    _require(demand, demand.cpus, float(cores()), "this machine", "")
+    if demand.gpus:
+        import torch
+
+        _require_gpus(demand, float(torch.cuda.device_count()), "this machine")
+
+
+def require_cluster(demand: Demand | None) -> None:
+    """Check that the cluster has what is demanded, and a CPU that moves data beside it.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    if demand is None:
+        return
+    resources = ray.cluster_resources()
+    _require(demand, demand.cpus + 1, resources.get("CPU", 0.0), "the cluster", " and 1 for data")
+    _require_gpus(demand, resources.get("GPU", 0.0), "the cluster")
+
+
+def _require(demand: Demand, cpus: float, there: float, where: str, more: str) -> None:
+    if there < cpus:
+        wanted = f"{demand.cpus:g} for {demand.of}{more}"
         raise ConfigError(
-            f"parallel.workers: the cluster has {counted(total, 'CPU')}, expected at least {cpus:g} for workers and 1 "
-            "for data"
+            f"{demand.key}: {where} has {counted(there, 'CPU')}, expected at least {wanted}; {demand.remedy}"
+        )
+
+
+def _require_gpus(demand: Demand, there: float, where: str) -> None:
+    if there < demand.gpus:
+        raise ConfigError(
+            f"{demand.key}: {where} has {counted(there, 'GPU')}, expected at least {demand.gpus:g}; {demand.remedy}"
         )
 
 

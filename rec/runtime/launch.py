@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rec.config import RunConfig
-from rec.runtime.cluster import runtime, worker_environment
+from rec.runtime.cluster import Demand, runtime, starting, worker_environment
 from rec.storage import Storage
 
 HEAVY = ("torch", "pandas", "pyarrow.parquet")
@@ -19,7 +19,8 @@ def train(
     parallel = config.parallel
     if Storage(config.out).exists("checkpoints") and _is_over(config, say):
         return
-    with runtime(parallel.cpus, worker_environment(parallel), meanwhile=HEAVY):
+    say(f"{config.out}: {starting()}, for {parallel.workers} workers")
+    with runtime(parallel.cpus, worker_environment(parallel), meanwhile=HEAVY, demand=Demand.by_workers(parallel)):
         from rec.runtime import training
 
         training.train(config, report, say, file=file)

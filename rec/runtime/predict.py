@@ -12,7 +12,8 @@ import ray.data
 from rec.errors import RecError
 from rec.evaluation.predict import Order, Part, packed, unpacked
 from rec.evaluation.predictor import Predictor
-from rec.runtime.cluster import require_cpus, runtime
+from rec.json_text import json_text
+from rec.runtime.cluster import Demand, runtime
 
 
 def predict_on_ray(
@@ -24,8 +25,7 @@ def predict_on_ray(
     """
     parallel = order.config.parallel
     environment = {"OMP_NUM_THREADS": str(parallel.threads), "TOKENIZERS_PARALLELISM": "false"}
-    with runtime(parallel.cpus, environment):
-        require_cpus(parallel.cpus)
+    with runtime(parallel.cpus, environment, demand=Demand.by_workers(parallel)):
         rows = [{"part": pickle.dumps(part)} for part in parts]
         resources = parallel.worker_resources
         notes = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
@@ -58,7 +58,7 @@ class _Actor:
         note, error = "", self.error
         if self.predictor is not None:
             try:
-                note = json.dumps(self.predictor(pickle.loads(batch["part"][0])))
+                note = json_text(self.predictor(pickle.loads(batch["part"][0])))
             except RecError as found:
                 error = pickle.dumps(found)
         return {"note": [note], "error": [error]}

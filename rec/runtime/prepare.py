@@ -16,7 +16,7 @@ from rec.data.runner import Actors, InProcess
 from rec.errors import RecError
 from rec.keys_data import DataConfig
 from rec.progress import Progress
-from rec.runtime.cluster import runtime
+from rec.runtime.cluster import Demand, runtime, starting
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -96,6 +96,12 @@ def _call(function: Callable[[Any], Any], task: bytes) -> tuple[bytes, bytes]:
 
 def prepare(config: DataConfig, say: Callable[[str], None], views: Sequence[str] = (), cpus: int = 2) -> Prepared:
     """Return the data set made from `config` on the cluster, or on this machine with `cpus` tasks at a time."""
-    needed = 0 if config.encode is None else math.ceil(config.encode.actors * config.encode.cpus_per_actor)
-    with runtime(max(cpus, needed) - 1):
+    needed, demand = 0, None
+    if (encode := config.encode) is not None:
+        needed = math.ceil(encode.actors * encode.cpus_per_actor)
+        remedy = "lower it, or data.encode.cpus_per_actor and data.encode.gpus_per_actor"
+        gpus = encode.actors * encode.gpus_per_actor
+        demand = Demand(encode.actors * encode.cpus_per_actor, gpus, "data.encode.actors", remedy, "encoders")
+    say(f"{config.root}: {starting()}, to prepare")
+    with runtime(max(cpus, needed) - 1, demand=demand):
         return passes.prepare(config, OnRay(), say, views)

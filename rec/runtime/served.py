@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from rec.errors import RequestError
+from rec.json_text import json_text
 
 if TYPE_CHECKING:
     from rec.serving.artifact import Artifact
@@ -67,7 +68,7 @@ class State:
         """Write the file."""
         temporary = self.folder / f"{STATE}.tmp"
         temporary.touch(mode=0o600)
-        temporary.write_text(json.dumps(self.content))
+        temporary.write_text(json_text(self.content))
         temporary.rename(self.folder / STATE)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ import ray
 
 from rec.errors import ConfigError, DataError, RequestError
 from rec.keys import ServeConfig
-from rec.runtime.cluster import runtime
+from rec.runtime.cluster import Demand, runtime, starting
 from rec.runtime.ports import check_port, free_port
 from rec.runtime.served import FOLDER, PROXY, TOKEN, State, end_proxies
 from rec.serving.artifact import Artifact
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 DEPLOYMENT = "Replica"
+REMEDY = "lower it, or serve.cpus_per_replica and serve.gpus_per_replica"
 
 
 def app(args: Mapping[str, Any]) -> Any:
@@ -118,8 +118,6 @@ def serve_artifacts(
         ConfigError: the cluster is too small, a token is asked for and not set, or two artifacts have one name.
         DataError: an artifact is not whole.
     """
-    # What ends the process is to end the proxy too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     artifacts = [Artifact.open(path) for path in paths]
     for artifact in artifacts:
         artifact.verify()
@@ -127,6 +125,7 @@ def serve_artifacts(
     if len(set(names)) < len(names):
         raise ConfigError(f"artifacts: names must differ, got {', '.join(names)}")
     configs = [limits(artifact, overrides) for artifact in (artifacts[:1] if most else artifacts)]
+    say(f"{', '.join(names)}: {starting()}, to serve")
     with serving_runtime(configs, host, port) as state:
         if most:
             args = {"artifacts": [str(artifact.path) for artifact in artifacts], "most": most, **overrides}
@@ -144,7 +143,7 @@ def serve_artifacts(
         try:
             while True:
                 time.sleep(3600)
-        except KeyboardInterrupt:
+        finally:
             say("ending")
 
 
@@ -263,7 +262,7 @@ def serving_runtime(configs: Sequence[ServeConfig], host: str, port: int) -> Ite
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     private = not ray.is_initialized() and not os.environ.get("RAY_ADDRESS")
     try:
-        with runtime(cpus, environment | {"OMP_NUM_THREADS": "1"}, metrics_port=metrics_port):
+        with runtime(cpus, environment | {"OMP_NUM_THREADS": "1"}, metrics_port=metrics_port, demand=_largest(configs)):
             from ray import serve
 
             before = set() if private else set(serve.status().applications)
@@ -287,6 +286,13 @@ def serving_runtime(configs: Sequence[ServeConfig], host: str, port: int) -> Ite
         shutil.rmtree(folder, ignore_errors=True)
         for name in own:
             os.environ.pop(name, None)
+
+
+def _largest(configs: Sequence[ServeConfig]) -> Demand:
+    """Return what the artifact that takes most demands from the start: several may share the machine's CPUs."""
+    gpus = sum(config.replicas * config.gpus_per_replica for config in configs)
+    cpus = max(config.replicas * config.cpus_per_replica for config in configs)
+    return Demand(cpus, gpus, "serve.replicas", REMEDY, "replicas")
 
 
 def _withdraw(before: set[str]) -> None:

@@ -22,7 +22,7 @@ from rec.batch import Column
 from rec.config import RunConfig, to_json
 from rec.data.prepared import Prepared
 from rec.errors import RecError, TrainingError
-from rec.runtime.cluster import PRIVATE, QUIET, require_cpus, runtime, worker_environment
+from rec.runtime.cluster import PRIVATE, QUIET, Demand, runtime, worker_environment
 from rec.runtime.datasets import fits_shared_memory, share
 from rec.runtime.monitor import Monitor
 from rec.runtime.worker import train_worker
@@ -70,8 +70,7 @@ def train(
         say(over)
         return
     report = TrainingRecord(storage, config, data.manifest, report, file=file)
-    with runtime(config.parallel.cpus, worker_environment(config.parallel)):
-        require_cpus(config.parallel.cpus)
+    with runtime(config.parallel.cpus, worker_environment(config.parallel), demand=Demand.by_workers(config.parallel)):
         report({"kind": "runtime"})
         shared = Shared(data, columns) if fits_shared_memory(data, SPLITS) else None
         failures, stop, before = 0, stop or threading.Event(), None
@@ -198,6 +197,9 @@ class Trainer(TorchTrainer):  # type: ignore[misc]
         if os.environ.get(PRIVATE):
             unused.append("PlacementGroupCleanerCallback")
         return [c for c in super()._create_default_callbacks() if type(c).__name__ not in unused]
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Leave Ctrl-C to the command: Ray's handler ends the process by itself, with another exit code."""
 
 
 def _trainer(config: RunConfig, payload: dict[str, Any]) -> TorchTrainer:

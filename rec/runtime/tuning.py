@@ -25,7 +25,7 @@ from rec.config import RunConfig, from_json, to_json
 from rec.data.prepared import Prepared
 from rec.errors import ConfigError
 from rec.progress import Progress
-from rec.runtime.cluster import runtime, worker_environment
+from rec.runtime.cluster import Demand, runtime, starting, worker_environment
 from rec.runtime.trial import TrialRun
 from rec.sections import counted
 from rec.space import Dimension, Suggest, draw
@@ -44,6 +44,8 @@ QUIET_TUNE = {
     "TUNE_GLOBAL_CHECKPOINT_S": "2",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
+    # Ctrl-C is the command's own: what is on file goes on with the same command.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 Say = Callable[[str], None]
 
@@ -65,12 +67,13 @@ def search(config: RunConfig, say: Say) -> str:
     storage = claim(config)
     cpus = config.parallel.cpus
     wanted = config.tune.concurrent or max(1, int((os.cpu_count() or 1) / cpus))
-    with quiet(), runtime(wanted * cpus, worker_environment(config.parallel)):
+    demand = Demand.by_workers(config.parallel)
+    if config.tune.concurrent:
+        together = config.tune.concurrent
+        demand = Demand(together * cpus, together * demand.gpus, "tune.concurrent", "lower it", "trials")
+    say(f"{config.out}: {starting()}, for the search")
+    with quiet(), runtime(wanted * cpus, worker_environment(config.parallel), demand=demand):
         room = int((ray.cluster_resources().get("CPU", 0) - 1) / cpus)
-        if room < 1:
-            raise ConfigError(
-                f"parallel.workers: one trial needs {counted(cpus, 'CPU')} beside 1 for data; the cluster has fewer"
-            )
         # A trial more than the cluster holds would hold back workers of one that could run (Ray issue 54305).
         concurrent = min(config.tune.concurrent or room, room)
         say(

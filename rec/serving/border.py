@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from rec.errors import RequestError
+from rec.json_text import json_text
 from rec.serving.batching import Busy, Late
 
 Scope = MutableMapping[str, Any]
@@ -138,7 +139,7 @@ def failed(error: BaseException, scope: Scope) -> Response:
     """Return the answer to a request that met an error of ours, whose cause is logged under the answer's `id`."""
     number = noted(error, f"{scope.get('method', scope['type'])} {scope['path']}")
     text = f"an unexpected error; the log of the service tells its cause under {number}"
-    return Response(json.dumps({"detail": text, "id": number}), 500, media_type="application/json")
+    return Response(json_text({"detail": text, "id": number}), 500, media_type="application/json")
 
 
 def noted(error: BaseException, what: str) -> str:
@@ -151,7 +152,7 @@ def noted(error: BaseException, what: str) -> str:
 def problem(status: int, text: str, headers: dict[str, str] | None = None) -> Response:
     """Return the answer to a request that went wrong."""
     # Escaped to ASCII: what a client sent may hold half of a surrogate pair, which no UTF-8 can.
-    return Response(json.dumps({"detail": text}).encode(), status, headers, "application/json")
+    return Response(json_text({"detail": text}).encode(), status, headers, "application/json")
 
 
 async def _malformed(_: Request, error: Exception) -> Response:
@@ -161,7 +162,7 @@ async def _malformed(_: Request, error: Exception) -> Response:
         {"where": ".".join(map(str, [*at, *e["loc"]])), "expected": e["msg"], "type": e["type"], **_found(e)}
         for e in error.errors()[:10]
     ]
-    return Response(json.dumps({"detail": problems}).encode(), 422, media_type="application/json")
+    return Response(json_text({"detail": problems}).encode(), 422, media_type="application/json")
 
 
 def _found(error: Mapping[str, Any]) -> dict[str, str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Response
 
+from rec.json_text import json_text
 from rec.serving.border import failed
 
 Scope = MutableMapping[str, Any]
@@ -35,7 +35,7 @@ class Multiplexer:
         root = scope.get("root_path", "")
         name = scope["path"].removeprefix(root).lstrip("/").partition("/")[0]
         if name not in self.names:
-            text = json.dumps({"detail": "expected /NAME/v1/...", "names": self.names, "loaded": list(self.apps)})
+            text = json_text({"detail": "expected /NAME/v1/...", "names": self.names, "loaded": list(self.apps)})
             await Response(text, 404, media_type="application/json")(scope, receive, send)
             return
         try:

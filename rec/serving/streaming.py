@@ -8,7 +8,6 @@ event: error, data: {"detail": ...}  what went wrong on the way; the last event
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ from fastapi.responses import StreamingResponse
 
 from rec.errors import RequestError
 from rec.evaluation.service import Answer
+from rec.json_text import json_text
 from rec.serving.batching import Late
 from rec.serving.border import encoded, noted
 
@@ -105,7 +105,7 @@ def _event(content: Any, kind: str = "") -> bytes:
 
 def documented() -> dict[str, Any]:
     """Return what the OpenAPI document says of a streamed answer."""
-    example = 'data: {"row": 0, "text": "a "}\n\nevent: answer\ndata: ' + json.dumps({"notes": [], "answers": []})
+    example = 'data: {"row": 0, "text": "a "}\n\nevent: answer\ndata: ' + json_text({"notes": [], "answers": []})
     text = {"type": "string"}
     event = {"type": "object", "properties": {"event": text, "data": text}}
     return {"text/event-stream": {"schema": event, "example": example}}

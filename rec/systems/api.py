@@ -106,6 +106,8 @@ class System(ABC, Generic[B, M]):
 
     def __init__(self, config: Any, tables: Mapping[str, np.ndarray], seed: int = 0) -> None:
         self.config, self.static, self.seed = config, tables, seed
+        self.left_out: set[int] = set()
+        """Subjects whom the loss has left out, as nothing is there that they have not; told after an epoch."""
 
     @classmethod
     def table_names(cls, config: Any) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from typing import Any
 from safetensors.torch import load, save
 
 from rec.errors import CheckpointError, DataError
+from rec.json_text import json_text
 from rec.storage import Storage
 from rec.train.engine import State
 
@@ -117,7 +118,7 @@ class CheckpointStore:
     def identity(self, step: int) -> str:
         """Return what tells this checkpoint's weights from any others': a hash of its files' checksums."""
         entries = self.storage.read_json(f"{_folder(step)}/{MANIFEST}")["files"]
-        sums = json.dumps([(entry["name"], entry["sha256"]) for entry in entries if "model" in entry["name"]])
+        sums = json_text([(entry["name"], entry["sha256"]) for entry in entries if "model" in entry["name"]])
         return hashlib.sha256(sums.encode()).hexdigest()
 
     def copy(self, step: int, target: CheckpointStore) -> None:

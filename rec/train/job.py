@@ -25,6 +25,7 @@ from rec.storage import Storage, absolute
 from rec.strict import flat, is_among, resolve
 from rec.systems.api import System
 from rec.train.checkpoint import Checkpoint, CheckpointStore
+from rec.train.device import device_of
 from rec.train.engine import LocalEngine
 from rec.train.feed import PlannedFeed
 from rec.train.loop import Job, Report, fit
@@ -207,6 +208,7 @@ def train_here(config: RunConfig, report: Report, say: Callable[[str], None], fi
 
     `file` is the TOML file of the config, where it has one.
     """
+    device = device_of(config.parallel)
     data = open_data(config)
     system = build(config, data)
     storage = claim(config)
@@ -219,7 +221,6 @@ def train_here(config: RunConfig, report: Report, say: Callable[[str], None], fi
         say(f"{config.out}: going on from step {step}")
     torch.set_num_threads(config.parallel.threads)
     keep_freed_memory()
-    device = "cuda" if config.parallel.gpu else "cpu"
     restart_peaks(device)
     if not over:
         report = TrainingRecord(storage, config, data.manifest, report, file=file, machine=machine(device))

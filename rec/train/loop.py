@@ -158,8 +158,9 @@ def _run_phase(job: Job, stretch: Stretch, engine: Engine, progress: Progress) -
     saved_s = time.monotonic()
     while not has_ended(progress, config):
         saved_s = _run_epoch(job, stretch, engine, progress, saved_s)
+        _tell_left_out(job, engine, progress)
         due = (progress.epoch + 1) % config.evaluate_every == 0 or progress.epoch + 1 == config.epochs
-        losses = {f"loss/{name}": total / count for name, (total, count) in progress.sums.items()}
+        losses = {f"loss/{n}": total / count if count else None for n, (total, count) in progress.sums.items()}
         progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
         if not due:
             continue
@@ -176,6 +177,16 @@ def _run_phase(job: Job, stretch: Stretch, engine: Engine, progress: Progress) -
         _judge(job, stretch, progress, means, losses | _take_usage(engine), evaluate_s)
         _save(job, engine, progress, best=progress.stale == 0)
         saved_s = time.monotonic()
+
+
+def _tell_left_out(job: Job, engine: Engine, progress: Progress) -> None:
+    """Report, after the first epoch, how many subjects the loss leaves out; every rank calls it."""
+    if progress.phase or progress.epoch:
+        return
+    count = len(set().union(*engine.gather(job.system.left_out)))
+    if count and engine.rank == 0:
+        text = f"left out of the loss: {count:,} who have every item, so that there is none that they have not"
+        job.report({"kind": "note", "rank": 0, "text": text})
 
 
 def _evaluating(job: Job, engine: Engine, share: float) -> Callable[[int], None]:
@@ -284,13 +295,16 @@ def _judge(
     evaluate_s: float,
 ) -> None:
     """Record an evaluation, and whether it is the best of its phase."""
-    metric = stretch.config.metric
-    value = (trained | means).get(metric)
-    if not isinstance(value, int | float):
-        known = ", ".join(name for name, found in means.items() if found is not None)
+    metric, found = stretch.config.metric, trained | means
+    if metric not in found:
+        known = ", ".join(name for name, value in means.items() if value is not None)
         raise TrainingError(f"{stretch.key('metric')}: {metric!r} is not measured; there are {known}")
-    if better(value, progress.best, higher_is_better(metric, job.directions)):
+    value = found[metric]
+    if value is not None and better(value, progress.best, higher_is_better(metric, job.directions)):
         progress.best, progress.best_step, progress.stale = value, progress.total_step, 0
+    elif progress.best is None:
+        # Nothing can be chosen by what has no value: the last checkpoint counts until something has one.
+        progress.best_step = progress.total_step
     else:
         progress.stale += 1
     place = {"phase": progress.phase, "phase_name": stretch.phase.name, "metric": metric}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rec.progress import Progress, in_lines
+from rec.sections import number
 
 
 class Narrator:
@@ -21,7 +22,11 @@ class Narrator:
         """Show one event of rank 0."""
         if event.get("rank", 0) != 0:
             return
-        if event["kind"] == "step":
+        if event["kind"] == "placed":
+            self.say("workers are placed and load the model")
+        elif event["kind"] == "note":
+            self.say(event["text"])
+        elif event["kind"] == "step":
             if self.line is None or event["phase"] != self.phase:
                 # Each phase has steps of its own, and a pace of its own.
                 title = f"{event['phase']} step" if event["phases"] > 1 else "step"
@@ -42,7 +47,12 @@ class Narrator:
             self.evaluating = None
             mark = " (best)" if event["best"] else ""
             phase = f"{event['phase_name']} " if event["phases"] > 1 else ""
-            losses = ", ".join(f"{k.removeprefix('loss/')} {v:.4f}" for k, v in event.items() if k.startswith("loss/"))
+            losses = ", ".join(
+                f"{k.removeprefix('loss/')} {number(v)}" for k, v in event.items() if k.startswith("loss/")
+            )
             stopped = ", stopped early" if event["stopped"] else ""
-            value = f"{event['metric']} {event[event['metric']]:.4f}"
-            self.say(in_lines(f"{phase}epoch {event['epoch']}: validation {value}{mark}{stopped}; loss {losses}"))
+            value = event[event["metric"]]
+            if number(value) == number(None):
+                mark += "; no example of validation has a value: until one has, the last checkpoint counts as the best"
+            told = f"{phase}epoch {event['epoch']}: validation {event['metric']} {number(value)}{mark}{stopped}"
+            self.say(in_lines(f"{told}; loss {losses}"))

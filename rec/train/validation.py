@@ -42,6 +42,8 @@ def validation_loss(
 ) -> dict[str, float | None]:
     """Return `val_loss`, the weighted sum of the terms' means, and `val_loss/TERM`, over all ranks' batches.
 
+    What no row counts for is None.
+
     A batch is seeded by its place among those of all ranks, so that what its loss draws does not depend on their
     number (the rows of the last, shorter round are cut by it).
     """
@@ -61,8 +63,11 @@ def validation_loss(
         raise TrainingError("validation has no rows, so there is no loss to judge by")
     total = engine.sum_over_ranks(torch.stack([sums[name] for name in last]))
     means = {
-        name: term.value_of(value, count)
+        name: term.value_of(value, count) if count else None
         for (name, term), (value, count) in zip(last.items(), total.tolist(), strict=True)
     }
-    whole = sum((last[name].weight * value for name, value in means.items()), 0.0)
-    return {VALIDATION_LOSS: whole, **{f"{VALIDATION_LOSS}/{name}": value for name, value in means.items()}}
+    weighted = [last[name].weight * value for name, value in means.items() if value is not None]
+    return {
+        VALIDATION_LOSS: sum(weighted) if weighted else None,
+        **{f"{VALIDATION_LOSS}/{name}": value for name, value in means.items()},
+    }

@@ -1,7 +1,6 @@
 """Adjacency, propagation and drawn edges, beside dense matrices."""
 
 import numpy as np
-import pytest
 import scipy.sparse
 import torch
 
@@ -113,5 +112,3 @@ def test_what_is_drawn_was_never_seen_and_may_be_drawn() -> None:
     assert not pairs & seen
     assert {i for _, i in pairs} <= set(range(1, 18))
     assert len(pairs) == 30 * 17 - sum(i <= 17 for _, i in seen)  # every one that may be drawn was
-    with pytest.raises(ValueError, match="user 0 has seen all 3 items"):
-        Unseen(torch.zeros(3, dtype=torch.int64), torch.tensor([1, 2, 3]), torch.tensor([1, 2, 3]))

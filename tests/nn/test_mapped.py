@@ -104,10 +104,9 @@ def test_negatives_are_drawn_as_in_memory() -> None:
     assert torch.equal(*drawn)
 
 
-def test_a_user_with_all_items_is_an_error() -> None:
+def test_a_user_with_all_items_is_told() -> None:
     edge = np.array([(0, 1), (0, 2), (1, 1)], np.int32)
-    with pytest.raises(ValueError, match="user 0 has seen all 2 items"):
-        MappedUnseen(MappedGraph.of(tables(edge)), torch.tensor([1, 2]))
+    assert MappedUnseen(MappedGraph.of(tables(edge)), torch.tensor([1, 2])).full_F.tolist() == [0]
 
 
 def test_edges_are_not_copied_and_those_drawn_are_in_files(tmp_path) -> None:

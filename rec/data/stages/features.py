@@ -6,7 +6,6 @@ alone; the K texts of items are not: they are features, encoded over the whole c
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -26,6 +25,7 @@ from rec.data.stages.entities import Side
 from rec.data.texts import write_texts
 from rec.data.writing import WORK, Draft
 from rec.errors import DataError
+from rec.json_text import json_text
 from rec.keys_data import EncodeConfig, TextConfig
 from rec.sections import counted
 from rec.seeds import generator
@@ -144,7 +144,7 @@ def write_tags(draft: Draft, users: Side, items: Side) -> None:
     """Write what users avoid and items contain, and the items' classes."""
     frames = [(side.known, side.table.tags if side.table else None) for side in (users, items)]
     tags = tags_table(frames[0][0], frames[0][1], frames[1][0], frames[1][1])
-    draft.note("tag_names", json.dumps(tags.names))
+    draft.note("tag_names", json_text(tags.names))
     draft.array("user_avoid", tags.avoid_UT)
     draft.array("item_contains", tags.contains_IT)
     group = items.table.group if items.table else None

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rec.json_text import json_text
 from rec.report.origin import data_name, system_name
 from rec.report.results.find import PassedOver, Run
 from rec.strict import flat, is_among
@@ -64,8 +65,8 @@ def groups(runs: Iterable[Run]) -> tuple[list[Group], list[PassedOver]]:
     """Return the tables' lines, in the order of what the data are called, and repetitions, which stand in none."""
     tables: dict[str, dict[str, dict[int, list[Run]]]] = {}
     for run in runs:
-        lines = tables.setdefault(json.dumps(_protocol(run), sort_keys=True), {})
-        seeds = lines.setdefault(json.dumps(_config(run), sort_keys=True), {})
+        lines = tables.setdefault(json_text(_protocol(run), sort_keys=True), {})
+        seeds = lines.setdefault(json_text(_config(run), sort_keys=True), {})
         seeds.setdefault(run.seed, []).append(run)
     found, repeated = [], []
     for lines in tables.values():
@@ -140,4 +141,4 @@ def _repeated(run: Run, chosen: Run) -> PassedOver | None:
 def _word(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "+".join(_word(one) for one in value)
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json_text(value)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rec.evaluation.headline import label, one_fact
+from rec.json_text import json_text
 from rec.report.origin import machine_in_words
 from rec.report.results.find import find
 from rec.report.results.lines import groups
@@ -226,7 +226,7 @@ def _words(keys: Plain) -> str:
 
 
 def _value(value: Any) -> str:
-    return value if isinstance(value, str) else "none" if value is None else json.dumps(value)
+    return value if isinstance(value, str) else "none" if value is None else json_text(value)
 
 
 def _by(record: Plain | None) -> str:

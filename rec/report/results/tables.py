@@ -225,4 +225,8 @@ def _difference(line: Line, other: Line, names: tuple[str, str], resamples: int)
             raise EvaluationError(f"{names[0]} less {names[1]}: records of examples are missing in {run.shown}")
     ours, theirs = ([run.folder for run in one.runs] for one in (line, other))
     found = compare_seeds(ours, theirs, resamples, SPLIT, names=names)
-    return {entry["metric"]: {**entry["difference"], "not_better": entry["not_better"]} for entry in found}
+    return {
+        entry["metric"]: {**entry["difference"], "not_better": entry["not_better"]}
+        for entry in found
+        if entry["difference"]
+    }

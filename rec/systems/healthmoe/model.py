@@ -146,7 +146,7 @@ class HealthMoEModel(nn.Module):
             negative_BC = warm_W.expand(len(batch), -1)
         else:
             draw_BC = unseen(users, hidden_row, hidden_place, len(warm_W), config.negatives)
-            negative_BC = warm_W[draw_BC - 1]
+            negative_BC = warm_W[draw_BC.clamp(min=1) - 1]
         wanted = torch.cat([item_P, history[1], negative_BC[:1].flatten() if everything else negative_BC.flatten()])
         index_X, place = wanted.unique(return_inverse=True)
         item_XD = self.item_side(index_X)
@@ -163,6 +163,8 @@ class HealthMoEModel(nn.Module):
             x_ND = torch.cat([user_BD[owner_N], item_XD[torch.cat([place_P, place_BC.flatten()])]], 1)
             score_N, mixed = self.score(x_ND)
             positive_P, negative_BC = score_N[: len(row_P)], score_N[len(row_P) :].view(len(batch), -1)
+            if not everything:
+                negative_BC = negative_BC.masked_fill(draw_BC == 0, -torch.inf)
         if everything:
             negative_BC = negative_BC.index_put((hidden_row, hidden_place - 1), negative_BC.new_tensor(-torch.inf))
         return Scored(positive_P, row_P, negative_BC, mixed)

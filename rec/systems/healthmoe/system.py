@@ -26,6 +26,7 @@ from rec.data.tags import tag_key
 from rec.errors import RequestError
 from rec.evaluation.task import Measured
 from rec.evaluation.tasks.ranking import Ranking
+from rec.json_text import json_text
 from rec.nn.encoders import trained_parts
 from rec.nn.pairs import COLUMNS, PairsBatch, flattened
 from rec.nn.shapley import shapley, subsets
@@ -208,17 +209,21 @@ class HealthMoE(
     def loss(self, model: Callable[[PairsBatch], Any], batch: PairsBatch) -> dict[str, Term]:
         """Return the ranking loss over relevant pairs, and what keeps the gate even."""
         scored: Scored = model(batch)
-        negative_PC = scored.negative_BC[scored.row_P]
+        negative_PC, positive_P = scored.negative_BC[scored.row_P], scored.positive_P
+        some_P = negative_PC.isfinite().any(1)
+        if not bool(some_P.all()):  # users who have everything
+            self.left_out |= set(batch.user_B[scored.row_P[~some_P]].tolist())
+            negative_PC, positive_P = negative_PC[some_P], positive_P[some_P]
         if self.config.loss == "bpr" and self.config.head == "ranking":
             allowed_PC = negative_PC.isfinite()
-            gap_PC = torch.where(allowed_PC, negative_PC - scored.positive_P[:, None], 0)
+            gap_PC = torch.where(allowed_PC, negative_PC - positive_P[:, None], 0)
             part_PC = nn.functional.softplus(gap_PC) * allowed_PC
             total, name = (part_PC.sum(1) / allowed_PC.sum(1).clamp(min=1)).sum(), "bpr"
         else:
-            logit = torch.cat([scored.positive_P[:, None], negative_PC], 1)
-            total = (logit.logsumexp(1) - scored.positive_P).sum()
+            logit = torch.cat([positive_P[:, None], negative_PC], 1)
+            total = (logit.logsumexp(1) - positive_P).sum()
             name = "ce" if self.config.head == "classification" else "ss"
-        terms = {name: Term(total, len(scored.positive_P))}
+        terms = {name: Term(total, len(positive_P))}
         return terms | (self.config.mixture.terms([scored.mixed]) if scored.mixed is not None else {})
 
     def examples(self, batch: PairsBatch) -> RankingExamples:
@@ -365,7 +370,7 @@ class HealthMoE(
             "item_image": rng.standard_normal((items + 1, 6)).astype(np.float32),
             "item_pixels": rng.integers(0, 256, (items + 1, size, size, 3)).astype(np.uint8),
         }
-        texts = {"tag_names": json.dumps(tags), "tokenizer": tokenizer, "user_attribute_names": schema}
+        texts = {"tag_names": json_text(tags), "tokenizer": tokenizer, "user_attribute_names": schema}
         tables |= {name: np.frombuffer(text.encode(), dtype=np.uint8) for name, text in texts.items()}
         liked = [rng.permutation(items - 2)[:5] + 1 for _ in range(rows)]
         columns = {

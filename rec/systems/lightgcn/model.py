@@ -179,12 +179,18 @@ class LightGCNModel(nn.Module):
             self.cached = self.nodes()
         return self.cached
 
+    def with_others(self, batch: InteractionBatch) -> tuple[Tensor, Tensor]:
+        """Return users and the items that they like, (B,) each, without users who have every item."""
+        user_B, liked_B = batch.user_B[batch.target_row_P], batch.target_P
+        kept_B = self.unseen.with_some(user_B)
+        return (user_B, liked_B) if kept_B is None else (user_B[kept_B], liked_B[kept_B])
+
     def forward(self, batch: InteractionBatch) -> Scored:
         """Return the scores of liked items and of one other item for each."""
-        user_B, liked_B = batch.user_B[batch.target_row_P], batch.target_P
+        user_B, liked_B = self.with_others(batch)
         other_B = self.unseen.draw(user_B)
         node_QD = self.at(torch.cat([user_B, self.num_users + liked_B, self.num_users + other_B]))
-        user_BD, liked_BD, other_BD = node_QD.split(len(user_B))
+        user_BD, liked_BD, other_BD = node_QD.split([len(user_B)] * 3)
         positive_B, negative_B = (user_BD * liked_BD).sum(1), (user_BD * other_BD).sum(1)
         rows = {"user": self.user(user_B), "liked": self.items_before(liked_B), "other": self.items_before(other_B)}
         return Scored(positive_B, negative_B, {name: row_BD.square().sum() for name, row_BD in rows.items()})

@@ -112,7 +112,9 @@ class LightGCN(GraphRecommender[LightGCNModel]):
 
     def model(self) -> LightGCNModel:
         """Return a freshly initialised model."""
-        return LightGCNModel(self.config, self.static)
+        module = LightGCNModel(self.config, self.static)
+        self.left_out = set(module.unseen.full_F.tolist())
+        return module
 
     def loss(self, model: Callable[[InteractionBatch], Any], batch: InteractionBatch) -> dict[str, Term]:
         """Return the pairwise ranking loss and the norms of the vectors behind it."""

@@ -273,7 +273,7 @@ class MagnetModel(LightGCNModel):
 
     def forward(self, batch: InteractionBatch) -> Scored:  # type: ignore[override]
         """Return the scores of liked items and of one other item for each."""
-        user_P, liked_P = batch.user_B[batch.target_row_P], batch.target_P
+        user_P, liked_P = self.with_others(batch)
         other_P = self.unseen.draw(user_P)
         seen = Sampled(self) if self.config.fanout else Whole(self)
         item_Q = torch.cat([liked_P, other_P])
@@ -291,7 +291,7 @@ class MagnetModel(LightGCNModel):
         if self.config.contrast_weight:
             for name, ids in (("user", user_P), ("item", self.num_users + item_Q)):
                 contrast[name] = self._contrast(seen, ids)
-        positive_P, negative_P = score_Q.split(len(liked_P))
+        positive_P, negative_P = score_Q.split([len(liked_P)] * 2)
         return Scored(positive_P, negative_P, squares / 2, mixed, contrast, self.mixture.trigger.ramp)
 
     def _contrast(self, seen: Whole | Sampled, ids: Tensor) -> tuple[Tensor, int]:

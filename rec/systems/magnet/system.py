@@ -64,7 +64,9 @@ class Magnet(
 
     def model(self) -> MagnetModel:
         """Return a freshly initialised model."""
-        return MagnetModel(self.config, self.static)
+        module = MagnetModel(self.config, self.static)
+        self.left_out = set(module.unseen.full_F.tolist())
+        return module
 
     def loss(self, model: Callable[[InteractionBatch], Any], batch: InteractionBatch) -> dict[str, Term]:
         """Return the ranking loss, the contrast of views, and the routing terms of the present regime."""

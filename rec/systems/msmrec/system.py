@@ -90,7 +90,7 @@ class MSMRec(
         if self.config.attend_padding:
             raise ConfigError("model.attend_padding: is for evaluating published checkpoints, not for training")
         terms: dict[str, Term] = {}
-        terms[self.config.loss] = Term(self._next_item(module, encoded, batch, target_N), len(target_N))
+        terms[self.config.loss] = Term(*self._next_item(module, encoded, batch, target_N))
         if encoded.routing is not None and self.config.entropy_weight:
             total = decision_entropy(encoded.routing.probability_NE)
             terms["gate_entropy"] = Term(total, len(target_N), self.config.entropy_weight)
@@ -100,17 +100,20 @@ class MSMRec(
             terms["balance"] = Term(balance(encoded.routing, count_K), len(target_N), self.config.balance_weight)
         return terms | self.config.feedforward_mixture.terms(encoded.mixed)
 
-    def _next_item(self, module: MSMRecModel, encoded: Encoded, batch: HistoryBatch, target_N: Tensor) -> Tensor:
+    def _next_item(
+        self, module: MSMRecModel, encoded: Encoded, batch: HistoryBatch, target_N: Tensor
+    ) -> tuple[Tensor, int]:
+        """Return the loss as a sum over rows, and how many rows it is of."""
         config = self.config
         if config.loss == "ce":
             if config.output_mix != "gate" or encoded.modality_IKD is None:
-                return losses.full_cross_entropy(encoded.state_ND, encoded.item_ID, target_N)
+                return losses.full_cross_entropy(encoded.state_ND, encoded.item_ID, target_N), len(target_N)
 
             def chunk(state: Tensor, user: Tensor, target: Tensor) -> Tensor:
                 score = module.scores(state, user, encoded).float()[:, 1:]
                 return nn.functional.cross_entropy(score, target - 1, reduction="sum")
 
-            return losses.chunked_sum(chunk, encoded.state_ND, encoded.user_ND, target_N)
+            return losses.chunked_sum(chunk, encoded.state_ND, encoded.user_ND, target_N), len(target_N)
         positive_N = module.pair_scores(target_N, encoded)
         where = batch.where
         users = torch.arange(len(batch), device=target_N.device)
@@ -118,13 +121,19 @@ class MSMRec(
         seen_user = torch.cat([batch.seen_user_M, users])
         seen_item = torch.cat([batch.seen_item_M, batch.target_B])
         if config.loss == "bce":
-            negative_N = unseen(where.sequence_N, seen_user, seen_item, self.num_items, 1)[:, 0]
-            return losses.binary_cross_entropy(positive_N, module.pair_scores(negative_N, encoded)[:, None])
-        negative_BC = unseen(users, seen_user, seen_item, self.num_items, config.negatives)
-        negative_NC = module.candidate_scores(negative_BC, encoded, where)
+            drawn_NC = unseen(where.sequence_N, seen_user, seen_item, self.num_items, 1)
+            negative_NC, some_N = module.pair_scores(drawn_NC[:, 0], encoded)[:, None], drawn_NC[:, 0] > 0
+        else:
+            drawn_BC = unseen(users, seen_user, seen_item, self.num_items, config.negatives)
+            negative_NC, some_N = module.candidate_scores(drawn_BC, encoded, where), drawn_BC[where.sequence_N, 0] > 0
+        if not bool(some_N.all()):  # users who have everything
+            self.left_out |= set(batch.user_B[where.sequence_N[~some_N]].tolist())
+            positive_N, negative_NC = positive_N[some_N], negative_NC[some_N]
+        if config.loss == "bce":
+            return losses.binary_cross_entropy(positive_N, negative_NC), len(positive_N)
         if config.loss == "ss":
-            return losses.cross_entropy(positive_N, negative_NC)
-        return losses.gbce(positive_N, negative_NC, self.num_items, config.calibration)
+            return losses.cross_entropy(positive_N, negative_NC), len(positive_N)
+        return losses.gbce(positive_N, negative_NC, self.num_items, config.calibration), len(positive_N)
 
     def examples(self, batch: HistoryBatch) -> RankingExamples:
         """Return users, their next items, and what each has seen; the config says what of it is left out."""

@@ -1,0 +1,44 @@
+"""Negatives: nothing that was seen, exactly uniform over the rest, and nobody for whom there is no rest."""
+
+import pytest
+import torch
+
+from rec.nn.negatives import Unseen, unseen
+
+
+def test_who_has_nearly_everything_gets_what_is_left() -> None:
+    torch.manual_seed(0)
+    items = 1000
+    seen = {0: set(range(1, items + 1)) - {7}, 3: set(range(1, items + 1)) - {1, 500, items}, 4: {2}}
+    user = torch.tensor([u for u, s in seen.items() for _ in s])
+    item = torch.tensor([i for s in seen.values() for i in sorted(s)])
+    drawn = unseen(torch.tensor([3, 0, 4, 3]), user, item, items, 600)
+    assert set(drawn[1].tolist()) == {7}
+    for row in (0, 3):
+        count = torch.bincount(drawn[row], minlength=items + 1)
+        assert set(count.nonzero()[:, 0].tolist()) == {1, 500, items}
+        assert count[[1, 500, items]].tolist() == pytest.approx([200] * 3, abs=60)
+    assert 2 not in drawn[2].tolist()
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_who_has_everything_gets_nothing(twice: bool) -> None:
+    user = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2] * (1 + twice))
+    item = torch.tensor([1, 2, 3, 1, 2, 3, 1, 2] * (1 + twice))
+    drawn = unseen(torch.tensor([2, 1, 0, 3]), user, item, 3, 50)
+    assert drawn[0].tolist() == drawn[2].tolist() == [0] * 50
+    assert drawn[1].tolist() == [3] * 50
+    assert set(drawn[3].tolist()) == {1, 2, 3}
+    assert unseen(torch.tensor([5]), user[:0], item[:0], 3, 4).shape == (1, 4)
+
+
+def test_who_has_every_item_that_may_be_drawn_is_told() -> None:
+    # User 0 has both items of training; user 1 has one of them, twice; user 2 has one, and one that may not be drawn.
+    user, item = torch.tensor([0, 0, 1, 1, 2, 2]), torch.tensor([1, 2, 2, 2, 1, 3])
+    found = Unseen(user, item, torch.tensor([1, 2]))
+    assert found.full_F.tolist() == [0]
+    kept = found.with_some(torch.tensor([2, 0, 1, 0]))
+    assert kept is not None
+    assert kept.tolist() == [True, False, True, False]
+    assert found.draw(torch.tensor([2, 1])).tolist() == [2, 1]
+    assert Unseen(user[2:], item[2:], torch.tensor([1, 2])).with_some(torch.tensor([2, 1])) is None

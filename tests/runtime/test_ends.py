@@ -1,0 +1,103 @@
+"""Commands on Ray that are stopped: one true line, the shell's exit code, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("ray", reason="needs the extra `cluster`")
+
+import psutil
+
+from rec.config import RunConfig, to_toml
+from rec.errors import ConfigError
+from rec.keys import ParallelConfig
+from rec.runtime import cluster
+from rec.runtime.served import FOLDER
+from rec.runtime.training import train
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "line", "wait_s"),
+    [(signal.SIGINT, "epoch 1:", 0.0), (signal.SIGTERM, "epoch 1:", 0.0), (signal.SIGINT, "starting Ray", 2.0)],
+)
+def test_training_that_is_stopped(
+    number: signal.Signals, line: str, wait_s: float, run_config: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text(to_toml(run_config(parallel={"workers": 2}, train={"epochs": 500})))
+    command = [sys.executable, "-m", "rec.cli", "train", str(config)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=ENVIRONMENT)
+    assert process.stderr is not None
+    while line not in process.stderr.readline():
+        assert process.poll() is None
+    time.sleep(wait_s)
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(number)
+    lines = process.stderr.read().splitlines()
+    assert process.wait(60) == 128 + number
+    word = "interrupted" if number == signal.SIGINT else "terminated"
+    assert lines[-1].startswith(f"{word}; the same command goes on from the last checkpoint")
+    assert not any("Traceback" in told for told in lines)
+    _, left = psutil.wait_procs(family, timeout=10)
+    assert not left
+    assert not list(Path(tempfile.gettempdir()).glob(f"{FOLDER}{process.pid}-*"))
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"workers": 64}, r"parallel.workers: this machine has 2 CPUs, expected at least 64 for workers; lower it"),
+        ({"workers": 2, "threads": 3}, r"parallel.workers: this machine has 2 CPUs, expected at least 6 for workers"),
+        ({"workers": 1, "cpus_per_worker": 2.5}, r"parallel.threads: this machine has 2 CPUs, expected at least 2.5"),
+        ({"workers": 2, "gpu": True}, r"parallel.workers: this machine has 0 GPUs, expected at least 2"),
+        ({"workers": 2, "gpu": True, "gpus_per_worker": 0.25}, r"this machine has 0 GPUs, expected at least 0.5"),
+    ],
+)
+def test_more_than_the_machine_has_is_refused(keys: dict, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "cores", lambda: 2)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(ConfigError, match=message):
+        cluster.require_machine(cluster.Demand.by_workers(ParallelConfig(**keys)))
+
+
+@pytest.mark.parametrize("keys", [{"workers": 2}, {"workers": 64, "cpus_per_worker": 0.03125}, {"workers": 0}])
+def test_what_the_machine_has_is_taken(keys: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "cores", lambda: 2)
+    cluster.require_machine(cluster.Demand.by_workers(ParallelConfig(**keys)))
+
+
+def test_too_many_workers_are_refused_before_ray_starts(
+    run_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", lambda **_: pytest.fail("Ray was started"))
+    config = run_config(parallel={"workers": 512}, train={"batch_size": 512})
+    with pytest.raises(ConfigError, match="expected at least 512 for workers"):
+        train(config, lambda _: None, lambda _: None)
+
+
+def test_a_cluster_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise ConnectionError("ray client connection timeout\nfurther words")
+
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    monkeypatch.setattr("ray.init", refuse)
+    with pytest.raises(
+        ConfigError, match=r"RAY_ADDRESS: no cluster answers at '10.0.0.1:6379' \(ray client.*; further"
+    ):
+        cluster.connect()
