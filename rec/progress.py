@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
+import textwrap
 import time
 from typing import TextIO
 
 PLAIN_INTERVAL_S = 5.0
+PLAIN_WIDTH = 100
+"""Columns where what is written goes to no terminal."""
+CLEARED = "\r\x1b[K"
+"""Takes back what stands in a terminal's line."""
 
 
 class Progress:
@@ -18,27 +25,61 @@ class Progress:
         self.start_s = time.monotonic()
         self.shown_s = 0.0
         self.first: int | None = None
+        self.over = False
+        """Whether the last unit was shown: its line stays, and is shown once."""
 
     def show(self, done: int, text: str = "", force: bool = False) -> None:
         """Show that `done` of `total` units are finished; a plain line at most every few seconds."""
         now = time.monotonic()
         self.first = done if self.first is None else self.first
+        if self.over and done >= self.total:
+            return
         if not force and now - self.shown_s < (0.1 if self.terminal else PLAIN_INTERVAL_S):
             return
         self.shown_s = now
         line = f"{self.title} {done}" + (f"/{self.total}" if self.total else "") + (f" {text}" if text else "")
-        if self.total and done > self.first:
+        if self.first < done < self.total:
             left_s = (now - self.start_s) * (self.total - done) / (done - self.first)
             line += f" left {duration(left_s)}"
-        self._write(line, end="" if self.terminal else "\n")
+        self.over = bool(self.total) and done >= self.total
+        self._write(line, end="" if self.terminal and not self.over else "\n")
 
     def done(self, text: str = "") -> None:
         """Show the end of the work and how long it took."""
         self._write(f"{self.title} {text} ({duration(time.monotonic() - self.start_s)})", end="\n")
 
     def _write(self, line: str, end: str) -> None:
-        self.stream.write(f"\r\x1b[K{line}{end}" if self.terminal else f"{line}{end}")
+        self.stream.write(f"{CLEARED}{self._cut(line)}{end}" if self.terminal else f"{line}{end}")
         self.stream.flush()
+
+    def _cut(self, line: str) -> str:
+        """Return a line that the terminal does not break: of two lines only the last could be taken back."""
+        try:
+            width = os.get_terminal_size(self.stream.fileno()).columns
+        except (OSError, ValueError):  # a terminal that tells no size
+            width = 80
+        return line if width < 2 or len(line) < width else f"{line[: width - 2]}…"
+
+
+def tell(text: str) -> None:
+    """Print a result, in the place of a line of progress that a terminal still shows."""
+    if sys.stderr.isatty():
+        sys.stderr.write(CLEARED)
+        sys.stderr.flush()
+    print(text, flush=True)
+
+
+def terminal_width() -> int:
+    """Return the columns of the terminal, `PLAIN_WIDTH` where there is none."""
+    return max(40, shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns)
+
+
+def in_lines(text: str) -> str:
+    """Return a text whose lines fit the terminal; what goes on is indented."""
+    return "\n".join(
+        textwrap.fill(line, terminal_width(), subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        for line in text.split("\n")
+    )
 
 
 def duration(seconds: float) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, Literal
 
@@ -275,6 +276,27 @@ def interval(mean: float | None, low: float | None, high: float | None, digits: 
     if _finite(mean) is None or None in ends:
         return number(mean, digits)
     return f"{number(mean, digits)} ({number(low, digits)} to {number(high, digits)})"
+
+
+def spread(found: Mapping[str, Any] | None, examples: int, digits: int = 4) -> str:
+    """Return a mean with its interval (mean, low, high) as a cell; that of one example has none."""
+    if found is None:
+        return number(None)
+    return interval(**found, digits=digits) if examples > 1 else number(found["mean"], digits)
+
+
+def counted(count: float, one: str, many: str = "") -> str:
+    """Return a number with its noun: "1 seed", "1,200 seeds", "2 queries"; `many` where the plural is another."""
+    told = f"{int(count):,}" if count == int(count) else f"{count:g}"
+    plural = f"{one[:-1]}ies" if one[-1:] == "y" and one[-2:-1] not in "aeiou" else f"{one}s"
+    return f"{told} {one if count == 1 else many or plural}"
+
+
+def sentence(text: str) -> str:
+    """Return a note as a sentence of its own: with a full stop and a capital, unless it begins with a name of code."""
+    if re.match(r"[a-z]+\b(?![@/_.])", text):
+        text = text[0].upper() + text[1:]
+    return text if text.endswith((".", "!", "?")) or not text else f"{text}."
 
 
 def floats(values: Values) -> np.ndarray:

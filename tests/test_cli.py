@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from rec.cli import main
+from rec.cli import COMMANDS, main
 from rec.evaluation.tasks.ranking.ranks import order_number
 
 CONFIG = """
@@ -49,7 +49,7 @@ def test_prepare_train_evaluate_compare_report(config: str, tmp_path: Path, caps
     capsys.readouterr()
     result = tmp_path / "result.json"
     assert main(["evaluate", config, "--seeds", "2", "--json", str(result), "train.epochs=3"]) == 0
-    assert "planted modality found for" in capsys.readouterr().out
+    assert "Planted modality found for" in capsys.readouterr().out
     seeds = json.loads(result.read_text())["seeds"]
     assert len(seeds) == 2
     assert json.loads(result.read_text())["metrics"]["hit@10"] == pytest.approx(
@@ -142,3 +142,49 @@ def test_every_command_helps_with_examples(capsys: pytest.CaptureFixture[str]) -
         main(["evaluate", "--help"])
     assert main_help.value.code == 0
     assert "an order drawn for each user from fixed numbers" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_runs_folder_is_measured_reported_and_predicted_like_its_file(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["prepare", config])
+    main(["train", config, "--seeds", "2"])
+    folder = tmp_path / "run"
+    capsys.readouterr()
+    assert main(["evaluate", str(folder)]) == 0
+    told = capsys.readouterr().out
+    assert "standard deviation over 2 seeds" in " ".join(told.split())
+    assert main(["report", str(folder)]) == 0
+    assert Path(capsys.readouterr().out.strip()) == folder / "report.html"
+    assert main(["evaluate", str(folder / "seed-1")]) == 0
+    told = capsys.readouterr().out
+    assert told.splitlines()[0].split() == ["metric", "value", "95", "%", "interval", "popularity"]
+    assert " sd" not in told
+    assert max(map(len, told.splitlines())) <= 100
+    assert main(["predict", str(folder / "seed-1"), "--to", str(tmp_path / "answers")]) == 0
+    assert main(["evaluate", str(tmp_path / "data")]) == 1
+    assert "holds no run" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_help_fits_the_terminal(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    for line in capsys.readouterr().out.splitlines():
+        assert len(line) <= 100, line
+
+
+def test_the_help_on_arrays_has_paragraphs(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    told = capsys.readouterr().out.split("--arrays FILE.npz:\n")[1]
+    assert [part.split()[0] for part in told.strip().split("\n\n")] == [
+        "Scores",
+        "FILE.npz",
+        "Masking:",
+        "Ties:",
+        "Averaging:",
+    ]

@@ -32,6 +32,7 @@ LAYERS = [
     {
         "systems.api",
         "systems.capabilities",
+        "evaluation.history",
         "evaluation.records",
         "evaluation.rows",
         "evaluation.service",

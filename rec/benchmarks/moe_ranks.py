@@ -37,7 +37,14 @@ def measure(small: bool = False) -> list[Row]:
         rows.append(timed(f"{name}, limit: the same rows without exchange", step, local))
         limit = point["least"] / point["rows"]
         rows.append(
-            Row(f"{name}, bytes per row, limit: what must cross", point["sent"] / point["rows"], "B", limit, BYTES_GOAL)
+            Row(
+                f"{name}, bytes per row, limit: what must cross",
+                point["sent"] / point["rows"],
+                "B",
+                limit,
+                BYTES_GOAL,
+                physical=True,
+            )
         )
     return rows
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from rec.benchmarks.row import Row, timed
 from rec.benchmarks.timing import side_by_side
 from rec.nn.retrieval import Ask, top_items
+from rec.sections import counted
 
 ITEMS, WIDTH, K = 1_000_000, 64, 100
 USERS = (1, 16)
@@ -31,5 +32,5 @@ def _one(item_ID: Tensor, users: int, generator: torch.Generator) -> Row:
         lambda: (query_BD @ item_ID.T).topk(K, dim=1),
         REPEATS,
     )
-    name = f"top-{K} of {ITEMS:,} items x {WIDTH}, {users} user(s), limit: bare product and top-k"
-    return timed(name, value, limit, 1.5)
+    name = f"top-{K} of {ITEMS:,} items x {WIDTH}, {counted(users, 'user')}, limit: bare product and top-k"
+    return timed(name, value, limit, 1.5, physical=True)

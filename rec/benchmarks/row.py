@@ -10,10 +10,19 @@ from typing import Any
 import torch
 
 from rec.benchmarks.timing import Times
-from rec.report.text import table
+from rec.report.text import paragraph, table
+from rec.sections import counted
 
 POSSIBLE = 0.9
 """Least ratio to a physical limit that noise explains: rounds in turns on a quiet machine stay above it."""
+MEANING = (
+    "A ratio is value / limit; a goal is the most that it may be, or that the value may be where there is no limit. "
+    "Load is how many processes ran or waited in the last minute; on a quiet machine it is at most the number of CPUs."
+)
+IMPOSSIBLE = (
+    "Not judged: the limit is a part of the very work that is measured, so its ratio cannot lie below 1. The machine "
+    "was busier for the limit than for the value; measure again on a quiet one."
+)
 NOT_JUDGED = "not judged (below the limit)"
 
 
@@ -91,12 +100,14 @@ def show(rows: list[Row], load_before: float | None = None) -> str:
     ]
     head = ["name", "value", "unit", "limit", "limit's rounds", "load", "ratio", "goal", "met"]
     before = "" if load_before is None else f", load {load_before:.1f} before"
-    return machine() + before + "\n" + table(head, lines)
+    told = [paragraph(machine() + before), table(head, lines), paragraph(MEANING)]
+    return "\n".join([*told, *([paragraph(IMPOSSIBLE)] if any(row.impossible for row in rows) else [])])
 
 
 def machine() -> str:
     """Return what was measured on."""
     return (
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, "
-        f"{torch.get_num_threads()} torch threads, Python {platform.python_version()}, torch {torch.__version__}"
+        f"{platform.processor() or platform.machine()}, {counted(os.cpu_count() or 1, 'CPU')}, "
+        f"{counted(torch.get_num_threads(), 'torch thread')}, Python {platform.python_version()}, "
+        f"torch {torch.__version__}"
     )

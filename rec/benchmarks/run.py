@@ -9,6 +9,7 @@ from pathlib import Path
 from rec.benchmarks.row import Row, load_now, show
 from rec.benchmarks.work import Work
 from rec.data.prepared import Prepared
+from rec.progress import tell
 from rec.storage import Storage
 
 Benchmark = Callable[[Work, str], list[Row]]
@@ -20,7 +21,7 @@ def run(name: str, work: Work, json_file: str | None) -> int:
     before = load_now()
     with tempfile.TemporaryDirectory(prefix="rec-benchmark-") as folder:
         rows = BENCHMARKS[name](work, folder)
-    print(show(rows, before))
+    tell(show(rows, before))
     if json_file:
         target = Path(json_file).absolute()
         Storage(str(target.parent)).write_json(target.name, [row.as_json() for row in rows])

@@ -10,6 +10,7 @@ from typing import Any
 from rec.cli.run import count, runs, say
 from rec.config import RunConfig
 from rec.errors import RequestError
+from rec.progress import tell
 
 TEXT = "measure a trained run, compare two, or score plain arrays"
 INTERRUPTED = "the same command starts again"
@@ -18,13 +19,15 @@ EXAMPLES = """examples:
   rec evaluate rec/configs/ml-100k.toml --seeds 3 --split test
   rec evaluate --compare out/ml-100k out/sasrec
   rec evaluate --arrays scores.npz --k 10,100 --json metrics.json"""
+ARRAYS_HELP = Path(__file__).parents[1] / "evaluation" / "tasks" / "ranking" / "arrays_help.txt"
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add what the command takes beside overrides."""
-    command.add_argument("config", metavar="CONFIG", nargs="?", help="TOML file of the run")
+    command.epilog = f"{EXAMPLES}\n\n--arrays FILE.npz:\n{ARRAYS_HELP.read_text()}"
+    command.add_argument("config", metavar="RUN", nargs="?", help="TOML file of the run, or its folder")
     command.add_argument("--compare", nargs=2, metavar=("A", "B"), help="paired bootstrap of two runs' folders")
-    command.add_argument("--arrays", metavar="FILE.npz", help=_arrays_help())
+    command.add_argument("--arrays", metavar="FILE.npz", help="score arrays that any model made, as told below")
     command.add_argument("--k", default="10,50,100", help="cut-offs for --arrays (default: 10,50,100)")
     command.add_argument("--all", action="store_true", help="print every metric, not only those that tell most")
     command.add_argument("--json", metavar="FILE", help="write the results there as well")
@@ -40,10 +43,19 @@ def run(options: argparse.Namespace) -> int:
     if options.compare:
         return _compare(options)
     if not options.config:
-        raise RequestError("evaluate: expected CONFIG, --compare or --arrays")
+        raise RequestError("evaluate: expected RUN, --compare or --arrays")
     if options.predictions and options.seeds:
         raise RequestError("evaluate: --predictions are of one run; expected no --seeds")
-    return evaluate(runs(options), options.split, options.json, options.all, options.predictions)
+    return evaluate(_runs(options), options.split, options.json, options.all, options.predictions)
+
+
+def _runs(options: argparse.Namespace) -> list[RunConfig]:
+    """Return the runs of a TOML file, or those in a folder: one, or one per seed."""
+    from rec.evaluation.run import load_run, seed_folders
+
+    if not Path(options.config).is_dir():
+        return runs(options)
+    return [load_run(folder, options.overrides) for folder in seed_folders(options.config, options.seeds)]
 
 
 def evaluate(
@@ -54,30 +66,16 @@ def evaluate(
     predictions: str | None = None,
 ) -> int:
     """Measure every run, print what tells most, and return 1 where a metric that the config expects is not reached."""
-    from rec.evaluation.run import evaluate_run, met, simple_answers, summarise
-    from rec.report.text import table
+    from rec.evaluation.headline import headline, summarise
+    from rec.evaluation.run import evaluate_run, met
+    from rec.report.text import paragraph
+    from rec.sections import sentence
 
     results = [evaluate_run(config, split, predictions) for config in configs]
     first, summary = results[0], summarise(results)
-    more = [name for name in summary if name not in first["shown"]] if everything else []
-    names, rows = [name for name in [*first["shown"], *more] if name in summary], []
-    baseline, simple = simple_answers(first, names)
-    for name in names:
-        entry = summary[name]
-        spread = f"{min(entry['values']):.4f} to {max(entry['values']):.4f}" if len(results) > 1 else ""
-        if len(results) == 1 and name in first["interval"]:
-            spread = "{low:.4f} to {high:.4f}".format(**first["interval"][name])
-        row = [name, f"{entry['mean']:.4f}", *([f"{entry['sd']:.4f}"] if len(results) > 1 else []), spread]
-        rows.append([*row, *([simple.get(name, "")] if baseline else [])])
-    head = ["metric", "mean", *(["sd", "range"] if len(results) > 1 else ["95 % interval"])]
-    print(table([*head, *([baseline] if baseline else [])], rows))
-    print(f"{first['examples']:,} examples of the {split} split")
-    for note in [*([first["notice"]] if first["notice"] else []), *first["notes"]]:
-        print(note)
-    headline = next(iter(first["shown"]), "")
-    beside = [f"{name} {values[headline]:.4f}" for name, values in first["baselines"].items() if headline in values]
-    if beside:
-        print(f"beside it, {headline}: {', '.join(beside)}")
+    tell(_metrics(results, summary, everything))
+    for text in [headline(results), *([first["notice"]] if first["notice"] else []), *first["notes"]]:
+        tell(paragraph(sentence(text)))
     if json_file:
         _write_json(json_file, {"metrics": {name: entry["mean"] for name, entry in summary.items()}, "seeds": results})
     missed = []
@@ -91,9 +89,31 @@ def evaluate(
     return 1 if missed else 0
 
 
+def _metrics(results: list[dict[str, Any]], summary: dict[str, Any], everything: bool) -> str:
+    """Return the table of what tells most, or of every metric, a row per fact."""
+    from rec.evaluation.headline import label, one_fact, simple_answers
+    from rec.report.text import table
+
+    first, several = results[0], len(results) > 1
+    more = [name for name in summary if name not in first["shown"]] if everything else []
+    facts = one_fact([name for name in [*first["shown"], *more] if name in summary], first["same"])
+    baseline, simple = simple_answers(first, list(facts))
+    rows = []
+    for name, names in facts.items():
+        entry, ends = summary[name], first["interval"].get(name)
+        if several:
+            spread = [f"{entry['sd']:.4f}", f"{min(entry['values']):.4f} to {max(entry['values']):.4f}"]
+        else:
+            spread = ["{low:.4f} to {high:.4f}".format(**ends) if ends else ""]
+        told = [simple.get(name, "")] if baseline else []
+        rows.append([label(names, first["directions"]), f"{entry['mean']:.4f}", *spread, *told])
+    head = ["metric", "mean", "sd", "range"] if several else ["metric", "value", "95 % interval"]
+    return table([*head, *([baseline] if baseline else [])], rows)
+
+
 def _compare(options: argparse.Namespace) -> int:
     from rec.evaluation.compare import compare
-    from rec.report.text import table
+    from rec.report.text import paragraph, table
 
     a, b = options.compare
     results = compare(a, b, 10_000, options.split)
@@ -104,8 +124,9 @@ def _compare(options: argparse.Namespace) -> int:
             continue
         gain = f"{d['mean']:+.4f} ({d['low']:+.4f} to {d['high']:+.4f})"
         rows.append([r["metric"], f"{r['a']:.4f}", f"{r['b']:.4f}", gain, f"{r['not_better']:.4f}"])
-    print(f"A = {a}\nB = {b}\npaired bootstrap over examples, or what they belong to, 10,000 resamples")
-    print(table(["metric", "A", "B", "A - B (95 % interval)", "resamples in which A is not better"], rows))
+    tell(f"A = {a}\nB = {b}")
+    tell(paragraph("Paired bootstrap over examples, or what they belong to (users, patients), 10,000 resamples."))
+    tell(table(["metric", "A", "B", "A - B (95 % interval)", "share of resamples in which A is not better"], rows))
     if options.json:
         _write_json(options.json, results)
     return 0
@@ -120,7 +141,7 @@ def _evaluate_arrays(options: argparse.Namespace) -> int:
     except ValueError:
         raise RequestError(f"--k: expected whole numbers like 10,100, got {options.k!r}") from None
     metrics, _ = evaluate_arrays(**load_arrays(options.arrays), cuts=cuts)
-    print(table(["metric", "mean"], [[name, f"{value:.6f}"] for name, value in metrics.items()]))
+    tell(table(["metric", "mean"], [[name, f"{value:.6f}"] for name, value in metrics.items()]))
     if options.json:
         _write_json(options.json, {"metrics": metrics})
     return 0
@@ -131,8 +152,3 @@ def _write_json(path: str, value: Any) -> None:
 
     target = Path(path).absolute()
     Storage(str(target.parent)).write_json(target.name, value)
-
-
-def _arrays_help() -> str:
-    text = Path(__file__).parents[1].joinpath("evaluation", "tasks", "ranking", "arrays_help.txt").read_text()
-    return " ".join(text.split()).replace("%", "%%")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from rec.cli.run import say
+from rec.sections import counted
 
 TEXT = "write a trained run as an artifact to serve"
 INTERRUPTED = "the same command starts again"
@@ -27,5 +28,5 @@ def run(options: argparse.Namespace) -> None:
     config = load_run(options.config, options.overrides)
     name = config.system.rsplit(":", 1)[-1].lower()
     artifact = export(config, options.to or f"{config.out}/export/{name}", say)
-    counts = ", ".join(f"{told['count']:,} x {name}" for name, told in artifact.manifest["entities"].items())
+    counts = ", ".join(counted(told["count"], name) for name, told in artifact.manifest["entities"].items())
     say(f"{artifact.path}: step {artifact.manifest['step']}, {counts}")

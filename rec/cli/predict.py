@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from rec.cli.run import say
-from rec.config import load
 
 TEXT = "write answers to a split or a table of requests, and what `rec evaluate` reads of them"
 INTERRUPTED = "the same command goes on with the parts that are missing"
@@ -17,7 +16,7 @@ EXAMPLES = """examples:
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add what the command takes beside overrides."""
-    command.add_argument("config", metavar="CONFIG", help="TOML file of the run")
+    command.add_argument("config", metavar="RUN", help="TOML file of the run, or its folder")
     text = "answer the rows of a .parquet, .csv or .jsonl with the system's columns in raw ids, in place of a split"
     command.add_argument("--requests", metavar="TABLE", help=text)
     command.add_argument("--to", metavar="FOLDER", help="where to (default: the run's folder, predictions/SPLIT)")
@@ -29,8 +28,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Write answers; return the exit code."""
     from rec.evaluation.predict import order_of, predict, summary
+    from rec.evaluation.run import load_run
 
-    order = order_of(load(options.config, options.overrides), options)
+    order = order_of(load_run(options.config, options.overrides), options)
     if order.config.parallel.workers:
         from rec.runtime.cluster import starting
         from rec.runtime.predict import predict_on_ray as run_parts

@@ -18,13 +18,14 @@ own tables, Parquet or text, in any layout (docs/data.md tells all keys):
   [data]
   root = "out/mine/data"
   [data.read]
-  records = ["events.csv"]                  # a row per event of a user and an item
-  items = "items.parquet"                   # a row per item; leave it out where items are their ids alone
+  records = ["events.csv"]         # a row per event of a user and an item
+  items = "items.parquet"          # a row per item; leave it out where items are their ids alone
   columns = { user = "who", item = "sku", time = "at", title = "name", item_text = ["description"] }
-  [data.encode.text]                        # texts as numbers
+  [data.encode.text]               # texts as numbers
   encoder = "tfidf"
 
-what is there already, made from the same config, is kept; input that cannot be used leaves it as it was"""
+what is there already, made from the same config, is kept; input that cannot be used
+leaves it as it was"""
 
 
 def add_options(command: argparse.ArgumentParser) -> None:

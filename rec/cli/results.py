@@ -6,6 +6,7 @@ import argparse
 import re
 
 from rec.errors import RequestError
+from rec.progress import tell
 
 TEXT = "write a page on all runs below some folders, from their own files alone"
 INTERRUPTED = "the same command starts again"
@@ -34,4 +35,4 @@ def run(options: argparse.Namespace) -> None:
     name = options.name or options.folders[0].rstrip("/").rpartition("/")[2].lstrip(".") or "runs"
     if not NAME.fullmatch(name):
         raise RequestError(f"--name: expected letters, digits, '.', '_' and '-', got {name!r}")
-    print("\n".join(write_results(options.folders, name, options.to, options.baseline)))
+    tell("\n".join(write_results(options.folders, name, options.to, options.baseline)))

@@ -6,12 +6,13 @@ import argparse
 import sys
 
 from rec.config import RunConfig, load
+from rec.progress import CLEARED
 from rec.strict import resolve
 
 
 def say(text: str) -> None:
-    """Print text for a person."""
-    print(text, file=sys.stderr, flush=True)
+    """Print text for a person, in the place of a line of progress that a terminal still shows."""
+    print(f"{CLEARED}{text}" if sys.stderr.isatty() else text, file=sys.stderr, flush=True)
 
 
 def count(text: str) -> int:

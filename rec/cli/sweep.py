@@ -7,6 +7,7 @@ from functools import partial
 
 from rec.cli.run import count, prepare, say, train
 from rec.config import load
+from rec.progress import tell
 
 TEXT = "train and measure the variants that a system declares, and print them side by side"
 INTERRUPTED = "the same command goes on; variants that are measured are kept"
@@ -33,7 +34,7 @@ def run(options: argparse.Namespace) -> None:
     found = variants(config, only)
     if options.list:
         for name, words in found.items():
-            print(f"{name}: {' '.join(words)}")
+            tell(f"{name}: {' '.join(words)}")
         return
     prepare(config)
-    print(sweep(config, only, max(1, options.seeds), partial(train, file=options.config), say))
+    tell(sweep(config, only, max(1, options.seeds), partial(train, file=options.config), say))

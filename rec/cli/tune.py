@@ -6,14 +6,18 @@ import argparse
 
 from rec.cli.run import say
 from rec.config import load
+from rec.progress import tell
 
 TEXT = "search hyperparameters on validation, or go on with the search in `out`"
 INTERRUPTED = "the same command goes on with the search"
 EXAMPLES = """examples:
-  rec tune rec/configs/demo.toml 'tune.use=["optimiser", "gate"]' tune.trials=20 out=out/demo/search
+  rec tune rec/configs/demo.toml 'tune.use=["optimiser", "gate"]' tune.trials=20 \\
+    out=out/demo/search
   rec tune mine.toml tune.search=random tune.scheduler=none tune.max_hours=2
-  rec tune mine.toml tune.scheduler=pbt tune.trials=8 'tune.space={"train.learning_rate" = {log = [1e-4, 1e-2]}}'
-  rec tune mine.toml 'tune.objectives={load_balance = "max"}' 'tune.use=["router"]' model.feedforward_mixture.experts=8
+  rec tune mine.toml tune.scheduler=pbt tune.trials=8 \\
+    'tune.space={"train.learning_rate" = {log = [1e-4, 1e-2]}}'
+  rec tune mine.toml 'tune.objectives={load_balance = "max"}' \\
+    'tune.use=["router"]' model.feedforward_mixture.experts=8
   rec tune mine.toml --spaces"""
 
 
@@ -31,8 +35,8 @@ def run(options: argparse.Namespace) -> None:
     if options.spaces:
         for name, space in ready_spaces(config).items():
             lines = [f"  {key}: {' '.join(f'{w} = {value}' for w, value in e.items())}" for key, e in space.items()]
-            print("\n".join([f"{name}:", *lines]))
+            tell("\n".join([f"{name}:", *lines]))
         return
     from rec.runtime.tuning import search
 
-    print(search(config, say))
+    tell(search(config, say))

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rec import sections
 from rec.data.joined import pictures
 from rec.data.prepared import Prepared, make_view, maker_of
 from rec.data.runner import Runner
@@ -253,6 +254,7 @@ def _finished(
             },
             "splits": {},
             "synthetic_labels": raw.synthetic,
+            "generated": raw.generated,
             "shard_rows": config.shard_rows,
             "config": config.model_dump(mode="json", exclude={"views"}),
         }
@@ -358,15 +360,13 @@ def _write_records(draft: Draft, split: Split, num_items: int) -> list[tuple[str
 def _tell(root: str, manifest: dict[str, Any], graphs: list[str], say: Say) -> None:
     counts, split = manifest["counts"], manifest["split"]
     parts = ", ".join(f"{counts[f'{name} interactions']:,} {name}" for name in SPLITS)
-    told = ", ".join(f"{entity['count']:,} x {name}" for name, entity in manifest["entities"].items())
+    told = ", ".join(sections.counted(entity["count"], name) for name, entity in manifest["entities"].items())
     dropped = manifest["dropped"] | manifest["left_out"]
-    say(
-        f"{root}: read {counts['interactions_read']:,} records, kept {counts['interactions']:,}; {told}; dropped "
-        f"{in_words(dropped)}"
-    )
+    read = sections.counted(counts["interactions_read"], "record")
+    say(f"{root}: read {read}, kept {counts['interactions']:,}; {told}; dropped {in_words(dropped)}")
     asked = manifest["config"]["filter"]["minimum_user_count"]
     if why := least_in_words(LEAST.get(split["protocol"], 1), asked, dropped):
         say(f"{root}: {why}")
-    say(f"{root}: split {split['protocol']!r}: {parts}; {split['sha256'][:12]}")
+    say(f"{root}: split {split['protocol']!r}: {parts}; hash {split['sha256'][:12]}")
     if graphs:
         say(f"{root}: content graphs: {', '.join(graphs)}")

@@ -118,6 +118,8 @@ class RawData:
     """Further tables by name, a row per member of an entity or as a system wants them."""
     synthetic: bool = False
     """Whether labels are made up."""
+    generated: bool = False
+    """Whether all of it is: users, items and what they like."""
     dropped: Mapping[str, int] = field(default_factory=dict)
     """Records that the source itself leaves out, by reason."""
 

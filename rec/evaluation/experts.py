@@ -13,12 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from rec.batch import Batch
+from rec.evaluation.history import EPOCHS, epochs
 from rec.evaluation.records import Records, column
 from rec.evaluation.task import Groups
+from rec.moe.figures import share_map
 from rec.moe.health import similarity
 from rec.moe.layer import Mixed, layers_of
-from rec.sections import Bars, BarSeries, Event, Heatmap, Lines, LineSeries, Section, Text
+from rec.sections import Event, Heatmap, Lines, LineSeries, Section, Text
 
+NOTE = (
+    "A mixture layer holds several small networks, the experts; its router sends each row to one or a few of them. "
+    "Load is an expert's share of all assignments. Entropy of use is 1 where all experts are used evenly and 0 where "
+    "one does everything; entropy of decisions is 1 where the router is undecided and 0 where it is sure. Dropped is "
+    "the share of assignments for which an expert had no room, never used the share of experts that no row came to."
+)
 COLUMN = "routed/"
 """Start of the names of records' columns with each example's mean share of every expert of a layer."""
 
@@ -76,16 +84,17 @@ def sections(experts: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -
     found: list[Section] = []
     for layer, final in experts.items():
         # A phase that does not pass the layer tells nothing of it.
-        evaluations = [record for record in history if any(record.get(f"moe/{layer}/load", ()))]
-        note = (
-            "Load is each expert's share of the assignments. Entropy of use is 1 where all experts are used evenly; "
-            "entropy of decisions is 1 where the router is undecided."
-        )
-        parts: list[Any] = [Text(text=note, tone="note")]
-        if evaluations:
-            parts += [_load(layer, evaluations), _health(layer, evaluations)]
+        told = [
+            (epoch, record)
+            for epoch, record in zip(epochs(history), history, strict=True)
+            if any(record.get(f"moe/{layer}/load", ()))
+        ]
+        parts: list[Any] = [Text(text=NOTE, tone="note")]
+        if told:
+            x, evaluations = [epoch for epoch, _ in told], [record for _, record in told]
+            parts += [_load(layer, x, evaluations), _health(layer, x, evaluations)]
         if final["groups"]:
-            parts.append(_shares(final["groups"]))
+            parts.append(share_map("who is sent where: mean share of assignments", final["groups"]))
         if "similarity" in final:
             parts.append(_alike(final["similarity"]))
         found.append(Section(title=f"Experts of {layer}", parts=parts, folded=len(found) > 0))
@@ -96,14 +105,14 @@ def _names(count: int) -> list[str]:
     return [str(index) for index in range(count)]
 
 
-def _load(layer: str, history: Sequence[Mapping[str, Any]]) -> Heatmap:
+def _load(layer: str, x: Sequence[int], history: Sequence[Mapping[str, Any]]) -> Heatmap:
     load_ET = np.array([record[f"moe/{layer}/load"] for record in history]).T
     return Heatmap(
-        title="share of assignments",
+        title="load over training",
         matrix=load_ET,
-        x_names=[str(number) for number in range(1, load_ET.shape[1] + 1)],
+        x_names=[str(number) for number in x],
         y_names=_names(len(load_ET)),
-        x_axis="evaluation",
+        x_axis=EPOCHS,
         y_axis="expert",
         meaning="share of assignments",
         low=0.0,
@@ -111,9 +120,8 @@ def _load(layer: str, history: Sequence[Mapping[str, Any]]) -> Heatmap:
     )
 
 
-def _health(layer: str, history: Sequence[Mapping[str, Any]]) -> Lines:
+def _health(layer: str, x: Sequence[int], history: Sequence[Mapping[str, Any]]) -> Lines:
     """Return the layer's health; what a layer tells beside it is drawn as dashed lines, its switch as an event."""
-    x = np.arange(1, len(history) + 1)
     experts = len(history[0][f"moe/{layer}/load"])
 
     def values(key: str) -> list[float]:
@@ -135,23 +143,22 @@ def _health(layer: str, history: Sequence[Mapping[str, Any]]) -> Lines:
             events += [Event(x=int(reached[0]), name=key.removesuffix("_at"))] if reached else []
         else:
             series.append(LineSeries(name=key.replace("_", " "), x=x, y=values(key), style="dashed"))
-    return Lines(title="health", series=series, x_axis="evaluation", y_axis="share", events=events, low=0.0, high=1.0)
-
-
-def _shares(groups: Mapping[str, Sequence[float]]) -> Bars:
-    count = len(next(iter(groups.values())))
-    return Bars(
-        title="mean share per group",
-        groups=[f"expert {index}" for index in range(count)],
-        series=[BarSeries(name=name, values=shares) for name, shares in groups.items()],
-        axis="mean share",
+    return Lines(
+        title="health over training",
+        series=series,
+        x_axis=EPOCHS,
+        y_axis="share or entropy",
+        events=events,
+        low=0.0,
+        high=1.0,
     )
 
 
 def _alike(matrix: Sequence[Sequence[float]]) -> Heatmap:
     names = _names(len(matrix))
     return Heatmap(
-        title="cosine between experts' weights",
+        title="how alike experts are",
+        caption="Cosine between their weights: 1 the same, 0 nothing in common.",
         matrix=matrix,
         x_names=names,
         y_names=names,

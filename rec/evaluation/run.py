@@ -23,13 +23,15 @@ from rec.data.stream import CachedReader
 from rec.data.writing import write_table
 from rec.errors import EvaluationError
 from rec.evaluation import experts
-from rec.evaluation.bootstrap import intervals, summed_interval
+from rec.evaluation.bootstrap import equals, intervals, summed_interval
+from rec.evaluation.headline import same_everywhere
 from rec.evaluation.measure import directions, measure, metrics
 from rec.evaluation.measurement import METRICS, Stopwatch, read_measurement, write_measurement
 from rec.evaluation.records import Records, with_columns
+from rec.evaluation.shared import beside_baselines, by_group
 from rec.evaluation.task import Measured, Task, by_unit
 from rec.progress import Progress
-from rec.sections import Bars, BarSeries, Section, Table, Text, interval, number, to_plain
+from rec.sections import Section, to_plain
 from rec.seeds import generator
 from rec.storage import Storage, to_bytes
 from rec.systems.api import System
@@ -43,6 +45,12 @@ from rec.train.training_record import read_training
 
 FORMAT = 2
 SECTIONS = "sections.json"
+SYNTHETIC = "labels are synthetic: nobody has judged what is relevant"
+GENERATED = (
+    "generated data: users, items and labels are synthetic, made by a program with planted preferences; numbers tell "
+    "whether the method finds these, not how well it serves people"
+)
+"""Notes that must be read before all numbers."""
 Numbers = dict[str, Any]
 
 
@@ -140,17 +148,19 @@ def conclude(run: Trained, split: str, records: Mapping[str, Records]) -> Number
     storage = Storage(config.out)
     numbers: Numbers = {"format": FORMAT, "system": config.system, "split": split, "step": run.step}
     numbers |= {"seed": config.train.seed, "notice": system.notice, "notes": [], "metrics": metrics(system, records)}
-    if run.data.manifest.get("synthetic_labels", False):
-        numbers["notes"].append("labels are synthetic: nobody has judged what is relevant")
-    numbers |= {"interval": {}, "baselines": {}, "tasks": {}, "directions": directions(system.tasks)}
+    manifest = run.data.manifest
+    if manifest.get("generated", False) or manifest.get("synthetic_labels", False):
+        numbers["notes"].append(GENERATED if manifest.get("generated", False) else SYNTHETIC)
+    numbers |= {"interval": {}, "baselines": {}, "same": {}, "meanings": {}, "tasks": {}}
+    numbers["directions"] = directions(system.tasks)
     found: list[Section] = []
     history = storage.read_json("history.json")
     for task in system.tasks:
         measured = measured_task(run, task, split, records[task.name])
         told = measured.numbers
         numbers["notes"] += told.pop("notes")
-        numbers["interval"] |= told["interval"]
-        numbers["baselines"] |= told["baselines"]
+        for name in ("interval", "baselines", "same", "meanings"):
+            numbers[name] |= told[name]
         numbers["tasks"][task.name] = told
         found += _sections(run, task, measured, history)
         _write_records(storage, split, task, measured)
@@ -190,6 +200,7 @@ def measured_task(run: Trained, task: Task, split: str, records: Records) -> Mea
     numbers = measured.numbers
     numbers["examples"] = len(records)
     numbers["metrics"] = task.metrics(records, values)
+    numbers["meanings"] = {name: words for name in numbers["metrics"] if (words := task.meaning(name))}
     numbers["interval"] = _intervals(task, measured, task.shown, rng)
 
     def batches(part: str) -> Iterator[Any]:
@@ -199,6 +210,9 @@ def measured_task(run: Trained, task: Task, split: str, records: Records) -> Mea
     numbers["baselines"] = {
         name: {metric: value for metric, value in found.items() if value is not None} for name, found in told.items()
     }
+    numbers["same"] = same_everywhere(
+        equals({name: values[name] for name in (*task.shown, *values) if name in values}), numbers["baselines"].values()
+    )
     numbers["groups"] = {
         name: {"examples": int(inside.sum()), **_intervals(task, measured, task.shown[:2], rng, inside)}
         for name, inside in groups.each()
@@ -244,7 +258,7 @@ def _intervals(
 
 
 def _sections(run: Trained, task: Task, measured: Measured, history: Sequence[Mapping[str, Any]]) -> list[Section]:
-    shared = [*_beside_baselines(task, measured), *_groups(task, measured)]
+    shared = [*beside_baselines(task, measured), *by_group(measured, task)]
     if len(run.system.tasks) > 1:
         shared = [replace(section, title=f"{section.title}: {task.name}") for section in shared]
     found = [*shared, *task.sections(measured)]
@@ -253,43 +267,6 @@ def _sections(run: Trained, task: Task, measured: Measured, history: Sequence[Ma
             found += run.system.sections(measured, history)
         found += experts.sections(measured.numbers["experts"], history)
     return found
-
-
-def _beside_baselines(task: Task, measured: Measured) -> list[Section]:
-    """Return the task's metrics beside those of simple answers."""
-    baselines = measured.numbers["baselines"]
-    if not baselines:
-        return []
-    sources = {"this run": measured.numbers["metrics"], **baselines}
-    names = [name for name in task.shown if sources["this run"].get(name) is not None]
-    rows = [[label, *(number(found.get(name)) for name in names)] for label, found in sources.items()]
-    head = [name if task.directions.get(name, True) else f"{name} (lower is better)" for name in names]
-    note = "Simple answers that need no model, measured on the same examples."
-    parts: list[Any] = [Text(text=note, tone="note"), Table(head=["", *head], rows=rows)]
-    grey = len(baselines) == 1
-    shares = [name for name in names if all(0 <= found.get(name, 0) <= 1 for found in sources.values())]
-    for kept in (shares, [name for name in names if name not in shares]):
-        series = [
-            BarSeries(name=label, values=[found.get(name) for name in kept], muted=grey and label != "this run")
-            for label, found in sources.items()
-        ]
-        if kept:
-            title = "beside simple answers"
-            parts.append(Bars(title=title, groups=kept, series=series, axis="metric", wide=True))
-    return [Section(title="Beside simple answers", parts=parts)]
-
-
-def _groups(task: Task, measured: Measured) -> list[Section]:
-    groups = measured.numbers["groups"]
-    if not groups:
-        return []
-    names = [name for name in task.shown if name in next(iter(groups.values()))]
-    rows = [
-        [name, f"{entry['examples']:,}", *(interval(**entry[m]) if m in entry else "-" for m in names)]
-        for name, entry in groups.items()
-    ]
-    note = Text(text="Mean with its 95 % bootstrap interval over the examples of a group.", tone="note")
-    return [Section(title="Groups", parts=[note, Table(head=["group", "examples", *names], rows=rows)])]
 
 
 def _write_records(storage: Storage, split: str, task: Task, measured: Measured) -> None:
@@ -312,35 +289,27 @@ def shown(feed: PlannedFeed, split: str, title: str) -> Iterator[Any]:
 
 
 def load_run(path: str, overrides: Sequence[str]) -> RunConfig:
-    """Return the config of a TOML file, or of a run's folder."""
-    return override(read_config(path), overrides) if Path(path).is_dir() else load(path, overrides)
+    """Return the config of a TOML file, or of a run's folder, wherever that lies now."""
+    if not Path(path).is_dir():
+        return load(path, overrides)
+    return override(read_config(path).model_copy(update={"out": path.rstrip("/")}), overrides)
 
 
 def read_config(folder: str) -> RunConfig:
-    """Return the resolved config that a run's folder holds."""
+    """Return the resolved config that a run's folder holds.
+
+    Raises:
+        EvaluationError: the folder holds no run.
+    """
+    if not Storage(folder).exists("config.json"):
+        raise EvaluationError(f"{folder}: holds no run: found no config.json; expected the `out` of a `rec train`")
     return from_json(Storage(folder).read("config.json").decode())
 
 
-def simple_answers(numbers: Numbers, names: Sequence[str]) -> tuple[str, dict[str, str]]:
-    """Return a column of what the first simple answer reaches in each metric: its head, and a text per name.
-
-    Tasks have simple answers of their own; where a column holds several, each value says whose it is.
-    """
-    found = {}
-    for name in names:
-        for label, values in numbers["baselines"].items():
-            if name in values:
-                found[name] = (label, number(values[name]))
-                break
-    labels = {label for label, _ in found.values()}
-    if len(labels) == 1:
-        return labels.pop(), {name: value for name, (_, value) in found.items()}
-    return "simple answer" if labels else "", {name: f"{value} ({label})" for name, (label, value) in found.items()}
-
-
-def seed_folders(folder: str) -> list[str]:
-    """Return the folders of a run's seeds, or the run itself where it has none."""
+def seed_folders(folder: str, seeds: int = 0) -> list[str]:
+    """Return the folders of a run's seeds, of the first ones alone where a number is given; without seeds the run."""
     names = [name for name in Storage(folder).list() if name.startswith("seed-")]
+    names = [f"seed-{seed}" for seed in range(seeds)] if seeds else names
     return [f"{folder.rstrip('/')}/{name}" for name in names] or [folder]
 
 
@@ -371,14 +340,3 @@ def read_numbers(folder: str, split: str) -> Numbers:
             f"{folder}: measured on another data set than it was trained on; run `rec evaluate` again"
         )
     return numbers
-
-
-def summarise(results: list[Numbers]) -> Numbers:
-    """Return mean, standard deviation and every value of each metric over seeds."""
-    found = {}
-    for name in results[0]["metrics"]:
-        values = [r["metrics"].get(name) for r in results]
-        if all(value is not None for value in values):
-            sd = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-            found[name] = {"mean": float(np.mean(values)), "sd": sd, "values": values}
-    return found

@@ -118,6 +118,10 @@ class Task(ABC):
         """Keys of `[evaluate]` that this task reads, beside those that all do; others are refused."""
         return ()
 
+    def meaning(self, name: str) -> str:
+        """Return in a few words what a metric, a simple answer or a group is; empty where its name says it."""
+        return ""
+
     @abstractmethod
     def records(
         self,

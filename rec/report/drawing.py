@@ -31,6 +31,7 @@ STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.labelsize": 8.5,
+    "axes.labelpad": 7,
     "axes.axisbelow": True,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
@@ -157,8 +158,11 @@ def draw_lines(figure: Figure, part: Lines) -> tuple[float, list[tuple[Any, str]
     """Draw curves and return the height in inches and the legend's entries."""
     axes, legend, shown = figure.subplots(), [], [np.zeros(0)]
     bounded = part.low is not None or part.high is not None
-    for index, series in enumerate(part.series):
+    bright = -1
+    for series in part.series:
         x, y = floats(series.x), floats(series.y)
+        bright += not series.muted
+        index = 0 if series.muted else bright
         colour = GREY if series.muted else COLOURS[index % len(COLOURS)]
         style = {"line": ("-", "--", ":")[index // len(COLOURS) % 3], "dashed": "--", "points": "none"}[series.style]
         dots: dict[str, Any] = {"marker": _marker(y, series.style), "markersize": 4, "clip_on": bounded}
@@ -173,7 +177,7 @@ def draw_lines(figure: Figure, part: Lines) -> tuple[float, list[tuple[Any, str]
     for mark in part.marks:
         if mark.y is not None:
             (point,) = axes.plot(mark.x, mark.y, "o", color=INK, markerfacecolor="none", markersize=8)
-            legend.append((point, mark.name))
+            legend += [(point, mark.name)] if mark.name else []
             shown.append(np.array([mark.y]))
     for index, event in enumerate(part.events):
         axes.axvline(event.x, color=MUTED, linewidth=0.9)
@@ -193,7 +197,8 @@ def draw_lines(figure: Figure, part: Lines) -> tuple[float, list[tuple[Any, str]
     axes.yaxis.grid(True)
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
     _x_ticks(axes, part)
-    return 2.5, legend if len(legend) > 1 else []
+    explained = len(legend) > 1 or len(part.series) > 1 or any(mark.name for mark in part.marks)
+    return 2.5, legend if explained else []
 
 
 def _x_ticks(axes: Any, part: Lines) -> None:
@@ -213,6 +218,8 @@ def _x_ticks(axes: Any, part: Lines) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))
         if x.size and x.min() == x.max():
             axes.set_xlim(x.min() - 1, x.max() + 1)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
 
 
 def _marker(y: np.ndarray, style: str) -> str:
@@ -255,7 +262,7 @@ def draw_heatmap(figure: Figure, part: Heatmap, width: float) -> float:
     matrix = axes.imshow(value_YX, colours, origin="lower", aspect="auto", vmin=low, vmax=high, interpolation="none")
     axes.spines[["left", "bottom"]].set_visible(False)
     _name_ticks(axes.xaxis, part.x_names, 16 if width > NARROW else 10)
-    _name_ticks(axes.yaxis, part.y_names, 16)
+    _name_ticks(axes.yaxis, part.y_names, 16, 30)
     axes.tick_params(length=0)
     axes.set(xlabel=_folded(part.x_axis, 40), ylabel=_folded(part.y_axis, 34))
     bar = figure.colorbar(matrix, ax=axes, aspect=28, pad=0.02)
@@ -270,13 +277,13 @@ def draw_heatmap(figure: Figure, part: Heatmap, width: float) -> float:
     return min(max(1.0 + 0.2 * len(part.y_names), 2.5), 6.0)
 
 
-def _name_ticks(axis: Any, names: Sequence[str], room: int) -> None:
+def _name_ticks(axis: Any, names: Sequence[str], room: int, most: int = 20) -> None:
     """Put names at 0, 1, ...: all where they fit, else every second, fifth, tenth, ... of them."""
     steps = [step * 10**power for power in range(6) for step in (1, 2, 5)]
     step = next(step for step in steps if len(names) / step <= room)
     first = step - 1 if step > 1 and names[0] == "1" else 0
     place = range(first, len(names), step)
-    axis.set_ticks(list(place), [_shortened(names[index], 20) for index in place])
+    axis.set_ticks(list(place), [_shortened(names[index], most) for index in place])
 
 
 def _legend(figure: Figure, entries: Sequence[tuple[Any, str]], width: float) -> int:

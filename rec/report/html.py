@@ -27,11 +27,13 @@ def page(
     facts: Sequence[tuple[str, str]] = (),
     notices: Sequence[str] = (),
     command: str = "",
+    command_does: str = "To repeat this:",
 ) -> str:
     """Return the page of a report.
 
     `lead` says in words what was found; `notices` are warnings above everything else, as that data are generated;
-    `facts` are pairs of a name and a value under the lead (data, split, cost); `command` repeats what is reported.
+    `facts` are pairs of a name and a value under the lead (data, split, cost); `command` repeats what is reported, or
+    does what `command_does` says.
     """
     found = [_section(section, index) for index, section in enumerate(sections, start=1)]
     environment = Environment(
@@ -47,6 +49,7 @@ def page(
         facts=facts,
         notices=notices,
         command=command,
+        command_does=command_does,
         sections=found,
         contents=found if len(found) >= CONTENTS_FROM else [],
         colours=THEMED,

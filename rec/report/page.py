@@ -7,116 +7,104 @@ from typing import Any
 
 import numpy as np
 
-from rec.config import RunConfig, to_toml
-from rec.evaluation.run import read_config, read_numbers, seed_folders, simple_answers, summarise
+from rec.evaluation.headline import headline, label, one_fact, simple_answers, summarise, value_in_words
+from rec.evaluation.run import GENERATED, SYNTHETIC, read_config, read_numbers, seed_folders
 from rec.report.html import page
-from rec.sections import Code, Lines, LineSeries, Mark, Section, Table, Text, from_plain, interval, number
+from rec.report.origin import Origin, data_name, origin_of, system_name
+from rec.sections import Lines, LineSeries, Mark, Section, Table, Text, from_plain, number, sentence
 from rec.storage import Storage
 
 Numbers = dict[str, Any]
+LOSSES = "Every part of the loss by its name, averaged over an epoch, before its weight."
 History = Sequence[Mapping[str, Any]]
 
 
-def write_report(folder: str, split: str = "test") -> str:
+def write_report(folder: str, split: str = "test", seeds: int = 0) -> str:
     """Write `report.html` into a run's folder and return its path.
+
+    Args:
+        folder: Of the run, or of its seeds.
+        split: What it was measured on.
+        seeds: So many of its seeds, 0 to N - 1, are told; 0 takes all there are.
 
     Raises:
         EvaluationError: the run was not evaluated.
     """
-    folders = seed_folders(folder)
+    folders = seed_folders(folder, seeds)
     results = [read_numbers(part, split) for part in folders]
     first, config = Storage(folders[0]), read_config(folders[0])
     history = first.read_json("history.json")
+    origin = origin_of(folder, folders, config, split)
     filed = from_plain(first.read_json(f"evaluation/{split}/sections.json"))
     panels = curves(history, config.train.metric, results[0]["directions"])
-    sections = [metrics_section(results), *panels, *filed, all_numbers(results), config_section(config)]
+    sections = [metrics_section(results), *panels, *filed, all_numbers(results), origin.config_section()]
     text = page(
         f"{system_name(config)} on {data_name(config)}",
-        lead(results),
+        " ".join([headline(results), *origin.cost()]),
         sections,
-        facts=facts(config, results, str(history[-1].get("metric", config.train.metric))),
-        notices=[note for note in (results[0]["notice"], *results[0]["notes"]) if is_warning(note, results[0])],
-        command=f"rec train CONFIG && rec evaluate CONFIG --split {split} && rec report CONFIG",
+        facts=facts(results, origin, str(history[-1].get("metric", config.train.metric))),
+        notices=[sentence(n) for n in (results[0]["notice"], *results[0]["notes"]) if is_warning(n, results[0])],
+        command=origin.command(),
     )
     storage = Storage(folder)
     storage.write("report.html", text.encode())
     return storage.uri_of("report.html")
 
 
-def system_name(config: RunConfig) -> str:
-    """Return the name of a run's system."""
-    return config.system.rsplit(":", 1)[-1]
-
-
-def data_name(config: RunConfig) -> str:
-    """Return what people call a run's data set: the last folder of its path that says something."""
-    parts = [part for part in config.data.root.rstrip("/").split("/") if part not in ("", "data", "out")]
-    return parts[-1] if parts else config.data.root
-
-
 def is_warning(note: str, numbers: Numbers) -> bool:
     """Return whether a note must be read before everything else."""
-    return note != "" and (note == numbers["notice"] or note.startswith("labels are synthetic"))
+    return note != "" and note in (numbers["notice"], GENERATED, SYNTHETIC)
 
 
-def lead(results: Sequence[Numbers]) -> str:
-    """Return in words how good the run is, beside what."""
-    first, summary = results[0], summarise(list(results))
-    names = [name for name in first["shown"] if name in summary]
-    if not names:
-        return f"Measured on {first['examples']:,} examples of the {first['split']} split; no metric has a value."
-    name = names[0]
-    told = number(summary[name]["mean"])
-    if len(results) > 1:
-        told += f" ± {number(summary[name]['sd'])} over {len(results)} seeds"
-    elif name in first["interval"]:
-        told = interval(**first["interval"][name])
-    text = f"{name} is {told} on {first['examples']:,} examples of the {first['split']} split"
-    others = [f"{number(values[name])} of {label}" for label, values in first["baselines"].items() if name in values]
-    better = "higher" if first["directions"].get(name, True) else "lower"
-    return f"{text}{', beside ' + ', '.join(others) if others else ''}; {better} is better."
-
-
-def facts(config: RunConfig, results: Sequence[Numbers], metric: str) -> list[tuple[str, str]]:
+def facts(results: Sequence[Numbers], origin: Origin, metric: str) -> list[tuple[str, str]]:
     """Return what was measured, and how."""
-    seeds = ", ".join(str(result["seed"]) for result in results)
+    split, seeds = results[0]["split"], ", ".join(str(result["seed"]) for result in results)
+    read = ", read once for the checkpoint that validation chose" if split == "test" else ""
     return [
-        ("data", config.data.root),
-        ("split", f"{results[0]['split']}, read once for the checkpoint that validation chose"),
+        ("data", origin.data()),
+        ("split", f"{split}{read}"),
         ("checkpoint", f"step {results[0]['step']:,}, best {metric} on validation"),
         ("seeds" if len(results) > 1 else "seed", seeds),
+        *origin.facts(),
     ]
 
 
 def metrics_section(results: Sequence[Numbers]) -> Section:
     """Return the metrics that tell most, with intervals or the spread over seeds, and what must be known of them."""
-    first, summary = results[0], summarise(list(results))
-    spread = "mean and standard deviation over seeds" if len(results) > 1 else "with its 95 % bootstrap interval"
-    shown = [name for name in first["shown"] if name in summary]
-    parts: list[Any] = [Text(text=f"Averages over examples, {spread}.", tone="note"), _table(results, shown)]
-    parts += [Text(text=note, tone="note") for note in first["notes"] if not is_warning(note, first)]
+    first = results[0]
+    spread = "as mean and standard deviation over seeds" if len(results) > 1 else "with its 95 % bootstrap interval"
+    text = f"Averages over examples, each {spread}."
+    if any(len(names) > 1 for names in _facts(results, first["shown"]).values()):
+        text += " Metrics joined by = have the same value for every example here."
+    parts: list[Any] = [Text(text=text, tone="note"), _table(results, first["shown"])]
+    parts += [Text(text=sentence(note), tone="note") for note in first["notes"] if not is_warning(note, first)]
     return Section(title="Metrics", parts=parts)
 
 
 def all_numbers(results: Sequence[Numbers]) -> Section:
     """Return the metrics that are not among those that tell most."""
-    rest = [name for name in summarise(list(results)) if name not in results[0]["shown"]]
+    told = {name for names in _facts(results, results[0]["shown"]).values() for name in names}
+    rest = [name for name in summarise(results) if name not in told]
     return Section(title="All other numbers", parts=[_table(results, rest)], folded=True)
 
 
+def _facts(results: Sequence[Numbers], names: Sequence[str]) -> dict[str, list[str]]:
+    """Return some metrics, each with all that are the same."""
+    summary = summarise(results)
+    every = one_fact([name for name in (*names, *summary) if name in summary], results[0].get("same", {}))
+    return {name: same for name, same in every.items() if name in names}
+
+
 def _table(results: Sequence[Numbers], names: Sequence[str]) -> Table:
-    first, summary = results[0], summarise(list(results))
+    first, summary, meanings = results[0], summarise(results), results[0].get("meanings", {})
     head, beside = simple_answers(first, names)
     rows = []
-    for name in names:
-        told = number(summary[name]["mean"])
-        if len(results) > 1:
-            told += f" ± {number(summary[name]['sd'])}"
-        elif name in first["interval"]:
-            told = interval(**first["interval"][name])
-        arrow = "" if first["directions"].get(name, True) else " (lower is better)"
-        rows.append([f"{name}{arrow}", told, *([beside.get(name, "-")] if head else [])])
-    return Table(head=["metric", "this run", *([head] if head else [])], rows=rows)
+    for name, same in _facts(results, names).items():
+        told = [beside.get(name, "-")] if head else []
+        words = label(same, first["directions"])
+        rows.append([words, value_in_words(name, results, summary), *told, meanings.get(name, "")])
+    columns = ["metric", "mean of seeds" if len(results) > 1 else "this run", *([head] if head else []), "what it is"]
+    return Table(head=columns, rows=rows)
 
 
 def curves(history: History, metric: str, directions: Mapping[str, bool]) -> list[Section]:
@@ -135,7 +123,7 @@ def _panels(records: History, metric: str, directions: Mapping[str, bool]) -> li
     x = [record["epoch"] for record in records]
     losses = list(dict.fromkeys(name for record in records for name in record if name.startswith("loss/")))
     series = [LineSeries(name=n.removeprefix("loss/"), x=x, y=[r.get(n, np.nan) for r in records]) for n in losses]
-    panels = [Lines(title="training loss", series=series, x_axis="epoch", y_axis="loss")]
+    panels = [Lines(title="training loss", caption=LOSSES, series=series, x_axis="epoch", y_axis="loss")]
     shown = next((name for name in (records[-1].get("metric"), metric, "val_loss") if name in records[-1]), None)
     if shown is not None:
         higher = directions.get(shown, not shown.startswith(("loss", "val_loss")))
@@ -145,11 +133,6 @@ def _panels(records: History, metric: str, directions: Mapping[str, bool]) -> li
             best = (max if higher else min)(known, key=lambda record: record[shown])
             marks = [Mark(x=best["epoch"], y=best[shown], name=f"best {number(best[shown])}")]
         line = LineSeries(name="", x=x, y=[record.get(shown, np.nan) for record in records])
-        panels.append(Lines(title=f"validation {shown}", series=[line], x_axis="epoch", y_axis=shown, marks=marks))
+        title, better = f"validation {shown.removeprefix('val_')}", f"{'Higher' if higher else 'Lower'} is better."
+        panels.append(Lines(title=title, caption=better, series=[line], x_axis="epoch", y_axis=shown, marks=marks))
     return panels
-
-
-def config_section(config: RunConfig) -> Section:
-    """Return the config as TOML, only what differs from the defaults."""
-    note = Text(text="Only what differs from the defaults.", tone="note")
-    return Section(title="Config", parts=[note, Code(text=to_toml(config))], folded=True)

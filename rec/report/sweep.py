@@ -9,8 +9,11 @@ from typing import Any
 from rec.config import RunConfig, override
 from rec.errors import ConfigError, EvaluationError
 from rec.evaluation.compare import compare
-from rec.evaluation.run import evaluate_run, read_numbers, summarise
-from rec.report.text import table
+from rec.evaluation.headline import beside, label, one_fact, summarise, value_in_words
+from rec.evaluation.run import evaluate_run, read_numbers
+from rec.progress import PLAIN_WIDTH, terminal_width
+from rec.report.text import paragraph, table
+from rec.sections import counted, number, sentence
 from rec.storage import Storage
 from rec.strict import resolve
 
@@ -47,18 +50,28 @@ def sweep(
             results[name].append(_measured(run))
     first = next(iter(chosen))
     rows = [_row(config, name, found, first) for name, found in results.items()]
-    metrics = results[first][0]["shown"]
-    head = ["variant", *metrics, f"{metrics[0]} - {first!r} (95 % interval)"]
-    text = table(head, [[row["variant"], *(row.get(m, "-") for m in metrics), row["difference"]] for row in rows])
     one = results[first][0]
-    notes = [f"{one['examples']} examples of the test split, {seeds} seeds, mean and standard deviation over seeds;"]
+    over = f"{seeds} seeds, mean and standard deviation over seeds" if seeds > 1 else "one seed"
+    notes = [f"{counted(one['examples'], 'example')} of the test split, {over};"]
     notes.append(f"intervals by a paired bootstrap over examples of the mean over seeds, {RESAMPLES:,} resamples")
     notes += one["notes"]
-    text = "\n".join([text, *notes])
+    told = beside(one["shown"][0], results[first])
+    notes += [f"{one['shown'][0]} of {first!r} is {told}"] if told else []
     storage = Storage(config.out)
     storage.write_json("sweep.json", {"rows": rows, "notes": notes})
-    storage.write("sweep.txt", f"{text}\n".encode())
-    return text
+    storage.write("sweep.txt", f"{_text(rows, notes, one, first, PLAIN_WIDTH)}\n".encode())
+    return _text(rows, notes, one, first, terminal_width())
+
+
+def _text(rows: list[dict[str, Any]], notes: list[str], one: Mapping[str, Any], first: str, width: int) -> str:
+    """Return the table of variants, and of simple answers below them."""
+    facts = one_fact(one["shown"], one.get("same", {}))
+    columns = [label(names, one["directions"]) for names in facts.values()]
+    head = ["variant", *columns, f"{one['shown'][0]} - {first!r} (95 % interval)"]
+    lines = [[row["variant"], *(row.get(name, "-") for name in facts), row["difference"]] for row in rows]
+    for whose, values in one["baselines"].items():
+        lines.append([f"({whose})", *(number(values.get(name)) for name in facts), ""])
+    return "\n".join([table(head, lines, width), *(paragraph(sentence(note), width) for note in notes)])
 
 
 def folder(config: RunConfig, name: str) -> str:
@@ -79,7 +92,7 @@ def _row(config: RunConfig, name: str, found: list[dict[str, Any]], first: str) 
     row: dict[str, Any] = {"variant": name, "metrics": summary, "difference": ""}
     for metric in found[0]["shown"]:
         if metric in summary:
-            row[metric] = "{mean:.4f} ± {sd:.4f}".format(**summary[metric])
+            row[metric] = value_in_words(metric, found, summary)
     if name != first:
         compared = compare(folder(config, name), folder(config, first), RESAMPLES)
         measured = [r["difference"] for r in compared if r["metric"] == found[0]["shown"][0]]

@@ -1,23 +1,28 @@
-"""Tables and sentences for a terminal and for HTML."""
+"""Tables, sentences and sizes as a person reads them in a terminal."""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+from rec.progress import terminal_width
+from rec.report import terminal
+from rec.sections import Table
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows as aligned columns: the first to the left, the others to the right."""
-    lines = [list(head), *(list(row) for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
-        for line in lines
-    )
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], width: int | None = None) -> str:
+    """Return rows as aligned columns, no line wider than the terminal, or than `width`.
+
+    What does not fit goes on in a second block below, which repeats the first column.
+    """
+    return "\n".join(terminal.table(Table(head=head, rows=list(rows)), width or terminal_width()))
 
 
-def table_html(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return an HTML table."""
-    cells = "".join(f"<th>{html.escape(h)}</th>" for h in head)
-    lines = ["<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows]
-    return f"<table><tr>{cells}</tr>{''.join(lines)}</table>"
+def paragraph(text: str, width: int | None = None) -> str:
+    """Return a text in lines no wider than the terminal, or than `width`."""
+    width = width or terminal_width()
+    return "\n".join(line for part in text.split("\n") for line in terminal.wrapped(part, width))
+
+
+def bytes_text(size: float) -> str:
+    """Return a size in MiB, or in GiB from one on."""
+    return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.0f} MiB"

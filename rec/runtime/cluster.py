@@ -25,6 +25,7 @@ from rec.errors import ConfigError, one_line
 from rec.keys import ParallelConfig
 from rec.provenance import cores
 from rec.runtime.served import FOLDER, sweep
+from rec.sections import counted
 
 PRIVATE = "REC_PRIVATE_RUNTIME"
 """Set in the environment of every process of a private runtime."""
@@ -243,13 +244,15 @@ def require_cluster(demand: Demand | None) -> None:
 def _require(demand: Demand, cpus: float, there: float, where: str, more: str) -> None:
     if there < cpus:
         wanted = f"{demand.cpus:g} for {demand.of}{more}"
-        raise ConfigError(f"{demand.key}: {where} has {there:g} CPUs, expected at least {wanted}; {demand.remedy}")
+        raise ConfigError(
+            f"{demand.key}: {where} has {counted(there, 'CPU')}, expected at least {wanted}; {demand.remedy}"
+        )
 
 
 def _require_gpus(demand: Demand, there: float, where: str) -> None:
     if there < demand.gpus:
         raise ConfigError(
-            f"{demand.key}: {where} has {there:g} GPUs, expected at least {demand.gpus:g}; {demand.remedy}"
+            f"{demand.key}: {where} has {counted(there, 'GPU')}, expected at least {demand.gpus:g}; {demand.remedy}"
         )
 
 

@@ -28,6 +28,7 @@ from rec.progress import Progress
 from rec.runtime.cluster import Demand, runtime, starting, worker_environment
 from rec.runtime.search_state import can_go_on
 from rec.runtime.trial import TrialRun
+from rec.sections import counted
 from rec.space import Dimension, Suggest, draw
 from rec.storage import Storage, absolute
 from rec.systems.api import System
@@ -76,7 +77,10 @@ def search(config: RunConfig, say: Say) -> str:
         room = int((ray.cluster_resources().get("CPU", 0) - 1) / cpus)
         # A trial more than the cluster holds would hold back workers of one that could run (Ray issue 54305).
         concurrent = min(config.tune.concurrent or room, room)
-        say(f"{config.out}: {config.tune.trials} trials, {concurrent} at the same time, {cpus:g} CPUs each")
+        say(
+            f"{config.out}: {counted(config.tune.trials, 'trial')}, {concurrent} at the same time, "
+            f"{counted(cpus, 'CPU')} each"
+        )
         _tuner(config, space, storage, concurrent, phases, say).fit()
         for trial in read_trials(storage):
             if trial.status == RUNNING:

@@ -7,7 +7,7 @@ modality counts, `expert share` (B, E) the share of each expert.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,13 @@ import numpy as np
 from rec.evaluation.bootstrap import paired
 from rec.evaluation.records import column
 from rec.evaluation.task import Measured
-from rec.sections import Bars, BarSeries, Section, Table, Text, interval, number
+from rec.moe.figures import share_map
+from rec.sections import Bars, BarSeries, Heatmap, Section, Table, Text, interval, number, sentence
 from rec.seeds import generator
+
+RELIANCE = "reliance on each modality"
+MOST_BARS = 6
+"""Groups up to which bars can be compared."""
 
 
 def ablations(measured: Measured, metric: str, kind: str) -> dict[str, Any]:
@@ -69,27 +74,52 @@ def by_group(measured: Measured) -> dict[str, Any]:
 
 
 def reliance_sections(
-    measured: Measured, shares: str, reliance: str = "share in the items to be found"
+    measured: Measured,
+    shares: str,
+    reliance: str = "share in the items to be found",
+    experts: Sequence[str] = (),
 ) -> list[Section]:
-    """Return bars of reliance on each modality, and of each expert's share, per group; `shares` says of what."""
+    """Return the reliance on each modality, and each expert's share, per group.
+
+    Args:
+        measured: The measurement.
+        shares: Of what the experts' shares are.
+        reliance: What reliance is.
+        experts: Names, where they have some.
+    """
     groups = by_group(measured)
     if not groups or not next(iter(groups.values()))["reliance"]:
         return []
     labels = [f"{name} ({entry['examples']:,})" for name, entry in groups.items()]
-    names = list(next(iter(groups.values()))["reliance"])
-    parts: list[Any] = [
-        Bars(
-            title=f"reliance on each modality: {reliance}",
-            groups=labels,
-            series=[BarSeries(name=n, values=[g["reliance"][n] for g in groups.values()]) for n in names],
-            axis=reliance,
-            horizontal=True,
-        )
-    ]
-    gated = [entry["expert share"] for entry in groups.values() if "expert share" in entry]
+    note = Text(
+        text=sentence(f"Reliance on a modality is {reliance}; in brackets, how many examples a group has"), tone="note"
+    )
+    parts: list[Any] = [note, _reliance(labels, [entry["reliance"] for entry in groups.values()])]
+    gated = {
+        name: entry["expert share"]
+        for name, entry in zip(labels, groups.values(), strict=True)
+        if "expert share" in entry
+    }
     if gated:
-        share_GE = np.array(gated)
-        series = [BarSeries(name=f"expert {e}", values=share_GE[:, e]) for e in range(share_GE.shape[1])]
-        bars = Bars(title=shares, groups=labels, series=series, axis="share", horizontal=True, stacked=True)
-        parts.append(bars)
+        caption = "Shares add up to less than 1 where the chosen experts' probabilities are taken as they are."
+        parts.append(share_map(shares, gated, experts, caption))
     return [Section(title="What groups rely on, and which experts serve them", parts=parts)]
+
+
+def _reliance(labels: Sequence[str], groups: Sequence[Mapping[str, float]]) -> Bars | Heatmap:
+    """Return bars, or a map where there are too many of them to compare."""
+    names = list(groups[0])
+    if len(labels) <= MOST_BARS:
+        series = [BarSeries(name=name, values=[group[name] for group in groups]) for name in names]
+        return Bars(title=RELIANCE, groups=labels, series=series, axis="reliance", group_axis="group", wide=True)
+    return Heatmap(
+        title=RELIANCE,
+        matrix=[[group[name] for name in names] for group in reversed(groups)],
+        x_names=names,
+        y_names=list(reversed(labels)),
+        x_axis="modality",
+        y_axis="group of examples",
+        meaning="reliance",
+        low=0.0,
+        wide=True,
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from rec.progress import Progress
+from rec.progress import Progress, in_lines
 from rec.sections import number
 
 
@@ -47,9 +47,12 @@ class Narrator:
             self.evaluating = None
             mark = " (best)" if event["best"] else ""
             phase = f"{event['phase_name']} " if event["phases"] > 1 else ""
-            losses = " ".join(f"{k} {number(v)}" for k, v in event.items() if k.startswith("loss/"))
+            losses = ", ".join(
+                f"{k.removeprefix('loss/')} {number(v)}" for k, v in event.items() if k.startswith("loss/")
+            )
             stopped = ", stopped early" if event["stopped"] else ""
             value = event[event["metric"]]
             if number(value) == number(None):
                 mark += "; no example of validation has a value: until one has, the last checkpoint counts as the best"
-            self.say(f"{phase}epoch {event['epoch']}: {losses} val {event['metric']} {number(value)}{mark}{stopped}")
+            told = f"{phase}epoch {event['epoch']}: validation {event['metric']} {number(value)}{mark}{stopped}"
+            self.say(in_lines(f"{told}; loss {losses}"))

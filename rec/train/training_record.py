@@ -127,6 +127,20 @@ def read_training(storage: Storage) -> dict[str, Any] | None:
     return found if found.get("format") == FORMAT else None
 
 
+def cost_of(commands: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what all commands that trained a run cost together, and by what they did it.
+
+    `whole` is false where steps of the run are in no command: then it took longer than is known.
+    """
+    ends = [0, *(command["step"] for command in commands)]
+    whole = all(command["start_step"] <= end for command, end in zip(commands, ends, strict=False))
+    found: dict[str, Any] = {"seconds": sum(command["seconds"] for command in commands), "whole": whole}
+    for name in ("peak_memory_bytes", "peak_gpu_bytes"):
+        known = [command[name] for command in commands if name in command]
+        found |= {name: max(known)} if known else {}
+    return found | {"commands": list(commands)}
+
+
 def changes(config: RunConfig, file: str | None = None) -> dict[str, Any]:
     """Return the dotted keys of a run that differ from its config file, or from the defaults where there is none.
 

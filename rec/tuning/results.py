@@ -15,8 +15,9 @@ from typing import Any
 from rec.config import RunConfig, to_toml
 from rec.errors import TrainingError
 from rec.report.text import table
+from rec.sections import counted
 from rec.storage import Storage
-from rec.tuning.search import MAXIMUM, apply, objectives
+from rec.tuning.search import MAXIMUM, apply, objectives, short_names
 from rec.tuning.trial import FAILED, Trial, read_trial
 
 SHOWN = 10
@@ -75,7 +76,7 @@ def summary(config: RunConfig, trials: Sequence[Trial], keys: Sequence[str]) -> 
     """Return the table of the best trials, what became of all, and the command that trains the best one again."""
     goals = objectives(config)
     order = ranked(trials, goals)
-    head = ["trial", "status", *goals, "evaluations", "seconds", *keys]
+    head = ["trial", "status", *goals, "evaluations", "seconds", *short_names(keys).values()]
     rows = [
         [
             trial.id,
@@ -92,7 +93,8 @@ def summary(config: RunConfig, trials: Sequence[Trial], keys: Sequence[str]) -> 
     if len(order) > SHOWN:
         lines.append(f"and {len(order) - SHOWN} more in {config.out}/trials.csv")
     if len(goals) > 1:
-        lines.append(f"{len(front(trials, goals))} trials are dominated by no other; they come first")
+        best = counted(len(front(trials, goals)), "trial")
+        lines.append(f"{best} dominated by no other (none is at least as good everywhere and better somewhere) first")
     lines.append("; ".join(f"{count} {status}" for status, count in ends.items()))
     lines += [f"failed: {trial.id}: {trial.error}" for trial in trials if trial.status == FAILED][:SHOWN]
     lines.append(f"plots: {config.out}/search.html")

@@ -80,6 +80,20 @@ def put(table: dict[str, Any], key: str, value: Any) -> None:
     table[last] = value
 
 
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Return for each dotted key the shortest end of it, from a dot on, that no other key ends with.
+
+    `train.learning_rate`, `model.top_k`, `model.mixture.top_k` are learning_rate, model.top_k and mixture.top_k.
+    """
+    found = {}
+    for key in keys:
+        parts = key.split(".")
+        ends = (".".join(parts[-size:]) for size in range(1, len(parts) + 1))
+        others = [f".{other}" for other in keys if other != key]
+        found[key] = next((end for end in ends if not any(o.endswith(f".{end}") for o in others)), key)
+    return found
+
+
 def value_at(config: RunConfig, key: str) -> Any:
     """Return the value of a dotted key."""
     value: Any = config.model_dump(mode="json")

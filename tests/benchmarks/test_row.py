@@ -40,7 +40,29 @@ def test_a_timed_row_holds_medians_and_the_spread_of_the_limit() -> None:
 def test_the_table_shows_the_limits_rounds_and_the_load(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows.os, "getloadavg", lambda: (7.25, 1.0, 1.0))
     told = show([timed("step", Times(rounds=(0.5,)), Times(rounds=(1.0, 3.0, 2.0)), 2.0, physical=True)], 5.04)
-    first, head, line = told.splitlines()
+    first, head, line, *notes = told.splitlines()
     assert "load 5.0 before" in first
+    assert "cannot lie below 1" in " ".join(notes)
     assert head.split() == "name value unit limit limit's rounds load ratio goal met".split()
     assert line.split() == f"step 0.5 s 2 1 to 3 7.2 0.250 2 {NOT_JUDGED}".split()
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_the_table_fits_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    name = "2 processes, E 64 rows 4096 each, width 128 k 8, limit: the same rows without exchange"
+    found = [timed(name, Times(rounds=(1.234567,)), Times(rounds=(1.0, 123.456)), 2.0, physical=True)] * 2
+    assert max(map(len, show(found, 3.0).splitlines())) <= columns
+
+
+def test_one_cpu_is_one_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows.os, "cpu_count", lambda: 1)
+    assert ", 1 CPU, " in rows.machine()
+    monkeypatch.setattr(rows.os, "cpu_count", lambda: 12)
+    assert ", 12 CPUs, " in rows.machine()
+
+
+def test_only_an_impossible_ratio_is_explained() -> None:
+    assert "Not judged:" not in show([Row("step", 1.2, "s", 1.0, 2.0, physical=True)])
+    assert "Not judged:" not in show([Row("step", 0.4, "s", 1.0, 2.0)])
+    assert "Not judged:" in " ".join(show([Row("step", 0.367, "s", 1.0, 1.1, physical=True)]).split())

@@ -11,8 +11,9 @@ from rec.data.prepared import Prepared
 
 
 def test_the_evaluation_benchmark_writes_its_rows(
-    planted: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    planted: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     target = tmp_path / "rows.json"
     assert main(["benchmark", "evaluate", "--data", planted.root, "--json", str(target)]) == 0
     (row,) = json.loads(target.read_text())

@@ -74,9 +74,9 @@ def test_what_was_read_kept_dropped_and_split_is_said(tmp_path: Path) -> None:
     said: list[str] = []
     data = prepare(own(tmp_path / "out", events, filter={"minimum_user_count": 6}), InProcess(), said.append)
     assert said == [
-        f"{data.root}: read 36 records, kept 26; 4 x user, 9 x item; dropped 10 records of 2 users "
+        f"{data.root}: read 36 records, kept 26; 4 users, 9 items; dropped 10 records of 2 users "
         "with fewer than 6 records",
-        f"{data.root}: split 'leave-one-out': 18 train, 4 val, 4 test; {data.manifest['split']['sha256'][:12]}",
+        f"{data.root}: split 'leave-one-out': 18 train, 4 val, 4 test; hash {data.manifest['split']['sha256'][:12]}",
     ]
 
 

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from rec.config import RunConfig
+from rec.evaluation.experts import sections
 from rec.evaluation.run import evaluate_run
 from rec.moe.health import similarity
 from rec.report.page import write_report
+from rec.sections import Heatmap, Lines
 from rec.storage import Storage
 from rec.train.job import train_here
 
@@ -40,3 +42,23 @@ def test_experts_that_are_copies_are_alike() -> None:
     alike = similarity(torch.stack([weight[0], weight[0] * 3, -weight[0], weight[1]]))
     torch.testing.assert_close(alike[0, :3], torch.tensor([1.0, 1.0, -1.0]))
     assert alike[0, 3].abs() < 0.6
+
+
+def test_load_and_health_lie_over_epochs_of_all_phases() -> None:
+    history = [
+        {"phase": 0, "epoch": 2},
+        *({"phase": 1, "epoch": epoch, "moe/mix/load": [0.25, 0.75], "moe/mix/use_entropy": 0.8} for epoch in (2, 4)),
+    ]
+    final = {"groups": {"a": [0.4, 0.6], "b": [0.1, 0.9]}, "similarity": [[1.0, 0.0], [0.0, 1.0]]}
+    (section,) = sections({"mix": final}, history)
+    note, load, health, shares, alike = section.parts
+    assert isinstance(load, Heatmap)
+    assert isinstance(health, Lines)
+    assert isinstance(shares, Heatmap)
+    assert isinstance(alike, Heatmap)
+    assert "small networks, the experts" in note.text
+    assert (load.x_axis, load.x_names) == ("epoch", ("4", "6"))
+    assert (health.x_axis, health.series[0].x, health.low, health.high) == ("epoch", (4.0, 6.0), 0.0, 1.0)
+    assert shares.y_names == ("b", "a"), "the first group is on top"
+    assert shares.matrix == ((0.1, 0.9), (0.4, 0.6))
+    assert load.y_names == shares.x_names == alike.x_names == ("0", "1")

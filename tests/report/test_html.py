@@ -314,6 +314,40 @@ def test_unusual_figures_are_drawn(part: Any, wide: bool) -> None:
     assert drawn == draw(part, wide)
 
 
+def test_muted_curves_take_no_colour_and_named_ones_are_in_the_legend() -> None:
+    grey = [LineSeries(name="", x=[1, 2], y=[k, k], muted=True) for k in range(12)]
+    best = LineSeries(name="the best", x=[1, 2], y=[20, 20])
+    drawn = draw(Lines(title="t", series=[*grey, best], x_axis="epoch", y_axis="loss"), wide=True)
+    assert "the best" in labels(drawn)
+    assert re.findall(r"fill: none; stroke: var\(--s0", drawn), "the first colour, whatever stands before"
+    assert "stroke-dasharray" not in "".join(re.findall(r"[^<]*--s0[^<]*", drawn))
+
+
+def test_a_mark_is_explained_beside_a_single_curve() -> None:
+    best = Mark(x=2, y=0.3, name="best 0.3000")
+    assert "best 0.3000" in labels(draw(line([0.1, 0.3, 0.2], marks=[best]), wide=False))
+    unnamed = draw(line([0.1, 0.3], marks=[Mark(x=2, y=0.3, name="")]), wide=False)
+    assert unnamed.count("<use ") == draw(line([0.1, 0.3]), wide=False).count("<use ") + 1
+    assert "" not in labels(unnamed)
+
+
+def test_numbers_below_a_narrow_axis_do_not_overlap() -> None:
+    values = [-0.0075, 0.0093, 0.0031, 0.0066]
+    series = LineSeries(name="", x=values, y=[1, 2, 3, 4], style="points")
+    drawn = draw(Lines(title="t", series=[series], x_axis="entropy_weight", y_axis="ndcg"), wide=False)
+    ticks = [label for label in labels(drawn) if re.fullmatch(r"[-\u2212]?0\.\d+", label)]
+    assert 2 <= len(ticks) <= 6
+    assert len(set(ticks)) == len(ticks)
+
+
+def test_names_of_rows_keep_their_counts() -> None:
+    names = ["low blood pressure (23)", "high cholesterol (10)"]
+    part = Heatmap(
+        title="t", matrix=[[1, 2], [3, 4]], x_names=["a", "b"], y_names=names, x_axis="", y_axis="", meaning="m"
+    )
+    assert set(names) <= set(labels(draw(part, wide=True)))
+
+
 def test_the_legend_and_names_that_begin_with_an_underscore() -> None:
     found = labels(draw(pages.gate_over_epochs(pages.history(), ["_id", *pages.MODALITIES[1:]]), wide=True))
     assert {"\u200b_id", *pages.MODALITIES[1:], "equal use"} <= set(found)

@@ -120,6 +120,23 @@ def test_the_best_is_bold_simple_answers_included(runs: Path) -> None:
         assert bold == {label for label in table["best"][metric["name"]] if label.startswith("MSMRec")}
 
 
+def test_columns_that_are_the_same_in_all_lines_stand_once(runs: Path) -> None:
+    files = sorted(runs.rglob("evaluation/test/metrics.json"))
+    for file in files:
+        table = json.loads(file.read_text())
+        file.write_text(json.dumps(table | {"shown": ["hit@10", "recall@10", "ndcg@10", "map@10", "mrr@10"]}))
+    told, page = made(runs)
+    (table,) = told["tables"]
+    assert table["same"] == {"recall@10": "hit@10", "mrr@10": "map@10"}
+    heads = [line for line in page.splitlines() if line.startswith(("|  | model", "| model"))]
+    assert len(heads) == 2
+    assert all("| hit@10 = recall@10 | ndcg@10 | map@10 = mrr@10 |" in head for head in heads)
+    table = json.loads(files[0].read_text())
+    table["metrics"]["recall@10"] += 0.1
+    files[0].write_text(json.dumps(table))
+    assert made(runs)[0]["tables"][0]["same"] == {"mrr@10": "map@10"}
+
+
 def test_differences_are_those_of_a_paired_comparison(runs: Path) -> None:
     told, page = made(runs, baseline="plain")
     (table,) = told["tables"]

@@ -93,7 +93,10 @@ def test_a_run_learns_tastes_and_is_reported_and_served(folder: Path, system: st
         assert history[-1]["moe/mixture/switched_at"] >= 5
         filed = Storage(config.out).read_json("evaluation/test/sections.json")
         section = next(section for section in filed if "rely" in section["title"])
-        groups = [label.split(" (")[0] for label in section["parts"][0]["groups"]]
+        groups = [
+            label.split(" (")[0]
+            for label in next(part for part in section["parts"] if part["kind"] == "Bars")["groups"]
+        ]
         assert groups == list(numbers["tasks"]["ranking"]["groups"])
         serve = config.serve.model_copy(update={"index": "ivf", "index_candidates": ITEMS})
         two_stages = export(config.model_copy(update={"serve": serve}), f"{config.out}-ivf", lambda _: None)

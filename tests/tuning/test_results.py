@@ -1,4 +1,6 @@
 import csv
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +9,8 @@ from rec.config import from_table, load
 from rec.errors import TrainingError
 from rec.storage import Storage
 from rec.tuning.page import importance, write_page
-from rec.tuning.results import dominates, front, ranked, read_trials, write_results
+from rec.tuning.results import dominates, front, ranked, read_trials, summary, write_results
+from rec.tuning.search import short_names
 from rec.tuning.trial import FAILED, FINISHED, Trial
 
 KEYS = ("train.learning_rate", "model.gate", "model.temperature")
@@ -109,3 +112,56 @@ def test_a_search_without_any_evaluation_names_the_most_frequent_cause(tmp_path)
         Trial(f"t{number}", {}, FAILED, cause).write(storage.below(f"trials/t{number}"))
     with pytest.raises(TrainingError, match="no trial of 3 came to an evaluation: loss is nan"):
         write_results(from_table(table), storage, KEYS)
+
+
+def test_keys_are_told_by_the_shortest_end_that_no_other_has() -> None:
+    keys = ("train.learning_rate", "model.top_k", "model.mixture.top_k", "model.gate")
+    assert short_names(keys) == {
+        "train.learning_rate": "learning_rate",
+        "model.top_k": "model.top_k",
+        "model.mixture.top_k": "mixture.top_k",
+        "model.gate": "gate",
+    }
+    assert short_names(["a.b", "c.a.b"]) == {"a.b": "a.b", "c.a.b": "c.a.b"}
+
+
+def wide_trials(count: int, keys: int) -> tuple[list[Trial], list[str]]:
+    names = [f"model.feedforward_mixture.key_{k}" for k in range(keys)]
+    rng = np.random.default_rng(0)
+    return [trial(f"t{n}", float(rng.random()), **{k: float(rng.random()) for k in names}) for n in range(count)], names
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_the_table_of_a_wide_search_fits_the_terminal(
+    tmp_path: Path, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    table = {"system": "rec.systems.msmrec:MSMRec", "out": "out/search", "data": {"root": "data"}}
+    trials, keys = wide_trials(5, 16)
+    lines = summary(from_table(table), trials, keys).splitlines()
+    assert max(map(len, lines)) <= columns
+    assert all(any(f"key_{k}" in line.split() for line in lines) for k in range(16))
+
+
+def test_the_page_of_a_search_says_what_was_found_and_draws_a_panel_per_key(tmp_path: Path) -> None:
+    table = {"system": "rec.systems.msmrec:MSMRec", "out": str(tmp_path), "data": {"root": f"{tmp_path}/films/data"}}
+    trials, keys = wide_trials(12, 16)
+    trials[3].status, trials[3].best = FAILED, {}
+    for one in trials:
+        one.total_s = 10.0
+    write_page(from_table(table), Storage(str(tmp_path)), trials, keys)
+    text = (tmp_path / "search.html").read_text()
+    best = max((one for one in trials if one.best), key=lambda one: one.best["ndcg@10"])
+    (lead,) = re.findall(r'<p class="lead">([^<]*)</p>', text)
+    assert lead.startswith(
+        f"The best of 12 trials (1 failed, 11 finished) reached ndcg@10 {best.best['ndcg@10']:.4f} on validation. All "
+        "trials together took 2 min 00 s"
+    )
+    assert f"key_0 {best.show(keys[0])}, " in lead
+    assert "Search for MSMRec on films" in text
+    assert str(tmp_path) not in text
+    panels = text.split('<section id="s3-keys">')[1].split("</section>")[0]
+    assert panels.count("<svg") == 16
+    table_html = text.split("Trials</h2>")[1]
+    assert table_html.index('class="scroll"') < table_html.index("<table>")
+    assert table_html.count("<tr>") == 12, "a head, and the trials that were measured"

@@ -72,6 +72,7 @@ class PlantedCatalogue(Source):
             records=RecordTable(table=ForeignTable((storage.uri_of("events"),)), time="time"),
             users=EntityTable(table=ForeignTable((storage.uri_of("users"),)), id="user", others=("followed",)),
             items=EntityTable(table=items, id="item", title="title", image="image", others=config.modalities),
+            generated=True,
         )
 
 

@@ -92,6 +92,7 @@ class PlantedFood(Source):
             ),
             unseen=("user", "item"),
             synthetic=True,
+            generated=True,
         )  # fmt: skip
 
 

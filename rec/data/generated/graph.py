@@ -61,6 +61,7 @@ class PlantedGraph(Source):
             unseen=("user", "item"),
             features={name: place.storage.uri_of(f"feature_{name}.npy") for name in graph.features},
             synthetic=True,
+            generated=True,
         )
 
 

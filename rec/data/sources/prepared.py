@@ -57,6 +57,7 @@ class FromPrepared(Source):
             items=_entity(place, "items", item_ids, data.items, there),
             features={name: place.storage.uri_of(f"{name}.npy") for name in vectors},
             synthetic=bool(data.manifest.get("synthetic_labels")),
+            generated=bool(data.manifest.get("generated")),
             dropped={"record of an item without a required modality": int((~kept).sum())},
         )  # fmt: skip
 

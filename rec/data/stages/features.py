@@ -27,6 +27,7 @@ from rec.data.writing import WORK, Draft
 from rec.errors import DataError
 from rec.json_text import json_text
 from rec.keys_data import EncodeConfig, TextConfig
+from rec.sections import counted
 from rec.seeds import generator
 from rec.storage import Storage
 
@@ -218,7 +219,7 @@ def _report(found: Mapping[str, list[Found]], say: Say) -> dict[str, Any]:
         if reused:
             say(f"{name}s: {reused} of {len(parts)} shards had been encoded before")
         for text, count in sorted(notes.items()):
-            say(f"{name}s: {count:,} x {text}")
+            say(f"{counted(count, name)}: {text}")
         for row, column, reason in bad[:SAID]:
             say(f"{name}s: id {row!r}, column {column!r}: {reason}")
         if len(bad) > SAID:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rec.json_text import json_text
-from rec.report.page import data_name, system_name
+from rec.report.origin import data_name, system_name
 from rec.report.results.find import PassedOver, Run
 from rec.strict import flat, is_among
 from rec.train.training_record import APART, without_folders

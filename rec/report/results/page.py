@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from rec.evaluation.headline import label, one_fact
 from rec.json_text import json_text
+from rec.report.origin import machine_in_words
 from rec.report.results.find import find
 from rec.report.results.lines import groups
 from rec.report.results.tables import RESAMPLES, results
-from rec.sections import interval, number
+from rec.report.text import bytes_text
+from rec.sections import counted, interval, number, sentence
 from rec.storage import Storage
 
 UNKNOWN = "not recorded"
@@ -47,7 +50,8 @@ def markdown(told: Plain) -> str:
     runs = sum(len(line["runs"]) for table in told["tables"] for line in table["lines"])
     parts = [
         f"# Results: {told['name']}",
-        f"Made by `rec results` from the files of {runs} runs measured on {told['split']}, not by hand. {MEANING}",
+        f"Made by `rec results` from the files of {counted(runs, 'run')} measured on {told['split']}, not by hand. "
+        f"{MEANING}",
     ]
     for table in told["tables"]:
         parts += _table(table, told["tables"])
@@ -69,8 +73,8 @@ def _table(table: Plain, tables: Sequence[Plain]) -> list[str]:
     evaluate = {k: v for k, v in table["evaluate"].items() if any(o["evaluate"].get(k) != v for o in others)}
     keys = ", ".join(f"evaluate.{key}={_value(value)}" for key, value in evaluate.items())
     lead = [
-        f"{table['examples']:,} examples",
-        *(f"{count:,} {_spaced(name)}" for name, count in table["counts"].items()),
+        counted(table["examples"], "example"),
+        *(counted(count, _spaced(name).removesuffix("s"), _spaced(name)) for name, count in table["counts"].items()),
     ]
     lead += [f"split `{split['sha256'][:HASH]}`"]
     title = f"{', '.join(table['data'])}: {protocol}"
@@ -82,7 +86,7 @@ def _table(table: Plain, tables: Sequence[Plain]) -> list[str]:
         parts.append(
             "Some runs have not recorded their split: for them it is that of their data set as it lies there now."
         )
-    parts += [_metrics(table), *(f"*{note}*" for note in table["notes"])]
+    parts += [_metrics(table), *(f"*{sentence(note)}*" for note in table["notes"])]
     if reference := table["reference"]:
         asked = "" if table["reference_asked"] else ", the best by the first metric"
         text = f"Differences are to {reference}{asked}: paired bootstrap over examples of the mean over seeds."
@@ -92,14 +96,14 @@ def _table(table: Plain, tables: Sequence[Plain]) -> list[str]:
 
 
 def _metrics(table: Plain) -> str:
-    names, lines, reference = [m["name"] for m in table["metrics"]], table["lines"], table["reference"]
-    heads = [m["name"] if m["higher_is_better"] else f"{m['name']} (lower is better)" for m in table["metrics"]]
+    facts, lines, reference = _facts(table), table["lines"], table["reference"]
+    names, heads = list(facts), list(facts.values())
     place = next((str(n) for n, line in enumerate(lines, 1) if line["label"] == reference), "")
     difference = [f"{names[0]} less that of {place}"] if reference else []
     head = ["", "model", "seeds", *heads, *difference, "training", "evaluation", "peak memory", "parameters"]
     rows = []
     for index, line in enumerate(lines, 1):
-        cells = [_bold(_metric(line, name), name, line["label"], table) for name in names]
+        cells = [_bold(_metric(line, name, table), name, line["label"], table) for name in names]
         gain = [_gain(line["difference"].get(names[0]), line["label"] == reference)] if reference else []
         seeds = ", ".join(str(run["seed"]) for run in line["runs"])
         rows.append([str(index), line["label"], seeds, *cells, *gain, *_costs(line["runs"])])
@@ -109,13 +113,26 @@ def _metrics(table: Plain) -> str:
     return grid(head, rows)
 
 
-def _metric(line: Plain, name: str) -> str:
+def _facts(table: Plain) -> dict[str, str]:
+    """Return the metrics to show, by name with their heads; what is the same in all lines stands once."""
+    directions = {m["name"]: m["higher_is_better"] for m in table["metrics"]}
+    return {name: label(same, directions) for name, same in one_fact(directions, table["same"]).items()}
+
+
+def _ends(run: Plain, name: str, table: Plain) -> Plain | None:
+    """Return the interval of a metric, or of one that is the same, where the run has one."""
+    same = table["same"]
+    names = [name, *(m["name"] for m in table["metrics"] if same.get(m["name"], m["name"]) == same.get(name, name))]
+    return next((run["interval"][n] for n in names if run["interval"].get(n)), None)
+
+
+def _metric(line: Plain, name: str, table: Plain) -> str:
     found = line["metrics"].get(name)
     if found is None:
         return "-"
     if len(line["runs"]) > 1:
         return f"{number(found['mean'])} ± {number(found['sd'])}"
-    ends = line["runs"][0]["interval"].get(name)
+    ends = _ends(line["runs"][0], name, table)
     return interval(**ends) if ends else number(found["mean"])
 
 
@@ -158,16 +175,16 @@ def _seconds(costs: Sequence[Plain | None], whole: Callable[[Plain], bool]) -> s
 
 
 def _seeds(table: Plain) -> str:
-    names = [m["name"] for m in table["metrics"]]
+    facts = _facts(table)
     rows = []
     for index, line in enumerate(table["lines"], 1):
         for run in line["runs"]:
-            ends = [run["interval"].get(name) for name in names]
-            cells = [interval(**e) if e else number(run["metrics"].get(n)) for n, e in zip(names, ends, strict=True)]
+            ends = [_ends(run, name, table) for name in facts]
+            cells = [interval(**e) if e else number(run["metrics"].get(n)) for n, e in zip(facts, ends, strict=True)]
             rows.append(
                 [f"{index} {line['label']}", str(run["seed"]), *cells, f"{run['step']:,}", f"`{run['folder']}`"]
             )
-    return grid(["model", "seed", *names, "step", "folder"], rows)
+    return grid(["model", "seed", *facts.values(), "step", "folder"], rows)
 
 
 def _origin(place: int, line: Plain) -> str:
@@ -219,21 +236,9 @@ def _by(record: Plain | None) -> str:
     code = record["code"]
     commit = f"commit `{code['commit'][:HASH]}`{' (dirty)' if code['dirty'] else ''}" if code["commit"] else ""
     machines = record["machines"] if "machines" in record else [record["machine"]]
-    where = list(dict.fromkeys(_machine(machine) for machine in machines))
-    workers = f"{record['workers']} workers on " if record.get("workers") else ""
+    where = list(dict.fromkeys(machine_in_words(machine) for machine in machines))
+    workers = f"{counted(record['workers'], 'worker')} on " if record.get("workers") else ""
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     return (
         f"{record['date'][:10]}, {commit or 'version ' + str(code['version'])}, {workers}{'; '.join(where)}, {versions}"
     )
-
-
-def _machine(machine: Plain) -> str:
-    memory = [bytes_text(machine["memory_bytes"])] if machine["memory_bytes"] else []
-    return ", ".join(
-        [machine["cpu"], f"{machine['cores']} cores", *memory, *([machine["gpu"]] if machine["gpu"] else [])]
-    )
-
-
-def bytes_text(size: float) -> str:
-    """Return a size in MiB, or in GiB from one on."""
-    return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.0f} MiB"

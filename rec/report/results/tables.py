@@ -7,11 +7,12 @@ from typing import Any
 
 from rec.errors import EvaluationError, RequestError
 from rec.evaluation.compare import compare_seeds
-from rec.evaluation.run import summarise
+from rec.evaluation.headline import summarise
 from rec.report.page import is_warning
 from rec.report.results.find import SPLIT, PassedOver, Run
 from rec.report.results.lines import Group, Line
 from rec.storage import Storage, absolute
+from rec.train.training_record import cost_of
 
 RESAMPLES = 10_000
 FORMAT = 1
@@ -71,6 +72,7 @@ def _table(group: Group, baseline: str, resamples: int) -> Plain:
         "evaluate": dict(group.evaluate),
         "examples": group.examples,
         "metrics": [{"name": name, "higher_is_better": directions[name]} for name in names],
+        "same": _same_metrics(names, [run.numbers for run in runs], baselines),
         "lines": [lines[place] for place in order],
         "baselines": baselines,
         "best": best,
@@ -78,6 +80,21 @@ def _table(group: Group, baseline: str, resamples: int) -> Plain:
         "reference_asked": bool(asked),
         "notes": list(dict.fromkeys([*warnings, *notes])),
     }
+
+
+def _same_metrics(names: Sequence[str], measured: Sequence[Plain], baselines: Sequence[Plain]) -> dict[str, str]:
+    """Return, for every metric that in all runs and simple answers is an earlier one, the name of that one."""
+    first: dict[str, str] = {}
+    for place, name in enumerate(names):
+        for other in names[:place]:
+            classes = [numbers["same"] for numbers in measured if "same" in numbers]
+            tables = [*(numbers["metrics"] for numbers in measured), *(simple["metrics"] for simple in baselines)]
+            if all(same.get(name, name) == same.get(other, other) for same in classes) and all(
+                metrics.get(name) is not None and metrics.get(name) == metrics.get(other) for metrics in tables
+            ):
+                first[name] = first.get(other, other)
+                break
+    return first
 
 
 def _line(line: Line, label: str) -> Plain:
@@ -105,20 +122,6 @@ def _run(run: Run) -> Plain:
         "training": None if training is None else cost_of(training["commands"]),
         "evaluation": measurement and {key: value for key, value in measurement.items() if key not in ("data", "keys")},
     }
-
-
-def cost_of(commands: Sequence[Mapping[str, Any]]) -> Plain:
-    """Return what all commands that trained a run cost together, and by what they did it.
-
-    `whole` is false where steps of the run are in no command: then it took longer than is known.
-    """
-    ends = [0, *(command["step"] for command in commands)]
-    whole = all(command["start_step"] <= end for command, end in zip(commands, ends, strict=False))
-    found: Plain = {"seconds": sum(command["seconds"] for command in commands), "whole": whole}
-    for name in ("peak_memory_bytes", "peak_gpu_bytes"):
-        known = [command[name] for command in commands if name in command]
-        found |= {name: max(known)} if known else {}
-    return found | {"commands": list(commands)}
 
 
 def _baselines(group: Group, labels: Sequence[str], names: Sequence[str]) -> list[Plain]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from rec.evaluation.records import column
 from rec.evaluation.task import Measured
-from rec.sections import Section, Text, interval, number
+from rec.sections import Section, Text, interval
 from rec.systems import attribution
 
 METRIC = "ndcg@10"
@@ -21,15 +21,13 @@ def enrich(measured: Measured) -> list[str]:
     found: dict[str, Any] = {kind: attribution.ablations(measured, METRIC, kind) for kind in ("without", "spoiled")}
     numbers["ablations"] = found | {"groups": attribution.by_group(measured)}
     notes = []
-    for kind, words in (("without", "without"), ("spoiled", "pictures spoiled by")):
-        for name, entry in found[kind].items():
-            told = f"loss {interval(**entry['loss'])}"
-            kept = f", top 5 kept {entry['kept']:.0%}" if "kept" in entry else ""
-            notes.append(f"{words} {name}: {METRIC} {number(entry[METRIC])}, {told}{kept}")
+    for kind, words in (("without", "where a modality is missing for all"), ("spoiled", "where pictures are spoiled")):
+        told = [f"{name} {interval(**entry['loss'])}" for name, entry in found[kind].items()]
+        notes += [f"{METRIC} that is lost {words}: {'; '.join(told)}"] if told else []
     truth = needs_image(measured)
     if truth:
         numbers["needs image"] = truth
-        notes += [f"who truly needs the picture is told {name} with an AUC of {auc:.3f}" for name, auc in truth.items()]
+        notes.append(f"who truly needs the picture is told {_areas(truth)}")
     return notes
 
 
@@ -62,11 +60,23 @@ def sections(measured: Measured) -> list[Section]:
     found = measured.numbers["ablations"]
     note = "The metric where a modality is missing for all, and what is lost, with its 95 % interval."
     parts = attribution.ablation_section("What each modality is worth", note, METRIC, found["without"])
-    note = "The same pictures after JPEG, blur, a crop, or swapped within their class."
+    note = (
+        "The metric with the same pictures after JPEG, blur, a crop, or swapped within their class, what is lost, and "
+        "how many of the best 5 items stay."
+    )
     parts += attribution.ablation_section("Spoiled pictures", note, METRIC, found["spoiled"])
-    moved = "how far scores move without it, in standard deviations of a user's scores"
+    moved = "how far a user's scores move where it is missing, in standard deviations of those scores"
     parts += attribution.reliance_sections(measured, "share of each expert in the best 10 items", moved)
-    for name, auc in measured.numbers.get("needs image", {}).items():
-        text = f"Who truly needs the picture (planted) is told {name}: AUC {auc:.3f}."
-        parts.append(Section(title=f"Need of pictures, told {name}", parts=[Text(text=text)]))
+    if truth := measured.numbers.get("needs image"):
+        text = (
+            f"Some generated users truly need the picture to be served well. Who they are is told {_areas(truth)}. The "
+            "area is the chance that a user who needs pictures comes before one who does not; 0.5 is guessing. By "
+            "ablation: how far a user's scores move without pictures. By routed share: from the user's shares of "
+            "experts."
+        )
+        parts.append(Section(title="Who needs pictures", parts=[Text(text=text)]))
     return parts
+
+
+def _areas(truth: dict[str, float]) -> str:
+    return " and ".join(f"{name} with an area under the ROC curve of {auc:.3f}" for name, auc in truth.items())

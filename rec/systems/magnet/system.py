@@ -177,7 +177,9 @@ class Magnet(
 
     def sections(self, measured: Measured, history: Sequence[Mapping[str, Any]]) -> list[Section]:
         """Return what groups of users rely on, and which experts serve them."""
-        return attribution.reliance_sections(measured, "share of each expert in the items to be found")
+        return attribution.reliance_sections(
+            measured, "share of each expert in the items to be found", experts=self.config.experts()
+        )
 
     def catalogue(self, module: MagnetModel) -> dict[str, Tensor]:
         """Return the streams of all nodes."""

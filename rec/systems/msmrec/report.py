@@ -11,13 +11,19 @@ from typing import Any
 import numpy as np
 
 from rec.data.prepared import Prepared
-from rec.evaluation.bootstrap import resampled_means
+from rec.evaluation.bootstrap import interval, resampled_means
+from rec.evaluation.history import EPOCHS, epochs
 from rec.evaluation.records import Records, column
 from rec.evaluation.task import Measured
 from rec.sections import Bars, BarSeries, Lines, LineSeries, Section, Table, Text, number
 from rec.seeds import generator
 
 Numbers = dict[str, Any]
+FOLLOWERS, OTHERS = "users who follow it", "other users"
+EVEN = 0.1
+"""Spread of users' weights, as a share of equal use, below which a report says that the gate hardly decides."""
+QUANTILES = (0.05, 0.5, 0.95)
+"""Of users' weights, that figures show."""
 
 
 def gate_statistics(records: Records) -> dict[str, float]:
@@ -36,16 +42,31 @@ def enrich(measured: Measured) -> list[str]:
         return []
     rows = {name: column(records, name) for name in ("gate", "gate_first", "gate_even", "length", "subject")}
     rng, resamples = generator(measured.seed, "bootstrap", "gate"), measured.config.bootstrap
-    numbers["modalities"] = modality_names(measured.data, rows["gate"].shape[1])
+    names = numbers["modalities"] = modality_names(measured.data, rows["gate"].shape[1])
+    numbers["meanings"] |= {f"gate/{k}": f"mean gate weight of {name}" for k, name in enumerate(names)}
+    even = np.log(len(names))
+    numbers["meanings"]["gate/entropy"] = f"how evenly a user's weights are spread: {even:.3f} is even, 0 one alone"
     for name, inside in measured.groups.each():
         entry = numbers["groups"][name]
         entry |= weights(rows["gate"][inside], resamples, rng)
         entry["halves"] = halves_distance({key: value[inside] for key, value in rows.items()})
     numbers["gate_in_time"] = gate_in_time(rows, resamples, rng)
+    rng = generator(measured.seed, "bootstrap", "gate differences")
+    numbers["gate_spread"] = {f"{q:g}": np.quantile(rows["gate"], q, axis=0).tolist() for q in QUANTILES}
+    from_mean_UK = rows["gate"] - rows["gate"].mean(0)
+    numbers["gate_from_mean"] = {
+        name: weights(from_mean_UK[inside], resamples, rng) | {"users": int(inside.sum())}
+        for name, inside in measured.groups.each()
+    }
+    long = rows["length"] > 1
+    if long.any():
+        drift_UK = (second_half(rows, "gate_first") - rows["gate_first"])[long]
+        numbers["gate_drift"] = weights(drift_UK, resamples, rng) | {"users": int(long.sum())}
     truth = recovery(rows, measured.data)
     if truth is None:
         return []
     numbers["recovery"] = truth
+    numbers["followers"] = followers(rows, measured.data, resamples, rng)
     return ["planted modality found for {found:.1%} of users (chance {chance:.1%})".format(**truth)]
 
 
@@ -100,7 +121,7 @@ def recovery(rows: Mapping[str, np.ndarray], data: Prepared) -> Numbers | None:
     """
     if "followed" not in data.users.column_names:
         return None
-    followed = np.array(data.users["followed"].to_pylist())[rows["subject"]]
+    followed = followed_by(rows, data)
     if followed.shape != rows["gate"].shape:
         return None
     weight = rows["gate"] - rows["gate"].mean(0)
@@ -112,76 +133,146 @@ def recovery(rows: Mapping[str, np.ndarray], data: Prepared) -> Numbers | None:
     }
 
 
+def followed_by(rows: Mapping[str, np.ndarray], data: Prepared) -> np.ndarray:
+    """Return which modalities each user truly follows, (U, K) bool."""
+    return np.array(data.users["followed"].to_pylist(), dtype=bool)[rows["subject"]]
+
+
+def followers(
+    rows: Mapping[str, np.ndarray], data: Prepared, resamples: int, rng: np.random.Generator
+) -> dict[str, list[Numbers]]:
+    """Return, per modality, how far the weights of users who follow it, and of others, lie from the average user's."""
+    followed_UK, from_mean_UK = followed_by(rows, data), rows["gate"] - rows["gate"].mean(0)
+    found: dict[str, list[Numbers]] = {}
+    for name, inside_UK in ((FOLLOWERS, followed_UK), (OTHERS, ~followed_UK)):
+        columns = [from_mean_UK[inside_UK[:, k], k] for k in range(followed_UK.shape[1])]
+        found[name] = [interval(column_U, resamples, rng).plain() if len(column_U) else {} for column_U in columns]
+    return found
+
+
 def sections(measured: Measured, history: Sequence[Mapping[str, Any]]) -> list[Section]:
-    """Return figures of the gate's weights per group, over histories and over training."""
+    """Return figures of the gate's weights by user and group, over histories and over training."""
     numbers = measured.numbers
     if "modalities" not in numbers:
         return []
     names = numbers["modalities"]
-    groups = {name: entry for name, entry in numbers["groups"].items() if "gate" in entry}
-    found = [_per_group(names, groups)]
-    if numbers["gate_in_time"]:
-        note = Text(text="The same over the first and the second half of each user's history.", tone="note")
-        bars = _bars("weights over time", names, numbers["gate_in_time"], "users")
-        found.append(Section(title="Modality weights over time", parts=[note, bars]))
-    evaluations = [record for record in history if "gate/0" in record]
-    if evaluations:
-        found.append(Section(title="Modality weights over training", parts=[_over_training(names, evaluations)]))
-    if "recovery" in numbers:
-        found.append(Section(title="Planted preferences", parts=[Text(text=_told(numbers["recovery"]))]))
+    found = [_by_user(names, numbers)]
+    if numbers["gate_from_mean"]:
+        found.append(_by_group(names, numbers))
+    if "gate_drift" in numbers:
+        found.append(_in_time(names, numbers))
+    told = [(x, record) for x, record in zip(epochs(history), history, strict=True) if "gate/0" in record]
+    if told:
+        found.append(Section(title="Modality weights over training", parts=[_over_training(names, told)]))
+    if "followers" in numbers:
+        parts: list[Any] = [Text(text=_told(numbers["recovery"])), _followers(names, numbers["followers"])]
+        found.append(Section(title="Planted preferences", parts=parts))
     return found
 
 
-def _per_group(names: Sequence[str], groups: Mapping[str, Any]) -> Section:
-    note = (
-        "Mean gate weight over a user's history, with its 95 % bootstrap interval over users; the dotted line is equal "
-        "use. The distance between a history's halves tells how far weights drift: halves in time beside every other "
-        "item, which is chance."
+def _by_user(names: Sequence[str], numbers: Numbers) -> Section:
+    low, middle, high = (numbers["gate_spread"][f"{q:g}"] for q in QUANTILES)
+    widest = max(range(len(names)), key=lambda k: high[k] - low[k])
+    text = (
+        f"The gate gives each user a weight for every modality (a text or vector of an item: {', '.join(names)}); a "
+        f"user's weights add up to 1, so equal use would be {1 / len(names):.3f} each. Users differ most in "
+        f"{names[widest]}: nine in ten have a weight between {low[widest]:.3f} and {high[widest]:.3f}."
     )
-    rows = [
-        [name, number(entry["halves"]["in_time"], 3), number(entry["halves"]["every_other"], 3)]
-        for name, entry in groups.items()
-        if entry["halves"]
-    ]
-    table = Table(head=["group", "distance of halves in time", "of every other item"], rows=rows)
-    bars = _bars("weights per group", names, groups, "examples")
-    return Section(title="Modality weights per group", parts=[Text(text=note, tone="note"), bars, table])
-
-
-def _bars(title: str, names: Sequence[str], groups: Mapping[str, Any], count: str) -> Bars:
-    series = [
-        BarSeries(
-            name=f"{name} ({entry[count]:,})", values=entry["gate"], low=entry["gate_low"], high=entry["gate_high"]
-        )
-        for name, entry in groups.items()
-    ]
-    return Bars(
-        title=title,
+    if high[widest] - low[widest] < EVEN / len(names):
+        text += f" That is less than {EVEN:.0%} of equal use apart: the gate hardly tells users from each other."
+    bars = Bars(
+        title="weights of single users",
+        caption="The bar is the median user's weight; nine in ten users lie within the line on it.",
         groups=names,
-        series=series,
-        axis="mean gate weight",
+        series=[BarSeries(name="median user", values=middle, low=low, high=high)],
+        axis="gate weight",
+        group_axis="modality",
         reference=1 / len(names),
         reference_name="equal use",
         wide=True,
     )
+    return Section(title="Modality weights per user", parts=[Text(text=text), bars])
 
 
-def _over_training(names: Sequence[str], history: Sequence[Mapping[str, Any]]) -> Lines:
-    x = np.arange(1, len(history) + 1)
+def _by_group(names: Sequence[str], numbers: Numbers) -> Section:
+    note = (
+        "How far a group's mean weight lies from that of all users, with its 95 % bootstrap interval over users. Where "
+        "an interval holds zero, the group is not clearly different. The groups are explained under Groups."
+    )
+    bars = _from_zero("difference from all users", names, numbers["gate_from_mean"])
+    parts: list[Any] = [Text(text=note, tone="note"), bars]
+    halves = {name: entry["halves"] for name, entry in numbers["groups"].items() if entry.get("halves")}
+    if halves:
+        note = (
+            "Distance between a user's mean weights in the first and in the second half of the history "
+            "(Jensen-Shannon: 0 where they are the same, 1 where they share nothing), and, as chance, between every "
+            "other item and the rest. Where both are alike, weights do not drift."
+        )
+        rows = [[name, number(one["in_time"], 3), number(one["every_other"], 3)] for name, one in halves.items()]
+        table = Table(head=["group", "first and second half", "every other item and the rest"], rows=rows)
+        parts += [Text(text=note, tone="note"), table]
+    return Section(title="Modality weights per group", parts=parts)
+
+
+def _in_time(names: Sequence[str], numbers: Numbers) -> Section:
+    note = (
+        "The mean weight over the second half of each user's history less that over the first, with its 95 % bootstrap "
+        "interval over users: above zero where a modality counts more in what came later."
+    )
+    bars = _from_zero("second half less first half", names, {"all users": numbers["gate_drift"]})
+    return Section(title="Modality weights over time", parts=[Text(text=note, tone="note"), bars])
+
+
+def _from_zero(title: str, names: Sequence[str], differences: Mapping[str, Numbers]) -> Bars:
+    each = {
+        f"{name} ({entry['users']:,})": [entry[key] for key in ("gate", "gate_low", "gate_high")]
+        for name, entry in differences.items()
+    }
+    return _of_equal_use(title, names, each)
+
+
+def _of_equal_use(title: str, names: Sequence[str], each: Mapping[str, Sequence[Sequence[float | None]]]) -> Bars:
+    """Return bars of differences (values, low, high) by what they are of, in percent of equal use."""
+    percent = 100 * len(names)
+    series = []
+    for place, (name, ends) in enumerate(each.items()):
+        values, low, high = ([None if v is None else percent * v for v in part] for part in ends)
+        series.append(BarSeries(name=name, values=values, low=low, high=high, muted=name == OTHERS and place > 0))
+    axis = f"% of equal use ({1 / len(names):.3f})"
+    caption = "Difference of mean gate weights."
+    return Bars(title=title, caption=caption, groups=names, series=series, axis=axis, group_axis="modality", wide=True)
+
+
+def _over_training(names: Sequence[str], told: Sequence[tuple[int, Mapping[str, Any]]]) -> Lines:
     series = [
-        LineSeries(name=name, x=x, y=[record[f"gate/{index}"] for record in history])
+        LineSeries(name=name, x=[x for x, _ in told], y=[record[f"gate/{index}"] for _, record in told])
         for index, name in enumerate(names)
     ]
     return Lines(
-        title="on validation", series=series, x_axis="evaluation", y_axis="mean gate weight", low=0.0, wide=True
+        title="mean weight over users of validation",
+        caption="Curves that lie on each other show as one.",
+        series=series,
+        x_axis=EPOCHS,
+        y_axis="mean gate weight",
+        low=0.0,
+        wide=True,
     )
+
+
+def _followers(names: Sequence[str], found: Mapping[str, Sequence[Numbers]]) -> Bars:
+    each = {
+        who: [[entry.get(key) for entry in entries] for key in ("mean", "low", "high")]
+        for who, entries in found.items()
+    }
+    return _of_equal_use("weights of users who follow a modality, less those of the average user", names, each)
 
 
 def _told(truth: Mapping[str, float | None]) -> str:
     return (
-        f"The modality with the highest weight, relative to the average user, is one that the user truly follows for "
-        f"{truth['found']:.1%} of users; guessing would give {truth['chance']:.1%}. Correlation of weights with the "
-        f"truth: {number(truth['correlation'], 3)}."
+        f"The generated users follow some modalities and not others. For {truth['found']:.1%} of them the modality "
+        f"whose weight lies furthest above the average user's is one that they truly follow; guessing would give "
+        f"{truth['chance']:.1%}. Correlation of weights with the truth: {number(truth['correlation'], 3)} "
+        "(1 is perfect, 0 none)."
     )
 
 

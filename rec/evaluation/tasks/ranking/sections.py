@@ -10,7 +10,7 @@ from rec.data.prepared import Prepared
 from rec.evaluation.records import column, ragged
 from rec.evaluation.task import Measured
 from rec.evaluation.tasks.ranking.members import known_of, names_of
-from rec.sections import Card, Gallery, Section, Shelf, Table, Text, interval
+from rec.sections import Card, Gallery, Section, Shelf, Table, Text, spread
 from rec.seeds import generator
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 EXAMPLES, SHOWN = 6, 5
 COLD = (
     "Cold items are those that training saw little or nothing of; they are ranked among all items, and among cold ones "
-    "alone. Cold subjects are those of whom nothing is known."
+    "alone. Cold subjects are those of whom nothing is known. Means with 95 % bootstrap intervals over subjects; auc "
+    "is the share of pairs of a relevant and another item in the right order, 0.5 by chance."
 )
 
 
@@ -29,12 +30,15 @@ def sections(task: Ranking, measured: Measured) -> list[Section]:
     if measured.numbers["cold"]:
         rows = []
         for name, entry in measured.numbers["cold"].items():
-            cells = (interval(**entry[m]) if m in entry else "-" for m in (task.headline, "auc"))
+            cells = (spread(entry.get(m), entry["subjects"]) for m in (task.headline, "auc"))
             rows.append([name, f"{entry['subjects']:,}", *cells])
-        table = Table(head=["", "subjects", task.headline, "auc"], rows=rows)
+        table = Table(head=["ranked", "subjects", task.headline, "auc"], rows=rows)
         found.append(Section(title="Cold items and subjects", parts=[Text(text=COLD, tone="note"), table]))
     if shelves := [shelf(measured, place) for place in chosen(measured)]:
-        note = Text(text="The best items of a few subjects, drawn at random; marked ones are relevant.", tone="note")
+        marked = any(card.marked for shelf in shelves for card in shelf.cards)
+        told = "✓ marks what was to be found" if marked else "none of these was to be found"
+        text = f"The {SHOWN} items with the highest scores for a few subjects, drawn at random; {told}."
+        note = Text(text=text, tone="note")
         parts: list[Any] = [note, Gallery(shelves=shelves, mark="relevant")]
         found.append(Section(title="Some subjects and what they are shown", parts=parts))
     return found
@@ -53,7 +57,7 @@ def shelf(measured: Measured, place: int) -> Shelf:
     user = int(column(records, "subject")[0])
     entity, index = measured.system.subject, np.array([user])
     told = {n: known_of(measured.data, entity, n, index)[0].as_py() for n in names_of(measured.data, entity)}
-    words = str(told.get("text") or told.get("group") or "")
+    words = str(told.get("text") or (f"group {told['group']}" if told.get("group") else ""))
     cards = []
     best = zip(column(records, "top")[0, :SHOWN].tolist(), column(records, "top_score")[0, :SHOWN], strict=True)
     for item, score in best:

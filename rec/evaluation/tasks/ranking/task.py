@@ -17,7 +17,7 @@ from rec.data.prepared import Prepared
 from rec.evaluation.records import Records, column, ragged, records_of
 from rec.evaluation.service import Context, Exporting, Service
 from rec.evaluation.task import ALONE, Batches, Groups, Measured, Names, Ranks, Task, Values
-from rec.evaluation.tasks.ranking import baselines, cold, grouping, sections
+from rec.evaluation.tasks.ranking import baselines, cold, grouping, meanings, sections
 from rec.evaluation.tasks.ranking.index import write_index
 from rec.evaluation.tasks.ranking.known import write_known
 from rec.evaluation.tasks.ranking.members import known_of, names_of
@@ -60,6 +60,10 @@ class Ranking(Task):
     def directions(self) -> Mapping[str, bool]:
         """Every metric; higher is better."""
         return dict.fromkeys([*metric_names(self.cuts), f"coverage@{TOP}"], True)
+
+    def meaning(self, name: str) -> str:
+        """Return in a few words what a metric, a simple answer or a group is."""
+        return meanings.of(name)
 
     def records(
         self,

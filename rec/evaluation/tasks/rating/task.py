@@ -18,7 +18,7 @@ from rec.evaluation.records import Records, column, records_of
 from rec.evaluation.service import Context, Service
 from rec.evaluation.task import ALONE, Batches, Groups, Measured, Names, Ranks, Task, Values
 from rec.evaluation.tasks.ranking.members import known_of
-from rec.evaluation.tasks.rating import baselines, sections
+from rec.evaluation.tasks.rating import baselines, meanings, sections
 from rec.evaluation.tasks.rating.metrics import higher_is_better, per_row
 from rec.evaluation.tasks.rating.service import RatingService
 from rec.keys import EvaluateConfig
@@ -44,6 +44,10 @@ class Rating(Task):
     def directions(self) -> Mapping[str, bool]:
         """Both errors; lower is better."""
         return higher_is_better
+
+    def meaning(self, name: str) -> str:
+        """Return in a few words what a metric, a simple answer or a group is."""
+        return meanings.of(name)
 
     def records(
         self,

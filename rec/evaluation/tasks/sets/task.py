@@ -17,7 +17,7 @@ from rec.evaluation.bootstrap import Summed
 from rec.evaluation.records import Records, column, ragged, records_of
 from rec.evaluation.service import Context, Service
 from rec.evaluation.task import ALONE, Batches, Groups, Measured, Names, Ranks, Task, Values
-from rec.evaluation.tasks.sets import baselines, sections
+from rec.evaluation.tasks.sets import baselines, meanings, sections
 from rec.evaluation.tasks.sets.metrics import (
     AVERAGED,
     DESCRIPTIVE,
@@ -60,6 +60,10 @@ class Sets(Task):
     def descriptive(self) -> tuple[str, ...]:
         """Sizes of sets, and the share of bad pairs in the true ones."""
         return DESCRIPTIVE
+
+    def meaning(self, name: str) -> str:
+        """Return in a few words what a metric, a simple answer or a group is."""
+        return meanings.of(name)
 
     def records(
         self,

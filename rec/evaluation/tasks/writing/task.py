@@ -20,7 +20,7 @@ from rec.evaluation.service import Context, Service
 from rec.evaluation.task import ALONE, Batches, Groups, Names, Ranks, Task, Values, holds_everywhere
 from rec.evaluation.task import Measured as TaskMeasured
 from rec.evaluation.tasks.values import MetricValue, notes
-from rec.evaluation.tasks.writing import baselines, sections
+from rec.evaluation.tasks.writing import baselines, meanings, sections
 from rec.evaluation.tasks.writing.bleu import bleu, bleu_smooth
 from rec.evaluation.tasks.writing.metrics import DISTINCT_ORDERS, Measured, higher_is_better, measure, summary
 from rec.evaluation.tasks.writing.occurrences import occurrences
@@ -58,6 +58,10 @@ class Writing(Task):
     def directions(self) -> Mapping[str, bool]:
         """Every metric; higher is better but for shared features (div)."""
         return higher_is_better
+
+    def meaning(self, name: str) -> str:
+        """Return in a few words what a metric, a simple answer or a group is."""
+        return meanings.of(name)
 
     def records(
         self,

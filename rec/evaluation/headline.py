@@ -1,0 +1,115 @@
+"""What a measurement says in words: how good, beside which simple answers; and which numbers are one fact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rec.sections import counted, interval, number
+
+Numbers = Mapping[str, Any]
+WORSE, LIKE, BETTER = "worse than", "not clearly different from", "better than"
+
+
+def summarise(results: Sequence[Numbers]) -> dict[str, Any]:
+    """Return mean, standard deviation and every value of each metric over seeds."""
+    found = {}
+    for name in results[0]["metrics"]:
+        values = [r["metrics"].get(name) for r in results]
+        if all(value is not None for value in values):
+            sd = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+            found[name] = {"mean": float(np.mean(values)), "sd": sd, "values": values}
+    return found
+
+
+def value_in_words(name: str, results: Sequence[Numbers], summary: Numbers) -> str:
+    """Return a metric with what is known of its spread: over seeds, or its interval where there is one seed."""
+    if len(results) > 1:
+        return f"{number(summary[name]['mean'])} ± {number(summary[name]['sd'])}"
+    ends = results[0]["interval"].get(name)
+    return interval(**ends) if ends else number(summary[name]["mean"])
+
+
+def headline(results: Sequence[Numbers]) -> str:
+    """Return in words how good a measured run is: its first metric, and how that stands beside simple answers."""
+    first, summary = results[0], summarise(results)
+    place = f"{counted(first['examples'], 'example')} of the {first['split']} split"
+    name = next((name for name in first["shown"] if name in summary), None)
+    if name is None:
+        return f"On {place} no metric has a value."
+    spread = ""
+    if len(results) > 1:
+        spread = f" ± {number(summary[name]['sd'])} (standard deviation over {counted(len(results), 'seed')})"
+    elif ends := first["interval"].get(name):
+        spread = f" (95 % interval {number(ends['low'])} to {number(ends['high'])})"
+    better = "higher" if first["directions"].get(name, True) else "lower"
+    text = f"On {place}, {name} is {number(summary[name]['mean'])}{spread}; {better} is better."
+    meaning, told = first.get("meanings", {}).get(name), beside(name, results)
+    text += f" ({name}: {meaning}.)" if meaning else ""
+    return f"{text} That is {told}." if told else text
+
+
+def beside(name: str, results: Sequence[Numbers]) -> str:
+    """Return how a metric stands beside simple answers, empty where there are none: "worse than popularity (0.13)"."""
+    first, entry = results[0], summarise(results)[name]
+    low, high = entry["mean"] - entry["sd"], entry["mean"] + entry["sd"]
+    if len(results) == 1 and (ends := first["interval"].get(name)):
+        low, high = ends["low"], ends["high"]
+    found: dict[str, list[str]] = {}
+    for label, values in first["baselines"].items():
+        if name in values:
+            words = standing(values[name], low, high, first["directions"].get(name, True))
+            found.setdefault(words, []).append(f"{label} ({number(values[name])})")
+    return "; ".join(f"{words} {_joined(labels)}" for words, labels in found.items())
+
+
+def standing(other: float, low: float, high: float, higher: bool) -> str:
+    """Return in words how what lies between `low` and `high` stands beside another value."""
+    if low <= other <= high:
+        return LIKE
+    return BETTER if (other < low) == higher else WORSE
+
+
+def same_everywhere(same: Mapping[str, str], others: Iterable[Mapping[str, float]]) -> dict[str, str]:
+    """Return the metrics that are the same in other measurements too: of a perfect model all may be, by chance."""
+    tables = list(others)
+    return {
+        name: first for name, first in same.items() if all(values.get(name) == values.get(first) for values in tables)
+    }
+
+
+def one_fact(names: Iterable[str], same: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return names by the first of those whose values are the same for every example."""
+    found: dict[str, list[str]] = {}
+    first: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        found.setdefault(first.setdefault(same.get(name, name), name), []).append(name)
+    return found
+
+
+def label(names: Sequence[str], directions: Mapping[str, bool]) -> str:
+    """Return what a row or column of one fact is called: its names, and whether lower is better."""
+    return " = ".join(names) + ("" if directions.get(names[0], True) else " (lower is better)")
+
+
+def simple_answers(numbers: Numbers, names: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """Return a column of what the first simple answer reaches in each metric: its head, and a text per name.
+
+    Tasks have simple answers of their own; where a column holds several, each value says whose it is.
+    """
+    found = {}
+    for name in names:
+        for whose, values in numbers["baselines"].items():
+            if name in values:
+                found[name] = (whose, number(values[name]))
+                break
+    labels = {whose for whose, _ in found.values()}
+    if len(labels) == 1:
+        return labels.pop(), {name: value for name, (_, value) in found.items()}
+    return "simple answer" if labels else "", {name: f"{value} ({whose})" for name, (whose, value) in found.items()}
+
+
+def _joined(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -1,0 +1,30 @@
+"""What the sets task's words mean, for people who meet them in a report."""
+
+from __future__ import annotations
+
+from rec.evaluation.tasks.sets.baselines import FREQUENT, REPEATED
+
+OVERLAP = {
+    "jaccard": "labels both given and true, as a share of those given or true",
+    "precision": "share of given labels that are true",
+    "recall": "share of true labels that are given",
+    "f1": "harmonic mean of precision and recall",
+    "prauc": "area under the curve of precision over recall, from the probabilities of all labels",
+}
+UNITS = {"visit": "averaged over examples", "patient": "averaged over the examples of a subject, then over subjects"}
+WORDS = {
+    "ddi_rate": "share of pairs of given labels that are known to interact badly",
+    "true_ddi_rate": "share of pairs of true labels that are known to interact badly",
+    "medications": "labels given per example",
+    "true_medications": "true labels per example",
+    FREQUENT: "the labels that training has most often, as many as an example has there in the mean",
+    REPEATED: "what the subject had at the example before",
+}
+
+
+def of(name: str) -> str:
+    """Return what a metric or a simple answer is, empty where nothing is said of it."""
+    kind, _, unit = name.rpartition("_")
+    if kind in OVERLAP and unit in UNITS:
+        return f"{OVERLAP[kind]}; {UNITS[unit]}"
+    return WORDS.get(name, "")
