@@ -159,3 +159,11 @@ def test_what_is_avoided_never_comes_back_however_it_is_written(client: TestClie
 def test_what_a_table_says_is_avoided_never_comes_back(client: TestClient) -> None:
     found = ask(client, user="u0", k=len(ITEMS))
     assert "a/b" not in {entry["item"] for entry in found["items"]}
+
+
+@pytest.mark.parametrize("name", ["nut", "pea nut", "\U0001f95c", "0"])
+def test_what_is_to_be_avoided_and_not_known_is_refused_by_the_field_that_was_sent(
+    client: TestClient, name: str
+) -> None:
+    told = ask(client, 422, profile={"text": "salt"}, avoid=[name])["detail"]
+    assert told == f"avoid: {name!r} is not known; known: MILK, peanut"
