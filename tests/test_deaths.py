@@ -196,7 +196,7 @@ def test_exporting_where_there_is_an_artifact(stage: Stage, prepared: str, train
     argv = ["export", prepared, "--to", str(folder / "one")]
     done = stage.commands.run_from([*argv, "serve.index=hnsw"], folder, None)
     assert done.code == 0, done.log
-    done = stage.commands.die_everywhere([*argv, "serve.replicas=2"], folder, stage.keep("artifacts"), step=3)
+    done = stage.commands.die_everywhere([*argv, "serve.replicas=2"], folder, stage.keep("artifacts"))
     assert done.points > 20
 
 
