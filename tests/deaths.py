@@ -179,20 +179,19 @@ class Commands:
         self.server.stdin.close()
         self.server.wait(30)
 
-    def die_everywhere(self, argv: Sequence[str], folder: Path, start: Path | None = None, step: int = 1) -> Ended:
-        """Stop a command at every point of its writes, or every `step`-th, run it again, and compare with one run.
+    def die_everywhere(self, argv: Sequence[str], folder: Path, start: Path | None = None) -> Ended:
+        """Stop a command at every point of its writes, run it again, and compare with one run to the end.
 
         Args:
             argv: The command.
             folder: What it changes.
             start: What is in the folder before; None where it is not there.
-            step: 1 tries all.
         """
         whole = self.run_from(argv, folder, start)
         assert whole.code == 0, whole.log
         assert not whole.past, "these go past `Storage`"
         wanted = contents(folder)
-        for at in itertools.count(1, step):
+        for at in itertools.count(1):
             died = self.run_from(argv, folder, start, at)
             if died.code == 0:
                 break
@@ -204,7 +203,7 @@ class Commands:
             differ = [name for name, value in wanted.items() if found[name] != value]
             assert not differ, f"point {at}: {differ}"
         assert died.points == whole.points < at
-        print(f"rec {argv[0]}: stopped at {len(range(1, at, step))} of {whole.points} writes")
+        print(f"rec {argv[0]}: stopped at each of {whole.points} writes")
         return whole
 
     def run_from(self, argv: Sequence[str], folder: Path, start: Path | None, at: int = 0) -> Ended:
