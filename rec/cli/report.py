@@ -28,7 +28,6 @@ def add_options(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Write the report and print its path."""
     from rec.report.page import write_report
-    from rec.train.job import check_same
 
     if Path(options.config).is_dir():
         if options.overrides:
