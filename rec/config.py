@@ -14,9 +14,10 @@ from typing import Any, Self, get_origin
 from pydantic import SerializeAsAny, ValidationError, model_validator
 
 from rec.errors import ConfigError
+from rec.json_text import json_text
 from rec.keys import EvaluateConfig, ParallelConfig, ServeConfig, TrainConfig, TuneConfig
 from rec.keys_data import TABLES, DataConfig, source_keys
-from rec.strict import Strict, check_whole, resolve
+from rec.strict import Strict, check_whole, idle_keys, is_among, on_path, resolve
 
 TOML_WORDS = {"a valid tuple": "a list, as in [1, 2]", "a valid dictionary": "a table", "a valid string": "a text"}
 """How kinds of values are called in TOML files, in the place of Python's names."""
@@ -55,8 +56,11 @@ class RunConfig(Strict):
 def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Return the checked config at `path` with `a.b=value` overrides applied.
 
+    A system or source of one's own may lie beside the file: its folder can be imported from.
+
     Raises:
-        ConfigError: the file cannot be read, a key is unknown or missing, or a value has the wrong type or range.
+        ConfigError: the file cannot be read, a key is unknown or missing, a value has the wrong type or range, or a key
+            is set that has no effect beside the others.
     """
     try:
         table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -64,17 +68,65 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a TOML file ({error})") from error
-    for text in overrides:
-        _put(table, text)
-    return from_table(table)
+    on_path(Path(path).resolve().parent)
+    return _overridden(table, overrides)
 
 
 def override(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
-    """Return a config with `a.b=value` overrides applied."""
-    table = to_table(config)
+    """Return a config with `a.b=value` overrides applied.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    return _overridden(to_table(config), overrides)
+
+
+def _overridden(table: dict[str, Any], overrides: Sequence[str]) -> RunConfig:
     for text in overrides:
         _put(table, text)
-    return from_table(table)
+    return without_idle(table, [text.partition("=")[0].strip() for text in overrides])
+
+
+def without_idle(table: dict[str, Any], overridden: Sequence[str], drop_own: bool = False) -> RunConfig:
+    """Return the checked config of a table in which no key is set that has no effect.
+
+    A key of the model that an override leaves without one, as `model.gate=none` does those of the gate, goes back to
+    its default: that is what a control is. Where it was set beside what keeps it from having one, it is refused.
+
+    Args:
+        table: Nested plain values, overrides included; dropped keys are taken out.
+        overridden: The dotted keys that were overridden.
+        drop_own: Takes out overridden keys as well, as a search draws keys that do not count at a point.
+
+    Raises:
+        ConfigError: a key is set and has no effect; that which keeps it from one is named.
+    """
+    config = from_table(table)
+    idle = idle_keys(config)
+    for key, (other, value) in idle.items():
+        by_override = any(is_among(other, [name]) or is_among(name, [other]) for name in overridden)
+        own = any(is_among(key, [name]) or is_among(name, [key]) for name in overridden)
+        if not key.startswith("model.") or (own and not drop_own) or not by_override:
+            raise ConfigError(f"{key}: has no effect with {other}={json_text(value)}; leave it out")
+        _take_out(table, key)
+    _refuse_unread(config)
+    return from_table(table) if idle else config
+
+
+def _refuse_unread(config: RunConfig) -> None:
+    """Refuse keys of `[evaluate]` that no task of the system reads."""
+    fields = type(config.evaluate).model_fields
+    read = {"bootstrap", *(key for task in resolve(config.system).tasks for key in task.evaluate_keys)}
+    for key in fields.keys() - read:
+        if getattr(config.evaluate, key) != fields[key].default:
+            raise ConfigError(f"evaluate.{key}: has no effect: no task of {config.system} reads it; leave it out")
+
+
+def _take_out(table: dict[str, Any], key: str) -> None:
+    *parents, last = key.split(".")
+    for name in parents:
+        table = table[name]
+    table.pop(last, None)
 
 
 def to_table(config: RunConfig) -> dict[str, Any]:

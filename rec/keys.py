@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from rec.space import parse
-from rec.strict import Spaces, Strict
+from rec.strict import Needs, Spaces, Strict, alike
 
 
 class PhaseConfig(Strict):
@@ -74,6 +74,13 @@ class TrainConfig(Strict):
 class ParallelConfig(Strict):
     """How many workers, and how they share the work."""
 
+    NEEDS: ClassVar[Needs] = {
+        **alike(
+            ("moe_backend", "zero_stage", "precision", "max_failures", "stall_timeout_s"), {"workers": {"not": [0]}}
+        ),
+        "gpus_per_worker": {"gpu": [True]},
+    }
+
     workers: int = Field(0, ge=0)
     """Ray Train workers under DeepSpeed; 0 trains in this process without Ray or DeepSpeed."""
     expert_parallel: int = Field(1, ge=1)
@@ -127,6 +134,12 @@ class EvaluateConfig(Strict):
 class TuneConfig(Strict):
     """What `rec tune` searches, how, and when it stops."""
 
+    NEEDS: ClassVar[Needs] = {
+        **alike(("grace", "reduction"), {"scheduler": ["asha"]}),
+        "perturb_every": {"scheduler": ["pbt"]},
+        **alike(("search", "seed", "objectives"), {"scheduler": {"not": ["pbt"]}}),
+    }
+
     metric: str = ""
     """What trials are compared by, in the metric's own direction; empty takes that of the last phase."""
     objectives: dict[str, Literal["max", "min"]] = {}
@@ -165,6 +178,11 @@ class TuneConfig(Strict):
 class ServeConfig(Strict):
     """How an artifact is served."""
 
+    NEEDS: ClassVar[Needs] = {
+        "target_ongoing_requests": {"max_replicas": {"not": [0]}},
+        "index_candidates": {"index": {"not": ["exact"]}},
+    }
+
     replicas: int = Field(1, ge=1)
     """Copies of the model at the start, and the fewest."""
     max_replicas: int = Field(0, ge=0)
@@ -194,3 +212,9 @@ class ServeConfig(Strict):
     """How the best items are found: all are scored, or by faiss among candidates that are then scored exactly."""
     index_candidates: int = Field(1000, ge=1)
     """Candidates that ivf and hnsw hand to exact scoring."""
+
+    @model_validator(mode="after")
+    def _most_is_more(self) -> Self:
+        if 0 < self.max_replicas < self.replicas:
+            raise ValueError(f"max_replicas: at least replicas ({self.replicas}), or 0; got {self.max_replicas}")
+        return self

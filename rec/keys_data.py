@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from rec.errors import ConfigError
-from rec.strict import Strict, check_whole, resolve
+from rec.strict import Needs, Strict, alike, check_whole, resolve
 
 TABLES = "rec.data.sources.tables:Tables"
 MODALITIES = ("narrative", "dialogue", "visual", "set", "audio", "pace", "direction", "acting", "poster")
@@ -97,6 +97,11 @@ class SplitConfig(Strict):
 class TextConfig(Strict):
     """How K texts per item are written and encoded."""
 
+    NEEDS: ClassVar[Needs] = {
+        "width": {"encoder": ["tfidf"]},
+        **alike(("pooling", "batch_size", "max_tokens", "actors"), {"encoder": {"not": ["tfidf"]}}),
+    }
+
     modalities: tuple[str, ...] = MODALITIES
     """Names of text columns of the items' table are taken as they are; others are written by template."""
     encoder: str = "tfidf"
@@ -112,6 +117,12 @@ class TextConfig(Strict):
 
 class TextEncodingConfig(Strict):
     """How texts become numbers: frozen vectors, tokens for an encoder that is trained, or both."""
+
+    NEEDS: ClassVar[Needs] = {
+        "width": {"encoder": ["tfidf"]},
+        "vocabulary": {"tokenizer": ["local"]},
+        "max_tokens": ({"tokenizer": {"not": [""]}}, {"encoder": {"not": ["", "tfidf"]}}),
+    }
 
     encoder: str = ""
     """Frozen: "tfidf" (with truncated SVD), or the name or path of a transformers model; empty makes no vectors."""
@@ -131,6 +142,8 @@ class TextEncodingConfig(Strict):
 
 class ImageEncodingConfig(Strict):
     """How pictures become numbers: frozen vectors, pixels for an encoder that is trained, or both."""
+
+    NEEDS: ClassVar[Needs] = {"size": {"pixels": [True]}}
 
     encoder: str = ""
     """Frozen: "raw" (8 x 8 colours and a histogram), or the name or path of a ViT or CLIP; empty makes no vectors."""

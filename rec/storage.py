@@ -1,9 +1,17 @@
-"""Files on any file system that pyarrow opens: written to a temporary name and moved, or not at all."""
+"""Files on any file system that pyarrow opens: written to a temporary name and moved, or not at all.
+
+A command may be stopped at any moment, without a chance to clean up. What it leaves has a name that says which process
+made it: nobody lists such a name, and it goes with the next write to its folder.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
+import re
+import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +27,10 @@ from rec.json_text import json_text
 
 T = TypeVar("T")
 CHUNK_BYTES = 1 << 22
+TEMPORARY = re.compile(r"\.(?P<host>[0-9a-f]{8})-(?P<process>[0-9]+)-[0-9a-f]{8}\.tmp$")
+"""How names end of what is being written or deleted: by which process of which host."""
+ABANDONED_S = 24 * 3600.0
+"""Age from which on what another host has left is taken for left."""
 
 
 class Storage:
@@ -30,6 +42,8 @@ class Storage:
             filesystem, root = open_uri(root)
         self.filesystem, self.root = filesystem, root.rstrip("/")
         self.retries, self.wait_s = retries, wait_s
+        self.tidied: set[str] = set()
+        """Folders that this storage has written to, and so looked through."""
 
     def below(self, folder: str) -> Storage:
         """Return the storage of a folder below this one."""
@@ -56,9 +70,18 @@ class Storage:
         return info.size if info.type == fs.FileType.File else None
 
     def list(self, folder: str = "") -> list[str]:
-        """Return the sorted base names in a folder, empty where there is none."""
-        selector = fs.FileSelector(self.path(folder), allow_not_found=True)
-        return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
+        """Return the sorted base names in a folder, empty where there is none; what is temporary is left out."""
+        return sorted(info.base_name for info in self._infos(folder) if not TEMPORARY.search(info.base_name))
+
+    def temporaries(self, folder: str = "") -> Sequence[str]:
+        """Return the base names in a folder of what is being written or deleted, or was when a process was stopped."""
+        return sorted(info.base_name for info in self._infos(folder) if TEMPORARY.search(info.base_name))
+
+    def _infos(self, folder: str) -> Sequence[fs.FileInfo]:
+        found: Sequence[fs.FileInfo] = self.filesystem.get_file_info(
+            fs.FileSelector(self.path(folder), allow_not_found=True)
+        )
+        return found
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes."""
@@ -82,12 +105,16 @@ class Storage:
 
     def _write_once(self, name: str, fill: Callable[[IO[bytes]], Any]) -> None:
         target = self.path(name)
-        temporary = f"{target}.{uuid.uuid4().hex[:8]}.tmp"
-        self.filesystem.create_dir(target.rsplit("/", 1)[0], recursive=True)
+        temporary = _temporary(target)
+        folder = name.rpartition("/")[0]
+        self.filesystem.create_dir(target.rpartition("/")[0], recursive=True)
+        if folder not in self.tidied:
+            self.tidied.add(folder)
+            self.tidy(folder)
         try:
             with self.filesystem.open_output_stream(temporary) as stream:
                 fill(stream)
-            self.filesystem.move(temporary, target)
+            self._rename(temporary, target)
         except BaseException:
             if self.filesystem.get_file_info(temporary).type == fs.FileType.File:
                 self.filesystem.delete_file(temporary)
@@ -95,7 +122,7 @@ class Storage:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a value as JSON."""
-        self.write(name, json_text(value, indent=1).encode())
+        self.write(name, to_bytes(value))
 
     def read_json(self, name: str) -> Any:
         """Return a JSON file's value."""
@@ -104,13 +131,51 @@ class Storage:
         except ValueError as error:
             raise DataError(f"{self.uri}/{name}: not JSON ({error})") from error
 
+    def renew(self, name: str, data: bytes) -> None:
+        """Write a whole file, unless it holds these bytes already."""
+        if not self.exists(name) or self.read(name) != data:
+            self.write(name, data)
+
+    def move(self, name: str, target: str) -> None:
+        """Give a file or folder another name, which nothing has; in one step on a local disk."""
+        self._rename(self.path(name), self.path(target))
+
     def delete(self, name: str) -> None:
-        """Delete a file or a whole folder, if it is there."""
-        info = self.filesystem.get_file_info(self.path(name))
-        if info.type == fs.FileType.Directory:
-            self.filesystem.delete_dir(self.path(name))
-        elif info.type == fs.FileType.File:
-            self.filesystem.delete_file(self.path(name))
+        """Delete a file or a whole folder, if it is there; on a local disk nobody sees a part of it."""
+        path = self.path(name)
+        kind = self.filesystem.get_file_info(path).type
+        if kind == fs.FileType.Directory and self._is_local:
+            aside = _temporary(path.rstrip("/"))
+            self._rename(path, aside)
+            path = aside
+        if kind != fs.FileType.NotFound:
+            self._remove(path)
+
+    def tidy(self, folder: str = "") -> None:
+        """Delete what stopped processes were writing to a folder, or deleting from it."""
+        for info in self._infos(folder):
+            found = TEMPORARY.search(info.base_name)
+            if found and self._is_left(found["host"], int(found["process"]), info.mtime_ns):
+                self._remove(info.path)
+
+    def _is_left(self, host: str, process: int, changed_ns: int | None) -> bool:
+        """Return whether nobody works any more on what a process of a host has made."""
+        if changed_ns is not None and time.time() - changed_ns / 1e9 > ABANDONED_S:
+            return True
+        return self._is_local and host == _host() and not _runs(process)
+
+    @property
+    def _is_local(self) -> bool:
+        return bool(self.filesystem.type_name == "local")
+
+    def _rename(self, path: str, target: str) -> None:
+        self.filesystem.move(path, target)
+
+    def _remove(self, path: str) -> None:
+        """Delete a file or folder; another process may have done so by now."""
+        is_folder = self.filesystem.get_file_info(path).type == fs.FileType.Directory
+        with contextlib.suppress(FileNotFoundError):
+            (self.filesystem.delete_dir if is_folder else self.filesystem.delete_file)(path)
 
     def sha256(self, name: str) -> str:
         """Return the SHA-256 of a file's bytes."""
@@ -189,9 +254,33 @@ def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
     return filesystem, path
 
 
+def _temporary(path: str) -> str:
+    return f"{path}.{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp"
+
+
+def _host() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _runs(process: int) -> bool:
+    """Return whether a process of this host is alive."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
 def absolute(uri: str) -> str:
     """Return a URI or path that means the same in every working folder."""
     return uri if "://" in uri else str(Path(uri).absolute())
+
+
+def to_bytes(value: Any) -> bytes:
+    """Return a value as a JSON file holds it."""
+    return json_text(value, indent=1).encode()
 
 
 def git_blob_sha1(data: bytes) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import sys
+import sysconfig
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, field_validator
@@ -14,6 +17,12 @@ from rec.shipped import suggestion
 
 Spaces = Mapping[str, Mapping[str, Mapping[str, Any]]]
 Variants = Mapping[str, Sequence[str]]
+Needs = Mapping[str, Mapping[str, Any] | tuple[Mapping[str, Any], ...]]
+
+
+def alike(keys: Iterable[str], needs: Mapping[str, Any]) -> Needs:
+    """Return the needs of several keys that need the same."""
+    return dict.fromkeys(keys, needs)
 
 
 def flat(table: Mapping[str, Any], at: str = "") -> dict[str, Any]:
@@ -27,6 +36,34 @@ def flat(table: Mapping[str, Any], at: str = "") -> dict[str, Any]:
 def is_among(key: str, names: Iterable[str]) -> bool:
     """Return whether a dotted key is one of some, or lies below one."""
     return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def on_path(folder: Path) -> None:
+    """Let modules of a folder be imported, after all that could be before: a system's file may lie beside its TOML."""
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+
+
+def sources_of(module: str) -> dict[str, Path]:
+    """Return the files of a user's own module and of those beside it that are in use, by their paths from its root.
+
+    Empty for a module of an installed package: who installs that has its files.
+    """
+    found = sys.modules[module]
+    file = Path(str(found.__file__)).resolve()
+    root = file.parents[module.count(".") + (file.name == "__init__.py")]
+    installed = [Path(path).resolve() for path in sysconfig.get_paths().values()] + [Path(__file__).resolve().parent]
+    if any(place == file or place in file.parents for place in installed):
+        return {}
+    used = [Path(str(one.__file__)).resolve() for one in list(sys.modules.values()) if getattr(one, "__file__", None)]
+    beside = {
+        path
+        for path in used
+        if path.suffix == ".py" and file.parent in path.parents and root / "rec" not in path.parents
+    }
+    above = [folder / "__init__.py" for folder in file.parents if root in folder.parents]
+    files = {*beside, file, *(path for path in above if path.exists())}
+    return {path.relative_to(root).as_posix(): path for path in sorted(files)}
 
 
 def resolve(name: str, key: str = "system") -> Any:
@@ -73,7 +110,47 @@ class Strict(BaseModel):
     VARIANTS: ClassVar[Variants] = {}
     """Overrides by name that `rec sweep` compares; the first is what the others are compared with."""
 
+    NEEDS: ClassVar[Needs] = {}
+    """Keys that have an effect only where other keys of this model have one of some values, none ({"not": [...]}), or
+    hold one ({"has": ...}); of several tables one is enough. A key that is set without effect is refused."""
+
     @field_validator("*", mode="before")
     @classmethod
     def _arrays_are_tuples(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
+
+
+def idle_keys(model: Strict, at: str = "") -> dict[str, tuple[str, Any]]:
+    """Return the keys that are set and have no effect, each with the key that keeps it from one, and that one's value.
+
+    Keys are dotted and start with `at`.
+    """
+    found: dict[str, tuple[str, Any]] = {}
+    for key, field in type(model).model_fields.items():
+        value, needs = getattr(model, key), type(model).NEEDS.get(key, {})
+        unmet = [_unmet(model, one) for one in (needs if isinstance(needs, tuple) else (needs,))]
+        if all(unmet):
+            if value != field.get_default(call_default_factory=True):
+                other, there = unmet[0][0]
+                found[f"{at}{key}"] = f"{at}{other}", there
+        elif isinstance(value, Strict):
+            found |= idle_keys(value, f"{at}{key}.")
+    return found
+
+
+def _unmet(model: Strict, needs: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return the keys that have not what is needed, with what they have."""
+    return [(other, there) for other, wanted in needs.items() if not _meets(there := _below(model, other), wanted)]
+
+
+def _below(model: Strict, key: str) -> Any:
+    value: Any = model
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _meets(value: Any, wanted: Any) -> bool:
+    if isinstance(wanted, dict):
+        return wanted["has"] in value if "has" in wanted else value not in wanted["not"]
+    return value in wanted

@@ -194,7 +194,7 @@ def test_a_disk_that_takes_no_more_is_told(config: str, tmp_path: Path) -> None:
     ("words", "found"),
     [
         (["train", "CONFIG", "--seeds", "-1"], "argument --seeds: expected a whole number of at least 1, got '-1'"),
-        (["predict", "CONFIG", "--k", "0"], "argument --k: expected a whole number of at least 1, got '0'"),
+        (["sweep", "CONFIG", "--seeds", "0"], "argument --seeds: expected a whole number of at least 1, got '0'"),
         (["serve", "x", "--port", "99999"], "argument --port: expected a port from 1 to 65535, got '99999'"),
     ],
 )

@@ -1,6 +1,9 @@
 """Storage: whole files or none, retries, checksums."""
 
 import errno
+import os
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -81,3 +84,68 @@ def test_uris_open_the_file_system_they_name(tmp_path: Path) -> None:
 def test_git_blob_sha1_is_gits() -> None:
     # `printf hello | git hash-object --stdin`
     assert git_blob_sha1(b"hello") == "b6fc4c620b67d95f953a5c1c1230aaab5db5a1b0"
+
+
+def left_by(storage: Storage, name: str, process: int) -> str:
+    """Make the temporary file of a process of this host, and return its name."""
+    host = re.sub(r".*\.([0-9a-f]{8})-.*", r"\1", temporary_of(storage))
+    left = f"{name}.{host}-{process}-01234567.tmp"
+    Path(storage.path(left)).write_bytes(b"half")
+    return left
+
+
+def temporary_of(storage: Storage) -> str:
+    """Return the name that a file has while it is written."""
+    seen: list[str] = []
+    storage.write_with("seen", lambda stream: (stream.write(b"1"), seen.extend(storage.temporaries())))
+    return seen[0]
+
+
+def ended() -> int:
+    """Return the number of a process that is no more."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_what_a_stopped_process_has_left_is_not_listed_and_goes_with_the_next_write(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    mine, theirs = left_by(storage, "a", os.getpid()), left_by(storage, "b", ended())
+    assert storage.list() == ["seen"]
+    assert storage.temporaries() == sorted([mine, theirs])
+    Storage(str(tmp_path)).write("other", b"1")
+    assert storage.temporaries() == [mine]
+
+
+def test_what_another_host_has_left_goes_after_a_day(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    names = [f"{name}.00000000-1-01234567.tmp" for name in ("new", "old")]
+    for name in names:
+        (tmp_path / name).write_bytes(b"half")
+    os.utime(tmp_path / names[1], (0, 0))
+    storage.tidy()
+    assert storage.temporaries() == names[:1]
+
+
+def test_a_folder_that_is_being_deleted_is_gone_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = Storage(str(tmp_path))
+    storage.write("folder/a", b"1")
+    seen: list[tuple[bool, int]] = []
+    remove = Storage._remove
+
+    def looking(storage: Storage, path: str) -> None:
+        seen.append((storage.exists("folder"), len(storage.temporaries())))
+        remove(storage, path)
+
+    monkeypatch.setattr(Storage, "_remove", looking)
+    storage.delete("folder")
+    assert seen == [(False, 1)]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_bytes_are_not_written_again(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    for data, changed in ((b"1", True), (b"1", False), (b"2", True)):
+        os.utime(tmp_path / "a", (0, 0)) if storage.exists("a") else None
+        storage.renew("a", data)
+        assert (storage.read("a"), (tmp_path / "a").stat().st_mtime > 0) == (data, changed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from rec.cli.run import count, say
+from rec.cli.run import say
 
 TEXT = "write answers to a split or a table of requests, and what `rec evaluate` reads of them"
 INTERRUPTED = "the same command goes on with the parts that are missing"
@@ -20,7 +20,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     text = "answer the rows of a .parquet, .csv or .jsonl with the system's columns in raw ids, in place of a split"
     command.add_argument("--requests", metavar="TABLE", help=text)
     command.add_argument("--to", metavar="FOLDER", help="where to (default: the run's folder, predictions/SPLIT)")
-    command.add_argument("--k", type=count, default=10, help="length of answers that are lists (default: 10)")
+    command.add_argument("--k", type=int, default=10, help="length of answers that are lists (default: 10)")
     command.add_argument("--strict", action="store_true", help="exit with 1 where a row of the table has no answer")
     command.add_argument("--split", default="test", choices=("val", "test"), help="which split (default: test)")
 

@@ -82,6 +82,7 @@ class Draft:
 
 def sweep(root: Storage, folder: str) -> None:
     """Delete what jobs that were stopped left beside the folder of a data set that is whole."""
+    root.tidy()
     for name in root.list():
         if name == WORK or (GENERATION.fullmatch(name) and name != folder):
             root.delete(name)

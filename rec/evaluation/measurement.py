@@ -5,6 +5,7 @@ It stands apart from the metrics, which come out the same each time, and is boun
 
 from __future__ import annotations
 
+import hashlib
 import time
 from typing import Any
 
@@ -34,6 +35,7 @@ class Stopwatch:
 def write_measurement(
     storage: Storage,
     split: str,
+    metrics: bytes,
     *,
     watch: Stopwatch,
     module: nn.Module,
@@ -41,11 +43,11 @@ def write_measurement(
     keys: EvaluateConfig,
     from_predictions: bool,
 ) -> None:
-    """Write the record of a measurement beside its metrics."""
+    """Write the record of a measurement, before its metrics: their file, as bytes, says that all is there."""
     folder = f"evaluation/{split}"
     found = {
         "format": FORMAT,
-        "metrics_sha256": storage.sha256(f"{folder}/{METRICS}"),
+        "metrics_sha256": hashlib.sha256(metrics).hexdigest(),
         "date": provenance.now(),
         "code": provenance.code(),
         "versions": provenance.versions(),

@@ -237,7 +237,7 @@ def _finish(storage: Storage, claim: dict[str, Any], notes: Sequence[dict[str, A
     files = [entry for note in notes for entry in note["files"]]
     kept = {entry["name"] for entry in files}
     for folder in ("answers", *(f"records/{name}" for name in storage.list("records"))):
-        for name in storage.list(folder):
+        for name in (*storage.list(folder), *storage.temporaries(folder)):
             if f"{folder}/{name}" not in kept:
                 storage.delete(f"{folder}/{name}")
     storage.delete(requests.FOLDER)

@@ -1,6 +1,6 @@
 """The measurement of a trained run: every number of its tasks, and what a report tells, on file.
 
-evaluation/{split}/metrics.json          every number
+evaluation/{split}/metrics.json          every number, and checksums of the next two; written last
 evaluation/{split}/measurement.json      what it cost, by which code, where; see rec.evaluation.measurement
 evaluation/{split}/sections.json         the parts of a report
 evaluation/{split}/{task}.parquet        one row per example: ids, group, records, `metric/NAME` for each metric
@@ -26,14 +26,14 @@ from rec.evaluation import experts
 from rec.evaluation.bootstrap import equals, intervals, summed_interval
 from rec.evaluation.headline import same_everywhere
 from rec.evaluation.measure import directions, measure, metrics
-from rec.evaluation.measurement import Stopwatch, read_measurement, write_measurement
+from rec.evaluation.measurement import METRICS, Stopwatch, read_measurement, write_measurement
 from rec.evaluation.records import Records, with_columns
 from rec.evaluation.shared import beside_baselines, by_group
 from rec.evaluation.task import Measured, Task, by_unit
 from rec.progress import Progress
 from rec.sections import Section, to_plain
 from rec.seeds import generator
-from rec.storage import Storage
+from rec.storage import Storage, to_bytes
 from rec.systems.api import System
 from rec.systems.capabilities import Reporter
 from rec.train.checkpoint import CheckpointStore
@@ -44,6 +44,7 @@ from rec.train.job import build, load_chosen
 from rec.train.training_record import read_training
 
 FORMAT = 2
+SECTIONS = "sections.json"
 SYNTHETIC = "labels are synthetic: nobody has judged what is relevant"
 GENERATED = (
     "generated data: users, items and labels are synthetic, made by a program with planted preferences; numbers tell "
@@ -110,15 +111,20 @@ def evaluate_run(config: RunConfig, split: str, predictions: str | None = None) 
 
         records = read_records(predictions, run, split)
     numbers = conclude(run, split, records)
+    storage, folder = Storage(config.out), f"evaluation/{split}"
+    files = [f"{folder}/{name}" for name in (*(f"{task.name}.parquet" for task in run.system.tasks), SECTIONS)]
+    filed = to_bytes(numbers | {"files": [storage.entry(name) for name in files]})
     write_measurement(
-        Storage(config.out),
+        storage,
         split,
+        filed,
         watch=watch,
         module=run.module,
         manifest=run.data.manifest,
         keys=config.evaluate,
         from_predictions=predictions is not None,
     )
+    storage.write(f"{folder}/{METRICS}", filed)
     return numbers
 
 
@@ -137,7 +143,7 @@ def _records(run: Trained, split: str) -> dict[str, Records]:
 
 
 def conclude(run: Trained, split: str, records: Mapping[str, Records]) -> Numbers:
-    """Return every number that follows from the records of a split, and write all of it beside the run."""
+    """Return every number that follows from the records of a split; write records and sections beside the run."""
     config, system = run.config, run.system
     storage = Storage(config.out)
     numbers: Numbers = {"format": FORMAT, "system": config.system, "split": split, "step": run.step}
@@ -165,8 +171,7 @@ def conclude(run: Trained, split: str, records: Mapping[str, Records]) -> Number
         for name, wanted in config.expect.items()
         for value in [numbers["metrics"].get(name)]
     }
-    storage.write_json(f"evaluation/{split}/sections.json", to_plain(found))
-    storage.write_json(f"evaluation/{split}/metrics.json", numbers)
+    storage.write_json(f"evaluation/{split}/{SECTIONS}", to_plain(found))
     return numbers
 
 
@@ -314,12 +319,15 @@ def read_numbers(folder: str, split: str) -> Numbers:
     Raises:
         EvaluationError: it was not measured on this split, at another checkpoint, on other data, or by another version.
     """
-    storage, name = Storage(folder), f"evaluation/{split}/metrics.json"
+    storage, name = Storage(folder), f"evaluation/{split}/{METRICS}"
     if not storage.exists(name):
         raise EvaluationError(f"{folder}: not evaluated on {split}; run `rec evaluate` first")
     numbers: Numbers = storage.read_json(name)
     if numbers.get("format") != FORMAT:
         raise EvaluationError(f"{folder}/{name}: written by another version; run `rec evaluate` again")
+    for entry in numbers.pop("files", ()):
+        if fault := storage.fault(entry):
+            raise EvaluationError(f"{fault}, as of an evaluation that was stopped; run `rec evaluate` again")
     chosen = CheckpointStore(storage.below("checkpoints")).best_step()
     if chosen not in (None, numbers["step"]):
         raise EvaluationError(

@@ -113,6 +113,11 @@ class Task(ABC):
         """Numbers beside the metrics that are neither good nor bad, so that nothing can be chosen by them."""
         return ()
 
+    @property
+    def evaluate_keys(self) -> tuple[str, ...]:
+        """Keys of `[evaluate]` that this task reads, beside those that all do; others are refused."""
+        return ()
+
     def meaning(self, name: str) -> str:
         """Return in a few words what a metric, a simple answer or a group is; empty where its name says it."""
         return ""

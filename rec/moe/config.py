@@ -10,12 +10,21 @@ from rec.errors import ConfigError
 from rec.moe.experts import Activation, FeedForward, fine_grained
 from rec.moe.layer import Mixed, MixtureOfExperts
 from rec.moe.routers import SigmoidRouter, SoftmaxRouter
-from rec.strict import Spaces, Strict
+from rec.strict import Needs, Spaces, Strict, alike
 from rec.terms import Term
 
 
 class MixtureConfig(Strict):
     """A mixture of feed-forward experts."""
+
+    NEEDS: ClassVar[Needs] = {
+        **alike(
+            ("per_row", "fine", "shared", "zero_start", "activation", "router", "capacity_factor", "routed_scale"),
+            {"experts": {"not": [0]}},
+        ),
+        **alike(("noise", "balance_weight", "z_weight"), {"experts": {"not": [0]}, "router": ["softmax"]}),
+        "bias_rate": {"experts": {"not": [0]}, "router": ["sigmoid"]},
+    }
 
     SPACES: ClassVar[Spaces] = {
         "experts": {

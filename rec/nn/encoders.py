@@ -5,20 +5,22 @@ Letters: N texts or pictures, L tokens, S pixels of a side, M width of the encod
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from rec.errors import ConfigError
-from rec.strict import Strict
+from rec.strict import Needs, Strict, alike
 
 WORD_SPREAD = 1.0
 
 
 class TextEncoderConfig(Strict):
     """A BERT that is trained with the model."""
+
+    NEEDS: ClassVar[Needs] = alike(("width", "layers", "heads"), {"name": [""]})
 
     name: str = ""
     """Name or path of a pretrained model; empty builds a small BERT, trained from scratch."""
@@ -30,9 +32,16 @@ class TextEncoderConfig(Strict):
     lora: int = Field(0, ge=0)
     """Rank of LoRA on queries and values, with all else frozen; 0 trains every weight."""
 
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        heads_divide(self)
+        return self
+
 
 class ImageEncoderConfig(Strict):
     """A ViT that is trained with the model."""
+
+    NEEDS: ClassVar[Needs] = alike(("width", "layers", "heads", "patch"), {"name": [""]})
 
     name: str = ""
     """Name or path of a pretrained model; empty builds a small ViT, trained from scratch."""
@@ -48,9 +57,18 @@ class ImageEncoderConfig(Strict):
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
-        if self.width % self.heads:
-            raise ValueError(f"heads: must divide width ({self.width}), got {self.heads}")
+        heads_divide(self)
         return self
+
+
+def heads_divide(config: TextEncoderConfig | ImageEncoderConfig) -> None:
+    """Check that an encoder's heads divide its width.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if not config.name and config.width % config.heads:
+        raise ValueError(f"heads: must divide width ({config.width}), got {config.heads}")
 
 
 class TextEncoder(nn.Module):

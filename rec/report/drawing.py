@@ -140,7 +140,7 @@ def _finish_bars(axes: Any, part: Bars, width: float) -> None:
         sums = np.nansum([floats(series.values) for series in part.series], axis=0)
         set_limits(0, sums.max() if sums.max() > 0 else 1)
     else:
-        ends = [0.0, np.nanmin(values), np.nanmax(values), part.reference or 0.0]
+        ends = [0.0, *values[np.isfinite(values)], part.reference or 0.0]
         ends = ends if any(ends) else [0.0, 1.0]
         margin = 0.12 * (max(ends) - min(ends))
         set_limits(min(ends) - margin * (min(ends) < 0), max(ends) + margin * (max(ends) > 0))
@@ -234,8 +234,7 @@ def limits(values: np.ndarray, low: float | None, high: float | None) -> tuple[f
 
     Shares (all values in 0 to 1) start at 0; other values span at least a tenth of the largest.
     """
-    found = values[np.isfinite(values)]
-    least, most = (float(found.min()), float(found.max())) if found.size else (0.0, 1.0)
+    least, most = limits_of(values)
     if least >= 0 and most <= 1:
         ends = (0.0, min(1.02, most * 1.15) if most > 0 else 1.0)
     else:
@@ -245,12 +244,19 @@ def limits(values: np.ndarray, low: float | None, high: float | None) -> tuple[f
     return (ends[0] if low is None else low, ends[1] if high is None else high)
 
 
+def limits_of(values: np.ndarray) -> tuple[float, float]:
+    """Return the smallest and the largest of what is finite, 0 and 1 where nothing is."""
+    found = values[np.isfinite(values)]
+    return (float(found.min()), float(found.max())) if found.size else (0.0, 1.0)
+
+
 def draw_heatmap(figure: Figure, part: Heatmap, width: float) -> float:
     """Draw a matrix as colours, with its values where there are few, and return the height in inches."""
     axes = figure.subplots()
     value_YX = np.stack([floats(row) for row in part.matrix])
-    low = float(np.nanmin(value_YX)) if part.low is None else part.low
-    high = float(np.nanmax(value_YX)) if part.high is None else part.high
+    least, most = limits_of(value_YX)
+    low = least if part.low is None else part.low
+    high = most if part.high is None else part.high
     high = high if high > low else low + 1.0
     colours = "coolwarm" if low < 0 < high else "viridis"
     matrix = axes.imshow(value_YX, colours, origin="lower", aspect="auto", vmin=low, vmax=high, interpolation="none")

@@ -128,8 +128,10 @@ def _panels(records: History, metric: str, directions: Mapping[str, bool]) -> li
     if shown is not None:
         higher = directions.get(shown, not shown.startswith(("loss", "val_loss")))
         known = [record for record in records if record.get(shown) is not None]
-        best = (max if higher else min)(known, key=lambda record: record[shown])
-        marks = [Mark(x=best["epoch"], y=best[shown], name=f"best {number(best[shown])}")]
+        marks = []
+        if known:
+            best = (max if higher else min)(known, key=lambda record: record[shown])
+            marks = [Mark(x=best["epoch"], y=best[shown], name=f"best {number(best[shown])}")]
         line = LineSeries(name="", x=x, y=[record.get(shown, np.nan) for record in records])
         title, better = f"validation {shown.removeprefix('val_')}", f"{'Higher' if higher else 'Lower'} is better."
         panels.append(Lines(title=title, caption=better, series=[line], x_axis="epoch", y_axis=shown, marks=marks))

@@ -11,6 +11,7 @@ import secrets
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -75,7 +76,7 @@ def runtime(
     if not os.environ.get("RAY_ADDRESS"):
         require_machine(demand)
     threading.Thread(target=_import, args=(meanwhile,), daemon=True, name="imports").start()
-    before = {name: os.environ.get(name) for name in (*QUIET, PRIVATE)}
+    before = {name: os.environ.get(name) for name in (*QUIET, PRIVATE, "PYTHONPATH")}
     os.environ.update({name: value for name, value in QUIET.items() if before[name] is None})
     folder, others = None, set(psutil.Process().children(recursive=True))
     try:
@@ -86,6 +87,8 @@ def runtime(
             sweep()
             folder = tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-")
             os.environ[PRIVATE] = "1"
+            # Workers import what this process can, such as a system that lies beside its TOML file.
+            os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
             # Ray turns token authentication on by itself; with a token of our own it writes none into the home folder.
             # It reads the token once per process, so a second runtime has to have the first one's.
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

@@ -17,6 +17,7 @@ from ray import serve
 from ray.util import metrics
 
 from rec.errors import DataError
+from rec.runtime.errors_log import tell_file
 from rec.runtime.served import TOKEN
 from rec.serving.answers import Answerer
 from rec.serving.app import create
@@ -135,6 +136,7 @@ def open_app(path: str, overrides: Mapping[str, Any]) -> FastAPI:
     Raises:
         DataError: the artifact is not whole, or its example gets another answer than the exported one.
     """
+    tell_file()
     artifact = Artifact.open(path)
     config = artifact.config.serve.model_copy(update=dict(overrides))
     torch.set_num_threads(max(1, math.floor(config.cpus_per_replica)))

@@ -18,9 +18,11 @@ import ray
 from rec.errors import ConfigError, DataError, RequestError
 from rec.keys import ServeConfig
 from rec.runtime.cluster import Demand, runtime, starting
+from rec.runtime.errors_log import LOG, NAME, Follower
 from rec.runtime.ports import check_port, free_port
 from rec.runtime.served import FOLDER, PROXY, TOKEN, State, end_proxies
 from rec.serving.artifact import Artifact
+from rec.strict import idle_keys
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -93,11 +95,16 @@ def limits(artifact: Artifact, overrides: Mapping[str, Any]) -> ServeConfig:
     """Return the `[serve]` section of an artifact under overrides.
 
     Raises:
-        ConfigError: an override is unknown or out of range.
+        ConfigError: an override is unknown, out of range, has no effect, or is of what was made at export.
     """
     from rec.config import check
 
     config: ServeConfig = check(ServeConfig, artifact.config.serve.model_dump() | dict(overrides), "serve.")
+    for key in ("index", "index_candidates"):
+        if (ours := getattr(config, key)) != (theirs := getattr(artifact.config.serve, key)):
+            raise ConfigError(f"serve.{key}: {ours!r}, but the artifact was made with {theirs!r}; export it again")
+    for name, (other, value) in idle_keys(config, "serve.").items():
+        raise ConfigError(f"{name}: has no effect with {other}={value!r}; leave it out")
     return config
 
 
@@ -141,8 +148,7 @@ def serve_artifacts(
             say(f"another version without a gap: rec upgrade {names[0]} ARTIFACT")
         say("end with Ctrl-C")
         try:
-            while True:
-                time.sleep(3600)
+            Follower(state.folder / NAME, say).follow()
         finally:
             say("ending")
 
@@ -259,10 +265,12 @@ def serving_runtime(configs: Sequence[ServeConfig], host: str, port: int) -> Ite
     own = {name: value for name, value in proxy.items() if name not in os.environ}
     os.environ.update(own)
     metrics_port = free_port()
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    # Serve sets the level of its logger itself, whenever it starts.
+    logging.getLogger("ray.serve").addFilter(_is_error)
     private = not ray.is_initialized() and not os.environ.get("RAY_ADDRESS")
     try:
-        with runtime(cpus, environment | {"OMP_NUM_THREADS": "1"}, metrics_port=metrics_port, demand=_largest(configs)):
+        environment |= {"OMP_NUM_THREADS": "1", LOG: str(folder / NAME)}
+        with runtime(cpus, environment, metrics_port=metrics_port, demand=_largest(configs)):
             from ray import serve
 
             before = set() if private else set(serve.status().applications)
@@ -293,6 +301,10 @@ def _largest(configs: Sequence[ServeConfig]) -> Demand:
     gpus = sum(config.replicas * config.gpus_per_replica for config in configs)
     cpus = max(config.replicas * config.cpus_per_replica for config in configs)
     return Demand(cpus, gpus, "serve.replicas", REMEDY, "replicas")
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
 
 
 def _withdraw(before: set[str]) -> None:

@@ -27,11 +27,17 @@ from rec.runtime.datasets import fits_shared_memory, share
 from rec.runtime.monitor import Monitor
 from rec.runtime.worker import train_worker
 from rec.storage import Storage, absolute
+from rec.systems.api import System
+from rec.train.checkpoint import CheckpointStore
 from rec.train.job import SPLITS, build, claim, newest, nothing_left, open_data
 from rec.train.loop import Report
+from rec.train.phases import stretches
+from rec.train.progress import Progress
 from rec.train.training_record import TrainingRecord
 
 POLL_S, START_POLL_S = 0.5, 0.1
+ERROR = "error.txt"
+"""File of a run's folder with the tracebacks of workers that ended it."""
 DRIVER = -1
 """Stands for a rank in events of the driver itself."""
 
@@ -66,10 +72,13 @@ def train(
     system = build(config, data)
     columns = system.columns
     storage = claim(config)
+    record = TrainingRecord(storage, config, data.manifest, report, file=file)
     if over := nothing_left(config, system, storage):
         say(over)
+        newest(storage, say)
+        _tell_end(storage, config, system, record)
         return
-    report = TrainingRecord(storage, config, data.manifest, report, file=file)
+    report = record
     with runtime(config.parallel.cpus, worker_environment(config.parallel), demand=Demand.by_workers(config.parallel)):
         report({"kind": "runtime"})
         shared = Shared(data, columns) if fits_shared_memory(data, SPLITS) else None
@@ -80,11 +89,19 @@ def train(
                 break
             cause = failure.cause
             if failure.would_repeat(before, config.parallel.workers):
-                raise TrainingError(f"this would only repeat itself: {cause}")
+                raise TrainingError(f"this would only repeat itself: {cause}{_filed(storage, failure)}")
             failures, before = failures + 1, failure
             if failures > config.parallel.max_failures:
-                raise TrainingError(f"gave up after {failures} failures; the last: {cause}")
+                raise TrainingError(f"gave up after {failures} failures; the last: {cause}{_filed(storage, failure)}")
             say(f"failure {failures} of at most {config.parallel.max_failures}: {cause}; starting again")
+    _tell_end(storage, config, system, record)
+
+
+def _tell_end(storage: Storage, config: RunConfig, system: System[Any, Any], record: TrainingRecord) -> None:
+    """Tell how far a run is, though a process was stopped right after a checkpoint; delete Ray's files."""
+    store = CheckpointStore(storage.below("checkpoints"))
+    if steps := store.steps():
+        record.settle(Progress(**store.state(steps[-1])), stretches(system, config.train))
     storage.delete("ray")
 
 
@@ -103,6 +120,8 @@ class Failure:
     """Step of the checkpoint from which it went on."""
     raised: dict[int, tuple[str, str, int]]
     """What ranks have raised: kind, first line without digits, and at which step."""
+    told: str = ""
+    """All that Ray says of it, with the tracebacks of workers."""
 
     def would_repeat(self, before: Failure | None, workers: int) -> bool:
         """Return whether another attempt would end the same way.
@@ -173,7 +192,16 @@ def _attempt(
             ray.kill(monitor)
     if pump.error is not None:
         raise pump.error
-    return Failure(pump.stalled or _cause(ended, pump.last), step, {} if pump.stalled else pump.raised)
+    told = "\n".join(str(one) for one in (ended, *getattr(ended, "worker_failures", {}).values()))
+    return Failure(pump.stalled or _cause(ended, pump.last), step, {} if pump.stalled else pump.raised, told)
+
+
+def _filed(storage: Storage, failure: Failure) -> str:
+    """Write what is known of an exception that workers have raised; return where it stands."""
+    if not failure.raised:
+        return ""
+    storage.write(ERROR, failure.told.encode())
+    return f"; what is known of it stands in {storage.uri_of(ERROR)}"
 
 
 def _offer(monitor: Any, split: str, done: Future[list[Any]]) -> None:

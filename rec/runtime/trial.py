@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from ray import tune
 
 from rec.config import RunConfig, from_json
-from rec.errors import ConfigError, RecError, TrainingError
+from rec.errors import ConfigError, RecError, TrainingError, one_line
 from rec.runtime import training
 from rec.storage import Storage
 from rec.train.checkpoint import CheckpointStore
@@ -20,6 +20,7 @@ from rec.train.job import train_here
 from rec.tuning.search import apply, objectives
 from rec.tuning.trial import FAILED, FINISHED, Follower, Result, Trial, read_trial
 
+LOG = "log.txt"
 JOIN_S = 60.0
 """Longest wait for the workers of a stopped trial to end."""
 
@@ -122,6 +123,11 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
             raise
         except StopTrial:
             pass
+        except (OSError, MemoryError):  # can go away by themselves: Ray Tune tries once more
+            raise
+        except Exception as error:
+            follower.end(FAILED, f"{type(error).__name__}: {one_line(str(error))}")
+            raise
         if not self.stopped.is_set():
             follower.end(FINISHED)
 
@@ -168,9 +174,9 @@ class Log:
 
     def __init__(self, folder: Storage) -> None:
         self.folder = folder
-        self.lines: list[str] = []
+        self.lines: list[str] = folder.read(LOG).decode().splitlines() if folder.exists(LOG) else []
 
     def __call__(self, text: str) -> None:
         """Write one more line."""
         self.lines.append(text)
-        self.folder.write("log.txt", "\n".join([*self.lines, ""]).encode())
+        self.folder.write(LOG, "\n".join([*self.lines, ""]).encode())

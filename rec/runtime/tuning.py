@@ -26,6 +26,7 @@ from rec.data.prepared import Prepared
 from rec.errors import ConfigError
 from rec.progress import Progress
 from rec.runtime.cluster import Demand, runtime, starting, worker_environment
+from rec.runtime.search_state import can_go_on
 from rec.runtime.trial import TrialRun
 from rec.sections import counted
 from rec.space import Dimension, Suggest, draw
@@ -142,10 +143,11 @@ def _tuner(
 ) -> tune.Tuner:
     trainable = tune.with_resources(_trainable(config, len(phases)), _resources(config))
     most = evaluations(phases[-1:])
-    path = storage.uri_of(STATE)
-    if tune.Tuner.can_restore(path):
+    if can_go_on(storage.below(STATE)):
         say(f"{config.out}: going on with the search; finished trials are not repeated")
+        path = storage.uri_of(STATE)
         return tune.Tuner.restore(path, trainable=trainable, param_space=_param_space(config, space))
+    storage.delete(STATE)
     return tune.Tuner(
         trainable,
         param_space=_param_space(config, space),
@@ -338,6 +340,13 @@ class Watcher(tune.Callback):  # type: ignore[misc]
         self._end(trial.trial_id, FAILED, str(trial.get_error() or "its process died").strip().splitlines()[-1])
         print(f"trial {trial.trial_id} failed: {self.trials[trial.trial_id].error}", file=sys.stderr, flush=True)
         self._show(trials, force=True)
+
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        """Delete trials that a command had drawn which was stopped before Ray knew of them: they were drawn again."""
+        known = {trial.trial_id for trial in trials}
+        for name in self.storage.list("trials"):
+            if name not in known:
+                self.storage.delete(f"trials/{name}")
 
     def _read(self, name: str) -> Trial:
         known = read_trial(self.storage.below(f"trials/{name}")) or Trial(name, {})

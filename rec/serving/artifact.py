@@ -5,6 +5,7 @@ config.toml         the run's config             model.safetensors   the weights
 tables/*.npy        inputs of the model          catalogue/*.npy     what is computed once per model
 entities/NAME/      raw ids, both ways, and what people are shown of each member
 tasks/NAME/         what a task wrote, such as what is known of subjects
+source/             the files of a system of one's own, which it is imported from where nothing else has it
 example.json        a request and its answer     serve.yaml, rayservice.yaml   for `serve deploy` and for KubeRay
 
 Tables are memory-mapped: replicas on one machine share one copy in the page cache.
@@ -13,7 +14,7 @@ Tables are memory-mapped: replicas on one machine share one copy in the page cac
 from __future__ import annotations
 
 import json
-import shutil
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +26,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import nn
 
-from rec.config import RunConfig, load, to_toml
+from rec.config import RunConfig, from_table, to_toml
 from rec.data.members import Members
 from rec.data.prepared import Prepared, open_prepared
 from rec.data.writing import write_array
@@ -33,11 +34,14 @@ from rec.errors import CheckpointError, DataError
 from rec.evaluation.protocol import data_of
 from rec.evaluation.service import Exporting
 from rec.storage import Storage
+from rec.strict import on_path, sources_of
 from rec.systems.api import System
 from rec.train.engine import load_model
 from rec.train.job import build, build_from, load_chosen
 
 MANIFEST, FORMAT = "artifact.json", 2
+SOURCE = "source"
+"""Folder with the files of a system that is no part of an installed package."""
 Say = Callable[[str], None]
 
 
@@ -77,7 +81,8 @@ class Artifact:
     @property
     def config(self) -> RunConfig:
         """The run's config."""
-        return load(self.path / "config.toml")
+        on_path(self.path / SOURCE)
+        return from_table(tomllib.loads((self.path / "config.toml").read_text(encoding="utf-8")))
 
     def array(self, name: str) -> np.ndarray:
         """Return a file as an array that is shared with every process that maps it; writing to it copies."""
@@ -159,20 +164,22 @@ def export_run(
         CheckpointError, DataError: the run or its data set is not there or damaged.
     """
     final = Path(target).absolute()
-    building = final.with_name(f".{final.name}.building")
-    shutil.rmtree(building, ignore_errors=True)
+    place, building, before = Storage(str(final.parent)), f".{final.name}.building", f".{final.name}.before"
+    place.tidy()
+    if not final.exists() and place.exists(before):  # a command was stopped between the two moves below
+        place.move(before, final.name)
+    if final.exists() and not (final / MANIFEST).exists():
+        raise DataError(f"{target}: exists and is no artifact; choose another folder")
+    place.delete(building)
+    place.delete(before)
     try:
-        _write(config, Storage(str(building)), example, extras, say)
-        before = final.with_name(f".{final.name}.before")
-        shutil.rmtree(before, ignore_errors=True)
+        _write(config, place.below(building), example, extras, say)
         if final.exists():
-            if not (final / MANIFEST).exists():
-                raise DataError(f"{target}: exists and is no artifact; choose another folder")
-            final.rename(before)
-        building.rename(final)
-        shutil.rmtree(before, ignore_errors=True)
+            place.move(final.name, before)
+        place.move(building, final.name)
+        place.delete(before)
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        place.delete(building)
     return Artifact.open(str(final))
 
 
@@ -189,6 +196,8 @@ def _write(
     module = system.model().eval().requires_grad_(False)
     load_model(module, checkpoint.tensors)
     storage.write("config.toml", to_toml(config).encode())
+    for name, file in sources_of(config.system.partition(":")[0]).items():
+        storage.write(f"{SOURCE}/{name}", file.read_bytes())
     storage.write("model.safetensors", save({k: v.contiguous() for k, v in module.state_dict().items()}))
     with torch.inference_mode():
         catalogue = {name: value.contiguous().numpy() for name, value in system.catalogue(module).items()}
@@ -211,7 +220,6 @@ def _write(
     }
     for task in system.tasks:
         folder = f"tasks/{task.name}"
-        (Path(storage.root) / folder).mkdir(parents=True, exist_ok=True)
         manifest["tasks"][task.name] = task.export(
             Exporting(
                 system=system, module=module, data=data, storage=storage, folder=folder, serve=config.serve, say=say

@@ -31,8 +31,10 @@ def ablations(measured: Measured, metric: str, kind: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key in (name for name in records.column_names if name.startswith(f"{kind}/")):
         name, other = key.removeprefix(f"{kind}/"), column(records, key)
-        entry: dict[str, Any] = {metric: float(other[there].mean())}
-        entry["loss"] = paired(value[there], other[there], measured.config.bootstrap, rng).difference.plain()
+        entry: dict[str, Any] = {metric: None, "loss": dict.fromkeys(("mean", "low", "high"))}
+        if there.any():
+            entry[metric] = float(other[there].mean())
+            entry["loss"] = paired(value[there], other[there], measured.config.bootstrap, rng).difference.plain()
         if f"overlap/{name}" in records.column_names:
             entry["kept"] = float(column(records, f"overlap/{name}").mean())
         found[name] = entry

@@ -56,15 +56,32 @@ class CheckpointStore:
         self.storage.write_json(f"{folder}/{MANIFEST}", {"format": FORMAT, "step": checkpoint.step, "files": entries})
         if best:
             self.storage.write_json(BEST, {"step": checkpoint.step})
-        keep = {self.best_step(), *self.steps()[-KEEP_LAST:]}
-        for step in self.steps():
-            if step not in keep:
-                self.storage.delete(_folder(step))
+        self._drop_others(checkpoint.step)
+
+    def settle(self, step: int) -> None:
+        """Finish what a command has not that was stopped after it had written a checkpoint.
+
+        The best one is the one that the state at `step`, the newest whole checkpoint, names.
+        """
+        self.storage.tidy()
+        best = self.state(step).get("best_step")
+        if best in self.steps() and best != self.best_step():
+            self.storage.write_json(BEST, {"step": best})
+        self._drop_others(step)
+
+    def _drop_others(self, step: int) -> None:
+        """Delete every checkpoint that is neither the best, nor recent, nor of this step, whole or not."""
+        keep = {self.best_step(), *self.steps()[-KEEP_LAST:], step}
+        for name in self._names():
+            if _step(name) not in keep:
+                self.storage.delete(name)
 
     def steps(self) -> list[int]:
         """Return the steps of all checkpoints that have a manifest, in order."""
-        names = [n for n in self.storage.list() if n.startswith("step-")]
-        return sorted(int(n.removeprefix("step-")) for n in names if self.storage.exists(f"{n}/{MANIFEST}"))
+        return sorted(_step(name) for name in self._names() if self.storage.exists(f"{name}/{MANIFEST}"))
+
+    def _names(self) -> list[str]:
+        return [name for name in self.storage.list() if name.startswith("step-")]
 
     def best_step(self) -> int | None:
         """Return the step that validation chose, None before the first evaluation."""
@@ -143,3 +160,7 @@ class CheckpointStore:
 
 def _folder(step: int) -> str:
     return f"step-{step:08d}"
+
+
+def _step(folder: str) -> int:
+    return int(folder.removeprefix("step-"))

@@ -21,7 +21,7 @@ from rec.errors import ConfigError, DataError
 from rec.evaluation.measure import directions
 from rec.evaluation.protocol import data_of
 from rec.provenance import machine
-from rec.storage import Storage, absolute
+from rec.storage import Storage, absolute, to_bytes
 from rec.strict import flat, is_among, resolve
 from rec.systems.api import System
 from rec.train.checkpoint import Checkpoint, CheckpointStore
@@ -133,7 +133,8 @@ def claim(config: RunConfig) -> Storage:
     """
     check_same(config)
     storage = Storage(config.out)
-    storage.write("config.json", to_json(config).encode())
+    storage.tidy()
+    storage.renew("config.json", to_json(config).encode())
     return storage
 
 
@@ -191,16 +192,23 @@ def nothing_left(config: RunConfig, system: System[Any, Any], storage: Storage) 
 
 
 def newest(storage: Storage, say: Callable[[str], None]) -> int | None:
-    """Return the step of the newest whole checkpoint; what is wrong with newer ones is said."""
-    step, faults = CheckpointStore(storage.below("checkpoints")).newest_valid()
+    """Return the step of the newest whole checkpoint; what is wrong with newer ones is said.
+
+    What a command has left undone that was stopped right after that checkpoint is done now.
+    """
+    store = CheckpointStore(storage.below("checkpoints"))
+    step, faults = store.newest_valid()
     for fault in faults:
         say(f"damaged checkpoint passed over: {fault}")
+    if step is not None:
+        store.settle(step)
+        write_history(storage, store.state(step))
     return step
 
 
-def write_history(storage: Storage, progress: dict[str, Any]) -> None:
-    """Write what the curves are drawn from."""
-    storage.write_json("history.json", progress["history"])
+def write_history(storage: Storage, progress: Mapping[str, Any]) -> None:
+    """Write what the curves are drawn from, unless it is on file."""
+    storage.renew("history.json", to_bytes(progress["history"]))
 
 
 def train_here(config: RunConfig, report: Report, say: Callable[[str], None], file: str | None = None) -> Progress:
@@ -222,21 +230,20 @@ def train_here(config: RunConfig, report: Report, say: Callable[[str], None], fi
     torch.set_num_threads(config.parallel.threads)
     keep_freed_memory()
     restart_peaks(device)
-    if not over:
-        report = TrainingRecord(storage, config, data.manifest, report, file=file, machine=machine(device))
+    record = TrainingRecord(storage, config, data.manifest, report, file=file, machine=machine(device))
     reader = CachedReader(data.storage, system.columns)
 
     def save(checkpoint: Checkpoint, best: bool) -> None:
         store.save(checkpoint, best)
         write_history(storage, checkpoint.state)
 
-    return fit(
+    progress = fit(
         Job(
             system=system,
             config=config.train,
             wrap=lambda module, keys: LocalEngine(module, keys, device),
             feed=PlannedFeed(data, system, config.train, reader, 0, 1),
-            report=report,
+            report=record,
             save=save,
             restore=store.load,
             resume=resume,
@@ -244,3 +251,5 @@ def train_here(config: RunConfig, report: Report, say: Callable[[str], None], fi
             directions=directions(system.tasks),
         )
     )
+    record.settle(progress, stretches(system, config.train))
+    return progress

@@ -1,7 +1,8 @@
 """`training.json` of a run's folder: what its training cost, by which code, on which machines, with which keys, when.
 
 One entry per `rec train` that has saved a checkpoint. What a command did after its last checkpoint is not part of the
-run, and so of no entry.
+run, and so of no entry. Where a command was stopped between a checkpoint and its entry, the next one tells of it, but
+not what it has cost: its own `start_step` is above the `step` before.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from rec.storage import Storage
 from rec.strict import flat, is_among
 from rec.train.checkpoint import CheckpointStore
 from rec.train.loop import Report
+from rec.train.phases import Stretch, is_over, stopped_early
+from rec.train.progress import Progress
 
 FILE, FORMAT = "training.json", 1
 APART = ("out", "data.root", "train.seed", "tune", "serve", "expect")
@@ -90,6 +93,23 @@ class TrainingRecord:
         elif event["kind"] == "saved":
             self._write(event["total_step"])
         self.report(event)
+
+    def settle(self, progress: Progress, found: Sequence[Stretch]) -> None:
+        """Tell how far the run is, where what made its last checkpoint was stopped before it could."""
+        last = found[min(progress.phase, len(found) - 1)]
+        self.end |= {
+            "epochs": last.config.epochs,
+            "phase": last.phase.name,
+            "phases": last.count,
+            "epoch": progress.epoch,
+            "stopped_early": stopped_early(progress, last.config),
+            "over": is_over(progress, found),
+        }
+        known = read_training(self.storage)
+        if known is None or known["commands"][-1]["step"] != progress.total_step:
+            self._write(progress.total_step)
+        elif known["end"] != self.end:
+            self.storage.write_json(FILE, known | {"end": self.end})
 
     def _write(self, step: int) -> None:
         self.command |= {"step": step, "seconds": time.monotonic() - self.started_s}

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rec.config import RunConfig, check_keys, from_table, to_table, unmeasured
+from rec.config import RunConfig, check_keys, to_table, unmeasured, without_idle
 from rec.errors import ConfigError
 from rec.evaluation.measure import directions
 from rec.space import Dimension, parse, prefixed
@@ -69,7 +69,7 @@ def apply(config: RunConfig, point: Mapping[str, Any], out: str) -> RunConfig:
     table = to_table(config)
     for key, value in {**point, "out": out}.items():
         put(table, key, value)
-    return from_table(table)
+    return without_idle(table, list(point), drop_own=True)
 
 
 def put(table: dict[str, Any], key: str, value: Any) -> None:

@@ -85,7 +85,7 @@ def test_bad_rows_are_counted_told_and_survived(tmp_path: Path) -> None:
 
 def test_too_many_bad_pictures_stop_with_the_first_row_named(tmp_path: Path) -> None:
     sections = own_tables(tmp_path, photo=[b"junk"] * 5 + [encoded()] * 5)
-    with pytest.raises(DataError, match=r"5 of 10 pictures are bad, at most 5.0% may be .* row 'i0', column 'photo'"):
+    with pytest.raises(DataError, match=r"5 of 10 pictures are bad, at most 5.0% may be .* id 'i0', column 'photo'"):
         prepared(tmp_path / "data", sections)
     assert len(pd.read_csv(tmp_path / "data" / "bad_items.csv")) == 5
     assert not (tmp_path / "data" / "manifest.json").exists()

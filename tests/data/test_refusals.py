@@ -165,3 +165,23 @@ def test_a_run_is_not_trained_on_data_that_were_prepared_otherwise(tmp_path: Pat
     config = from_table(table)
     for same in (config, from_json(to_json(config)), override(config, ["train.seed=1"])):
         assert open_data(same).num_users == 60
+
+
+def test_a_search_does_not_go_on_with_other_data_than_its_trials_were_trained_on(tmp_path: Path) -> None:
+    from rec.runtime.tuning import search
+
+    data = planted_config(tmp_path / "data", users=60, interactions=1200)
+    prepare(data, InProcess(), quiet)
+    table = {
+        "system": "rec.systems.msmrec:MSMRec",
+        "out": str(tmp_path / "search"),
+        "model": {"width": 8, "blocks": 1, "max_length": 8},
+        "data": {"root": data.root},
+        "train": {"batch_size": 32},
+        "tune": {"space": {"train.learning_rate": {"log": [1e-3, 1e-2]}}},
+    }
+    trial = table | {"out": str(tmp_path / "search" / "trials" / "t0" / "run")}
+    train_here(from_table(trial), lambda _: None, quiet)
+    prepare(planted_config(tmp_path / "data", users=60, interactions=1200, seed=1), InProcess(), quiet)
+    with pytest.raises(ConfigError, match=r"t0/run was trained on split \w{12}, but .* holds \w{12} now"):
+        search(from_table(table), quiet)

@@ -40,6 +40,7 @@ SEQUENCES = {
 }
 FOOD = {"pairs": 900, "users": 90, "foods": 80, "picture_size": 24, "shards": 3}
 TEXT = {"encoder": "tfidf", "width": 16, "max_tokens": 24, "vocabulary": 400}
+VECTORS = {"encoder": "tfidf", "width": 16, "tokenizer": ""}
 PAIRS = {
     "shard_rows": 40,
     "source": "rec.data.generated.food:PlantedFood",
@@ -57,7 +58,7 @@ ONE = {
     "source": "rec.data.generated.food:PlantedFood",
     "read": FOOD,
     "text": {"modalities": ["text", "title"], "width": 16},
-    "encode": {"text": TEXT | {"tokenizer": ""}, "image": {"encoder": "raw", "pixels": False, "thumbnail": 0}},
+    "encode": {"text": VECTORS, "image": {"encoder": "raw", "pixels": False, "thumbnail": 0}},
     "content": {"modalities": ["text", "image"]},
 }
 """One data set that all systems read."""

@@ -131,8 +131,10 @@ def test_what_would_only_repeat_itself(raised: Any, before: Any, wanted: bool) -
 
 def test_an_exception_of_all_ranks_is_not_tried_again(ray_runtime: None, toy: Make) -> None:
     said: list[str] = []
-    with pytest.raises(TrainingError, match=r"only repeat itself: .*row \d+ is not what it should be"):
-        train(toy(model={"broken": True}, train=KEYS, parallel={"workers": 2}), quiet, said.append)
+    config = toy(model={"broken": True}, train=KEYS, parallel={"workers": 2})
+    with pytest.raises(TrainingError, match=r"only repeat itself: .*row \d+ is not what .*stands in .*/error.txt$"):
+        train(config, quiet, said.append)
+    assert "Traceback (most recent call last)" in Storage(config.out).read("error.txt").decode()
     assert not any("starting again" in line for line in said)
 
 

@@ -195,6 +195,26 @@ def test_what_is_wrong_is_said_before_a_machine_starts(short: Make) -> None:
     assert not Path(short().out).exists()
 
 
+def test_a_run_whose_end_could_not_be_told_is_told_before_a_machine_starts(short: Make) -> None:
+    config = short(train={"epochs": 2, "checkpoint_steps": 0})
+    train_here(config, quiet, quiet)
+    storage = Storage(config.out)
+    wanted = {name: storage.read(name) for name in ("history.json", "checkpoints/best.json")}
+    record = storage.read_json("training.json")
+    step = record["commands"][0]["step"]
+    # As a worker and its driver leave it that are killed when the last checkpoint has its manifest.
+    storage.write_json("training.json", record | {"end": record["end"] | {"epoch": 1, "over": False}})
+    storage.write_json("history.json", storage.read_json("history.json")[:1])
+    storage.write_json("checkpoints/best.json", {"step": step // 2})
+    storage.write("ray/attempt/state", b"")
+    said: list[str] = []
+    train(config, quiet, said.append)
+    assert "nothing left to train" in said[0]
+    assert {name: storage.read(name) for name in wanted} == wanted
+    assert storage.read_json("training.json") == record
+    assert not storage.exists("ray")
+
+
 def test_experts_that_are_not_there_cannot_be_spread(ray_runtime: None, short: Make) -> None:
     with pytest.raises(ConfigError, match=r"parallel.expert_parallel: the model has no experts to spread"):
         train(short(parallel={"expert_parallel": 2}), quiet, quiet)

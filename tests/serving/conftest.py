@@ -9,7 +9,7 @@ from rec.config import from_table
 from rec.data.prepare import prepare
 from rec.data.runner import InProcess
 from rec.serving.artifact import Artifact
-from tests.guests import sets_guest
+from tests.guests import sets_guest, writer_guest
 from tests.serving import scribe
 
 
@@ -37,6 +37,11 @@ def sets_artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 @pytest.fixture(scope="session")
 def writer_artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     return exported(scribe, str(tmp_path_factory.mktemp("writer")), {"epochs": 8})
+
+
+@pytest.fixture(scope="session")
+def reviewer_artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return exported(writer_guest, str(tmp_path_factory.mktemp("reviewer")), {"epochs": 1})
 
 
 def graph_artifact(system: str, folder: str) -> Artifact:

@@ -55,6 +55,15 @@ def test_damage_is_found_and_named(copy: Path, name: str, damage: str) -> None:
     assert name in str(error.value)
 
 
+def test_an_artifact_that_was_on_its_way_to_be_replaced_is_there_again(copy: Path, run_config) -> None:
+    copy.rename(copy.with_name(f".{copy.name}.before"))
+    copy.with_name(f".{copy.name}.building").mkdir()
+    with pytest.raises(CheckpointError, match="no checkpoint was chosen yet"):
+        export(run_config(), str(copy), lambda _: None)
+    Artifact.open(str(copy)).verify()
+    assert [path.name for path in copy.parent.iterdir()] == [copy.name]
+
+
 def test_another_format_and_a_device_that_is_not_there_are_refused(copy: Path) -> None:
     manifest = json.loads((copy / "artifact.json").read_text())
     (copy / "artifact.json").write_text(json.dumps(manifest | {"format": 1}))

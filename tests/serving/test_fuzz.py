@@ -32,7 +32,15 @@ pytestmark = pytest.mark.slow
 REQUESTS = int(os.environ.get("REC_FUZZ_REQUESTS", "120"))
 TOGETHER = 8
 LIMITS = ServeConfig(max_history=50, deadline_ms=60_000.0)
-ARTIFACTS = ["artifact", "food_artifact", "lightgcn_artifact", "magnet_artifact", "sets_artifact", "writer_artifact"]
+ARTIFACTS = [
+    "artifact",
+    "food_artifact",
+    "lightgcn_artifact",
+    "magnet_artifact",
+    "sets_artifact",
+    "writer_artifact",
+    "reviewer_artifact",
+]
 IDS = [
     "",
     ".",

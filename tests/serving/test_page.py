@@ -128,6 +128,8 @@ def test_a_person_can_search_recommend_and_ask_why(browser, artifact, token) -> 
         page.ask()
         wait_for(lambda: "not known items" in page.all("#answer")[0].text, "a note")
         assert "popularity" in page.all("#answer")[0].text
+        assert page.all("#answer tbody tr")
+        assert not page.all("#answer button.link")  # popularity has no reasons
         browser.execute_script("arguments[0].removeAttribute('max')", page.field("k")[0])
         page.field("k")[0].send_keys("9999")
         page.ask()

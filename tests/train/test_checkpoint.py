@@ -77,6 +77,28 @@ def test_a_crash_while_saving_leaves_the_one_before(store: CheckpointStore, monk
     assert store.load_best().step == 1
 
 
+def of_best(step: int, best: int | None) -> Checkpoint:
+    return Checkpoint(step, checkpoint(step).tensors, {"total_step": step, "best_step": best})
+
+
+@pytest.mark.parametrize(("best", "chosen"), [(2, 2), (1, 1), (None, 1), (7, 1)])
+def test_the_best_is_the_one_that_the_newest_state_names(store: CheckpointStore, best: int | None, chosen: int) -> None:
+    store.save(of_best(1, 1), best=True)
+    store.save(of_best(2, best), best=False)  # as one that was stopped before it could mark the best
+    store.settle(2)
+    assert store.best_step() == chosen
+    assert store.steps() == [1, 2]
+
+
+def test_checkpoints_that_were_never_whole_go(store: CheckpointStore) -> None:
+    for step in (1, 2, 3):
+        store.save(of_best(step, 3), best=True)
+    for step in (1, 5):
+        store.storage.write(f"step-{step:08d}/model.safetensors", b"half")
+    store.settle(3)
+    assert store.storage.list() == ["best.json", "step-00000002", "step-00000003"]
+
+
 def test_a_run_without_checkpoints_says_so(store: CheckpointStore) -> None:
     assert store.newest_valid() == (None, [])
     with pytest.raises(CheckpointError, match="run `rec train CONFIG` first"):

@@ -221,7 +221,7 @@ def _report(found: Mapping[str, list[Found]], say: Say) -> dict[str, Any]:
         for text, count in sorted(notes.items()):
             say(f"{counted(count, name)}: {text}")
         for row, column, reason in bad[:SAID]:
-            say(f"{name}s: row {row!r}, column {column!r}: {reason}")
+            say(f"{name}s: id {row!r}, column {column!r}: {reason}")
         if len(bad) > SAID:
             say(f"{name}s: {len(bad) - SAID:,} more bad rows; all in bad_{name}s.csv")
     return report
@@ -246,7 +246,7 @@ def _refuse_bad(
         where = ", ".join(side.table.table.paths) if side.table else name
         raise DataError(
             f"{where}: {len(bad):,} of {report['pictures']:,} pictures are bad, at most {config.maximum_bad_share:.1%} "
-            f"may be (data.encode.maximum_bad_share); the first: row {row!r}, column {column!r}: {reason}; all in "
+            f"may be (data.encode.maximum_bad_share); the first: id {row!r}, column {column!r}: {reason}; all in "
             f"{root.uri_of(file)}"
         )
 

@@ -28,7 +28,7 @@ from rec.data.stages.drops import in_words, least_in_words
 from rec.data.tables import Piece, TableFormat, TimeForm, pieces, read, time_form
 from rec.data.tables.reading import Wanted
 from rec.data.writing import write_table
-from rec.errors import DataError
+from rec.errors import ConfigError, DataError
 from rec.keys_data import FilterConfig
 from rec.storage import Storage
 
@@ -124,8 +124,14 @@ def read_records(
         runner: What runs the passes.
 
     Raises:
+        ConfigError: items with few records are to be dropped, and all are to be kept.
         DataError: an input cannot be read, too many records name nobody, or none is left.
     """
+    if known.get("item") and keys.minimum_item_count:
+        raise ConfigError(
+            "data.filter.minimum_item_count: has no effect where every item of a table is kept; use data.filter.core, "
+            'or set data.filter.unseen without "item"'
+        )
     wanted, format, parts = table.columns, table.table.format, pieces(table.table, ROWS_PER_PIECE)
     if not parts:
         raise DataError(f"{', '.join(table.table.paths)}: holds no row, expected a row per record")

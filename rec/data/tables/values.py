@@ -156,14 +156,20 @@ def to_part(array: pa.Array, at: Place) -> pa.Array:
     Raises:
         DataError: a value is none.
     """
-    if pa.types.is_nested(plain(array).type) or pa.types.is_boolean(plain(array).type):
-        raise at.refusal(array.type, "0, 1 or 2, or train, val or test")
+    array, expected = plain(array), "0, 1 or 2, or train, val or test, in any case"
+    if pa.types.is_nested(array.type) or pa.types.is_boolean(array.type):
+        raise at.refusal(array.type, expected)
+    if pa.types.is_integer(array.type):
+        bad = first_true(pc.or_(pc.less(array, 0), pc.greater(array, 2)))
+        if bad is not None:
+            raise at.error(bad, array[bad].as_py(), expected)
+        return array.cast(pa.int8())
     texts = pc.utf8_lower(without_missing(to_text(array, at)))
     texts = pc.replace_substring_regex(texts, r"^([012])\.0*$", r"\1")
     place = pc.index_in(texts, value_set=pa.array(list(PARTS)))
     bad = first_true(pc.and_(pc.is_valid(texts), pc.is_null(place)))
     if bad is not None:
-        raise at.error(bad, texts[bad].as_py(), "0, 1 or 2, or train, val or test, in any case")
+        raise at.error(bad, texts[bad].as_py(), expected)
     return pa.array(list(PARTS.values()), pa.int8()).take(place)
 
 

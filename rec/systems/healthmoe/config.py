@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from rec.moe.config import MixtureConfig
 from rec.nn.encoders import ImageEncoderConfig, TextEncoderConfig
-from rec.strict import Spaces, Strict, Variants
+from rec.strict import Needs, Spaces, Strict, Variants, alike
 
 USER_SIDE, ITEM_SIDE = ("text", "attributes", "history"), ("text", "image", "attributes", "id")
 
@@ -22,6 +22,13 @@ class PairMixtureConfig(MixtureConfig):
 
 class HealthMoEConfig(Strict):
     """Keys of `[model]`."""
+
+    NEEDS: ClassVar[Needs] = {
+        "text": {"encoders": ["trained"]},
+        "image": {"encoders": ["trained"], "head": ["ranking"], "item": {"has": "image"}},
+        "gate": {"mixture.experts": {"not": [0]}},
+        **alike(("product", "loss", "negatives"), {"head": ["ranking"]}),
+    }
 
     SPACES: ClassVar[Spaces] = {
         "model": {

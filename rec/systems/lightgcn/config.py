@@ -6,11 +6,13 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from rec.strict import Spaces, Strict, Variants
+from rec.strict import Needs, Spaces, Strict, Variants
 
 
 class LightGCNConfig(Strict):
     """Keys of `[model]`."""
+
+    NEEDS: ClassVar[Needs] = {"content_form": {"content": {"not": [{}]}}}
 
     SPACES: ClassVar[Spaces] = {
         "model": {

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from rec.strict import Spaces, Strict, Variants
+from rec.strict import Needs, Spaces, Strict, Variants, alike
 from rec.systems.lightgcn import LightGCNConfig
 
 ROLES = ("dominant", "balanced", "complementary")
@@ -23,6 +23,11 @@ class RoleShares(Strict):
 
 class TriggerConfig(Strict):
     """When training turns from coverage of all experts to specialisation."""
+
+    NEEDS: ClassVar[Needs] = {
+        **alike(("threshold", "window", "smoothing", "warmup"), {"kind": ["entropy"]}),
+        "step": {"kind": ["fixed_step"]},
+    }
 
     SPACES: ClassVar[Spaces] = {
         "trigger": {
@@ -45,6 +50,18 @@ class TriggerConfig(Strict):
 
 class MagnetConfig(LightGCNConfig):
     """Keys of `[model]`."""
+
+    NEEDS: ClassVar[Needs] = {
+        **alike(("gamma", "pseudo"), {"view": ["joint"]}),
+        "pseudo_weight": {"view": ["joint"], "pseudo": {"not": [0]}},
+        **alike(("per_pair", "shared", "kappa", "noise"), {"mixture": ["on"]}),
+        **alike(
+            ("coverage_weight", "confidence_weight", "z_weight", "trigger"),
+            {"mixture": ["on"], "routing_terms": [True]},
+        ),
+        "routing_terms": {"mixture": ["on"]},
+        **alike(("contrast_nodes", "temperature"), {"contrast_weight": {"not": [0.0]}}),
+    }
 
     SPACES: ClassVar[Spaces] = {
         "model": {
@@ -124,6 +141,8 @@ class MagnetConfig(LightGCNConfig):
             raise ValueError(f"per_pair: at most the {experts} experts, got {self.per_pair}")
         if not self.modalities:
             raise ValueError("modalities: at least one beside behaviour")
+        if self.content_form != type(self).model_fields["content_form"].default:
+            raise ValueError("content_form: has no effect here: edges of content are weighed by both ends' degrees")
         if self.features:
             raise ValueError("features: name modalities instead")
         return self

@@ -9,11 +9,24 @@ from pydantic import Field, model_validator
 from rec.moe.config import MixtureConfig
 from rec.nn.modality import Fusion, Texts
 from rec.nn.sequence import BlockForm
-from rec.strict import Spaces, Strict
+from rec.strict import Needs, Spaces, Strict, alike
 
 
 class MSMRecConfig(Strict):
     """Keys of `[model]`."""
+
+    NEEDS: ClassVar[Needs] = {
+        "negatives": {"loss": ["ss", "gbce"]},
+        "calibration": {"loss": ["gbce"]},
+        "fusion": {"gate": ["item"]},
+        "strict_gate": {"gate": ["item", "user"]},
+        **alike(("temperature", "entropy_weight", "balance_weight"), {"gate": {"not": ["mean", "none"]}}),
+        **alike(
+            ("texts", "projector_hidden", "projector_shared", "top_k", "top_share", "input_mix", "output_mix"),
+            {"gate": {"not": ["none"]}},
+        ),
+        "mix_scale": {"gate": {"not": ["none"]}, "input_mix": [True]},
+    }
 
     SPACES: ClassVar[Spaces] = {
         "gate": {

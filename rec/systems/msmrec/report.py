@@ -125,11 +125,11 @@ def recovery(rows: Mapping[str, np.ndarray], data: Prepared) -> Numbers | None:
     if followed.shape != rows["gate"].shape:
         return None
     weight = rows["gate"] - rows["gate"].mean(0)
-    best = weight.argmax(1)
+    truth, best = followed - followed.mean(0), weight.argmax(1)
     return {
         "found": float(followed[np.arange(len(best)), best].mean()),
         "chance": float(followed.mean()),
-        "correlation": float(np.corrcoef(weight.ravel(), (followed - followed.mean(0)).ravel())[0, 1]),
+        "correlation": float(np.corrcoef(weight.ravel(), truth.ravel())[0, 1]) if weight.std() * truth.std() else None,
     }
 
 
@@ -267,11 +267,11 @@ def _followers(names: Sequence[str], found: Mapping[str, Sequence[Numbers]]) -> 
     return _of_equal_use("weights of users who follow a modality, less those of the average user", names, each)
 
 
-def _told(truth: Mapping[str, float]) -> str:
+def _told(truth: Mapping[str, float | None]) -> str:
     return (
         f"The generated users follow some modalities and not others. For {truth['found']:.1%} of them the modality "
         f"whose weight lies furthest above the average user's is one that they truly follow; guessing would give "
-        f"{truth['chance']:.1%}. Correlation of weights with the truth: {truth['correlation']:.3f} "
+        f"{truth['chance']:.1%}. Correlation of weights with the truth: {number(truth['correlation'], 3)} "
         "(1 is perfect, 0 none)."
     )
 

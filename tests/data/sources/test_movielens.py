@@ -66,7 +66,7 @@ def test_users_are_told_by_age_gender_and_occupation(tmp_path: Path) -> None:
     [
         ({"folder": "nowhere"}, "nowhere: no such file or folder"),
         ({"folder": "."}, r"no MovieLens ratings here; expected one of u.data, ratings.dat, ratings.csv"),
-        ({"folder": "ml", "posters": "nowhere"}, "data.read.posters: nowhere: no such folder"),
+        ({"folder": "ml", "posters": "nowhere"}, "data.read.posters: /.*/nowhere: no such folder"),
     ],
 )
 def test_what_is_not_there_is_said(

@@ -104,6 +104,7 @@ def test_a_broken_parquet_file_is_named(tmp_path: Path, content: bytes) -> None:
         (["training", "valid", "test"], [0, 1, 2]),
         (["0", "1.0", "2"], [0, 1, 2]),
         ([0.0, 1.0, 2.0], [0, 1, 2]),
+        ([0, 1, 2], [0, 1, 2]),
     ],
 )
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
@@ -128,6 +129,17 @@ def test_a_part_that_is_none_is_refused_with_what_is_expected(tmp_path: Path, va
     words = f"row 2, column 'part': found '{value}', expected 0, 1 or 2, or train, val or test, in any case"
     with pytest.raises(DataError, match=words):
         prepared(tmp_path / "out", sections)
+
+
+@pytest.mark.parametrize("part", [3, -1, True])
+def test_a_part_of_parquet_that_is_none_is_refused(tmp_path: Path, part: Any) -> None:
+    pd.DataFrame({"who": ["a"], "what": ["s"], "part": [part]}).to_parquet(tmp_path / "e.parquet")
+    columns = {"user": "who", "item": "what", "part": "part"}
+    read = own(tmp_path, tmp_path / "e.parquet", read={"columns": columns}).read
+    with pytest.raises(
+        DataError, match=r"row 1, column 'part': found (3|-1|bool), expected 0, 1 or 2, or train, val or"
+    ):
+        prepared(tmp_path / "out", {"read": read, "split": {"protocol": "given"}})
 
 
 def test_a_missing_part_is_dropped_and_counted(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -122,8 +122,11 @@ def write_index(exporting: Exporting) -> dict[str, Any]:
         found = recall(index, query_BD.numpy(), k)
         near = index.predict(system, module, states, asks, known)
         agreed = agreement(recommend_batch(system, module, batch, asks), near)
-    path = exporting.storage.path(f"{exporting.folder}/{FILE}")
-    _faiss().write_index(built, path)
+
+    def fill(stream: IO[bytes]) -> None:
+        _faiss().write_index(built, _faiss().PyCallbackIOWriter(stream.write))
+
+    exporting.storage.write_with(f"{exporting.folder}/{FILE}", fill)
     told = {"k": k, "recall": found, "top": top, "agreement": agreed, "queries": len(rows)}
     words = f"{found:.4f}, {agreed:.4f} of exact answers' best {top}; {len(rows)} queries"
     exporting.say(f"{serve.index}: recall@{k} {words}")

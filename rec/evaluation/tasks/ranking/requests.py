@@ -70,8 +70,9 @@ class ExplainAnswer(Answered):
     image: str | None = Field(None, json_schema_extra=PICTURE)
     score: float
     parts: dict[str, float]
-    """What the item's id and each modality add to the score."""
+    """What each part adds to the score; `id` is what was learned of this very item, whatever its texts and pictures."""
     modalities: dict[str, float] | None = None
+    """How much each of what the model looks at counts, in shares."""
     experts: dict[str, list[float]] = {}
     """Per mixture layer, each expert's share of the user's rows."""
     similar: list[Recommended] = []

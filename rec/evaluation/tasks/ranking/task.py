@@ -52,6 +52,11 @@ class Ranking(Task):
     """Items with at most so many training events are cold, where `evaluate.cold_count` says nothing else."""
 
     @property
+    def evaluate_keys(self) -> tuple[str, ...]:
+        """Return the key of cold items and, where they make the groups, that of popular ones."""
+        return ("cold_count", "popular_share") if self.groups_by == "popular_share" else ("cold_count",)
+
+    @property
     def directions(self) -> Mapping[str, bool]:
         """Every metric; higher is better."""
         return dict.fromkeys([*metric_names(self.cuts), f"coverage@{TOP}"], True)

@@ -1,0 +1,304 @@
+"""Every key has an effect, or is refused where it has none.
+
+Small runs note which keys of their config are read while they prepare, train, measure and export. A key that a run does
+not read must be refused when it is set beside the run's others; keys of other commands are read where their code is.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import pytest
+
+from rec.config import RunConfig, from_table, load, override, without_idle
+from rec.data.prepare import prepare
+from rec.data.runner import InProcess
+from rec.errors import ConfigError, RecError
+from rec.evaluation.run import evaluate_run
+from rec.keys import EvaluateConfig, ParallelConfig, PhaseConfig, ServeConfig, TrainConfig, TuneConfig
+from rec.serving.export import export
+from rec.strict import Strict, idle_keys
+from rec.train.job import train_here
+from tests.golden.runs import GRAPH, ONE, PAIRS, SEQUENCES
+
+ROOT = Path(__file__).resolve().parents[1] / "rec"
+CHECKS = ("pydantic/main.py", "rec/strict.py", "rec/config.py")
+"""Files whose reads are no effects: they check values, or look for keys without an effect."""
+REFUSALS = ("has no effect", "is propagated", "needs mixture.experts=0", "one of both", "must divide")
+TINY_BERT = {"width": 8, "layers": 1, "heads": 2}
+MIXTURE = {"experts": 2, "per_row": 1}
+DATA: dict[str, dict[str, Any]] = {"sequences": SEQUENCES, "pairs": PAIRS, "graph": GRAPH, "one": ONE}
+MSMREC, HEALTHMOE = "rec.systems.msmrec:MSMRec", "rec.systems.healthmoe:HealthMoE"
+LIGHTGCN, MAGNET = "rec.systems.lightgcn:LightGCN", "rec.systems.magnet:Magnet"
+SMALL: dict[str, dict[str, Any]] = {
+    MSMREC: {"width": 8, "blocks": 1, "max_length": 10},
+    HEALTHMOE: {"width": 8, "hidden": 8, "out": 8, "text": TINY_BERT, "image": TINY_BERT},
+    LIGHTGCN: {"width": 8},
+    MAGNET: {"width": 8},
+}
+CIRCUMSTANCES: dict[str, list[tuple[str, dict[str, Any]]]] = {
+    MSMREC: [
+        ("sequences", {}),
+        ("sequences", {"gate": "none"}),
+        ("sequences", {"gate": "mean", "loss": "bce"}),
+        ("sequences", {"gate": "user", "loss": "gbce", "feedforward_mixture": MIXTURE}),
+        ("sequences", {"gate": "published", "loss": "ss", "feedforward_mixture": MIXTURE | {"router": "sigmoid"}}),
+        ("sequences", {"input_mix": False}),
+    ],
+    HEALTHMOE: [
+        ("pairs", {}),
+        ("pairs", {"mixture": {"experts": 0}}),
+        ("pairs", {"head": "classification", "image": {}}),
+        ("one", {"encoders": "frozen", "text": {}, "image": {}, "mixture": MIXTURE | {"router": "sigmoid"}}),
+    ],
+    LIGHTGCN: [
+        ("graph", {}),
+        ("graph", {"layers": 0}),
+        ("graph", {"content": {"text": 1.0}}),
+        ("graph", {"fanout": 3, "features": ["text"]}),
+    ],
+    MAGNET: [
+        ("graph", {"trigger": {"warmup": 0, "window": 1, "threshold": 0.01}}),
+        ("graph", {"view": "joint", "trigger": {"kind": "fixed_step", "step": 1}}),
+        ("graph", {"mixture": "off"}),
+        ("graph", {"routing_terms": False, "contrast_weight": 0.0}),
+        ("graph", {"fanout": 3, "trigger": {"warmup": 0, "window": 1, "threshold": 0.01}}),
+    ],
+}
+ELSEWHERE = {
+    # Read by the search, which reserves CPUs for trials, and by workers; shown in tests/runtime.
+    ("ParallelConfig", "cpus_per_worker"),
+    ("ParallelConfig", "gpus_per_worker"),
+    ("ParallelConfig", "expert_parallel"),
+    # Read once a picture is bad; shown in tests/data/test_images.py.
+    ("EncodeConfig", "maximum_bad_share"),
+    # What a whole run's checks read: `train.phases` of the systems that have more than one.
+    ("TrainConfig", "phases"),
+}
+
+
+@contextmanager
+def reads() -> Iterator[set[tuple[str, str]]]:
+    """Note which keys of which sections are read inside, but for what only checks them."""
+    found: set[tuple[str, str]] = set()
+
+    def spy(self: Any, name: str) -> Any:
+        value = object.__getattribute__(self, name)
+        if name[0] != "_" and name in type(self).model_fields and not _is_check():
+            found.add((type(self).__name__, name))
+        return value
+
+    Strict.__getattribute__ = spy  # type: ignore[method-assign]
+    try:
+        yield found
+    finally:
+        del Strict.__getattribute__
+
+
+def _is_check() -> bool:
+    frame = sys._getframe(2)
+    for _ in range(6):
+        if frame is None:
+            return False
+        if frame.f_code.co_filename.endswith(CHECKS):
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
+
+
+def sections(model: Strict, at: str) -> Iterator[tuple[str, Strict]]:
+    """Yield every model of a section with the start of its keys."""
+    yield at, model
+    for name in type(model).model_fields:
+        if isinstance(value := getattr(model, name), Strict):
+            yield from sections(value, f"{at}{name}.")
+
+
+def others(model: Strict, name: str) -> Iterator[Any]:
+    """Yield other values that a key may have by itself."""
+    field = type(model).model_fields[name]
+    value, kinds = getattr(model, name), [field.annotation, *get_args(field.annotation)]
+    candidates: list[Any] = []
+    for kind in kinds:
+        candidates += get_args(kind) if str(get_origin(kind)).endswith("Literal") else []
+    candidates += [not value] if isinstance(value, bool) else []
+    candidates += [value + 1, value * 2, 2, 3] if isinstance(value, int) and not isinstance(value, bool) else []
+    candidates += [value / 2, 0.25, 0.75, 2.0] if isinstance(value, float) else []
+    candidates += [[3], ["text"]] if isinstance(value, tuple) else []
+    candidates += [{"text": 0.5}] if isinstance(value, dict) else []
+    candidates += [5, "2020-01-01", ["item"], 0.5, {"encoder": "tfidf"}] if value is None else []
+    candidates += ["other"] if isinstance(value, str) and kinds == [str] else []
+    for candidate in candidates:
+        as_held = tuple(candidate) if isinstance(candidate, list) else candidate
+        if as_held == value or as_held == field.get_default(call_default_factory=True):
+            continue
+        try:
+            type(model).model_validate({name: candidate})
+        except ValueError as error:
+            if not any(word in str(error) for word in REFUSALS):
+                continue
+        yield candidate
+
+
+def with_key(config: RunConfig, key: str, value: Any) -> dict[str, Any]:
+    """Return the table of a config with another value of a dotted key."""
+    table: dict[str, Any] = config.model_dump(mode="json")
+    inner = table
+    *parents, last = key.split(".")
+    for name in parents:
+        inner = inner[name]
+    inner[last] = value
+    return table
+
+
+def loaded(config: RunConfig) -> None:
+    """Do no more than check a config."""
+
+
+def check_unread(
+    config: RunConfig, found: set[tuple[str, str]], names: tuple[str, ...], run: Callable[[RunConfig], None] = loaded
+) -> None:
+    """Assert that each key of some sections that was not read is refused when it is set, at once or when it is run."""
+    ignored = {}
+    for name in names:
+        for at, model in sections(getattr(config, name), f"{name}."):
+            for key in type(model).model_fields:
+                if (type(model).__name__, key) in found | ELSEWHERE or isinstance(getattr(model, key), Strict):
+                    continue
+                told = [refusal(with_key(config, f"{at}{key}", value), run) for value in others(model, key)]
+                if not any(word in line for line in told for word in REFUSALS):
+                    ignored[f"{at}{key}"] = told
+    assert not ignored
+
+
+def refusal(table: dict[str, Any], run: Callable[[RunConfig], None]) -> str:
+    """Return what is said of a config, empty where it is taken."""
+    try:
+        run(without_idle(table, []))
+    except RecError as error:
+        return str(error)
+    return ""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
+    """Return what makes the table `[data]` of a small data set, which is prepared once."""
+    made: dict[str, dict[str, Any]] = {}
+
+    def make(name: str) -> dict[str, Any]:
+        if name not in made:
+            made[name] = {**DATA[name], "root": str(tmp_path_factory.mktemp(name))}
+        return made[name]
+
+    return make
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("system", "name", "model"),
+    [(system, *rest) for system, found in CIRCUMSTANCES.items() for rest in found],
+    ids=lambda value: str(value).replace(" ", "")[:60],
+)
+def test_a_key_is_read_or_refused(
+    system: str, name: str, model: dict[str, Any], data: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    config = from_table(
+        {
+            "system": system,
+            "out": str(tmp_path / "run"),
+            "model": SMALL[system] | model,
+            "data": data(name),
+            "train": {"epochs": 1, "batch_size": 64},
+            "evaluate": {"bootstrap": 100},
+        }
+    )
+    assert not idle_keys(config)
+    with reads() as found:
+        prepare(config.data, InProcess(), lambda _: None, [])
+        train_here(config, lambda _: None, lambda _: None)
+        evaluate_run(config, "test")
+        export(config, str(tmp_path / "artifact"), lambda _: None)
+    check_unread(config, found, ("model", "train", "parallel", "evaluate"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(DATA))
+def test_a_key_of_data_is_read_or_refused(name: str, tmp_path: Path) -> None:
+    folders = iter(range(1000))
+
+    def run(config: RunConfig) -> None:
+        there = config.data.model_copy(update={"root": str(tmp_path / str(next(folders)))})
+        prepare(there, InProcess(), lambda _: None, ["sequences"] if name == "sequences" else [])
+
+    config = from_table({"system": MSMREC, "out": "o", "data": {**DATA[name], "root": "d"}})
+    with reads() as found:
+        run(config)
+    check_unread(config, found, ("data",), run)
+
+
+def attributes(path: Path) -> set[str]:
+    """Return the names that follow a dot in a file, and those that are asked for by their text."""
+    tree = ast.parse(path.read_text())
+    return {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+
+
+@pytest.mark.parametrize("cls", [TuneConfig, ServeConfig, ParallelConfig, TrainConfig, EvaluateConfig, PhaseConfig])
+def test_a_key_is_read_by_some_code(cls: type[Strict]) -> None:
+    files = [path for path in ROOT.rglob("*.py") if path.name not in ("keys.py", "strict.py")]
+    read = set().union(*(attributes(path) for path in files)) | attributes(ROOT / "keys.py")
+    assert set(cls.model_fields) <= read, set(cls.model_fields) - read
+
+
+BASE = """
+system = "rec.systems.msmrec:MSMRec"
+out = "o"
+[data]
+root = "d"
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["parallel.precision=bf16"], "parallel.precision: has no effect with parallel.workers=0; leave it out"),
+        (["parallel.zero_stage=2"], "parallel.zero_stage: has no effect with parallel.workers=0"),
+        (["parallel.moe_backend=deepspeed"], "parallel.moe_backend: has no effect with parallel.workers=0"),
+        (["parallel.stall_timeout_s=30.0"], "parallel.stall_timeout_s: has no effect with parallel.workers=0"),
+        (["parallel.gpus_per_worker=0.5", "parallel.workers=2"], "has no effect with parallel.gpu=false"),
+        (["tune.grace=3", "tune.scheduler=none"], 'tune.grace: has no effect with tune.scheduler="none"'),
+        (["tune.perturb_every=3"], 'tune.perturb_every: has no effect with tune.scheduler="asha"'),
+        (["serve.index_candidates=50"], 'serve.index_candidates: has no effect with serve.index="exact"'),
+        (["serve.target_ongoing_requests=8"], "has no effect with serve.max_replicas=0"),
+        (["model.gate=none", "model.temperature=0.5"], 'model.temperature: has no effect with model.gate="none"'),
+        (["model.calibration=0.5"], 'model.calibration: has no effect with model.loss="ce"'),
+        (["model.feedforward_mixture.noise=true"], "has no effect with model.feedforward_mixture.experts=0"),
+        (["data.text.pooling=cls"], 'data.text.pooling: has no effect with data.text.encoder="tfidf"'),
+        (
+            ["system=rec.systems.lightgcn:LightGCN", "evaluate.popular_share=0.1"],
+            "evaluate.popular_share: has no effect",
+        ),
+    ],
+)
+def test_a_key_without_effect_is_refused_by_name(words: list[str], found: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(BASE)
+    with pytest.raises(ConfigError) as error:
+        load(path, words)
+    assert found in str(error.value)
+
+
+def test_what_a_control_leaves_without_effect_goes_back_to_its_default(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(f"{BASE}[model]\ntemperature = 0.5\nfusion = 'bilinear'\nwidth = 8\n")
+    assert load(path).model.model_dump()["temperature"] == 0.5
+    for config in (load(path, ["model.gate=none"]), override(load(path), ["model.gate=none"])):
+        found = config.model.model_dump()
+        assert (found["temperature"], found["fusion"], found["width"]) == (1.0, "inner", 8)
+    path.write_text(f"{BASE}[model]\ntemperature = 0.5\ngate = 'none'\n")
+    with pytest.raises(ConfigError, match=r'model.temperature: has no effect with model.gate="none"'):
+        load(path)
