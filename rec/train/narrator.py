@@ -47,12 +47,10 @@ class Narrator:
             self.evaluating = None
             mark = " (best)" if event["best"] else ""
             phase = f"{event['phase_name']} " if event["phases"] > 1 else ""
-            losses = ", ".join(
-                f"{k.removeprefix('loss/')} {number(v)}" for k, v in event.items() if k.startswith("loss/")
-            )
+            parts = [f"{k.removeprefix('loss/')} {number(v)}" for k, v in event.items() if k.startswith("loss/")]
             stopped = ", stopped early" if event["stopped"] else ""
             value = event[event["metric"]]
             if number(value) == number(None):
                 mark += "; no example of validation has a value: until one has, the last checkpoint counts as the best"
             told = f"{phase}epoch {event['epoch']}: validation {event['metric']} {number(value)}{mark}{stopped}"
-            self.say(in_lines(f"{told}; loss {losses}"))
+            self.say(in_lines("; ".join([told, *([f"loss {', '.join(parts)}"] if parts else [])])))

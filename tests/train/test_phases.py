@@ -460,7 +460,9 @@ def test_the_line_counts_the_steps_of_its_phase_and_names_it(capsys: pytest.Capt
     record = {"kind": "evaluated", "metric": "m", "m": 0.5, "best": True, "epoch": 3, "stopped": False}
     narrator(record | {"phase_name": "second", "phases": 2})
     narrator(record | {"phase_name": "train", "phases": 1, "stopped": True})
-    assert said == ["second epoch 3:  val m 0.5000 (best)", "epoch 3:  val m 0.5000 (best), stopped early"]
+    assert said == ["second epoch 3: validation m 0.5000 (best)", "epoch 3: validation m 0.5000 (best), stopped early"]
+    narrator(record | {"phase_name": "train", "phases": 1, "loss/ce": 1.5, "loss/balance": 0.25})
+    assert said[-1] == "epoch 3: validation m 0.5000 (best); loss ce 1.5000, balance 0.2500"
 
 
 def test_a_system_with_two_phases_of_one_name_is_refused(toy: Make) -> None:
