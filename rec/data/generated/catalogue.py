@@ -181,19 +181,22 @@ def _draw(
     taken = np.zeros((len(users), config.num_items), dtype=bool)
     halves = []
     for topic_UK, count in ((preferred_UK, cut), (later_UK, length - cut)):
-        logit_UI = np.broadcast_to((POPULARITY * truth.popularity_I).astype(np.float32), taken.shape).copy()
-        share_UK = (MATCH * followed_UK / followed_UK.sum(1, keepdims=True)).astype(np.float32)
-        for k in range(followed_UK.shape[1]):
-            logit_UI += share_UK[:, k, None] * (truth.topic_IK[None, :, k] == topic_UK[:, k, None])
-        logit_UI -= np.log(np.maximum(rng.standard_exponential(taken.shape, dtype=np.float32), 1e-30))
-        logit_UI[taken] = -np.inf
-        most = int(count.max())
-        if most == 0:
-            halves.append((np.zeros((len(users), 0), np.int64), count))
-            continue
-        best = np.argpartition(-logit_UI, most - 1, axis=1)[:, :most]
-        best = np.take_along_axis(best, np.argsort(-np.take_along_axis(logit_UI, best, 1), axis=1), 1)
-        chosen = np.arange(most) < count[:, None]
+        noise_UI = rng.standard_exponential(taken.shape, dtype=np.float32)
+        # Most tastes do not drift: the later half draws for few.
+        some = np.flatnonzero(count)
+        best = np.zeros((len(users), int(count.max())), np.int64)
+        if len(some):
+            logit_SI = np.broadcast_to(
+                (POPULARITY * truth.popularity_I).astype(np.float32), (len(some), taken.shape[1])
+            )
+            logit_SI = logit_SI.copy()
+            share_SK = (MATCH * followed_UK / followed_UK.sum(1, keepdims=True)).astype(np.float32)[some]
+            for k in range(followed_UK.shape[1]):
+                logit_SI += share_SK[:, k, None] * (truth.topic_IK[None, :, k] == topic_UK[some, k, None])
+            logit_SI -= np.log(np.maximum(noise_UI[some], 1e-30))
+            logit_SI[taken[some]] = -np.inf
+            best[some] = best_first(logit_SI, best.shape[1])
+        chosen = np.arange(best.shape[1]) < count[:, None]
         taken[np.repeat(np.arange(len(users)), count), best[chosen]] = True
         halves.append((best, count))
     rows = []
@@ -210,3 +213,23 @@ def _draw(
             "time": pa.array(time, pa.int64()),
         }
     )
+
+
+def best_first(value_RI: np.ndarray, most: int) -> np.ndarray:
+    """Return the places of each row's `most` highest values, highest first, (R, most)."""
+    least_R = np.partition(value_RI, -most, axis=1)[:, -most]
+    # A threshold is found many times faster than places are; rows in which values are equal have no single answer.
+    row, place = np.nonzero(value_RI >= least_R[:, None])
+    best = np.zeros((len(value_RI), most), np.int64)
+    count_R = np.bincount(row, minlength=len(value_RI))
+    clear = count_R == most
+    best[clear] = place[clear[row]].reshape(-1, most)
+    found = np.take_along_axis(value_RI, best, 1)
+    order = np.argsort(-found, axis=1)
+    best, found = np.take_along_axis(best, order, 1), np.take_along_axis(found, order, 1)
+    tied = ~clear | (found[:, 1:] == found[:, :-1]).any(1)
+    if tied.any():
+        value_TI = value_RI[tied]
+        some = np.argpartition(-value_TI, most - 1, axis=1)[:, :most]
+        best[tied] = np.take_along_axis(some, np.argsort(-np.take_along_axis(value_TI, some, 1), axis=1), 1)
+    return best
