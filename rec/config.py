@@ -211,7 +211,7 @@ def unmeasured(name: str, known: Iterable[str]) -> str:
 
 def to_json(config: RunConfig) -> str:
     """Return the resolved config as JSON text; `from_table(json.loads(...))` reads it back."""
-    return json.dumps(to_table(config), indent=1)
+    return json_text(to_table(config), indent=1)
 
 
 def from_json(text: str) -> RunConfig:

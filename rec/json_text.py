@@ -22,6 +22,15 @@ def json_text(
         return json.dumps(found, indent=indent, sort_keys=sort_keys, default=default, allow_nan=False)
 
 
+def is_finite(value: Any) -> bool:
+    """Return whether JSON can hold all numbers of a value."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return True
+
+
 def finite(value: Any) -> Any:
     """Return nested tables and lists with None in the place of each number that is not finite."""
     if isinstance(value, float):

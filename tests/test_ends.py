@@ -180,10 +180,10 @@ def test_a_disk_that_takes_no_more_is_told(config: str, tmp_path: Path) -> None:
     assert main(["prepare", config]) == 0
     assert main(["train", config]) == 0
     rec = f"{sys.executable} -m rec.cli"
-    for line, found in (
-        (f"ulimit -f 8; {rec} train {config} out={tmp_path}/full", "cannot be written"),
-        (f"{rec} evaluate {config} > /dev/full", "the disk is full"),
-    ):
+    lines = [(f"ulimit -f 8; {rec} train {config} out={tmp_path}/full", "cannot be written")]
+    if Path("/dev/full").is_char_device():  # not every container has it
+        lines.append((f"{rec} evaluate {config} > /dev/full", "the disk is full"))
+    for line, found in lines:
         done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=ROOT, check=False)
         assert done.returncode == 1
         assert found in done.stderr.splitlines()[-1], done.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import json
 import logging
 import reprlib
 import time
@@ -17,7 +16,7 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from rec.errors import RequestError
-from rec.json_text import json_text
+from rec.json_text import is_finite, json_text
 from rec.serving.batching import Busy, Late
 
 Scope = MutableMapping[str, Any]
@@ -124,14 +123,9 @@ def encoded(content: Any) -> bytes:
     Raises:
         RequestError: it holds a number that JSON cannot.
     """
-    found = to_json(content)
-    if b"NaN" in found or b"Infinity" in found:  # perhaps in a text
-        try:
-            json.dumps(content, allow_nan=False)
-        except ValueError as error:
-            raise RequestError(
-                "the model's answer is no finite number; are the request's numbers too large?"
-            ) from error
+    found = to_json(content, inf_nan_mode="constants")
+    if (b"NaN" in found or b"Infinity" in found) and not is_finite(content):  # a text may hold these words
+        raise RequestError("the model's answer is no finite number; are the request's numbers too large?")
     return found
 
 

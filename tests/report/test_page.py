@@ -86,7 +86,8 @@ def test_the_first_lines_say_how_good_beside_what_at_what_cost(page: Page, numbe
     assert re.match(r"On 301 examples of the test split, hit@10 is 0\.\d{4} \(95 % interval ", page.lead)
     assert f"popularity ({numbers['baselines']['popularity']['hit@10']:.4f})" in page.lead
     assert re.search(
-        r"Training took (\d+ s|less than 1 s) and [\d,]+ MiB of memory, measuring (\d+ s|less than 1 s)\.$", page.lead
+        r"Training took (\d+ s|less than 1 s) and [\d,.]+ [MG]iB of memory, measuring (\d+ s|less than 1 s)\.$",
+        page.lead,
     )
     assert [w for w in page.warnings if w.startswith("Generated data: ")]
     assert "301 users, 120 items" in page.sections[""]
