@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, get_origin
 
-from pydantic import SerializeAsAny, ValidationError, model_validator
+from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
 from rec.errors import ConfigError
 from rec.json_text import json_text
@@ -31,7 +31,7 @@ class RunConfig(Strict):
 
     system: str
     """Import path `package.module:Class`."""
-    out: str
+    out: str = Field(min_length=1)
     """Folder of the run: checkpoints, log, metrics, report."""
     model: SerializeAsAny[Strict]
     data: DataConfig

@@ -198,7 +198,7 @@ WORK_KEYS = (
 class DataConfig(Strict):
     """The prepared data set and what it is made from."""
 
-    root: str
+    root: str = Field(min_length=1)
     """Folder made by `rec prepare`; holds manifest.json."""
     source: str = TABLES
     """Import path `package.module:Class` of what reads users, items and records."""

@@ -105,6 +105,10 @@ class Storage:
 
     def _write_once(self, name: str, fill: Callable[[IO[bytes]], Any]) -> None:
         target = self.path(name)
+        if self._is_local and _is_device(target):  # which a move would put a file in the place of
+            with self.filesystem.open_output_stream(target) as stream:
+                fill(stream)
+            return
         temporary = _temporary(target)
         folder = name.rpartition("/")[0]
         self.filesystem.create_dir(target.rpartition("/")[0], recursive=True)
@@ -276,6 +280,12 @@ def _runs(process: int) -> bool:
 def absolute(uri: str) -> str:
     """Return a URI or path that means the same in every working folder."""
     return uri if "://" in uri else str(Path(uri).absolute())
+
+
+def _is_device(path: str) -> bool:
+    """Return whether something that is neither file nor folder has this path, such as a device or a pipe."""
+    found = Path(path)
+    return found.exists() and not (found.is_file() or found.is_dir())
 
 
 def to_bytes(value: Any) -> bytes:

@@ -149,3 +149,20 @@ def test_the_same_bytes_are_not_written_again(tmp_path: Path) -> None:
         os.utime(tmp_path / "a", (0, 0)) if storage.exists("a") else None
         storage.renew("a", data)
         assert (storage.read("a"), (tmp_path / "a").stat().st_mtime > 0) == (data, changed)
+
+
+def test_a_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with subprocess.Popen(["cat", str(tmp_path / "pipe")], stdout=subprocess.PIPE) as reader:
+        Storage(str(tmp_path)).write_json("pipe", [1, 2])
+        assert reader.stdout is not None
+        assert reader.stdout.read().split() == [b"[", b"1,", b"2", b"]"]
+    assert (tmp_path / "pipe").is_fifo()
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="no /dev/full here")
+def test_a_device_that_takes_nothing_is_told_and_stays_one() -> None:
+    with pytest.raises(DataError, match="cannot be written"):
+        Storage("/dev").write("full", b"x" * 10_000)
+    assert Path("/dev/full").is_char_device()

@@ -26,7 +26,7 @@ from rec.data.stages.events import encode as encode_events
 from rec.data.stages.features import entity_table, write_encoded, write_item_texts, write_tags
 from rec.data.stages.records import ROWS_PER_PARTITION, Records, Vocabulary, compact, core, read_records
 from rec.data.stages.split import Split, refuse_unserved, split_records
-from rec.data.tables import Kind, read
+from rec.data.tables import Kind, columns, read
 from rec.data.texts import TEMPLATES
 from rec.data.views.view import SPLITS, TRAIN
 from rec.data.writing import MANIFEST, WORK, Draft, sweep
@@ -96,7 +96,10 @@ def _there(config: DataConfig, say: Say) -> Prepared | None:
     if found.made_from() != config.model_dump(mode="json", exclude={"views"}):
         return None
     sweep(Storage(config.root), found.manifest["folder"])
-    say(f"{config.root}: already prepared from the same config")
+    say(
+        f"{config.root}: already prepared from the same config; what it was made from is not looked at again, delete "
+        "the folder to prepare anew"
+    )
     return found
 
 
@@ -189,8 +192,12 @@ def _refuse_texts(config: DataConfig, modalities: Sequence[str], items: EntityTa
     """Refuse texts that are neither columns of the items nor written by template."""
     if items is None:
         raise ConfigError(f"data.text: has no effect: {config.source} brings nothing of items to write texts of here")
-    known = [*items.columns, *TEMPLATES]
+    known, there = [*items.columns, *TEMPLATES], columns(items.table)
     for name in modalities:
+        if name in there and name not in items.columns:
+            paths, keep = ", ".join(items.table.paths), "keep" in type(config.read).model_fields
+            how = "; name it in data.read.keep" if keep else ""
+            raise ConfigError(f"data.text.modalities: {paths} has a column {name!r}, which is not read{how}")
         if name not in known:
             near = get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""

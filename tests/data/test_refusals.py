@@ -4,6 +4,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from rec.config import from_json, from_table, override, to_json
@@ -38,6 +39,18 @@ def test_keys_without_effect_are_refused_by_name(tmp_path: Path, sections: dict[
     with pytest.raises(ConfigError, match=words):
         prepared(tmp_path / "data", own_tables(tmp_path) | sections)
     assert not (tmp_path / "data" / "manifest.json").exists()
+
+
+def test_a_text_that_the_table_holds_is_not_written_by_template(tmp_path: Path) -> None:
+    sections = own_tables(tmp_path)
+    items = Path(sections["read"]["items"])
+    table = pd.read_parquet(items)
+    table.assign(narrative="what truly happens").to_parquet(items)
+    with pytest.raises(ConfigError, match=r"has a column 'narrative', which is not read; name it in data.read.keep"):
+        prepared(tmp_path / "data", sections | {"text": {"modalities": ["narrative"]}})
+    kept = sections["read"] | {"keep": [*sections["read"].get("keep", ()), "narrative"]}
+    data = prepared(tmp_path / "data", sections | {"read": kept, "text": {"modalities": ["narrative"]}})
+    assert set(data.items["narrative"].to_pylist()) == {"what truly happens"}
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
+
+from pydantic import field_validator, model_validator
 
 from rec.data.schema import EntityTable, RawData, RecordTable, Source, Workplace
 from rec.data.sources.metadata import fill, read_ids, read_items
@@ -44,6 +46,18 @@ class ColumnNames(Strict):
     """Column of `users`: what a user must not be shown, a list or words divided by semicolons."""
     contains: str | None = None
     """Column of `items`: what an item contains of that."""
+
+    @field_validator("time", "rating", "part", "user_id", "item_id", "title", "image", mode="before")
+    @classmethod
+    def _none(cls, value: Any) -> Any:
+        """Take "" for none, so that an override can switch a column off."""
+        return None if value == "" else value
+
+    @model_validator(mode="after")
+    def _differ(self) -> Self:
+        if self.user == self.item:
+            raise ValueError(f"user and item are both {self.user!r}, expected columns of their own")
+        return self
 
 
 class TablesConfig(Strict):

@@ -251,3 +251,15 @@ def test_items_whose_table_knows_none_of_them_are_refused_with_ids_of_both_sides
         with pytest.raises(DataError, match=rf"{message}; records name 'i{known}', the table 'sku-8'"):
             prepared(tmp_path / "out", {"read": read, **least})
     assert prepared(tmp_path / "out", {"read": read}).num_items == 9
+
+
+def test_users_and_items_are_not_one_column(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="user and item are both 'who', expected columns of their own"):
+        own(tmp_path / "out", write_events(tmp_path / "e.csv"), read={"columns": {"user": "who", "item": "who"}})
+
+
+def test_an_empty_name_switches_a_column_off(tmp_path: Path) -> None:
+    columns = {"user": "who", "item": "what", "time": "", "part": ""}
+    config = own(tmp_path / "out", write_events(tmp_path / "e.csv"), read={"columns": columns})
+    assert config.read.model_dump()["columns"]["time"] is None
+    assert config.read.model_dump()["columns"]["part"] is None
