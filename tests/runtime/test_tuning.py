@@ -141,7 +141,8 @@ def test_several_objectives_give_a_front(ray_runtime, run_config) -> None:
     text, trials = search(config)
     goals = {"ndcg@10": "max", "load_balance": "max"}
     assert all(goals.keys() <= t.best.keys() for t in trials)
-    assert f"{len(front(trials, goals))} trials are dominated by no other" in text
+    best = len(front(trials, goals))
+    assert f"{best} {'trial is' if best == 1 else 'trials are'} dominated by no other" in text
 
 
 def test_a_budget_stops_the_search(ray_runtime, run_config) -> None:
