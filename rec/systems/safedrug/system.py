@@ -136,6 +136,10 @@ class CodeBaseline(System[CodesBatch, Model], SetPredictor[CodesBatch, Model]):
         """Return what the visit before was given, (B, V) bool."""
         return batch.previous_BV
 
+    def earlier(self, batch: CodesBatch) -> Tensor:
+        """Return how many earlier visits each patient has, (B,)."""
+        return batch.earlier_B
+
     @classmethod
     def sample(cls, rows: int, rng: np.random.Generator) -> tuple[Columns, dict[str, np.ndarray]]:
         """Return small random rows and tables that fit the declared columns."""
