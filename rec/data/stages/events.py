@@ -61,7 +61,7 @@ def encode(events: Events, known: Mapping[str, pa.Table], keys: FilterConfig, le
         column = table[field.name].combine_chunks()
         if field.entity:
             entities.setdefault(field.entity, pa.table({"id": _ids(table, fields, field.entity)}))
-            column, unknown = _indices(column, entities[field.entity]["id"])
+            column, unknown = indices(column, entities[field.entity]["id"])
             what = "event" if field is events.subject else "id"
             dropped[f"{what} of an unknown {field.entity}"] += unknown
             if unknown > keys.maximum_unknown_share * max(len(column), 1):
@@ -115,10 +115,10 @@ def _flat(column: pa.Array) -> pa.Array:
     return column
 
 
-def _indices(column: pa.Array, ids: pa.ChunkedArray) -> tuple[pa.Array, int]:
+def indices(column: pa.Array, ids: pa.ChunkedArray) -> tuple[pa.Array, int]:
     """Return ids, or lists of them, as their places, and how many are unknown: null, or left out of lists."""
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        nested, unknown = _indices(column.flatten(), ids)
+        nested, unknown = indices(column.flatten(), ids)
         length = pc.fill_null(pc.list_value_length(column), 0).to_numpy().astype(np.int64)
         row = np.repeat(np.arange(len(length)), length)
         there = pc.is_valid(nested).to_numpy(zero_copy_only=False)
