@@ -2,10 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-import pytest
-import torch
-
 from rec.systems.nlammr import NLAMMR
 from tests.conformance import Conformance
 

@@ -19,7 +19,6 @@ from rec.data.molecules import ATOM_TABLES, BOND_TABLES
 from rec.nn.dropout import Dropout
 
 
-
 @dataclass(frozen=True, slots=True)
 class Molecules:
     """The graphs of all molecules that medications are made of, side by side."""
@@ -61,7 +60,8 @@ def molecules_of(tables: Mapping[str, np.ndarray], *, dedupe: bool = False) -> M
         return atoms, bond_2E[:, chosen] - first_M[molecule], bond_E3[chosen]
 
     place: dict[Any, int] = {}
-    parts, places = [], []
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    places: list[int] = []
     for number, (_, molecule) in enumerate(pair_P2.tolist()):
         one = graph(molecule)
         key = tuple(part.tobytes() for part in one) if dedupe else number
@@ -146,13 +146,11 @@ class GIN(nn.Module):
     def __init__(self, width: int, layers: int, dropout: float) -> None:
         super().__init__()
         self.atom = nn.Parameter(_tables(ATOM_TABLES, width))
-        self.layers = nn.ModuleList(
-            GINLayer(width, dropout, last=number == layers - 1) for number in range(layers)
-        )
+        self.layers = nn.ModuleList(GINLayer(width, dropout, last=number == layers - 1) for number in range(layers))
 
     def forward(self, graph: Graph) -> Tensor:
         """Return the last layer's states of atoms, (A, G)."""
-        kind_UG = self.atom.index_select(0, graph.atom_U9.flatten()).view(*graph.atom_U9.shape, -1).sum(1)
+        kind_UG = _summed(self.atom, graph.atom_U9)
         state_AG = kind_UG.index_select(0, graph.atom_A)
         for layer in self.layers:
             state_AG = layer(state_AG, graph)
@@ -173,7 +171,7 @@ class GINLayer(nn.Module):
 
     def forward(self, state_AG: Tensor, graph: Graph) -> Tensor:
         """Return the new states of atoms, (A, G)."""
-        kind_UG = self.bond.index_select(0, graph.bond_U3.flatten()).view(*graph.bond_U3.shape, -1).sum(1)
+        kind_UG = _summed(self.bond, graph.bond_U3)
         near_AG: Tensor = _Messages.apply(state_AG, kind_UG, graph.from_E, graph.to_E, graph.kind_E)
         state_AG = torch.addcmul(near_AG, state_AG, 1 + self.eps)
         state_AG = self.down(self.inner_norm(self.up(state_AG)).relu())
@@ -200,9 +198,7 @@ class _Messages(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, state_AG: Tensor, kind_UG: Tensor, from_E: Tensor, to_E: Tensor, kind_E: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, state_AG: Tensor, kind_UG: Tensor, from_E: Tensor, to_E: Tensor, kind_E: Tensor) -> Tensor:
         message_EG = state_AG.index_select(0, from_E)
         message_EG.add_(kind_UG.index_select(0, kind_E)).relu_()
         ctx.save_for_backward(message_EG, from_E, to_E, kind_E)
@@ -217,6 +213,12 @@ class _Messages(torch.autograd.Function):
         state_AG = torch.zeros_like(grad_AG).index_add_(0, from_E, grad_EG)
         kind_UG = grad_AG.new_zeros(ctx.kinds, grad_AG.shape[1]).index_add_(0, kind_E, grad_EG)
         return state_AG, kind_UG, None, None, None
+
+
+def _summed(table_TG: Tensor, place_UX: Tensor) -> Tensor:
+    """Return the sums of the embeddings of each row's features, (U, G)."""
+    embedded: Tensor = nn.functional.embedding(place_UX, table_TG)
+    return embedded.sum(1)
 
 
 def _offsets(sizes: tuple[int, ...]) -> np.ndarray:

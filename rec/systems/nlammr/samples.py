@@ -15,7 +15,6 @@ from rec.data.molecules import ATOM_TABLES, BOND_TABLES
 from rec.json_text import json_text
 from rec.systems.nlammr.batch import MEDICATIONS, SECTIONS, TEXTS
 
-
 VISITS, CODES, V, MOLECULES, WIDTH, LENGTH = 40, 9, 7, 8, 24, 12
 MOST_CHARACTERS = 1000
 
@@ -71,8 +70,8 @@ def molecule_tables(rng: np.random.Generator) -> dict[str, np.ndarray]:
 def _texts(rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Return texts of visits and of medications as vectors and as tokens; some are not there."""
     encoder = TextEncoder(Hashing(WIDTH), MOST_CHARACTERS)
-    titles = {entity: [f"{entity} {code}" for code in range(CODES)] for entity in SECTIONS.values()}
-    titles["medication"] = [f"drug {code}" for code in range(V)]
+    titles = {entity: [f"{entity}{code}" for code in range(CODES)] for entity in SECTIONS.values()}
+    titles["medication"] = [f"drug{code}" for code in range(V)]
     words = [title for some in titles.values() for title in some]
     tokenizer = learn_tokenizer(words * 3, 100)
     tokens = Tokens(tokenizer, LENGTH)
@@ -87,7 +86,7 @@ def _texts(rng: np.random.Generator) -> dict[str, np.ndarray]:
         tables |= {f"text_{name}": encoder.encode(texts), f"text_{name}_present": there}
         tables[f"tokens_{name}"] = _tokens(tokens, texts)
     described = np.arange(V) != 1
-    texts = [f"{title} for {CODES - n} days" if described[n] else "" for n, title in enumerate(titles["medication"])]
+    texts = [f"{title} for day{CODES - n}" if described[n] else "" for n, title in enumerate(titles["medication"])]
     tables |= {"medication_text": encoder.encode(texts), "medication_text_present": described}
     return tables | {"medication_tokens": _tokens(tokens, texts)}
 

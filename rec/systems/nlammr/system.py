@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from rec.batch import Columns
+from rec.errors import ConfigError
 from rec.evaluation.tasks.sets import Sets
 from rec.evaluation.tasks.sets.filters import filtered
 from rec.evaluation.tasks.sets.metrics import THRESHOLD
-from rec.errors import ConfigError
 from rec.nn.encoders import trained_parts
 from rec.systems.api import Phase, System, Wanted
 from rec.systems.capabilities import SetPredictor
@@ -225,9 +225,7 @@ class NLAMMR(System[VisitBatch, NLAMMRModel], SetPredictor[VisitBatch, NLAMMRMod
             found.append(
                 {
                     "sections": dict(zip(SECTIONS, section_S, strict=True)),
-                    "earlier": [
-                        {"visit": before - there + slot, "weight": earlier_H[slot]} for slot in range(there)
-                    ],
+                    "earlier": [{"visit": before - there + slot, "weight": earlier_H[slot]} for slot in range(there)],
                     "missing": [name for name, is_there in present if not is_there],
                 }
             )
