@@ -82,13 +82,13 @@ def write_events(
         if f"{name}.npy" in draft.files:
             raise DataError(f"{config.source}: an array {name!r} has the name of a table that is made here")
         draft.array(name, array)
-    sizes = {name: len(table) for name, table in entities.items()}
-    counts = {"interactions_read": len(events.table) + sum(raw.dropped.values()), "interactions": len(rows)}
+    sizes, dropped = {name: len(table) for name, table in entities.items()}, found.dropped + Counter(raw.dropped)
+    counts = {"interactions_read": len(events.table) + sum(of_records(raw.dropped).values()), "interactions": len(rows)}
     return split, {
         "records": files,
         "counts": counts | {plural(name): size for name, size in sizes.items()},
-        "dropped": of_records(found.dropped + Counter(raw.dropped)),
-        "left_out": of_others(found.dropped),
+        "dropped": of_records(dropped),
+        "left_out": of_others(dropped),
         "entities": {name: {"count": size, "first": 0} for name, size in sizes.items()},
         "events": _shape(events, rows),
         "encoded": encoded,
