@@ -98,16 +98,17 @@ class TextConfig(Strict):
     """How K texts per item are written and encoded."""
 
     NEEDS: ClassVar[Needs] = {
-        "width": {"encoder": ["tfidf"]},
-        **alike(("pooling", "batch_size", "max_tokens", "actors"), {"encoder": {"not": ["tfidf"]}}),
+        "width": {"encoder": ["tfidf", "hashing"]},
+        **alike(("pooling", "batch_size", "max_tokens", "actors"), {"encoder": {"not": ["tfidf", "hashing"]}}),
     }
 
     modalities: tuple[str, ...] = MODALITIES
     """Names of text columns of the items' table are taken as they are; others are written by template."""
     encoder: str = "tfidf"
-    """"tfidf" (TF-IDF and truncated SVD, offline) or the name or path of a transformers text model."""
+    """"tfidf" (TF-IDF and truncated SVD, offline), "hashing" (words to places, stateless), or the name or path of a
+    transformers text model."""
     width: int = Field(128, ge=2)
-    """Components the SVD keeps; a transformers model has its own width."""
+    """Components the SVD keeps, or places of hashing; a transformers model has its own width."""
     pooling: Literal["mean", "cls"] = "mean"
     batch_size: int = Field(64, ge=1)
     max_tokens: int = Field(128, ge=8)
@@ -119,17 +120,21 @@ class TextEncodingConfig(Strict):
     """How texts become numbers: frozen vectors, tokens for an encoder that is trained, or both."""
 
     NEEDS: ClassVar[Needs] = {
-        "width": {"encoder": ["tfidf"]},
+        "width": {"encoder": ["tfidf", "hashing"]},
+        "pooling": {"encoder": {"not": ["", "tfidf", "hashing"]}},
         "vocabulary": {"tokenizer": ["local"]},
-        "max_tokens": ({"tokenizer": {"not": [""]}}, {"encoder": {"not": ["", "tfidf"]}}),
+        "max_tokens": ({"tokenizer": {"not": [""]}}, {"encoder": {"not": ["", "tfidf", "hashing"]}}),
     }
 
     encoder: str = ""
-    """Frozen: "tfidf" (with truncated SVD), or the name or path of a transformers model; empty makes no vectors."""
+    """Frozen: "tfidf" (with truncated SVD), "hashing" (words to places, stateless), or the name or path of a
+    transformers model; empty makes no vectors."""
+    pooling: Literal["cls", "mean"] = "cls"
+    """Of a transformers model: the last state of the first token, or the mean over tokens that are no padding."""
     tokenizer: str = "local"
     """"local" (WordPiece learned from training texts), or the name or path of a tokenizer; empty makes no tokens.
 
-    Where users and items have no texts, there are neither vectors nor tokens."""
+    Where users, items or events have no texts, there are neither vectors nor tokens."""
     vocabulary: int = Field(8000, ge=100)
     """Words and letters of the local tokenizer."""
     max_tokens: int = Field(64, ge=8)
@@ -137,7 +142,7 @@ class TextEncodingConfig(Strict):
     max_characters: int = Field(20_000, ge=100)
     """Longer texts are cut there and counted."""
     width: int = Field(128, ge=2)
-    """Components that tfidf keeps."""
+    """Components that tfidf keeps, or places of hashing."""
 
 
 class ImageEncodingConfig(Strict):
@@ -158,14 +163,15 @@ class ImageEncodingConfig(Strict):
 
 
 class EncodeConfig(Strict):
-    """How texts and pictures of users and items become numbers, for models of pairs and for content graphs."""
+    """How texts and pictures of users and items, or texts of events and their entities, become numbers."""
 
     text: TextEncodingConfig = TextEncodingConfig()
     image: ImageEncodingConfig = ImageEncodingConfig()
     maximum_bad_share: float = Field(0.05, ge=0, le=1)
     """Share of bad pictures above which preparing stops with an error."""
     shard_items: int = Field(2048, ge=1)
-    """Items per shard, the unit that is encoded by one actor at a time and is not encoded again when a job goes on."""
+    """Users, items or events per shard, the unit that is encoded by one actor at a time and is not encoded again when a
+    job goes on."""
     batch_size: int = Field(32, ge=1)
     """Texts or pictures per pass of a frozen encoder."""
     actors: int = Field(1, ge=1)

@@ -7,7 +7,7 @@ alone; the K texts of items are not: they are features, encoded over the whole c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from rec.data.attributes import Attributes
 from rec.data.encode import Encoders, EncodeTask, Found, Recipe
-from rec.data.encoders import Tfidf, TransformerEncoder, learn_tokenizer, tokenizer_json
+from rec.data.encoders import Hashing, Tfidf, TransformerEncoder, learn_tokenizer, tokenizer_json
 from rec.data.joined import class_codes, tags_table, write_joined
 from rec.data.runner import Actors, Runner
 from rec.data.sources.metadata import FIELDS, named
@@ -94,6 +94,8 @@ def _encoded(texts: list[str], config: TextConfig, runner: Runner) -> np.ndarray
 
 
 def _text_encoder(config: TextConfig) -> Callable[[list[str]], np.ndarray]:
+    if config.encoder == "hashing":
+        return Hashing(config.width).encode
     return TransformerEncoder(config.encoder, config.pooling, config.max_tokens).encode
 
 
@@ -125,7 +127,7 @@ def write_encoded(
         config = config.model_copy(update={"text": nothing})
     longest = config.text.max_characters
     texts = [text for name, side in sides.items() for text in _texts(side, trained[name], longest)]
-    recipe = _recipe(config, texts, any(side.table and side.table.image for side in sides.values()))
+    recipe = recipe_of(config, texts, any(side.table and side.table.image for side in sides.values()))
     found = _encode(recipe, config, draft.root, sides, runner)
     report = _report(found, say)
     for name, side in sides.items():
@@ -161,11 +163,23 @@ def _texts(side: Side, rows: np.ndarray, longest: int) -> list[str]:
     some = [frame[name].iloc[rows] for name in side.table.text]
     columns = [column.astype(object).where(column.notna(), "").astype(str) for column in some]
     joined = [" ".join(parts)[:longest].split() for parts in zip(*columns, strict=True)]
-    # Learning from a word of thousands of letters takes for ever, and no tokenizer knows such words later.
-    return [text for words in joined if (text := " ".join(word for word in words if len(word) <= LONGEST_WORD))]
+    return learnable(joined)
 
 
-def _recipe(config: EncodeConfig, texts: list[str], pictures: bool) -> Recipe:
+def learnable(texts: Iterable[Sequence[str]]) -> list[str]:
+    """Return what can be learned from texts, given as their words.
+
+    Learning from a word of thousands of letters takes for ever, and no tokenizer knows such words later.
+    """
+    return [text for words in texts if (text := " ".join(word for word in words if len(word) <= LONGEST_WORD))]
+
+
+def recipe_of(config: EncodeConfig, texts: list[str], pictures: bool) -> Recipe:
+    """Return how texts and pictures are encoded, learned from these texts where it is.
+
+    Raises:
+        DataError: there is no text to learn from.
+    """
     text = config.text
     if not texts and (text.tokenizer == "local" or text.encoder == "tfidf"):
         raise DataError("data.encode.text: no text to learn from; name columns of text in the tables of users or items")
