@@ -21,7 +21,7 @@ class TestCodeBaseline(Conformance):
     configs = [
         {},
         {"history": "medications", "fields": ["symptoms", "diagnoses"]},
-        {"history": "none", "interactions": False, "ddi_weight": 0.0},
+        {"history": "none", "ddi_weight": 0.0},
         {"kind": "logistic"},
         {"kind": "logistic", "history": "medications"},
     ]
@@ -175,6 +175,24 @@ def test_keys_without_effect_and_against_each_other() -> None:
     assert idle_keys(CodeBaselineConfig.model_validate({"kind": "logistic", "width": 8})) == {
         "width": ("kind", "logistic")
     }
-    for table in ({"interactions": False}, {"fields": ["diagnoses", "diagnoses"]}, {"fields": []}):
-        with pytest.raises((ConfigError, ValueError)):
+    for table in ({"fields": ["diagnoses", "diagnoses"]}, {"fields": []}):
+        with pytest.raises(ValueError, match="fields"):
             CodeBaselineConfig.model_validate(table)
+
+
+def test_interactions_that_nothing_is_known_of() -> None:
+    columns, tables = CodeBaseline.sample(3, np.random.default_rng(1))
+    tables = {name: table for name, table in tables.items() if not name.startswith("interaction")}
+    with pytest.raises(ConfigError, match=r"model.ddi_weight: the data set tells no interactions; set it to 0"):
+        CodeBaseline(CodeBaselineConfig(), tables).model()
+    for keys in ({"ddi_weight": 0.0}, {"kind": "logistic"}):
+        system = CodeBaseline(CodeBaselineConfig.model_validate(keys), tables)
+        assert loss_of(system, system.model(), columns).isfinite()
+        assert system.interactions() is None
+        assert system.severities() == {}
+
+
+def test_severities_are_told_by_the_smaller_medication_first() -> None:
+    system, _ = made()
+    pairs = np.argwhere(np.triu(system.interactions()))
+    assert system.severities() == {tuple(pairs[0].tolist()): "severe"}

@@ -54,13 +54,9 @@ class CodeBaselineConfig(Strict):
     """Share of interacting pairs in a visit's predicted set from which on its loss turns to them."""
     ddi_slack: float = Field(0.05, gt=0)
     """Share above the target at which a visit's loss is interactions alone (published: kp)."""
-    interactions: bool = True
-    """Whether the data set's interactions of medications are read; without them there is no rate of them either."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if len(set(self.fields)) < len(self.fields):
             raise ValueError(f"fields: each once, got {', '.join(self.fields)}")
-        if self.kind == "recurrent" and self.ddi_weight and not self.interactions:
-            raise ValueError("interactions: true with ddi_weight above 0")
         return self

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from rec.batch import Column, Columns
+from rec.errors import ConfigError
 from rec.evaluation.tasks.sets import Sets
 from rec.nn.sets import bce, interaction_loss, interaction_rate, margin
-from rec.systems.api import System, Wanted
+from rec.systems.api import System
 from rec.systems.capabilities import SetPredictor
 from rec.systems.safedrug.batch import MEDICATIONS, CodesBatch, collated
 from rec.systems.safedrug.config import CodeBaselineConfig
@@ -55,15 +56,12 @@ class CodeBaseline(System[CodesBatch, Model], SetPredictor[CodesBatch, Model]):
     @classmethod
     def table_names(cls, config: Any) -> tuple[str, ...]:
         """Return the whole-data-set inputs that this config reads."""
-        titles = (f"{LISTS[field]}_titles" for field in (*config.fields, MEDICATIONS))
-        return (*titles, *(("interaction_pairs",) if config.interactions else ()))
+        return tuple(f"{LISTS[field]}_titles" for field in (*config.fields, MEDICATIONS))
 
     @classmethod
-    def wanted_by(cls, config: Any, table: str) -> Wanted | None:
-        """Return which key asks for a table."""
-        if table == "interaction_pairs":
-            return Wanted("model.interactions", "model.interactions=false model.ddi_weight=0.0")
-        return None
+    def further_tables(cls, config: Any) -> tuple[str, ...]:
+        """Return what is known of interactions, where anything is."""
+        return ("interaction_pairs", "interaction_values")
 
     def __init__(self, config: CodeBaselineConfig, tables: Any, seed: int = 0) -> None:
         super().__init__(config, tables, seed)
@@ -72,14 +70,21 @@ class CodeBaseline(System[CodesBatch, Model], SetPredictor[CodesBatch, Model]):
             for field in (*config.fields, MEDICATIONS)
         }
         self.interaction_VV: np.ndarray | None = None
-        if config.interactions:
+        if "interaction_pairs" in tables:
+            self.pair_P2 = np.sort(np.asarray(tables["interaction_pairs"], np.int64).reshape(-1, 2), 1)
+            one_P, other_P = self.pair_P2.T
             self.interaction_VV = np.zeros((self.sizes[MEDICATIONS],) * 2, bool)
-            pair_P2 = np.asarray(tables["interaction_pairs"])
-            self.interaction_VV[pair_P2[:, 0], pair_P2[:, 1]] = self.interaction_VV[pair_P2[:, 1], pair_P2[:, 0]] = True
+            self.interaction_VV[one_P, other_P] = self.interaction_VV[other_P, one_P] = True
 
     def model(self) -> Model:
-        """Return a freshly initialised model."""
+        """Return a freshly initialised model.
+
+        Raises:
+            ConfigError: the data set tells no interactions, and a key asks for them.
+        """
         config = self.config
+        if config.kind == "recurrent" and config.ddi_weight and self.interaction_VV is None:
+            raise ConfigError("model.ddi_weight: the data set tells no interactions; set it to 0")
         read = (*config.fields, MEDICATIONS) if config.history == "medications" else config.fields
         codes, medications = sum(self.sizes[field] for field in read), self.sizes[MEDICATIONS]
         if config.kind == "logistic":
@@ -132,6 +137,13 @@ class CodeBaseline(System[CodesBatch, Model], SetPredictor[CodesBatch, Model]):
         """Return which medications interact, (V, V) bool."""
         return self.interaction_VV
 
+    def severities(self) -> dict[tuple[int, int], str]:
+        """Return how bad interactions are, in words, by their two medications, the smaller first."""
+        if "interaction_values" not in self.static:
+            return {}
+        words = json.loads(bytes(np.asarray(self.static["interaction_values"])))
+        return {(one, other): word for (one, other), word in zip(self.pair_P2.tolist(), words, strict=True) if word}
+
     def previous(self, batch: CodesBatch) -> Tensor:
         """Return what the visit before was given, (B, V) bool."""
         return batch.previous_BV
@@ -157,4 +169,5 @@ class CodeBaseline(System[CodesBatch, Model], SetPredictor[CodesBatch, Model]):
             f"{LISTS[field]}_titles": np.frombuffer(json.dumps([str(i) for i in range(size)]).encode(), np.uint8)
             for field, size in sizes.items()
         }
-        return columns, {**tables, "interaction_pairs": pair_P2}
+        words = np.frombuffer(json.dumps(["severe", *[""] * (len(pair_P2) - 1)]).encode(), np.uint8)
+        return columns, {**tables, "interaction_pairs": pair_P2, "interaction_values": words}
