@@ -82,7 +82,7 @@ def collated(rows: Columns, fields: Sequence[str], sizes: Mapping[str, int], his
     packed = np.empty((2, len(slot_T)), np.int64)
     packed[:, slot_T] = owner_T, step_T == kept_B[owner_T] - 1
     tensors = {
-        "patient_B": np.asarray(rows["patient"], np.int64),
+        "patient_B": np.array(rows["patient"], np.int64),
         "code_N": np.concatenate(codes),
         "place_N": np.concatenate(places),
         "owner_T": packed[0],
