@@ -19,7 +19,6 @@ from rec.batch import Batch, Column, Columns
 from rec.data.encoders import Tokens, text_encoder_from
 from rec.data.stages.event_texts import SEPARATOR
 from rec.errors import RequestError
-from rec.systems.nlammr.patients import PatientTexts
 
 SECTIONS = {"symptoms": "symptom", "diagnoses": "diagnosis", "procedures": "procedure"}
 """Sections in the order of their attention, and the entities whose titles they list."""
@@ -63,12 +62,6 @@ class VisitBatch(Batch):
         """Return the number of visits."""
         return len(self.patient_B)
 
-    def texts(self) -> PatientTexts:
-        """Return what was written with the data."""
-        return PatientTexts(
-            self.query_BD, self.section_BSD, self.present_BS, self.earlier_BHD, self.earlier_BH, self.gap_BH
-        )
-
 
 def last(places: Sequence[Any], most: int) -> list[Any]:
     """Return the last places of earlier visits, oldest first; of i, j, k the last two are j, k."""
@@ -103,7 +96,7 @@ class Collator:
         Raises:
             RequestError: a row names a visit that is not there.
         """
-        patient_B, visit_B = (np.asarray(rows[name], np.int64) for name in ("patient", "visit"))
+        patient_B, visit_B = (np.array(rows[name], np.int64) for name in ("patient", "visit"))
         self._check(visit_B)
         value_BTX, present_BT = self._sections(rows, visit_B)
         earlier_BHX, earlier_BH, gap_BH, before_B = self._earlier(rows)

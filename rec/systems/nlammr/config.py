@@ -26,7 +26,7 @@ class NLAMMRConfig(Strict):
         "section_dropout": {"missing_text_mask": [True]},
         "ddi_target": {"ddi_weight": {"not": [0.0]}},
         "text": {"train_plm": ["lora", "full"]},
-        "max_tokens": {"train_plm": ["lora", "full"]},
+        "unit_texts": {"train_plm": ["frozen"]},
         "ddi_allow": {"ddi_filter": {"not": ["none"]}},
         **alike(
             ("graph_width", "graph_layers", "graph_dropout", "dedupe_molecules", "refresh_every"),
@@ -105,8 +105,9 @@ class NLAMMRConfig(Strict):
     train_plm: Literal["frozen", "lora", "full"] = "frozen"
     """Texts as vectors that were written with the data, or encoded in the step by a model that is trained with it."""
     text: TextEncoderConfig = TextEncoderConfig()
-    max_tokens: int = Field(64, ge=4)
-    """Tokens kept of a text."""
+    unit_texts: bool = False
+    """Scales every text's vector to a mean square of 1, which is what layers are made for: those of tf-idf and hashing
+    have a length of 1, however wide they are."""
     ablate: Literal["none", "text", "structure"] = "none"
     """What is left out of medications."""
 

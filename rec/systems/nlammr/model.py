@@ -59,7 +59,8 @@ class NLAMMRModel(nn.Module):
         else:
             width = tables["text_all"].shape[1]
             text_VD = tables["medication_text"] if config.ablate != "text" else np.zeros((len(described_V), width))
-            self.register_buffer("text_VD", torch.from_numpy(np.array(text_VD, np.float32)), persistent=False)
+            text_VD = torch.from_numpy(np.array(text_VD, np.float32))
+            self.register_buffer("text_VD", unit(text_VD) if config.unit_texts else text_VD, persistent=False)
         molecules = None
         if config.ablate != "structure":
             molecules = molecules_of(tables, dedupe=config.dedupe_molecules)
@@ -117,11 +118,11 @@ class NLAMMRModel(nn.Module):
         """Return the texts of visits as vectors: those written with the data, or encoded here."""
         if self.text is None:
             dtype = self.patients.fusion.weight.dtype
-            given = batch.texts()
+            given = (batch.query_BD, batch.section_BSD, batch.earlier_BHD)
+            query_BD, section_BSD, earlier_BHD = ((unit(x) if self.config.unit_texts else x).to(dtype) for x in given)
             return PatientTexts(
-                given.query_BD.to(dtype), given.section_BSD.to(dtype), given.present_BS, given.earlier_BHD.to(dtype),
-                given.earlier_BH, given.gap_BH,
-            )  # fmt: skip
+                query_BD, section_BSD, batch.present_BS, earlier_BHD, batch.earlier_BH, batch.gap_BH
+            )
         token_BTL, sections = batch.token_BTL, len(SECTIONS)
         there_BT = torch.cat([batch.present_BS.any(1, keepdim=True), batch.present_BS, batch.earlier_BH], 1)
         chosen_N = there_BT.flatten().nonzero()[:, 0]
@@ -146,3 +147,9 @@ class NLAMMRModel(nn.Module):
         self.text_VD.copy_(torch.where(branch.described_V1, text_VD, 0))
         self.text_epoch.fill_(epoch)
         self.train(was_training)
+
+
+def unit(text_XD: Tensor) -> Tensor:
+    """Return vectors of a mean square of 1; one of zeros stays."""
+    size_X1 = text_XD.square().mean(-1, keepdim=True).sqrt()
+    return text_XD / torch.where(size_X1 > 0, size_X1, 1)
