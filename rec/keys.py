@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -127,6 +127,11 @@ class EvaluateConfig(Strict):
     """An item is popular when it has more than this share of all events (MSMRec, section 5.4)."""
     cold_count: int | None = Field(None, ge=0)
     """Items with at most so many training events are reported as cold; unset leaves it to the system."""
+    rare_share: float = Field(0.02, gt=0, lt=1)
+    """A label is rare when fewer than this share of training's examples have it."""
+    threshold: Annotated[float, Field(ge=0, le=1)] | Literal["validation"] | None = None
+    """The least probability of a label that is given, in evaluation, predictions and answers; "validation" chooses it
+    there, by the checkpoint that was chosen; unset leaves it to the system's task. Training measures by the task's."""
     bootstrap: int = Field(1000, ge=100)
     """Resamples of examples, or of the units that they belong to, behind each interval."""
 
