@@ -49,6 +49,18 @@ def test_the_set_predictor_beats_its_baselines(numbers: dict[str, Numbers]) -> N
     assert set(found["tasks"]["sets"]["groups"]) == {"nothing known before", "labels known before"}
 
 
+@pytest.mark.parametrize(
+    ("guest", "told"),
+    [("sets", ["Capabilities: SetPredictor", "visits"]), ("writer", ["Capabilities: Rater, Writer", "rating"])],
+)
+def test_what_guests_read_and_their_data_offer_is_listed(
+    trained: dict[str, RunConfig], guest: str, told: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["columns", trained[guest].out]) == 0
+    listed = capsys.readouterr().out
+    assert [word for word in [*told, "Entities", "Tables"] if word not in listed] == []
+
+
 def test_a_report_shows_sets_and_no_ranking(trained: dict[str, RunConfig], numbers: dict[str, Numbers]) -> None:
     page = text_of(write_report(trained["sets"].out))
     for wanted in ("jaccard_patient", "Sizes of sets, and rounds", "molecule 1", "given in vain", "no medical advice"):
