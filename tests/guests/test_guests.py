@@ -116,6 +116,18 @@ def test_a_threshold_that_is_none_is_refused(roots: dict[str, str], tmp_path: Pa
         config_of("sets", roots, tmp_path / "run", evaluate={"threshold": least})
 
 
+@pytest.mark.parametrize(
+    ("guest", "told"),
+    [("sets", ["Capabilities: SetPredictor", "visits"]), ("writer", ["Capabilities: Rater, Writer", "rating"])],
+)
+def test_what_guests_read_and_their_data_offer_is_listed(
+    trained: dict[str, RunConfig], guest: str, told: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["columns", trained[guest].out]) == 0
+    listed = capsys.readouterr().out
+    assert [word for word in [*told, "Entities", "Tables"] if word not in listed] == []
+
+
 def test_a_report_shows_sets_and_no_ranking(trained: dict[str, RunConfig], numbers: dict[str, Numbers]) -> None:
     path = write_report(trained["sets"].out)
     page = text_of(path)
