@@ -50,9 +50,11 @@ def test_the_set_predictor_beats_its_baselines(numbers: dict[str, Numbers]) -> N
 
 
 def test_a_report_shows_sets_and_no_ranking(trained: dict[str, RunConfig], numbers: dict[str, Numbers]) -> None:
-    page = text_of(write_report(trained["sets"].out))
+    path = write_report(trained["sets"].out)
+    page = text_of(path)
     for wanted in ("jaccard_patient", "Sizes of sets, and rounds", "molecule 1", "given in vain", "no medical advice"):
         assert wanted in page, wanted
+    assert f"Licence of the data: {sets_guest.LICENCE}." in Path(path.removeprefix("file://")).read_text()
     for other in ("ranking", "ndcg", "catalogue"):
         assert other not in page.lower(), other
 

@@ -51,6 +51,8 @@ def encode(events: Events, known: Mapping[str, pa.Table], keys: FilterConfig, le
     for name in [f.name for f in fields] + [n for n in (events.time, events.part) if n]:
         if name not in table.column_names:
             raise DataError(f"{events.name}: no column {name!r}; there are {', '.join(table.column_names)}")
+    if events.time:
+        _refuse_times(events, table[events.time])
     row = pa.array(np.arange(len(table)), pa.int64())
     there = pc.is_valid(table[events.subject.name])
     dropped[f"event without {events.subject.name}"] += len(table) - int(pc.sum(there).as_py() or 0)
@@ -94,6 +96,17 @@ def encode(events: Events, known: Mapping[str, pa.Table], keys: FilterConfig, le
     order = np.lexsort((place, others.get(TIME, place), user))
     records = Records(user, np.ones(len(user), np.int32), place, others).take(order)
     return Encoded(made.take(pa.array(order)), records, entities, dropped)
+
+
+def _refuse_times(events: Events, column: pa.ChunkedArray) -> None:
+    where = f"{events.name}: column {events.time!r} (time)"
+    if column.type != pa.int64():
+        raise DataError(f"{where}: {column.type}, expected int64")
+    if column.null_count:
+        row = int(np.flatnonzero(pc.is_null(column).to_numpy())[0]) + 1
+        raise DataError(
+            f"{where}: {column.null_count:,} of {len(column):,} values is missing, the first in row {row:,}"
+        )
 
 
 def _ids(table: pa.Table, fields: tuple[Field, ...], entity: str) -> list[str]:
