@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -26,6 +26,15 @@ class Column:
     """The entity whose members its values are, by index: requests name them by raw ids."""
     optional: bool = False
     """Whether a request may leave it out; it is empty then."""
+    default: int = 0
+    """What a number without an entity is in a request that leaves it out."""
+    asked_only: bool = False
+    """Whether requests alone have it: rows of a data set come without."""
+
+
+def stored(columns: Iterable[Column]) -> list[str]:
+    """Return the names of the columns that rows of a data set have."""
+    return [column.name for column in columns if not column.asked_only]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

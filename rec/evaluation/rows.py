@@ -96,7 +96,8 @@ class Rows:
 
     def told(self, columns: Columns, limits: ServeConfig) -> dict[str, Any]:
         """Return the first row of some columns as a request says it: the way back of `read`."""
-        return {c.name: self._told(c, columns[c.name][0], len(c.shape), limits.max_history) for c in self.asked}
+        there = [c for c in self.asked if c.name in columns]
+        return {c.name: self._told(c, columns[c.name][0], len(c.shape), limits.max_history) for c in there}
 
     def _told(self, column: Column, value: Any, axes: int, most: int) -> Any:
         if axes:
@@ -107,7 +108,7 @@ class Rows:
         return self.members[column.entity].id(int(plain)) if int(plain) >= 0 else "unknown"
 
     def _nobody(self, column: Column) -> int:
-        return 0 if column.entity and self.members[column.entity].first else -1 if column.entity else 0
+        return 0 if column.entity and self.members[column.entity].first else -1 if column.entity else column.default
 
     def _indices(self, column: Column, value: Any, at: str, notes: list[str]) -> Any:
         """Return ids, in lists of any depth, as indices."""

@@ -115,6 +115,11 @@ class System(ABC, Generic[B, M]):
         return cls.tables
 
     @classmethod
+    def further_tables(cls, config: Any) -> tuple[str, ...]:
+        """Return the inputs that are read where the data set holds them, and done without where it does not."""
+        return ()
+
+    @classmethod
     def wanted_by(cls, config: Any, table: str) -> Wanted | None:
         """Return which key asks for one of `table_names`, None where the system reads it whatever the keys say.
 

@@ -89,10 +89,12 @@ def build(config: RunConfig, data: Prepared) -> System[Any, Any]:
     Raises:
         DataError: the data set lacks a table; the key that wants it and the key that would make it are told.
     """
-    names = resolve(config.system).table_names(config.model)
+    system = resolve(config.system)
+    names = system.table_names(config.model)
     if missing := [name for name in dict.fromkeys(names) if not data.holds(name)]:
         raise DataError(f"{config.data.root}: {_missing(config, missing)}")
-    return build_from(config, data.tables(names))
+    further = [name for name in system.further_tables(config.model) if data.holds(name)]
+    return build_from(config, data.tables([*names, *further]))
 
 
 def _missing(config: RunConfig, names: Sequence[str]) -> str:

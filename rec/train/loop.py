@@ -262,7 +262,7 @@ def _update(
     ) * float(counts)
     wish = torch.tensor([[float(due and engine.rank == 0), 0.0]], dtype=torch.float64)
     total = engine.sum_over_ranks(torch.cat([local, wish]))
-    means: dict[str, float] = {}
+    values: dict[str, float] = {}
     for name, (value, count) in zip(terms, total[:-1].tolist(), strict=True):
         if not math.isfinite(value):
             raise TrainingError(
@@ -272,10 +272,11 @@ def _update(
         mean = terms[name].value_of(value, count)
         sums = progress.sums.setdefault(name, [0.0, 0.0])
         sums[0], sums[1] = sums[0] + mean * count, sums[1] + count
-        means[name] = mean * terms[name].weight
+        values[name] = mean
+    weight = {name: term.weight_in(values) for name, term in terms.items()}
     parts = [
-        term.part_of(value, count) * (term.weight * float(counts) * engine.world_size)
-        for term, (value, count) in zip(terms.values(), total[:-1].tolist(), strict=True)
+        term.part_of(value, count) * (weight[name] * float(counts) * engine.world_size)
+        for (name, term), (value, count) in zip(terms.items(), total[:-1].tolist(), strict=True)
     ]
     engine.backward(torch.stack([part.float() for part in parts]).sum())
     norm = engine.step(learning_rate(config, progress.total_step - progress.phase_start, config.epochs * steps))
@@ -283,7 +284,7 @@ def _update(
         raise TrainingError(f"epoch {progress.epoch} step {progress.step}: the gradient's norm is {norm}")
     for _, layer in mixtures:
         layer.after_step()
-    return means, bool(total[-1, 0])
+    return {name: value * weight[name] for name, value in values.items()}, bool(total[-1, 0])
 
 
 def _judge(

@@ -66,7 +66,8 @@ def validation_loss(
         name: term.value_of(value, count) if count else None
         for (name, term), (value, count) in zip(last.items(), total.tolist(), strict=True)
     }
-    weighted = [last[name].weight * value for name, value in means.items() if value is not None]
+    known = {name: value for name, value in means.items() if value is not None}
+    weighted = [last[name].weight_in(known) * value for name, value in known.items()]
     return {
         VALIDATION_LOSS: sum(weighted) if weighted else None,
         **{f"{VALIDATION_LOSS}/{name}": value for name, value in means.items()},
