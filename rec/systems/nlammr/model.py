@@ -120,9 +120,7 @@ class NLAMMRModel(nn.Module):
             dtype = self.patients.fusion.weight.dtype
             given = (batch.query_BD, batch.section_BSD, batch.earlier_BHD)
             query_BD, section_BSD, earlier_BHD = ((unit(x) if self.config.unit_texts else x).to(dtype) for x in given)
-            return PatientTexts(
-                query_BD, section_BSD, batch.present_BS, earlier_BHD, batch.earlier_BH, batch.gap_BH
-            )
+            return PatientTexts(query_BD, section_BSD, batch.present_BS, earlier_BHD, batch.earlier_BH, batch.gap_BH)
         token_BTL, sections = batch.token_BTL, len(SECTIONS)
         there_BT = torch.cat([batch.present_BS.any(1, keepdim=True), batch.present_BS, batch.earlier_BH], 1)
         chosen_N = there_BT.flatten().nonzero()[:, 0]
