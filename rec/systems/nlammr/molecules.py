@@ -193,11 +193,20 @@ class BatchNorm(nn.BatchNorm1d):
             return nn.functional.batch_norm(
                 x, mean, variance, self.weight, self.bias, training, self.momentum or 0.0, self.eps
             )
-        whole = [part.to(torch.float32, copy=True) for part in (mean, variance, self.weight, self.bias)]
-        normal = nn.functional.batch_norm(x.float(), *whole, training, self.momentum or 0.0, self.eps)
+        means, variances = mean.to(torch.float32, copy=True), variance.to(torch.float32, copy=True)
+        normal = nn.functional.batch_norm(
+            x.float(),
+            means,
+            variances,
+            self.weight.float(),
+            self.bias.float(),
+            training,
+            self.momentum or 0.0,
+            self.eps,
+        )
         if training:
-            mean.copy_(whole[0])
-            variance.copy_(whole[1])
+            mean.copy_(means)
+            variance.copy_(variances)
         return normal.to(x.dtype)
 
 
