@@ -66,6 +66,7 @@ class Phase:
     optimiser: Literal["adamw", "adam"] | None = None
     metric: str | None = None
     patience: int | None = None
+    patience_examples: int | None = None
     warmup_steps: int | None = None
     schedule: Literal["constant", "linear", "cosine"] | None = None
     weight_decay: float | None = None

@@ -35,10 +35,11 @@ from rec.train.progress import Progress
 from rec.train.ranks import OneRank
 from rec.train.training_record import TrainingRecord, read_training
 
-PHASE_KEYS = ("epochs", "patience")
+PHASE_KEYS = ("epochs", "patience", "patience_examples")
 """Of a phase, what may differ when a run goes on."""
 FREE_KEYS = ("parallel", "evaluate", "tune", "serve", "expect", "out", "model.notice", "train.epochs", "train.patience",
-             "train.checkpoint_steps", "train.checkpoint_minutes", "train.evaluate_batch_size")  # fmt: skip
+             "train.patience_examples", "train.checkpoint_steps", "train.checkpoint_minutes",
+             "train.evaluate_batch_size")  # fmt: skip
 """What may differ when a run goes on."""
 
 

@@ -30,6 +30,7 @@ from rec.train.optim import learning_rate
 from rec.train.phases import (
     Stretch,
     better,
+    early_in_words,
     has_ended,
     higher_is_better,
     is_over,
@@ -302,15 +303,17 @@ def _judge(
         raise TrainingError(f"{stretch.key('metric')}: {metric!r} is not measured; there are {known}")
     value = found[metric]
     if value is not None and better(value, progress.best, higher_is_better(metric, job.directions)):
-        progress.best, progress.best_step, progress.stale = value, progress.total_step, 0
+        progress.best, progress.best_step, progress.stale, progress.stale_examples = value, progress.total_step, 0, 0
     elif progress.best is None:
         # Nothing can be chosen by what has no value: the last checkpoint counts until something has one.
         progress.best_step = progress.total_step
     else:
         progress.stale += 1
+        progress.stale_examples += _epochs_judged(progress) * job.feed.examples("train")
     place = {"phase": progress.phase, "phase_name": stretch.phase.name, "metric": metric}
     record = {**place, "epoch": progress.epoch, "total_step": progress.total_step, **trained, **means}
     progress.history.append(record)
+    stopped = stopped_early(progress, stretch.config)
     job.report(
         {
             "kind": "evaluated",
@@ -318,10 +321,17 @@ def _judge(
             "best": progress.stale == 0,
             "evaluate_s": evaluate_s,
             "phases": stretch.count,
-            "stopped": stopped_early(progress, stretch.config),
+            "stopped": stopped,
+            "why": early_in_words(progress, stretch) if stopped else "",
         }
         | record
     )
+
+
+def _epochs_judged(progress: Progress) -> int:
+    """Return the epochs that were trained since the last evaluation of the phase."""
+    before = [record["epoch"] for record in progress.history if record["phase"] == progress.phase]
+    return progress.epoch - (before[-1] if before else 0)
 
 
 def _take_usage(engine: Engine) -> dict[str, Any]:

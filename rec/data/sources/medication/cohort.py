@@ -78,26 +78,34 @@ class Visits:
 class Told:
     """What was read and dropped on the way, in the order in which it happened."""
 
-    steps: list[tuple[str, str]] = field(default_factory=list)
+    steps: list[tuple[str, str, str]] = field(default_factory=list)
+    """What, how many, and how many are left then, as a table has them."""
     dropped: Counter[str] = field(default_factory=Counter)
 
     def gathered(self, name: str, found: Gathered) -> None:
         """Note what became of a table's rows."""
         left = found.counts[READ]
-        self.steps.append((f"{plural(name)}: rows read", f"{left:,}"))
+        self.note(f"{plural(name)}: rows read", left)
         for reason, count in found.counts.items():
-            if reason != READ and count:
+            if reason != READ:
                 left -= count
-                self.steps.append((f"  {numbered(count, reason).split(' ', 1)[1]}", f"-{count:,}"))
-        if left != found.counts[READ]:
-            self.steps.append(("  left", f"{left:,}"))
-        self.dropped += Counter({reason: n for reason, n in found.counts.items() if reason != READ})
+                self.drop(reason, count, left)
+
+    def note(self, name: str, value: float) -> None:
+        """Note a number."""
+        self.steps.append((name, f"{value:,}" if isinstance(value, int) else f"{value:.2f}", ""))
+
+    def drop(self, reason: str, count: int, left: int) -> None:
+        """Note what was dropped, and how many are left."""
+        if count:
+            self.dropped[reason] += count
+            self.steps.append((f"  {numbered(2, reason).removeprefix('2 ')}", f"-{count:,}", f"{left:,}"))
 
     def lines(self) -> str:
         """Return the table of the cohort."""
-        wide = max(len(name) for name, _ in self.steps)
-        high = max(len(value) for _, value in self.steps)
-        return "\n".join(f"  {name:<{wide}}  {value:>{high}}" for name, value in self.steps)
+        rows = [("", "", "left"), *self.steps]
+        name, value, left = (max(len(row[n]) for row in rows) for n in range(3))
+        return "\n".join(f"  {row[0]:<{name}}  {row[1]:>{value}}  {row[2]:>{left}}".rstrip() for row in rows)
 
 
 def lists_of(visit: pa.Array, gathered: Gathered) -> tuple[pa.Array, int]:
@@ -213,7 +221,7 @@ def _symptoms(visits: Visits, titles: Mapping[str, str], terms: Terms | None) ->
 
 def _kept(visits: Visits, config: CohortConfig, report: Told) -> Visits:
     """Return the visits that have all they must have, of patients that have enough of them."""
-    report.steps.append(("visits", f"{len(visits):,}"))
+    report.note("visits read", len(visits))
     for section in (*SECTIONS, *(("symptoms",) if config.needs_symptom else ())):
         length = pc.fill_null(pc.list_value_length(visits.codes[section]), 0).to_numpy()
         visits = _without(visits, length > 0, f"event without {section}", report)
@@ -223,10 +231,7 @@ def _kept(visits: Visits, config: CohortConfig, report: Told) -> Visits:
 
 
 def _without(visits: Visits, kept: np.ndarray, reason: str, report: Told) -> Visits:
-    count = int((~kept).sum())
-    report.dropped[reason] += count
-    if count:
-        report.steps.append((f"  {reason.replace('event', 'visits', 1)}", f"-{count:,}"))
+    report.drop(reason, int((~kept).sum()), int(kept.sum()))
     return visits.take(kept)
 
 
@@ -246,18 +251,20 @@ def _relations(
         left, right = Field("left", "medication"), Field("right", "medication")
         value = "severity" if any(table["severity"].to_pylist()) else ""
         found["interaction"] = Relation(table=table, left=left, right=right, value=value)
-        report.steps.append(("interacting pairs of its medications", f"{len(table):,}"))
+        report.note("interacting pairs of medications", len(table))
         silent = sum(code not in every.codes for code in medications)
-        report.steps.append(("medications of which interactions tell nothing", f"{silent:,}"))
+        report.note("medications of which interactions tell nothing", silent)
     return found
 
 
 def _tell(table: pa.Table, codes: Mapping[str, Sequence[str]], report: Told) -> None:
     """Note what the cohort is made of."""
-    report.steps += [("visits kept", f"{len(table):,}"), ("patients", f"{len(pc.unique(table['patient'])):,}")]
+    report.note("visits kept", len(table))
+    report.note("patients", len(pc.unique(table["patient"])))
     for name, entity in FIELDS.items():
         mean = float(pc.sum(pc.list_value_length(table[name])).as_py() or 0) / len(table)
-        report.steps += [(name, f"{len(codes[entity]):,}"), ("  per visit", f"{mean:.2f}")]
+        report.note(name, len(codes[entity]))
+        report.note("  per visit", mean)
 
 
 def _filled(column: pa.Array) -> pa.Array:

@@ -98,7 +98,7 @@ class Orders:
         dropped = Counter[str]()
         rows = filtered(rows, pc.is_valid(rows["visit"]), "order without visit", dropped)
         stands = pc.not_equal(pc.utf8_lower(pc.fill_null(rows["cancelled"], "no")), "yes")
-        rows = filtered(rows, stands, "order that was cancelled", dropped)
+        rows = filtered(rows, stands, "order with a cancellation", dropped)
         by_name = _looked_up(rows["name"], self.names)
         number = pc.replace_substring_regex(rows["hicl"], r"\.0$", "")
         by_number = _looked_up(number, self.numbers)

@@ -26,6 +26,8 @@ def filtered(
     interaction_VV: np.ndarray | None,
     how: str,
     allowed_VV: np.ndarray | None = None,
+    *,
+    steps: int = STEPS,
 ) -> np.ndarray:
     """Return which labels each example is given, bool (B, V): those of at least `threshold` that pass a filter.
 
@@ -38,8 +40,9 @@ def filtered(
         interaction_VV: Which labels must not stand together, symmetric; None where it is not known: nothing is taken.
         how: "greedy" gives labels by falling score and skips those that interact with one given already; "two_sat" is
             the assignment that satisfies (not i or not j) for each interacting pair and keeps the greatest sum of
-            scores, found exactly unless that takes more than `STEPS` branches; "none" keeps everything.
+            scores, found exactly unless that takes more than `steps` branches; "none" keeps everything.
         allowed_VV: Interacting pairs that may stand together all the same, such as those prescribed in training.
+        steps: Branches that `two_sat` looks at for one example.
 
     Raises:
         ConfigError: there is no such filter.
@@ -51,11 +54,10 @@ def filtered(
     if how == "none" or interaction_VV is None:
         return given_BV
     clash_VV = clashes(interaction_VV, allowed_VV, score_BV.shape[1])
-    step = greedy if how == "greedy" else two_sat
-    parts = [
-        step(given_BV[start : start + BLOCK], score_BV[start : start + BLOCK], clash_VV)
-        for start in range(0, len(given_BV), BLOCK)
-    ]
+    parts = []
+    for start in range(0, len(given_BV), BLOCK):
+        given, score = given_BV[start : start + BLOCK], score_BV[start : start + BLOCK]
+        parts.append(greedy(given, score, clash_VV) if how == "greedy" else two_sat(given, score, clash_VV, steps))
     return np.concatenate([given_BV[:0], *parts])
 
 
@@ -86,7 +88,7 @@ def greedy(given_BV: np.ndarray, score_BV: np.ndarray, clash_VV: np.ndarray) -> 
     return kept_BV
 
 
-def two_sat(given_BV: np.ndarray, score_BV: np.ndarray, clash_VV: np.ndarray) -> np.ndarray:
+def two_sat(given_BV: np.ndarray, score_BV: np.ndarray, clash_VV: np.ndarray, steps: int = STEPS) -> np.ndarray:
     """Return the given labels of the greatest sum of scores among which none clash."""
     kept_BV = given_BV.copy()
     place_B = np.flatnonzero(_clashing(given_BV, clash_VV).any(1))
@@ -94,7 +96,7 @@ def two_sat(given_BV: np.ndarray, score_BV: np.ndarray, clash_VV: np.ndarray) ->
     neighbours = [sum(1 << int(other) for other in np.flatnonzero(row)) for row in clash_VV]
     for place, open_V in zip(place_B, open_BV, strict=True):
         if open_V.any():
-            search = _Search(score_BV[place].tolist(), neighbours)
+            search = _Search(score_BV[place].tolist(), neighbours, steps)
             best = search.best(sum(1 << int(label) for label in np.flatnonzero(open_V)))
             kept_BV[place, _members(best)] = True
     return kept_BV
@@ -127,8 +129,8 @@ def _certain(given_BV: np.ndarray, score_BV: np.ndarray, clash_VV: np.ndarray) -
 class _Search:
     """Finds the heaviest set of one example by branching; sets are bits of whole numbers."""
 
-    def __init__(self, weight: Sequence[float], neighbours: Sequence[int]) -> None:
-        self.weight, self.neighbours, self.steps = weight, neighbours, 0
+    def __init__(self, weight: Sequence[float], neighbours: Sequence[int], most: int) -> None:
+        self.weight, self.neighbours, self.most, self.steps = weight, neighbours, most, 0
 
     def best(self, open_labels: int) -> int:
         """Return the heaviest subset without clashes, never a lighter one than that of falling scores."""
@@ -137,7 +139,7 @@ class _Search:
     def heaviest(self, open_labels: int, depth: int = 0) -> int:
         """Return the heaviest subset without clashes, as far as the steps reach."""
         self.steps += 1
-        if self.steps > STEPS or depth > DEPTH:
+        if self.steps > self.most or depth > DEPTH:
             return self._greedy(open_labels)
         kept, open_labels = self._certain(open_labels)
         while open_labels:

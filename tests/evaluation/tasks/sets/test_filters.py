@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from rec.errors import ConfigError, DataError
-from rec.evaluation.tasks.sets import filters
 from rec.evaluation.tasks.sets.filters import filtered
 from rec.evaluation.tasks.sets.metrics import ddi_rate, interacting_pairs, predicted_sets
 
@@ -117,27 +116,26 @@ def test_what_cannot_be_is_told() -> None:
 
 
 def test_a_search_without_end_settles_for_the_best_it_knows(
-    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+    rng: np.random.Generator,
 ) -> None:
     score_BV, interaction_VV = 0.5 + rng.random((1, 60)) / 2, drawn(rng, 60, 0.3)
     best_BV = filtered(score_BV, 0.5, interaction_VV, "two_sat")
-    monkeypatch.setattr(filters, "STEPS", 3)
-    found_BV = filtered(score_BV, 0.5, interaction_VV, "two_sat")
+    found_BV = filtered(score_BV, 0.5, interaction_VV, "two_sat", steps=3)
     assert interacting_pairs(found_BV, interaction_VV)[0, 0] == 0
     greedy_BV = filtered(score_BV, 0.5, interaction_VV, "greedy")
     assert score_BV[greedy_BV].sum() <= score_BV[found_BV].sum() <= score_BV[best_BV].sum() + 1e-9
 
 
 def test_a_cohort_takes_seconds(rng: np.random.Generator) -> None:
-    visits, labels = 100_000, 112
-    score_BV = rng.beta(0.4, 1.6, (visits, labels)).astype(np.float32)
+    labels, most = 112, {"greedy": 100_000, "two_sat": 20_000}
     interaction_VV = drawn(rng, labels, 0.054)
     spent = {}
-    for how in ("greedy", "two_sat"):
+    for how, visits in most.items():
+        score_BV = rng.beta(0.4, 1.6, (visits, labels)).astype(np.float32)
         start = time.process_time()
         kept_BV = filtered(score_BV, 0.5, interaction_VV, how)
         spent[how] = time.process_time() - start
         assert interacting_pairs(kept_BV, interaction_VV)[:, 0].sum() == 0
-    # About 1 s and 5 s on a core of 2024: wide bounds, as a slow loop would take minutes.
+    # About 1 s each on a core of 2024: wide bounds, as a slow loop would take minutes.
     assert spent["greedy"] < 15
-    assert spent["two_sat"] < 60
+    assert spent["two_sat"] < 15
