@@ -80,6 +80,20 @@ def test_mimic_iv_is_read_with_versions_of_codes_and_its_notes(tmp_path: Path) -
     assert only.records.table["visit"].to_pylist() == ["7001"]
 
 
+def test_summaries_among_the_notes_of_mimic_iii_are_searched(tmp_path: Path) -> None:
+    wards.mimic_iii(tmp_path / "iii")
+    rows: wards.Rows = [
+        {"hadm_id": "7003", "category": "Discharge summary", "iserror": None, "text": "Cough,\r\n\r\nthen fever."},
+        {"hadm_id": "7003", "category": "Nursing", "iserror": None, "text": "abdominal pain"},
+        {"hadm_id": "7004", "category": "Discharge summary", "iserror": "1", "text": "cough"},
+    ]
+    notes = wards.write(tmp_path / "NOTEEVENTS.csv.gz", rows, upper=True)
+    raw = iii(tmp_path, symptoms=wards.terms(tmp_path), notes=str(notes))
+    found = wards.column(raw, "symptoms")
+    assert (found["7003"], found["7004"]) == (["chest pain", "shock", "cough", "fever"], ["chest pain", "shock"])
+    assert raw.dropped["note of another kind"] == raw.dropped["note marked as an error"] == 1
+
+
 def test_a_map_that_is_missing_is_named_with_where_it_comes_from(tmp_path: Path) -> None:
     wards.mimic_iii(tmp_path / "iii")
     with pytest.raises(ConfigError, match=r"data.read.rxcui2atc: not set, expected the map of RXCUI to ATC.*rxnav"):
