@@ -26,8 +26,11 @@ class Column:
     """The entity whose members its values are, by index: requests name them by raw ids."""
     optional: bool = False
     """Whether a request may leave it out; it is empty then."""
-    default: int = 0
-    """What a number without an entity is in a request that leaves it out."""
+    place: bool = False
+    """Whether it counts records of the data set, which no request knows: never asked, and -1 or empty there."""
+    along: str = ""
+    """What its first axis counts where other columns count the same, as "earlier" for what each of a patient's earlier
+    visits holds: columns of one name are as long as each other, and those that a request leaves out are filled up."""
     asked_only: bool = False
     """Whether requests alone have it: rows of a data set come without."""
 

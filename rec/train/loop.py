@@ -256,7 +256,7 @@ def _update(
     config = stretch.config
     mixtures = list(layers_of(engine.module))
     for _, layer in mixtures:
-        layer.counting = counts
+        layer.counting = counts or layer.replicated
     terms = counted_terms(job.system.loss(engine, batch.to(engine.device)), stretch)
     local = torch.stack(
         [torch.stack([term.sum.detach().double().cpu(), _double(term.count)]) for term in terms.values()]

@@ -54,7 +54,7 @@ def validation_loss(
         place = number * engine.world_size + engine.rank
         torch.manual_seed(derive(stretch.config.seed, VALIDATION_LOSS, stretch.index, place))
         for _, layer in layers_of(engine.module):
-            layer.counting = counts
+            layer.counting = counts or layer.replicated
         last = counted_terms(system.loss(engine, batch.to(engine.device)), stretch)
         for name, term in last.items():
             pair = torch.stack([torch.as_tensor(v, dtype=torch.float64).detach().cpu() for v in (term.sum, term.count)])

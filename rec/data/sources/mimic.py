@@ -28,6 +28,8 @@ from rec.errors import DataError
 from rec.strict import Needs
 
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+NOTES_AT_ONCE = 2048
+"""Discharge summaries are long."""
 WHAT_NOTES = "the notes: NOTEEVENTS of MIMIC-III, or discharge of MIMIC-IV-Note (physionet.org/content/mimic-iv-note)"
 
 
@@ -138,7 +140,7 @@ class Admissions:
         columns = {"visit": ("hadm_id", Kind.ID), "category": (category, Kind.TEXT), "text": ("text", Kind.TEXT)}
         if "iserror" in official.names:
             columns["error"] = ("iserror", Kind.TEXT)
-        return gather(place, "note", official, official.wanted(columns), Notes(terms))
+        return gather(place, "note", official, official.wanted(columns), Notes(terms), rows_at_once=NOTES_AT_ONCE)
 
     def _admissions(self) -> Visits:
         """Return all admissions, by patient (as text) and time."""

@@ -58,8 +58,8 @@ class NLAMMRModel(nn.Module):
             self.register_buffer("text_epoch", torch.tensor(-1))
         else:
             width = tables["text_all"].shape[1]
-            text_VD = tables["medication_text"] if config.ablate != "text" else np.zeros((len(described_V), width))
-            text_VD = torch.from_numpy(np.array(text_VD, np.float32))
+            given_VD = tables["medication_text"] if config.ablate != "text" else np.zeros((len(described_V), width))
+            text_VD = torch.from_numpy(np.array(given_VD, np.float32))
             self.register_buffer("text_VD", unit(text_VD) if config.unit_texts else text_VD, persistent=False)
         molecules = None
         if config.ablate != "structure":

@@ -164,7 +164,7 @@ class GINLayer(nn.Module):
         super().__init__()
         self.last = last
         self.bond = nn.Parameter(_tables(BOND_TABLES, width))
-        self.eps = nn.Parameter(torch.zeros(()))
+        self.eps = nn.Parameter(torch.zeros(1))  # DeepSpeed shares no bfloat16 without an axis
         self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
         self.inner_norm, self.norm = BatchNorm(2 * width), BatchNorm(width)
         self.dropout = Dropout(dropout)
@@ -181,14 +181,33 @@ class GINLayer(nn.Module):
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Batch normalisation that takes a batch of one row as it would in evaluation: one atom has no spread."""
+    """Batch normalisation in float32 whatever the rows are; one row alone, which has no spread, as in evaluation."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised rows, of the same shape."""
-        if self.training and len(x) < 2:
-            return nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias)
-        normal: Tensor = super().forward(x)
-        return normal
+        mean, variance = self.running_mean, self.running_var
+        assert mean is not None
+        assert variance is not None
+        training = self.training and len(x) > 1
+        if x.dtype is mean.dtype is torch.float32:
+            return nn.functional.batch_norm(
+                x, mean, variance, self.weight, self.bias, training, self.momentum or 0.0, self.eps
+            )
+        means, variances = mean.to(torch.float32, copy=True), variance.to(torch.float32, copy=True)
+        normal = nn.functional.batch_norm(
+            x.float(),
+            means,
+            variances,
+            self.weight.float(),
+            self.bias.float(),
+            training,
+            self.momentum or 0.0,
+            self.eps,
+        )
+        if training:
+            mean.copy_(means)
+            variance.copy_(variances)
+        return normal.to(x.dtype)
 
 
 class _Messages(torch.autograd.Function):

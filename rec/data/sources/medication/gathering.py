@@ -69,6 +69,7 @@ class ScanTask:
     root: str
     partitions: int
     number: int
+    rows_at_once: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ def gather(
     most: int = 0,
     allowed: Collection[str] | None = None,
     by: Literal["order", "code"] = "order",
+    rows_at_once: int = ROWS_AT_ONCE,
 ) -> Gathered:
     """Return the codes of every visit that a table names, each once.
 
@@ -103,12 +105,13 @@ def gather(
         most: The codes with the most rows that are kept; 0 keeps all.
         allowed: Codes that may be kept; None allows all.
         by: What a visit's codes are sorted by: their first `order`, or themselves.
+        rows_at_once: Rows that a task reads at once; few where they are long.
     """
     root = place.storage.below(f"gathered-{name}").uri_of("")
     parts = pieces(official.table)
     partitions = max(1, -(-sum(piece.rows for piece in parts) // ROWS_PER_PARTITION))
     packed = zlib.compress(pickle.dumps(extract), 1)
-    tasks = [ScanTask(piece, wanted, packed, root, partitions, n) for n, piece in enumerate(parts)]
+    tasks = [ScanTask(piece, wanted, packed, root, partitions, n, rows_at_once) for n, piece in enumerate(parts)]
     counts, frequency = Counter[str](), Counter[str]()
     for dropped, found in place.runner.map(scan_piece, tasks, f"prepare: {plural(name)}"):
         counts += dropped
@@ -129,7 +132,7 @@ def scan_piece(task: ScanTask) -> tuple[Counter[str], Counter[str]]:
     counts, frequency = Counter[str](), Counter[str]()
     held: list[pa.Table] = []
     written = 0
-    for rows in read(task.piece, task.wanted, rows_at_once=ROWS_AT_ONCE):
+    for rows in read(task.piece, task.wanted, rows_at_once=task.rows_at_once):
         found, dropped = extract(rows)
         counts += dropped
         counts[READ] += len(rows)

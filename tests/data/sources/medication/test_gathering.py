@@ -55,9 +55,9 @@ def test_a_visit_has_its_codes_once_by_their_number_and_the_unnumbered_last(tmp_
 
 def test_how_a_table_is_cut_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = gathered(tmp_path / "whole", drawn(400))
-    for name, value in {"ROWS_AT_ONCE": 13, "ROWS_HELD": 29, "ROWS_PER_PARTITION": 50}.items():
+    for name, value in {"ROWS_HELD": 29, "ROWS_PER_PARTITION": 50}.items():
         monkeypatch.setattr(gathering, name, value)
-    cut = gathered(tmp_path / "cut", drawn(400))
+    cut = gathered(tmp_path / "cut", drawn(400), rows_at_once=13)
     assert by_visit(cut) == by_visit(whole)
     assert (cut.counts, cut.frequency) == (whole.counts, whole.frequency)
     assert not (tmp_path / "cut" / "work" / "gathered-row").exists()
