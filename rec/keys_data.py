@@ -43,13 +43,14 @@ class FilterConfig(Strict):
 class SplitConfig(Strict):
     """Which records are for training, validation and test."""
 
-    protocol: Literal["leave-one-out", "ratio", "mmrec", "subjects", "time", "given"] = "leave-one-out"
+    protocol: Literal["leave-one-out", "ratio", "warm", "mmrec", "subjects", "time", "given"] = "leave-one-out"
     """"leave-one-out": of each user the last record for test, the one before for validation. "ratio": shares of each
-    user's records at random, with cold users and items. "mmrec": 8:1:1 within each user, rounded as MMRec does.
+    user's records at random, with cold users and items. "warm": shares of all records at random, of users and items
+    that all have a record of training. "mmrec": 8:1:1 within each user, rounded as MMRec does.
     "subjects": shares of users with all their records; the last one is to be found, the earlier ones are known. "time":
     nothing after a point in time is trained on. "given": as the source has it."""
     validation: float = Field(0.1, gt=0, lt=0.5)
-    """Share for validation (ratio, subjects, time) ..."""
+    """Share for validation (ratio, warm, subjects, time) ..."""
     test: float = Field(0.2, gt=0, lt=0.5)
     """... and for test."""
     validation_from: str | int | float | None = None
@@ -79,9 +80,9 @@ class SplitConfig(Strict):
     @model_validator(mode="after")
     def _keys_have_effect(self) -> Self:
         uses = {
-            "validation": ("ratio", "subjects", "time"), "test": ("ratio", "subjects", "time"),
+            "validation": ("ratio", "warm", "subjects", "time"), "test": ("ratio", "warm", "subjects", "time"),
             "validation_from": ("time",), "test_from": ("time",),
-            "cold_users": ("ratio",), "cold_items": ("ratio",), "seed": ("ratio", "mmrec", "subjects"),
+            "cold_users": ("ratio",), "cold_items": ("ratio",), "seed": ("ratio", "warm", "mmrec", "subjects"),
         }  # fmt: skip
         for key, protocols in uses.items():
             if self.protocol not in protocols and getattr(self, key) != type(self).model_fields[key].default:

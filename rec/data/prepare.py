@@ -35,6 +35,7 @@ from rec.storage import Storage
 from rec.strict import resolve
 
 BY_TIME = ("leave-one-out", "time", "subjects")
+"""Protocols by which a user and an item may meet more than once; of events also that of a given split."""
 LEAST = {"leave-one-out": 4}
 """Records that a user must have: a history, and a target of each split."""
 MOST_PICTURES = 256 << 20
@@ -209,16 +210,23 @@ def _refuse_texts(config: DataConfig, modalities: Sequence[str], items: EntityTa
 
 def _of_events(config: DataConfig, raw: RawData, events: Events, draft: Draft, runner: Runner, say: Say) -> Prepared:
     """Write a data set of events that are not of one user and one item."""
-    for key in ("minimum_rating", "minimum_item_count", "core", "repeats", "required", "unseen"):
+    pairs = () if events.counterpart else ("core", "repeats", "unseen")
+    for key in ("minimum_rating", "minimum_item_count", "required", *pairs):
         if getattr(config.filter, key) != FilterConfig.model_fields[key].default:
             raise ConfigError(f"data.filter.{key}: has no effect on {config.source}, whose records are events")
-    for key, value in {"text": config.text, "split.cold_items": config.split.cold_items}.items():
+    cold = 0.0 if events.counterpart else config.split.cold_items
+    for key, value in {"text": config.text, "split.cold_items": cold}.items():
         if value:
             raise ConfigError(f"data.{key}: has no effect on {config.source}, whose records are events")
+    if config.split.protocol == "warm" and not events.counterpart:
+        raise ConfigError(f"data.split.protocol: 'warm' is of records of two; those of {config.source} are of one")
     if config.encode is not None and not (config.encode.text.encoder or config.encode.text.tokenizer):
         raise ConfigError("data.encode.text: has no effect with neither an encoder nor a tokenizer")
     least = config.filter.minimum_user_count or LEAST.get(config.split.protocol, 1)
-    split, told = write_events(config, raw, events, least, draft, runner, say)
+    once = config.filter.repeats == "once" or (
+        not config.filter.repeats and config.split.protocol not in (*BY_TIME, "given")
+    )
+    split, told = write_events(config, raw, events, least, once, draft, runner, say)
     return _finished(config, raw, draft, split, told, say, [])
 
 

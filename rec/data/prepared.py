@@ -33,6 +33,7 @@ from rec.data.runner import InProcess, Runner
 from rec.data.stages.drops import numbered
 from rec.data.views.graph import Graph
 from rec.data.views.pairs import Pairs
+from rec.data.views.sentences import Sentences
 from rec.data.views.sequences import Sequences
 from rec.data.views.view import FILE_NAME, Making, Rows, View, read_records
 from rec.data.views.view import FOLDER as VIEWS
@@ -45,7 +46,7 @@ from rec.storage import Storage, absolute
 from rec.strict import Strict, is_among, resolve
 
 DIFFERENCES_TOLD = 5
-OWN_VIEWS: dict[str, type[View]] = {view.name: view for view in (Sequences, Pairs, Graph, Visits, Rows)}
+OWN_VIEWS: dict[str, type[View]] = {view.name: view for view in (Sequences, Pairs, Graph, Visits, Sentences, Rows)}
 VIEW = "view.json"
 
 

@@ -15,6 +15,7 @@ from rec.data.schema import PART, TIME, Events, RawData
 from rec.data.stages.drops import of_others, of_records
 from rec.data.stages.event_texts import TEXT, Part, write_event_texts
 from rec.data.stages.events import encode
+from rec.data.stages.narrow import Narrowed, narrowed, write_features
 from rec.data.stages.relations import TITLE, titles, write_molecules, write_relations, write_titles
 from rec.data.stages.split import Split, split_records
 from rec.data.views.view import TRAIN
@@ -32,6 +33,7 @@ def write_events(
     raw: RawData,
     events: Events,
     least: int,
+    once: bool,
     draft: Draft,
     runner: Runner,
     say: Callable[[str], None],
@@ -43,6 +45,7 @@ def write_events(
         raw: What the source brings ...
         events: ... and its records.
         least: Events of a subject at least.
+        once: Whether a subject and a counterpart meet once at most.
         draft: The data set in the making.
         runner: What runs the parts.
         say: Told what was seen.
@@ -52,10 +55,18 @@ def write_events(
     """
     for name, table in raw.entities.items():
         _refuse_members(name, table)
-    found = encode(events, raw.entities, config.filter, least)
+    read, dropped = len(events.table), Counter[str]()
+    kept = Narrowed(events, raw.entities, {})
+    if events.counterpart:
+        kept = narrowed(raw, events, config.filter, once, dropped)
+        events = kept.events
+    found = encode(events, kept.entities, config.filter, least)
+    found.dropped.update(dropped)
     entities, subject = found.entities, events.subject
     subjects = len(entities[subject.entity]) if subject.entity else int(found.records.user_E.max()) + 1
-    split = split_records(found.records, subjects, 1, config.split, found.dropped, events.name, strangers=True)
+    other = next((field.entity for field in events.fields if field.name == events.counterpart), "")
+    others = len(entities[other]) if other else 1
+    split = split_records(found.records, subjects, others, config.split, found.dropped, events.name, strangers=True)
     rows = found.table.take(pc.index_in(pa.array(split.records.row_E), found.table["row"].combine_chunks()))
     if TIME in split.records.columns and TIME not in rows.column_names:
         rows = rows.append_column(TIME, pa.array(split.records.columns[TIME], pa.int64()))
@@ -72,6 +83,7 @@ def write_events(
     write_titles(draft, title_of)
     write_relations(draft, raw.relations, entities, found.dropped)
     write_molecules(draft, entities, runner, say)
+    write_features(draft, raw, other, kept)
     encoded: dict[str, Any] = {}
     if config.encode is not None:
         trained = np.flatnonzero(split.part_E == TRAIN)
@@ -82,17 +94,22 @@ def write_events(
         if f"{name}.npy" in draft.files:
             raise DataError(f"{config.source}: an array {name!r} has the name of a table that is made here")
         draft.array(name, array)
+    told = {"records": files, "events": _shape(events, rows), "encoded": encoded, "modalities": []}
+    return split, told | _counted(raw, read, len(rows), entities, found.dropped)
+
+
+def _counted(
+    raw: RawData, read: int, rows: int, entities: Mapping[str, pa.Table], dropped: Counter[str]
+) -> dict[str, Any]:
+    """Return what the manifest tells of numbers."""
     sizes = {name: len(table) for name, table in entities.items()}
-    counts = {"interactions_read": len(events.table) + sum(raw.dropped.values()), "interactions": len(rows)}
-    return split, {
-        "records": files,
+    dropped = dropped + Counter(raw.dropped)
+    counts = {"interactions_read": read + sum(of_records(raw.dropped).values()), "interactions": rows}
+    return {
         "counts": counts | {plural(name): size for name, size in sizes.items()},
-        "dropped": of_records(found.dropped + Counter(raw.dropped)),
-        "left_out": of_others(found.dropped),
+        "dropped": of_records(dropped),
+        "left_out": of_others(dropped),
         "entities": {name: {"count": size, "first": 0} for name, size in sizes.items()},
-        "events": _shape(events, rows),
-        "encoded": encoded,
-        "modalities": [],
     }
 
 

@@ -29,7 +29,7 @@ class Encoded:
     table: pa.Table
     """The fields, without the part."""
     records: Records
-    """What the split goes by; items are all 1."""
+    """What the split goes by; items are those of the counterpart from 1, and all 1 without one."""
     entities: dict[str, pa.Table]
     dropped: Counter[str]
 
@@ -94,7 +94,8 @@ def encode(events: Events, known: Mapping[str, pa.Table], keys: FilterConfig, le
         raise DataError(f"{events.name}: no event is left of {len(events.table):,}")
     user, place = made[events.subject.name].to_numpy(), made["row"].to_numpy()
     order = np.lexsort((place, others.get(TIME, place), user))
-    records = Records(user, np.ones(len(user), np.int32), place, others).take(order)
+    item = made[events.counterpart].to_numpy() + 1 if events.counterpart else np.ones(len(user), np.int64)
+    records = Records(user, item.astype(np.int32), place, others).take(order)
     return Encoded(made.take(pa.array(order)), records, entities, dropped)
 
 
