@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -31,6 +31,13 @@ class Column:
     along: str = ""
     """What its first axis counts where other columns count the same, as "earlier" for what each of a patient's earlier
     visits holds: columns of one name are as long as each other, and those that a request leaves out are filled up."""
+    asked_only: bool = False
+    """Whether requests alone have it: rows of a data set come without."""
+
+
+def stored(columns: Iterable[Column]) -> list[str]:
+    """Return the names of the columns that rows of a data set have."""
+    return [column.name for column in columns if not column.asked_only]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -43,13 +43,14 @@ class FilterConfig(Strict):
 class SplitConfig(Strict):
     """Which records are for training, validation and test."""
 
-    protocol: Literal["leave-one-out", "ratio", "mmrec", "subjects", "time", "given"] = "leave-one-out"
+    protocol: Literal["leave-one-out", "ratio", "warm", "mmrec", "subjects", "time", "given"] = "leave-one-out"
     """"leave-one-out": of each user the last record for test, the one before for validation. "ratio": shares of each
-    user's records at random, with cold users and items. "mmrec": 8:1:1 within each user, rounded as MMRec does.
+    user's records at random, with cold users and items. "warm": shares of all records at random, of users and items
+    that all have a record of training. "mmrec": 8:1:1 within each user, rounded as MMRec does.
     "subjects": shares of users with all their records; the last one is to be found, the earlier ones are known. "time":
     nothing after a point in time is trained on. "given": as the source has it."""
     validation: float = Field(0.1, gt=0, lt=0.5)
-    """Share for validation (ratio, subjects, time) ..."""
+    """Share for validation (ratio, warm, subjects, time) ..."""
     test: float = Field(0.2, gt=0, lt=0.5)
     """... and for test."""
     validation_from: str | int | float | None = None
@@ -79,9 +80,9 @@ class SplitConfig(Strict):
     @model_validator(mode="after")
     def _keys_have_effect(self) -> Self:
         uses = {
-            "validation": ("ratio", "subjects", "time"), "test": ("ratio", "subjects", "time"),
+            "validation": ("ratio", "warm", "subjects", "time"), "test": ("ratio", "warm", "subjects", "time"),
             "validation_from": ("time",), "test_from": ("time",),
-            "cold_users": ("ratio",), "cold_items": ("ratio",), "seed": ("ratio", "mmrec", "subjects"),
+            "cold_users": ("ratio",), "cold_items": ("ratio",), "seed": ("ratio", "warm", "mmrec", "subjects"),
         }  # fmt: skip
         for key, protocols in uses.items():
             if self.protocol not in protocols and getattr(self, key) != type(self).model_fields[key].default:
@@ -98,16 +99,17 @@ class TextConfig(Strict):
     """How K texts per item are written and encoded."""
 
     NEEDS: ClassVar[Needs] = {
-        "width": {"encoder": ["tfidf"]},
-        **alike(("pooling", "batch_size", "max_tokens", "actors"), {"encoder": {"not": ["tfidf"]}}),
+        "width": {"encoder": ["tfidf", "hashing"]},
+        **alike(("pooling", "batch_size", "max_tokens", "actors"), {"encoder": {"not": ["tfidf", "hashing"]}}),
     }
 
     modalities: tuple[str, ...] = MODALITIES
     """Names of text columns of the items' table are taken as they are; others are written by template."""
     encoder: str = "tfidf"
-    """"tfidf" (TF-IDF and truncated SVD, offline) or the name or path of a transformers text model."""
+    """"tfidf" (TF-IDF and truncated SVD, offline), "hashing" (words to places, stateless), or the name or path of a
+    transformers text model."""
     width: int = Field(128, ge=2)
-    """Components the SVD keeps; a transformers model has its own width."""
+    """Components the SVD keeps, or places of hashing; a transformers model has its own width."""
     pooling: Literal["mean", "cls"] = "mean"
     batch_size: int = Field(64, ge=1)
     max_tokens: int = Field(128, ge=8)
@@ -119,17 +121,21 @@ class TextEncodingConfig(Strict):
     """How texts become numbers: frozen vectors, tokens for an encoder that is trained, or both."""
 
     NEEDS: ClassVar[Needs] = {
-        "width": {"encoder": ["tfidf"]},
+        "width": {"encoder": ["tfidf", "hashing"]},
+        "pooling": {"encoder": {"not": ["", "tfidf", "hashing"]}},
         "vocabulary": {"tokenizer": ["local"]},
-        "max_tokens": ({"tokenizer": {"not": [""]}}, {"encoder": {"not": ["", "tfidf"]}}),
+        "max_tokens": ({"tokenizer": {"not": [""]}}, {"encoder": {"not": ["", "tfidf", "hashing"]}}),
     }
 
     encoder: str = ""
-    """Frozen: "tfidf" (with truncated SVD), or the name or path of a transformers model; empty makes no vectors."""
+    """Frozen: "tfidf" (with truncated SVD), "hashing" (words to places, stateless), or the name or path of a
+    transformers model; empty makes no vectors."""
+    pooling: Literal["cls", "mean"] = "cls"
+    """Of a transformers model: the last state of the first token, or the mean over tokens that are no padding."""
     tokenizer: str = "local"
     """"local" (WordPiece learned from training texts), or the name or path of a tokenizer; empty makes no tokens.
 
-    Where users and items have no texts, there are neither vectors nor tokens."""
+    Where users, items or events have no texts, there are neither vectors nor tokens."""
     vocabulary: int = Field(8000, ge=100)
     """Words and letters of the local tokenizer."""
     max_tokens: int = Field(64, ge=8)
@@ -137,7 +143,7 @@ class TextEncodingConfig(Strict):
     max_characters: int = Field(20_000, ge=100)
     """Longer texts are cut there and counted."""
     width: int = Field(128, ge=2)
-    """Components that tfidf keeps."""
+    """Components that tfidf keeps, or places of hashing."""
 
 
 class ImageEncodingConfig(Strict):
@@ -158,14 +164,15 @@ class ImageEncodingConfig(Strict):
 
 
 class EncodeConfig(Strict):
-    """How texts and pictures of users and items become numbers, for models of pairs and for content graphs."""
+    """How texts and pictures of users and items, or texts of events and their entities, become numbers."""
 
     text: TextEncodingConfig = TextEncodingConfig()
     image: ImageEncodingConfig = ImageEncodingConfig()
     maximum_bad_share: float = Field(0.05, ge=0, le=1)
     """Share of bad pictures above which preparing stops with an error."""
     shard_items: int = Field(2048, ge=1)
-    """Items per shard, the unit that is encoded by one actor at a time and is not encoded again when a job goes on."""
+    """Users, items or events per shard, the unit that is encoded by one actor at a time and is not encoded again when a
+    job goes on."""
     batch_size: int = Field(32, ge=1)
     """Texts or pictures per pass of a frozen encoder."""
     actors: int = Field(1, ge=1)

@@ -288,8 +288,16 @@ def spread(found: Mapping[str, Any] | None, examples: int, digits: int = 4) -> s
 def counted(count: float, one: str, many: str = "") -> str:
     """Return a number with its noun: "1 seed", "1,200 seeds", "2 queries"; `many` where the plural is another."""
     told = f"{int(count):,}" if count == int(count) else f"{count:g}"
-    plural = f"{one[:-1]}ies" if one[-1:] == "y" and one[-2:-1] not in "aeiou" else f"{one}s"
-    return f"{told} {one if count == 1 else many or plural}"
+    return f"{told} {one if count == 1 else many or plural(one)}"
+
+
+def plural(noun: str) -> str:
+    """Return the plural of a noun: "users", "queries", "diagnoses", "indexes"."""
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+        return f"{noun[:-1]}ies"
+    if noun.endswith("sis"):
+        return f"{noun[:-2]}es"
+    return f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"
 
 
 def sentence(text: str) -> str:

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from rec.data import images
-from rec.data.encoders import RawImages, Tfidf, Tokens, TransformerEncoder, VisionEncoder
+from rec.data.encoders import Hashing, RawImages, TextEncoder, Tfidf, Tokens, TransformerEncoder, VisionEncoder
 from rec.data.schema import EntityTable
 from rec.data.tables import Kind, Piece, read
 from rec.json_text import json_text
@@ -53,6 +53,15 @@ class Recipe:
     def padding(self) -> int:
         """The token of texts that are not there."""
         return Tokens(self.tokenizer, self.text.max_tokens).pad if self.tokenizer else 0
+
+    def text_encoder(self) -> TextEncoder | None:
+        """Return what makes vectors of texts, loaded; None where nothing does."""
+        encoder: Tfidf | Hashing | TransformerEncoder | None = self.tfidf
+        if self.text.encoder == "hashing":
+            encoder = Hashing(self.text.width)
+        elif encoder is None and self.text.encoder:
+            encoder = TransformerEncoder(self.text.encoder, self.text.pooling, self.text.max_tokens, self.threads)
+        return None if encoder is None else TextEncoder(encoder, self.text.max_characters, self.batch_size)
 
     def fingerprint(self) -> str:
         """Return what tells this recipe from others."""
@@ -105,9 +114,8 @@ class Encoders:
         self.recipe = recipe
         text, image, threads = recipe.text, recipe.image, recipe.threads
         self.tokens = Tokens(recipe.tokenizer, text.max_tokens) if recipe.tokenizer else None
-        self.text: Tfidf | TransformerEncoder | None = recipe.tfidf
-        if self.text is None and text.encoder:
-            self.text = TransformerEncoder(text.encoder, "cls", text.max_tokens, threads)
+        made = recipe.text_encoder()
+        self.text = None if made is None else made.encoder
         self.image: RawImages | VisionEncoder | None = None
         if image is not None and image.encoder:
             self.image = RawImages() if image.encoder == "raw" else VisionEncoder(image.encoder, threads)
@@ -170,11 +178,11 @@ class Encoders:
         if self.tokens is not None:
             tokens_NL = self.tokens.encode(texts)
             tokens_NL[[not text for text in texts]] = self.tokens.pad
-            columns["tokens"] = _fixed(tokens_NL)
+            columns["tokens"] = fixed(tokens_NL)
         if isinstance(self.text, Tfidf) and self.text.note and any(texts):
             found.notes[self.text.note] += sum(map(bool, texts))
         if self.text is not None:
-            columns["text"] = _fixed(_masked(self.text.encode(texts), [bool(text) for text in texts]))
+            columns["text"] = fixed(_masked(self.text.encode(texts), [bool(text) for text in texts]))
         if self.recipe.image is not None and task.image is not None:
             columns |= self._pictures(ids, pictures, task, found)
         return pa.table(columns)
@@ -208,10 +216,10 @@ class Encoders:
         present = [forms is not None for forms in decoded]
         columns: dict[str, pa.Array] = {"image_present": pa.array(present)}
         if config.pixels:
-            columns["pixels"] = _fixed(_stacked(decoded, "pixels", config.size))
+            columns["pixels"] = fixed(_stacked(decoded, "pixels", config.size))
         if self.image is not None:
             pixels = _stacked(decoded, "image", self.image.size)
-            columns["image"] = _fixed(_masked(self.image.encode(pixels), present))
+            columns["image"] = fixed(_masked(self.image.encode(pixels), present))
         if config.thumbnail:
             columns["thumbnail"] = pa.array([f and f["thumbnail"] for f in decoded], pa.binary())
         return columns
@@ -279,7 +287,8 @@ def _batches(task: EncodeTask, size: int) -> Iterator[dict[str, list[Any]]]:
             held = held.slice(size)
 
 
-def _fixed(array: np.ndarray) -> pa.Array:
+def fixed(array: np.ndarray) -> pa.Array:
+    """Return an array as a column, a list of one length per row."""
     flat = np.ascontiguousarray(array).reshape(len(array), -1)
     return pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), flat.shape[1])
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from rec.data.images import raw_features
 from rec.errors import ConfigError
+from rec.json_text import json_text
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"
 SPECIAL = (PAD, UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
@@ -79,6 +82,24 @@ class Tfidf:
             return [b"nothing learned"]
         return [self.basis_CF.tobytes(), repr(sorted(self.vectorizer.vocabulary_)).encode()]
 
+    def state(self) -> tuple[list[str], dict[str, np.ndarray]]:
+        """Return the words it knows and the arrays that `restored` makes it again from, exactly."""
+        if self.basis_CF is None:
+            return [], {}
+        place = self.vectorizer.vocabulary_
+        arrays = {"idf": np.asarray(self.vectorizer.idf_), "basis": np.ascontiguousarray(self.basis_CF)}
+        return sorted(place, key=place.__getitem__), arrays
+
+    @classmethod
+    def restored(cls, width: int, words: Sequence[str], arrays: Mapping[str, np.ndarray]) -> Tfidf:
+        """Return the one whose `state` this is."""
+        found = cls((), width)
+        if words:
+            found.vectorizer.vocabulary = list(words)
+            found.vectorizer.idf_ = arrays["idf"]
+            found.basis_CF = arrays["basis"]
+        return found
+
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Return (len(texts), width) float32."""
         return self._vectors(len(texts), self.vectorizer.transform(texts) if texts and self.note == "" else None)
@@ -90,6 +111,27 @@ class Tfidf:
         vectors[:, : len(self.basis_CF)] = matrix @ self.basis_CF.T
         norm = np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors / np.where(norm > 1e-8, norm, 1)
+
+
+class Hashing:
+    """Words and pairs of words hashed to `width` places with a sign, L2-normalised: stateless and offline.
+
+    A text without a word of two letters is 0.
+    """
+
+    note = ""
+
+    def __init__(self, width: int) -> None:
+        from sklearn.feature_extraction.text import HashingVectorizer
+
+        self.width = width
+        self.vectorizer = HashingVectorizer(n_features=width, ngram_range=(1, 2))
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Return (len(texts), width) float32."""
+        if not texts:
+            return np.zeros((0, self.width), np.float32)
+        return np.asarray(self.vectorizer.transform(texts).toarray(), np.float32)
 
 
 class TransformerEncoder:
@@ -104,6 +146,7 @@ class TransformerEncoder:
         from transformers import AutoModel, AutoTokenizer
 
         torch.set_num_threads(threads)
+        self.name = name
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(name)
             self.model: Any = AutoModel.from_pretrained(name).eval()
@@ -242,3 +285,62 @@ def _whole(text: str) -> str:
 def _pooled(output: Any) -> np.ndarray:
     found = getattr(output, "pooler_output", output)
     return np.asarray(found.float().cpu().numpy())
+
+
+@dataclass(frozen=True, slots=True)
+class TextEncoder:
+    """A frozen encoder of texts with what is done to them before: the same at preparing and at serving."""
+
+    encoder: Tfidf | Hashing | TransformerEncoder
+    max_characters: int
+    """Longer texts are cut there."""
+    batch_size: int = 32
+    """Texts per pass of a transformers model; the others take all at once."""
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Return (len(texts), width) float32, zeros for texts that are empty."""
+        cut = [text.strip()[: self.max_characters] for text in texts]
+        once = {text: n for n, text in enumerate(dict.fromkeys(cut))}
+        if not once:
+            once = {"": 0}
+        different = list(once)
+        size = self.batch_size if isinstance(self.encoder, TransformerEncoder) else len(different)
+        parts = [self.encoder.encode(different[at : at + size]) for at in range(0, len(different), size)]
+        vector_ND = np.concatenate(parts).astype(np.float32, copy=False)
+        if "" in once:
+            vector_ND[once[""]] = 0
+        return vector_ND[[once[text] for text in cut]]
+
+    def to_table(self) -> np.ndarray:
+        """Return what `text_encoder_from` makes it again from, uint8."""
+        from safetensors.numpy import save
+
+        told: dict[str, Any] = {"max_characters": self.max_characters}
+        arrays: dict[str, np.ndarray] = {}
+        if isinstance(self.encoder, Tfidf):
+            told |= {"encoder": "tfidf", "width": self.encoder.width}
+            words, arrays = self.encoder.state()
+            told["words"] = words
+        elif isinstance(self.encoder, Hashing):
+            told |= {"encoder": "hashing", "width": self.encoder.width}
+        else:
+            told |= {"encoder": self.encoder.name, "pooling": self.encoder.pooling}
+            told["max_tokens"] = self.encoder.max_tokens
+        arrays = {"told": np.frombuffer(json_text(told).encode(), np.uint8), **arrays}
+        return np.frombuffer(save(arrays), np.uint8)
+
+
+def text_encoder_from(table: np.ndarray, threads: int = 1) -> TextEncoder:
+    """Return the encoder that made the texts of a data set, from its table `text_encoder`."""
+    from safetensors.numpy import load
+
+    arrays = load(np.asarray(table, np.uint8).tobytes())
+    told = json.loads(arrays["told"].tobytes())
+    encoder: Tfidf | Hashing | TransformerEncoder
+    if told["encoder"] == "tfidf":
+        encoder = Tfidf.restored(told["width"], told["words"], arrays)
+    elif told["encoder"] == "hashing":
+        encoder = Hashing(told["width"])
+    else:
+        encoder = TransformerEncoder(told["encoder"], told["pooling"], told["max_tokens"], threads)
+    return TextEncoder(encoder, told["max_characters"])

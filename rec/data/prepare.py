@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from rec import sections
 from rec.data.joined import pictures
@@ -22,7 +21,7 @@ from rec.data.schema import PART, TIME, EntityTable, Events, RawData, RecordTabl
 from rec.data.stages.content import write_content
 from rec.data.stages.drops import in_words, least_in_words, of_others, of_records
 from rec.data.stages.entities import Side, good_ids, refuse_ids, scan_side, settle
-from rec.data.stages.events import encode as encode_events
+from rec.data.stages.event_tables import has_texts, write_events
 from rec.data.stages.features import entity_table, write_encoded, write_item_texts, write_tags
 from rec.data.stages.records import ROWS_PER_PARTITION, Records, Vocabulary, compact, core, read_records
 from rec.data.stages.split import Split, refuse_unserved, split_records
@@ -36,6 +35,7 @@ from rec.storage import Storage
 from rec.strict import resolve
 
 BY_TIME = ("leave-one-out", "time", "subjects")
+"""Protocols by which a user and an item may meet more than once; of events also that of a given split."""
 LEAST = {"leave-one-out": 4}
 """Records that a user must have: a history, and a target of each split."""
 MOST_PICTURES = 256 << 20
@@ -112,7 +112,7 @@ def _prepared(config: DataConfig, runner: Runner, say: Say) -> Prepared:
     dropped += Counter(raw.dropped)
     _refuse_idle(config, raw)
     if isinstance(raw.records, Events):
-        return _of_events(config, raw, raw.records, draft, say)
+        return _of_events(config, raw, raw.records, draft, runner, say)
     sides, records, names = _entities_and_records(config, raw, raw.records, work, runner, dropped)
     _tell_strangers(config, sides, say)
     for note in names.notes:
@@ -160,9 +160,10 @@ def _refuse_idle(config: DataConfig, raw: RawData) -> None:
         if not any(table.image for table in tables) and config.encode.image != ImageEncodingConfig():
             raise ConfigError(f"data.encode.image: has no effect: {config.source} brings no pictures here")
         text = config.encode.text
-        if not any(table.text for table in tables) and (text.encoder or text.tokenizer not in ("", "local")):
+        texts = has_texts(raw) or any(table.text for table in tables)
+        if not texts and (text.encoder or text.tokenizer not in ("", "local")):
             raise ConfigError(f"data.encode.text: has no effect: {config.source} brings no texts here")
-        if not any(table.text or table.image or table.attributes for table in tables):
+        if not texts and not any(table.image or table.attributes for table in tables):
             raise ConfigError(
                 f"data.encode: has no effect: {config.source} brings no texts, pictures or attributes here"
             )
@@ -207,42 +208,25 @@ def _refuse_texts(config: DataConfig, modalities: Sequence[str], items: EntityTa
             )
 
 
-def _of_events(config: DataConfig, raw: RawData, events: Events, draft: Draft, say: Say) -> Prepared:
+def _of_events(config: DataConfig, raw: RawData, events: Events, draft: Draft, runner: Runner, say: Say) -> Prepared:
     """Write a data set of events that are not of one user and one item."""
-    for key in ("minimum_rating", "minimum_item_count", "core", "repeats", "required", "unseen"):
+    pairs = () if events.counterpart else ("core", "repeats", "unseen")
+    for key in ("minimum_rating", "minimum_item_count", "required", *pairs):
         if getattr(config.filter, key) != FilterConfig.model_fields[key].default:
             raise ConfigError(f"data.filter.{key}: has no effect on {config.source}, whose records are events")
-    for key, value in {
-        "text": config.text,
-        "encode": config.encode,
-        "split.cold_items": config.split.cold_items,
-    }.items():
+    cold = 0.0 if events.counterpart else config.split.cold_items
+    for key, value in {"text": config.text, "split.cold_items": cold}.items():
         if value:
             raise ConfigError(f"data.{key}: has no effect on {config.source}, whose records are events")
+    if config.split.protocol == "warm" and not events.counterpart:
+        raise ConfigError(f"data.split.protocol: 'warm' is of records of two; those of {config.source} are of one")
+    if config.encode is not None and not (config.encode.text.encoder or config.encode.text.tokenizer):
+        raise ConfigError("data.encode.text: has no effect with neither an encoder nor a tokenizer")
     least = config.filter.minimum_user_count or LEAST.get(config.split.protocol, 1)
-    found = encode_events(events, raw.entities, config.filter, least)
-    subjects = (
-        len(found.entities[events.subject.entity]) if events.subject.entity else int(found.records.user_E.max()) + 1
+    once = config.filter.repeats == "once" or (
+        not config.filter.repeats and config.split.protocol not in (*BY_TIME, "given")
     )
-    split = split_records(found.records, subjects, 1, config.split, found.dropped, events.name, strangers=True)
-    rows = found.table.take(pc.index_in(pa.array(split.records.row_E), found.table["row"].combine_chunks()))
-    rows = rows.append_column(PART, pa.array(split.part_E, pa.int8()))
-    draft.table("records/part-00000", rows)
-    for name, table in found.entities.items():
-        draft.table(name, table)
-    for name, array in raw.arrays.items():
-        draft.array(name, array)
-    sizes = {name: len(table) for name, table in found.entities.items()}
-    counts = {"interactions_read": len(events.table) + sum(raw.dropped.values()), "interactions": len(rows)}
-    told = {
-        "records": [("records/part-00000.parquet", len(rows))],
-        "counts": counts | {f"{name}s": size for name, size in sizes.items()},
-        "dropped": of_records(found.dropped + Counter(raw.dropped)),
-        "left_out": of_others(found.dropped),
-        "entities": {name: {"count": size, "first": 0} for name, size in sizes.items()},
-        "encoded": {},
-        "modalities": [],
-    }
+    split, told = write_events(config, raw, events, least, once, draft, runner, say)
     return _finished(config, raw, draft, split, told, say, [])
 
 
@@ -262,6 +246,7 @@ def _finished(
             "splits": {},
             "synthetic_labels": raw.synthetic,
             "generated": raw.generated,
+            **({"licence": raw.licence} if raw.licence else {}),
             "shard_rows": config.shard_rows,
             "config": config.model_dump(mode="json", exclude={"views"}),
         }

@@ -33,9 +33,11 @@ from rec.data.runner import InProcess, Runner
 from rec.data.stages.drops import numbered
 from rec.data.views.graph import Graph
 from rec.data.views.pairs import Pairs
+from rec.data.views.sentences import Sentences
 from rec.data.views.sequences import Sequences
 from rec.data.views.view import FILE_NAME, Making, Rows, View, read_records
 from rec.data.views.view import FOLDER as VIEWS
+from rec.data.views.visits import Visits
 from rec.data.writing import FORMAT, MANIFEST, Draft
 from rec.errors import ConfigError, DataError
 from rec.json_text import json_text
@@ -44,7 +46,7 @@ from rec.storage import Storage, absolute
 from rec.strict import Strict, is_among, resolve
 
 DIFFERENCES_TOLD = 5
-OWN_VIEWS: dict[str, type[View]] = {view.name: view for view in (Sequences, Pairs, Graph, Rows)}
+OWN_VIEWS: dict[str, type[View]] = {view.name: view for view in (Sequences, Pairs, Graph, Visits, Sentences, Rows)}
 VIEW = "view.json"
 
 

@@ -69,8 +69,26 @@ class Events:
     """int64; sorts a subject's events. Without it the order of rows does."""
     part: str | None = None
     """0, 1, 2 or train, val, test, where the source brings the split."""
+    counterpart: str = ""
+    """The field with one member each that an event is of beside its subject, as the item of a review: the filter and
+    the split go by both, and of a table of either entity those members are kept that events name. "" where an event is
+    of its subject alone."""
     name: str = "events"
     """In messages."""
+    texts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Texts of an event by name: the fields whose members' titles make it, in order, joined by "; "."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relation:
+    """Pairs of members that have to do with each other: molecules of a medication, medications that interact."""
+
+    table: pa.Table
+    """A row per pair; one that names an unknown member is left out and counted."""
+    left: Field
+    right: Field
+    value: str = ""
+    """The column that tells what is between the two, as text; "" where there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,18 +126,24 @@ class RawData:
     unseen: tuple[str, ...] = ()
     """Entities that are kept though no record names them, unless the config says otherwise."""
     features: Mapping[str, str] = field(default_factory=dict)
-    """Vectors of items by modality: .npy files, a row per row of the items' table."""
+    """Vectors of items by modality: .npy files, a row per row of the items' table; of events, per row of the entity
+    of their counterpart."""
     graphs: Mapping[str, str] = field(default_factory=dict)
     """Content graphs of items by name: sparse .npz files, (items, items)."""
     entities: Mapping[str, pa.Table] = field(default_factory=dict)
-    """Of events: tables of entities with a column `id`, all of whose members are kept, in this order; the members of
-    others are those that events name, in the order of their ids."""
+    """Of events: tables of entities with a column `id`, all of whose members are kept (see `Events.counterpart`), in
+    this order; the members of others are those that events name, in the order of their ids. `title` is what people call
+    a member, without it its id; `text` describes it; `smiles` is its structure, where it is a molecule."""
+    relations: Mapping[str, Relation] = field(default_factory=dict)
+    """Of events: pairs of members by name."""
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Further tables by name, a row per member of an entity or as a system wants them."""
     synthetic: bool = False
     """Whether labels are made up."""
     generated: bool = False
     """Whether all of it is: users, items and what they like."""
+    licence: str = ""
+    """Of the data; kept with the data set and told with every number and artifact that comes from it."""
     dropped: Mapping[str, int] = field(default_factory=dict)
     """Records that the source itself leaves out, by reason."""
 

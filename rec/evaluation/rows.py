@@ -116,7 +116,8 @@ class Rows:
 
     def told(self, columns: Columns, limits: ServeConfig) -> dict[str, Any]:
         """Return the first row of some columns as a request says it: the way back of `read`."""
-        return {c.name: self._told(c, columns[c.name][0], len(c.shape), limits.max_history) for c in self.asked}
+        there = [c for c in self.asked if c.name in columns]
+        return {c.name: self._told(c, columns[c.name][0], len(c.shape), limits.max_history) for c in there}
 
     def _told(self, column: Column, value: Any, axes: int, most: int) -> Any:
         if axes:

@@ -158,6 +158,8 @@ def conclude(run: Trained, split: str, records: Mapping[str, Records]) -> Number
     manifest = run.data.manifest
     if manifest.get("generated", False) or manifest.get("synthetic_labels", False):
         numbers["notes"].append(GENERATED if manifest.get("generated", False) else SYNTHETIC)
+    if manifest.get("licence"):
+        numbers["notes"].append(f"licence of the data: {manifest['licence']}")
     numbers |= {"interval": {}, "baselines": {}, "same": {}, "meanings": {}, "tasks": {}}
     numbers["directions"] = directions(system.tasks)
     found: list[Section] = []

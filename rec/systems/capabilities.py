@@ -89,7 +89,10 @@ class Ranker(ABC, Generic[B, M]):
         return []
 
     def details(self, module: M, states: States, example: int, items: Sequence[int]) -> dict[str, Any]:
-        """Return what is told of some items of an answer where a request asks to explain: a list of one each."""
+        """Return what is told of some items of an answer where a request asks to explain: a list of one each.
+
+        Of `modalities`, the share of each, None for one that an item or its subject does not have.
+        """
         return {}
 
     def item_vectors(self, module: M) -> Tensor | None:
@@ -246,7 +249,9 @@ class Explainer(ABC, Generic[B, M]):
     def explain(self, module: M, batch: B, items: Sequence[int]) -> list[dict[str, Any]]:
         """Return, for one item of each example, at least its `score` and `parts` that add up to it.
 
-        `names` names the parts where they are not the item's id and the system's modalities.
+        `names` names the parts where they are not the item's id and the system's modalities. `modalities` holds the
+        share of each, None for one that the item or the subject does not have: nothing is credited to what is not
+        there, and its part is 0.
 
         Raises:
             RequestError: there is no such answer.

@@ -32,7 +32,10 @@ from tests.data.own import own, own_tables, prepared, quiet, write_events
         ({"content": {"neighbours": 3}}, "data.content: has no effect without data.content.modalities"),
         ({"content": {"search": "ivf"}}, "data.content: has no effect without data.content.modalities"),
         ({"views": ["rec.data.schema:Source"]}, "data.views: no view 'rec.data.schema:Source'"),
-        ({"views": ["nope"]}, "data.views: no view 'nope'; there are sequences, pairs, graph, records"),
+        (
+            {"views": ["nope"]},
+            "data.views: no view 'nope'; there are sequences, pairs, graph, visits, sentences, records",
+        ),
     ],
 )
 def test_keys_without_effect_are_refused_by_name(tmp_path: Path, sections: dict[str, Any], words: str) -> None:

@@ -203,10 +203,10 @@ def test_an_empty_part_is_refused(parts: list[int], name: str) -> None:
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({"validation": 0.2}, "validation: has no effect on 'leave-one-out', only on ratio, subjects, time"),
+        ({"validation": 0.2}, "validation: has no effect on 'leave-one-out', only on ratio, warm, subjects, time"),
         ({"protocol": "mmrec", "test": 0.1}, "test: has no effect on 'mmrec'"),
         ({"protocol": "subjects", "cold_users": 0.1}, "cold_users: has no effect on 'subjects', only on ratio"),
-        ({"protocol": "time", "seed": 1}, "seed: has no effect on 'time', only on ratio, mmrec, subjects"),
+        ({"protocol": "time", "seed": 1}, "seed: has no effect on 'time', only on ratio, warm, mmrec, subjects"),
         ({"protocol": "ratio", "test_from": 5, "validation_from": 4}, "validation_from: has no effect on 'ratio'"),
         ({"protocol": "time", "test_from": 5}, "validation_from, test_from: one needs the other"),
         ({"protocol": "time", "test_from": 5, "validation_from": 4, "test": 0.3}, "test: has no effect beside"),
@@ -252,3 +252,25 @@ def test_the_last_record_of_a_held_out_subject_is_to_be_found_and_the_others_are
         theirs = frame[frame["who"] == ids["user"][row["user"]]]["what"].tolist()
         assert [ids["item"][i] for i in [*row["history"], *row["target"]]] == theirs
         assert len(row["target"]) == 1
+
+
+@pytest.mark.parametrize(("users", "items", "rows"), [(40, 25, 600), (200, 30, 900), (7, 300, 1200)])
+def test_warm_shares_are_exact_and_leave_every_user_and_item_one_record_of_training(
+    users: int, items: int, rows: int, rng: np.random.Generator
+) -> None:
+    pair = np.sort(rng.choice(users * items, rows, replace=False))
+    given = Records(pair // items, pair % items + 1, np.arange(rows), {})
+    config = SplitConfig(protocol="warm", validation=0.1, test=0.2)
+    found = split_records(given, users, items, config, Counter(), "here")
+    assert np.bincount(found.part_E).tolist() == [rows - rows // 10 - rows // 5, rows // 10, rows // 5]
+    train = found.part_E == 0
+    assert set(given.user_E[train]) == set(given.user_E)
+    assert set(given.item_E[train]) == set(given.item_E)
+    other = split_records(given, users, items, config.model_copy(update={"seed": 1}), Counter(), "here")
+    assert (other.part_E != found.part_E).any()
+
+
+def test_a_warm_split_that_would_leave_a_user_or_an_item_without_training_is_refused() -> None:
+    given = Records(np.array([0, 0, 1, 1]), np.array([1, 2, 3, 4]), np.arange(4), {})
+    with pytest.raises(DataError, match=r"2 of 4 records are to be held out, but only 0 can be .*data.filter.core"):
+        split_records(given, 2, 4, SplitConfig(protocol="warm", validation=0.25, test=0.25), Counter(), "here")

@@ -189,7 +189,10 @@ def test_a_view_is_no_path(tmp_path: Path, view: str) -> None:
 
 def test_a_view_that_is_none_is_refused(tmp_path: Path) -> None:
     data = prepared(tmp_path / "out", events(tmp_path))
-    with pytest.raises(ConfigError, match="no view 'graphs'; there are sequences, pairs, graph, records, or an import"):
+    with pytest.raises(
+        ConfigError,
+        match="no view 'graphs'; there are sequences, pairs, graph, visits, sentences, records, or an import",
+    ):
         data.seen_as("graphs")
 
 

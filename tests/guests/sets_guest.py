@@ -60,6 +60,7 @@ scheduler = "none"
 [expect]
 jaccard_patient = 0.55
 """
+LICENCE = "CC0 1.0, generated"
 PATIENTS, CODES, MOLECULES, BITS, MOST_VISITS = 260, 30, 24, 12, 4
 
 
@@ -112,6 +113,7 @@ def cohort(patients: int, seed: int) -> RawData:
         entities={name: pa.table({"id": [f"{name} {i}" for i in range(count)]}) for name, count in kinds.items()},
         arrays={"fingerprint": fingerprint_VF, "interaction": interaction_VV},
         synthetic=True,
+        licence=LICENCE,
     )
 
 

@@ -116,10 +116,24 @@ def test_a_threshold_that_is_none_is_refused(roots: dict[str, str], tmp_path: Pa
         config_of("sets", roots, tmp_path / "run", evaluate={"threshold": least})
 
 
+@pytest.mark.parametrize(
+    ("guest", "told"),
+    [("sets", ["Capabilities: SetPredictor", "visits"]), ("writer", ["Capabilities: Rater, Writer", "rating"])],
+)
+def test_what_guests_read_and_their_data_offer_is_listed(
+    trained: dict[str, RunConfig], guest: str, told: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["columns", trained[guest].out]) == 0
+    listed = capsys.readouterr().out
+    assert [word for word in [*told, "Entities", "Tables"] if word not in listed] == []
+
+
 def test_a_report_shows_sets_and_no_ranking(trained: dict[str, RunConfig], numbers: dict[str, Numbers]) -> None:
-    page = text_of(write_report(trained["sets"].out))
+    path = write_report(trained["sets"].out)
+    page = text_of(path)
     for wanted in ("jaccard_patient", "Sizes of sets, and rounds", "molecule 1", "given in vain", "no medical advice"):
         assert wanted in page, wanted
+    assert f"Licence of the data: {sets_guest.LICENCE}." in Path(path.removeprefix("file://")).read_text()
     for wanted in ("3 or more earlier examples", "Rare labels", "Overlap beside interactions", "before training"):
         assert wanted in page, wanted
     for other in ("ranking", "ndcg", "catalogue"):

@@ -177,6 +177,7 @@ def test_an_artifact_without_a_ranking_holds_its_example_and_says_what_it_answer
         ["sets"],
         ["patient", "code", "molecule"],
     )
+    assert model["licence"] == sets_guest.LICENCE
     (route,) = model["routes"]
     visits = route["request"]["properties"]["rows"]["items"]["properties"]["visits"]
     assert visits["items"]["items"]["x-entity"] == "code"

@@ -29,7 +29,7 @@ class Encoded:
     table: pa.Table
     """The fields, without the part."""
     records: Records
-    """What the split goes by; items are all 1."""
+    """What the split goes by; items are those of the counterpart from 1, and all 1 without one."""
     entities: dict[str, pa.Table]
     dropped: Counter[str]
 
@@ -51,6 +51,8 @@ def encode(events: Events, known: Mapping[str, pa.Table], keys: FilterConfig, le
     for name in [f.name for f in fields] + [n for n in (events.time, events.part) if n]:
         if name not in table.column_names:
             raise DataError(f"{events.name}: no column {name!r}; there are {', '.join(table.column_names)}")
+    if events.time:
+        _refuse_times(events, table[events.time])
     row = pa.array(np.arange(len(table)), pa.int64())
     there = pc.is_valid(table[events.subject.name])
     dropped[f"event without {events.subject.name}"] += len(table) - int(pc.sum(there).as_py() or 0)
@@ -61,7 +63,7 @@ def encode(events: Events, known: Mapping[str, pa.Table], keys: FilterConfig, le
         column = table[field.name].combine_chunks()
         if field.entity:
             entities.setdefault(field.entity, pa.table({"id": _ids(table, fields, field.entity)}))
-            column, unknown = _indices(column, entities[field.entity]["id"])
+            column, unknown = indices(column, entities[field.entity]["id"])
             what = "event" if field is events.subject else "id"
             dropped[f"{what} of an unknown {field.entity}"] += unknown
             if unknown > keys.maximum_unknown_share * max(len(column), 1):
@@ -92,8 +94,20 @@ def encode(events: Events, known: Mapping[str, pa.Table], keys: FilterConfig, le
         raise DataError(f"{events.name}: no event is left of {len(events.table):,}")
     user, place = made[events.subject.name].to_numpy(), made["row"].to_numpy()
     order = np.lexsort((place, others.get(TIME, place), user))
-    records = Records(user, np.ones(len(user), np.int32), place, others).take(order)
+    item = made[events.counterpart].to_numpy() + 1 if events.counterpart else np.ones(len(user), np.int64)
+    records = Records(user, item.astype(np.int32), place, others).take(order)
     return Encoded(made.take(pa.array(order)), records, entities, dropped)
+
+
+def _refuse_times(events: Events, column: pa.ChunkedArray) -> None:
+    where = f"{events.name}: column {events.time!r} (time)"
+    if column.type != pa.int64():
+        raise DataError(f"{where}: {column.type}, expected int64")
+    if column.null_count:
+        row = int(np.flatnonzero(pc.is_null(column).to_numpy())[0]) + 1
+        raise DataError(
+            f"{where}: {column.null_count:,} of {len(column):,} values is missing, the first in row {row:,}"
+        )
 
 
 def _ids(table: pa.Table, fields: tuple[Field, ...], entity: str) -> list[str]:
@@ -115,10 +129,10 @@ def _flat(column: pa.Array) -> pa.Array:
     return column
 
 
-def _indices(column: pa.Array, ids: pa.ChunkedArray) -> tuple[pa.Array, int]:
+def indices(column: pa.Array, ids: pa.ChunkedArray) -> tuple[pa.Array, int]:
     """Return ids, or lists of them, as their places, and how many are unknown: null, or left out of lists."""
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        nested, unknown = _indices(column.flatten(), ids)
+        nested, unknown = indices(column.flatten(), ids)
         length = pc.fill_null(pc.list_value_length(column), 0).to_numpy().astype(np.int64)
         row = np.repeat(np.arange(len(length)), length)
         there = pc.is_valid(nested).to_numpy(zero_copy_only=False)

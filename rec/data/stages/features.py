@@ -7,7 +7,7 @@ alone; the K texts of items are not: they are features, encoded over the whole c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from rec.data.attributes import Attributes
 from rec.data.encode import Encoders, EncodeTask, Found, Recipe
-from rec.data.encoders import Tfidf, TransformerEncoder, learn_tokenizer, tokenizer_json
+from rec.data.encoders import Hashing, Tfidf, TransformerEncoder, learn_tokenizer, tokenizer_json
 from rec.data.joined import class_codes, tags_table, write_joined
 from rec.data.runner import Actors, Runner
 from rec.data.sources.metadata import FIELDS, named
@@ -41,34 +41,39 @@ Say = Callable[[str], None]
 
 
 def write_item_texts(draft: Draft, items: pd.DataFrame, config: TextConfig, runner: Runner, say: Say) -> pd.DataFrame:
-    """Write the vectors of K texts per item; return the items with a column per text.
+    """Write the vectors of K texts per item; return the items with a column per text, null where there is none.
 
-    A modality that is a column of the items is taken as it is; others are written by template from what is known.
+    A modality that is a column of the items is taken as it is; others are written by template from what is known. The
+    vector of a text that an item does not have is 0, which models take as absent. Its modality's name stands in for it
+    where TF-IDF is fitted alone, so that other vectors do not depend on it.
     """
     names, frame = config.modalities, items.copy()
     written = tuple(name for name in names if name not in frame)
     for name in set(names) - set(written):
         text = frame[name].astype(object).where(frame[name].notna(), "").astype(str)
-        frame[name] = text.where(text.str.strip() != "", name)
+        frame[name] = text.where(text.str.strip() != "", "")
     if written:
         films = named(_as_text(items))[list(FIELDS)].to_numpy()
         texts = [write_texts(dict(zip(FIELDS, film, strict=True)), written) for film in films]
         frame[list(written)] = texts
-    for name in names:
-        _tell_unknown(name, int((frame[name] == name).sum()), len(frame), say)
-    flat = [text for row in frame[list(names)].to_numpy() for text in row]
+    there_IK = frame[list(names)].to_numpy() != ""
+    for name, there_I in zip(names, there_IK.T, strict=True):
+        _tell_unknown(name, int((~there_I).sum()), len(frame), say)
+    rows = frame[list(names)].to_numpy()
+    flat = [text or name for row in rows for text, name in zip(row, names, strict=True)]
     say(f"encoding {len(flat):,} texts ({len(frame):,} items x {len(names)}) with {config.encoder}")
-    joined = [" ".join(flat[i : i + len(names)]) for i in range(0, len(flat), len(names))]
+    joined = [" ".join(text for text in row if text) for row in rows]
     if config.encoder == "tfidf":
         (one, vectors), (other, whole) = (Tfidf.learned(part, config.width) for part in (flat, joined))
         for note in dict.fromkeys(tfidf.note for tfidf in (one, other) if tfidf.note):
             say(f"items: {note}")
     else:
         vectors, whole = (_encoded(part, config, runner) for part in (flat, joined))
-    for name, array in (("text", vectors), ("text_concatenated", whole)):
+    for name, array, known in (("text", vectors, there_IK), ("text_concatenated", whole, there_IK.any(1)[:, None])):
         table = np.zeros((len(frame) + 1, len(array) // len(frame), array.shape[1]), dtype=np.float32)
-        table[1:] = array.reshape(len(frame), -1, array.shape[1])
+        table[1:] = array.reshape(len(frame), -1, array.shape[1]) * known[..., None]
         draft.array(name, table)
+    frame[list(names)] = frame[list(names)].where(there_IK, None)
     return frame
 
 
@@ -76,7 +81,7 @@ def _tell_unknown(name: str, unknown: int, items: int, say: Say) -> None:
     """Say of how many items nothing is known that a text could tell."""
     if unknown:
         advice = "; leave it out of data.text.modalities" if unknown == items else ""
-        say(f"items: text {name!r}: nothing is known of {unknown:,} of {items:,}, whose text is the name{advice}")
+        say(f"items: text {name!r}: nothing is known of {unknown:,} of {items:,}, which have no such text{advice}")
 
 
 def _as_text(frame: pd.DataFrame) -> pd.DataFrame:
@@ -94,6 +99,8 @@ def _encoded(texts: list[str], config: TextConfig, runner: Runner) -> np.ndarray
 
 
 def _text_encoder(config: TextConfig) -> Callable[[list[str]], np.ndarray]:
+    if config.encoder == "hashing":
+        return Hashing(config.width).encode
     return TransformerEncoder(config.encoder, config.pooling, config.max_tokens).encode
 
 
@@ -125,7 +132,7 @@ def write_encoded(
         config = config.model_copy(update={"text": nothing})
     longest = config.text.max_characters
     texts = [text for name, side in sides.items() for text in _texts(side, trained[name], longest)]
-    recipe = _recipe(config, texts, any(side.table and side.table.image for side in sides.values()))
+    recipe = recipe_of(config, texts, any(side.table and side.table.image for side in sides.values()))
     found = _encode(recipe, config, draft.root, sides, runner)
     report = _report(found, say)
     for name, side in sides.items():
@@ -161,11 +168,23 @@ def _texts(side: Side, rows: np.ndarray, longest: int) -> list[str]:
     some = [frame[name].iloc[rows] for name in side.table.text]
     columns = [column.astype(object).where(column.notna(), "").astype(str) for column in some]
     joined = [" ".join(parts)[:longest].split() for parts in zip(*columns, strict=True)]
-    # Learning from a word of thousands of letters takes for ever, and no tokenizer knows such words later.
-    return [text for words in joined if (text := " ".join(word for word in words if len(word) <= LONGEST_WORD))]
+    return learnable(joined)
 
 
-def _recipe(config: EncodeConfig, texts: list[str], pictures: bool) -> Recipe:
+def learnable(texts: Iterable[Sequence[str]]) -> list[str]:
+    """Return what can be learned from texts, given as their words.
+
+    Learning from a word of thousands of letters takes for ever, and no tokenizer knows such words later.
+    """
+    return [text for words in texts if (text := " ".join(word for word in words if len(word) <= LONGEST_WORD))]
+
+
+def recipe_of(config: EncodeConfig, texts: list[str], pictures: bool) -> Recipe:
+    """Return how texts and pictures are encoded, learned from these texts where it is.
+
+    Raises:
+        DataError: there is no text to learn from.
+    """
     text = config.text
     if not texts and (text.tokenizer == "local" or text.encoder == "tfidf"):
         raise DataError("data.encode.text: no text to learn from; name columns of text in the tables of users or items")

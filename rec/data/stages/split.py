@@ -73,7 +73,8 @@ def split_records(
         if config.protocol == "mmrec":  # goes by the order of the input, as MMRec does, whatever times say
             records = records.take(np.lexsort((records.row_E, records.user_E)))
         rules = {
-            "leave-one-out": _last_ones, "mmrec": _mmrec, "subjects": _subjects, "time": _time, "given": _given
+            "leave-one-out": _last_ones, "warm": _warm, "mmrec": _mmrec, "subjects": _subjects, "time": _time,
+            "given": _given,
         }  # fmt: skip
         found = Split(records, rules[config.protocol](records, config).astype(np.int8))
     if config.protocol in ("mmrec", "given", "time") and not strangers:
@@ -156,6 +157,29 @@ def _shares(user: np.ndarray, num_users: int, config: SplitConfig, rng: np.rando
     test = np.minimum(test, np.maximum(count - 1, 0))
     validation = np.minimum(validation, np.maximum(count - 1 - test, 0))
     return np.where(place < test[user], TEST, np.where(place < (test + validation)[user], VALIDATION, TRAIN))
+
+
+def _warm(records: Records, config: SplitConfig) -> np.ndarray:
+    """Return the part of each record: shares of all of them, none of a user's or an item's first in random order.
+
+    Raises:
+        DataError: users and items have too few records to lose so many.
+    """
+    order = generator(config.seed, "warm split").permutation(len(records))
+    free = np.ones(len(records), bool)
+    for member in (records.user_E, records.item_E):
+        free[order[np.unique(member[order], return_index=True)[1]]] = False
+    test, held = (round(share * len(records)) for share in (config.test, config.test + config.validation))
+    free_order = order[free[order]]
+    if held > len(free_order):
+        raise DataError(
+            f"data.split: {held:,} of {len(records):,} records are to be held out, but only {len(free_order):,} can be "
+            "without leaving a user or an item without training; lower data.split.test and validation, or ask for more "
+            "records of each by data.filter.core"
+        )
+    part = np.full(len(records), TRAIN)
+    part[free_order[:test]], part[free_order[test:held]] = TEST, VALIDATION
+    return part
 
 
 def _mmrec(records: Records, config: SplitConfig) -> np.ndarray:

@@ -171,7 +171,7 @@ class SetsService(Service):
         """Return which parts of the input hold nothing, in words: lists and texts; those along one axis as one."""
         found: dict[str, bool] = {}
         for column in self.rows.asked:
-            if column.shape or column.dtype == "str":
+            if (column.shape or column.dtype == "str") and not column.asked_only:
                 name = column.along or column.name
                 found[name] = found.get(name, True) and _is_empty(row.values[column.name])
         return [name.replace("_", " ") for name, empty in found.items() if empty]

@@ -1,0 +1,103 @@
+"""Relations between members of entities, their titles, and their molecules' graphs, as tables.
+
+NAME_pairs.npy            (P, 2) int64 members, sorted, each pair once
+NAME_values.npy           uint8, a JSON list: what is between the two, one per pair
+ENTITY_titles.npy         uint8, a JSON list: what people call each member
+ENTITY_atoms.npy, ENTITY_atom_owner.npy, ENTITY_bonds.npy, ENTITY_bond_features.npy: see `rec.data.molecules`
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rec.data.molecules import graphs
+from rec.data.runner import Runner
+from rec.data.schema import Relation
+from rec.data.stages.events import indices
+from rec.data.writing import Draft
+from rec.errors import DataError
+from rec.json_text import json_text
+from rec.sections import plural
+
+SMILES, TITLE = "smiles", "title"
+SHOWN = 5
+"""Members that are named in a message."""
+Say = Callable[[str], None]
+
+
+def write_relations(
+    draft: Draft, relations: Mapping[str, Relation], entities: Mapping[str, pa.Table], dropped: Counter[str]
+) -> None:
+    """Write the pairs of every relation.
+
+    Raises:
+        DataError: a column or an entity is not there.
+    """
+    for name, relation in relations.items():
+        table = relation.table
+        sides = []
+        for field in (relation.left, relation.right):
+            if field.entity not in entities:
+                raise DataError(f"relation {name!r}: no entity {field.entity!r}; there are {', '.join(entities)}")
+            place, _ = indices(_column(name, table, field.name), entities[field.entity]["id"])
+            unknown = pc.is_null(place).to_numpy(zero_copy_only=False)
+            dropped[f"pair of {name!r} that names an unknown {field.entity}"] += int(unknown.sum())
+            sides.append(np.where(unknown, -1, pc.fill_null(place, -1).to_numpy()).astype(np.int64))
+        pair_P2 = np.stack(sides, 1)
+        known = np.flatnonzero((pair_P2 >= 0).all(1))
+        pair_P2, first = np.unique(pair_P2[known], axis=0, return_index=True)
+        dropped[f"repeated pair of {name!r}"] += len(known) - len(first)
+        draft.array(f"{name}_pairs", pair_P2.reshape(-1, 2))
+        if relation.value:
+            values = _column(name, table, relation.value).take(pa.array(known[first]))
+            draft.note(f"{name}_values", json_text([value or "" for value in values.to_pylist()]))
+
+
+def titles(table: pa.Table) -> list[str]:
+    """Return what people call each member: its title, or its id where it has none."""
+    ids = [str(name) for name in table["id"].to_pylist()]
+    if TITLE not in table.column_names:
+        return ids
+    given = [str(title or "").strip() for title in table[TITLE].to_pylist()]
+    return [title or name for title, name in zip(given, ids, strict=True)]
+
+
+def write_titles(draft: Draft, title_of: Mapping[str, list[str]]) -> None:
+    """Write the titles of entities."""
+    for name, written in title_of.items():
+        draft.note(f"{name}_titles", json_text(written))
+
+
+def write_molecules(draft: Draft, entities: Mapping[str, pa.Table], runner: Runner, say: Say) -> None:
+    """Write the graphs of entities that are molecules, and say whose structure cannot be read."""
+    for name, table in entities.items():
+        if SMILES not in table.column_names:
+            continue
+        (found,) = runner.map(graphs, [table[SMILES].to_pylist()], "prepare: molecules")
+        draft.array(f"{name}_atoms", found.atoms)
+        draft.array(f"{name}_atom_owner", found.owner)
+        draft.array(f"{name}_bonds", found.bonds)
+        draft.array(f"{name}_bond_features", found.bond_features)
+        sizes = f"{len(found.atoms):,} atoms, {found.bonds.shape[1]:,} directed bonds"
+        say(f"{plural(name)}: graphs of {len(table):,}: {sizes}")
+        if found.unreadable:
+            some = ", ".join(
+                f"{table['id'][n].as_py()!r} ({table[SMILES][n].as_py()!r})" for n in found.unreadable[:SHOWN]
+            )
+            more = len(found.unreadable) - SHOWN
+            rest = f" and {more:,} more" if more > 0 else ""
+            say(
+                f"{plural(name)}: {len(found.unreadable):,} have no SMILES that can be read, and no atoms: {some}{rest}"
+            )
+
+
+def _column(relation: str, table: pa.Table, name: str) -> pa.Array:
+    if name not in table.column_names:
+        raise DataError(f"relation {relation!r}: no column {name!r}; there are {', '.join(table.column_names)}")
+    column = table[name].combine_chunks()
+    return pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column

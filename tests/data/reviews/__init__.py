@@ -1,0 +1,1 @@
+"""Tests of reading reviews and finding features."""
