@@ -119,6 +119,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "mimic-iii": ("mimic-iii", VISITS, SMALL_VISITS),
     "mimic-iv": ("mimic-iv", VISITS, SMALL_VISITS),
     "visits-safedrug": ("visits-safedrug", VISITS, SMALL_VISITS),
+    "visits-logistic": ("visits-safedrug", VISITS, [*SMALL_VISITS, "model.kind=logistic"]),
     "freedom": (
         "baby-lightgcn",
         GRAPH,

@@ -46,10 +46,10 @@ RINGS = (
 )  # fmt: skip
 ANALGESIC, POTASSIUM, LITHIUM = "paracetamol-like analgesic", "potassium chloride", "lithium"
 SUPPORT = (
-    ("sodium chloride", ("[Na+].[Cl-]",), 0.5), (POTASSIUM, ("[K+].[Cl-]",), 0.35),
-    ("water for injection", ("O",), 0.3), (LITHIUM, ("[Li+]",), 0.04), ("glucose", ("OCC1OC(O)C(O)C(O)C1O",), 0.25),
-    ("insulin-like peptide", (), 0.2), ("magnesium sulfate", ("[Mg+2].[O-]S(=O)(=O)[O-]",), 0.15),
-    (ANALGESIC, ("CC(=O)Nc1ccc(O)cc1", "CC(=O)NC"), 0.45),
+    ("sodium chloride", ("[Na+].[Cl-]",), 0.85), (POTASSIUM, ("[K+].[Cl-]",), 0.08),
+    ("water for injection", ("O",), 0.05), (LITHIUM, ("[Li+]",), 0.03), ("glucose", ("OCC1OC(O)C(O)C(O)C1O",), 0.06),
+    ("insulin-like peptide", (), 0.05), ("magnesium sulfate", ("[Mg+2].[O-]S(=O)(=O)[O-]",), 0.05),
+    (ANALGESIC, ("CC(=O)Nc1ccc(O)cc1", "CC(=O)NC"), 0.1),
 )  # fmt: skip
 """Supportive medications: name, SMILES, share of visits."""
 SEVERITIES = {"contraindicated": 0.97, "major": 0.85, "moderate": 0.4}
@@ -85,6 +85,8 @@ class Pharmacy:
     """(V,) none to three molecules each."""
     share_V: np.ndarray
     """Of visits that are given a supportive medication; 0 of others."""
+    support_C: np.ndarray
+    """The supportive medication that goes with what is done for a condition."""
     danger: tuple[tuple[int, int, str], ...]
     """Pairs of medications, the lower first, and their severity."""
 
@@ -132,9 +134,10 @@ def pharmacy(medications: int, conditions: int, traits: int, rare: float, seed: 
         smiles[medication_RT[ring, group]] = tuple(_molecules(ring, group, rng))
     described = _descriptions(condition, ring_C2, ring_V, rare_V, rng)
     support = [names.index(name) for name in (POTASSIUM, LITHIUM)]
+    support_C = np.resize([names.index(name) for name, _, _ in SUPPORT], conditions)
     return Pharmacy(
         condition, ring_C2, medication_RT, ring_V, group_V, rare_V, _ids(count, rng), tuple(names), described,
-        tuple(smiles), share_V, tuple(_dangers(medication_RT, support, rng)),
+        tuple(smiles), share_V, support_C, tuple(_dangers(medication_RT, support, rng)),
     )  # fmt: skip
 
 
