@@ -118,6 +118,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "eicu": ("eicu", VISITS, SMALL_VISITS),
     "mimic-iii": ("mimic-iii", VISITS, SMALL_VISITS),
     "mimic-iv": ("mimic-iv", VISITS, SMALL_VISITS),
+    "visits-safedrug": ("visits-safedrug", VISITS, SMALL_VISITS),
     "freedom": (
         "baby-lightgcn",
         GRAPH,
