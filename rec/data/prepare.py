@@ -32,6 +32,7 @@ from rec.data.views.view import SPLITS, TRAIN
 from rec.data.writing import MANIFEST, WORK, Draft, sweep
 from rec.errors import ConfigError, DataError
 from rec.keys_data import ContentConfig, DataConfig, FilterConfig, ImageEncodingConfig
+from rec.progress import Progress
 from rec.storage import Storage
 from rec.strict import resolve
 
@@ -61,10 +62,11 @@ def prepare(config: DataConfig, runner: Runner, say: Say, views: Sequence[str] =
         maker_of(name)
     _refuse_keys(config)
     found = _there(config, say)
-    if found is None:
-        found = _prepared(config, runner, say)
-    for name in dict.fromkeys([*config.views, *views]):
-        make_view(found, name, runner, say)
+    with Progress("prepare"):
+        if found is None:
+            found = _prepared(config, runner, say)
+        for name in dict.fromkeys([*config.views, *views]):
+            make_view(found, name, runner, say)
     return found
 
 
@@ -118,23 +120,26 @@ def _prepared(config: DataConfig, runner: Runner, say: Say) -> Prepared:
     for note in names.notes:
         say(note)
     where = ", ".join(raw.records.table.paths)
-    split = split_records(records, len(names.users), len(names.items), config.split, dropped, where)
+    with Progress("prepare: split records"):
+        split = split_records(records, len(names.users), len(names.items), config.split, dropped, where)
     told: dict[str, Any] = {"encoded": {}, "modalities": []}
     trained = split.part_E == TRAIN
     if config.encode is not None:
         places = {"user": split.records.user_E[trained], "item": split.records.item_E[trained] - 1}
         seen = {name: np.unique(place) for name, place in places.items()}
         told["encoded"] = write_encoded(draft, sides, seen, config.encode, runner, say)
-    write_tags(draft, sides["user"], sides["item"])
+    with Progress("prepare: write tags and classes"):
+        write_tags(draft, sides["user"], sides["item"])
     items = sides["item"].known
     if config.text is not None:
         items = write_item_texts(draft, items, config.text, runner, say)
         told["modalities"] = list(config.text.modalities)
     graphs = write_content(draft, raw, sides["item"], config.content, say)
     frames = {"user": sides["user"].known, "item": items}
-    for name, side in sides.items():
-        draft.table(name, entity_table(side, frames[name], _pictures(draft, side, config, say)))
-    files = _write_records(draft, split, len(names.items))
+    with Progress("prepare: write tables"):
+        for name, side in sides.items():
+            draft.table(name, entity_table(side, frames[name], _pictures(draft, side, config, say)))
+        files = _write_records(draft, split, len(names.items))
     counts = {"interactions_read": names.read + sum(raw.dropped.values()), "interactions": len(split.records)}
     counts |= {"users": len(names.users), "items": len(names.items)}
     told |= {
