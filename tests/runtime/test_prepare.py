@@ -1,5 +1,6 @@
 """Preparing on Ray gives what preparing in this process gives."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +128,22 @@ def test_workers_are_offered_the_split_that_they_read(ray_runtime: None, planted
         assert table.equals(planted._parquet(name))
     assert set(reader.cache) == set(names)
     ray.kill(monitor)
+
+
+def test_features_of_reviews_are_found_on_ray_as_in_one_process(ray_runtime: None, tmp_path: Path) -> None:
+    names = {"reviewerID": "u{}", "asin": "i{}", "reviewText": "Bought in {}. It has a clear sound."}
+    for part in range(2):
+        rows = [{key: text.format(n % 7 + part) for key, text in names.items()} for n in range(40)]
+        lines = [json.dumps(row | {"overall": n % 5 + 1, "unixReviewTime": n}) for n, row in enumerate(rows)]
+        (tmp_path / f"{part}.json").write_text("\n".join(lines))
+    found = []
+    for place, make in ((tmp_path / "a", prepare), (tmp_path / "b", lambda c, s: passes.prepare(c, InProcess(), s))):
+        table = {
+            "root": str(place),
+            "source": "rec.data.sources.reviews:AmazonReviews",
+            "read": {"reviews": [str(tmp_path / f"{part}.json") for part in range(2)]},
+            "split": {"protocol": "time"},
+        }
+        found.append(make(DataConfig.model_validate(table), quiet))
+    assert found[0].records().equals(found[1].records())
+    assert found[0].manifest["counts"]["interactions"] == 80

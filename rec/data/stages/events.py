@@ -56,7 +56,7 @@ def encode(events: Events, known: Mapping[str, pa.Table], keys: FilterConfig, le
     row = pa.array(np.arange(len(table)), pa.int64())
     there = pc.is_valid(table[events.subject.name])
     dropped[f"event without {events.subject.name}"] += len(table) - int(pc.sum(there).as_py() or 0)
-    table, row = table.filter(there), row.filter(there.combine_chunks())
+    table, row = where(table, there), row.filter(there.combine_chunks())
     entities = dict(known)
     columns: dict[str, Any] = {}
     for field in fields:
@@ -84,7 +84,7 @@ def encode(events: Events, known: Mapping[str, pa.Table], keys: FilterConfig, le
         dropped[f"event without {events.part}"] += int(pc.sum(pc.and_(kept, pc.is_null(part))).as_py() or 0)
         kept = pc.and_(kept, pc.is_valid(part))
         table = table.set_column(table.column_names.index(events.part), events.part, part)
-    made = pa.table(columns | {"row": row}).filter(kept)
+    made = where(pa.table(columns | {"row": row}), kept)
     others = {
         ours: table[theirs].filter(kept).to_numpy()
         for ours, theirs in ((TIME, events.time), (PART, events.part))
@@ -94,6 +94,7 @@ def encode(events: Events, known: Mapping[str, pa.Table], keys: FilterConfig, le
         raise DataError(f"{events.name}: no event is left of {len(events.table):,}")
     user, place = made[events.subject.name].to_numpy(), made["row"].to_numpy()
     order = np.lexsort((place, others.get(TIME, place), user))
+    del table, columns, column
     item = made[events.counterpart].to_numpy() + 1 if events.counterpart else np.ones(len(user), np.int64)
     records = Records(user, item.astype(np.int32), place, others).take(order)
     return Encoded(made.take(pa.array(order)), records, entities, dropped)
@@ -108,6 +109,11 @@ def _refuse_times(events: Events, column: pa.ChunkedArray) -> None:
         raise DataError(
             f"{where}: {column.null_count:,} of {len(column):,} values is missing, the first in row {row:,}"
         )
+
+
+def where(table: pa.Table, mask: pa.Array) -> pa.Table:
+    """Return the rows of a mask without nulls; the table itself, without a copy, where that is all of them."""
+    return table if pc.all(mask).as_py() else table.filter(mask)
 
 
 def _ids(table: pa.Table, fields: tuple[Field, ...], entity: str) -> list[str]:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rec.data.schema import Events, Field, RawData
+from rec.data.stages.events import where
 from rec.data.stages.records import Records, core, said_before
 from rec.data.writing import Draft
 from rec.errors import DataError
@@ -52,7 +53,7 @@ def narrowed(raw: RawData, events: Events, keys: FilterConfig, once: bool, dropp
     for side in sides:
         there = pc.is_valid(table[side.name])
         dropped[f"event without {side.name}"] += len(table) - int(pc.sum(there).as_py() or 0)
-        table = table.filter(there)
+        table = where(table, there)
     place = _kept(table, sides, events.time, keys, once, dropped)
     table = table if len(place) == len(table) else table.take(pa.array(place))
     entities, rows = dict(raw.entities), {}
