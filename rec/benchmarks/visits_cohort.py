@@ -15,6 +15,7 @@ import pyarrow.csv as csv
 from rec.benchmarks.memory import PeakMemory
 from rec.benchmarks.row import Row
 from rec.benchmarks.work import Say
+from rec.json_text import json_text
 from rec.keys_data import DataConfig, SplitConfig
 from rec.runtime.prepare import prepare
 from rec.seeds import generator
@@ -66,7 +67,7 @@ def write(folder: Path, rows: int) -> None:
         table = {"hadm_id": np.repeat(visit, each), "seq_num": np.tile(np.arange(1, each + 1), visits)}
         _write(folder / f"{name}_ICD.csv", pa.table({**table, "icd9_code": code.take(drawn)}))
         _write(folder / f"D_ICD_{name}.csv", pa.table({"icd9_code": code, "long_title": code}))
-    (folder / "ndc.json").write_text(json.dumps({one: str(number) for number, one in enumerate(ndc)}))
+    (folder / "ndc.json").write_text(json_text({one: str(number) for number, one in enumerate(ndc)}))
     atc = [f"{chr(65 + code // 10)}{code % 10:02d}AA" for code in np.arange(DRUGS) % CODES]
     _write(folder / "atc.csv", pa.table({"RXCUI": np.arange(DRUGS), "ATC4": atc}))
     schema, writer = None, None

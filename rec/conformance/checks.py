@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from fnmatch import fnmatch
 from typing import Any, ClassVar
 
@@ -14,6 +13,7 @@ from rec.errors import RequestError
 from rec.evaluation.measure import measure, metrics
 from rec.evaluation.records import joined
 from rec.evaluation.tasks.ranking.answers import recommend_batch
+from rec.json_text import json_text
 from rec.nn.retrieval import Ask
 from rec.systems.api import Phase, System
 from rec.systems.capabilities import Explainer, Ranker
@@ -168,7 +168,7 @@ class Conformance:
             together = recommend_batch(system, module, system.collate(rows))
             alone = [recommend_batch(system, module, system.collate(take(rows, [i])))[0] for i in range(self.ROWS)]
         assert len(together) == self.ROWS
-        json.dumps(together)
+        json_text(together)
         for a, b in zip(together, alone, strict=True):
             assert a.keys() == b.keys()
             assert a["scores"] == pytest.approx(b["scores"], abs=1e-5)

@@ -50,6 +50,23 @@ def test_ray_and_one_process_prepare_the_same(
     np.testing.assert_allclose(here.array("text"), there.array("text"), atol=1e-6)
 
 
+def test_ray_and_one_process_encode_the_same_texts_of_events(ray_runtime: None, tmp_path: Path) -> None:
+    keys = {"visits": 600, "medications": 40, "conditions": 20, "shards": 3}
+    table: dict[str, Any] = {"source": "rec.data.generated.visits:PlantedVisits", "read": keys}
+    table |= {"split": {"protocol": "given"}}
+    table |= {"encode": {"shard_items": 250, "actors": 2, "text": {"encoder": "tfidf", "width": 8, "tokenizer": ""}}}
+    configs = [DataConfig.model_validate({"root": str(tmp_path / name), **table}) for name in ("here", "there")]
+    here = passes.prepare(configs[0], InProcess(), quiet, ["visits"]).seen_as("visits")
+    there = prepare(configs[1], quiet, ["visits"]).seen_as("visits")
+    assert here.manifest["encoded"] == there.manifest["encoded"]
+    assert here.manifest["encoded"]["text_all"]["rows"] == 600
+    found = [{e["name"]: e["sha256"] for e in data.manifest["files"]} for data in (here, there)]
+    assert found[0].keys() == found[1].keys()
+    assert all("text" in name for name in found[0] if found[0][name] != found[1][name])  # whose last bits differ
+    for name in ("text_diagnoses", "text_symptoms", "text_all", "medication_text"):
+        np.testing.assert_allclose(here.array(name), there.array(name), atol=1e-6)
+
+
 def test_an_error_in_a_task_is_the_drivers_error(ray_runtime: None, tmp_path: Path) -> None:
     (tmp_path / "e.csv").write_text("user,item\n1,2\n")
     read = TablesConfig(records=(str(tmp_path / "e.csv"),), columns=ColumnNames(item="thing"))

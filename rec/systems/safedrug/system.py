@@ -21,6 +21,7 @@ from torch import Tensor
 from rec.batch import Column, Columns
 from rec.errors import ConfigError
 from rec.evaluation.tasks.sets import Sets
+from rec.json_text import json_text
 from rec.nn.sets import bce, interaction_loss, interaction_rate, margin
 from rec.systems.api import System
 from rec.systems.capabilities import SetPredictor
@@ -166,8 +167,8 @@ class CodeBaseline(System[CodesBatch, Model], SetPredictor[CodesBatch, Model]):
             columns[f"earlier_{field}"] = [[some(field, 3) for _ in range(row % 4)] for row in range(rows)]
         pair_P2 = np.argwhere(np.triu(rng.random((12, 12)) < 0.3, 1))
         tables = {
-            f"{LISTS[field]}_titles": np.frombuffer(json.dumps([str(i) for i in range(size)]).encode(), np.uint8)
+            f"{LISTS[field]}_titles": np.frombuffer(json_text([str(i) for i in range(size)]).encode(), np.uint8)
             for field, size in sizes.items()
         }
-        words = np.frombuffer(json.dumps(["severe", *[""] * (len(pair_P2) - 1)]).encode(), np.uint8)
+        words = np.frombuffer(json_text(["severe", *[""] * (len(pair_P2) - 1)]).encode(), np.uint8)
         return columns, {**tables, "interaction_pairs": pair_P2, "interaction_values": words}

@@ -5,7 +5,6 @@ Nothing that is told names a patient or a visit.
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from rec.data.sources.medication.symptoms import Terms
 from rec.data.stages.drops import numbered
 from rec.data.views.view import TEST, TRAIN, VALIDATION
 from rec.errors import DataError
+from rec.json_text import json_text
 from rec.sections import plural
 
 SECTIONS = ("diagnoses", "procedures", "medications")
@@ -182,7 +182,7 @@ def build(
         ),
         entities=entities, relations=relations, dropped=report.dropped,
         licence=licence_of(config.folder, config.licence),
-        arrays={"cohort": np.frombuffer(json.dumps(report.steps).encode(), np.uint8)},
+        arrays={"cohort": np.frombuffer(json_text(report.steps).encode(), np.uint8)},
     )  # fmt: skip
 
 
