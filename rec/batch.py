@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -26,6 +26,18 @@ class Column:
     """The entity whose members its values are, by index: requests name them by raw ids."""
     optional: bool = False
     """Whether a request may leave it out; it is empty then."""
+    place: bool = False
+    """Whether it counts records of the data set, which no request knows: never asked, and -1 or empty there."""
+    along: str = ""
+    """What its first axis counts where other columns count the same, as "earlier" for what each of a patient's earlier
+    visits holds: columns of one name are as long as each other, and those that a request leaves out are filled up."""
+    asked_only: bool = False
+    """Whether requests alone have it: rows of a data set come without."""
+
+
+def stored(columns: Iterable[Column]) -> list[str]:
+    """Return the names of the columns that rows of a data set have."""
+    return [column.name for column in columns if not column.asked_only]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

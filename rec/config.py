@@ -191,6 +191,9 @@ def _check_metrics(run: RunConfig, system: Any) -> None:
                 raise ConfigError(
                     f"{key}: {name!r} describes answers and is neither good nor bad; expected one of {others}"
                 )
+            if name in task.late and not key.startswith("expect."):
+                others = ", ".join(other for other in task.directions if other not in task.late)
+                raise ConfigError(f"{key}: {name!r} is known once a run is measured; expected one of {others}")
     known = [name for task in system.tasks for name in task.directions]
     for name in run.expect:
         if fault := unmeasured(name, known):

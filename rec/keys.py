@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -19,6 +19,7 @@ class PhaseConfig(Strict):
     optimiser: Literal["adamw", "adam"] | None = None
     metric: str | None = None
     patience: int | None = Field(None, ge=0)
+    patience_examples: int | None = Field(None, ge=0)
     warmup_steps: int | None = Field(None, ge=0)
     schedule: Literal["constant", "linear", "cosine"] | None = None
     weight_decay: float | None = Field(None, ge=0)
@@ -53,7 +54,10 @@ class TrainConfig(Strict):
     """What validation chooses the best checkpoint by: a metric of the system's tasks, or "val_loss" or "val_loss/TERM";
     empty takes the headline of the first task."""
     patience: int = Field(0, ge=0)
-    """Evaluations without a better `metric` after which training stops; 0 never stops early."""
+    """Evaluations without a better `metric` after which training stops; 0 sets no such limit."""
+    patience_examples: int = Field(0, ge=0)
+    """Examples trained on without a better `metric` after which an evaluation stops training; 0 sets no such limit.
+    Where both are set, training stops when both are reached: so few steps of small data do not end it."""
     evaluate_every: int = Field(1, ge=1)
     """Epochs between evaluations on validation."""
     validation_share: float = Field(1.0, gt=0, le=1)
@@ -127,6 +131,11 @@ class EvaluateConfig(Strict):
     """An item is popular when it has more than this share of all events (MSMRec, section 5.4)."""
     cold_count: int | None = Field(None, ge=0)
     """Items with at most so many training events are reported as cold; unset leaves it to the system."""
+    rare_share: float = Field(0.02, gt=0, lt=1)
+    """A label is rare when fewer than this share of training's examples have it."""
+    threshold: Annotated[float, Field(ge=0, le=1)] | Literal["validation"] | None = None
+    """The least probability of a label that is given, in evaluation, predictions and answers; "validation" chooses it
+    there, by the checkpoint that was chosen; unset leaves it to the system's task. Training measures by the task's."""
     bootstrap: int = Field(1000, ge=100)
     """Resamples of examples, or of the units that they belong to, behind each interval."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -19,11 +20,17 @@ class Term:
     weight: float = 1.0
     root: bool = False
     """Whether the root of the sum over all ranks counts: the norm of the global batch from sums of squares."""
+    scale: Callable[[Mapping[str, float]], float] | None = None
+    """What the weight is multiplied by, given every term of the global batch without its weight; None is 1."""
 
     @property
     def mean(self) -> Tensor:
         """The term of this rank's rows alone, without its weight."""
         return (self.sum.sqrt() if self.root else self.sum) / float(self.count)
+
+    def weight_in(self, values: Mapping[str, float]) -> float:
+        """Return the weight among terms of the global batch that have these values."""
+        return self.weight if self.scale is None else self.weight * self.scale(values)
 
     def value_of(self, total: float, count: float) -> float:
         """Return the term of the global batch from sums over all ranks, without its weight; 0 where nothing counts."""

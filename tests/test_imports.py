@@ -42,7 +42,7 @@ LAYERS = [
     },
     {"systems"},
     {"train", "evaluation"},
-    {"report"},
+    {"report", "conformance"},
     {"tuning", "serving"},
     {"runtime"},
     {"benchmarks"},

@@ -83,6 +83,12 @@ def _graph(work: Work, folder: str) -> list[Row]:
     return rows + graph_costs.costs(work.edges, work.say)
 
 
+def _visits(work: Work, folder: str) -> list[Row]:
+    from rec.benchmarks import visits
+
+    return visits.measure(folder, work.prescriptions, work.say)
+
+
 BENCHMARKS: Mapping[str, Benchmark] = {
     "train": _train,
     "evaluate": _evaluate,
@@ -92,4 +98,5 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "serve": _serve,
     "encoders": _encoders,
     "graph": _graph,
+    "visits": _visits,
 }

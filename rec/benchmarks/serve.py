@@ -45,16 +45,17 @@ def measure(folder: str, minutes: float, say: Say) -> list[Row]:
     with serving_runtime(configs, "127.0.0.1", PORT) as state:
         deploy(artifact, OVERRIDES, "/model")
         state.add(artifact, OVERRIDES, "/model")
-        deploy_web(_constant(artifact), "constant", "/constant", REPLICAS)
-        url, constant = (f"http://127.0.0.1:{PORT}/{name}/v1/recommend" for name in ("model", "constant"))
-        for warm in (url, constant):
+        size = len(json_text(artifact.example()["answer"]["items"][:10])) // 2
+        deploy_web(constant("/v1/recommend", size), "constant", "/constant", REPLICAS)
+        url, fixed = (f"http://127.0.0.1:{PORT}/{name}/v1/recommend" for name in ("model", "constant"))
+        for warm in (url, fixed):
             wrk(warm, bodies, 64, 3)
         peak = 0.0
         for clients in CLIENTS:
             say(f"{clients} clients")
-            rounds, limit = _in_turns(url, constant, bodies, clients)
+            rounds, limit = in_turns(url, fixed, bodies, clients)
             ours = rounds[ROUNDS // 2]
-            rows += _compare(ours, limit, clients)
+            rows += compared(ours, limit, clients)
             peak = max(peak, ours.per_s)
         rows.append(_half_load(url, bodies, peak, say))
         rows += _rows_of_many(f"http://127.0.0.1:{PORT}/model/v1/predict", Path(folder), artifact, say)
@@ -85,27 +86,27 @@ def _requests(artifact: Artifact) -> list[dict[str, Any]]:
     return [body for pair in zip(known, told, strict=True) for body in pair]
 
 
-def _constant(artifact: Artifact) -> FastAPI:
-    """Return an application that answers everyone with the same bytes, as many as the model's."""
-    size = len(json_text(artifact.example()["answer"]["items"][:10])) // 2
+def constant(path: str, size: int) -> FastAPI:
+    """Return an application that answers everyone who posts to a path with the same bytes, about so many."""
     body = json_text({"items": "x" * size}).encode()
     app = FastAPI()
 
-    @app.post("/v1/recommend")
-    async def constant(request: dict[str, Any]) -> Response:
+    @app.post(path)
+    async def answer(request: dict[str, Any]) -> Response:
         return Response(body, media_type="application/json")
 
     return app
 
 
-def _in_turns(url: str, constant: str, bodies: Path, clients: int) -> tuple[list[Load], list[Load]]:
-    """Return the rounds of both, slowest first."""
-    rounds = [(wrk(url, bodies, clients, SECONDS), wrk(constant, bodies, clients, SECONDS)) for _ in range(ROUNDS)]
+def in_turns(url: str, fixed: str, bodies: Path, clients: int) -> tuple[list[Load], list[Load]]:
+    """Return the rounds of a model and of the constant, slowest first."""
+    rounds = [(wrk(url, bodies, clients, SECONDS), wrk(fixed, bodies, clients, SECONDS)) for _ in range(ROUNDS)]
     ours, theirs = (sorted(loads, key=lambda load: load.per_s) for loads in zip(*rounds, strict=True))
     return ours, theirs
 
 
-def _compare(ours: Load, constant: Sequence[Load], clients: int) -> list[Row]:
+def compared(ours: Load, constant: Sequence[Load], clients: int) -> list[Row]:
+    """Return time per request, throughput and latency of a model beside the constant's rounds."""
     at = f"{clients} client{'s' if clients > 1 else ''}"
     goal = 1 / 0.7 if clients == 64 else None
     theirs = constant[len(constant) // 2]

@@ -29,6 +29,7 @@ class Work:
     images: int
     items: int
     edges: int
+    prescriptions: int
 
     def catalogue(self, folder: str) -> Prepared:
         """Return the data set that is given, else a generated one of ML-1M's size in a folder."""

@@ -8,12 +8,27 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from rec.cli import benchmark, evaluate, export, predict, prepare, report, results, serve, sweep, train, tune, upgrade
+from rec.cli import (
+    benchmark,
+    columns,
+    evaluate,
+    export,
+    predict,
+    prepare,
+    report,
+    results,
+    serve,
+    sweep,
+    train,
+    tune,
+    upgrade,
+)
 from rec.cli.ends import ended
 
 OVERRIDE = re.compile(r"^[a-z_][\w.@\"-]*=")
 COMMANDS = {
     "prepare": prepare,
+    "columns": columns,
     "train": train,
     "tune": tune,
     "evaluate": evaluate,

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rec.batch import Column, Columns
+from rec.batch import Column, Columns, stored
 from rec.errors import DataError
 from rec.seeds import generator
 from rec.storage import Storage
@@ -33,7 +33,7 @@ class CachedReader:
     """Reads files one by one and keeps them in memory while they fit."""
 
     def __init__(self, storage: Storage, columns: Sequence[Column]) -> None:
-        self.storage, self.columns = storage, [c.name for c in columns]
+        self.storage, self.columns = storage, stored(columns)
         self.cache: dict[str, pa.Table] = {}
         self.cached_bytes = 0
 

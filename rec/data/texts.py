@@ -21,10 +21,10 @@ PACES = {
 def write_texts(film: Mapping[str, str], modalities: tuple[str, ...]) -> list[str]:
     """Return one text per modality for one item's metadata (every field present, "" where unknown).
 
-    The sources of each text follow MSMRec's specification, section 3; a field that is missing is left out, and an
-    item of which nothing is known gets the modality's name alone, so that all K texts always exist.
+    The sources of each text follow MSMRec's specification, section 3; a field that is missing is left out, and a text
+    of which nothing is known is "": none is made up.
     """
-    return [_clean(TEMPLATES[name](film)) or name for name in modalities]
+    return [_clean(TEMPLATES[name](film)) for name in modalities]
 
 
 def _sentences(plot: str, pattern: re.Pattern[str]) -> str:
@@ -48,8 +48,8 @@ def _set(film: Mapping[str, str]) -> str:
 
 
 def _audio(film: Mapping[str, str]) -> str:
-    musical = "musical songs score" if "Music" in film["genres"] else "score"
-    return f"{musical} {film['genres']} {_decade(film)}"
+    musical, known = "musical songs score" if "Music" in film["genres"] else "score", film["genres"] + _decade(film)
+    return f"{musical} {film['genres']} {_decade(film)}" if known.strip() else ""
 
 
 def _pace(film: Mapping[str, str]) -> str:

@@ -21,7 +21,7 @@ METRIC = "metric/"
 
 
 def compare(a: str, b: str, resamples: int, split: str = "test") -> list[dict[str, Any]]:
-    """Return, per metric that the runs' tasks show, the paired bootstrap of run A against run B.
+    """Return, per metric that the runs' tasks compare by, the paired bootstrap of run A against run B.
 
     A metric of which no example has a value in both is there with None in the place of numbers.
 
@@ -48,7 +48,7 @@ def compare_seeds(
         if not _same_examples(task, first[0], second[0]):
             raise EvaluationError(f"{a} and {b}: answered other examples; both must come from one prepared data set")
         known: dict[bytes, str] = {}
-        for name in dict.fromkeys((*tasks[task.name].shown, *task.shown)):
+        for name in dict.fromkeys((*tasks[task.name].compared, *task.compared)):
             rng = generator(0, "compare", _drawn_as(name, [*first, *second], known))
             found = _of_examples(task, name, first, second, resamples, rng) or _of_sums(
                 task, name, first, second, resamples, rng

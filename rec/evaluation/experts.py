@@ -38,7 +38,8 @@ class Routed:
         self.batch: Batch | None = None
         self.shares: dict[str, Tensor] = {}
         for name, layer in layers_of(module):
-            layer.register_forward_hook(lambda _, __, mixed, name=name: self._note(name, mixed))
+            if not layer.replicated:
+                layer.register_forward_hook(lambda _, __, mixed, name=name: self._note(name, mixed))
 
     def watch(self, batch: Batch | None) -> None:
         """Note what this batch's passes do, None: nothing."""

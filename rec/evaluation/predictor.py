@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from rec.batch import Column
+from rec.batch import Column, stored
 from rec.data.stream import to_columns
 from rec.data.writing import write_table
 from rec.errors import CheckpointError, DataError, EvaluationError, RecError
@@ -101,7 +101,7 @@ class Predictor:
                 continue
             try:
                 with storage.open(name) as file:
-                    table = pq.read_table(file, columns=[column.name for column in self.system.columns])
+                    table = pq.read_table(file, columns=stored(self.system.columns))
             except (OSError, pa.ArrowInvalid) as error:
                 raise DataError(f"{storage.uri}/{name}: cannot be read ({error})") from error
             tables.append(table.slice(first, last - first))

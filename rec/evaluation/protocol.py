@@ -12,9 +12,10 @@ Manifest = Mapping[str, Any]
 
 
 def data_of(manifest: Manifest) -> dict[str, Any]:
-    """Return what a record keeps of the data set of a run: its split, a hash of all its files, its counts."""
-    files = manifest["files"]
-    return {"split": split_of(manifest), "sha256": _hashed(files), "counts": dict(manifest.get("counts", {}))}
+    """Return what a record keeps of the data set of a run: its split, a hash of all its files, counts, any licence."""
+    licence = {"licence": manifest["licence"]} if manifest.get("licence") else {}
+    counts = dict(manifest.get("counts", {}))
+    return {"split": split_of(manifest), "sha256": _hashed(manifest["files"]), "counts": counts, **licence}
 
 
 def split_of(manifest: Manifest) -> dict[str, str]:

@@ -50,7 +50,7 @@ class Rows:
 
     def __init__(self, columns: Sequence[Column], members: Callable[[str], Members]) -> None:
         self.columns = tuple(columns)
-        self.asked = [column for column in columns if not column.label]
+        self.asked = [column for column in columns if not (column.label or column.place)]
         self.members = {column.entity: members(column.entity) for column in self.asked if column.entity}
 
     def schema(self, limits: ServeConfig, base: type[BaseModel], an_id: Any) -> type[BaseModel]:
@@ -61,7 +61,9 @@ class Rows:
             for size in reversed(column.shape):
                 most = limits.max_history if size < 0 else size
                 kind = Annotated[list[kind], Field(min_length=max(size, 0), max_length=most)]
-            fields[column.name] = (kind | None, None) if column.optional else (kind, ...)
+            along: Any = {"x-along": column.along} if column.along else None
+            default = None if column.optional else ...
+            fields[column.name] = (kind | None if column.optional else kind, Field(default, json_schema_extra=along))
         return create_model("Row", __base__=base, __doc__="The system's columns, without what it predicts.", **fields)
 
     def read(self, body: BaseModel, at: str) -> Row:
@@ -73,7 +75,7 @@ class Rows:
 
         Raises:
             RequestError: an id is not known in a column that holds just one and is not optional, or in a list of fixed
-                length of an entity without padding.
+                length of an entity without padding, or columns along one axis are not as long as each other.
         """
         row = Row(values={}, at=at)
         for column in self.asked:
@@ -83,7 +85,25 @@ class Rows:
             elif column.entity:
                 value = self._indices(column, value, at, row.notes)
             row.values[column.name] = value
+        for column in self.columns:
+            if column.place:
+                row.values[column.name] = empty_value(column, -1)
+        self._fill_up(row, {column.name for column in self.asked if getattr(body, column.name) is not None})
         return row
+
+    def _fill_up(self, row: Row, given: set[str]) -> None:
+        """Make columns along one axis as long as those of them that were given."""
+        for along in dict.fromkeys(column.along for column in self.columns if column.along):
+            own = [column for column in self.columns if column.along == along and not column.label]
+            sizes = {column.name: len(row.values[column.name]) for column in own if column.name in given}
+            if len(set(sizes.values())) > 1:
+                told = ", ".join(f"{name!r} has {size}" for name, size in sizes.items())
+                raise RequestError(f"{row.at}columns along {along!r} must be as long as each other: {told}")
+            for column in own:
+                if column.name not in given and sizes:
+                    nobody = -1 if column.place else self._nobody(column)
+                    nothing = empty_value(_inner(column), nobody)
+                    row.values[column.name] = [nothing] * next(iter(sizes.values()))
 
     def stacked(self, rows: Sequence[Row]) -> Columns:
         """Return some rows as columns, what is to be predicted empty."""
@@ -96,7 +116,8 @@ class Rows:
 
     def told(self, columns: Columns, limits: ServeConfig) -> dict[str, Any]:
         """Return the first row of some columns as a request says it: the way back of `read`."""
-        return {c.name: self._told(c, columns[c.name][0], len(c.shape), limits.max_history) for c in self.asked}
+        there = [c for c in self.asked if c.name in columns]
+        return {c.name: self._told(c, columns[c.name][0], len(c.shape), limits.max_history) for c in there}
 
     def _told(self, column: Column, value: Any, axes: int, most: int) -> Any:
         if axes:
@@ -130,7 +151,9 @@ class Rows:
         if not column.shape:
             return int(found[0]) if found[0] >= 0 else self._nobody(column)
         if len(column.shape) == 1:
-            return found[found >= 0] if column.shape[0] < 0 else np.where(found < 0, self._nobody(column), found)
+            if column.shape[0] < 0 and not column.along:
+                return found[found >= 0]
+            return np.where(found < 0, self._nobody(column), found)
         return _nested(value, column.shape, iter(found.tolist()), self._nobody(column))
 
 

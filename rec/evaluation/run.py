@@ -8,7 +8,7 @@ evaluation/{split}/{task}.parquet        one row per example: ids, group, record
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from rec.evaluation.headline import same_everywhere
 from rec.evaluation.measure import directions, measure, metrics
 from rec.evaluation.measurement import METRICS, Stopwatch, read_measurement, write_measurement
 from rec.evaluation.records import Records, with_columns
+from rec.evaluation.settled import settle
 from rec.evaluation.shared import beside_baselines, by_group
 from rec.evaluation.task import Measured, Task, by_unit
 from rec.progress import Progress
@@ -75,6 +76,11 @@ class Trained:
         reader = CachedReader(self.data.storage, self.system.columns)
         return PlannedFeed(self.data, self.system, self.config.train, reader, 0, 1)
 
+    def batches(self, split: str) -> Iterator[Any]:
+        """Yield the batches of a split on the model's device."""
+        for batch, _ in self.feed.evaluate(split):
+            yield batch.to(self.engine.device)
+
 
 def open_run(config: RunConfig) -> Trained:
     """Return the checkpoint that validation chose.
@@ -91,6 +97,7 @@ def open_run(config: RunConfig) -> Trained:
     load_model(module, checkpoint.tensors)
     torch.set_num_threads(max(config.parallel.threads, torch.get_num_threads()))
     engine = LocalEngine(module, config.train, device)
+    settle(config, data, system, module, checkpoint.step)
     return Trained(config=config, data=data, system=system, engine=engine, step=checkpoint.step)
 
 
@@ -151,6 +158,8 @@ def conclude(run: Trained, split: str, records: Mapping[str, Records]) -> Number
     manifest = run.data.manifest
     if manifest.get("generated", False) or manifest.get("synthetic_labels", False):
         numbers["notes"].append(GENERATED if manifest.get("generated", False) else SYNTHETIC)
+    if manifest.get("licence"):
+        numbers["notes"].append(f"licence of the data: {manifest['licence']}")
     numbers |= {"interval": {}, "baselines": {}, "same": {}, "meanings": {}, "tasks": {}}
     numbers["directions"] = directions(system.tasks)
     found: list[Section] = []
@@ -159,6 +168,7 @@ def conclude(run: Trained, split: str, records: Mapping[str, Records]) -> Number
         measured = measured_task(run, task, split, records[task.name])
         told = measured.numbers
         numbers["notes"] += told.pop("notes")
+        numbers["metrics"] |= told["metrics"]
         for name in ("interval", "baselines", "same", "meanings"):
             numbers[name] |= told[name]
         numbers["tasks"][task.name] = told
@@ -195,12 +205,13 @@ def measured_task(run: Trained, task: Task, split: str, records: Records) -> Mea
         records=records,
         values=values,
         groups=groups,
+        batches=run.batches,
     )
     rng = generator(config.train.seed, "bootstrap")
     numbers = measured.numbers
     numbers["examples"] = len(records)
     numbers["metrics"] = task.metrics(records, values)
-    numbers["meanings"] = {name: words for name in numbers["metrics"] if (words := task.meaning(name))}
+    numbers["meanings"] = _meanings(task, numbers["metrics"])
     numbers["interval"] = _intervals(task, measured, task.shown, rng)
 
     def batches(part: str) -> Iterator[Any]:
@@ -221,7 +232,12 @@ def measured_task(run: Trained, task: Task, split: str, records: Records) -> Mea
     numbers["notes"] = [*_without_value(task, measured), *task.enrich(measured)]
     if task is system.tasks[0] and isinstance(system, Reporter):
         numbers["notes"] += system.enrich(measured)
+    numbers["meanings"] |= _meanings(task, [name for name in task.late if name in numbers["metrics"]])
     return measured
+
+
+def _meanings(task: Task, names: Iterable[str]) -> dict[str, str]:
+    return {name: words for name in names if (words := task.meaning(name))}
 
 
 def _without_value(task: Task, measured: Measured) -> list[str]:

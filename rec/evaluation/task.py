@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -79,6 +79,8 @@ class Measured:
     records: Records
     values: Values
     groups: Groups
+    batches: Batches | None = None
+    """The system's own batches of any split, on the model's device; None where they are not at hand."""
     numbers: dict[str, Any] = field(default_factory=dict)
     """What is filed: metrics, intervals, baselines, groups, and what sections add."""
 
@@ -117,6 +119,16 @@ class Task(ABC):
     def evaluate_keys(self) -> tuple[str, ...]:
         """Keys of `[evaluate]` that this task reads, beside those that all do; others are refused."""
         return ()
+
+    @property
+    def late(self) -> tuple[str, ...]:
+        """Metrics that only `enrich` adds, once a run is measured for a report: nothing can be chosen by them."""
+        return ()
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """Metrics that two runs are compared by, where examples have them: those shown, unless a task adds more."""
+        return self.shown
 
     def meaning(self, name: str) -> str:
         """Return in a few words what a metric, a simple answer or a group is; empty where its name says it."""
@@ -171,6 +183,23 @@ class Task(ABC):
         """
         raise EvaluationError(f"task {self.name!r}: gives no answers to write; {type(self).__name__} lacks `answers`")
 
+    def settle(self, system: Any, module: nn.Module, validation: Iterable[Any], keys: EvaluateConfig) -> dict[str, Any]:
+        """Return what the task chooses once the checkpoint is chosen, such as a threshold; empty: there is nothing.
+
+        It is kept beside the run and holds for test, predictions and served answers alike.
+
+        Args:
+            system: Has the capability that the task asks for.
+            module: The system's model, unwrapped, in eval mode, without gradient.
+            validation: Batches of validation on the model's device; only read where they are needed.
+            keys: Those of `[evaluate]`.
+        """
+        return {}
+
+    def settled(self, told: Mapping[str, Any]) -> Task:
+        """Return the task with what `settle` has returned, as plain values; itself where that is nothing."""
+        return self
+
     @abstractmethod
     def values(self, records: Records) -> Values:
         """Return every metric that each example has one of: over all examples it is the mean."""
@@ -215,7 +244,7 @@ class Task(ABC):
         return {}
 
     def enrich(self, measured: Measured) -> list[str]:
-        """Add numbers of the task's own to `measured.numbers`; return notes for people."""
+        """Add numbers of the task's own to `measured.numbers`, and values of examples; return notes for people."""
         return []
 
     def sections(self, measured: Measured) -> list[Section]:

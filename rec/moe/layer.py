@@ -59,7 +59,8 @@ class MixtureOfExperts(nn.Module):
     `scale` multiplies what the routed experts give.
 
     A backend that spreads experts or rows over workers sets `carry`, `ranks` and `counting` (False for a batch that
-    is repeated only to keep step with other workers, and counts nowhere).
+    is repeated only to keep step with other workers, and counts nowhere). Where all workers pass the same rows
+    (`rec.nn.replicated`), `replicated` is set: each has all experts, and rows are no examples of a batch.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class MixtureOfExperts(nn.Module):
         self.carry: Carry = carry
         self.ranks: Ranks = ALONE
         self.counting = True
+        self.replicated = False
         self.usage = Usage(self.num_experts)
 
     def forward(self, x_ND: Tensor | Mixed, *hints: Tensor) -> Mixed:

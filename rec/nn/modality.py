@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rec.moe.routing import Routing
 from rec.nn.packed import Layout
 
 Fusion = Literal["inner", "bilinear", "attention"]
@@ -112,18 +111,39 @@ def choose_vectors(tables: dict[str, np.ndarray], kind: Texts, seed: int) -> Ten
     return torch.from_numpy(vectors)
 
 
-def gate_per_user(chosen: Routing, where: Layout) -> dict[str, Tensor]:
+def present_only(score_XK: Tensor, present_XK: Tensor | None) -> Tensor:
+    """Return scores, (..., K), of which those of what an item does not have are -inf; its all stay where it has none.
+
+    None stands for items that have everything.
+    """
+    if present_XK is None:
+        return score_XK
+    return score_XK.masked_fill(~present_XK & present_XK.any(-1, keepdim=True), -torch.inf)
+
+
+def or_none(shares: list[float], present_K: Tensor | None) -> list[float | None]:
+    """Return shares, None for those of what an item does not have."""
+    if present_K is None:
+        return [*shares]
+    return [share if there else None for share, there in zip(shares, present_K.tolist(), strict=True)]
+
+
+def gate_per_user(weight_NK: Tensor, where: Layout) -> dict[str, Tensor]:
     """Return the gate's mean weights (B, K) over each history, its first half, and every other item of it.
 
     The first half against the rest tells how a user's weights move in time; every other item against the rest, how
-    far two halves lie apart where time plays no part.
+    far two halves lie apart where time plays no part. Only items with a weight count, of which there are `length` (B,);
+    where there is none all weights are 0.
     """
-    weight_NK = chosen.dense().double()
-    half_N = where.position_N < (where.length_B[where.sequence_N] + 1) // 2
-    parts = {"gate": torch.ones_like(half_N), "gate_first": half_N, "gate_even": where.position_N % 2 == 0}
-    means = {}
+    weight_NK, users = weight_NK.double(), len(where.length_B)
+    there_N = (weight_NK > 0).any(1)
+    length_B = torch.bincount(where.sequence_N[there_N], minlength=users)
+    place_N = there_N.cumsum(0) - 1 - (length_B.cumsum(0) - length_B)[where.sequence_N]
+    half_N = place_N < (length_B[where.sequence_N] + 1) // 2
+    parts = {"gate": there_N, "gate_first": half_N, "gate_even": place_N % 2 == 0}
+    means = {"length": length_B}
     for name, use_N in parts.items():
-        total_BK = weight_NK.new_zeros(len(where.length_B), weight_NK.shape[1])
+        total_BK = weight_NK.new_zeros(users, weight_NK.shape[1])
         total_BK.index_add_(0, where.sequence_N, weight_NK * use_N[:, None])
-        means[name] = total_BK / total_BK.sum(1, keepdim=True)
+        means[name] = total_BK / total_BK.sum(1, keepdim=True).clamp(min=1e-12)
     return means

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from rec.moe.layer import layers_of
 from rec.seeds import derive
 
 
@@ -14,12 +15,15 @@ class Replicated(nn.Module):
     """Runs a module on inputs that are the same on every rank so that its outputs are the same too, dropout included.
 
     What is random in it draws from a generator of its own, seeded alike on all ranks for every step of training
-    (`start`); the generator of everything else is left as it was. Each of several calls in a step draws anew.
+    (`start`); the generator of everything else is left as it was. Each of several calls in a step draws anew. Experts
+    inside are not spread over ranks.
     """
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
+        for _, layer in layers_of(module):
+            layer.replicated = True
         self.seed, self.calls = 0, 0
 
     def start(self, seed: int) -> None:

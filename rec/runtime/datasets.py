@@ -12,7 +12,7 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from rec.batch import Column
+from rec.batch import Column, stored
 from rec.data.prepared import Prepared
 from rec.data.stream import CachedReader
 from rec.data.views.view import SPLITS
@@ -50,7 +50,7 @@ def fits_shared_memory(data: Prepared, splits: Sequence[str]) -> bool:
 def share(data: Prepared, split: str, columns: Sequence[Column]) -> list[Any]:
     """Read a split once and return references to its blocks, in order; they live as long as this process."""
     names = [name for name, _ in data.files(split)]
-    return list(open_dataset(data.storage, names, [c.name for c in columns]).materialize().to_arrow_refs())
+    return list(open_dataset(data.storage, names, stored(columns)).materialize().to_arrow_refs())
 
 
 class SharedReader(CachedReader):

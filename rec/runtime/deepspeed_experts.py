@@ -39,7 +39,7 @@ def place(module: nn.Module, parallel: ParallelConfig) -> Placement:
     size = parallel.expert_parallel
     placement = Placement(module, size)
     module.placement = placement  # type: ignore[assignment]
-    layers = list(layers_of(module))
+    layers = [(name, layer) for name, layer in layers_of(module) if not layer.replicated]
     if torch.distributed.get_world_size() > 1:
         for _, layer in layers:
             layer.ranks = WorldRanks()

@@ -37,7 +37,8 @@ class Answerer:
         self.entities = {name: artifact.members(name) for name in artifact.manifest["entities"]}
         self.rows = Rows(self.system.columns, artifact.members)
         for name, layer in layers_of(self.module):
-            layer.register_forward_hook(lambda _, __, mixed, name=name: self._note(name, mixed))
+            if not layer.replicated:
+                layer.register_forward_hook(lambda _, __, mixed, name=name: self._note(name, mixed))
 
     def _context(self, task: str, told: Mapping[str, Any]) -> Context:
         return Context(

@@ -207,6 +207,7 @@ class Asked:
             **{name: manifest.get(name) for name in ("system", "step", "entities", "modalities")},
             "tasks": {name: manifest["tasks"][name] for name in answerer.services},
             "notice": answerer.notice,
+            "licence": manifest.get("data", {}).get("licence", ""),
             "columns": columns,
             "routes": routes,
             "example": {"path": example["path"].removeprefix("/v1/"), "request": example["request"]},

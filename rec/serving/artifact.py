@@ -33,6 +33,7 @@ from rec.data.writing import write_array
 from rec.errors import CheckpointError, DataError
 from rec.evaluation.protocol import data_of
 from rec.evaluation.service import Exporting
+from rec.evaluation.settled import settle, use
 from rec.storage import Storage
 from rec.strict import on_path, sources_of
 from rec.systems.api import System
@@ -120,6 +121,7 @@ class Artifact:
         except RuntimeError as error:
             raise CheckpointError(f"{self.path}: the weights do not fit the config: {error}") from error
         module.to(device)
+        use(system, self.manifest.get("settled", {}))
         catalogue = {
             name: torch.from_numpy(self.array(f"catalogue/{name}")).to(device) for name in self.manifest["catalogue"]
         }
@@ -195,6 +197,7 @@ def _write(
     system = build(config, data)
     module = system.model().eval().requires_grad_(False)
     load_model(module, checkpoint.tensors)
+    settled = settle(config, data, system, module, checkpoint.step)
     storage.write("config.toml", to_toml(config).encode())
     for name, file in sources_of(config.system.partition(":")[0]).items():
         storage.write(f"{SOURCE}/{name}", file.read_bytes())
@@ -216,6 +219,7 @@ def _write(
         "catalogue": list(catalogue),
         "entities": _write_entities(data, system, storage),
         "tasks": {},
+        "settled": settled,
         "files": [],
     }
     for task in system.tasks:

@@ -66,6 +66,7 @@ class Phase:
     optimiser: Literal["adamw", "adam"] | None = None
     metric: str | None = None
     patience: int | None = None
+    patience_examples: int | None = None
     warmup_steps: int | None = None
     schedule: Literal["constant", "linear", "cosine"] | None = None
     weight_decay: float | None = None
@@ -113,6 +114,11 @@ class System(ABC, Generic[B, M]):
     def table_names(cls, config: Any) -> tuple[str, ...]:
         """Return the whole-data-set inputs that this config reads."""
         return cls.tables
+
+    @classmethod
+    def further_tables(cls, config: Any) -> tuple[str, ...]:
+        """Return the inputs that are read where the data set holds them, and done without where it does not."""
+        return ()
 
     @classmethod
     def wanted_by(cls, config: Any, table: str) -> Wanted | None:

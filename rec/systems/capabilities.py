@@ -89,7 +89,10 @@ class Ranker(ABC, Generic[B, M]):
         return []
 
     def details(self, module: M, states: States, example: int, items: Sequence[int]) -> dict[str, Any]:
-        """Return what is told of some items of an answer where a request asks to explain: a list of one each."""
+        """Return what is told of some items of an answer where a request asks to explain: a list of one each.
+
+        Of `modalities`, the share of each, None for one that an item or its subject does not have.
+        """
         return {}
 
     def item_vectors(self, module: M) -> Tensor | None:
@@ -139,6 +142,36 @@ class SetPredictor(ABC, Generic[B, M]):
 
         None where a batch does not tell.
         """
+        return None
+
+    def severities(self) -> Mapping[tuple[int, int], str]:
+        """Return how bad known interactions are, in words, by their two labels, the smaller first; empty: not known."""
+        return {}
+
+    def chosen(self, score_BV: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
+        """Return which labels examples of these scores are given, bool (B, V): those of at least `threshold`.
+
+        A system that takes labels from sets afterwards does it here, as by `rec.evaluation.tasks.sets.filters`; a
+        threshold may be one per example, (B, 1).
+        """
+        chosen_BV: np.ndarray = score_BV >= threshold
+        return chosen_BV
+
+    def embeddings(self, module: M, batch: B) -> tuple[Tensor, Tensor] | None:
+        """Return the vectors of the examples, (B, C), and of the labels, (V, C), in one space; None: there are none."""
+        return None
+
+    def reasons(self, module: M, batch: B) -> list[dict[str, Any]]:
+        """Return, for each example, what weighed most in its set; empty where that is not told.
+
+        `sections` maps parts of the input to their weights, `earlier` is a list of {"visit": place of an earlier
+        example among the subject's earlier ones, "weight": its weight}, `missing` names the parts that are not there.
+        Each may be left out.
+        """
+        return []
+
+    def earlier(self, batch: B) -> Tensor | None:
+        """Return how many earlier examples each subject has, int64 (B,); None where a batch does not tell."""
         return None
 
 
@@ -220,7 +253,9 @@ class Explainer(ABC, Generic[B, M]):
     def explain(self, module: M, batch: B, items: Sequence[int]) -> list[dict[str, Any]]:
         """Return, for one item of each example, at least its `score` and `parts` that add up to it.
 
-        `names` names the parts where they are not the item's id and the system's modalities.
+        `names` names the parts where they are not the item's id and the system's modalities. `modalities` holds the
+        share of each, None for one that the item or the subject does not have: nothing is credited to what is not
+        there, and its part is 0.
 
         Raises:
             RequestError: there is no such answer.

@@ -35,10 +35,11 @@ from rec.train.progress import Progress
 from rec.train.ranks import OneRank
 from rec.train.training_record import TrainingRecord, read_training
 
-PHASE_KEYS = ("epochs", "patience")
+PHASE_KEYS = ("epochs", "patience", "patience_examples")
 """Of a phase, what may differ when a run goes on."""
 FREE_KEYS = ("parallel", "evaluate", "tune", "serve", "expect", "out", "model.notice", "train.epochs", "train.patience",
-             "train.checkpoint_steps", "train.checkpoint_minutes", "train.evaluate_batch_size")  # fmt: skip
+             "train.patience_examples", "train.checkpoint_steps", "train.checkpoint_minutes",
+             "train.evaluate_batch_size")  # fmt: skip
 """What may differ when a run goes on."""
 
 
@@ -89,10 +90,12 @@ def build(config: RunConfig, data: Prepared) -> System[Any, Any]:
     Raises:
         DataError: the data set lacks a table; the key that wants it and the key that would make it are told.
     """
-    names = resolve(config.system).table_names(config.model)
+    system = resolve(config.system)
+    names = system.table_names(config.model)
     if missing := [name for name in dict.fromkeys(names) if not data.holds(name)]:
         raise DataError(f"{config.data.root}: {_missing(config, missing)}")
-    return build_from(config, data.tables(names))
+    further = [name for name in system.further_tables(config.model) if data.holds(name)]
+    return build_from(config, data.tables([*names, *further]))
 
 
 def _missing(config: RunConfig, names: Sequence[str]) -> str:

@@ -30,6 +30,7 @@ from rec.train.optim import learning_rate
 from rec.train.phases import (
     Stretch,
     better,
+    early_in_words,
     has_ended,
     higher_is_better,
     is_over,
@@ -255,14 +256,14 @@ def _update(
     config = stretch.config
     mixtures = list(layers_of(engine.module))
     for _, layer in mixtures:
-        layer.counting = counts
+        layer.counting = counts or layer.replicated
     terms = counted_terms(job.system.loss(engine, batch.to(engine.device)), stretch)
     local = torch.stack(
         [torch.stack([term.sum.detach().double().cpu(), _double(term.count)]) for term in terms.values()]
     ) * float(counts)
     wish = torch.tensor([[float(due and engine.rank == 0), 0.0]], dtype=torch.float64)
     total = engine.sum_over_ranks(torch.cat([local, wish]))
-    means: dict[str, float] = {}
+    values: dict[str, float] = {}
     for name, (value, count) in zip(terms, total[:-1].tolist(), strict=True):
         if not math.isfinite(value):
             raise TrainingError(
@@ -272,10 +273,11 @@ def _update(
         mean = terms[name].value_of(value, count)
         sums = progress.sums.setdefault(name, [0.0, 0.0])
         sums[0], sums[1] = sums[0] + mean * count, sums[1] + count
-        means[name] = mean * terms[name].weight
+        values[name] = mean
+    weight = {name: term.weight_in(values) for name, term in terms.items()}
     parts = [
-        term.part_of(value, count) * (term.weight * float(counts) * engine.world_size)
-        for term, (value, count) in zip(terms.values(), total[:-1].tolist(), strict=True)
+        term.part_of(value, count) * (weight[name] * float(counts) * engine.world_size)
+        for (name, term), (value, count) in zip(terms.items(), total[:-1].tolist(), strict=True)
     ]
     engine.backward(torch.stack([part.float() for part in parts]).sum())
     norm = engine.step(learning_rate(config, progress.total_step - progress.phase_start, config.epochs * steps))
@@ -283,7 +285,7 @@ def _update(
         raise TrainingError(f"epoch {progress.epoch} step {progress.step}: the gradient's norm is {norm}")
     for _, layer in mixtures:
         layer.after_step()
-    return means, bool(total[-1, 0])
+    return {name: value * weight[name] for name, value in values.items()}, bool(total[-1, 0])
 
 
 def _judge(
@@ -301,15 +303,17 @@ def _judge(
         raise TrainingError(f"{stretch.key('metric')}: {metric!r} is not measured; there are {known}")
     value = found[metric]
     if value is not None and better(value, progress.best, higher_is_better(metric, job.directions)):
-        progress.best, progress.best_step, progress.stale = value, progress.total_step, 0
+        progress.best, progress.best_step, progress.stale, progress.stale_examples = value, progress.total_step, 0, 0
     elif progress.best is None:
         # Nothing can be chosen by what has no value: the last checkpoint counts until something has one.
         progress.best_step = progress.total_step
     else:
         progress.stale += 1
+        progress.stale_examples += _epochs_judged(progress) * job.feed.examples("train")
     place = {"phase": progress.phase, "phase_name": stretch.phase.name, "metric": metric}
     record = {**place, "epoch": progress.epoch, "total_step": progress.total_step, **trained, **means}
     progress.history.append(record)
+    stopped = stopped_early(progress, stretch.config)
     job.report(
         {
             "kind": "evaluated",
@@ -317,10 +321,17 @@ def _judge(
             "best": progress.stale == 0,
             "evaluate_s": evaluate_s,
             "phases": stretch.count,
-            "stopped": stopped_early(progress, stretch.config),
+            "stopped": stopped,
+            "why": early_in_words(progress, stretch) if stopped else "",
         }
         | record
     )
+
+
+def _epochs_judged(progress: Progress) -> int:
+    """Return the epochs that were trained since the last evaluation of the phase."""
+    before = [record["epoch"] for record in progress.history if record["phase"] == progress.phase]
+    return progress.epoch - (before[-1] if before else 0)
 
 
 def _take_usage(engine: Engine) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class Narrator:
             mark = " (best)" if event["best"] else ""
             phase = f"{event['phase_name']} " if event["phases"] > 1 else ""
             parts = [f"{k.removeprefix('loss/')} {number(v)}" for k, v in event.items() if k.startswith("loss/")]
-            stopped = ", stopped early" if event["stopped"] else ""
+            stopped = f"; stopped early, {event['why']}" if event["stopped"] else ""
             value = event[event["metric"]]
             if number(value) == number(None):
                 mark += "; no example of validation has a value: until one has, the last checkpoint counts as the best"

@@ -14,6 +14,7 @@ from rec.config import unmeasured
 from rec.errors import ConfigError
 from rec.evaluation.measure import directions
 from rec.keys import PhaseConfig, TrainConfig
+from rec.sections import counted
 from rec.systems.api import Phase, System
 from rec.train.progress import Progress
 
@@ -95,8 +96,9 @@ def has_ended(progress: Progress, config: TrainConfig) -> bool:
 
 
 def stopped_early(progress: Progress, config: TrainConfig) -> bool:
-    """Return whether validation has not improved for as many evaluations as the phase has patience."""
-    return bool(config.patience) and progress.stale >= config.patience
+    """Return whether validation has not improved for as many evaluations and examples as the phase has patience."""
+    limits = ((progress.stale, config.patience), (progress.stale_examples, config.patience_examples))
+    return any(limit for _, limit in limits) and all(count >= limit for count, limit in limits)
 
 
 def is_over(progress: Progress, found: Sequence[Stretch]) -> bool:
@@ -110,11 +112,22 @@ def end_in_words(progress: Progress, found: Sequence[Stretch]) -> str:
     """Return why nothing is left to train, and what would change that."""
     last = found[-1]
     if stopped_early(progress, last.config):
-        return (
-            f"stopped early at step {progress.total_step}, {progress.stale} evaluations after the best "
-            f"{last.config.metric}; raise {last.key('patience')} to go on"
-        )
+        keys = " or ".join(last.key(name) for name in ("patience", "patience_examples") if getattr(last.config, name))
+        why = early_in_words(progress, last)
+        return f"stopped early at step {progress.total_step}, {why}; raise {keys} to go on"
     return f"all {last.config.epochs} epochs are trained, up to step {progress.total_step}; raise {last.key('epochs')}"
+
+
+def early_in_words(progress: Progress, stretch: Stretch) -> str:
+    """Return for how long a phase that stopped early has not improved, and which patience that was."""
+    config, limits = stretch.config, []
+    if config.patience:
+        limits.append(f"{stretch.key('patience')} is {counted(config.patience, 'evaluation')}")
+    if config.patience_examples:
+        limits.append(f"{stretch.key('patience_examples')} is {counted(config.patience_examples, 'example')}")
+    evaluations, examples = counted(progress.stale, "evaluation"), counted(progress.stale_examples, "example")
+    steps = counted(progress.total_step - (progress.best_step or 0), "step")
+    return f"{evaluations} ({steps}, {examples}) after the best {config.metric}: {' and '.join(limits)}"
 
 
 def higher_is_better(metric: str, directions: Mapping[str, bool]) -> bool:

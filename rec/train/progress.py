@@ -25,6 +25,8 @@ class Progress:
     """`total_step` of that evaluation, whose checkpoint is kept."""
     stale: int = 0
     """Evaluations since the best one."""
+    stale_examples: int = 0
+    """Examples of training since the best one."""
     finished: bool = False
     """Whether nothing is left to train."""
     sums: dict[str, list[float]] = field(default_factory=dict)
@@ -36,7 +38,7 @@ class Progress:
 
     def next_phase(self) -> None:
         """Stand at the start of the next phase: a phase's best value says nothing about that of another."""
-        self.phase, self.epoch, self.step, self.stale = self.phase + 1, 0, 0, 0
+        self.phase, self.epoch, self.step, self.stale, self.stale_examples = self.phase + 1, 0, 0, 0, 0
         self.best = self.best_step = None
         self.phase_start = self.total_step
         self.sums, self.usage = {}, {}

@@ -54,7 +54,7 @@ def validation_loss(
         place = number * engine.world_size + engine.rank
         torch.manual_seed(derive(stretch.config.seed, VALIDATION_LOSS, stretch.index, place))
         for _, layer in layers_of(engine.module):
-            layer.counting = counts
+            layer.counting = counts or layer.replicated
         last = counted_terms(system.loss(engine, batch.to(engine.device)), stretch)
         for name, term in last.items():
             pair = torch.stack([torch.as_tensor(v, dtype=torch.float64).detach().cpu() for v in (term.sum, term.count)])
@@ -66,7 +66,8 @@ def validation_loss(
         name: term.value_of(value, count) if count else None
         for (name, term), (value, count) in zip(last.items(), total.tolist(), strict=True)
     }
-    weighted = [last[name].weight * value for name, value in means.items() if value is not None]
+    known = {name: value for name, value in means.items() if value is not None}
+    weighted = [last[name].weight_in(known) * value for name, value in known.items()]
     return {
         VALIDATION_LOSS: sum(weighted) if weighted else None,
         **{f"{VALIDATION_LOSS}/{name}": value for name, value in means.items()},

@@ -8,19 +8,18 @@ import pytest
 
 pytest.importorskip("ray", reason="needs the extra `cluster`")
 
-from rec.benchmarks.serve import _constant
+from rec.benchmarks.serve import constant
 from rec.keys import ServeConfig
 from rec.runtime.ports import free_port
 from rec.runtime.serving import deploy_web, replica_pids, serving_runtime
-from rec.serving.artifact import Artifact
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
-def test_the_constant_answers_everyone_alike_from_its_replicas(ray_runtime: None, artifact: Artifact) -> None:
+def test_the_constant_answers_everyone_alike_from_its_replicas(ray_runtime: None) -> None:
     port = free_port()
     with serving_runtime([ServeConfig()], "127.0.0.1", port):
-        deploy_web(_constant(artifact), "constant", "/constant", 2)
+        deploy_web(constant("/v1/recommend", 100), "constant", "/constant", 2)
         answers = set()
         for user in ("1", "2", "nobody"):
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
@@ -35,4 +34,4 @@ def test_the_constant_answers_everyone_alike_from_its_replicas(ray_runtime: None
         assert all(psutil.pid_exists(pid) for pid in pids)
         assert replica_pids("model") == []
     (body,) = answers
-    assert set(json.loads(body)) == {"items"}
+    assert json.loads(body) == {"items": "x" * 100}

@@ -139,9 +139,9 @@ def test_texts_that_know_nothing_are_said(tmp_path: Path) -> None:
     prepared(tmp_path / "data", sections, said.append)
     told = [line for line in said if line.startswith("items: text")]
     assert told == [
-        "items: text 'words': nothing is known of 3 of 10, whose text is the name",
-        "items: text 'acting': nothing is known of 10 of 10, whose text is the name; leave it out of "
+        "items: text 'words': nothing is known of 3 of 10, which have no such text",
+        "items: text 'acting': nothing is known of 10 of 10, which have no such text; leave it out of "
         "data.text.modalities",
-        "items: text 'narrative': nothing is known of 10 of 10, whose text is the name; leave it out of "
+        "items: text 'narrative': nothing is known of 10 of 10, which have no such text; leave it out of "
         "data.text.modalities",
     ]

@@ -79,6 +79,37 @@ def test_a_number_is_its_digits_and_never_an_index(names: EntityNames, value: An
     assert rows.notes == [[f"column 'x': 1 of 2 are not known as item, such as {text!r}"]]
 
 
+ALONG = [
+    Column("visit", "int64", place=True),
+    Column("codes", "int32", (-1,), entity="item"),
+    Column("earlier", "int64", (-1,), place=True, along="earlier"),
+    Column("earlier_codes", "int32", (-1, -1), entity="item", optional=True, along="earlier"),
+    Column("earlier_ward", "int64", (-1,), entity="user", optional=True, along="earlier"),
+    Column("gap", "float32", (-1,), optional=True, along="earlier"),
+]
+
+
+def test_places_of_records_are_never_asked_and_what_counts_the_same_is_filled_up(names: EntityNames) -> None:
+    given = [
+        {"codes": ["a"], "visit": 3},
+        {"codes": ["a"], "earlier_codes": [["a", "nobody"], []]},
+        {"codes": ["a"], "earlier_ward": ["v", "nobody", "u"], "gap": [1, 2, 3]},
+        {"codes": ["a"], "earlier_codes": [["a"]], "gap": [1.0, 2.0]},
+    ]
+    rows = rows_of(given, ALONG, names)
+    assert rows.columns["visit"].tolist() == [-1, -1, -1]
+    assert [part.tolist() for part in rows.columns["earlier"]] == [[], [-1, -1], [-1, -1, -1]]
+    assert [[p.tolist() for p in part] for part in rows.columns["earlier_codes"]] == [[], [[1], []], [[], [], []]]
+    assert [part.tolist() for part in rows.columns["earlier_ward"]] == [[], [-1, -1], [1, -1, 0]]
+    assert [part.tolist() for part in rows.columns["gap"]] == [[], [0, 0], [1, 2, 3]]
+    assert rows.errors == [
+        None,
+        None,
+        None,
+        "columns along 'earlier' must be as long as each other: 'earlier_codes' has 1, 'gap' has 2",
+    ]
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, "[1, ", "[" + "9" * 5000 + "]"])
 def test_text_that_is_no_list_is_the_rows_error(names: EntityNames, text: str) -> None:
     rows = rows_of([{"history": text}, {"history": "a"}], COLUMNS, names)

@@ -22,6 +22,7 @@ from rec.batch import Batch, Column, Columns
 from rec.data.schema import Events, Field, RawData, Source, Workplace
 from rec.data.views.view import SPLITS, Making, View
 from rec.evaluation.tasks.sets import Sets
+from rec.evaluation.tasks.sets.filters import Filter, filtered
 from rec.seeds import generator
 from rec.strict import Strict
 from rec.systems.api import System
@@ -59,6 +60,7 @@ scheduler = "none"
 [expect]
 jaccard_patient = 0.55
 """
+LICENCE = "CC0 1.0, generated"
 PATIENTS, CODES, MOLECULES, BITS, MOST_VISITS = 260, 30, 24, 12, 4
 
 
@@ -111,6 +113,7 @@ def cohort(patients: int, seed: int) -> RawData:
         entities={name: pa.table({"id": [f"{name} {i}" for i in range(count)]}) for name, count in kinds.items()},
         arrays={"fingerprint": fingerprint_VF, "interaction": interaction_VV},
         synthetic=True,
+        licence=LICENCE,
     )
 
 
@@ -154,6 +157,8 @@ class Config(Strict):
 
     width: int = Key(24, ge=1)
     """Numbers of a vector."""
+    filter: Filter = "none"
+    """What takes interacting molecules out of a set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +172,9 @@ class Visits(Batch):
     """... and whose they are."""
     earlier_M: Tensor
     earlier_owner_M: Tensor
+    earlier_visit_M: Tensor
+    """Which of the patient's earlier visits has each code, the oldest is 0."""
+    earlier_B: Tensor
     previous_BV: Tensor
     given_BV: Tensor
 
@@ -187,15 +195,23 @@ class PrescriberModel(nn.Module):
         self.own = nn.Embedding(len(fingerprint_VF), width)
         self.bias_V = nn.Parameter(torch.full((len(fingerprint_VF),), -1.5))
 
-    def forward(self, batch: Visits) -> Tensor:
-        """Return the score of every molecule for every visit, (B, V)."""
+    def needs(self, batch: Visits) -> Tensor:
+        """Return what each visit needs, (B, D)."""
         width = self.now.embedding_dim
         now_BD = self.bias_V.new_zeros(len(batch), width).index_add(0, batch.owner_N, self.now(batch.code_N))
         before_BD = self.bias_V.new_zeros(len(batch), width)
         before_BD = before_BD.index_add(0, batch.earlier_owner_M, self.before(batch.earlier_M))
-        need_BD = self.mix(torch.cat([now_BD, before_BD], 1)) + now_BD
-        molecule_VD = self.offer(self.fingerprint_VF) + self.own.weight
-        return need_BD @ molecule_VD.T / width**0.5 + self.bias_V
+        need_BD: Tensor = self.mix(torch.cat([now_BD, before_BD], 1)) + now_BD
+        return need_BD
+
+    def molecules(self) -> Tensor:
+        """Return what each molecule offers, (V, D)."""
+        offered_VD: Tensor = self.offer(self.fingerprint_VF) + self.own.weight
+        return offered_VD
+
+    def forward(self, batch: Visits) -> Tensor:
+        """Return the score of every molecule for every visit, (B, V)."""
+        return self.needs(batch) @ self.molecules().T / self.now.embedding_dim**0.5 + self.bias_V
 
 
 class Prescriber(System[Visits, PrescriberModel], SetPredictor[Visits, PrescriberModel]):
@@ -223,6 +239,7 @@ class Prescriber(System[Visits, PrescriberModel], SetPredictor[Visits, Prescribe
         visits = [[np.asarray(codes, np.int64) for codes in row] for row in rows["visits"]]
         last = [row[-1] if len(row) else np.zeros(0, np.int64) for row in visits]
         earlier = [np.concatenate([np.zeros(0, np.int64), *row[:-1]]) for row in visits]
+        number = [np.repeat(np.arange(len(row[:-1])), [len(codes) for codes in row[:-1]]) for row in visits]
         size = len(self.static["fingerprint"])
         code_N, owner_N = _flat(last)
         earlier_M, earlier_owner_M = _flat(earlier)
@@ -232,6 +249,8 @@ class Prescriber(System[Visits, PrescriberModel], SetPredictor[Visits, Prescribe
             owner_N=owner_N,
             earlier_M=earlier_M,
             earlier_owner_M=earlier_owner_M,
+            earlier_visit_M=_flat(number)[0],
+            earlier_B=torch.tensor([max(len(row) - 1, 0) for row in visits]),
             previous_BV=_sets(rows["previous"], size),
             given_BV=_sets(rows["given"], size),
         )
@@ -265,6 +284,41 @@ class Prescriber(System[Visits, PrescriberModel], SetPredictor[Visits, Prescribe
     def previous(self, batch: Visits) -> Tensor:
         """Return what the visit before was given, (B, V) bool."""
         return batch.previous_BV
+
+    def earlier(self, batch: Visits) -> Tensor:
+        """Return how many earlier visits each patient has, (B,)."""
+        return batch.earlier_B
+
+    def severities(self) -> dict[tuple[int, int], str]:
+        """Return how bad interactions are: major where the two molecules share many properties."""
+        fingerprint_VF, interaction_VV = (np.asarray(self.static[name]) for name in self.tables)
+        shared_VV = fingerprint_VF @ fingerprint_VF.T
+        pairs = zip(*np.nonzero(np.triu(interaction_VV)), strict=True)
+        return {(int(a), int(b)): "major" if shared_VV[a, b] >= 2 else "moderate" for a, b in pairs}
+
+    def chosen(self, score_BV: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
+        """Return the molecules that each visit is given, (B, V)."""
+        return filtered(score_BV, threshold, self.interactions(), self.config.filter)
+
+    def embeddings(self, module: PrescriberModel, batch: Visits) -> tuple[Tensor, Tensor]:
+        """Return what visits need, (B, D), and what molecules offer, (V, D)."""
+        return module.needs(batch), module.molecules()
+
+    def reasons(self, module: PrescriberModel, batch: Visits) -> list[dict[str, Any]]:
+        """Return how much of what goes in came from this visit, and from which of the earlier ones, by length."""
+        found = []
+        for row in range(len(batch)):
+            own = float(module.now(batch.code_N[batch.owner_N == row]).sum(0).norm())
+            mine_M = batch.earlier_owner_M == row
+            weights = [
+                float(module.before(batch.earlier_M[mine_M & (batch.earlier_visit_M == visit)]).sum(0).norm())
+                for visit in range(int(batch.earlier_B[row]))
+            ]
+            total = (own + sum(weights)) or 1.0
+            told = [{"visit": visit, "weight": weight / total} for visit, weight in enumerate(weights)]
+            missing = [] if (batch.owner_N == row).any() else ["codes of this visit"]
+            found.append({"sections": {"codes": own / total}, "earlier": told, "missing": missing})
+        return found
 
     @classmethod
     def sample(cls, rows: int, rng: np.random.Generator) -> tuple[Columns, dict[str, np.ndarray]]:

@@ -1,6 +1,6 @@
 """The guests do what every system must do."""
 
-from tests.conformance import Conformance
+from rec.conformance import Conformance
 from tests.guests import sets_guest, writer_guest
 
 

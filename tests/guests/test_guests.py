@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score
 
 from rec.cli import main
-from rec.config import RunConfig, load
+from rec.config import RunConfig, load, override, to_json
 from rec.data.prepared import Prepared
 from rec.data.stream import CachedReader
 from rec.errors import ConfigError
 from rec.evaluation.compare import compare
 from rec.evaluation.measure import measure
+from rec.evaluation.predict import Order, predict
+from rec.evaluation.predictor import predict_here
 from rec.evaluation.run import Numbers, evaluate_run, open_run
 from rec.evaluation.tasks.rating import Rating
+from rec.evaluation.tasks.sets import Sets
+from rec.evaluation.tasks.sets.meanings import EARLIER
 from rec.evaluation.tasks.writing import Writing
 from rec.keys import ParallelConfig, TrainConfig
 from rec.report.page import write_report
+from rec.serving.answers import Answerer
+from rec.serving.export import export
 from rec.storage import Storage
 from rec.systems.capabilities import Decoding
 from rec.train.checkpoint import CheckpointStore
@@ -39,19 +47,94 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_the_set_predictor_beats_its_baselines(numbers: dict[str, Numbers]) -> None:
     found = numbers["sets"]
     assert found["expect"]["jaccard_patient"]["met"]
-    assert len(found["baselines"]) == 2
+    assert len(found["baselines"]) == 3
     for values in found["baselines"].values():
         for name in ("jaccard_patient", "jaccard_visit", "prauc_patient", "f1_patient"):
             assert found["metrics"][name] > values[name] + 0.1
         assert values["ddi_rate"] == 0  # what is frequent here, or was given before, does not interact
     assert found["interval"]["ddi_rate"]["low"] <= found["metrics"]["ddi_rate"] <= found["interval"]["ddi_rate"]["high"]
     assert found["notice"] == sets_guest.Prescriber.notice
-    assert set(found["tasks"]["sets"]["groups"]) == {"nothing known before", "labels known before"}
+    told = found["tasks"]["sets"]
+    assert set(told["groups"]) == set(EARLIER)
+    assert sum(group["examples"] for group in told["groups"].values()) == found["examples"]
+    assert told["threshold"] == {"value": 0.5, "from": "protocol"}
+    assert "filter" not in told  # nothing is taken by default
+    assert sum(label["true"] for label in told["labels"]) == round(
+        found["metrics"]["true_medications"] * found["examples"]
+    )
+
+
+def test_a_filter_is_measured_before_and_after(
+    trained: dict[str, RunConfig], numbers: dict[str, Numbers], tmp_path: Path
+) -> None:
+    """The same weights, of which the config says that interacting molecules are taken out."""
+    folder = tmp_path / "run"
+    shutil.copytree(trained["sets"].out, folder)
+    config = override(trained["sets"], [f"out={folder}", "model.filter=greedy"])
+    (folder / "config.json").write_text(to_json(config))
+    found = evaluate_run(config, "test")
+    told, plain = found["tasks"]["sets"]["filter"], numbers["sets"]["metrics"]
+    assert found["metrics"]["ddi_rate"] == 0 < plain["ddi_rate"]
+    assert told["before"] == pytest.approx({name: plain[name] for name in told["before"]})
+    assert told["after"] == {name: found["metrics"][name] for name in told["after"]}
+    (same,) = (point for point in found["tasks"]["sets"]["trade_off"]["greedy"] if point["threshold"] == 0.5)
+    assert same["jaccard_patient"] == pytest.approx(found["metrics"]["jaccard_patient"])
+
+
+def test_validation_chooses_a_threshold_for_test_files_and_answers(
+    trained: dict[str, RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(trained["sets"].out, folder)
+    config = override(trained["sets"], [f"out={folder}", "evaluate.threshold=validation"])
+    told = evaluate_run(config, "test")["tasks"]["sets"]["threshold"]
+    jaccard = {
+        least: evaluate_run(override(config, [f"evaluate.threshold={least}"]), "val")["metrics"]["jaccard_patient"]
+        for least in (0.2, 0.3, 0.5, 0.7)
+    }
+    chosen = evaluate_run(config, "val")["metrics"]["jaccard_patient"]
+    assert told["from"] == "validation"
+    assert chosen >= max(jaccard.values()) - 1e-9
+    assert chosen > jaccard[0.7]
+    predict(Order(config=config, folder=str(tmp_path / "p"), split="test"), predict_here, quiet)
+    given = pq.read_table(tmp_path / "p" / "answers").to_pylist()
+    assert min(min(row["probabilities"]) for row in given if row["probabilities"]) >= told["value"]
+    monkeypatch.setattr(Sets, "settle", lambda *_: pytest.fail("what is on file is not chosen again"))
+    artifact = export(config, str(tmp_path / "artifact"), quiet)
+    answerer = Answerer(artifact)
+    assert artifact.manifest["settled"] == {"sets": {"threshold": told["value"], "threshold_from": "validation"}}
+    row = {name: given[0][name] for name in ("patient",)} | {"visits": [["code 1", "code 4"]]}
+    for asked in ({}, {"threshold": told["value"]}):
+        answers = answerer.respond("predict", {"rows": [row], **asked})["answers"]
+        assert answers == answerer.respond("predict", {"rows": [row]})["answers"]
+    assert set(answers[0]["labels"][0]) >= {"label", "probability"}
+
+
+@pytest.mark.parametrize("least", [-0.1, 1.5, "half"])
+def test_a_threshold_that_is_none_is_refused(roots: dict[str, str], tmp_path: Path, least: object) -> None:
+    with pytest.raises(ConfigError, match=r"evaluate\.threshold"):
+        config_of("sets", roots, tmp_path / "run", evaluate={"threshold": least})
+
+
+@pytest.mark.parametrize(
+    ("guest", "told"),
+    [("sets", ["Capabilities: SetPredictor", "visits"]), ("writer", ["Capabilities: Rater, Writer", "rating"])],
+)
+def test_what_guests_read_and_their_data_offer_is_listed(
+    trained: dict[str, RunConfig], guest: str, told: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["columns", trained[guest].out]) == 0
+    listed = capsys.readouterr().out
+    assert [word for word in [*told, "Entities", "Tables"] if word not in listed] == []
 
 
 def test_a_report_shows_sets_and_no_ranking(trained: dict[str, RunConfig], numbers: dict[str, Numbers]) -> None:
-    page = text_of(write_report(trained["sets"].out))
+    path = write_report(trained["sets"].out)
+    page = text_of(path)
     for wanted in ("jaccard_patient", "Sizes of sets, and rounds", "molecule 1", "given in vain", "no medical advice"):
+        assert wanted in page, wanted
+    assert f"Licence of the data: {sets_guest.LICENCE}." in Path(path.removeprefix("file://")).read_text()
+    for wanted in ("3 or more earlier examples", "Rare labels", "Overlap beside interactions", "before training"):
         assert wanted in page, wanted
     for other in ("ranking", "ndcg", "catalogue"):
         assert other not in page.lower(), other
@@ -70,7 +153,7 @@ def test_runs_are_compared_by_metrics_of_examples_and_of_sums(
     train_here(worse, quiet, quiet)
     evaluate_run(worse, "test")
     found = {entry["metric"]: entry for entry in compare(trained["sets"].out, worse.out, 200)}
-    assert set(found) == {"jaccard_patient", "prauc_patient", "f1_patient", "ddi_rate"}
+    assert set(found) == {"jaccard_patient", "prauc_patient", "f1_patient", "ddi_rate", "rare_recall_patient"}
     assert found["jaccard_patient"]["difference"]["low"] > 0
     assert found["jaccard_patient"]["not_better"] == 0
     rates = {"a": numbers["sets"]["metrics"]["ddi_rate"], "b": evaluate_run(worse, "test")["metrics"]["ddi_rate"]}
@@ -83,6 +166,8 @@ def test_a_number_that_describes_cannot_choose(roots: dict[str, str], tmp_path: 
         ConfigError, match=r"train\.metric: 'medications' describes answers and is neither good nor bad"
     ):
         config_of("sets", roots, tmp_path / "run", train={"metric": "medications"})
+    with pytest.raises(ConfigError, match=r"train\.metric: 'rare_recall_patient' is known once a run is measured"):
+        config_of("sets", roots, tmp_path / "run", train={"metric": "rare_recall_patient"})
     with pytest.raises(ConfigError, match=r"expect\.true_ddi_rate"):
         config_of("sets", roots, tmp_path / "run", expect={"true_ddi_rate": 0.1})
 

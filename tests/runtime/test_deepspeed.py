@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from rec.conformance import take
 from rec.keys import ParallelConfig, TrainConfig
 from rec.systems.msmrec import MSMRec
 from rec.systems.msmrec.config import MSMRecConfig
 from rec.train.engine import LocalEngine
-from tests.conformance import take
 
 pytest.importorskip("deepspeed", reason="needs the extra `cluster`")
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

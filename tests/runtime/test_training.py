@@ -59,6 +59,14 @@ def history(config: RunConfig) -> list[dict[str, Any]]:
     return json.loads(Storage(config.out).read("history.json"))
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_patience_in_examples_counts_those_of_all_workers(short: Make, ray_runtime: None, workers: int) -> None:
+    keys = {"epochs": 12, "learning_rate": 1e-30, "checkpoint_steps": 0, "patience": 1, "patience_examples": 602}
+    config = short(train=keys, parallel={"workers": workers})
+    train(config, quiet, quiet)
+    assert [record["epoch"] for record in history(config)] == [1, 2, 3]  # 301 examples an epoch
+
+
 def expected(short: Make, tmp_path: Path) -> list[dict[str, Any]]:
     """What one undisturbed process finds without dropout: any number of workers must agree."""
     config = short(out=str(tmp_path / "expected"), parallel={"workers": 0})

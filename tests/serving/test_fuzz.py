@@ -94,6 +94,7 @@ def good_requests(answerer: Answerer) -> list[tuple[str, Answer]]:
         found += [("predict", {"rows": [row], "stream": True}), ("predict", {"rows": [row]} | options)]
     if "sets" in answerer.services:
         found.append(("predict", {"rows": [row], "threshold": 0.2, "most": 3}))
+        found.append(("predict", {"rows": [row], "threshold": 0.1, "filter": "two_sat", "explain": True}))
     ranking: Any = answerer.services.get("ranking")
     if ranking is None:
         return found

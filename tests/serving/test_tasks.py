@@ -73,6 +73,62 @@ def test_sets_are_predicted_from_raw_ids_as_offline(sets, sets_client) -> None:
     assert [label["label"] for label in every] == [f"molecule {v}" for v in np.argsort(-probability_BV[0])[:5]]
 
 
+def test_what_interacts_in_a_set_is_told_by_name_and_severity(sets, sets_client) -> None:
+    rows = [{"visits": [["code 1", "code 7"], ["code 3"]]}]
+    every = ask(sets_client, path="predict", rows=rows, threshold=0.0)["answers"][0]
+    matrix_VV, severity = sets.system.interactions(), sets.system.severities()
+    place = {f"molecule {v}": v for v in range(len(matrix_VV))}
+    told = {tuple(sorted((place[e["label"]], place[e["other"]]))): e["severity"] for e in every["interactions"]}
+    assert told == severity
+    assert {(a, b) for a, b in np.argwhere(np.triu(matrix_VV))} == set(told)
+    assert every["taken_out"] == []
+    few = ask(sets_client, path="predict", rows=rows, threshold=0.0, most=2)["answers"][0]
+    kept = {entry["label"] for entry in few["labels"]}
+    assert all({entry["label"], entry["other"]} <= kept for entry in few["interactions"])
+
+
+@pytest.mark.parametrize("how", ["greedy", "two_sat"])
+def test_a_request_may_ask_for_a_filter(sets, sets_client, how) -> None:
+    rows = [{"visits": [["code 1", "code 7"], ["code 3"]]}, {"visits": [["code 9", "code 4"]]}]
+    plain = ask(sets_client, path="predict", rows=rows, threshold=0.1)["answers"]
+    found = ask(sets_client, path="predict", rows=rows, threshold=0.1, filter=how)["answers"]
+    assert any(answer["interactions"] for answer in plain)
+    for before, after in zip(plain, found, strict=True):
+        assert after["interactions"] == []
+        both = [*after["labels"], *after["taken_out"]]
+        assert sorted(both, key=lambda e: -e["probability"]) == before["labels"]
+    asked = {"threshold": 0.1, "filter": "none"}
+    assert ask(sets_client, path="predict", rows=rows, **asked)["answers"] == plain
+    problems = ask(sets_client, 422, "predict", rows=rows, filter="strict")["detail"]
+    assert problems[0]["where"] == "body.filter"
+
+
+def test_what_weighed_most_and_what_is_missing_is_told(sets_client) -> None:
+    rows = [{"visits": [["code 1"], ["code 2", "code 7"], ["code 3"]]}, {"visits": []}, {"visits": [["code 3"]]}]
+    found = ask(sets_client, path="predict", rows=rows, explain=True)["answers"]
+    first = found[0]["reasons"]
+    assert first["sections"]["codes"] + sum(one["weight"] for one in first["earlier"]) == pytest.approx(1, abs=1e-5)
+    assert {one["visit"] for one in first["earlier"]} == {0, 1}
+    assert [one["weight"] for one in first["earlier"]] == sorted((e["weight"] for e in first["earlier"]), reverse=True)
+    assert [answer["missing"] for answer in found] == [
+        ["previous"],
+        ["visits", "previous", "codes of this visit"],
+        ["previous"],
+    ]
+    assert found[2]["reasons"] == {"sections": {"codes": 1.0}, "earlier": []}
+    plain = ask(sets_client, path="predict", rows=rows)["answers"]
+    assert all("reasons" not in answer for answer in plain)
+    for answer, without in zip(found, plain, strict=True):
+        assert answer["labels"] == without["labels"]
+
+
+def test_a_system_that_tells_no_reasons_says_so(sets, sets_client, monkeypatch) -> None:
+    monkeypatch.setattr(sets.system, "reasons", lambda module, batch: [])
+    found = ask(sets_client, path="predict", rows=[{"visits": [["code 3"]]}], explain=True)
+    assert "reasons" not in found["answers"][0]
+    assert any("tells no reasons" in note for note in found["notes"])
+
+
 def test_what_is_left_out_or_not_known_of_a_visit_is_noted(sets_client) -> None:
     plain = ask(sets_client, path="predict", rows=[{"visits": [["code 1", "code 2"]]}])
     odd = {"patient": "new", "visits": [["code 1", "none", "code 2"]]}
@@ -106,6 +162,7 @@ def test_an_artifact_without_a_ranking_holds_its_example_and_says_what_it_answer
         ["sets"],
         ["patient", "code", "molecule"],
     )
+    assert model["licence"] == sets_guest.LICENCE
     (route,) = model["routes"]
     visits = route["request"]["properties"]["rows"]["items"]["properties"]["visits"]
     assert visits["items"]["items"]["x-entity"] == "code"

@@ -197,7 +197,7 @@ def test_an_explanation_tells_experts_streams_and_what_the_ranks_were_and_became
     for row, (told, item) in enumerate(zip(found, items, strict=True)):
         assert told["score"] == pytest.approx(full[row, item].item(), rel=1e-4, abs=1e-4)
         assert sum(told["experts"]) == pytest.approx(1, abs=1e-5)
-        assert sum(told["modalities"]) == pytest.approx(1, abs=1e-5)
+        assert sum(weight or 0 for weight in told["modalities"]) == pytest.approx(1, abs=1e-5)
         free = [i for i in range(1, full.shape[1]) if i not in set(map(int, rows["history"][row]))]
         assert told["rank"] == 1 + sum(full[row, i] > full[row, item] for i in free)
         assert told["base_rank"] == 1 + sum(base[row, i] > base[row, item] for i in free)

@@ -121,7 +121,7 @@ def test_two_product_ranking_equals_an_item_vector_per_user(fusion: str, cut: di
     found = module.scores(encoded.state_ND, encoded.user_ND, encoded)
     for n in (0, 7):
         for i in (1, 5, 30):
-            routing = module.route(encoded.user_ND[n : n + 1], encoded.modality_IKD[i : i + 1])
+            routing = module.route(encoded.user_ND[n : n + 1], encoded.modality_IKD[i : i + 1], None)
             item = encoded.item_ID[i] + routing.dense()[0] @ encoded.modality_IKD[i]
             torch.testing.assert_close(found[n, i], encoded.state_ND[n] @ item, rtol=1e-4, atol=1e-4)
 

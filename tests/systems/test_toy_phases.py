@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.conformance import Conformance
+from rec.conformance import Conformance
 from tests.toy_phases import TOY_EXPERTS, TOY_MODEL, ToyPhases
 
 

@@ -18,6 +18,7 @@ from rec.storage import Storage
 from rec.train.checkpoint import CheckpointStore
 from rec.train.engine import LocalEngine
 from rec.train.job import claim, train_here
+from rec.train.narrator import Narrator
 from rec.train.optim import learning_rate
 
 Make = Callable[..., RunConfig]
@@ -91,6 +92,54 @@ def test_patience_stops_early_and_keeps_the_best(run_config: Make) -> None:
     assert values.index(max(values)) == len(values) - 3
     store = CheckpointStore(Storage(config.out).below("checkpoints"))
     assert store.best_step() == progress.history[values.index(max(values))]["total_step"]
+
+
+NEVER_BETTER = {"epochs": 12, "learning_rate": 1e-30, "checkpoint_steps": 0}
+"""The first evaluation stays the best; an epoch has 301 examples."""
+
+
+@pytest.mark.parametrize(
+    ("keys", "epochs", "told"),
+    [
+        ({"patience": 2}, 3, "2 evaluations (20 steps, 602 examples) after the best ndcg@10: train.patience is 2 "),
+        (
+            {"patience_examples": 700},
+            4,
+            "903 examples) after the best ndcg@10: train.patience_examples is 700 examples",
+        ),
+        (
+            {"patience": 1, "patience_examples": 602},
+            3,
+            "train.patience is 1 evaluation and train.patience_examples is 602 examples",
+        ),
+        ({"patience": 5, "patience_examples": 1}, 6, "5 evaluations (50 steps, 1,505 examples)"),
+        ({"patience_examples": 700, "evaluate_every": 2}, 6, "2 evaluations (40 steps, 1,204 examples)"),
+        ({"patience_examples": 301, "batch_size": 301}, 2, "1 evaluation (1 step, 301 examples)"),
+        ({"patience": 0, "patience_examples": 0}, 12, ""),
+    ],
+)
+def test_patience_is_of_evaluations_examples_or_both_and_is_told(
+    run_config: Make, keys: dict[str, int], epochs: int, told: str
+) -> None:
+    config, said = run_config(train=NEVER_BETTER | keys), []
+    assert train_here(config, Narrator(said.append), quiet).epoch == epochs
+    last = " ".join(said[-1].split())
+    assert told in last
+    assert ("; stopped early, " in last) == bool(told)
+    again: list[str] = []
+    train_here(config, quiet, again.append)
+    assert told in again[0]
+    for name in keys if told else ():
+        assert name not in ("patience", "patience_examples") or f"train.{name}" in again[0].partition("; raise")[2]
+
+
+def test_a_run_that_goes_on_counts_the_examples_of_before(run_config: Make) -> None:
+    config = run_config(train=NEVER_BETTER | {"patience_examples": 900})
+    with pytest.raises(Stop):
+        train_here(config, stopping_at(20), quiet)
+    assert train_here(config, quiet, quiet).epoch == 4
+    more = run_config(train=NEVER_BETTER | {"patience_examples": 1500})
+    assert train_here(more, quiet, quiet).epoch == 6
 
 
 def test_validation_improves_on_planted_preferences(run_config: Make) -> None:

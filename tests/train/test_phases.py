@@ -457,10 +457,13 @@ def test_the_line_counts_the_steps_of_its_phase_and_names_it(capsys: pytest.Capt
         "first step 63/64", "first step 64/64", "second step 1/8", "second step 3/8",
     ]  # fmt: skip
     assert all("left -" not in line for line in lines)
-    record = {"kind": "evaluated", "metric": "m", "m": 0.5, "best": True, "epoch": 3, "stopped": False}
+    record = {"kind": "evaluated", "metric": "m", "m": 0.5, "best": True, "epoch": 3, "stopped": False, "why": ""}
     narrator(record | {"phase_name": "second", "phases": 2})
-    narrator(record | {"phase_name": "train", "phases": 1, "stopped": True})
-    assert said == ["second epoch 3: validation m 0.5000 (best)", "epoch 3: validation m 0.5000 (best), stopped early"]
+    narrator(record | {"phase_name": "train", "phases": 1, "stopped": True, "why": "long ago"})
+    assert said == [
+        "second epoch 3: validation m 0.5000 (best)",
+        "epoch 3: validation m 0.5000 (best); stopped early, long ago",
+    ]
     narrator(record | {"phase_name": "train", "phases": 1, "loss/ce": 1.5, "loss/balance": 0.25})
     assert said[-1] == "epoch 3: validation m 0.5000 (best); loss ce 1.5000, balance 0.2500"
 

@@ -21,6 +21,7 @@ from rec.data.tables import ForeignTable, TableFormat
 from rec.data.tables.files import UNREADABLE, Location, files, locate, opened
 from rec.data.writing import write_table
 from rec.errors import DataError
+from rec.json_text import json_text
 from rec.storage import Storage
 
 ENDINGS = (".json", ".jsonl")
@@ -186,5 +187,5 @@ def _text(value: Any) -> str | None:
         return None
     if isinstance(value, list | tuple):
         return " ".join(filter(None, map(_text, value)))
-    text = value if isinstance(value, str) else json.dumps(value) if isinstance(value, dict | bool) else repr(value)
+    text = value if isinstance(value, str) else json_text(value) if isinstance(value, dict | bool) else repr(value)
     return text.encode("utf-8", "replace").decode()

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from rec.sections import plural
+
 RECORDS = ("record", "event")
 FIRST_NOUN = re.compile(r"^(repeated )?(\w+)")
 
@@ -38,8 +40,9 @@ def in_words(dropped: Mapping[str, int]) -> str:
 
 
 def numbered(count: int, reason: str) -> str:
-    """Return a reason with its number: "1 user without a history", "1,200 users without a history"."""
-    return f"{count:,} " + (reason if count == 1 else FIRST_NOUN.sub(lambda m: f"{m[1] or ''}{m[2]}s", reason))
+    """Return a reason with its number: "1 user without a history", "1,200 diagnoses without a code"."""
+    many = FIRST_NOUN.sub(lambda m: f"{m[1] or ''}{plural(m[2])}", reason)
+    return f"{count:,} {reason if count == 1 else many}"
 
 
 def least_in_words(least: int, asked: int, dropped: Mapping[str, int]) -> str:

@@ -105,10 +105,11 @@ def _counted(
 ) -> dict[str, Any]:
     """Return what the manifest tells of numbers."""
     sizes = {name: len(table) for name, table in entities.items()}
-    counts = {"interactions_read": read + sum(raw.dropped.values()), "interactions": rows}
+    dropped = dropped + Counter(raw.dropped)
+    counts = {"interactions_read": read + sum(of_records(raw.dropped).values()), "interactions": rows}
     return {
         "counts": counts | {plural(name): size for name, size in sizes.items()},
-        "dropped": of_records(dropped + Counter(raw.dropped)),
+        "dropped": of_records(dropped),
         "left_out": of_others(dropped),
         "entities": {name: {"count": size, "first": 0} for name, size in sizes.items()},
     }

@@ -41,34 +41,39 @@ Say = Callable[[str], None]
 
 
 def write_item_texts(draft: Draft, items: pd.DataFrame, config: TextConfig, runner: Runner, say: Say) -> pd.DataFrame:
-    """Write the vectors of K texts per item; return the items with a column per text.
+    """Write the vectors of K texts per item; return the items with a column per text, null where there is none.
 
-    A modality that is a column of the items is taken as it is; others are written by template from what is known.
+    A modality that is a column of the items is taken as it is; others are written by template from what is known. The
+    vector of a text that an item does not have is 0, which models take as absent. Its modality's name stands in for it
+    where TF-IDF is fitted alone, so that other vectors do not depend on it.
     """
     names, frame = config.modalities, items.copy()
     written = tuple(name for name in names if name not in frame)
     for name in set(names) - set(written):
         text = frame[name].astype(object).where(frame[name].notna(), "").astype(str)
-        frame[name] = text.where(text.str.strip() != "", name)
+        frame[name] = text.where(text.str.strip() != "", "")
     if written:
         films = named(_as_text(items))[list(FIELDS)].to_numpy()
         texts = [write_texts(dict(zip(FIELDS, film, strict=True)), written) for film in films]
         frame[list(written)] = texts
-    for name in names:
-        _tell_unknown(name, int((frame[name] == name).sum()), len(frame), say)
-    flat = [text for row in frame[list(names)].to_numpy() for text in row]
+    there_IK = frame[list(names)].to_numpy() != ""
+    for name, there_I in zip(names, there_IK.T, strict=True):
+        _tell_unknown(name, int((~there_I).sum()), len(frame), say)
+    rows = frame[list(names)].to_numpy()
+    flat = [text or name for row in rows for text, name in zip(row, names, strict=True)]
     say(f"encoding {len(flat):,} texts ({len(frame):,} items x {len(names)}) with {config.encoder}")
-    joined = [" ".join(flat[i : i + len(names)]) for i in range(0, len(flat), len(names))]
+    joined = [" ".join(text for text in row if text) for row in rows]
     if config.encoder == "tfidf":
         (one, vectors), (other, whole) = (Tfidf.learned(part, config.width) for part in (flat, joined))
         for note in dict.fromkeys(tfidf.note for tfidf in (one, other) if tfidf.note):
             say(f"items: {note}")
     else:
         vectors, whole = (_encoded(part, config, runner) for part in (flat, joined))
-    for name, array in (("text", vectors), ("text_concatenated", whole)):
+    for name, array, known in (("text", vectors, there_IK), ("text_concatenated", whole, there_IK.any(1)[:, None])):
         table = np.zeros((len(frame) + 1, len(array) // len(frame), array.shape[1]), dtype=np.float32)
-        table[1:] = array.reshape(len(frame), -1, array.shape[1])
+        table[1:] = array.reshape(len(frame), -1, array.shape[1]) * known[..., None]
         draft.array(name, table)
+    frame[list(names)] = frame[list(names)].where(there_IK, None)
     return frame
 
 
@@ -76,7 +81,7 @@ def _tell_unknown(name: str, unknown: int, items: int, say: Say) -> None:
     """Say of how many items nothing is known that a text could tell."""
     if unknown:
         advice = "; leave it out of data.text.modalities" if unknown == items else ""
-        say(f"items: text {name!r}: nothing is known of {unknown:,} of {items:,}, whose text is the name{advice}")
+        say(f"items: text {name!r}: nothing is known of {unknown:,} of {items:,}, which have no such text{advice}")
 
 
 def _as_text(frame: pd.DataFrame) -> pd.DataFrame:

@@ -209,11 +209,11 @@ def clean(table: pa.Table, minimum_rating: float | None) -> tuple[pa.Table, Coun
     return table.filter(pa.array(keep)), dropped
 
 
-def partition(table: pa.Table, count: int) -> list[pa.Table]:
-    """Return `count` tables that share no user; a user's rows stay in order."""
+def partition(table: pa.Table, count: int, by: str = "user") -> list[pa.Table]:
+    """Return `count` tables that share no value of a column; the rows of one stay in order."""
     if count == 1:
         return [table]
-    users = table["user"].combine_chunks().dictionary_encode()
+    users = table[by].combine_chunks().dictionary_encode()
     hashes = pd.util.hash_array(users.dictionary.to_numpy(zero_copy_only=False).astype(object))
     part = (hashes % count).astype(np.int64)[users.indices.to_numpy()]
     order = np.argsort(part, kind="stable")

@@ -26,7 +26,7 @@ from rec.seeds import derive, generator
 
 MOST_EARLIER = 64
 DAY_S = 86_400
-LEFT_OUT = f"earlier event beyond the last {MOST_EARLIER} of a subject"
+LEFT_OUT = f"place in a history beyond its last {MOST_EARLIER}"
 ROWS_AT_ONCE = 1 << 17
 
 

@@ -172,7 +172,10 @@ def stopped_in_words(config: RunConfig, training: dict[str, Any] | None, history
         return "stopped before the first evaluation on validation"
     last = history[-1]
     told = config.train.phases.get(str(last.get("phase_name", "")))
-    patience = config.train.patience if told is None or told.patience is None else told.patience
+    patience = any(
+        getattr(config.train, name) if told is None or getattr(told, name) is None else getattr(told, name)
+        for name in ("patience", "patience_examples")
+    )
     epochs = _epochs(config.train.model_dump(mode="json"), str(last.get("phase_name", "")))
     # What the system itself sets for a phase, or whether patience was at its end, old files do not tell.
     unknown = patience or len({record.get("phase") for record in history}) > 1

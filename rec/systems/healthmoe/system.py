@@ -28,6 +28,7 @@ from rec.evaluation.task import Measured
 from rec.evaluation.tasks.ranking import Ranking
 from rec.json_text import json_text
 from rec.nn.encoders import trained_parts
+from rec.nn.modality import or_none
 from rec.nn.pairs import COLUMNS, PairsBatch, flattened
 from rec.nn.shapley import shapley, subsets
 from rec.sections import Section
@@ -267,8 +268,8 @@ class HealthMoE(
         """Return the share of each modality in some items' scores, and each expert's share."""
         state_D, item_ID = states["state_BD"][example], module.catalogue()
         index_K = torch.tensor(items, device=item_ID.device)
-        part_KP = self._parts(module, state_D.expand(len(index_K), -1), item_ID, index_K)
-        found = {"modalities": _shares(part_KP).tolist()}
+        part_KP, absent_KM = self._parts(module, state_D.expand(len(index_K), -1), item_ID, index_K)
+        found: dict[str, Any] = {"modalities": _shares(part_KP, absent_KM)}
         if self.config.mixture.experts:
             found["experts"] = self.gates(module, state_D[None], item_ID, index_K[None])[0].tolist()
         return found
@@ -300,10 +301,13 @@ class HealthMoE(
         inside_T = self.contains_IT[item].bool() & avoid_T.cpu()
         return [self.tags[t] for t in inside_T.nonzero()[:, 0].tolist()]
 
-    def _parts(self, module: HealthMoEModel, state_KD: Tensor, item_ID: Tensor, index_K: Tensor) -> Tensor:
+    def _parts(
+        self, module: HealthMoEModel, state_KD: Tensor, item_ID: Tensor, index_K: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Return scores as a score where nothing is known plus the Shapley value of each modality, (K, 1 + M).
 
-        The value of a set of modalities is the score with all others missing, so the parts add up to the score.
+        The value of a set of modalities is the score with all others missing, so the parts add up to the score. Also
+        which modalities are not there, (K, M) bool.
         """
         config = self.config
         rankable = config.head == "ranking"
@@ -311,13 +315,14 @@ class HealthMoE(
         missing_MW = torch.stack([module.missing[name] for name in names])
         there_KD = torch.cat([state_KD, item_ID[index_K]], 1)
         there_KMW = there_KD.view(len(there_KD), len(names), -1)
+        absent_KM = (there_KMW == missing_MW.to(there_KMW.dtype)).all(2)
         subset_SM = subsets(len(names)).to(there_KD.device)
         x_KSMW = torch.where(subset_SM[None, :, :, None], there_KMW[:, None], missing_MW)
         flat = x_KSMW.flatten(2).flatten(0, 1)
         if rankable:
-            return shapley(module.score(flat)[0].view(len(index_K), -1))
+            return shapley(module.score(flat)[0].view(len(index_K), -1)), absent_KM
         score_KSI = module.classify(flat)[0].view(len(index_K), len(subset_SM), -1)
-        return shapley(score_KSI[torch.arange(len(index_K)), :, index_K])
+        return shapley(score_KSI[torch.arange(len(index_K)), :, index_K]), absent_KM
 
     def explain(self, module: HealthMoEModel, batch: PairsBatch, items: Sequence[int]) -> list[dict[str, Any]]:
         """Return each user's score of an item as what nothing known gives and what each modality adds.
@@ -330,9 +335,9 @@ class HealthMoE(
         for row, item in enumerate(items):
             if inside := self._contained(item, batch.avoid_BT[row]):
                 raise RequestError(f"this item is never recommended to this user: it contains {', '.join(inside)}")
-        part_BP = self._parts(module, state_BD, item_ID, index_B)
+        part_BP, absent_BM = self._parts(module, state_BD, item_ID, index_B)
         names = ["nothing known", *self.modalities]
-        rows = zip(part_BP.tolist(), _shares(part_BP).tolist(), strict=True)
+        rows = zip(part_BP.tolist(), _shares(part_BP, absent_BM), strict=True)
         return [{"score": sum(parts), "parts": parts, "names": names, "modalities": m} for parts, m in rows]
 
     def catalogue(self, module: HealthMoEModel) -> dict[str, Tensor]:
@@ -381,7 +386,8 @@ class HealthMoE(
         return columns, tables
 
 
-def _shares(part_KP: Tensor) -> Tensor:
-    """Return each modality's share in the size of all parts but the first, (K, M)."""
+def _shares(part_KP: Tensor, absent_KM: Tensor) -> list[list[float | None]]:
+    """Return each modality's share in the size of all parts but the first, (K, M), None for what is not there."""
     size_KM = part_KP[:, 1:].abs()
-    return size_KM / size_KM.sum(1, keepdim=True).clamp(min=1e-12)
+    share_KM = size_KM / size_KM.sum(1, keepdim=True).clamp(min=1e-12)
+    return [or_none(shares, there) for shares, there in zip(share_KM.tolist(), ~absent_KM, strict=True)]

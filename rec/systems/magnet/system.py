@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from rec.batch import Columns
 from rec.evaluation.task import Measured
+from rec.nn.modality import or_none
 from rec.nn.pairs import InteractionBatch
 from rec.sections import Section
 from rec.systems import attribution
@@ -118,7 +119,7 @@ class Magnet(
         user_BAD = states["state_BAD"]
         item_K = torch.tensor(items, device=user_BAD.device)
         share_KE, reliance_KA = self.reliance(module, user_BAD[example].expand(len(item_K), -1, -1), item_K)
-        return {"experts": share_KE.tolist(), "modalities": reliance_KA.tolist()}
+        return {"experts": share_KE.tolist(), "modalities": _told(module, reliance_KA, item_K)}
 
     def reliance(self, module: MagnetModel, user_PAD: Tensor, item_P: Tensor) -> tuple[Tensor, Tensor]:
         """Return experts' shares in pairs, (P, E), and the streams' shares that follow by their templates, (P, A)."""
@@ -146,7 +147,7 @@ class Magnet(
             score_BI[batch.history_row_M, batch.history_M] = -torch.inf
             ranks.append((1 + (score_BI > own_B[:, None]).sum(1)).tolist())
         names = ["base", *self.config.experts()]
-        told = zip(part_BP.tolist(), share_BE.tolist(), reliance_BA.tolist(), *ranks, strict=True)
+        told = zip(part_BP.tolist(), share_BE.tolist(), _told(module, reliance_BA, item_B), *ranks, strict=True)
         return [
             {
                 "score": sum(p),
@@ -199,3 +200,10 @@ class Magnet(
         image[3:6] = 0
         more = {"graph_image_edge": near.astype(np.int32), "graph_image_weight": np.ones(len(near), np.float32)}
         return columns, tables | more | {"feature_image": image}
+
+
+def _told(module: MagnetModel, reliance_PA: Tensor, item_P: Tensor) -> list[list[float | None]]:
+    """Return how far streams are relied on, None for those that an item does not have."""
+    present_PA = module.present(item_P)
+    each = [None] * len(item_P) if present_PA is None else list(present_PA > 0)
+    return [or_none(shares, there) for shares, there in zip(reliance_PA.tolist(), each, strict=True)]

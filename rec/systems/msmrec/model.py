@@ -17,7 +17,7 @@ from rec.moe.layer import Mixed
 from rec.moe.routing import Routing
 from rec.nn.dropout import Dropout
 from rec.nn.history import HistoryBatch
-from rec.nn.modality import Compatibility, Projector
+from rec.nn.modality import Compatibility, Projector, present_only
 from rec.nn.packed import Layout, causal_mean, sequence_scores
 from rec.nn.sequence import SequenceEncoder
 from rec.systems.msmrec.config import MSMRecConfig
@@ -73,8 +73,13 @@ class MSMRecModel(nn.Module):
             seed=seed,
         )
         self.dropout = Dropout(config.dropout)
+        self.present_IK: Tensor | None
+        """Which texts items have; None where all have all."""
+        self.register_buffer("present_IK", None, persistent=False)
         if vectors_IKM is not None:
             modalities = vectors_IKM.shape[1]
+            there_IK = (vectors_IKM != 0).any(2)
+            self.present_IK = None if bool(there_IK[1:].all()) else there_IK
             self.projector = Projector(
                 vectors_IKM, width=width, hidden=config.projector_hidden, shared=config.projector_shared
             )
@@ -88,9 +93,21 @@ class MSMRecModel(nn.Module):
         if self.config.gate == "none":
             return Catalogue(item_ID, None)
         modality_IKD = self.projector() * (torch.arange(len(item_ID), device=item_ID.device) > 0)[:, None, None]
+        if self.present_IK is not None:
+            modality_IKD = modality_IKD * self.present_IK[..., None]
         if self.config.output_mix == "mean":
-            item_ID = item_ID + modality_IKD.mean(1)
+            item_ID = item_ID + self.mean_of(modality_IKD)
         return Catalogue(item_ID, modality_IKD)
+
+    def mean_of(self, modality_IKD: Tensor) -> Tensor:
+        """Return the mean over the texts that each item has, (I, D)."""
+        if self.present_IK is None:
+            return modality_IKD.mean(1)
+        return modality_IKD.sum(1) / self.present_IK.sum(1, keepdim=True).clamp(min=1)
+
+    def present(self, index: Tensor | slice) -> Tensor | None:
+        """Return which texts some items have, (..., K); None where all have all."""
+        return None if self.present_IK is None else self.present_IK[index]
 
     def forward(self, batch: HistoryBatch) -> Encoded:
         """Return states and gate for every row of the batch."""
@@ -103,7 +120,7 @@ class MSMRecModel(nn.Module):
             return Encoded(state_ND, id_ND, item_ID, None, None, mixed)
         user_ND = self._user(id_ND, x_ND, where)
         modality_NKD = modality_IKD[batch.item_N]
-        chosen = self.route(user_ND, modality_NKD)
+        chosen = self.route(user_ND, modality_NKD, self.present(batch.item_N))
         x_ND = self.dropout(x_ND)
         if config.input_mix:
             mix_ND = torch.einsum("nk,nkd->nd", chosen.dense().to(x_ND.dtype), modality_NKD)
@@ -132,9 +149,10 @@ class MSMRecModel(nn.Module):
             return self.compatibility(user_ND, modality_NKD)
         return user_ND @ self.modality.T
 
-    def route(self, user_ND: Tensor, modality_NKD: Tensor) -> Routing:
-        """Return the modalities that each row uses."""
-        return self.cut(routing.softmax(self.gate_scores(user_ND, modality_NKD), self.config.temperature))
+    def route(self, user_ND: Tensor, modality_NKD: Tensor, present_NK: Tensor | None) -> Routing:
+        """Return the modalities that each row uses: of those that its item has, where it has any."""
+        score_NK = present_only(self.gate_scores(user_ND, modality_NKD), present_NK)
+        return self.cut(routing.softmax(score_NK, self.config.temperature))
 
     def cut(self, probability_NK: Tensor) -> Routing:
         """Return the routing for given probabilities, with top-k as configured."""
@@ -152,7 +170,8 @@ class MSMRecModel(nn.Module):
         modality_IKD = encoded.modality_IKD[items]
         count, modalities, _ = modality_IKD.shape
         flat = modality_IKD.reshape(count * modalities, -1)
-        weight_NIK = self._weights(user_ND, flat, (len(state_ND), count, modalities), matmul)
+        present_IK = self.present(items)
+        weight_NIK = self._weights(user_ND, flat, (len(state_ND), count, modalities), matmul, present_IK)
         return score_NI + (weight_NIK * (state_ND @ flat.T).view(weight_NIK.shape)).sum(-1)
 
     def pair_scores(self, item_N: Tensor, encoded: Encoded) -> Tensor:
@@ -161,7 +180,7 @@ class MSMRecModel(nn.Module):
         if self.config.output_mix != "gate" or encoded.modality_IKD is None:
             return score_N
         modality_NKD = encoded.modality_IKD[item_N]
-        weight_NK = self.route(encoded.user_ND, modality_NKD).dense()
+        weight_NK = self.route(encoded.user_ND, modality_NKD, self.present(item_N)).dense()
         return score_N + (weight_NK * torch.einsum("nd,nkd->nk", encoded.state_ND, modality_NKD)).sum(-1)
 
     def candidate_scores(self, item_BC: Tensor, encoded: Encoded, where: Layout) -> Tensor:
@@ -172,11 +191,18 @@ class MSMRecModel(nn.Module):
         users, count = item_BC.shape
         flat = encoded.modality_IKD[item_BC].reshape(users, -1, encoded.state_ND.shape[1])
         shape = (*score_NC.shape, flat.shape[1] // count)
-        weight_NCK = self._weights(encoded.user_ND, flat, shape, lambda x, y: sequence_scores(x, y, where))
+        present_BCK = self.present(item_BC)
+        present_NCK = None if present_BCK is None else present_BCK[where.sequence_N]
+        weight_NCK = self._weights(encoded.user_ND, flat, shape, lambda x, y: sequence_scores(x, y, where), present_NCK)
         return score_NC + (weight_NCK * sequence_scores(encoded.state_ND, flat, where).view(shape)).sum(-1)
 
     def _weights(
-        self, user_ND: Tensor, flat: Tensor, shape: tuple[int, ...], product: Callable[[Tensor, Tensor], Tensor]
+        self,
+        user_ND: Tensor,
+        flat: Tensor,
+        shape: tuple[int, ...],
+        product: Callable[[Tensor, Tensor], Tensor],
+        present: Tensor | None,
     ) -> Tensor:
         """Return the gate's weights for many items per row, `shape` = (N, items, K)."""
         if self.config.gate == "item":
@@ -184,7 +210,7 @@ class MSMRecModel(nn.Module):
             score = score if self.config.fusion == "inner" else score + self.compatibility.bias_K
         else:
             score = self.gate_scores(user_ND, user_ND.new_zeros(shape[0], shape[2], 1))[:, None].expand(shape)
-        probability = routing.softmax(score, self.config.temperature)
+        probability = routing.softmax(present_only(score, present), self.config.temperature)
         return self.cut(probability.reshape(-1, shape[2])).dense().view(shape)
 
 

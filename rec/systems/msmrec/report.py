@@ -22,15 +22,22 @@ Numbers = dict[str, Any]
 FOLLOWERS, OTHERS = "users who follow it", "other users"
 EVEN = 0.1
 """Spread of users' weights, as a share of equal use, below which a report says that the gate hardly decides."""
+NO_TEXTS = "no item of these users' histories has a text: nothing is told of modalities"
 QUANTILES = (0.05, 0.5, 0.95)
 """Of users' weights, that figures show."""
 
 
 def gate_statistics(records: Records) -> dict[str, float]:
-    """Return the mean weight of each modality, `gate/K`, and the mean entropy of users' weights, `gate/entropy`."""
+    """Return the mean weight of each modality, `gate/K`, and the mean entropy of users' weights, `gate/entropy`.
+
+    Users none of whose items has a text have no weights; there is nothing to return where nobody has any.
+    """
     if "gate" not in records.column_names:
         return {}
     gate_UK = column(records, "gate").astype(np.float64)
+    gate_UK = gate_UK[gate_UK.sum(1) > 0]
+    if not len(gate_UK):
+        return {}
     entropy_U = -np.where(gate_UK > 0, gate_UK * np.log(np.where(gate_UK > 0, gate_UK, 1)), 0).sum(1)
     return {"gate/entropy": float(entropy_U.mean())} | {f"gate/{k}": float(v) for k, v in enumerate(gate_UK.mean(0))}
 
@@ -41,12 +48,17 @@ def enrich(measured: Measured) -> list[str]:
     if "gate" not in records.column_names:
         return []
     rows = {name: column(records, name) for name in ("gate", "gate_first", "gate_even", "length", "subject")}
+    told_U = rows["length"] > 0
+    if not told_U.any():
+        return [NO_TEXTS]
+    rows = {name: value[told_U] for name, value in rows.items()}
+    groups = [(name, inside[told_U]) for name, inside in measured.groups.each() if inside[told_U].any()]
     rng, resamples = generator(measured.seed, "bootstrap", "gate"), measured.config.bootstrap
     names = numbers["modalities"] = modality_names(measured.data, rows["gate"].shape[1])
     numbers["meanings"] |= {f"gate/{k}": f"mean gate weight of {name}" for k, name in enumerate(names)}
     even = np.log(len(names))
     numbers["meanings"]["gate/entropy"] = f"how evenly a user's weights are spread: {even:.3f} is even, 0 one alone"
-    for name, inside in measured.groups.each():
+    for name, inside in groups:
         entry = numbers["groups"][name]
         entry |= weights(rows["gate"][inside], resamples, rng)
         entry["halves"] = halves_distance({key: value[inside] for key, value in rows.items()})
@@ -55,8 +67,7 @@ def enrich(measured: Measured) -> list[str]:
     numbers["gate_spread"] = {f"{q:g}": np.quantile(rows["gate"], q, axis=0).tolist() for q in QUANTILES}
     from_mean_UK = rows["gate"] - rows["gate"].mean(0)
     numbers["gate_from_mean"] = {
-        name: weights(from_mean_UK[inside], resamples, rng) | {"users": int(inside.sum())}
-        for name, inside in measured.groups.each()
+        name: weights(from_mean_UK[inside], resamples, rng) | {"users": int(inside.sum())} for name, inside in groups
     }
     long = rows["length"] > 1
     if long.any():

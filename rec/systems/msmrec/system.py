@@ -22,7 +22,7 @@ from rec.evaluation.tasks.ranking import Ranking
 from rec.moe.balance import assignments, balance, decision_entropy
 from rec.nn import losses
 from rec.nn.history import COLUMNS, HistoryBatch, collate, sample_histories
-from rec.nn.modality import choose_vectors, gate_per_user
+from rec.nn.modality import choose_vectors, gate_per_user, or_none
 from rec.nn.negatives import unseen
 from rec.sections import Section
 from rec.seeds import derive
@@ -156,21 +156,23 @@ class MSMRec(
         encoded = module(batch)
         if encoded.routing is None:
             return _last(encoded, batch), {}
-        weights = gate_per_user(encoded.routing, batch.where)
-        return _last(encoded, batch), {**weights, "length": batch.where.length_B}
+        weight_NK, present_NK = encoded.routing.dense(), module.present(batch.item_N)
+        weights = gate_per_user(weight_NK if present_NK is None else weight_NK * present_NK, batch.where)
+        return _last(encoded, batch), weights
 
     def scores(self, module: MSMRecModel, states: States, items: slice) -> Tensor:
         """Return the scores of a range of items for users in these states."""
         return module.scores(states["state_BD"], states["user_BD"], module.frozen or module.catalogue(), items).float()
 
     def details(self, module: MSMRecModel, states: States, example: int, items: Sequence[int]) -> dict[str, Any]:
-        """Return the modalities' weights behind each item."""
+        """Return the modalities' weights behind each item, None for texts that it does not have."""
         modality_IKD = (module.frozen or module.catalogue()).modality_IKD
         if modality_IKD is None:
             return {}
         modality_CKD = modality_IKD[items]
         users = states["user_BD"][example].expand(len(modality_CKD), -1)
-        return {"modalities": module.route(users, modality_CKD).dense().tolist()}
+        index_C = torch.tensor(items, device=modality_CKD.device)
+        return {"modalities": _weights(module, users, modality_CKD, index_C)[1]}
 
     def item_vectors(self, module: MSMRecModel) -> Tensor | None:
         """Return the items' vectors at the output."""
@@ -194,7 +196,10 @@ class MSMRec(
         module.frozen = Catalogue(catalogue["item_ID"], catalogue.get("modality_IKD"))
 
     def explain(self, module: MSMRecModel, batch: HistoryBatch, items: Sequence[int]) -> list[dict[str, Any]]:
-        """Return each user's score of an item as parts of its id and of each modality, and the modalities' weights."""
+        """Return each user's score of an item as parts of its id and of each modality, and the modalities' weights.
+
+        Parts and weights of texts that an item does not have are 0 and None.
+        """
         encoded, last = module(batch), batch.where.last_B
         item_B = torch.tensor(items)
         state_BD, user_BD = encoded.state_ND[last], encoded.user_ND[last]
@@ -202,11 +207,13 @@ class MSMRec(
         if encoded.modality_IKD is None:
             return [{"score": sum(parts), "parts": parts} for parts in part_BP.tolist()]
         modality_BKD = encoded.modality_IKD[item_B]
-        weight_BK = module.route(user_BD, modality_BKD).dense()
-        share_BK = {"mean": torch.full_like(weight_BK, 1 / weight_BK.shape[1]), "gate": weight_BK}
+        weight_BK, told = _weights(module, user_BD, modality_BKD, item_B)
+        present_BK = module.present(item_B)
+        there_BK = torch.ones_like(weight_BK) if present_BK is None else present_BK.to(weight_BK.dtype)
+        share_BK = {"mean": there_BK / there_BK.sum(1, keepdim=True).clamp(min=1), "gate": weight_BK}
         shares = share_BK.get(self.config.output_mix, torch.zeros_like(weight_BK))
         part_BP = torch.cat([part_BP, shares * torch.einsum("bd,bkd->bk", state_BD, modality_BKD)], 1)
-        rows = zip(part_BP.tolist(), weight_BK.tolist(), strict=True)
+        rows = zip(part_BP.tolist(), told, strict=True)
         return [{"score": sum(parts), "parts": parts, "modalities": weights} for parts, weights in rows]
 
     def statistics(self, records: Records) -> dict[str, float]:
@@ -228,6 +235,16 @@ class MSMRec(
         columns, count = sample_histories(rows, rng, num_items)
         text = rng.standard_normal((num_items + 1, modalities, size)).astype(np.float32)
         return columns, {"item_count": count, "text": text, "text_concatenated": text.mean(1, keepdims=True)}
+
+
+def _weights(
+    module: MSMRecModel, user_BD: Tensor, modality_BKD: Tensor, item_B: Tensor
+) -> tuple[Tensor, list[list[float | None]]]:
+    """Return the gate's weights, (B, K), and as they are told: None for texts that an item does not have."""
+    present_BK = module.present(item_B)
+    weight_BK = module.route(user_BD, modality_BKD, present_BK).dense()
+    each = [None] * len(weight_BK) if present_BK is None else list(present_BK)
+    return weight_BK, [or_none(shares, there) for shares, there in zip(weight_BK.tolist(), each, strict=True)]
 
 
 def _last(encoded: Encoded, batch: HistoryBatch) -> dict[str, Tensor]:

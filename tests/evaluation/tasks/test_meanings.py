@@ -13,7 +13,7 @@ from rec.evaluation.tasks.writing import baselines as writing_baselines
 OTHERS = {
     "ranking": ["popularity", "random", "similar users", "the planted truth", "Niche", "Diverse", "Blockbuster"],
     "rating": ["mean rating", "mean rating of the item"],
-    "sets": [sets_baselines.FREQUENT, sets_baselines.REPEATED],
+    "sets": [sets_baselines.FREQUENT, sets_baselines.REPEATED, sets_baselines.COMMON],
     "writing": [writing_baselines.FREQUENT, writing_baselines.OF_FEATURE, writing_baselines.RANDOM],
 }
 

@@ -28,8 +28,8 @@ class Recommended(BaseModel):
     title: str | None = None
     image: str | None = Field(None, json_schema_extra=PICTURE)
     """Address of a picture, where the catalogue has one."""
-    modalities: dict[str, float] | None = None
-    """The weight of each modality behind the item, where the request asked to explain."""
+    modalities: dict[str, float | None] | None = None
+    """The weight of each modality behind the item, where the request asked to explain; null where it has none."""
     experts: list[float] | None = None
     """Each expert's share in the score, where the model routes items."""
 
@@ -69,10 +69,11 @@ class ExplainAnswer(Answered):
     title: str | None = None
     image: str | None = Field(None, json_schema_extra=PICTURE)
     score: float
-    parts: dict[str, float]
-    """What each part adds to the score; `id` is what was learned of this very item, whatever its texts and pictures."""
-    modalities: dict[str, float] | None = None
-    """How much each of what the model looks at counts, in shares."""
+    parts: dict[str, float | None]
+    """What each part adds to the score; `id` is what was learned of this very item, whatever its texts and pictures.
+    Null where there is no such part, as of an item without that text."""
+    modalities: dict[str, float | None] | None = None
+    """How much each of what the model looks at counts, in shares; null where it is not there, as a missing text."""
     experts: dict[str, list[float]] = {}
     """Per mixture layer, each expert's share of the user's rows."""
     similar: list[Recommended] = []

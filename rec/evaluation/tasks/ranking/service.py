@@ -31,6 +31,7 @@ from rec.systems.capabilities import Explainer, Ranker
 POPULARITY, MODEL = "popularity", "model"
 NOBODY = "nothing is known of what the user has seen: the most popular items"
 EMPTY = "no item is left: all others are seen, excluded, or contain what must be avoided"
+ABSENT = "nothing is known here of: {}; what is not there has no share"
 EXAMPLE_K, EXAMPLE_ITEMS, SUGGESTIONS = 10, 5, 20
 
 
@@ -214,6 +215,9 @@ class RankingService(Service):
         answer |= {"parts": dict(zip(_names(names, len(found["parts"])), found["parts"], strict=True))}
         if "modalities" in found:
             answer["modalities"] = self._weights(found["modalities"])
+            absent = [name for name, weight in answer["modalities"].items() if weight is None]
+            answer["parts"] |= dict.fromkeys(name for name in absent if name in answer["parts"])
+            answer["notes"] = [*wish.notes, *([ABSENT.format(", ".join(absent))] if absent else [])]
         answer["experts"] = {name: share_E.tolist() for name, share_E in self.context.shares.items()}
         answer["similar"] = self._similar(wish.item, wish.history)
         return answer
@@ -313,7 +317,7 @@ class RankingService(Service):
             self._scored(int(unique[i]), v) for v, i in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         ]
 
-    def _weights(self, weights: Sequence[float]) -> dict[str, float]:
+    def _weights(self, weights: Sequence[float | None]) -> dict[str, float | None]:
         return dict(zip(_names(self.context.modalities, len(weights)), weights, strict=True))
 
 
@@ -347,7 +351,7 @@ class RecommendRoute(Route[Wish]):
         weights = [list(item["modalities"].values()) for a in answers for item in a["items"] if "modalities" in item]
         if not weights:
             return {}
-        return {"gate": [sum(each) / len(weights) for each in zip(*weights, strict=True)]}
+        return {"gate": [sum(value or 0.0 for value in each) / len(weights) for each in zip(*weights, strict=True)]}
 
 
 class ExplainRoute(Route[Wish]):

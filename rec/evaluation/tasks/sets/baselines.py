@@ -17,23 +17,27 @@ if TYPE_CHECKING:
     from rec.evaluation.tasks.sets.task import Sets
 
 FREQUENT, REPEATED = "most frequent labels", "labels of the example before"
+COMMON, COMMON_SHARE = "labels of half of training", 0.5
+"""The field's popularity: every label that at least this share of training's examples has, by that share."""
 
 
 def measure(task: Sets, system: Any, split: str, batches: Batches) -> Mapping[str, Mapping[str, float | None]]:
     """Return every metric of every simple answer over the examples of a split.
 
     As many of the most frequent labels of training are given as an example there has in the mean. Where a batch tells
-    the labels of the example before, those are given again, and the frequent ones where there is none.
+    the labels of the example before, those are given again, and the frequent ones where there is none. The field's
+    rule, labels that at least half of training's examples have, may give none at all.
     """
     share_V, size = frequencies(system, batches)
     if not len(share_V):
         return {}
     least = np.sort(share_V)[::-1][size - 1]
-    parts: dict[str, list[Any]] = {FREQUENT: [], REPEATED: []}
+    parts: dict[str, list[Any]] = {FREQUENT: [], REPEATED: [], COMMON: []}
     for batch in batches(split):
         rows = len(batch)
         frequent_BV = np.broadcast_to(share_V, (rows, len(share_V)))
         parts[FREQUENT].append(task.record(system, batch, frequent_BV, float(least)))
+        parts[COMMON].append(task.record(system, batch, frequent_BV, COMMON_SHARE))
         previous = system.previous(batch)
         if previous is not None:
             previous_BV = previous.cpu().numpy()

@@ -16,6 +16,8 @@ from rec.evaluation.tasks.values import MetricValue, mean, quotient
 
 THRESHOLD = 0.5
 AVERAGED = ("jaccard", "precision", "recall", "f1", "prauc")
+RARE = ("rare_recall_patient", "rare_jaccard_patient")
+"""Overlaps over the labels alone that training has seldom, known once a run is measured for a report."""
 higher_is_better: Mapping[str, bool] = {
     **{f"{name}_{unit}": True for name in AVERAGED for unit in ("visit", "patient")},
     "ddi_rate": False,
@@ -128,15 +130,18 @@ def per_visit(
     *,
     interaction_VV: np.ndarray | None = None,
     threshold: float | np.ndarray = THRESHOLD,
+    predicted_NV: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Return every column of a visit that `summary` needs, (N,) each: columns of several workers concatenate.
 
-    Columns are those of `overlap`, prauc, and, with interactions, interacting, pairs, true_interacting, true_pairs.
+    Predicted are the codes of at least `threshold`, or `predicted_NV`, where something else chooses. Columns are those
+    of `overlap`, prauc, and, with interactions, interacting, pairs, true_interacting, true_pairs.
     """
     if true_NV.shape != score_NV.shape:
         raise DataError(f"score: found shape {score_NV.shape}, expected {true_NV.shape}, that of the true codes")
     true_NV = true_NV.astype(bool)
-    predicted_NV = predicted_sets(score_NV, threshold=threshold)
+    at_least_NV = predicted_sets(score_NV, threshold=threshold)
+    predicted_NV = at_least_NV if predicted_NV is None else predicted_NV
     column = overlap(true_NV, predicted_NV) | {"prauc": average_precision(true_NV, score_NV)}
     if interaction_VV is not None:
         for prefix, set_NV in (("", predicted_NV), ("true_", true_NV)):

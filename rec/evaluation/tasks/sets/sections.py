@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from rec.data.prepared import Prepared
 from rec.evaluation.records import column, ragged
 from rec.evaluation.task import Measured
-from rec.sections import Section, Table, Text, number
+from rec.evaluation.tasks.sets import figures
+from rec.evaluation.tasks.sets.details import label_names
+from rec.sections import Section, Table, Text, counted, number
 from rec.seeds import generator
 
 EXAMPLES, LABELS = 6, 15
@@ -26,15 +27,16 @@ def sections(measured: Measured) -> list[Section]:
     """Return the parts; none where there is no example."""
     if not len(measured.records):
         return []
-    names = label_names(measured.data, measured.system.entity)
-    return [_sizes(measured), _labels(measured, names), _examples(measured, names)]
-
-
-def label_names(data: Prepared, entity: str) -> list[str]:
-    """Return what people call each label, in the order of labels: label v is the entity's member v."""
-    table = data.entity(entity)
-    source = next(name for name in ("title", "name", "id") if name in table.column_names)
-    return [""] * data.entities[entity].first + [str(name) for name in table[source].to_pylist()]
+    names, numbers = label_names(measured.data, measured.system.entity), measured.numbers
+    return [
+        _sizes(measured),
+        *figures.filters(numbers),
+        *figures.interactions(numbers),
+        *figures.rare(numbers),
+        *_labels(numbers),
+        *figures.in_space(measured),
+        _examples(measured, names),
+    ]
 
 
 def _sizes(measured: Measured) -> Section:
@@ -44,30 +46,34 @@ def _sizes(measured: Measured) -> Section:
         ["share of pairs that interact", number(found["ddi_rate"]), number(found["true_ddi_rate"])],
     ]
     rounds = [[n, f"{number(e['mean'])} ± {number(e['sd'])}"] for n, e in measured.numbers.get("rounds", {}).items()]
-    parts: list[Any] = [Table(head=["", "given", "true"], rows=rows)]
+    threshold = measured.numbers["threshold"]
+    source = {"validation": "as validation chose it", "config": "as the config says", "protocol": "of the protocol"}
+    words = f"Labels of a probability of at least {threshold['value']:g} are given, {source[threshold['from']]}."
+    parts: list[Any] = [Text(text=words, tone="note"), Table(head=["", "given", "true"], rows=rows)]
     parts += [Text(text=ROUNDS_NOTE, tone="note"), Table(head=["metric", "over rounds"], rows=rounds)]
     return Section(title="Sizes of sets, and rounds", parts=parts)
 
 
-def _labels(measured: Measured, names: list[str]) -> Section:
-    """Return the labels that hold most often, with how often each was given, and rightly."""
-    true_P, true_example_P = ragged(measured.records, "target")
-    given_P, given_example_P = ragged(measured.records, "predicted")
-    size = len(names)
-    true_V, given_V = (np.bincount(label, minlength=size) for label in (true_P.astype(int), given_P.astype(int)))
-    both = np.intersect1d(true_example_P * size + true_P, given_example_P * size + given_P).astype(int) % size
-    both_V = np.bincount(both, minlength=size)
+def _labels(numbers: Any) -> list[Section]:
+    """Return how often each label was given, and rightly: those that hold most often, and all of them."""
+    head = ["label", "in training", "true", "given", "given rightly", "precision", "recall"]
     rows = [
-        [names[v], f"{true_V[v]:,}", f"{given_V[v]:,}", _share(both_V[v], given_V[v]), _share(both_V[v], true_V[v])]
-        for v in np.argsort(-true_V, kind="stable")[:LABELS]
+        [
+            found["label"],
+            "-" if found["training"] is None else f"{found['training']:,}",
+            *(f"{found[name]:,}" for name in ("true", "given", "right")),
+            *(number(found[name]) for name in ("precision", "recall")),
+        ]
+        for found in numbers["labels"]
     ]
-    head = ["label", "true", "given", "precision", "recall"]
-    note = Text(text="The labels that hold for most examples.", tone="note")
-    return Section(title="Labels", parts=[note, Table(head=head, rows=rows)])
-
-
-def _share(part: int, whole: int) -> str:
-    return number(part / whole) if whole else "-"
+    told = Section(
+        title="Labels",
+        parts=[Text(text="The labels that hold for most examples.", tone="note"), Table(head=head, rows=rows[:LABELS])],
+    )
+    if len(rows) <= LABELS:
+        return [told]
+    note = Text(text=f"{counted(len(rows), 'label')}, those first that hold for most examples.", tone="note")
+    return [told, Section(title="Every label", parts=[note, Table(head=head, rows=rows)], folded=True)]
 
 
 def _examples(measured: Measured, names: list[str]) -> Section:

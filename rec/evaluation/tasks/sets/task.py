@@ -5,8 +5,8 @@ Letters: B examples (visits), V labels, P (example, label) pairs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,13 +14,14 @@ from torch import nn
 
 from rec.data.prepared import Prepared
 from rec.evaluation.bootstrap import Summed
-from rec.evaluation.records import Records, column, ragged, records_of
-from rec.evaluation.service import Context, Service
+from rec.evaluation.records import Records, column, ragged, records_of, with_columns
+from rec.evaluation.service import Context, Exporting, Service
 from rec.evaluation.task import ALONE, Batches, Groups, Measured, Names, Ranks, Task, Values
-from rec.evaluation.tasks.sets import baselines, meanings, sections
+from rec.evaluation.tasks.sets import baselines, details, meanings, sections, trade_off
 from rec.evaluation.tasks.sets.metrics import (
     AVERAGED,
     DESCRIPTIVE,
+    RARE,
     THRESHOLD,
     ddi_rate,
     higher_is_better,
@@ -30,6 +31,7 @@ from rec.evaluation.tasks.sets.metrics import (
     summary,
 )
 from rec.evaluation.tasks.sets.service import SetsService
+from rec.evaluation.tasks.sets.threshold import best_threshold
 from rec.evaluation.tasks.values import MetricValue, notes
 from rec.keys import EvaluateConfig
 from rec.sections import Section
@@ -48,22 +50,53 @@ class Sets(Task):
 
     threshold: float = THRESHOLD
     """Labels of at least this probability are predicted."""
+    threshold_from: str = "protocol"
+    """What says so: the field's "protocol", the "config", or "validation"."""
     headline: str = "jaccard_patient"
     shown: tuple[str, ...] = ("jaccard_patient", "prauc_patient", "f1_patient", "ddi_rate")
 
     @property
     def directions(self) -> Mapping[str, bool]:
         """Every metric: overlaps by subject and by example, where higher is better, and the share of bad pairs."""
-        return higher_is_better
+        return {**higher_is_better, **dict.fromkeys(RARE, True)}
 
     @property
     def descriptive(self) -> tuple[str, ...]:
         """Sizes of sets, and the share of bad pairs in the true ones."""
         return DESCRIPTIVE
 
+    @property
+    def evaluate_keys(self) -> tuple[str, ...]:
+        """Where the threshold lies, and which labels are rare."""
+        return ("threshold", "rare_share")
+
+    @property
+    def late(self) -> tuple[str, ...]:
+        """Overlaps over rare labels: which those are follows from all of training."""
+        return RARE
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """What is shown, and recall of rare labels."""
+        return (*self.shown, *RARE[:1])
+
     def meaning(self, name: str) -> str:
         """Return in a few words what a metric, a simple answer or a group is."""
         return meanings.of(name)
+
+    def settle(
+        self, system: SetPredictor[Any, Any], module: nn.Module, validation: Iterable[Any], keys: EvaluateConfig
+    ) -> dict[str, Any]:
+        """Return the threshold, where the config says one or leaves it to validation."""
+        if keys.threshold is None:
+            return {}
+        if keys.threshold != "validation":
+            return {"threshold": keys.threshold, "threshold_from": "config"}
+        return {"threshold": best_threshold(system, module, validation), "threshold_from": "validation"}
+
+    def settled(self, told: Mapping[str, Any]) -> Sets:
+        """Return the task with this threshold."""
+        return replace(self, **told)
 
     def records(
         self,
@@ -76,7 +109,12 @@ class Sets(Task):
     ) -> Records:
         """Return subject, true labels, given labels with their probabilities, and the metrics of each example."""
         score_BV = system.probabilities(module, batch).float().cpu().numpy()
-        return self.record(system, batch, score_BV, self.threshold)
+        found = self.record(system, batch, score_BV, self.threshold, system.chosen(score_BV, self.threshold))
+        columns: dict[str, Any] = {} if detail is None else trade_off.likely(score_BV, self.threshold)
+        earlier_B = system.earlier(batch)
+        if earlier_B is not None:
+            columns["earlier"] = earlier_B
+        return with_columns(found, columns)
 
     def answers(
         self,
@@ -91,7 +129,7 @@ class Sets(Task):
         """Return `labels`, raw ids, most probable first, and their `probabilities`."""
         if records is None:
             score_BV = system.probabilities(module, batch).float().cpu().numpy()
-            example_P, label_P = predicted_sets(score_BV, threshold=self.threshold).nonzero()
+            example_P, label_P = system.chosen(score_BV, self.threshold).nonzero()
             probability_P = score_BV[example_P, label_P]
         else:
             (label_P, example_P), (probability_P, _) = (ragged(records, name) for name in ("predicted", "probability"))
@@ -103,12 +141,32 @@ class Sets(Task):
         return {"labels": (raw_P, example_P[kept_P]), "probabilities": (probability_P[kept_P], example_P[kept_P])}
 
     def record(
-        self, system: SetPredictor[Any, Any], batch: Any, score_BV: np.ndarray, threshold: float | np.ndarray
+        self,
+        system: SetPredictor[Any, Any],
+        batch: Any,
+        score_BV: np.ndarray,
+        threshold: float | np.ndarray,
+        predicted_BV: np.ndarray | None = None,
     ) -> Records:
-        """Return the records of a batch whose labels have these scores; a threshold may be one per example, (B, 1)."""
+        """Return the records of a batch whose labels have these scores.
+
+        Args:
+            system: Tells the labels that hold.
+            batch: Examples.
+            score_BV: Scores.
+            threshold: Labels of at least this score are given; it may be one per example, (B, 1).
+            predicted_BV: The labels that are given, where something else chooses them.
+        """
         true_BV = system.labels(batch).cpu().numpy()
-        predicted_BV = predicted_sets(score_BV, threshold=threshold)
-        measured = per_visit(true_BV, score_BV, interaction_VV=system.interactions(), threshold=threshold)
+        at_least_BV = predicted_sets(score_BV, threshold=threshold)
+        predicted_BV = at_least_BV if predicted_BV is None else predicted_BV
+        measured = per_visit(
+            true_BV,
+            score_BV,
+            interaction_VV=system.interactions(),
+            threshold=threshold,
+            predicted_NV=predicted_BV,
+        )
         previous_BV = system.previous(batch)
         columns: dict[str, Any] = {"subject": system.subjects(batch), "target": _pairs(true_BV)}
         columns |= {
@@ -145,7 +203,9 @@ class Sets(Task):
         return dict.fromkeys([*higher_is_better, *DESCRIPTIVE]) | super().metrics(records, values)
 
     def groups(self, system: Any, data: Prepared, split: str, records: Records, config: EvaluateConfig) -> Groups:
-        """Return whether labels of the subject's example before are known, where batches tell."""
+        """Return how many earlier examples the subject has, or else whether labels of the one before are known."""
+        if "earlier" in records.column_names:
+            return Groups(meanings.EARLIER, np.clip(column(records, "earlier"), 0, len(meanings.EARLIER) - 1))
         if "known" not in records.column_names:
             return super().groups(system, data, split, records, config)
         return Groups(("nothing known before", "labels known before"), (column(records, "known") > 0).astype(np.int64))
@@ -153,35 +213,45 @@ class Sets(Task):
     def baselines(
         self, system: Any, data: Prepared, split: str, batches: Batches
     ) -> Mapping[str, Mapping[str, float | None]]:
-        """Return what the most frequent labels of training reach, and the labels of the example before."""
+        """Return what the labels that training has most often reach, and the labels of the example before."""
         return baselines.measure(self, system, split, batches)
 
     def enrich(self, measured: Measured) -> list[str]:
-        """Add the field's rounds of resampled subjects; tell why a metric has no value."""
-        records = measured.records
-        told = _summary(records, None)
-        rng = generator(measured.seed, "rounds")
-        if len(records):
-            weight_RB = resampled_visits(self.unit(records), rng, rounds=ROUNDS, share=ROUND_SHARE)
-            rounds = [_summary(records, weight_B) for weight_B in weight_RB if weight_B.any()]
-            measured.numbers["rounds"] = {
-                name: {"mean": float(np.mean(found)), "sd": float(np.std(found))}
-                for name in told
-                if (found := [value for one in rounds if (value := one[name].value) is not None])
-            }
+        """Add the field's rounds, single and rare labels, and what filters and thresholds change; tell what lacks."""
+        told = _summary(measured.records, None)
+        measured.numbers["threshold"] = {"value": self.threshold, "from": self.threshold_from}
+        if len(measured.records):
+            measured.numbers["rounds"] = _rounds(measured.records, told, measured.seed)
+            details.add(measured, self.threshold)
         return notes(told)
 
     def sections(self, measured: Measured) -> list[Section]:
-        """Return sizes of sets, the field's rounds, the labels that are given most, and some examples."""
+        """Return sizes of sets, the field's rounds, filters and thresholds, labels, examples in space and in words."""
         return sections.sections(measured)
 
     def entities(self, system: SetPredictor[Any, Any]) -> tuple[str, ...]:
         """Return the entity whose members are the labels."""
         return (system.entity,)
 
+    def export(self, exporting: Exporting) -> dict[str, Any]:
+        """Return the threshold, for people who ask what is served."""
+        return {"threshold": self.threshold, "threshold_from": self.threshold_from}
+
     def service(self, context: Context) -> Service:
         """Return what answers requests."""
         return SetsService(context, self.threshold)
+
+
+def _rounds(records: Records, told: Mapping[str, MetricValue], seed: int) -> dict[str, dict[str, float]]:
+    """Return mean and standard deviation of every metric over the field's rounds."""
+    rng = generator(seed, "rounds")
+    weight_RB = resampled_visits(column(records, "subject"), rng, rounds=ROUNDS, share=ROUND_SHARE)
+    rounds = [_summary(records, weight_B) for weight_B in weight_RB if weight_B.any()]
+    return {
+        name: {"mean": float(np.mean(found)), "sd": float(np.std(found))}
+        for name in told
+        if (found := [value for one in rounds if (value := one[name].value) is not None])
+    }
 
 
 def _summary(records: Records, weight_B: np.ndarray | None) -> dict[str, MetricValue]:

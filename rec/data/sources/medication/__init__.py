@@ -1,0 +1,1 @@
+"""Cohorts of hospital visits: what the readers of clinical databases share."""

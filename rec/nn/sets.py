@@ -1,0 +1,51 @@
+"""Losses of predicted sets, a value per example: callers add them up, so that they do not depend on how rows are dealt.
+
+Letters: B examples, V labels.
+Source: GAMENet (Shang et al., 2019), SafeDrug (Yang et al., 2021), NLA-MMR (Tan et al., 2024).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+
+def bce(score_BV: Tensor, label_BV: Tensor) -> Tensor:
+    """Return each example's binary cross entropy of logits, added up over labels, float32 (B,).
+
+    The field's mean over examples and labels is the sum over B * V.
+    """
+    score_BV = score_BV.float()
+    return binary_cross_entropy_with_logits(score_BV, label_BV.to(score_BV.dtype), reduction="none").sum(1)
+
+
+def margin(score_BV: Tensor, label_BV: Tensor) -> Tensor:
+    """Return each example's multi-label margin loss of the sigmoid of logits, float32 (B,).
+
+    It is `torch.nn.functional.multilabel_margin_loss`: sum over labels j that hold and k that do not of
+    max(0, 1 - (p_j - p_k)), over V. Probabilities differ by at most 1, so that no pair is ever beyond the margin and
+    the sum over pairs is one over labels. The field's mean is over B.
+    """
+    probability_BV = score_BV.float().sigmoid()
+    label_BV = label_BV.to(probability_BV.dtype)
+    other_BV = 1 - label_BV
+    holding_B, others_B = label_BV.sum(1), other_BV.sum(1)
+    held_B, unheld_B = (probability_BV * label_BV).sum(1), (probability_BV * other_BV).sum(1)
+    return (holding_B * others_B - others_B * held_B + holding_B * unheld_B) / score_BV.shape[1]
+
+
+def interaction_loss(probability_BV: Tensor, interaction_VV: Tensor) -> Tensor:
+    """Return the expected number of interacting pairs in each example, sum over j < k of A_jk p_j p_k, (B,).
+
+    `interaction_VV` is symmetric with nothing on its diagonal. Losses that add up ordered pairs are twice this.
+    """
+    probability_BV = probability_BV.float()
+    return ((probability_BV @ interaction_VV.to(probability_BV.dtype)) * probability_BV).sum(1) / 2
+
+
+def interaction_rate(set_BV: Tensor, interaction_VV: Tensor) -> Tensor:
+    """Return the share of pairs in each example's set that interact, (B,); 0 where there is no pair."""
+    set_BV = set_BV.to(torch.float32)
+    size_B = set_BV.sum(1)
+    return interaction_loss(set_BV, interaction_VV) / (size_B * (size_B - 1) / 2).clamp(min=1)

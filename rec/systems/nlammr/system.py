@@ -1,0 +1,245 @@
+"""NLA-MMR: medication sets for visits, from clinical text and molecules that meet in one space.
+
+Letters: B visits, V medications, S sections, H earlier visits, C joint width.
+Source: Tan et al. 2024 (NLA-MMR, CIKM; arXiv 2501.07166), and where the paper is silent its published code, with the
+departures that `docs/medication.md` lists. Research software: no medical device, no advice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rec.batch import Columns
+from rec.errors import ConfigError
+from rec.evaluation.tasks.sets import Sets
+from rec.evaluation.tasks.sets.filters import filtered
+from rec.evaluation.tasks.sets.metrics import THRESHOLD
+from rec.nn.encoders import trained_parts
+from rec.systems.api import Phase, System, Wanted
+from rec.systems.capabilities import SetPredictor
+from rec.systems.nlammr import losses
+from rec.systems.nlammr.batch import COLUMNS, MEDICATIONS, SECTIONS, TEXTS, Collator, VisitBatch
+from rec.systems.nlammr.config import NLAMMRConfig
+from rec.systems.nlammr.model import NLAMMRModel, Scored
+from rec.systems.nlammr.samples import sample
+from rec.terms import Term
+
+STRUCTURE = (
+    "molecule_atoms", "molecule_atom_owner", "molecule_bonds", "molecule_bond_features", "medication_molecule_pairs",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class TokenForm:
+    """What a text encoder must know of tokens."""
+
+    vocabulary: int
+    length: int
+    pad: int
+
+
+class NLAMMR(System[VisitBatch, NLAMMRModel], SetPredictor[VisitBatch, NLAMMRModel]):
+    """Medication recommender on text and structure."""
+
+    Config = NLAMMRConfig
+    config: NLAMMRConfig
+    columns = COLUMNS
+    view = "visits"
+    tasks = (Sets(),)
+    entity = "medication"
+    notice = "Research software, not a medical device; no advice on any patient's treatment."
+
+    @classmethod
+    def table_names(cls, config: Any) -> tuple[str, ...]:
+        """Return the whole-data-set inputs that this config reads."""
+        texts = (*TEXTS, MEDICATIONS)
+        names = [f"text_{name}_present" for name in TEXTS] + ["medication_text_present"]
+        names += [f"{entity}_titles" for entity in (*SECTIONS.values(), "medication")]
+        if config.train_plm == "frozen":
+            names += [f"text_{name}" for name in texts] + ["text_encoder"]
+            names += ["medication_text"] if config.ablate != "text" else []
+        else:
+            names += [f"tokens_{name}" for name in texts] + ["medication_tokens", "tokenizer"]
+        names += STRUCTURE if config.ablate != "structure" else ()
+        return tuple(names)
+
+    @classmethod
+    def further_tables(cls, config: Any) -> tuple[str, ...]:
+        """Return what is known of interactions, where anything is."""
+        return ("interaction_pairs", "interaction_values")
+
+    @classmethod
+    def wanted_by(cls, config: Any, table: str) -> Wanted | None:
+        """Return which key asks for a table."""
+        if table in STRUCTURE:
+            return Wanted("model.ablate", "model.ablate=structure")
+        if table == "medication_text":
+            return Wanted("model.ablate", "model.ablate=text")
+        if "tokens" in table or table == "tokenizer":
+            return Wanted("model.train_plm", "model.train_plm=frozen")
+        return None
+
+    @cached_property
+    def collator(self) -> Collator:
+        """What makes batches."""
+        return Collator(self.static, self.config.history, tokens=self.config.train_plm != "frozen")
+
+    def model(self) -> NLAMMRModel:
+        """Return a freshly initialised model."""
+        form = None
+        if self.config.train_plm != "frozen":
+            tokens = self.collator.encoder
+            form = TokenForm(tokens.tokenizer.get_vocab_size(), tokens.max_tokens, tokens.pad)
+        return NLAMMRModel(self.config, self.static, self.seed, form)
+
+    def phases(self) -> tuple[Phase, ...]:
+        """Return one stretch of training, in which frozen weights of an encoder under LoRA do not move."""
+        if self.config.train_plm != "lora":
+            return (Phase(),)
+        return (Phase(trains=("patients.*", "medications.*", *trained_parts("text", self.config.lora.lora))),)
+
+    def start_epoch(self, module: NLAMMRModel, epoch: int) -> None:
+        """Encode what describes medications anew where the text encoder is trained."""
+        module.refresh_texts(epoch)
+
+    def collate(self, rows: Columns) -> VisitBatch:
+        """Return the batch of these rows; texts of visits in no table are made of titles and of what is written.
+
+        Raises:
+            RequestError: a row names a visit that is not there.
+        """
+        return self.collator(rows)
+
+    def loss(self, model: Callable[[VisitBatch], Any], batch: VisitBatch) -> dict[str, Term]:
+        """Return cross entropy and margin, interactions where they count, and what keeps routers in order."""
+        scored: Scored = model(batch)
+        config, label_BV = self.config, batch.label_BV
+        probability_BV = scored.score_BV.sigmoid()
+        total, scale = losses.cross_entropies(scored.score_BV, label_BV), self._accuracy
+        terms = {
+            "bce": Term(total, label_BV.numel(), config.alpha, scale=scale),
+            "margin": Term(losses.margins(probability_BV, label_BV), len(batch), 1 - config.alpha, scale=scale),
+        }
+        if config.ddi_weight:
+            interaction_VV = self.interaction_VV.to(probability_BV.device)
+            expected = losses.expected_pairs(probability_BV, interaction_VV)
+            rest = None if scale is None else lambda values: 1 - scale(values)
+            terms["ddi"] = Term(expected, len(batch), config.ddi_weight, scale=rest)
+            if config.ddi_target:
+                given, pairs = losses.pairs_given(probability_BV, interaction_VV, THRESHOLD)
+                terms["ddi_rate"] = Term(given, pairs, 0.0)
+        return terms | (config.mixture.terms(scored.mixed) if scored.mixed else {})
+
+    @property
+    def _accuracy(self) -> Callable[[Mapping[str, float]], float] | None:
+        """The share of accuracy in the loss, given the terms of the global batch; None where it is all."""
+        target = self.config.ddi_target
+        if not (self.config.ddi_weight and target):
+            return None
+        return lambda values: losses.accuracy_share(values.get("ddi_rate", 0.0), target)
+
+    def probabilities(self, module: NLAMMRModel, batch: VisitBatch) -> Tensor:
+        """Return the probability of every medication, float32 (B, V)."""
+        scored: Scored = module(batch)
+        return scored.score_BV.sigmoid()
+
+    def labels(self, batch: VisitBatch) -> Tensor:
+        """Return which medications were given, (B, V) bool."""
+        return batch.label_BV
+
+    def subjects(self, batch: VisitBatch) -> Tensor:
+        """Return each visit's patient, (B,)."""
+        return batch.patient_B
+
+    def previous(self, batch: VisitBatch) -> Tensor:
+        """Return what the visit before was given, (B, V) bool."""
+        return batch.previous_BV
+
+    def earlier(self, batch: VisitBatch) -> Tensor:
+        """Return how many earlier visits there are, int64 (B,)."""
+        return batch.before_B
+
+    @cached_property
+    def interaction_VV(self) -> Tensor:
+        """1 where two medications interact.
+
+        Raises:
+            ConfigError: the data set does not tell, and a key asks for it.
+        """
+        interaction_VV = self.interactions()
+        if interaction_VV is None:
+            raise ConfigError("model.ddi_weight: the data set tells no interactions; set it to 0")
+        return torch.from_numpy(interaction_VV.astype(np.float32))
+
+    def interactions(self) -> np.ndarray | None:
+        """Return which medications interact, (V, V) bool; None where the data set does not tell."""
+        if "interaction_pairs" not in self.static:
+            return None
+        pair_P2 = np.asarray(self.static["interaction_pairs"]).reshape(-1, 2)
+        medications = len(self.static["medication_text_present"])
+        interaction_VV = np.zeros((medications, medications), bool)
+        interaction_VV[pair_P2[:, 0], pair_P2[:, 1]] = True
+        interaction_VV |= interaction_VV.T
+        np.fill_diagonal(interaction_VV, False)
+        return interaction_VV
+
+    def severities(self) -> dict[tuple[int, int], str]:
+        """Return how bad interactions are, in words, by their two medications, the smaller first."""
+        if "interaction_values" not in self.static:
+            return {}
+        words = json.loads(bytes(np.asarray(self.static["interaction_values"])))
+        pairs = np.sort(np.asarray(self.static["interaction_pairs"]).reshape(-1, 2), 1).tolist()
+        return {(one, other): word for (one, other), word in zip(pairs, words, strict=True) if word}
+
+    def chosen(self, score_BV: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
+        """Return which medications are given, bool (B, V), without the less probable one of an interacting pair."""
+        how = self.config.ddi_filter
+        if how == "none":
+            return super().chosen(score_BV, threshold)
+        return filtered(score_BV, threshold, self.interactions(), how)
+
+    def embeddings(self, module: NLAMMRModel, batch: VisitBatch) -> tuple[Tensor, Tensor]:
+        """Return visits, (B, C), and medications, (V, C), in the space where they meet."""
+        return module.patients(module.texts(batch)).vector_BC, module.catalogue()
+
+    def reasons(self, module: NLAMMRModel, batch: VisitBatch) -> list[dict[str, Any]]:
+        """Return the weights of sections and of earlier visits for each visit, and which sections are missing.
+
+        An earlier visit is told by its place among the patient's, from 0.
+        """
+        patients = module.patients(module.texts(batch))
+        found = []
+        for row, (section_S, earlier_H) in enumerate(
+            zip(patients.section_BS.tolist(), patients.earlier_BH.tolist(), strict=True)
+        ):
+            there, before = int(batch.earlier_BH[row].sum()), int(batch.before_B[row])
+            present = zip(SECTIONS, batch.present_BS[row].tolist(), strict=True)
+            found.append(
+                {
+                    "sections": dict(zip(SECTIONS, section_S, strict=True)),
+                    "earlier": [{"visit": before - there + slot, "weight": earlier_H[slot]} for slot in range(there)],
+                    "missing": [name for name, is_there in present if not is_there],
+                }
+            )
+        return found
+
+    def catalogue(self, module: NLAMMRModel) -> dict[str, Tensor]:
+        """Return all medications in the joint space."""
+        return {"medication_VC": module.catalogue()}
+
+    def freeze(self, module: NLAMMRModel, catalogue: Mapping[str, Tensor]) -> None:
+        """Let the module answer from medications that were encoded before."""
+        module.frozen = catalogue["medication_VC"]
+
+    @classmethod
+    def sample(cls, rows: int, rng: np.random.Generator) -> tuple[Columns, dict[str, np.ndarray]]:
+        """Return small random rows and tables that fit the declared columns."""
+        return sample(rows, rng)
