@@ -6,7 +6,8 @@ import argparse
 import sys
 
 from rec.config import RunConfig, load
-from rec.progress import CLEARED
+from rec.errors import ConfigError
+from rec.progress import CLEARED, Progress
 from rec.strict import resolve
 
 
@@ -47,6 +48,8 @@ def prepare(config: RunConfig) -> None:
     """
     view = resolve(config.system).view
     views = [view] if view else []
+    if not config.parallel.workers:
+        _refuse_actors(config)
     if config.parallel.workers:
         from rec.runtime.prepare import prepare as on_ray
 
@@ -58,16 +61,31 @@ def prepare(config: RunConfig) -> None:
         in_process(config.data, InProcess(), say, views)
 
 
+def _refuse_actors(config: RunConfig) -> None:
+    """Refuse keys of encoders' processes where everything runs in this one.
+
+    Raises:
+        ConfigError: one is set.
+    """
+    parts = {"text": ("actors",), "encode": ("actors", "gpus_per_actor")}
+    for section, keys in parts.items():
+        part = getattr(config.data, section)
+        for key in keys if part is not None else ():
+            if getattr(part, key) != type(part).model_fields[key].default:
+                raise ConfigError(f"data.{section}.{key}: has no effect with parallel.workers=0; leave it out")
+
+
 def train(config: RunConfig, file: str | None = None) -> None:
     """Train a run, of a TOML file where it has one: on Ray, or in this process where parallel.workers is 0."""
     from rec.train.narrator import Narrator
 
-    if config.parallel.workers:
-        from rec.runtime.launch import train as on_ray
+    with Progress("train"):
+        if config.parallel.workers:
+            from rec.runtime.launch import train as on_ray
 
-        on_ray(config, Narrator(say), say, file)
-    else:
-        from rec.train.job import train_here
+            on_ray(config, Narrator(say), say, file)
+        else:
+            from rec.train.job import train_here
 
-        train_here(config, Narrator(say), say, file)
+            train_here(config, Narrator(say), say, file)
     say(f"{config.out}: trained")

@@ -120,10 +120,11 @@ def predict(order: Order, run_parts: Predict, say: Callable[[str], None]) -> dic
         unfinished = count
         line.show(done + unfinished, "examples")
 
-    for note in run_parts(order, claim, left, told) if left else ():
-        notes[note["number"]] = note
-        done, unfinished = done + note["rows"], 0
-        line.show(done, "examples", force=done == rows)
+    with line:
+        for note in run_parts(order, claim, left, told) if left else ():
+            notes[note["number"]] = note
+            done, unfinished = done + note["rows"], 0
+            line.show(done, "examples", force=done == rows)
     manifest = _finish(storage, claim, [notes[part.number] for part in parts])
     if left:
         line.done(f"{done - before:,} examples")

@@ -117,7 +117,8 @@ def evaluate_run(config: RunConfig, split: str, predictions: str | None = None) 
         from rec.evaluation.predict import read_records
 
         records = read_records(predictions, run, split)
-    numbers = conclude(run, split, records)
+    with Progress("evaluate: metrics, simple answers, intervals"):
+        numbers = conclude(run, split, records)
     storage, folder = Storage(config.out), f"evaluation/{split}"
     files = [f"{folder}/{name}" for name in (*(f"{task.name}.parquet" for task in run.system.tasks), SECTIONS)]
     filed = to_bytes(numbers | {"files": [storage.entry(name) for name in files]})
@@ -140,13 +141,14 @@ def _records(run: Trained, split: str) -> dict[str, Records]:
     feed = run.feed
     line, total = Progress(f"evaluate {split}", feed.examples(split)), feed.examples(split)
     line.show(0, "examples", force=True)
-    return measure(
-        run.system,
-        run.engine,
-        feed.evaluate(split),
-        run.config.evaluate,
-        told=lambda done: line.show(done, "examples", force=done == total),
-    )
+    with line:
+        return measure(
+            run.system,
+            run.engine,
+            feed.evaluate(split),
+            run.config.evaluate,
+            told=lambda done: line.show(done, "examples", force=done == total),
+        )
 
 
 def conclude(run: Trained, split: str, records: Mapping[str, Records]) -> Numbers:

@@ -24,7 +24,7 @@ from ray import tune
 from rec.config import RunConfig, from_json, to_json
 from rec.data.prepared import Prepared
 from rec.errors import ConfigError
-from rec.progress import Progress
+from rec.progress import PLAIN_INTERVAL_S, Progress
 from rec.runtime.cluster import Demand, runtime, starting, worker_environment
 from rec.runtime.search_state import can_go_on
 from rec.runtime.trial import TrialRun
@@ -322,6 +322,11 @@ class Watcher(tune.Callback):  # type: ignore[misc]
         self.goals = objectives(config)
         self.trials: dict[str, Trial] = {}
         self.line: Progress | None = None
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Show now and then that the search goes on, also while trials start or take long."""
+        if self.line is None or time.monotonic() - self.line.shown_s > PLAIN_INTERVAL_S:
+            self._show(trials)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any

@@ -19,6 +19,7 @@ from rec.data.stages.entities import Side
 from rec.data.writing import Draft
 from rec.errors import DataError
 from rec.keys_data import ContentConfig
+from rec.progress import Progress
 
 Graph = tuple[np.ndarray, np.ndarray]
 """Edges (E, 2), item numbers from 0, and their weights (E,)."""
@@ -40,7 +41,8 @@ def write_content(
     graphs = {name: _kept(_graph(name, path, rows), items) for name, path in sorted(raw.graphs.items())}
     for name in sorted(features.keys() - graphs.keys()):
         say(f"nearest neighbours of {len(items.ids):,} items by {name}")
-        near_IK, cosine_IK = nearest(features[name], config.neighbours, config.search)
+        with Progress(f"prepare: nearest neighbours by {name}"):
+            near_IK, cosine_IK = nearest(features[name], config.neighbours, config.search)
         there = near_IK >= 0
         graphs[name] = np.stack([np.nonzero(there)[0], near_IK[there]], 1), cosine_IK[there]
     for name, table in features.items():
