@@ -48,11 +48,7 @@ def encode(events: Events, known: Mapping[str, pa.Table], keys: FilterConfig, le
     """
     table, dropped = events.table, Counter[str]()
     fields = (events.subject, *events.fields)
-    for name in [f.name for f in fields] + [n for n in (events.time, events.part) if n]:
-        if name not in table.column_names:
-            raise DataError(f"{events.name}: no column {name!r}; there are {', '.join(table.column_names)}")
-    if events.time:
-        _refuse_times(events, table[events.time])
+    refuse_columns(events)
     row = pa.array(np.arange(len(table)), pa.int64())
     there = pc.is_valid(table[events.subject.name])
     dropped[f"event without {events.subject.name}"] += len(table) - int(pc.sum(there).as_py() or 0)
@@ -100,6 +96,26 @@ def encode(events: Events, known: Mapping[str, pa.Table], keys: FilterConfig, le
     return Encoded(made.take(pa.array(order)), records, entities, dropped)
 
 
+def where(table: pa.Table, mask: pa.Array) -> pa.Table:
+    """Return the rows of a mask without nulls; the table itself, without a copy, where that is all of them."""
+    return table if pc.all(mask).as_py() else table.filter(mask)
+
+
+def refuse_columns(events: Events) -> None:
+    """Check that a table has the columns that are named, and times that are whole.
+
+    Raises:
+        DataError: it has not.
+    """
+    table = events.table
+    fields = (events.subject, *events.fields)
+    for name in [f.name for f in fields] + [n for n in (events.time, events.part) if n]:
+        if name not in table.column_names:
+            raise DataError(f"{events.name}: no column {name!r}; there are {', '.join(table.column_names)}")
+    if events.time:
+        _refuse_times(events, table[events.time])
+
+
 def _refuse_times(events: Events, column: pa.ChunkedArray) -> None:
     where = f"{events.name}: column {events.time!r} (time)"
     if column.type != pa.int64():
@@ -109,11 +125,6 @@ def _refuse_times(events: Events, column: pa.ChunkedArray) -> None:
         raise DataError(
             f"{where}: {column.null_count:,} of {len(column):,} values is missing, the first in row {row:,}"
         )
-
-
-def where(table: pa.Table, mask: pa.Array) -> pa.Table:
-    """Return the rows of a mask without nulls; the table itself, without a copy, where that is all of them."""
-    return table if pc.all(mask).as_py() else table.filter(mask)
 
 
 def _ids(table: pa.Table, fields: tuple[Field, ...], entity: str) -> list[str]:
