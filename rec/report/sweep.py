@@ -54,8 +54,8 @@ def sweep(
     rows = [_row(config, name, found, first) for name, found in results.items()]
     one = results[first][0]
     over = f"{seeds} seeds, mean and standard deviation over seeds" if seeds > 1 else "one seed"
-    notes = [f"{counted(one['examples'], 'example')} of the test split, {over};"]
-    notes.append(f"intervals by a paired bootstrap over examples of the mean over seeds, {RESAMPLES:,} resamples")
+    drawn = f"intervals by a paired bootstrap over examples of the mean over seeds, {RESAMPLES:,} resamples"
+    notes = [f"{counted(one['examples'], 'example')} of the test split, {over}; {drawn}"]
     notes += one["notes"]
     told = beside(one["shown"][0], results[first])
     notes += [f"{one['shown'][0]} of {first!r} is {told}"] if told else []
@@ -68,7 +68,7 @@ def sweep(
             Section(title="Trade-off", parts=figures),
             Section(title="Variants", parts=[_table(rows, one, first)]),
         ]
-        text = page(f"Variants of {system_name(config)} on {data_name(config)}", " ".join(notes), sections)
+        text = page(f"Variants of {system_name(config)} on {data_name(config)}", " ".join(sentence(note) for note in notes), sections)
         storage.write("sweep.html", text.encode())
     return _text(rows, notes, one, first, terminal_width())
 
