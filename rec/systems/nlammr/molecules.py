@@ -181,7 +181,7 @@ class GINLayer(nn.Module):
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Batch normalisation in float32 whatever the rows are; one row alone, which has no spread, as in evaluation."""
+    """Batch normalisation in float32 where rows are of less; one row alone, which has no spread, as in evaluation."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised rows, of the same shape."""
@@ -189,7 +189,7 @@ class BatchNorm(nn.BatchNorm1d):
         assert mean is not None
         assert variance is not None
         training = self.training and len(x) > 1
-        if x.dtype is mean.dtype is torch.float32:
+        if x.dtype is mean.dtype is self.weight.dtype and x.dtype in (torch.float32, torch.float64):
             return nn.functional.batch_norm(
                 x, mean, variance, self.weight, self.bias, training, self.momentum or 0.0, self.eps
             )
