@@ -115,7 +115,6 @@ RUNS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "one-lightgcn": ("ml-100k-one-lightgcn", ONE, SMALL_GRAPH),
     "one-magnet": ("ml-100k-one-magnet", ONE, SMALL_GRAPH),
     "one-healthmoe": ("ml-100k-one-healthmoe", ONE, SMALL_PAIRS),
-    "visits": ("visits", VISITS, SMALL_VISITS),
     "eicu": ("eicu", VISITS, SMALL_VISITS),
     "mimic-iii": ("mimic-iii", VISITS, SMALL_VISITS),
     "mimic-iv": ("mimic-iv", VISITS, SMALL_VISITS),
