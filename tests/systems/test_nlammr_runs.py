@@ -91,8 +91,8 @@ def test_served_sets_are_those_of_the_data_and_tell_why(run: RunConfig) -> None:
     assert [found[name] for name in ids["medication"]] == pytest.approx(wanted_V.tolist(), abs=1e-5)
     assert answer["reasons"]["sections"] == pytest.approx(reasons["sections"], abs=1e-4)
     weights = {one["visit"]: one["weight"] for one in answer["reasons"]["earlier"]}
-    assert weights == pytest.approx({one["visit"]: one["weight"] for one in reasons["earlier"]}, abs=1e-4)
-    assert weights.keys() == set(range(len(asked["gap"]))[-2:])
+    assert weights == pytest.approx({one["visit"] + 1: one["weight"] for one in reasons["earlier"]}, abs=1e-4)
+    assert weights.keys() == set(range(1, len(asked["gap"]) + 1)[-2:])
     (told,) = answerer.respond("predict", {"rows": [{"symptom_text": "fever at night"}], **options})["answers"]
     assert {"diagnoses", "procedures", "earlier"} <= set(told["missing"])
     assert "symptom text" not in told["missing"]
