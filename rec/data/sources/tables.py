@@ -80,6 +80,13 @@ class TablesConfig(Strict):
     """Lines `id original_id` that map the records' item ids to the ids of `items`."""
     metadata: tuple[str, ...] = ()
     """Tables of films that fill what `items` leaves empty, matched by id or by title and year."""
+
+    @field_validator("records", "keep", "metadata", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        """Take one path or name as a list of it."""
+        return (value,) if isinstance(value, str) else value
+
     sha1: str | None = None
     """Git blob hash that the first file of records must have; unset checks nothing."""
 

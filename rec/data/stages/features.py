@@ -56,7 +56,8 @@ def write_item_texts(draft: Draft, items: pd.DataFrame, config: TextConfig, runn
         _tell_unknown(name, int((~there_I).sum()), len(frame), say)
     rows = frame[list(names)].to_numpy()
     flat = [text or name for row in rows for text, name in zip(row, names, strict=True)]
-    say(f"encoding {len(flat):,} texts ({len(frame):,} items x {len(names)}) with {config.encoder}")
+    of = f"{counted(len(frame), 'item')} x {len(names)}"
+    say(f"encoding {counted(len(flat), 'text')} ({of}) with {config.encoder}")
     joined = [" ".join(text for text in row if text) for row in rows]
     if config.encoder == "tfidf":
         (one, vectors), (other, whole) = (_learned(part, config.width) for part in (flat, joined))

@@ -112,6 +112,23 @@ def test_limits_on_who_is_unknown_need_a_table(tmp_path: Path, key: str, tables:
         prepare(config, InProcess(), quiet)
 
 
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_a_delimiter_that_does_not_stand_there_gets_a_hint(tmp_path: Path, delimiter: str) -> None:
+    events = write_events(tmp_path / "e.csv")
+    config = own(tmp_path / "out", events, read={"format": {"delimiter": delimiter}})
+    with pytest.raises(
+        DataError, match=r"no column 'who' .*; ',' may stand between its values: leave the format's del"
+    ):
+        prepare(config, InProcess(), quiet)
+
+
+def test_one_path_of_records_is_a_list_of_one(tmp_path: Path) -> None:
+    events = write_events(tmp_path / "e.csv")
+    one, many = (own(tmp_path / "out", events, read={"records": paths}) for paths in (str(events), [str(events)]))
+    assert one == many
+    assert prepare(one, InProcess(), quiet).num_users == 6
+
+
 def test_keys_without_effect_beside_films_are_refused(tmp_path: Path) -> None:
     sections = own_tables(tmp_path)
     sections["read"] = sections["read"] | {"metadata": ["films.csv"]}
