@@ -165,8 +165,8 @@ class SetPredictor(ABC, Generic[B, M]):
         """Return, for each example, what weighed most in its set; empty where that is not told.
 
         `sections` maps parts of the input to their weights, `earlier` is a list of {"visit": place of an earlier
-        example among the subject's earlier ones, "weight": its weight}, `missing` names the parts that are not there.
-        Each may be left out.
+        example among the subject's earlier ones, the first is 0, "weight": its weight}, `missing` names the parts that
+        are not there. Each may be left out.
         """
         return []
 

@@ -118,6 +118,22 @@ RUNS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "eicu": ("eicu", VISITS, SMALL_VISITS),
     "mimic-iii": ("mimic-iii", VISITS, SMALL_VISITS),
     "mimic-iv": ("mimic-iv", VISITS, SMALL_VISITS),
+    "visits": ("visits", VISITS, SMALL_VISITS),
+    "visits-switches": (
+        "visits",
+        VISITS,
+        [
+            *SMALL_VISITS,
+            "model.fusion=moe",
+            "model.patient_moe=true",
+            "model.history_gate=true",
+            "model.missing_text_mask=true",
+            "model.section_dropout=0.1",
+            "model.ddi_weight=0.1",
+            "model.ddi_target=0.02",
+            "model.refresh_every=2",
+        ],
+    ),
     "visits-safedrug": ("visits-safedrug", VISITS, SMALL_VISITS),
     "visits-logistic": ("visits-safedrug", VISITS, [*SMALL_VISITS, "model.kind=logistic"]),
     "freedom": (

@@ -10,7 +10,7 @@ from rec.data.prepare import prepare
 from rec.data.runner import InProcess
 from rec.serving.artifact import Artifact
 from tests.guests import sets_guest, writer_guest
-from tests.serving import scribe
+from tests.serving import scribe, ward
 
 
 def exported(guest: Any, folder: str, epochs: dict[str, Any]) -> Artifact:
@@ -32,6 +32,11 @@ def exported(guest: Any, folder: str, epochs: dict[str, Any]) -> Artifact:
 @pytest.fixture(scope="session")
 def sets_artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     return exported(sets_guest, str(tmp_path_factory.mktemp("sets")), {"epochs": 6})
+
+
+@pytest.fixture(scope="session")
+def ward_artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return exported(ward, str(tmp_path_factory.mktemp("ward")), {"epochs": 3})
 
 
 @pytest.fixture(scope="session")

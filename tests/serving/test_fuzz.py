@@ -38,6 +38,7 @@ ARTIFACTS = [
     "lightgcn_artifact",
     "magnet_artifact",
     "sets_artifact",
+    "ward_artifact",
     "writer_artifact",
     "reviewer_artifact",
 ]

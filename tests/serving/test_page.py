@@ -53,9 +53,11 @@ def served(artifact: Any, token: str | None = None) -> Iterator[str]:
     thread.start()
     while not server.started:
         time.sleep(0.02)
-    yield f"http://127.0.0.1:{port}/"
-    server.should_exit = True
-    thread.join()
+    try:
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 class Page:
@@ -146,12 +148,53 @@ def test_a_person_can_tell_visits_and_gets_labels(browser, sets_artifact) -> Non
         page.field("visits")[1].send_keys("code 3", Keys.ENTER)
         page.field("threshold")[0].send_keys("0.05")
         page.ask()
-        rows = wait_for(lambda: page.all("#answer tbody tr"), "labels")
+        wait_for(lambda: page.all("#answer tbody tr"), "labels")
+        rows = page.all("#answer table")[0].find_elements("css selector", "tbody tr")
         wanted = Answerer(sets_artifact).respond(
             "predict", {"rows": [{"visits": [["code 1", "code 7"], ["code 3"]]}], "threshold": 0.05}
         )
-        labels = [entry["label"] for entry in wanted["answers"][0]["labels"]]
+        (answer,) = wanted["answers"]
+        labels = [entry["label"] for entry in answer["labels"]]
         assert [row.find_elements("css selector", "td")[1].text for row in rows] == labels
+        # What interacts is marked in the set, with what and how badly.
+        assert answer["interactions"]
+        for label, row in zip(labels, rows, strict=True):
+            others = [(e["other"], e["severity"]) for e in answer["interactions"] if e["label"] == label]
+            others += [(e["label"], e["severity"]) for e in answer["interactions"] if e["other"] == label]
+            marks = row.find_elements("css selector", "td.bad")[0].text
+            assert sorted(marks.split("; ") if marks else []) == sorted(f"{a}: {b}" for a, b in others)
+
+
+def test_a_person_can_tell_earlier_visits_one_by_one_and_is_told_why(browser, ward_artifact) -> None:
+    with served(ward_artifact) as address:
+        page = Page(browser, address)
+        wait_for(lambda: page.field("codes"), "a form")
+        assert not page.field("visit")  # where a visit lies in the data set is never asked
+        page.ask()  # with nothing at all
+        wait_for(lambda: "codes" in page.all("#answer")[0].text, "what is missing")
+        assert {"codes", "earlier visit"} <= {chip.text for chip in page.all("#answer .chips li")}
+        page.field("codes")[0].send_keys("code 1", Keys.ENTER, "code 7", Keys.ENTER)
+        more = next(b for b in page.all("[data-field='earlier visit'] button.link") if b.text == "+ earlier visit")
+        for code in ("code 3", "code 9", "code 4"):
+            more.click()
+            [f for f in page.all("[data-field=earlier_codes] input") if f.is_displayed()][-1].send_keys(
+                code, Keys.ENTER
+            )
+        assert [legend.text for legend in page.all("legend")] == [f"earlier visit {n}" for n in (1, 2, 3)]
+        [f for f in page.all("[data-field=gap] input") if f.is_displayed()][2].send_keys("30")
+        next(b for b in page.all("fieldset button.link") if b.text == "take out").click()
+        page.field("explain")[0].click()
+        page.ask()
+        wait_for(lambda: "reasons" in page.all("#answer")[0].text, "reasons")
+        row = {"codes": ["code 1", "code 7"], "earlier_codes": [["code 9"], ["code 4"]], "gap": [0, 30]}
+        (answer,) = Answerer(ward_artifact).respond("predict", {"rows": [row], "explain": True})["answers"]
+        text = page.all("#answer")[0].text
+        for one in answer["reasons"]["earlier"]:
+            assert f"{one['weight']:.4f}" in text
+        assert f"{answer['reasons']['sections']['codes']:.3f}" in text
+        page.field("filter")[0].send_keys("greedy")
+        page.ask()
+        wait_for(lambda: "none" in page.all("#answer")[0].text.partition("interactions")[2][:120], "no interaction")
 
 
 def test_a_text_is_shown_and_a_rating(browser, writer_artifact) -> None:

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 from fastapi.testclient import TestClient
+from pydantic import ValidationError
 
 from rec.data.prepared import open_prepared
 from rec.data.stream import to_columns
+from rec.errors import RequestError
 from rec.keys import ServeConfig
 from rec.serving.answers import Answerer
 from rec.serving.app import create
@@ -108,7 +110,7 @@ def test_what_weighed_most_and_what_is_missing_is_told(sets_client) -> None:
     found = ask(sets_client, path="predict", rows=rows, explain=True)["answers"]
     first = found[0]["reasons"]
     assert first["sections"]["codes"] + sum(one["weight"] for one in first["earlier"]) == pytest.approx(1, abs=1e-5)
-    assert {one["visit"] for one in first["earlier"]} == {0, 1}
+    assert {one["visit"] for one in first["earlier"]} == {1, 2}
     assert [one["weight"] for one in first["earlier"]] == sorted((e["weight"] for e in first["earlier"]), reverse=True)
     assert [answer["missing"] for answer in found] == [
         ["previous"],
@@ -120,6 +122,19 @@ def test_what_weighed_most_and_what_is_missing_is_told(sets_client) -> None:
     assert all("reasons" not in answer for answer in plain)
     for answer, without in zip(found, plain, strict=True):
         assert answer["labels"] == without["labels"]
+
+
+def test_earlier_visits_of_a_request_count_the_same(ward_artifact) -> None:
+    answerer = Answerer(ward_artifact)
+    assert differs(answerer) == ""
+    row = {"codes": ["code 1"], "earlier_codes": [["code 2"], []]}
+    plain = answerer.respond("predict", {"rows": [row]})["answers"]
+    assert plain == answerer.respond("predict", {"rows": [row | {"gap": [0.0, 0.0]}]})["answers"]
+    assert answerer.respond("predict", {"rows": [{}]})["answers"][0]["missing"] == ["codes", "earlier visit"]
+    with pytest.raises(RequestError, match=r"row 0: columns along 'earlier visit' must be as long as each other"):
+        answerer.respond("predict", {"rows": [row | {"gap": [1.0]}]})
+    with pytest.raises(ValidationError, match="visit"):
+        answerer.respond("predict", {"rows": [row | {"visit": 3}]})
 
 
 def test_a_system_that_tells_no_reasons_says_so(sets, sets_client, monkeypatch) -> None:

@@ -49,7 +49,7 @@ class Earlier(Told):
     """An earlier example of the subject."""
 
     visit: int
-    """Its place among those of the request, the first is 0."""
+    """Its number among those of the request, the first is 1."""
     weight: float
 
 
@@ -192,5 +192,5 @@ def _is_empty(value: Any) -> bool:
 def _reasons(told: Mapping[str, Any]) -> Answer:
     """Return a system's reasons as an answer has them."""
     sections = {str(name): float(weight) for name, weight in told.get("sections", {}).items()}
-    earlier = [{"visit": int(one["visit"]), "weight": float(one["weight"])} for one in told.get("earlier", ())]
+    earlier = [{"visit": int(one["visit"]) + 1, "weight": float(one["weight"])} for one in told.get("earlier", ())]
     return {"sections": sections, "earlier": sorted(earlier, key=lambda one: -one["weight"])}
