@@ -63,7 +63,10 @@ def test_a_run_learns_more_than_what_is_given_most_and_is_reported(run: RunConfi
 
 
 def test_served_sets_are_those_of_the_data_and_tell_why(run: RunConfig) -> None:
-    answerer = Answerer(export(run, f"{run.out}-artifact", lambda _: None))
+    artifact = export(run, f"{run.out}-artifact", lambda _: None)
+    texts = [name for name in artifact.manifest["tables"] if name.startswith("text_")]
+    assert {name for name in texts if len(artifact.array(f"tables/{name}"))} == {"text_encoder"}  # of nobody's visits
+    answerer = Answerer(artifact)
     data = open_prepared(run)
     ids = {name: data.entity(name)["id"].to_pylist() for name in ("diagnosis", "procedure", "symptom", "medication")}
     rows = data.rows("test").slice(0, 40)
