@@ -68,7 +68,11 @@ def sweep(
             Section(title="Trade-off", parts=figures),
             Section(title="Variants", parts=[_table(rows, one, first)]),
         ]
-        text = page(f"Variants of {system_name(config)} on {data_name(config)}", " ".join(sentence(note) for note in notes), sections)
+        text = page(
+            f"Variants of {system_name(config)} on {data_name(config)}",
+            " ".join(sentence(note) for note in notes),
+            sections,
+        )
         storage.write("sweep.html", text.encode())
     return _text(rows, notes, one, first, terminal_width())
 
