@@ -41,6 +41,7 @@ def measure(folder: str, rows: int, say: Say) -> list[Row]:
     say("generating visits of MIMIC-III's published size")
     configs = {name: config_of(folder, *told[:2]) for name, told in SYSTEMS.items()}
     first = next(iter(configs.values()))
+    configs = {name: config.model_copy(update={"data": first.data}) for name, config in configs.items()}
     prepare(first.data, InProcess(), say)
     found: list[Row] = []
     for name, (_, _, goal) in SYSTEMS.items():

@@ -19,12 +19,15 @@ from rec.data.stream import to_columns
 from rec.json_text import json_text
 from rec.keys import ServeConfig
 from rec.runtime.serving import deploy, deploy_web, limits, serving_runtime
+from rec.sections import counted
 from rec.serving.answers import Answerer
 from rec.serving.artifact import Artifact
 from rec.serving.export import export
 from rec.train.job import train_here
 
 PATH, CLIENTS, VISITS = "/v1/predict", (1, 16), 300
+FEW_STEPS = 4096
+"""A batch so large that an epoch has few."""
 
 
 def measure(folder: str, configs: Mapping[str, RunConfig], say: Say) -> list[Row]:
@@ -32,7 +35,7 @@ def measure(folder: str, configs: Mapping[str, RunConfig], say: Say) -> list[Row
     found: list[Row] = []
     for number, (name, config) in enumerate(configs.items()):
         say(f"{name}: an artifact")
-        train = config.train.model_copy(update={"epochs": 1, "validation_share": 0.05})
+        train = config.train.model_copy(update={"epochs": 1, "batch_size": FEW_STEPS, "validation_share": 0.05})
         run = config.model_copy(update={"train": train})
         train_here(run, lambda _: None, say)
         artifact = export(run, f"{folder}/served-{number}", say)
@@ -75,7 +78,7 @@ def served(name: str, artifact: Artifact, bodies: Path, say: Say) -> list[Row]:
         for warm in (url, fixed):
             wrk(warm, bodies, max(CLIENTS), 3)
         for clients in CLIENTS:
-            say(f"{name}: {clients} clients")
+            say(f"{name}: {counted(clients, 'client')}")
             loads, limit = in_turns(url, fixed, bodies, clients)
             rows += compared(loads[ROUNDS // 2], limit, clients)
     return rows

@@ -284,8 +284,15 @@ MAKERS = (
     ("item_pixels", "data.encode.image.pixels"), ("user_tokens", "data.encode.text.tokenizer"),
     ("item_tokens", "data.encode.text.tokenizer"), ("tokenizer", "data.encode.text.tokenizer"),
     ("user_", "data.encode"), ("item_", "data.encode"), ("feature_", CONTENT), ("graph_", CONTENT),
+    ("text_", "data.encode.text.encoder"), ("_text", "data.encode.text.encoder"),
+    ("_text_present", "data.encode.text"), ("tokens_", "data.encode.text.tokenizer"),
+    ("_tokens", "data.encode.text.tokenizer"), ("_titles", "a source of events whose entities have titles"),
+    ("_pairs", "a source of events that brings this relation"),
+    ("_values", "a source of events whose relation has values"),
+    *((f"_{part}", "a source of events that brings molecules")
+      for part in ("atoms", "atom_owner", "bonds", "bond_features")),
 )  # fmt: skip
-"""Tables, or how their names begin, and the key that makes them."""
+"""Tables, or how their names begin or end, and the key that makes them."""
 
 
 def hint(*names: str) -> str:
@@ -313,7 +320,7 @@ def hint(*names: str) -> str:
 
 
 def _starts(name: str, start: str) -> bool:
-    return start.endswith("_") and name.startswith(start)
+    return (start.endswith("_") and name.startswith(start)) or (start.startswith("_") and name.endswith(start))
 
 
 def maker_of(view: str) -> type[View]:

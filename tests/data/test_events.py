@@ -214,3 +214,19 @@ def test_a_relation_of_an_unknown_entity_or_column_is_refused(tmp_path: Path) ->
     other = {"interaction": replace(relations["interaction"], value="risk")}
     with pytest.raises(DataError, match="relation 'interaction': no column 'risk'; there are a, b, severity"):
         made(tmp_path, source=source_of(relations=other))
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("text_diagnoses", "it is made by data.encode.text.encoder"),
+        ("medication_text", "it is made by data.encode.text.encoder"),
+        ("tokens_all", "it is made by data.encode.text.tokenizer"),
+        ("medication_tokens", "it is made by data.encode.text.tokenizer"),
+        ("medication_protein_pairs", "it is made by a source of events that brings this relation"),
+        ("protein_bonds", "it is made by a source of events that brings molecules"),
+    ],
+)
+def test_a_table_that_is_missing_is_told_with_what_makes_it(tmp_path: Path, table: str, words: str) -> None:
+    with pytest.raises(DataError, match=f"holds no table '{table}'; {words}"):
+        made(tmp_path).array(table)

@@ -9,7 +9,7 @@ Letters: C conditions, R rings, T traits (the first is none), V medications.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,10 +46,10 @@ RINGS = (
 )  # fmt: skip
 ANALGESIC, POTASSIUM, LITHIUM = "paracetamol-like analgesic", "potassium chloride", "lithium"
 SUPPORT = (
-    ("sodium chloride", ("[Na+].[Cl-]",), 0.5), (POTASSIUM, ("[K+].[Cl-]",), 0.35),
-    ("water for injection", ("O",), 0.3), (LITHIUM, ("[Li+]",), 0.04), ("glucose", ("OCC1OC(O)C(O)C(O)C1O",), 0.25),
-    ("insulin-like peptide", (), 0.2), ("magnesium sulfate", ("[Mg+2].[O-]S(=O)(=O)[O-]",), 0.15),
-    (ANALGESIC, ("CC(=O)Nc1ccc(O)cc1", "CC(=O)NC"), 0.45),
+    ("sodium chloride", ("[Na+].[Cl-]",), 0.85), (POTASSIUM, ("[K+].[Cl-]",), 0.08),
+    ("water for injection", ("O",), 0.05), (LITHIUM, ("[Li+]",), 0.03), ("glucose", ("OCC1OC(O)C(O)C(O)C1O",), 0.06),
+    ("insulin-like peptide", (), 0.05), ("magnesium sulfate", ("[Mg+2].[O-]S(=O)(=O)[O-]",), 0.05),
+    (ANALGESIC, ("CC(=O)Nc1ccc(O)cc1", "CC(=O)NC"), 0.1),
 )  # fmt: skip
 """Supportive medications: name, SMILES, share of visits."""
 SEVERITIES = {"contraindicated": 0.97, "major": 0.85, "moderate": 0.4}
@@ -59,7 +59,9 @@ RING_PAIRS = 0.08
 SUPPORT_RINGS = 3
 """Rings that are dangerous together with potassium, and with lithium."""
 TOLD = 0.5
-"""Share of common medications whose description tells what they treat."""
+"""Share of common medications whose description tells what they treat ..."""
+NOT_DESCRIBED = 0.04
+"""... and of those that have none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ class Pharmacy:
     """(V,) none to three molecules each."""
     share_V: np.ndarray
     """Of visits that are given a supportive medication; 0 of others."""
+    support_C: np.ndarray
+    """The supportive medication that goes with what is done for a condition."""
     danger: tuple[tuple[int, int, str], ...]
     """Pairs of medications, the lower first, and their severity."""
 
@@ -130,11 +134,12 @@ def pharmacy(medications: int, conditions: int, traits: int, rare: float, seed: 
         names[medication] = _support_name(place)
     for ring, group in np.ndindex(rings, traits):
         smiles[medication_RT[ring, group]] = tuple(_molecules(ring, group, rng))
-    described = _descriptions(condition, ring_C2, ring_V, rare_V, rng)
+    described = tuple(_descriptions(names, condition, ring_C2, ring_V, group_V, rare_V, rng))
     support = [names.index(name) for name in (POTASSIUM, LITHIUM)]
+    support_C = np.resize([names.index(name) for name, _, _ in SUPPORT], conditions)
     return Pharmacy(
         condition, ring_C2, medication_RT, ring_V, group_V, rare_V, _ids(count, rng), tuple(names), described,
-        tuple(smiles), share_V, tuple(_dangers(medication_RT, support, rng)),
+        tuple(smiles), share_V, support_C, tuple(_dangers(medication_RT, support, rng)),
     )  # fmt: skip
 
 
@@ -189,19 +194,25 @@ def _support_name(place: int) -> str:
 
 
 def _descriptions(
-    condition: tuple[str, ...], ring_C2: np.ndarray, ring_V: np.ndarray, rare_V: np.ndarray, rng: np.random.Generator
-) -> tuple[str | None, ...]:
-    """Return what describes each medication: what it treats, next to nothing, or nothing at all."""
-    found: list[str | None] = []
-    for ring, rare, drawn in zip(ring_V.tolist(), rare_V.tolist(), rng.random(len(ring_V)).tolist(), strict=True):
-        treated = [condition[c] for c in np.flatnonzero((ring_C2 == ring).any(1))]
-        if ring < 0:
-            found.append("supportive treatment of many conditions")
-        elif not rare and drawn < TOLD and treated:
-            found.append(f"indicated for the treatment of {' and '.join(treated)}")
+    name: Sequence[str],
+    condition: tuple[str, ...],
+    ring_C2: np.ndarray,
+    ring_V: np.ndarray,
+    group_V: np.ndarray,
+    rare_V: np.ndarray,
+    rng: np.random.Generator,
+) -> Iterator[str | None]:
+    """Yield what describes each medication: its name, and what it treats in whom, or nothing more; None of a few."""
+    drawn_V = rng.random(len(name))
+    for v, what in enumerate(name):
+        treated = [condition[c] for c in np.flatnonzero((ring_C2 == ring_V[v]).any(1))]
+        whom = f" in {TRAITS[group_V[v]]}" if group_V[v] > 0 else ""
+        if ring_V[v] < 0:
+            yield f"{what}: supportive treatment"
+        elif not rare_V[v] and drawn_V[v] < TOLD and treated:
+            yield f"{what}: indicated for {' and '.join(treated)}{whom}"
         else:
-            found.append(None if drawn > 1 - (1 - TOLD) / 2 else "a medication taken as prescribed; see its label")
-    return tuple(found)
+            yield f"{what}: see its label" if rare_V[v] or drawn_V[v] < 1 - NOT_DESCRIBED else None
 
 
 def _dangers(medication_RT: np.ndarray, support: list[int], rng: np.random.Generator) -> Iterator[tuple[int, int, str]]:

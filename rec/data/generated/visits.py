@@ -22,7 +22,6 @@ from pydantic import Field as Key
 from pydantic import model_validator
 
 from rec.data.generated.pharmacy import (
-    ANALGESIC,
     FORMS,
     MOST_CONDITIONS,
     SEVERITIES,
@@ -39,24 +38,26 @@ from rec.strict import Strict
 
 CHRONIC, ACUTE = 5.0, 4.0
 """Conditions of a patient, and further ones of a visit, on average."""
-SECOND = 0.3
+SECOND = 0.2
 """Share of patients whose condition is treated by its second ring."""
 SYMPTOMS_EACH, SYMPTOM = 3, 0.2
 """Symptoms of a condition, and how often each is felt."""
 PROCEDURE = 0.3
 """How often what is done for a condition is done."""
-OPERATIONS = 4
-"""Of so many procedures one is an operation, after which patients are given an analgesic."""
+CARE = 0.9
+"""How often a procedure is followed by the supportive medication that goes with it."""
 OTHER_CODES = ("family history of cancer", "tobacco use", "screening", "long-term use of insulin", "obesity", "fall")
 OTHER = 0.12
 """How often each is written down."""
-LEAK = 0.04
+LEAK = 0.02
 """Of the conditions that would ask for a rare medication, those that patients of training keep."""
 DAY_S = 86_400
 MEAN_GAP_DAYS = 160
 FIRST_DAY = 16_000
 """Days since 1970 on which the first visit is at the earliest."""
 PATIENTS_AT_ONCE = 8_192
+PROCEDURES = ("operation for", "examination of", "infusion for", "injection for", "monitoring of", "drainage for",
+              "biopsy for", "dialysis for")  # fmt: skip
 SYLLABLES = ("fever", "cough", "nausea", "pain", "rash", "fatigue", "tremor", "swelling", "dizziness", "itching",
              "weakness", "cramps", "numbness", "sweating", "palpitations")  # fmt: skip
 PLACES = ("", "at night", "in the morning", "after meals", "on exertion", "in the legs", "in the chest", "of the head")
@@ -77,7 +78,7 @@ class VisitsConfig(Strict):
     """Share of medications that are rare in training, at most one of a ring."""
     noise: float = Key(0.05, ge=0, le=0.5)
     """Share of medications that are forgotten, and of others that are given without a reason."""
-    coded: float = Key(0.6, ge=0, le=1)
+    coded: float = Key(0.75, ge=0, le=1)
     """Share of the visits at which a chronic condition is written down."""
     without_symptoms: float = Key(0.15, ge=0, le=1)
     """Share of visits of which no symptom is known."""
@@ -200,10 +201,7 @@ def codes(truth: Pharmacy, config: VisitsConfig) -> tuple[list[str], list[str]]:
 
 def procedures(truth: Pharmacy) -> list[str]:
     """Return titles of what is done for each condition."""
-    return [
-        f"operation for {name}" if c % OPERATIONS == 0 else f"examination of {name}"
-        for c, name in enumerate(truth.condition)
-    ]
+    return [f"{PROCEDURES[c % len(PROCEDURES)]} {name}" for c, name in enumerate(truth.condition)]
 
 
 def symptoms(config: VisitsConfig) -> list[str]:
@@ -311,8 +309,9 @@ def _given(
     kept = rng.random(len(row)) >= config.noise
     given_NV[row[kept], medication_NC[row, column][kept]] = True
     given_NV |= rng.random((visits, medications), np.float32) < truth.share_V
-    operated = done_NC[:, ::OPERATIONS].any(1)
-    given_NV[operated, truth.name.index(ANALGESIC)] = True
+    row, column = np.nonzero(done_NC)
+    cared = rng.random(len(row)) < CARE
+    given_NV[row[cared], truth.support_C[column[cared]]] = True
     common = np.flatnonzero(~truth.rare_V)
     others = rng.poisson(config.noise * given_NV.sum(1))
     given_NV[np.repeat(np.arange(visits), others), rng.choice(common, int(others.sum()))] = True

@@ -35,6 +35,8 @@ class FromPrepared(Source):
         data, config = Prepared.open(self.config.root), self.config
         if "records" not in data.manifest:
             raise DataError(f"{config.root}: holds rows of its own and no records")
+        if "events" in data.manifest:
+            raise DataError(f"{config.root}: its records are events, expected a user and an item in each")
         vectors = {name: np.array(data.array(f"item_{name}"))[1:] for name in config.features}
         if lacking := [name for name in config.required if name not in vectors]:
             raise DataError(f"data.read.required: {lacking[0]!r} is not among data.read.features")
@@ -58,6 +60,7 @@ class FromPrepared(Source):
             features={name: place.storage.uri_of(f"{name}.npy") for name in vectors},
             synthetic=bool(data.manifest.get("synthetic_labels")),
             generated=bool(data.manifest.get("generated")),
+            licence=str(data.manifest.get("licence", "")),
             dropped={"record of an item without a required modality": int((~kept).sum())},
         )  # fmt: skip
 

@@ -27,7 +27,6 @@ class NLAMMRConfig(Strict):
         "ddi_target": {"ddi_weight": {"not": [0.0]}},
         "text": {"train_plm": ["lora", "full"]},
         "unit_texts": {"train_plm": ["frozen"]},
-        "ddi_allow": {"ddi_filter": {"not": ["none"]}},
         **alike(
             ("graph_width", "graph_layers", "graph_dropout", "dedupe_molecules", "refresh_every"),
             {"ablate": ["none", "text"]},
@@ -49,7 +48,13 @@ class NLAMMRConfig(Strict):
         },
     }
     VARIANTS: ClassVar[Variants] = {
-        "as published": (),
+        "full": (),
+        "as published": (
+            "model.alpha=0.95",
+            "model.dropout=0.2",
+            "model.graph_dropout=0.7",
+            "model.unit_texts=false",
+        ),
         "without structure": ("model.ablate=structure",),
         "without text": ("model.ablate=text",),
         "gate": ("model.fusion=gate",),
@@ -64,7 +69,8 @@ class NLAMMRConfig(Strict):
         "one visit of history": ("model.history=1",),
         "three visits of history": ("model.history=3",),
         "equal molecules once": ("model.dedupe_molecules=true",),
-        "LoRA": ("model.train_plm=lora",),
+        "encoder trained": ("model.train_plm=full", "model.unit_texts=false"),
+        "LoRA": ("model.train_plm=lora", "model.unit_texts=false"),
     }
 
     width: int = Field(256, ge=1)
@@ -100,8 +106,6 @@ class NLAMMRConfig(Strict):
     """Share of interacting pairs above which the loss turns from accuracy to interactions; 0 keeps both as they are."""
     ddi_filter: Literal["none", "greedy", "two_sat"] = "none"
     """What takes the less probable medication of an interacting pair from an answer."""
-    ddi_allow: bool = False
-    """Lets interacting pairs stand that training prescribes together."""
     train_plm: Literal["frozen", "lora", "full"] = "frozen"
     """Texts as vectors that were written with the data, or encoded in the step by a model that is trained with it."""
     text: TextEncoderConfig = TextEncoderConfig()

@@ -1,5 +1,6 @@
 """Generated visits: what is planted can be found, and is the same wherever it is made."""
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,7 @@ def test_what_a_rare_medication_treats_is_told_by_its_molecule_alone() -> None:
     common = [v for v in np.flatnonzero((truth.ring_V >= 0) & ~truth.rare_V) if "indicated" in told[v]]
     assert 0.3 < len(common) / (truth.ring_V >= 0).sum() < 0.7
     for v in common:
-        named = {name for name in truth.condition if name in told[v].split()}
+        named = {name for name in truth.condition if name in re.findall(r"\w+", told[v])}
         assert named == {truth.condition[c] for c in np.flatnonzero(truth.treats_VC[v])}
     assert None in truth.description
 

@@ -7,7 +7,9 @@ import pyarrow as pa
 import pytest
 
 from rec.data.prepared import Prepared, write_prepared
+from rec.data.schema import RawData, RecordTable, Source, Workplace
 from rec.errors import DataError
+from rec.strict import Strict
 from tests.data.own import prepared
 from tests.data.sources.test_movielens import SOURCE as MOVIELENS
 
@@ -78,3 +80,34 @@ def test_movielens_with_posters_is_the_derived_set(movielens: Path, tmp_path: Pa
         "record of an item without a required modality": 185, "record of a user or item with fewer than 5 records": 689
     }  # fmt: skip
     assert data.array("feature_image")[1:].any(1).all()
+
+
+def test_events_are_refused(tmp_path: Path) -> None:
+    clinic = prepared(tmp_path / "a", {"source": "tests.data.clinic:Clinic", "split": {"protocol": "given"}})
+    with pytest.raises(DataError, match="its records are events, expected a user and an item in each"):
+        again(clinic, tmp_path / "b")
+
+
+def test_the_licence_goes_with_the_data(tmp_path: Path) -> None:
+    def licensed(root: Path, licence: str) -> str:
+        first = prepared(root / "a", {"source": f"{__name__}:Licensed", "read": {"licence": licence}})
+        return str(again(first, root / "b").manifest.get("licence", "none"))
+
+    assert licensed(tmp_path / "one", "CC BY 4.0") == "CC BY 4.0"
+    assert licensed(tmp_path / "two", "") == "none"
+
+
+class LicensedConfig(Strict):
+    licence: str
+
+
+class Licensed(Source):
+    """Twelve users who have met the same nine items."""
+
+    Config = LicensedConfig
+    config: LicensedConfig
+
+    def open(self, place: Workplace) -> RawData:
+        rows = [{"user": f"u{user}", "item": f"i{item}"} for user in range(12) for item in range(9)]
+        table = place.write("records", pa.Table.from_pylist(rows))
+        return RawData(records=RecordTable(table=table), licence=self.config.licence)
