@@ -221,8 +221,9 @@ def test_own_text_columns_are_taken_and_missing_ones_are_written(tmp_path: Path)
     read = {"items": str(tmp_path / "items.csv"), "keep": ["mood", "title"]}
     text = {"modalities": ["mood", "acting"], "width": 4}
     data = prepare(own(tmp_path / "out", write_events(tmp_path / "e.csv"), read=read, text=text), InProcess(), quiet)
-    assert data.items["mood"].to_pylist()[:3] == ["calm", "mood", "wild"]
-    assert data.items["acting"].to_pylist() == ["acting"] * 9
+    assert data.items["mood"].to_pylist()[:3] == ["calm", None, "wild"]
+    assert data.items["acting"].to_pylist() == [None] * 9
+    assert data.array("text").any(2).sum(0).tolist() == [8, 0]  # what is not there has no vector
 
 
 def test_hashing_gives_texts_of_items_the_same_vectors_whatever_else_there_is(tmp_path: Path) -> None:

@@ -135,6 +135,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         ],
     ),
     "visits-safedrug": ("visits-safedrug", VISITS, SMALL_VISITS),
+    "visits-logistic": ("visits-safedrug", VISITS, [*SMALL_VISITS, "model.kind=logistic"]),
     "freedom": (
         "baby-lightgcn",
         GRAPH,

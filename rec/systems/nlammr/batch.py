@@ -31,9 +31,9 @@ COLUMNS = (
     Column("visit", "int64", optional=True, place=True),
     *(Column(name, "int64", (-1,), entity=entity, optional=True) for name, entity in SECTIONS.items()),
     *(Column(f"{entity}_text", "str", optional=True, asked_only=True) for entity in SECTIONS.values()),
-    Column("earlier", "int64", (-1,), optional=True, place=True, along="earlier"),
-    Column("earlier_medications", "int64", (-1, -1), entity="medication", optional=True, along="earlier"),
-    Column("gap", "float32", (-1,), optional=True, along="earlier"),
+    Column("earlier", "int64", (-1,), optional=True, place=True, along="earlier visit"),
+    Column("earlier_medications", "int64", (-1, -1), entity="medication", optional=True, along="earlier visit"),
+    Column("gap", "float32", (-1,), optional=True, along="earlier visit"),
     Column("medications", "int64", (-1,), label=True, entity="medication"),
 )
 
