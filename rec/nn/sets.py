@@ -20,19 +20,19 @@ def bce(score_BV: Tensor, label_BV: Tensor) -> Tensor:
     return binary_cross_entropy_with_logits(score_BV, label_BV.to(score_BV.dtype), reduction="none").sum(1)
 
 
-def margin(score_BV: Tensor, label_BV: Tensor) -> Tensor:
-    """Return each example's multi-label margin loss of the sigmoid of logits, float32 (B,).
+def margin(probability_BV: Tensor, label_BV: Tensor) -> Tensor:
+    """Return each example's multi-label margin loss of probabilities, float32 (B,).
 
     It is `torch.nn.functional.multilabel_margin_loss`: sum over labels j that hold and k that do not of
     max(0, 1 - (p_j - p_k)), over V. Probabilities differ by at most 1, so that no pair is ever beyond the margin and
     the sum over pairs is one over labels. The field's mean is over B.
     """
-    probability_BV = score_BV.float().sigmoid()
+    probability_BV = probability_BV.float()
     label_BV = label_BV.to(probability_BV.dtype)
-    other_BV = 1 - label_BV
-    holding_B, others_B = label_BV.sum(1), other_BV.sum(1)
-    held_B, unheld_B = (probability_BV * label_BV).sum(1), (probability_BV * other_BV).sum(1)
-    return (holding_B * others_B - others_B * held_B + holding_B * unheld_B) / score_BV.shape[1]
+    holding_B, total_B = label_BV.sum(1), probability_BV.sum(1)
+    others_B = label_BV.shape[1] - holding_B
+    held_B = (probability_BV * label_BV).sum(1)
+    return (holding_B * others_B - others_B * held_B + holding_B * (total_B - held_B)) / label_BV.shape[1]
 
 
 def interaction_loss(probability_BV: Tensor, interaction_VV: Tensor) -> Tensor:
@@ -44,8 +44,14 @@ def interaction_loss(probability_BV: Tensor, interaction_VV: Tensor) -> Tensor:
     return ((probability_BV @ interaction_VV.to(probability_BV.dtype)) * probability_BV).sum(1) / 2
 
 
-def interaction_rate(set_BV: Tensor, interaction_VV: Tensor) -> Tensor:
-    """Return the share of pairs in each example's set that interact, (B,); 0 where there is no pair."""
+def interacting_pairs(set_BV: Tensor, interaction_VV: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how many pairs in each example's set interact, and how many pairs there are, float32 (B,) each."""
     set_BV = set_BV.to(torch.float32)
     size_B = set_BV.sum(1)
-    return interaction_loss(set_BV, interaction_VV) / (size_B * (size_B - 1) / 2).clamp(min=1)
+    return interaction_loss(set_BV, interaction_VV), size_B * (size_B - 1) / 2
+
+
+def interaction_rate(set_BV: Tensor, interaction_VV: Tensor) -> Tensor:
+    """Return the share of pairs in each example's set that interact, (B,); 0 where there is no pair."""
+    interacting_B, pairs_B = interacting_pairs(set_BV, interaction_VV)
+    return interacting_B / pairs_B.clamp(min=1)

@@ -11,6 +11,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits, multilabel_mar
 from rec.nn.sets import bce, interaction_loss, interaction_rate, margin
 
 
+def of_scores(score_BV: torch.Tensor, label_BV: torch.Tensor) -> torch.Tensor:
+    return margin(score_BV.sigmoid(), label_BV)
+
+
 def padded(label_BV: torch.Tensor) -> torch.Tensor:
     """Return the labels that hold, padded with -1, as torch asks for them."""
     target_BV = torch.full(label_BV.shape, -1)
@@ -27,7 +31,7 @@ def test_losses_and_gradients_are_those_of_torch(scale: float, share: float) -> 
     label_BV = torch.rand(9, 23, generator=draw) < share
     expected = (
         (bce, binary_cross_entropy_with_logits(score_BV, label_BV.float(), reduction="none").sum(1)),
-        (margin, multilabel_margin_loss(score_BV.sigmoid(), padded(label_BV), reduction="none")),
+        (of_scores, multilabel_margin_loss(score_BV.sigmoid(), padded(label_BV), reduction="none")),
     )
     for loss, value_B in expected:
         torch.testing.assert_close(loss(score_BV, label_BV), value_B)
@@ -39,7 +43,7 @@ def test_losses_and_gradients_are_those_of_torch(scale: float, share: float) -> 
 def test_losses_of_uneven_shards_add_up() -> None:
     draw = torch.Generator().manual_seed(4)
     score_BV, label_BV = torch.randn(8, 5, generator=draw), torch.rand(8, 5, generator=draw) < 0.4
-    for loss in (bce, margin):
+    for loss in (bce, of_scores):
         parts = [loss(score_BV[rows], label_BV[rows]).sum() for rows in (slice(0, 1), slice(1, 1), slice(1, 8))]
         torch.testing.assert_close(sum(parts), loss(score_BV, label_BV).sum())
 
@@ -55,4 +59,5 @@ def test_interactions_by_hand() -> None:
 
 def test_half_precision_is_added_up_in_single() -> None:
     score_BV, label_BV = torch.full((1, 2000), 0.5, dtype=torch.bfloat16), torch.zeros(1, 2000, dtype=torch.bool)
+    assert of_scores(score_BV, label_BV).dtype == torch.float32
     assert bce(score_BV, label_BV).item() == pytest.approx(2000 * math.log1p(math.exp(0.5)), rel=1e-5)

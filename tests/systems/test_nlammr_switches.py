@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rec.systems.nlammr.config import NLAMMRConfig
-from rec.systems.nlammr.losses import accuracy_share, expected_pairs
+from rec.systems.nlammr.losses import accuracy_share
 from rec.systems.nlammr.samples import V
 from tests.systems.nlammr import ROWS, built, loss_of, scores
 
@@ -110,12 +110,6 @@ def test_sections_are_dropped_in_training_alone() -> None:
     assert (weight_BS[texts.present_BS] == 0).any()
     weight_BS, _ = module.eval().patients.joined_sections(texts)
     assert (weight_BS[texts.present_BS] > 0).all()
-
-
-def test_interactions_in_the_loss_are_the_expected_pairs() -> None:
-    probability_BV = torch.tensor([[0.5, 0.2, 1.0], [1.0, 1.0, 1.0]])
-    interaction_VV = torch.tensor([[0, 1, 1], [1, 0, 0], [1, 0, 0]]).float()
-    assert float(expected_pairs(probability_BV, interaction_VV)) == pytest.approx(0.5 * 0.2 + 0.5 * 1.0 + 2)
 
 
 @pytest.mark.parametrize(("rate", "share"), [(0.03, 1.0), (0.06, 1.0), (0.12, np.exp(-2.5)), (0.09, np.exp(-1.25))])

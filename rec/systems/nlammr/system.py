@@ -23,11 +23,12 @@ from rec.evaluation.tasks.sets import Sets
 from rec.evaluation.tasks.sets.filters import filtered
 from rec.evaluation.tasks.sets.metrics import THRESHOLD
 from rec.nn.encoders import trained_parts
+from rec.nn.sets import bce, interacting_pairs, interaction_loss, margin
 from rec.systems.api import Phase, System, Wanted
 from rec.systems.capabilities import SetPredictor
-from rec.systems.nlammr import losses
 from rec.systems.nlammr.batch import COLUMNS, MEDICATIONS, SECTIONS, TEXTS, Collator, VisitBatch
 from rec.systems.nlammr.config import NLAMMRConfig
+from rec.systems.nlammr.losses import accuracy_share
 from rec.systems.nlammr.model import NLAMMRModel, Scored
 from rec.systems.nlammr.samples import sample
 from rec.terms import Term
@@ -127,20 +128,20 @@ class NLAMMR(System[VisitBatch, NLAMMRModel], SetPredictor[VisitBatch, NLAMMRMod
         """Return cross entropy and margin, interactions where they count, and what keeps routers in order."""
         scored: Scored = model(batch)
         config, label_BV = self.config, batch.label_BV
-        probability_BV = scored.score_BV.sigmoid()
-        total, scale = losses.cross_entropies(scored.score_BV, label_BV), self._accuracy
+        score_BV, scale = scored.score_BV, self._accuracy
+        probability_BV = score_BV.sigmoid()
         terms = {
-            "bce": Term(total, label_BV.numel(), config.alpha, scale=scale),
-            "margin": Term(losses.margins(probability_BV, label_BV), len(batch), 1 - config.alpha, scale=scale),
+            "bce": Term(bce(score_BV, label_BV).sum(), label_BV.numel(), config.alpha, scale=scale),
+            "margin": Term(margin(probability_BV, label_BV).sum(), len(batch), 1 - config.alpha, scale=scale),
         }
         if config.ddi_weight:
-            interaction_VV = self.interaction_VV.to(probability_BV.device)
-            expected = losses.expected_pairs(probability_BV, interaction_VV)
+            interaction_VV = self.interaction_VV.to(score_BV.device)
+            expected = interaction_loss(probability_BV, interaction_VV).sum()
             rest = None if scale is None else lambda values: 1 - scale(values)
             terms["ddi"] = Term(expected, len(batch), config.ddi_weight, scale=rest)
             if config.ddi_target:
-                given, pairs = losses.pairs_given(probability_BV, interaction_VV, THRESHOLD)
-                terms["ddi_rate"] = Term(given, pairs, 0.0)
+                interacting_B, pairs_B = interacting_pairs(probability_BV >= THRESHOLD, interaction_VV)
+                terms["ddi_rate"] = Term(interacting_B.sum(), pairs_B.sum(), 0.0)
         return terms | (config.mixture.terms(scored.mixed) if scored.mixed else {})
 
     @property
@@ -149,7 +150,7 @@ class NLAMMR(System[VisitBatch, NLAMMRModel], SetPredictor[VisitBatch, NLAMMRMod
         target = self.config.ddi_target
         if not (self.config.ddi_weight and target):
             return None
-        return lambda values: losses.accuracy_share(values.get("ddi_rate", 0.0), target)
+        return lambda values: accuracy_share(values.get("ddi_rate", 0.0), target)
 
     def probabilities(self, module: NLAMMRModel, batch: VisitBatch) -> Tensor:
         """Return the probability of every medication, float32 (B, V)."""

@@ -112,13 +112,14 @@ class CodeBaseline(System[CodesBatch, Model], SetPredictor[CodesBatch, Model]):
         bce_B, labels = bce(score_BV, batch.given_BV), len(batch) * score_BV.shape[1]
         if config.kind == "logistic":
             return {"bce": Term(bce_B.sum(), labels)}
-        margin_B, accuracy_B = margin(score_BV, batch.given_BV), torch.ones_like(bce_B)
+        probability_BV, accuracy_B = score_BV.sigmoid(), torch.ones_like(bce_B)
+        margin_B = margin(probability_BV, batch.given_BV)
         terms = {}
         if config.ddi_weight and self.interaction_VV is not None:
             interaction_VV = torch.from_numpy(self.interaction_VV).to(score_BV.device)
             rate_B = interaction_rate(score_BV.detach() >= 0, interaction_VV)
             accuracy_B = (1 + (config.ddi_target - rate_B) / config.ddi_slack).clamp(0, 1)
-            together_B = 2 * interaction_loss(score_BV.sigmoid(), interaction_VV)
+            together_B = 2 * interaction_loss(probability_BV, interaction_VV)
             terms["ddi"] = Term(((1 - accuracy_B) * together_B).sum(), len(batch), config.ddi_weight)
         terms["bce"] = Term((accuracy_B * bce_B).sum(), labels, 1 - config.margin_weight)
         terms["margin"] = Term((accuracy_B * margin_B).sum(), len(batch), config.margin_weight)
