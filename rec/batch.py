@@ -29,8 +29,8 @@ class Column:
     place: bool = False
     """Whether it counts records of the data set, which no request knows: never asked, and -1 or empty there."""
     along: str = ""
-    """What its first axis counts where other columns count the same, as "earlier" for what each of a patient's earlier
-    visits holds: columns of one name are as long as each other, and those that a request leaves out are filled up."""
+    """What its first axis counts where other columns count the same, as "earlier visit" for what each of a patient's
+    earlier visits holds: columns of one name are as long as each other; what a request leaves out is filled up."""
     asked_only: bool = False
     """Whether requests alone have it: rows of a data set come without."""
 

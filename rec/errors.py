@@ -6,6 +6,11 @@ def one_line(text: str) -> str:
     return "; ".join(line.strip().rstrip(";") for line in text.splitlines() if line.strip())
 
 
+def printable(text: str) -> str:
+    """Return a text without characters that steer a terminal: they stand as escapes, but line ends and tabs."""
+    return "".join(c if c in "\n\t" or c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class RecError(Exception):
     """Base of every error below; `rec` prints it as its last line and exits with 1."""
 

@@ -6,10 +6,13 @@ import os
 import shutil
 import sys
 import textwrap
+import threading
 import time
-from typing import TextIO
+from typing import ClassVar, Self, TextIO
 
 PLAIN_INTERVAL_S = 5.0
+WAITED_S = 1.0
+"""Seconds between looks at whether something must be said of work that goes on."""
 PLAIN_WIDTH = 100
 """Columns where what is written goes to no terminal."""
 CLEARED = "\r\x1b[K"
@@ -17,7 +20,15 @@ CLEARED = "\r\x1b[K"
 
 
 class Progress:
-    """Shows how far a piece of work is; total 0 means unknown."""
+    """Shows how far a piece of work is; total 0 means unknown.
+
+    As a context manager it also says every few seconds that the work goes on, and for how long it has, where nothing
+    else was shown: `with Progress("learn words"):` is all that work without parts needs. Of several that are open at
+    the same time only the innermost speaks; what lies between them is told by the outer one.
+    """
+
+    _open: ClassVar[list[Progress]] = []
+    """Those whose work goes on, the innermost last: what one shows, all have shown."""
 
     def __init__(self, title: str, total: int = 0, stream: TextIO | None = None) -> None:
         self.title, self.total, self.stream = title, total, stream or sys.stderr
@@ -27,11 +38,42 @@ class Progress:
         self.first: int | None = None
         self.over = False
         """Whether the last unit was shown: its line stays, and is shown once."""
+        self.last = 0
+        self.heard_s = self.start_s
+        """When anything was shown last."""
+        self._ended, self._lock = threading.Event(), threading.Lock()
+        self._teller: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        self.heard_s = self._open[-1].heard_s if self._open else time.monotonic()
+        self._open.append(self)
+        self._teller = threading.Thread(target=self._say_that_it_goes_on, daemon=True, name="progress")
+        self._teller.start()
+        return self
+
+    def end(self) -> None:
+        """Say no longer that the work goes on."""
+        self._ended.set()
+
+    def __exit__(self, *error: object) -> None:
+        self.end()
+        self._open.remove(self)
+        if self._teller is not None:
+            self._teller.join()
+
+    def _say_that_it_goes_on(self) -> None:
+        while not self._ended.wait(WAITED_S):
+            now = time.monotonic()
+            if self._open[-1:] == [self] and not self.over and now - self.heard_s >= PLAIN_INTERVAL_S:
+                done = f" {self.last}/{self.total}" if self.total else ""
+                line = f"{self.title}{done}, {duration(now - self.start_s)} so far"
+                self._write(line, end="" if self.terminal else "\n")
 
     def show(self, done: int, text: str = "", force: bool = False) -> None:
         """Show that `done` of `total` units are finished; a plain line at most every few seconds."""
         now = time.monotonic()
         self.first = done if self.first is None else self.first
+        self.last = done
         if self.over and done >= self.total:
             return
         if not force and now - self.shown_s < (0.1 if self.terminal else PLAIN_INTERVAL_S):
@@ -49,8 +91,11 @@ class Progress:
         self._write(f"{self.title} {text} ({duration(time.monotonic() - self.start_s)})", end="\n")
 
     def _write(self, line: str, end: str) -> None:
-        self.stream.write(f"{CLEARED}{self._cut(line)}{end}" if self.terminal else f"{line}{end}")
-        self.stream.flush()
+        with self._lock:
+            self.stream.write(f"{CLEARED}{self._cut(line)}{end}" if self.terminal else f"{line}{end}")
+            self.stream.flush()
+        for line_open in (self, *self._open):
+            line_open.heard_s = time.monotonic()
 
     def _cut(self, line: str) -> str:
         """Return a line that the terminal does not break: of two lines only the last could be taken back."""

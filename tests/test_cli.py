@@ -71,9 +71,37 @@ def test_evaluation_says_what_is_missing(config: str, capsys: pytest.CaptureFixt
     assert "no prepared data set here" in capsys.readouterr().err.strip().splitlines()[-1]
     assert main(["prepare", config]) == 0
     assert main(["evaluate", config]) == 1
-    assert "no checkpoint was chosen yet" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert "never trained: run `rec train CONFIG` first" in capsys.readouterr().err.strip().splitlines()[-1]
+    for command in ("export", "predict", "report"):
+        assert main([command, config]) == 1
+        told = capsys.readouterr()
+        (line,) = told.err.splitlines()
+        assert line.endswith("/run: never trained: run `rec train CONFIG` first")
+        assert not told.out
+    assert main(["train", config]) == 0
+    assert capsys.readouterr().err.splitlines()[-1].endswith("/run: trained")
+    assert main(["train", config]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "nothing left to train: all 2 epochs are trained" in line
     assert main(["report", config]) == 1
     assert "not evaluated on test" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [("", "is a folder: name a file"), ("file.txt/a.json", "is a file, expected a folder"), (".", "is a folder")],
+)
+@pytest.mark.parametrize(
+    "words", [["evaluate", "nowhere.toml"], ["evaluate", "--arrays", "no.npz"], ["benchmark", "moe"]]
+)
+def test_a_place_where_no_json_can_be_is_refused_before_the_work(
+    words: list[str], place: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file.txt").write_text("")
+    assert main([*words, "--json", str(tmp_path / place)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: --json ")
+    assert told in line
 
 
 @pytest.mark.parametrize("words", [["train", "CONFIG", "train.epoch=3"], ["train", "nowhere.toml"], ["evaluate"]])
@@ -163,7 +191,7 @@ def test_a_runs_folder_is_measured_reported_and_predicted_like_its_file(
     assert max(map(len, told.splitlines())) <= 100
     assert main(["predict", str(folder / "seed-1"), "--to", str(tmp_path / "answers")]) == 0
     assert main(["evaluate", str(tmp_path / "data")]) == 1
-    assert "holds no run" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert "never trained: found no config.json" in capsys.readouterr().err.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))

@@ -16,7 +16,7 @@ import pytest
 
 from rec.cli import COMMANDS, main
 from rec.cli.ends import ended
-from rec.errors import ConfigError
+from rec.errors import ConfigError, DataError, printable
 from tests.test_cli import CONFIG
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -243,3 +243,38 @@ def test_a_system_that_is_none_is_told(
     monkeypatch.syspath_prepend(str(tmp_path))
     assert main(["train", config, f"system={name}"]) == 1
     assert found in last(capsys)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\x1b[2Jb", "a\\x1b[2Jb"),
+        ("name \x00\x07", "name \\x00\\x07"),
+        ("\u202eabc", "\\u202eabc"),
+        ("Zoë 🍲 日本\tx", "Zoë 🍲 日本\tx"),
+    ],
+)
+def test_what_steers_a_terminal_is_escaped_in_every_line(
+    text: str, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> int:
+        raise DataError(f"{text}: no such column")
+
+    assert printable(text) == shown
+    assert ended(fail, [], "") == 1
+    assert capsys.readouterr().err == f"error: {shown}: no such column\n"
+
+
+def test_a_binary_file_that_is_called_csv_reaches_no_terminal_raw(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.csv").write_bytes(b"\x89PNG\x1b[31m\x07\x08,\x01\x02\n1,2\n")
+    toml = tmp_path / "run.toml"
+    toml.write_text(
+        f'system = "rec.systems.msmrec:MSMRec"\nout = "{tmp_path}/o"\n[data]\nroot = "{tmp_path}/d"\n'
+        f'[data.read]\nrecords = "{tmp_path}/x.csv"\n'
+    )
+    assert main(["prepare", str(toml)]) == 1
+    told = capsys.readouterr().err
+    assert all(c.isprintable() or c == "\n" for c in told)
+    assert told.splitlines()[-1].startswith("error: ")

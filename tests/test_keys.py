@@ -13,17 +13,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+import numpy as np
 import pytest
 
+from rec.cli.run import prepare as prepare_by_command
 from rec.config import RunConfig, from_table, load, override, without_idle
 from rec.data.prepare import prepare
 from rec.data.runner import InProcess
-from rec.errors import ConfigError, RecError
+from rec.errors import ConfigError, DataError, RecError
 from rec.evaluation.run import evaluate_run
 from rec.keys import EvaluateConfig, ParallelConfig, PhaseConfig, ServeConfig, TrainConfig, TuneConfig
+from rec.keys_data import DataConfig
 from rec.serving.export import export
 from rec.strict import Strict, idle_keys
+from rec.systems.msmrec import MSMRec
 from rec.train.job import train_here
+from rec.train.phases import stretches
+from tests.data.own import own_tables
+from tests.data.test_images import encoded
 from tests.golden.runs import GRAPH, ONE, PAIRS, SEQUENCES
 
 ROOT = Path(__file__).resolve().parents[1] / "rec"
@@ -69,16 +76,6 @@ CIRCUMSTANCES: dict[str, list[tuple[str, dict[str, Any]]]] = {
         ("graph", {"routing_terms": False, "contrast_weight": 0.0}),
         ("graph", {"fanout": 3, "trigger": {"warmup": 0, "window": 1, "threshold": 0.01}}),
     ],
-}
-ELSEWHERE = {
-    # Read by the search, which reserves CPUs for trials, and by workers; shown in tests/runtime.
-    ("ParallelConfig", "cpus_per_worker"),
-    ("ParallelConfig", "gpus_per_worker"),
-    ("ParallelConfig", "expert_parallel"),
-    # Read once a picture is bad; shown in tests/data/test_images.py.
-    ("EncodeConfig", "maximum_bad_share"),
-    # What a whole run's checks read: `train.phases` of the systems that have more than one.
-    ("TrainConfig", "phases"),
 }
 
 
@@ -168,7 +165,7 @@ def check_unread(
     for name in names:
         for at, model in sections(getattr(config, name), f"{name}."):
             for key in type(model).model_fields:
-                if (type(model).__name__, key) in found | ELSEWHERE or isinstance(getattr(model, key), Strict):
+                if (type(model).__name__, key) in found or isinstance(getattr(model, key), Strict):
                     continue
                 told = [refusal(with_key(config, f"{at}{key}", value), run) for value in others(model, key)]
                 if not any(word in line for line in told for word in REFUSALS):
@@ -223,6 +220,7 @@ def test_a_key_is_read_or_refused(
         train_here(config, lambda _: None, lambda _: None)
         evaluate_run(config, "test")
         export(config, str(tmp_path / "artifact"), lambda _: None)
+        assert config.parallel.worker_resources == {"CPU": 1.0}  # what trials of a search reserve
     check_unread(config, found, ("model", "train", "parallel", "evaluate"))
 
 
@@ -239,6 +237,98 @@ def test_a_key_of_data_is_read_or_refused(name: str, tmp_path: Path) -> None:
     with reads() as found:
         run(config)
     check_unread(config, found, ("data",), run)
+
+
+@pytest.mark.parametrize(("share", "fault"), [(0.0, "1 of 10 pictures are bad"), (0.05, "at most 5.0%"), (0.2, "")])
+def test_the_share_of_bad_pictures_counts_once_one_is_bad(share: float, fault: str, tmp_path: Path) -> None:
+    photo = [encoded() for _ in range(9)] + [b"no picture"]
+    config = DataConfig.model_validate(
+        {"root": str(tmp_path / "data"), **own_tables(tmp_path, photo=photo, maximum_bad_share=share)}
+    )
+    told = ""
+    with reads() as found:
+        try:
+            prepare(config, InProcess(), lambda _: None, [])
+        except DataError as error:
+            told = str(error)
+    assert ("EncodeConfig", "maximum_bad_share") in found
+    assert fault in told
+    assert bool(told) == bool(fault)
+
+
+@pytest.mark.parametrize("key", ["data.encode.actors=2", "data.encode.gpus_per_actor=0.5", "data.text.actors=3"])
+def test_processes_of_encoders_are_refused_where_all_runs_in_one(key: str, tmp_path: Path) -> None:
+    text = {"modalities": ["text", "title"], "encoder": "some/model"}
+    table = {"system": MSMREC, "out": "o", "data": {"root": str(tmp_path), **ONE, "text": text}}
+    config = override(from_table(table), [key])
+    with pytest.raises(ConfigError, match=f"{key.partition('=')[0]}: has no effect with parallel.workers=0"):
+        prepare_by_command(config)
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["train.phases.nope.epochs=3"], "train.phases.nope: no such phase; there are train"),
+        (["train.phases.train.metric=ndgc@10"], "train.phases.train.metric: 'ndgc@10' is not measured"),
+        (
+            ["train.phases.train.batch_size=3", "parallel.workers=2"],
+            "train.phases.train.batch_size: must be a multiple",
+        ),
+        (["parallel.expert_parallel=2"], "parallel.expert_parallel: must divide workers (0), got 2"),
+        (["parallel.expert_parallel=2", "parallel.workers=3"], "parallel.expert_parallel: must divide workers (3)"),
+        (["parallel.gpus_per_worker=0.5"], "parallel.gpus_per_worker: has no effect with parallel.gpu=false"),
+    ],
+)
+def test_keys_of_phases_and_workers_are_refused_where_they_cannot_hold(words: list[str], found: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        phases_of(words)
+    assert found in str(error.value)
+
+
+def phases_of(words: list[str]) -> Any:
+    """Return the phases of a run under some overrides, as it would train them."""
+    config = override(from_table({"system": MSMREC, "out": "o", "data": {"root": "d"}}), words)
+    system = MSMRec(config.model, MSMRec.sample(4, np.random.default_rng(0))[1])
+    return stretches(system, config.train, config.parallel.workers or 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "resources"),
+    [
+        (["parallel.threads=2"], {"CPU": 2.0}),
+        (["parallel.cpus_per_worker=0.5"], {"CPU": 0.5}),
+        (["parallel.gpu=true", "parallel.workers=2"], {"CPU": 1.0, "GPU": 1.0}),
+        (["parallel.gpu=true", "parallel.workers=2", "parallel.gpus_per_worker=0.25"], {"CPU": 1.0, "GPU": 0.25}),
+    ],
+)
+def test_what_a_worker_or_a_trial_in_one_process_reserves(words: list[str], resources: dict[str, float]) -> None:
+    tuning = pytest.importorskip("rec.runtime.tuning", reason="needs the extra `cluster`")
+    config = override(from_table({"system": MSMREC, "out": "o", "data": {"root": "d"}}), words)
+    assert config.parallel.worker_resources == resources
+    if not config.parallel.workers:
+        assert tuning._resources(config).required_resources == resources
+
+
+SEARCHES: list[dict[str, Any]] = [
+    {},
+    {"search": "random", "scheduler": "none", "objectives": {"evaluate_s": "min"}},
+    {"scheduler": "pbt", "trials": 2},
+]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("keys", SEARCHES, ids=lambda keys: str(keys.get("scheduler", "asha")))
+def test_a_key_of_a_search_is_read_or_refused(
+    keys: dict[str, Any], ray_runtime: None, run_config: Callable[..., RunConfig]
+) -> None:
+    from rec.runtime.tuning import search
+
+    space = {"train.learning_rate": {"log": [1e-3, 1e-2]}}
+    config = run_config(train={"epochs": 1}, tune={"trials": 1, "concurrent": 1, "space": space, **keys})
+    with reads() as found:
+        search(config, lambda _: None)
+    check_unread(config, found, ("tune",))
 
 
 def attributes(path: Path) -> set[str]:

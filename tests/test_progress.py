@@ -5,6 +5,7 @@ import os
 import pty
 import select
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -73,6 +74,54 @@ def test_elsewhere_lines_are_plain_and_whole() -> None:
         line.show(done, "x" * 200, force=True)
     assert stream.getvalue().splitlines() == [f"step 1/3 {'x' * 200}", f"step 3/3 {'x' * 200}"]
     assert "left 0 s" not in stream.getvalue()
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look, and tell, a hundred times as often."""
+    monkeypatch.setattr("rec.progress.WAITED_S", 0.01)
+    monkeypatch.setattr("rec.progress.PLAIN_INTERVAL_S", 0.05)
+
+
+def test_work_without_parts_says_that_it_goes_on_until_it_ends(hurried: None) -> None:
+    stream = io.StringIO()
+    with Progress("learn words", stream=stream):
+        time.sleep(0.3)
+    lines = stream.getvalue().splitlines()
+    assert 1 <= len(lines) <= 6
+    assert set(lines) == {"learn words, 0 s so far"}
+    time.sleep(0.1)
+    assert stream.getvalue().splitlines() == lines
+
+
+def test_work_that_is_short_or_shows_something_itself_says_nothing_more(hurried: None) -> None:
+    stream = io.StringIO()
+    with Progress("short", stream=stream):
+        pass
+    with Progress("step", 20, stream) as line:
+        for done in range(1, 21):
+            line.show(done, force=True)
+            time.sleep(0.02)
+    assert [word for word in stream.getvalue().splitlines() if "so far" in word] == []
+
+
+def test_of_nested_work_the_innermost_speaks_and_the_outer_in_between(hurried: None) -> None:
+    stream = io.StringIO()
+    with Progress("prepare", stream=stream):
+        with Progress("split", 3, stream) as inner:
+            inner.show(1)
+            time.sleep(0.2)
+        first = stream.getvalue().splitlines()
+        time.sleep(0.2)
+    rest = stream.getvalue().splitlines()[len(first) :]
+    assert {line.split(" left")[0] for line in first} == {"split 1/3", "split 1/3, 0 s so far"}
+    assert set(rest) == {"prepare, 0 s so far"}
+
+
+def test_on_a_terminal_what_goes_on_stays_in_its_line(terminal: Terminal, hurried: None) -> None:
+    with Progress("learn words", stream=terminal):
+        time.sleep(0.3)
+    assert terminal.lines() == ["learn words, 0 s so far"]
 
 
 @pytest.mark.parametrize("columns", ["60", "100"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from rec.cli.run import count, say
+from rec.cli.run import count, say, writable
 
 TEXT = "measure speed beside its limit"
 INTERRUPTED = "what was measured is lost"
@@ -41,6 +41,7 @@ def run(options: argparse.Namespace) -> int:
     from rec.benchmarks.run import run
     from rec.benchmarks.work import Work
 
+    writable(options.json)
     sizes = ("interactions", "trials", "minutes", "images", "items", "edges", "prescriptions")
     work = Work(say=say, data=options.data, **{name: getattr(options, name) for name in sizes})
     return run(options.name, work, options.json)

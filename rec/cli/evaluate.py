@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rec.cli.run import count, runs, say
+from rec.cli.run import count, runs, say, writable
 from rec.config import RunConfig
 from rec.errors import RequestError
 from rec.progress import tell
@@ -38,6 +38,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure, compare, or score arrays; return the exit code."""
+    writable(options.json)
     if options.arrays:
         return _evaluate_arrays(options)
     if options.compare:

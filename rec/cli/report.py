@@ -44,9 +44,10 @@ def _check_runs(config: RunConfig, seeds: int) -> None:
     """Check that the runs to be told of are the config's, whatever their seeds."""
     from rec.evaluation.run import read_config, seed_folders
     from rec.storage import Storage
-    from rec.train.job import check_same
+    from rec.train.job import check_same, require_trained
 
     for folder in seed_folders(config.out, seeds):
+        require_trained(folder)
         if Storage(folder).exists("config.json"):
             seed = config.train.seed if folder == config.out else read_config(folder).train.seed
             train = config.train.model_copy(update={"seed": seed})

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from pathlib import Path
 
 from rec.config import RunConfig, load
-from rec.progress import CLEARED
+from rec.errors import ConfigError, RequestError, printable
+from rec.progress import CLEARED, Progress
 from rec.strict import resolve
 
 
 def say(text: str) -> None:
     """Print text for a person, in the place of a line of progress that a terminal still shows."""
+    text = printable(text)
     print(f"{CLEARED}{text}" if sys.stderr.isatty() else text, file=sys.stderr, flush=True)
 
 
@@ -27,6 +31,26 @@ def port(text: str) -> int:
     if not text.isdigit() or not 1 <= int(text) <= 65_535:
         raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, got {text!r}")
     return int(text)
+
+
+def writable(file: str | None) -> str | None:
+    """Return the file that an option names, after checking that it can be written.
+
+    Raises:
+        RequestError: it cannot.
+    """
+    if file is None:
+        return None
+    path = Path(file).absolute()
+    if path.is_dir():
+        raise RequestError(f"--json {file}: is a folder: name a file")
+    above = next(folder for folder in path.parents if folder.exists())
+    if not above.is_dir():
+        raise RequestError(f"--json {file}: {above} is a file, expected a folder")
+    target = path if path.exists() else above
+    if not os.access(target, os.W_OK):
+        raise RequestError(f"--json {file}: {target} cannot be written to; name another place")
+    return file
 
 
 def runs(options: argparse.Namespace) -> list[RunConfig]:
@@ -47,6 +71,8 @@ def prepare(config: RunConfig) -> None:
     """
     view = resolve(config.system).view
     views = [view] if view else []
+    if not config.parallel.workers:
+        _refuse_actors(config)
     if config.parallel.workers:
         from rec.runtime.prepare import prepare as on_ray
 
@@ -58,16 +84,33 @@ def prepare(config: RunConfig) -> None:
         in_process(config.data, InProcess(), say, views)
 
 
+def _refuse_actors(config: RunConfig) -> None:
+    """Refuse keys of encoders' processes where everything runs in this one.
+
+    Raises:
+        ConfigError: one is set.
+    """
+    parts = {"text": ("actors",), "encode": ("actors", "gpus_per_actor")}
+    for section, keys in parts.items():
+        part = getattr(config.data, section)
+        for key in keys if part is not None else ():
+            if getattr(part, key) != type(part).model_fields[key].default:
+                raise ConfigError(f"data.{section}.{key}: has no effect with parallel.workers=0; leave it out")
+
+
 def train(config: RunConfig, file: str | None = None) -> None:
     """Train a run, of a TOML file where it has one: on Ray, or in this process where parallel.workers is 0."""
     from rec.train.narrator import Narrator
 
-    if config.parallel.workers:
-        from rec.runtime.launch import train as on_ray
+    narrator = Narrator(say)
+    with Progress("train"):
+        if config.parallel.workers:
+            from rec.runtime.launch import train as on_ray
 
-        on_ray(config, Narrator(say), say, file)
-    else:
-        from rec.train.job import train_here
+            on_ray(config, narrator, say, file)
+        else:
+            from rec.train.job import train_here
 
-        train_here(config, Narrator(say), say, file)
-    say(f"{config.out}: trained")
+            train_here(config, narrator, say, file)
+    if narrator.heard:
+        say(f"{config.out}: trained")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rec.errors import DataError
+from rec.sections import counted
 
 CELLS = 1 << 25
 """Similarities in memory at once (float32)."""
@@ -33,7 +34,7 @@ def nearest(vector_ID: np.ndarray, k: int, search: str = "exact", device: str = 
         raise DataError(f"vector of item {row}: not finite, expected numbers")
     there_N = vector.abs().amax(1).nonzero()[:, 0]
     if len(there_N) < 2:
-        raise DataError(f"{len(there_N)} items have a vector, expected at least 2")
+        raise DataError(f"vectors of {counted(len(there_N), 'item')}, expected those of 2 at least")
     unit_ND = torch.nn.functional.normalize(_ordinary(vector[there_N]))
     found = _inverted(unit_ND, k) if search == "ivf" else _exact(unit_ND.to(device), k)
     item_IK = np.full((len(vector), k), -1, dtype=np.int32)

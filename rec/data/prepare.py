@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -17,20 +16,21 @@ from rec import sections
 from rec.data.joined import pictures
 from rec.data.prepared import Prepared, make_view, maker_of
 from rec.data.runner import Runner
-from rec.data.schema import PART, TIME, EntityTable, Events, RawData, RecordTable, Source, Workplace
+from rec.data.schema import PART, Events, RawData, RecordTable, Source, Workplace
 from rec.data.stages.content import write_content
 from rec.data.stages.drops import in_words, least_in_words, of_others, of_records
 from rec.data.stages.entities import Side, good_ids, refuse_ids, scan_side, settle
-from rec.data.stages.event_tables import has_texts, write_events
+from rec.data.stages.event_tables import write_events
 from rec.data.stages.features import entity_table, write_encoded, write_item_texts, write_tags
+from rec.data.stages.idle import refuse_idle
 from rec.data.stages.records import ROWS_PER_PARTITION, Records, Vocabulary, compact, core, read_records
-from rec.data.stages.split import Split, refuse_unserved, split_records
-from rec.data.tables import Kind, columns, read
-from rec.data.texts import TEMPLATES
+from rec.data.stages.split import Split, split_records
+from rec.data.tables import Kind, read
 from rec.data.views.view import SPLITS, TRAIN
 from rec.data.writing import MANIFEST, WORK, Draft, sweep
 from rec.errors import ConfigError, DataError
-from rec.keys_data import ContentConfig, DataConfig, FilterConfig, ImageEncodingConfig
+from rec.keys_data import DataConfig, FilterConfig
+from rec.progress import Progress
 from rec.storage import Storage
 from rec.strict import resolve
 
@@ -61,10 +61,11 @@ def prepare(config: DataConfig, runner: Runner, say: Say, views: Sequence[str] =
         maker_of(name)
     _refuse_keys(config)
     found = _there(config, say)
-    if found is None:
-        found = _prepared(config, runner, say)
-    for name in dict.fromkeys([*config.views, *views]):
-        make_view(found, name, runner, say)
+    with Progress("prepare"):
+        if found is None:
+            found = _prepared(config, runner, say)
+        for name in dict.fromkeys([*config.views, *views]):
+            make_view(found, name, runner, say)
     return found
 
 
@@ -110,7 +111,7 @@ def _prepared(config: DataConfig, runner: Runner, say: Say) -> Prepared:
     source: Source = resolve(config.source, "data.source")(config.read)
     raw = source.open(Workplace(work.below("raw"), runner, say))
     dropped += Counter(raw.dropped)
-    _refuse_idle(config, raw)
+    refuse_idle(config, raw)
     if isinstance(raw.records, Events):
         return _of_events(config, raw, raw.records, draft, runner, say)
     sides, records, names = _entities_and_records(config, raw, raw.records, work, runner, dropped)
@@ -118,23 +119,26 @@ def _prepared(config: DataConfig, runner: Runner, say: Say) -> Prepared:
     for note in names.notes:
         say(note)
     where = ", ".join(raw.records.table.paths)
-    split = split_records(records, len(names.users), len(names.items), config.split, dropped, where)
+    with Progress("prepare: split records"):
+        split = split_records(records, len(names.users), len(names.items), config.split, dropped, where)
     told: dict[str, Any] = {"encoded": {}, "modalities": []}
     trained = split.part_E == TRAIN
     if config.encode is not None:
         places = {"user": split.records.user_E[trained], "item": split.records.item_E[trained] - 1}
         seen = {name: np.unique(place) for name, place in places.items()}
         told["encoded"] = write_encoded(draft, sides, seen, config.encode, runner, say)
-    write_tags(draft, sides["user"], sides["item"])
+    with Progress("prepare: write tags and classes"):
+        write_tags(draft, sides["user"], sides["item"])
     items = sides["item"].known
     if config.text is not None:
         items = write_item_texts(draft, items, config.text, runner, say)
         told["modalities"] = list(config.text.modalities)
     graphs = write_content(draft, raw, sides["item"], config.content, say)
     frames = {"user": sides["user"].known, "item": items}
-    for name, side in sides.items():
-        draft.table(name, entity_table(side, frames[name], _pictures(draft, side, config, say)))
-    files = _write_records(draft, split, len(names.items))
+    with Progress("prepare: write tables"):
+        for name, side in sides.items():
+            draft.table(name, entity_table(side, frames[name], _pictures(draft, side, config, say)))
+        files = _write_records(draft, split, len(names.items))
     counts = {"interactions_read": names.read + sum(raw.dropped.values()), "interactions": len(split.records)}
     counts |= {"users": len(names.users), "items": len(names.items)}
     told |= {
@@ -144,68 +148,6 @@ def _prepared(config: DataConfig, runner: Runner, say: Say) -> Prepared:
         },
     }  # fmt: skip
     return _finished(config, raw, draft, split, told, say, graphs)
-
-
-def _refuse_idle(config: DataConfig, raw: RawData) -> None:
-    """Refuse keys that would have no effect on what the source brings.
-
-    Raises:
-        ConfigError: one would.
-    """
-    tables = [table for table in (raw.users, raw.items) if table is not None]
-    _refuse_content(config, raw)
-    told = {TIME: raw.records.time, PART: raw.records.part}
-    refuse_unserved(config.split, [name for name, column in told.items() if column is not None])
-    if config.encode is not None:
-        if not any(table.image for table in tables) and config.encode.image != ImageEncodingConfig():
-            raise ConfigError(f"data.encode.image: has no effect: {config.source} brings no pictures here")
-        text = config.encode.text
-        texts = has_texts(raw) or any(table.text for table in tables)
-        if not texts and (text.encoder or text.tokenizer not in ("", "local")):
-            raise ConfigError(f"data.encode.text: has no effect: {config.source} brings no texts here")
-        if not texts and not any(table.image or table.attributes for table in tables):
-            raise ConfigError(
-                f"data.encode: has no effect: {config.source} brings no texts, pictures or attributes here"
-            )
-    if config.content != ContentConfig() and not (raw.features or raw.graphs or config.content.modalities):
-        raise ConfigError("data.content: has no effect without data.content.modalities or vectors of the source")
-    if config.filter.minimum_rating is not None and isinstance(raw.records, RecordTable) and raw.records.rating is None:
-        raise ConfigError(f"data.filter.minimum_rating: has no effect: {config.source} brings no ratings here")
-    if config.text is not None:
-        _refuse_texts(config, config.text.modalities, raw.items)
-    if isinstance(raw.records, RecordTable) and raw.records.part is not None and config.split.protocol != "given":
-        raise ConfigError("data.split.protocol: the source brings the split; expected 'given', or no column of parts")
-    for modality in config.filter.required:
-        if raw.items is None or not getattr(raw.items, modality):
-            raise ConfigError(f"data.filter.required: {config.source} brings no {modality} of items here")
-
-
-def _refuse_content(config: DataConfig, raw: RawData) -> None:
-    """Refuse vectors of modalities that the source has of its own, or has nothing to make from."""
-    for name in config.content.modalities:
-        if name in raw.features:
-            raise ConfigError(f"data.content.modalities: {config.source} has vectors of {name!r} of its own")
-        if raw.items is None or not getattr(raw.items, name):
-            raise ConfigError(f"data.content.modalities: {config.source} brings no {name} of items here")
-
-
-def _refuse_texts(config: DataConfig, modalities: Sequence[str], items: EntityTable | None) -> None:
-    """Refuse texts that are neither columns of the items nor written by template."""
-    if items is None:
-        raise ConfigError(f"data.text: has no effect: {config.source} brings nothing of items to write texts of here")
-    known, there = [*items.columns, *TEMPLATES], columns(items.table)
-    for name in modalities:
-        if name in there and name not in items.columns:
-            paths, keep = ", ".join(items.table.paths), "keep" in type(config.read).model_fields
-            how = "; name it in data.read.keep" if keep else ""
-            raise ConfigError(f"data.text.modalities: {paths} has a column {name!r}, which is not read{how}")
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(
-                f"data.text.modalities: {name!r} is neither a column of items that is read "
-                f"({', '.join(items.columns)}) nor a text by template ({', '.join(TEMPLATES)}){hint}"
-            )
 
 
 def _of_events(config: DataConfig, raw: RawData, events: Events, draft: Draft, runner: Runner, say: Say) -> Prepared:

@@ -38,10 +38,11 @@ class InProcess:
 
     def map(self, function: Callable[[T], R], tasks: Sequence[T], title: str) -> list[R]:
         """Return `function(task)` for every task."""
-        progress, done = Progress(title, len(tasks)), []
-        for task in tasks:
-            done.append(function(task))
-            progress.show(len(done))
+        done = []
+        with Progress(title, len(tasks)) as progress:
+            for task in tasks:
+                done.append(function(task))
+                progress.show(len(done))
         return done
 
     def map_actors(

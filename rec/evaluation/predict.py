@@ -33,7 +33,7 @@ from rec.progress import Progress
 from rec.storage import Storage, absolute
 from rec.strict import flat, is_among
 from rec.train.checkpoint import CheckpointStore
-from rec.train.job import FREE_KEYS, check_same
+from rec.train.job import FREE_KEYS, check_data, check_same, require_trained
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -91,6 +91,10 @@ def predict(order: Order, run_parts: Predict, say: Callable[[str], None]) -> dic
         ConfigError: the folder holds predictions of something else.
         CheckpointError, DataError: the run, its data or the table is missing or damaged.
     """
+    # What stands in the way of any answer is told before what was answered once.
+    require_trained(order.config.out)
+    check_same(order.config)
+    check_data(Storage(order.config.out), open_prepared(order.config))
     storage = Storage(order.folder)
     claim = _claim(order, storage)
     if storage.exists(MANIFEST):
@@ -120,10 +124,11 @@ def predict(order: Order, run_parts: Predict, say: Callable[[str], None]) -> dic
         unfinished = count
         line.show(done + unfinished, "examples")
 
-    for note in run_parts(order, claim, left, told) if left else ():
-        notes[note["number"]] = note
-        done, unfinished = done + note["rows"], 0
-        line.show(done, "examples", force=done == rows)
+    with line:
+        for note in run_parts(order, claim, left, told) if left else ():
+            notes[note["number"]] = note
+            done, unfinished = done + note["rows"], 0
+            line.show(done, "examples", force=done == rows)
     manifest = _finish(storage, claim, [notes[part.number] for part in parts])
     if left:
         line.done(f"{done - before:,} examples")

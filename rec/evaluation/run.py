@@ -41,7 +41,7 @@ from rec.train.checkpoint import CheckpointStore
 from rec.train.device import device_of
 from rec.train.engine import LocalEngine, load_model
 from rec.train.feed import PlannedFeed
-from rec.train.job import build, load_chosen
+from rec.train.job import build, load_chosen, require_trained
 from rec.train.training_record import read_training
 
 FORMAT = 2
@@ -89,6 +89,7 @@ def open_run(config: RunConfig) -> Trained:
         CheckpointError, DataError: the run or its data set is missing or damaged.
         ConfigError: the folder holds a run with another config.
     """
+    require_trained(config.out)
     device = device_of(config.parallel)
     data = open_prepared(config)
     checkpoint = load_chosen(config, data)
@@ -117,7 +118,8 @@ def evaluate_run(config: RunConfig, split: str, predictions: str | None = None) 
         from rec.evaluation.predict import read_records
 
         records = read_records(predictions, run, split)
-    numbers = conclude(run, split, records)
+    with Progress("evaluate: metrics, simple answers, intervals"):
+        numbers = conclude(run, split, records)
     storage, folder = Storage(config.out), f"evaluation/{split}"
     files = [f"{folder}/{name}" for name in (*(f"{task.name}.parquet" for task in run.system.tasks), SECTIONS)]
     filed = to_bytes(numbers | {"files": [storage.entry(name) for name in files]})
@@ -140,13 +142,14 @@ def _records(run: Trained, split: str) -> dict[str, Records]:
     feed = run.feed
     line, total = Progress(f"evaluate {split}", feed.examples(split)), feed.examples(split)
     line.show(0, "examples", force=True)
-    return measure(
-        run.system,
-        run.engine,
-        feed.evaluate(split),
-        run.config.evaluate,
-        told=lambda done: line.show(done, "examples", force=done == total),
-    )
+    with line:
+        return measure(
+            run.system,
+            run.engine,
+            feed.evaluate(split),
+            run.config.evaluate,
+            told=lambda done: line.show(done, "examples", force=done == total),
+        )
 
 
 def conclude(run: Trained, split: str, records: Mapping[str, Records]) -> Numbers:
@@ -318,7 +321,9 @@ def read_config(folder: str) -> RunConfig:
         EvaluationError: the folder holds no run.
     """
     if not Storage(folder).exists("config.json"):
-        raise EvaluationError(f"{folder}: holds no run: found no config.json; expected the `out` of a `rec train`")
+        raise EvaluationError(
+            f"{folder}: never trained: found no config.json of a run; run `rec train CONFIG` first, or name its `out`"
+        )
     return from_json(Storage(folder).read("config.json").decode())
 
 

@@ -126,6 +126,11 @@ class Task(ABC):
         return ()
 
     @property
+    def trade_off(self) -> tuple[str, str] | None:
+        """Two metrics of which one often costs some of the other, for a figure over runs; None: there are none."""
+        return None
+
+    @property
     def compared(self) -> tuple[str, ...]:
         """Metrics that two runs are compared by, where examples have them: those shown, unless a task adds more."""
         return self.shown

@@ -20,7 +20,7 @@ def collated(rows: Columns, num_users: int) -> InteractionBatch:
     """
     user_B = torch.tensor([int(value) for value in rows["user"]])
     if len(user_B) and int(user_B.max()) >= num_users:
-        raise RequestError(f"user {int(user_B.max())}: there are {num_users} users")
+        raise RequestError(f"user {int(user_B.max())}: expected an index below {num_users}")
     history, target = flattened(rows["history"]), flattened(rows["target"])
     return InteractionBatch(
         user_B=user_B,

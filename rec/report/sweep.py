@@ -12,8 +12,10 @@ from rec.evaluation.compare import compare
 from rec.evaluation.headline import beside, label, one_fact, summarise, value_in_words
 from rec.evaluation.run import evaluate_run, read_numbers
 from rec.progress import PLAIN_WIDTH, terminal_width
+from rec.report.html import page
+from rec.report.origin import data_name, system_name
 from rec.report.text import paragraph, table
-from rec.sections import counted, number, sentence
+from rec.sections import Lines, LineSeries, Section, Table, counted, number, sentence
 from rec.storage import Storage
 from rec.strict import resolve
 
@@ -52,26 +54,70 @@ def sweep(
     rows = [_row(config, name, found, first) for name, found in results.items()]
     one = results[first][0]
     over = f"{seeds} seeds, mean and standard deviation over seeds" if seeds > 1 else "one seed"
-    notes = [f"{counted(one['examples'], 'example')} of the test split, {over};"]
-    notes.append(f"intervals by a paired bootstrap over examples of the mean over seeds, {RESAMPLES:,} resamples")
+    drawn = f"intervals by a paired bootstrap over examples of the mean over seeds, {RESAMPLES:,} resamples"
+    notes = [f"{counted(one['examples'], 'example')} of the test split, {over}; {drawn}"]
     notes += one["notes"]
     told = beside(one["shown"][0], results[first])
     notes += [f"{one['shown'][0]} of {first!r} is {told}"] if told else []
     storage = Storage(config.out)
     storage.write_json("sweep.json", {"rows": rows, "notes": notes})
     storage.write("sweep.txt", f"{_text(rows, notes, one, first, PLAIN_WIDTH)}\n".encode())
+    figures = [figure for task in resolve(config.system).tasks for figure in trade_off(rows, one, task.trade_off)]
+    if figures:
+        sections = [
+            Section(title="Trade-off", parts=figures),
+            Section(title="Variants", parts=[_table(rows, one, first)]),
+        ]
+        text = page(
+            f"Variants of {system_name(config)} on {data_name(config)}",
+            " ".join(sentence(note) for note in notes),
+            sections,
+        )
+        storage.write("sweep.html", text.encode())
     return _text(rows, notes, one, first, terminal_width())
+
+
+def trade_off(rows: list[dict[str, Any]], one: Mapping[str, Any], metrics: tuple[str, str] | None) -> list[Lines]:
+    """Return a figure of two metrics over variants, and simple answers in grey; none where fewer than two have both."""
+    if metrics is None:
+        return []
+    x, y = metrics
+    points = [(row["variant"], {name: told["mean"] for name, told in row["metrics"].items()}, False) for row in rows]
+    points += [(whose, values, True) for whose, values in one["baselines"].items()]
+    there = [point for point in points if all(point[1].get(name) is not None for name in metrics)]
+    if sum(not grey for *_, grey in there) < 2:
+        return []
+    better = ["more" if one["directions"].get(name, True) else "less" for name in metrics]
+    series = [
+        LineSeries(name=name, x=[values[x]], y=[values[y]], style="points", muted=grey) for name, values, grey in there
+    ]
+    caption = f"One point per variant, simple answers in grey; {better[0]} {x} and {better[1]} {y} is better."
+    least = min(values[y] for _, values, _ in there)
+    return [
+        Lines(title=f"{y} beside {x}", series=series, x_axis=x, y_axis=y, caption=caption, low=least * 0.9, wide=True)
+    ]
+
+
+def _table(rows: list[dict[str, Any]], one: Mapping[str, Any], first: str) -> Table:
+    head, lines = _cells(rows, one, first)
+    return Table(head=head, rows=lines)
 
 
 def _text(rows: list[dict[str, Any]], notes: list[str], one: Mapping[str, Any], first: str, width: int) -> str:
     """Return the table of variants, and of simple answers below them."""
+    head, lines = _cells(rows, one, first)
+    return "\n".join([table(head, lines, width), *(paragraph(sentence(note), width) for note in notes)])
+
+
+def _cells(rows: list[dict[str, Any]], one: Mapping[str, Any], first: str) -> tuple[list[str], list[list[str]]]:
+    """Return head and lines: variants, and simple answers below them."""
     facts = one_fact(one["shown"], one.get("same", {}))
     columns = [label(names, one["directions"]) for names in facts.values()]
     head = ["variant", *columns, f"{one['shown'][0]} - {first!r} (95 % interval)"]
     lines = [[row["variant"], *(row.get(name, "-") for name in facts), row["difference"]] for row in rows]
     for whose, values in one["baselines"].items():
         lines.append([f"({whose})", *(number(values.get(name)) for name in facts), ""])
-    return "\n".join([table(head, lines, width), *(paragraph(sentence(note), width) for note in notes)])
+    return head, lines
 
 
 def folder(config: RunConfig, name: str) -> str:

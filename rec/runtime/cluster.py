@@ -23,6 +23,7 @@ import ray
 
 from rec.errors import ConfigError, one_line
 from rec.keys import ParallelConfig
+from rec.progress import Progress
 from rec.provenance import cores
 from rec.runtime.served import FOLDER, sweep
 from rec.sections import counted
@@ -81,7 +82,8 @@ def runtime(
     folder, others = None, set(psutil.Process().children(recursive=True))
     try:
         if os.environ.get("RAY_ADDRESS"):
-            connect()
+            with Progress(starting()):
+                connect()
             require_cluster(demand)
         else:
             sweep()
@@ -92,7 +94,7 @@ def runtime(
             # Ray turns token authentication on by itself; with a token of our own it writes none into the home folder.
             # It reads the token once per process, so a second runtime has to have the first one's.
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-            with own_signals():
+            with own_signals(), Progress(starting()):
                 ray.init(
                     num_cpus=math.ceil(cpus) + SPARE_CPUS,
                     include_dashboard=False,

@@ -9,7 +9,8 @@ loudly where an upgrade changes any of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -28,6 +29,17 @@ from rec.train.optim import make_optimiser
 SLOTS = ("exp_avg", "exp_avg_sq")
 MODULE_HOOKS = ("module_forward_pre_hook", "module_forward_post_hook")
 """Attributes of DeepSpeed's engine: handles of hooks that it leaves on the module."""
+
+
+@contextmanager
+def with_an_axis(module: nn.Module) -> Iterator[list[nn.Parameter]]:
+    """Give parameters that are single numbers, which are told, an axis while DeepSpeed starts: it shares no others."""
+    numbers = [parameter for parameter in module.parameters() if parameter.dim() == 0]
+    for parameter in numbers:
+        parameter.data = parameter.data.view(1)
+    yield numbers
+    for parameter in numbers:
+        parameter.data = parameter.data.view(())
 
 
 class DeepSpeedEngine:
@@ -60,7 +72,7 @@ class DeepSpeedEngine:
             "zero_allow_untested_optimizer": True,
             "steps_per_print": 1 << 60,
         }
-        with parameter_groups(module, self.model) as (groups, self.idle):
+        with parameter_groups(module, self.model) as (groups, self.idle), with_an_axis(module) as self.numbers:
             self.engine, self.optimizer, _, _ = deepspeed.initialize(
                 model=module, optimizer=make_optimiser(groups, train), config=config, dist_init_required=False
             )
@@ -69,6 +81,9 @@ class DeepSpeedEngine:
         if inner is not self.optimizer and self.stage == 0:
             # The bfloat16 optimiser without ZeRO takes a step on zero gradients when it is made; Adam would count it.
             inner.state.clear()
+            for lows, highs in zip(self.optimizer.fp16_groups, self.optimizer.fp32_groups, strict=True):
+                for low, high in zip(lows, highs, strict=True):
+                    high.data = high.data.view(low.shape)
 
     def __call__(self, batch: Batch) -> Any:
         """Return the model's output."""
@@ -87,6 +102,8 @@ class DeepSpeedEngine:
             group["lr"] = rate
         if self.stage:
             self.engine.step()
+            for parameter in self.numbers:
+                parameter.data = parameter.data.view(())
             return float(self.engine.get_global_grad_norm())
         norm = self._clip()
         self.engine.step()

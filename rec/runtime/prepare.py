@@ -58,12 +58,12 @@ class OnRay:
             return []
         rows = [{"index": i, "task": cloudpickle.dumps(task)} for i, task in enumerate(tasks)]
         done: dict[int, bytes] = {}
-        progress = Progress(title, len(tasks))
-        for row in apply(ray.data.from_items(rows, override_num_blocks=len(rows))).iter_rows():
-            if row["error"]:
-                raise pickle.loads(row["error"])
-            done[row["index"]] = row["result"]
-            progress.show(len(done))
+        with Progress(title, len(tasks)) as progress:
+            for row in apply(ray.data.from_items(rows, override_num_blocks=len(rows))).iter_rows():
+                if row["error"]:
+                    raise pickle.loads(row["error"])
+                done[row["index"]] = row["result"]
+                progress.show(len(done))
         return [pickle.loads(done[i]) for i in range(len(tasks))]
 
 

@@ -17,6 +17,7 @@ import ray
 
 from rec.errors import ConfigError, DataError, RequestError
 from rec.keys import ServeConfig
+from rec.progress import Progress
 from rec.runtime.cluster import Demand, runtime, starting
 from rec.runtime.errors_log import LOG, NAME, Follower
 from rec.runtime.ports import check_port, free_port
@@ -171,7 +172,8 @@ def run(application: Any, name: str, route: str) -> None:
     from ray import serve
 
     try:
-        serve.run(application, name=name, route_prefix=route)
+        with Progress(f"{name}: replicas load the artifact"):
+            serve.run(application, name=name, route_prefix=route)
     except RuntimeError as error:
         raise DataError(f"{name}: cannot be served: {_cause(name)}") from error
 
@@ -274,7 +276,8 @@ def serving_runtime(configs: Sequence[ServeConfig], host: str, port: int) -> Ite
             from ray import serve
 
             before = set() if private else set(serve.status().applications)
-            serve.start(http_options={"host": host, "port": port})
+            with Progress("starting Ray Serve and its proxy"):
+                serve.start(http_options={"host": host, "port": port})
             content = {
                 "address": ray.get_runtime_context().gcs_address,
                 "token": os.environ.get("RAY_AUTH_TOKEN", ""),

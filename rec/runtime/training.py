@@ -22,6 +22,7 @@ from rec.batch import Column
 from rec.config import RunConfig, to_json
 from rec.data.prepared import Prepared
 from rec.errors import RecError, TrainingError
+from rec.progress import Progress as Waiting
 from rec.runtime.cluster import PRIVATE, QUIET, Demand, runtime, worker_environment
 from rec.runtime.datasets import fits_shared_memory, share
 from rec.runtime.monitor import Monitor
@@ -180,7 +181,8 @@ def _attempt(
         shared.offer_to(monitor)
     payload = {"config": to_json(config), "step": step, "monitor": monitor, "shared": shared is not None}
     try:
-        _trainer(config, payload).fit()
+        with pump.waiting:
+            _trainer(config, payload).fit()
         return None
     except ray.exceptions.RayError as error:
         ended: Exception = error
@@ -260,6 +262,7 @@ class Pump(threading.Thread):
         super().__init__(daemon=True, name="pump")
         self.asked_to_stop = stop
         self.monitor, self.report, self.stall_timeout_s = monitor, report, stall_timeout_s
+        self.waiting = Waiting("waiting for workers to start, load the model and make a first step")
         self.ended = threading.Event()
         self.error: RecError | None = None
         self.stalled: str | None = None
@@ -294,6 +297,8 @@ class Pump(threading.Thread):
             if event["kind"] == "raised":
                 words = re.sub(r"\d+", "#", event["message"])
                 self.raised[event["rank"]] = event["type"], words, event["total_step"]
+            if event["kind"] == "step":
+                self.waiting.end()
             self.report(event)
         return silent
 

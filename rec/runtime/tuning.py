@@ -24,7 +24,7 @@ from ray import tune
 from rec.config import RunConfig, from_json, to_json
 from rec.data.prepared import Prepared
 from rec.errors import ConfigError
-from rec.progress import Progress
+from rec.progress import PLAIN_INTERVAL_S, Progress
 from rec.runtime.cluster import Demand, runtime, starting, worker_environment
 from rec.runtime.search_state import can_go_on
 from rec.runtime.trial import TrialRun
@@ -35,7 +35,7 @@ from rec.systems.api import System
 from rec.train.job import build, check_data, claim, open_data
 from rec.train.phases import Stretch, stretches
 from rec.tuning.page import write_page
-from rec.tuning.results import ranked, read_trials, write_results
+from rec.tuning.results import PAGE, ranked, read_trials, search_over, write_results
 from rec.tuning.search import apply, check_objectives, evaluations, for_search, objectives, space_of, value_at
 from rec.tuning.trial import FAILED, FINISHED, RUNNING, STOPPED, Trial, read_trial
 
@@ -65,7 +65,10 @@ def search(config: RunConfig, say: Say) -> str:
     config, phases = for_search(config, system), stretches(system, config.train)
     _check(config, space, data, system)
     _same_search(config, Storage(config.out), data)
+    if over := search_over(config, list(space)):
+        return over
     storage = claim(config)
+    storage.delete(PAGE)  # which is written last: it tells that the results are whole
     cpus = config.parallel.cpus
     wanted = config.tune.concurrent or max(1, int((os.cpu_count() or 1) / cpus))
     demand = Demand.by_workers(config.parallel)
@@ -322,6 +325,11 @@ class Watcher(tune.Callback):  # type: ignore[misc]
         self.goals = objectives(config)
         self.trials: dict[str, Trial] = {}
         self.line: Progress | None = None
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Show now and then that the search goes on, also while trials start or take long."""
+        if self.line is None or time.monotonic() - self.line.shown_s > PLAIN_INTERVAL_S:
+            self._show(trials)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any

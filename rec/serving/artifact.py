@@ -206,8 +206,9 @@ def _write(
         catalogue = {name: value.contiguous().numpy() for name, value in system.catalogue(module).items()}
     for name, value in catalogue.items():
         write_array(storage, f"catalogue/{name}", value)
+    of_records = system.record_tables(system.config)
     for name, value in system.static.items():
-        write_array(storage, f"tables/{name}", np.asarray(value))
+        write_array(storage, f"tables/{name}", np.asarray(value[:0] if name in of_records else value))
     manifest: dict[str, Any] = {
         "format": FORMAT,
         "system": config.system,

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from rec.batch import Columns
+from rec.sections import counted
 from rec.serving.answers import Answerer
 
 TOLERANCE = 1e-3
@@ -40,7 +41,7 @@ def difference(wanted: Any, found: Any, at: str) -> str:
         return next((d for key in wanted if (d := difference(wanted[key], found[key], f"{at}.{key}"))), "")
     if isinstance(wanted, list) and isinstance(found, list):
         if len(wanted) != len(found):
-            return f"{at}: has {len(found)} entries, expected {len(wanted)}"
+            return f"{at}: has {counted(len(found), 'entry')}, expected {len(wanted)}"
         pairs = enumerate(zip(wanted, found, strict=True))
         return next((d for n, (a, b) in pairs if (d := difference(a, b, f"{at}[{n}]"))), "")
     if isinstance(wanted, float) and isinstance(found, int | float):

@@ -121,6 +121,14 @@ class System(ABC, Generic[B, M]):
         return ()
 
     @classmethod
+    def record_tables(cls, config: Any) -> tuple[str, ...]:
+        """Return those of its inputs that have a row per record, which requests never name (`Column.place`).
+
+        An artifact holds none of their rows: it does not grow with the records, and tells of nobody's.
+        """
+        return ()
+
+    @classmethod
     def wanted_by(cls, config: Any, table: str) -> Wanted | None:
         """Return which key asks for one of `table_names`, None where the system reads it whatever the keys say.
 

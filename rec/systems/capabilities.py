@@ -237,6 +237,10 @@ class Writer(ABC, Generic[B, M]):
         """Return the feature that each text is to be about, None where features are not known."""
         return None
 
+    def written(self, batch: B) -> Mapping[str, Tensor]:
+        """Return whose text about what it is: the index (B,) of each example's members, by entity, as user and item."""
+        return {}
+
     def all_features(self) -> Collection[str]:
         """Return every feature of the whole data set; empty where features are not known."""
         return ()

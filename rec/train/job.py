@@ -17,7 +17,7 @@ import torch
 from rec.config import RunConfig, from_json, to_json
 from rec.data.prepared import Prepared, hint, open_prepared
 from rec.data.stream import CachedReader
-from rec.errors import ConfigError, DataError
+from rec.errors import CheckpointError, ConfigError, DataError
 from rec.evaluation.measure import directions
 from rec.evaluation.protocol import data_of
 from rec.provenance import machine
@@ -30,7 +30,7 @@ from rec.train.engine import LocalEngine
 from rec.train.feed import PlannedFeed
 from rec.train.loop import Job, Report, fit
 from rec.train.memory import keep_freed_memory, restart_peaks
-from rec.train.phases import end_in_words, is_over, stretches
+from rec.train.phases import end_in_words, is_over, refuse_more, stretches
 from rec.train.progress import Progress
 from rec.train.ranks import OneRank
 from rec.train.training_record import TrainingRecord, read_training
@@ -159,6 +159,17 @@ def check_same(config: RunConfig) -> None:
             )
 
 
+def require_trained(folder: str) -> None:
+    """Check that a run's folder holds a checkpoint.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    store = CheckpointStore(Storage(folder).below("checkpoints"))
+    if store.best_step() is None and not store.steps():
+        raise CheckpointError(f"{folder}: never trained: run `rec train CONFIG` first")
+
+
 def load_chosen(config: RunConfig, data: Prepared) -> Checkpoint:
     """Return the checkpoint of a run that validation chose.
 
@@ -166,6 +177,7 @@ def load_chosen(config: RunConfig, data: Prepared) -> Checkpoint:
         ConfigError: the folder holds a run with another config, or one that was trained on other data.
         CheckpointError: it holds no checkpoint, or a damaged one.
     """
+    require_trained(config.out)
     check_same(config)
     check_data(Storage(config.out), data)
     return CheckpointStore(Storage(config.out).below("checkpoints")).load_best()
@@ -189,6 +201,7 @@ def nothing_left(config: RunConfig, system: System[Any, Any], storage: Storage) 
     if not steps:
         return None
     progress, found = Progress(**store.state(steps[-1])), stretches(system, config.train)
+    refuse_more(progress, found, directions(system.tasks))
     if not is_over(progress, found) or store.newest_valid()[0] != steps[-1]:
         return None
     return f"{config.out}: nothing left to train: {end_in_words(progress, found)}"

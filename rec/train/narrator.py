@@ -17,11 +17,14 @@ class Narrator:
         self.line: Progress | None = None
         self.phase = ""
         self.evaluating: Progress | None = None
+        self.heard = False
+        """Whether anything was done."""
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Show one event of rank 0."""
         if event.get("rank", 0) != 0:
             return
+        self.heard = True
         if event["kind"] == "placed":
             self.say("workers are placed and load the model")
         elif event["kind"] == "note":

@@ -108,6 +108,32 @@ def is_over(progress: Progress, found: Sequence[Stretch]) -> bool:
     )
 
 
+def refuse_more(progress: Progress, found: Sequence[Stretch], known: Mapping[str, bool]) -> None:
+    """Refuse more epochs of a phase that is over: the next ones started from its best weights.
+
+    `known` tells of metrics whether higher is better.
+
+    Raises:
+        ConfigError: a phase before the run's present one is to have more epochs than it was trained.
+    """
+    for stretch in found[: progress.phase]:
+        config, told = stretch.config, [r for r in progress.history if r["phase"] == stretch.index]
+        values, stale, best = [record.get(config.metric) for record in told], 0, None
+        for value in values:
+            stale += 1
+            if value is not None and better(value, best, higher_is_better(config.metric, known)):
+                best, stale = value, 0
+        patient = config.patience or config.patience_examples
+        done = told[-1]["epoch"] if told else config.epochs
+        if config.epochs > done and not (patient and stale >= max(1, config.patience)):
+            key = f"train.phases.{stretch.phase.name}.epochs"
+            raise ConfigError(
+                f"{key}: {config.epochs}, but the phase is over after {counted(done, 'epoch')} and the run is in phase "
+                f"{found[min(progress.phase, len(found) - 1)].phase.name!r}, which started from its weights; "
+                "train into another out="
+            )
+
+
 def end_in_words(progress: Progress, found: Sequence[Stretch]) -> str:
     """Return why nothing is left to train, and what would change that."""
     last = found[-1]

@@ -15,7 +15,7 @@ from rec.report.html import page
 from rec.report.origin import data_name, near, system_name
 from rec.sections import Bars, BarSeries, Lines, LineSeries, Mark, Section, Table, Text, counted, number
 from rec.storage import Storage
-from rec.tuning.results import front, ranked
+from rec.tuning.results import PAGE, front, ranked
 from rec.tuning.search import MAXIMUM, objectives, short_names
 from rec.tuning.trial import Trial
 
@@ -74,7 +74,7 @@ def write_page(config: RunConfig, storage: Storage, trials: Sequence[Trial], key
         command=f"rec train {near(config.out)}/best.toml --seeds 3",
         command_does="To train the best with several seeds:",
     )
-    storage.write("search.html", text.encode())
+    storage.write(PAGE, text.encode())
 
 
 def lead(trials: Sequence[Trial], order: Sequence[Trial], best: str) -> str:

@@ -18,8 +18,10 @@ from rec.report.text import table
 from rec.sections import counted
 from rec.storage import Storage
 from rec.tuning.search import MAXIMUM, apply, objectives, short_names
-from rec.tuning.trial import FAILED, Trial, read_trial
+from rec.tuning.trial import FAILED, FINISHED, STOPPED, Trial, read_trial
 
+PAGE = "search.html"
+"""Written last: it tells that the results are whole."""
 SHOWN = 10
 
 
@@ -70,6 +72,18 @@ def write_results(config: RunConfig, storage: Storage, keys: Sequence[str]) -> s
     best = apply(config, order[0].point, f"{base}/best")
     storage.write("best.toml", to_toml(best).encode())
     return summary(config, trials, keys)
+
+
+def search_over(config: RunConfig, keys: Sequence[str]) -> str:
+    """Return the summary of a search all of whose trials have ended and whose results are whole, else ""."""
+    storage, tune = Storage(config.out), config.tune
+    trials = read_trials(storage)
+    # A budget stops trials that the next command, which has its own hours, goes on with.
+    ends = {FINISHED, FAILED} if tune.max_hours or tune.max_worker_hours else {FINISHED, FAILED, STOPPED}
+    if len(trials) < tune.trials or not {trial.status for trial in trials} <= ends or not storage.exists(PAGE):
+        return ""
+    over = f"{config.out}: nothing left to search: all {counted(len(trials), 'trial')} ended"
+    return f"{over}\n{summary(config, trials, keys)}"
 
 
 def summary(config: RunConfig, trials: Sequence[Trial], keys: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         made(tmp_path, features=np.array([[1.0], [np.nan], [1.0], [1.0]]))
     with pytest.raises(DataError, match=r"text.npy: float64 of shape \(4,\), expected numbers of shape"):
         made(tmp_path, features=np.ones(4))
-    with pytest.raises(DataError, match="0 items have a vector, expected at least 2"):
+    with pytest.raises(DataError, match="vectors of 0 items, expected those of 2 at least"):
         made(tmp_path, features=np.zeros((4, 2)))
     scipy.sparse.save_npz(tmp_path / "own.npz", scipy.sparse.coo_matrix((4, 4)))
     with pytest.raises(DataError, match="content graph 'own': no edge between 4 items"):

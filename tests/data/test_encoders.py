@@ -6,7 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rec.data.encoders import Tfidf, Tokens, learn_tokenizer
+from rec.data.encoders import (
+    Hashing,
+    TextEncoder,
+    Tfidf,
+    Tokens,
+    TransformerEncoder,
+    learn_tokenizer,
+    text_encoder_from,
+)
 from tests.data.own import own_tables, prepared
 
 WITHOUT_WORDS = [
@@ -89,3 +97,58 @@ def test_the_same_texts_give_the_same_tokenizer_and_unknown_words_are_spelt() ->
     tokens = Tokens(first, 12)
     assert tokens.tokenizer.encode("Salt lake").tokens[:7] == ["[CLS]", "salt", "l", "##a", "##k", "##e", "[SEP]"]
     assert tokens.encode(["salt", ""])[:, 0].tolist() == [2, 2]
+
+
+TEXTS = ["fever", "high blood pressure; pain in the chest", "", "pain in the legs", "  ", "fever"]
+
+
+def test_hashing_learns_nothing_and_is_the_same_for_all() -> None:
+    first = Hashing(32).encode(TEXTS)
+    assert first.shape == (6, 32)
+    assert first.dtype == np.float32
+    np.testing.assert_array_equal(first, Hashing(32).encode(TEXTS))
+    np.testing.assert_allclose(np.linalg.norm(first, axis=1), [1, 1, 0, 1, 0, 1], atol=1e-6)
+    assert (first[0] != first[3]).any()
+    assert Hashing(32).encode([]).shape == (0, 32)
+
+
+@pytest.mark.parametrize("learned", [["fever", "pain in the chest", "high blood pressure"], ["!", ""], ["fever"]])
+def test_a_saved_tfidf_makes_the_same_vectors(learned: list[str]) -> None:
+    made = TextEncoder(Tfidf(learned, 16), 1000)
+    saved = text_encoder_from(made.to_table())
+    np.testing.assert_array_equal(saved.encode(TEXTS), made.encode(TEXTS))
+    assert made.encode(TEXTS).any() == (learned != ["!", ""])
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_a_saved_transformers_model_makes_the_same_vectors(tmp_path: Path, pooling: str) -> None:
+    made = TextEncoder(TransformerEncoder(small_bert(tmp_path), pooling, 12), 1000, batch_size=2)
+    saved = text_encoder_from(made.to_table())
+    found = made.encode(TEXTS)
+    np.testing.assert_allclose(saved.encode(TEXTS), found, atol=1e-5)
+    assert found.any(1).tolist() == [bool(text.strip()) for text in TEXTS]
+    np.testing.assert_array_equal(found[0], found[5])
+
+
+def test_poolings_differ_and_long_texts_are_cut(tmp_path: Path) -> None:
+    path = small_bert(tmp_path)
+    vectors = [TextEncoder(TransformerEncoder(path, pooling, 12), 1000).encode(TEXTS) for pooling in ("cls", "mean")]
+    assert (vectors[0] != vectors[1]).any()
+    for encoder in (Hashing(16), Tfidf(TEXTS, 16)):
+        short = TextEncoder(encoder, 5)
+        np.testing.assert_array_equal(short.encode(["fever and more"]), short.encode(["fever"]))
+    assert TextEncoder(Hashing(16), 5).encode([]).shape == (0, 16)
+
+
+def small_bert(folder: Path) -> str:
+    """Write a BERT with random weights that knows the words of the texts; return where it lies."""
+    transformers = pytest.importorskip("transformers", reason="needs the extra `encoders`")
+    from tokenizers import Tokenizer
+
+    fast = Tokenizer.from_str(learn_tokenizer(TEXTS, 200))
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=fast, **names).save_pretrained(folder / "bert")
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = transformers.BertConfig(vocab_size=fast.get_vocab_size(), **sizes)
+    transformers.BertModel(config).save_pretrained(folder / "bert")
+    return str(folder / "bert")

@@ -29,7 +29,7 @@ def test_equal_vectors_are_all_as_near(count: int) -> None:
 def test_vectors_of_zeros_are_told_where_nothing_else_is_there(there: int) -> None:
     vector = np.zeros((4, 3), np.float32)
     vector[:there] = 1
-    with pytest.raises(DataError, match=f"{there} items have a vector, expected at least 2"):
+    with pytest.raises(DataError, match=f"vectors of {there} items?, expected those of 2 at least"):
         nearest(vector, 2)
 
 

@@ -221,8 +221,30 @@ def test_own_text_columns_are_taken_and_missing_ones_are_written(tmp_path: Path)
     read = {"items": str(tmp_path / "items.csv"), "keep": ["mood", "title"]}
     text = {"modalities": ["mood", "acting"], "width": 4}
     data = prepare(own(tmp_path / "out", write_events(tmp_path / "e.csv"), read=read, text=text), InProcess(), quiet)
-    assert data.items["mood"].to_pylist()[:3] == ["calm", "mood", "wild"]
-    assert data.items["acting"].to_pylist() == ["acting"] * 9
+    assert data.items["mood"].to_pylist()[:3] == ["calm", None, "wild"]
+    assert data.items["acting"].to_pylist() == [None] * 9
+    assert data.array("text").any(2).sum(0).tolist() == [8, 0]  # what is not there has no vector
+
+
+def test_hashing_gives_texts_of_items_the_same_vectors_whatever_else_there_is(tmp_path: Path) -> None:
+    found = []
+    for name, last in (("one", "wild"), ("two", "quiet and long")):
+        items = "".join(f"i{n},{'calm night' if n < 8 else last}\n" for n in range(9))
+        (tmp_path / f"{name}.csv").write_text("what,mood\n" + items)
+        read = {
+            "items": str(tmp_path / f"{name}.csv"),
+            "keep": ["mood"],
+            "columns": {"user": "who", "item": "what", "time": "when", "item_text": ["mood"]},
+        }
+        sections = {"text": {"modalities": ["mood"], "encoder": "hashing", "width": 6}}
+        sections["encode"] = {"text": {"encoder": "hashing", "width": 5, "tokenizer": ""}}
+        config = own(tmp_path / name / "out", write_events(tmp_path / "e.csv"), read=read, **sections)
+        data = prepare(config, InProcess(), quiet)
+        found.append((np.array(data.array("text")), np.array(data.array("item_text"))))
+    assert [array.shape for array in found[0]] == [(10, 1, 6), (10, 5)]
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one[1:9], other[1:9])
+        assert (one[9] != other[9]).any()
 
 
 def test_a_transformers_encoder_gives_a_vector_per_text(tmp_path: Path) -> None:

@@ -89,3 +89,25 @@ def test_every_section_is_explained_in_words_or_by_a_caption(sections: tuple[Sec
     for section in sections:
         words = [getattr(part, "text", "") or getattr(part, "caption", "") for part in section.parts]
         assert any(words), section.title
+
+
+def test_a_sweep_draws_what_fewer_bad_pairs_cost() -> None:
+    from rec.report.sweep import trade_off
+
+    def row(name: str, **metrics: float) -> dict[str, Any]:
+        return {"variant": name, "metrics": {key: {"mean": value} for key, value in metrics.items()}}
+
+    one = {
+        "baselines": {"popularity": {"jaccard_patient": 0.3, "ddi_rate": 0.04}, "mute": {"jaccard_patient": 0.2}},
+        "directions": {"jaccard_patient": True, "ddi_rate": False},
+    }
+    rows = [row("full", jaccard_patient=0.45, ddi_rate=0.08), row("greedy", jaccard_patient=0.44, ddi_rate=0.0)]
+    (figure,) = trade_off(rows, one, ("ddi_rate", "jaccard_patient"))
+    assert [(s.name, s.x[0], s.y[0], s.muted) for s in figure.series] == [
+        ("full", 0.08, 0.45, False),
+        ("greedy", 0.0, 0.44, False),
+        ("popularity", 0.04, 0.3, True),
+    ]
+    assert "less ddi_rate and more jaccard_patient" in figure.caption
+    assert trade_off(rows, one, None) == []
+    assert trade_off([rows[0], row("silent", jaccard_patient=0.1)], one, ("ddi_rate", "jaccard_patient")) == []

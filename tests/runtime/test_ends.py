@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,10 +18,12 @@ pytest.importorskip("ray", reason="needs the extra `cluster`")
 
 import psutil
 
+from rec.cli import COMMANDS
 from rec.config import RunConfig, to_toml
 from rec.errors import ConfigError
 from rec.keys import ParallelConfig
 from rec.runtime import cluster
+from rec.runtime.ports import free_port
 from rec.runtime.served import FOLDER
 from rec.runtime.training import train
 
@@ -53,6 +56,44 @@ def test_training_that_is_stopped(
     assert lines[-1].startswith(f"{word}; the same command goes on from the last checkpoint")
     assert not any("Traceback" in told for told in lines)
     _, left = psutil.wait_procs(family, timeout=10)
+    assert not left
+    assert not list(Path(tempfile.gettempdir()).glob(f"{FOLDER}{process.pid}-*"))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_search_that_is_stopped(number: signal.Signals, run_config: Callable[..., RunConfig], tmp_path: Path) -> None:
+    space = {"train.learning_rate": {"log": [1e-3, 1e-2]}}
+    keys = {"trials": 2, "concurrent": 1, "scheduler": "none", "space": space}
+    config = tmp_path / "run.toml"
+    config.write_text(to_toml(run_config(train={"epochs": 500}, tune=keys)))
+    stopped(["tune", str(config)], number, "running 1", "the same command goes on with the search")
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serving_that_is_stopped(number: signal.Signals, artifact: Any) -> None:
+    words = ["serve", str(artifact.path), "--port", str(free_port())]
+    stopped(words, number, "end with Ctrl-C", COMMANDS["serve"].INTERRUPTED)
+
+
+def stopped(words: list[str], number: signal.Signals, line: str, told: str) -> None:
+    """Stop a command once it has said a line; what it says last must be true, and nothing of it be left."""
+    command = [sys.executable, "-m", "rec.cli", *words]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=ENVIRONMENT)
+    assert process.stderr is not None
+    while line not in process.stderr.readline():
+        assert process.poll() is None
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(number)
+    lines = process.stderr.read().splitlines()
+    assert process.wait(60) == 128 + number, lines[-3:]
+    word = "interrupted" if number == signal.SIGINT else "terminated"
+    assert lines[-1] == f"{word}; {told}"
+    assert not any("Traceback" in one for one in lines)
+    _, left = psutil.wait_procs(family, timeout=15)
     assert not left
     assert not list(Path(tempfile.gettempdir()).glob(f"{FOLDER}{process.pid}-*"))
 

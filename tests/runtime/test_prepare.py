@@ -1,5 +1,6 @@
 """Preparing on Ray gives what preparing in this process gives."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ pytest.importorskip("ray", reason="needs the extra `cluster`")
 from rec.data import prepare as passes
 from rec.data.prepared import Prepared
 from rec.data.runner import InProcess
+from rec.data.schema import Workplace
+from rec.data.sources.mimic import MimicConfig, MimicIII
 from rec.data.sources.tables import ColumnNames, TablesConfig
 from rec.data.stages import records
 from rec.errors import DataError
@@ -18,7 +21,9 @@ from rec.keys_data import DataConfig
 from rec.nn.history import COLUMNS
 from rec.runtime.datasets import SharedReader, StreamingReader, fits_shared_memory, share
 from rec.runtime.prepare import OnRay, prepare
+from rec.storage import Storage
 from tests.conftest import planted_config
+from tests.data.sources.medication import wards
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -67,6 +72,23 @@ def test_ray_and_one_process_encode_the_same_texts_of_events(ray_runtime: None, 
         np.testing.assert_allclose(here.array(name), there.array(name), atol=1e-6)
 
 
+def test_visits_gathered_by_ray_are_those_of_one_process(ray_runtime: None, tmp_path: Path) -> None:
+    wards.mimic_iii(tmp_path / "iii")
+    (tmp_path / "iii" / "PRESCRIPTIONS.csv").unlink()
+    rows = wards.prescriptions()
+    for number in range(3):  # files are read by tasks of their own
+        wards.write(tmp_path / "iii" / "PRESCRIPTIONS" / f"{number}.parquet", rows[number::3], upper=True)
+    keys = {"folder": str(tmp_path / "iii"), **wards.maps(tmp_path / "maps"), "mapping": "route_aware"}
+    config = MimicConfig(minimum_visits=1, **keys)  # type: ignore[arg-type]
+    here, there = (
+        MimicIII(config).open(Workplace(Storage(str(tmp_path / name)), runner, quiet))
+        for name, runner in (("here", InProcess()), ("there", OnRay()))
+    )
+    assert here.records.table.equals(there.records.table)
+    assert here.dropped == there.dropped
+    assert len(here.records.table) == 7
+
+
 def test_an_error_in_a_task_is_the_drivers_error(ray_runtime: None, tmp_path: Path) -> None:
     (tmp_path / "e.csv").write_text("user,item\n1,2\n")
     read = TablesConfig(records=(str(tmp_path / "e.csv"),), columns=ColumnNames(item="thing"))
@@ -106,3 +128,22 @@ def test_workers_are_offered_the_split_that_they_read(ray_runtime: None, planted
         assert table.equals(planted._parquet(name))
     assert set(reader.cache) == set(names)
     ray.kill(monitor)
+
+
+def test_features_of_reviews_are_found_on_ray_as_in_one_process(ray_runtime: None, tmp_path: Path) -> None:
+    names = {"reviewerID": "u{}", "asin": "i{}", "reviewText": "Bought in {}. It has a clear sound."}
+    for part in range(2):
+        rows = [{key: text.format(n % 7 + part) for key, text in names.items()} for n in range(40)]
+        lines = [json.dumps(row | {"overall": n % 5 + 1, "unixReviewTime": n}) for n, row in enumerate(rows)]
+        (tmp_path / f"{part}.json").write_text("\n".join(lines))
+    found = []
+    for place, make in ((tmp_path / "a", prepare), (tmp_path / "b", lambda c, s: passes.prepare(c, InProcess(), s))):
+        table = {
+            "root": str(place),
+            "source": "rec.data.sources.reviews:AmazonReviews",
+            "read": {"reviews": [str(tmp_path / f"{part}.json") for part in range(2)]},
+            "split": {"protocol": "time"},
+        }
+        found.append(make(DataConfig.model_validate(table), quiet))
+    assert found[0].records().equals(found[1].records())
+    assert found[0].manifest["counts"]["interactions"] == 80

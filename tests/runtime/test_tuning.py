@@ -106,6 +106,22 @@ def test_a_search_goes_on_after_kill_9_without_repeating_finished_trials(run_con
     assert "8 finished" in done.stdout
 
 
+def tree(folder: str) -> dict[str, tuple[bytes, int]]:
+    return {str(p): (p.read_bytes(), p.stat().st_mtime_ns) for p in Path(folder).rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("keys", [{"scheduler": "none"}, {"trials": 2, "concurrent": 2}])
+def test_the_same_command_on_a_search_that_is_over_does_nothing(ray_runtime, run_config, keys, monkeypatch) -> None:
+    config = run_config(train={"epochs": 1}, tune={"trials": 1, "concurrent": 1, "space": SPACE} | keys)
+    first, _ = search(config)
+    before = tree(config.out)
+    monkeypatch.setattr("rec.runtime.tuning.runtime", lambda *_, **__: pytest.fail("Ray was started"))
+    again, _ = search(config)
+    assert tree(config.out) == before
+    told = "1 trial" if config.tune.trials == 1 else "2 trials"
+    assert again == f"{config.out}: nothing left to search: all {told} ended\n{first}"
+
+
 def test_a_population_hands_on_checkpoints(ray_runtime, run_config) -> None:
     space = {"train.learning_rate": {"log": [1e-5, 1e-2]}}
     config = run_config(

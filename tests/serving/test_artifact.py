@@ -58,7 +58,7 @@ def test_damage_is_found_and_named(copy: Path, name: str, damage: str) -> None:
 def test_an_artifact_that_was_on_its_way_to_be_replaced_is_there_again(copy: Path, run_config) -> None:
     copy.rename(copy.with_name(f".{copy.name}.before"))
     copy.with_name(f".{copy.name}.building").mkdir()
-    with pytest.raises(CheckpointError, match="no checkpoint was chosen yet"):
+    with pytest.raises(CheckpointError, match="never trained: run `rec train CONFIG` first"):
         export(run_config(), str(copy), lambda _: None)
     Artifact.open(str(copy)).verify()
     assert [path.name for path in copy.parent.iterdir()] == [copy.name]

@@ -356,6 +356,26 @@ def test_more_epochs_or_patience_go_on_like_a_run_that_had_them_from_the_start(t
     assert len(longer.history) == len(more.history) + 2
 
 
+@pytest.mark.parametrize(
+    ("keys", "more", "refused"),
+    [
+        ({"epochs": 2}, {"epochs": 3}, "train.phases.autoencoder.epochs: 3, but the phase is over after 2 epochs"),
+        ({"epochs": 1}, {"epochs": 9}, "9, but the phase is over after 1 epoch and the run is in phase 'experts'"),
+        ({"epochs": 2}, {"epochs": 1}, ""),
+        (RISING | {"epochs": 30, "patience": 1}, RISING | {"epochs": 40, "patience": 1}, ""),
+    ],
+)
+def test_more_epochs_of_a_phase_that_is_over_are_refused(toy: Make, keys: Any, more: Any, refused: str) -> None:
+    train_here(toy(train={"phases": {"autoencoder": keys}}), quiet, quiet)
+    config = toy(train={"phases": {"autoencoder": more}})
+    if not refused:
+        train_here(config, quiet, quiet)
+        return
+    with pytest.raises(ConfigError) as error:
+        train_here(config, quiet, quiet)
+    assert refused in str(error.value)
+
+
 def test_early_stopping_of_the_first_phase_goes_on_to_the_second(toy: Make) -> None:
     keys = {"autoencoder": RISING | {"epochs": 30, "patience": 1}}
     progress = train_here(toy(train={"phases": keys}), quiet, quiet)

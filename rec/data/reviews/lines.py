@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.json
 
 from rec.data.schema import Workplace
-from rec.data.tables import ForeignTable
+from rec.data.tables import ForeignTable, TableFormat
 from rec.data.tables.files import UNREADABLE, Location, files, locate, opened
 from rec.data.writing import write_table
 from rec.errors import DataError
@@ -39,6 +39,8 @@ class Layout:
     """By our names: theirs, which every object has, and string, float64, int64 or list of strings, which is joined."""
     others: Mapping[str, tuple[str, pa.DataType]] = field(default_factory=dict)
     """The same of what may be missing."""
+    time_unit: str = ""
+    """Of times that are numbers."""
 
     @property
     def all(self) -> dict[str, tuple[str, pa.DataType]]:
@@ -78,7 +80,7 @@ def table_of_lines(place: Workplace, paths: Sequence[str], layouts: Sequence[Lay
     tasks = [LinesTask(location, n, found[0], root, folder) for n, location in enumerate(locations)]
     if not any(place.runner.map(read_lines, tasks, f"prepare: read {folder}")):
         raise DataError(f"{', '.join(paths)}: no line")
-    return ForeignTable((place.storage.uri_of(folder),))
+    return ForeignTable((place.storage.uri_of(folder),), TableFormat.model_validate({"time_unit": found[0].time_unit}))
 
 
 def _layout(location: Location, layouts: Sequence[Layout]) -> Layout:

@@ -7,6 +7,7 @@ found. Index files hold one line of positions in the list of reviews, from 0.
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from rec.data.reviews.pickles import read_plain
+from rec.data.tables.files import UNREADABLE, locate, opened
 from rec.errors import DataError
 from rec.storage import Storage
 
@@ -68,13 +70,11 @@ def _rows(folder: Storage, name: str, where: str) -> Iterator[Any]:
             raise DataError(f"{where}: holds a {type(found).__name__}, expected a list of reviews")
         yield from found
         return
-    with folder.open(name) as file:
-        for number, line in enumerate(iter(file.readline, b""), 1):
-            if line.strip():
-                try:
-                    yield json.loads(line)
-                except ValueError as error:
-                    raise DataError(f"{where}: line {number:,}: not JSON ({error})") from error
+    try:
+        with opened(locate(where, (".jsonl",))) as file, io.TextIOWrapper(file, "utf-8-sig") as lines:
+            yield from (json.loads(line) for line in lines if line.strip())
+    except (ValueError, *UNREADABLE) as error:
+        raise DataError(f"{where}: cannot be read as JSON lines ({error})") from error
 
 
 def _row(row: Any, number: int, where: str) -> tuple[dict[str, Any] | None, str]:

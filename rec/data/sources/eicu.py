@@ -137,11 +137,10 @@ class EICU(Source):
         columns = {
             "visit": ("patientunitstayid", Kind.ID), "patient": ("uniquepid", Kind.ID),
             "year": ("hospitaldischargeyear", Kind.NUMBER), "stay": ("patienthealthsystemstayid", Kind.ID),
-            "number": ("unitvisitnumber", Kind.NUMBER),
+            "order": ("patienthealthsystemstayid", Kind.NUMBER), "number": ("unitvisitnumber", Kind.NUMBER),
         }  # fmt: skip
         table = read_whole(official.table, official.wanted(columns))
-        order = table.append_column("order", table["stay"].cast(pa.int64()))
-        table = order.sort_by([(n, "ascending") for n in ("patient", "year", "order", "number")]).combine_chunks()
+        table = table.sort_by([(n, "ascending") for n in ("patient", "year", "order", "number")]).combine_chunks()
         visits = Visits(table["patient"].combine_chunks(), table["visit"].combine_chunks())
         return visits, table["stay"].combine_chunks()
 

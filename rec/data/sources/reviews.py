@@ -32,11 +32,13 @@ AMAZON = (
         "Amazon's reviews of 2014 or 2018",
         {"user": ("reviewerID", TEXT), "item": ("asin", TEXT)},
         {"rating": ("overall", NUMBER), "text": ("reviewText", TEXT), "time": ("unixReviewTime", WHOLE)},
+        time_unit="s",
     ),
     Layout(
         "Amazon's reviews of 2023",
         {"user": ("user_id", TEXT), "item": ("parent_asin", TEXT)},
         {"rating": ("rating", NUMBER), "text": ("text", TEXT), "time": ("timestamp", WHOLE)},
+        time_unit="ms",
     ),
 )
 AMAZON_ITEMS = (

@@ -80,8 +80,22 @@ class TablesConfig(Strict):
     """Lines `id original_id` that map the records' item ids to the ids of `items`."""
     metadata: tuple[str, ...] = ()
     """Tables of films that fill what `items` leaves empty, matched by id or by title and year."""
+
+    @field_validator("records", "keep", "metadata", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        """Take one path or name as a list of it."""
+        return (value,) if isinstance(value, str) else value
+
     sha1: str | None = None
     """Git blob hash that the first file of records must have; unset checks nothing."""
+
+
+OF_USERS = ("user_id", "user_text", "user_attributes", "user_group", "avoid")
+OF_ITEMS = ("item_id", "item_text", "item_attributes", "item_class", "contains", "title", "image")
+"""Columns of the tables of users and items."""
+TABLE_KEYS = ("users_format", "items_format", "keep", "item_ids", "metadata")
+"""Further keys of those tables."""
 
 
 class Tables(Source):
@@ -95,17 +109,7 @@ class Tables(Source):
         config, names = self.config, self.config.columns
         if not config.records:
             raise ConfigError("data.read.records: no path given")
-        for key in ("user_id", "user_text", "user_attributes", "user_group", "avoid"):
-            if getattr(names, key) and config.users is None:
-                raise ConfigError(f"data.read.columns.{key}: has no effect without data.read.users")
-        films_tell = config.item_ids is not None or bool(config.metadata)
-        for key in ("item_id", "item_text", "item_attributes", "item_class", "contains", "title", "image"):
-            if getattr(names, key) and config.items is None:
-                raise ConfigError(f"data.read.columns.{key}: has no effect without data.read.items")
-            if getattr(names, key) and films_tell:
-                raise ConfigError(f"data.read.columns.{key}: has no effect beside data.read.item_ids and metadata")
-        if films_tell and config.items is None:
-            raise ConfigError("data.read.item_ids, data.read.metadata: have no effect without data.read.items")
+        self._refuse_idle()
         paths = tuple(absolute(path) for path in config.records)
         if config.sha1 is not None:
             check_sha1(paths[0], config.sha1)
@@ -115,6 +119,25 @@ class Tables(Source):
         )  # fmt: skip
         self._require(records.table, "user", "item", "time", "rating", "part")
         return RawData(records=records, users=self._users(), items=self._items(place))
+
+    def _refuse_idle(self) -> None:
+        """Refuse keys of tables that are not there.
+
+        Raises:
+            ConfigError: one is set; what it needs is named.
+        """
+        config, said = (
+            self.config,
+            [f"columns.{name}" for name in OF_USERS + OF_ITEMS if getattr(self.config.columns, name)],
+        )
+        said += [name for name in TABLE_KEYS if getattr(config, name) != TablesConfig.model_fields[name].default]
+        films_tell = config.item_ids is not None or bool(config.metadata)
+        for key in said:
+            of = "users" if key == "users_format" or key.removeprefix("columns.") in OF_USERS else "items"
+            if getattr(config, of) is None:
+                raise ConfigError(f"data.read.{key}: has no effect without data.read.{of}")
+            if of == "items" and films_tell and key not in ("item_ids", "metadata"):
+                raise ConfigError(f"data.read.{key}: has no effect beside data.read.item_ids and metadata")
 
     def _require(self, table: ForeignTable, *keys: str) -> None:
         """Check that a table has the columns that these keys name."""

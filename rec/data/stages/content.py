@@ -19,6 +19,8 @@ from rec.data.stages.entities import Side
 from rec.data.writing import Draft
 from rec.errors import DataError
 from rec.keys_data import ContentConfig
+from rec.progress import Progress
+from rec.sections import counted
 
 Graph = tuple[np.ndarray, np.ndarray]
 """Edges (E, 2), item numbers from 0, and their weights (E,)."""
@@ -39,8 +41,9 @@ def write_content(
         features[name] = _encoded(draft, name)
     graphs = {name: _kept(_graph(name, path, rows), items) for name, path in sorted(raw.graphs.items())}
     for name in sorted(features.keys() - graphs.keys()):
-        say(f"nearest neighbours of {len(items.ids):,} items by {name}")
-        near_IK, cosine_IK = nearest(features[name], config.neighbours, config.search)
+        say(f"nearest neighbours of {counted(len(items.ids), 'item')} by {name}")
+        with Progress(f"prepare: nearest neighbours by {name}"):
+            near_IK, cosine_IK = nearest(features[name], config.neighbours, config.search)
         there = near_IK >= 0
         graphs[name] = np.stack([np.nonzero(there)[0], near_IK[there]], 1), cosine_IK[there]
     for name, table in features.items():
@@ -49,7 +52,7 @@ def write_content(
         draft.array(f"feature_{name}", np.pad(table, ((1, 0), (0, 0))))
     for name, (edge, weight) in graphs.items():
         if not len(edge):
-            raise DataError(f"content graph {name!r}: no edge between {len(items.ids):,} items")
+            raise DataError(f"content graph {name!r}: no edge between {counted(len(items.ids), 'item')}")
         draft.array(f"graph_{name}_edge", (edge + 1).astype(np.int32))
         draft.array(f"graph_{name}_weight", weight.astype(np.float32))
     return list(graphs)
@@ -64,7 +67,7 @@ def _features(name: str, path: str, rows: int) -> np.ndarray:
     if table.ndim != 2 or not np.issubdtype(table.dtype, np.number):
         raise DataError(f"{path}: {table.dtype} of shape {table.shape}, expected numbers of shape (items, width)")
     if len(table) != rows:
-        raise DataError(f"{path}: {len(table):,} rows, expected one for each of {rows:,} items")
+        raise DataError(f"{path}: {counted(len(table), 'row')}, expected one for each of {counted(rows, 'item')}")
     table = table.astype(np.float32)
     if not np.isfinite(table).all():
         row = int(np.flatnonzero(~np.isfinite(table).all(1))[0])

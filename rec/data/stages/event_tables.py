@@ -59,27 +59,21 @@ def write_events(
     kept = Narrowed(events, raw.entities, {})
     if events.counterpart:
         kept = narrowed(raw, events, config.filter, once, dropped)
-        events = kept.events
+    events = kept.events
     found = encode(events, kept.entities, config.filter, least)
     found.dropped.update(dropped)
-    entities, subject = found.entities, events.subject
-    subjects = len(entities[subject.entity]) if subject.entity else int(found.records.user_E.max()) + 1
+    entities, of = found.entities, events.subject.entity
+    subjects = len(entities[of]) if of else int(found.records.user_E.max()) + 1
     other = next((field.entity for field in events.fields if field.name == events.counterpart), "")
     others = len(entities[other]) if other else 1
     split = split_records(found.records, subjects, others, config.split, found.dropped, events.name, strangers=True)
-    rows = found.table.take(pc.index_in(pa.array(split.records.row_E), found.table["row"].combine_chunks()))
-    if TIME in split.records.columns and TIME not in rows.column_names:
-        rows = rows.append_column(TIME, pa.array(split.records.columns[TIME], pa.int64()))
-    rows = rows.append_column(PART, pa.array(split.part_E, pa.int8()))
+    rows = _rows(found.table, split)
     files = draft.tables(_parts(rows, split.records.user_E))
     for name, table in entities.items():
         draft.table(name, table)
     texts = _text_parts(events)
-    title_of = {
-        name: titles(table)
-        for name, table in entities.items()
-        if TITLE in table.column_names or any(part.entity == name for parts in texts.values() for part in parts)
-    }
+    told_of = {part.entity for parts in texts.values() for part in parts}
+    title_of = {n: titles(table) for n, table in entities.items() if TITLE in table.column_names or n in told_of}
     write_titles(draft, title_of)
     write_relations(draft, raw.relations, entities, found.dropped)
     write_molecules(draft, entities, runner, say)
@@ -87,15 +81,23 @@ def write_events(
     encoded: dict[str, Any] = {}
     if config.encode is not None:
         trained = np.flatnonzero(split.part_E == TRAIN)
-        encoded = write_event_texts(
-            draft, rows, files, trained, texts, entities, title_of, config.encode, runner, say
-        )  # fmt: skip
+        encoded = write_event_texts(draft, rows, files, trained, texts, entities, title_of, config.encode, runner, say)
     for name, array in raw.arrays.items():
         if f"{name}.npy" in draft.files:
             raise DataError(f"{config.source}: an array {name!r} has the name of a table that is made here")
         draft.array(name, array)
     told = {"records": files, "events": _shape(events, rows), "encoded": encoded, "modalities": []}
     return split, told | _counted(raw, read, len(rows), entities, found.dropped)
+
+
+def _rows(table: pa.Table, split: Split) -> pa.Table:
+    """Return the events in the order of the split, with time and part."""
+    place = pc.index_in(pa.array(split.records.row_E), table["row"].combine_chunks())
+    in_order = place.equals(pa.array(np.arange(len(table)), pa.int32()))
+    rows = table if in_order else table.take(place)
+    if TIME in split.records.columns and TIME not in rows.column_names:
+        rows = rows.append_column(TIME, pa.array(split.records.columns[TIME], pa.int64()))
+    return rows.append_column(PART, pa.array(split.part_E, pa.int8()))
 
 
 def _counted(

@@ -109,7 +109,9 @@ class TextShards:
                 tokens_NL[~present] = self.tokens.pad
                 columns[TOKENS] = fixed(tokens_NL)
             table = pa.table(columns).replace_schema_metadata({MADE_FROM: made_from.encode()})
-            storage.write_with(task.shard, lambda stream: pq.write_table(table, stream, compression="zstd"))
+            storage.write_with(
+                task.shard, lambda stream: pq.write_table(table, stream, compression="zstd", compression_level=1)
+            )
         return Seen(len(texts), int(present.sum()), cut, reused)
 
     def _of_records(self, task: TextTask) -> list[str]:

@@ -48,15 +48,11 @@ def encode(events: Events, known: Mapping[str, pa.Table], keys: FilterConfig, le
     """
     table, dropped = events.table, Counter[str]()
     fields = (events.subject, *events.fields)
-    for name in [f.name for f in fields] + [n for n in (events.time, events.part) if n]:
-        if name not in table.column_names:
-            raise DataError(f"{events.name}: no column {name!r}; there are {', '.join(table.column_names)}")
-    if events.time:
-        _refuse_times(events, table[events.time])
+    refuse_columns(events)
     row = pa.array(np.arange(len(table)), pa.int64())
     there = pc.is_valid(table[events.subject.name])
     dropped[f"event without {events.subject.name}"] += len(table) - int(pc.sum(there).as_py() or 0)
-    table, row = table.filter(there), row.filter(there.combine_chunks())
+    table, row = where(table, there), row.filter(there.combine_chunks())
     entities = dict(known)
     columns: dict[str, Any] = {}
     for field in fields:
@@ -84,7 +80,7 @@ def encode(events: Events, known: Mapping[str, pa.Table], keys: FilterConfig, le
         dropped[f"event without {events.part}"] += int(pc.sum(pc.and_(kept, pc.is_null(part))).as_py() or 0)
         kept = pc.and_(kept, pc.is_valid(part))
         table = table.set_column(table.column_names.index(events.part), events.part, part)
-    made = pa.table(columns | {"row": row}).filter(kept)
+    made = where(pa.table(columns | {"row": row}), kept)
     others = {
         ours: table[theirs].filter(kept).to_numpy()
         for ours, theirs in ((TIME, events.time), (PART, events.part))
@@ -94,9 +90,30 @@ def encode(events: Events, known: Mapping[str, pa.Table], keys: FilterConfig, le
         raise DataError(f"{events.name}: no event is left of {len(events.table):,}")
     user, place = made[events.subject.name].to_numpy(), made["row"].to_numpy()
     order = np.lexsort((place, others.get(TIME, place), user))
+    del table, columns, column
     item = made[events.counterpart].to_numpy() + 1 if events.counterpart else np.ones(len(user), np.int64)
     records = Records(user, item.astype(np.int32), place, others).take(order)
     return Encoded(made.take(pa.array(order)), records, entities, dropped)
+
+
+def where(table: pa.Table, mask: pa.Array) -> pa.Table:
+    """Return the rows of a mask without nulls; the table itself, without a copy, where that is all of them."""
+    return table if pc.all(mask).as_py() else table.filter(mask)
+
+
+def refuse_columns(events: Events) -> None:
+    """Check that a table has the columns that are named, and times that are whole.
+
+    Raises:
+        DataError: it has not.
+    """
+    table = events.table
+    fields = (events.subject, *events.fields)
+    for name in [f.name for f in fields] + [n for n in (events.time, events.part) if n]:
+        if name not in table.column_names:
+            raise DataError(f"{events.name}: no column {name!r}; there are {', '.join(table.column_names)}")
+    if events.time:
+        _refuse_times(events, table[events.time])
 
 
 def _refuse_times(events: Events, column: pa.ChunkedArray) -> None:

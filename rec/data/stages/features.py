@@ -27,6 +27,7 @@ from rec.data.writing import WORK, Draft
 from rec.errors import DataError
 from rec.json_text import json_text
 from rec.keys_data import EncodeConfig, TextConfig
+from rec.progress import Progress
 from rec.sections import counted
 from rec.seeds import generator
 from rec.storage import Storage
@@ -47,24 +48,19 @@ def write_item_texts(draft: Draft, items: pd.DataFrame, config: TextConfig, runn
     vector of a text that an item does not have is 0, which models take as absent. Its modality's name stands in for it
     where TF-IDF is fitted alone, so that other vectors do not depend on it.
     """
-    names, frame = config.modalities, items.copy()
-    written = tuple(name for name in names if name not in frame)
-    for name in set(names) - set(written):
-        text = frame[name].astype(object).where(frame[name].notna(), "").astype(str)
-        frame[name] = text.where(text.str.strip() != "", "")
-    if written:
-        films = named(_as_text(items))[list(FIELDS)].to_numpy()
-        texts = [write_texts(dict(zip(FIELDS, film, strict=True)), written) for film in films]
-        frame[list(written)] = texts
+    names = config.modalities
+    with Progress(f"prepare: write texts of {counted(len(items), 'item')}"):
+        frame = _with_texts(items, names)
     there_IK = frame[list(names)].to_numpy() != ""
     for name, there_I in zip(names, there_IK.T, strict=True):
         _tell_unknown(name, int((~there_I).sum()), len(frame), say)
     rows = frame[list(names)].to_numpy()
     flat = [text or name for row in rows for text, name in zip(row, names, strict=True)]
-    say(f"encoding {len(flat):,} texts ({len(frame):,} items x {len(names)}) with {config.encoder}")
+    of = f"{counted(len(frame), 'item')} x {len(names)}"
+    say(f"encoding {counted(len(flat), 'text')} ({of}) with {config.encoder}")
     joined = [" ".join(text for text in row if text) for row in rows]
     if config.encoder == "tfidf":
-        (one, vectors), (other, whole) = (Tfidf.learned(part, config.width) for part in (flat, joined))
+        (one, vectors), (other, whole) = (_learned(part, config.width) for part in (flat, joined))
         for note in dict.fromkeys(tfidf.note for tfidf in (one, other) if tfidf.note):
             say(f"items: {note}")
     else:
@@ -75,6 +71,25 @@ def write_item_texts(draft: Draft, items: pd.DataFrame, config: TextConfig, runn
         draft.array(name, table)
     frame[list(names)] = frame[list(names)].where(there_IK, None)
     return frame
+
+
+def _with_texts(items: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Return the items with a column per text, "" where there is none."""
+    frame = items.copy()
+    written = tuple(name for name in names if name not in frame)
+    for name in set(names) - set(written):
+        text = frame[name].astype(object).where(frame[name].notna(), "").astype(str)
+        frame[name] = text.where(text.str.strip() != "", "")
+    if written:
+        films = named(_as_text(items))[list(FIELDS)].to_numpy()
+        texts = [write_texts(dict(zip(FIELDS, film, strict=True)), written) for film in films]
+        frame[list(written)] = texts
+    return frame
+
+
+def _learned(texts: list[str], width: int) -> tuple[Tfidf, np.ndarray]:
+    with Progress(f"prepare: tfidf learns from {counted(len(texts), 'text')} (words, then their decomposition)"):
+        return Tfidf.learned(texts, width)
 
 
 def _tell_unknown(name: str, unknown: int, items: int, say: Say) -> None:
@@ -131,7 +146,8 @@ def write_encoded(
         nothing = config.text.model_copy(update={"encoder": "", "tokenizer": ""})
         config = config.model_copy(update={"text": nothing})
     longest = config.text.max_characters
-    texts = [text for name, side in sides.items() for text in _texts(side, trained[name], longest)]
+    with Progress("prepare: collect texts to learn from"):
+        texts = [text for name, side in sides.items() for text in _texts(side, trained[name], longest)]
     recipe = recipe_of(config, texts, any(side.table and side.table.image for side in sides.values()))
     found = _encode(recipe, config, draft.root, sides, runner)
     report = _report(found, say)
@@ -139,8 +155,9 @@ def write_encoded(
         _refuse_bad(name, side, found[name], report[f"{name}s"], config, draft.root)
     for name, side in sides.items():
         frame = side.known
-        attributes = Attributes.fit(frame.iloc[trained[name]], side.table.attributes if side.table else ())
-        write_joined(draft, side, frame, attributes, recipe)
+        with Progress(f"prepare: join what is encoded of {name}s"):
+            attributes = Attributes.fit(frame.iloc[trained[name]], side.table.attributes if side.table else ())
+            write_joined(draft, side, frame, attributes, recipe)
         draft.note(f"{name}_attribute_names", attributes.to_json())
     if recipe.tokenizer:
         draft.note("tokenizer", recipe.tokenizer)
@@ -188,10 +205,12 @@ def recipe_of(config: EncodeConfig, texts: list[str], pictures: bool) -> Recipe:
     text = config.text
     if not texts and (text.tokenizer == "local" or text.encoder == "tfidf"):
         raise DataError("data.encode.text: no text to learn from; name columns of text in the tables of users or items")
-    tokenizer = text.tokenizer and (
-        learn_tokenizer(texts, text.vocabulary) if text.tokenizer == "local" else tokenizer_json(text.tokenizer)
-    )
-    tfidf = Tfidf(texts, text.width) if text.encoder == "tfidf" else None
+    many = counted(len(texts), "text")
+    with Progress(f"prepare: learn a tokenizer from {many}"):
+        tokenizer = text.tokenizer and (
+            learn_tokenizer(texts, text.vocabulary) if text.tokenizer == "local" else tokenizer_json(text.tokenizer)
+        )
+    tfidf = _learned(texts, text.width)[0] if text.encoder == "tfidf" else None
     image = config.image if pictures else None
     return Recipe(text, image, tokenizer, tfidf, config.batch_size, max(1, int(config.cpus_per_actor)))
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rec.data.schema import Events, Field, RawData
+from rec.data.stages.events import refuse_columns, where
 from rec.data.stages.records import Records, core, said_before
 from rec.data.writing import Draft
 from rec.errors import DataError
@@ -45,14 +46,15 @@ def narrowed(raw: RawData, events: Events, keys: FilterConfig, once: bool, dropp
         dropped: Counts of what was dropped, by reason.
 
     Raises:
-        DataError: there is no such field, or no event is left.
+        DataError: a column is missing, times are not whole, the counterpart has no members, or no event is left.
     """
+    refuse_columns(events)
     sides = (events.subject, _counterpart(events))
     table = events.table
     for side in sides:
         there = pc.is_valid(table[side.name])
         dropped[f"event without {side.name}"] += len(table) - int(pc.sum(there).as_py() or 0)
-        table = table.filter(there)
+        table = where(table, there)
     place = _kept(table, sides, events.time, keys, once, dropped)
     table = table if len(place) == len(table) else table.take(pa.array(place))
     entities, rows = dict(raw.entities), {}

@@ -12,6 +12,7 @@ from rec.data.tables.files import UNREADABLE, Location, files, locate, opened
 from rec.data.tables.layout import complete, layout
 from rec.errors import DataError
 from rec.keys_tables import TableFormat
+from rec.sections import counted
 
 RAW_ENDINGS = (".parquet", ".csv", ".tsv", ".jsonl")
 ROWS_AT_ONCE = 256
@@ -42,7 +43,7 @@ def _text_rows(location: Location) -> Iterator[tuple[dict[str, Any], str | None]
     head = known.names
     for row in text.raw(location, known):
         wrong = len(row) != len(head)
-        fault = f"{len(row)} values, expected {len(head)}: {', '.join(head)}" if wrong else None
+        fault = f"{counted(len(row), 'value')}, expected {len(head)}: {', '.join(head)}" if wrong else None
         yield dict(zip(head, row, strict=False)), fault
 
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from rec.data.tables import parquet, text
 from rec.data.tables.files import Location, Stretch, files, locate
-from rec.data.tables.layout import Layout, complete, layout
+from rec.data.tables.layout import DELIMITERS, Layout, complete, layout
 from rec.data.tables.times import Seen, TimeForm, as_written, to_time
 from rec.data.tables.types import PLAIN, as_declared, typed
 from rec.data.tables.values import (
@@ -328,6 +328,8 @@ def _missing(location: Location, name: str, known: Sequence[str], key: str = "")
     near = difflib.get_close_matches(name.lower(), [n.lower() for n in known], n=1, cutoff=0.5)
     close = [n for n in known if near and n.lower() == near[0]]
     hint = f"; did you mean {close[0]!r}?" if close else ""
+    if len(known) == 1 and (between := [d for d in DELIMITERS if d in known[0]]):
+        hint = f"; {between[0]!r} may stand between its values: leave the format's delimiter out, or set it to that"
     wanted = f" ({key})" if key else ""
     shown = ", ".join(known[:40]) + (", ..." if len(known) > 40 else "")
     return DataError(f"{location.name}: no column {name!r}{wanted}; the file has {shown}{hint}")

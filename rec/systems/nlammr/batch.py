@@ -31,9 +31,9 @@ COLUMNS = (
     Column("visit", "int64", optional=True, place=True),
     *(Column(name, "int64", (-1,), entity=entity, optional=True) for name, entity in SECTIONS.items()),
     *(Column(f"{entity}_text", "str", optional=True, asked_only=True) for entity in SECTIONS.values()),
-    Column("earlier", "int64", (-1,), optional=True, place=True, along="earlier"),
-    Column("earlier_medications", "int64", (-1, -1), entity="medication", optional=True, along="earlier"),
-    Column("gap", "float32", (-1,), optional=True, along="earlier"),
+    Column("earlier", "int64", (-1,), optional=True, place=True, along="earlier visit"),
+    Column("earlier_medications", "int64", (-1, -1), entity="medication", optional=True, along="earlier visit"),
+    Column("gap", "float32", (-1,), optional=True, along="earlier visit"),
     Column("medications", "int64", (-1,), label=True, entity="medication"),
 )
 
@@ -125,10 +125,13 @@ class Collator:
 
     def _sections(self, rows: Columns, visit_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the texts of all sections and of each, (B, T, X), and which are there, (B, T)."""
-        place_B = np.maximum(visit_B, 0)
-        value_BTX = np.stack([np.asarray(self.of[name][place_B]) for name in TEXTS], 1)
-        present_BT = np.stack([np.asarray(self.tables[f"text_{name}_present"][place_B]) for name in TEXTS], 1)
-        new = np.flatnonzero(visit_B < 0)
+        known, new = np.flatnonzero(visit_B >= 0), np.flatnonzero(visit_B < 0)
+        table = self.of[ALL]
+        value_BTX = np.zeros((len(visit_B), len(TEXTS), table.shape[1]), table.dtype)
+        present_BT = np.zeros((len(visit_B), len(TEXTS)), bool)
+        for place, name in enumerate(TEXTS):
+            value_BTX[known, place] = self.of[name][visit_B[known]]
+            present_BT[known, place] = self.tables[f"text_{name}_present"][visit_B[known]]
         if len(new):
             written = [self._written(rows, row) for row in new.tolist()]
             texts = [text for row in written for text in row]

@@ -61,16 +61,21 @@ class NLAMMR(System[VisitBatch, NLAMMRModel], SetPredictor[VisitBatch, NLAMMRMod
     @classmethod
     def table_names(cls, config: Any) -> tuple[str, ...]:
         """Return the whole-data-set inputs that this config reads."""
-        texts = (*TEXTS, MEDICATIONS)
-        names = [f"text_{name}_present" for name in TEXTS] + ["medication_text_present"]
+        names = [*cls.record_tables(config), "medication_text_present"]
         names += [f"{entity}_titles" for entity in (*SECTIONS.values(), "medication")]
         if config.train_plm == "frozen":
-            names += [f"text_{name}" for name in texts] + ["text_encoder"]
-            names += ["medication_text"] if config.ablate != "text" else []
+            names += ["text_encoder", *(["medication_text"] if config.ablate != "text" else [])]
         else:
-            names += [f"tokens_{name}" for name in texts] + ["medication_tokens", "tokenizer"]
+            names += ["medication_tokens", "tokenizer"]
         names += STRUCTURE if config.ablate != "structure" else ()
         return tuple(names)
+
+    @classmethod
+    def record_tables(cls, config: Any) -> tuple[str, ...]:
+        """Return the texts of visits: those of requests are encoded when they come."""
+        form = "text" if config.train_plm == "frozen" else "tokens"
+        present = [f"text_{name}_present" for name in TEXTS]
+        return (*present, *(f"{form}_{name}" for name in (*TEXTS, MEDICATIONS)))
 
     @classmethod
     def further_tables(cls, config: Any) -> tuple[str, ...]:

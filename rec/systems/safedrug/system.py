@@ -46,7 +46,10 @@ class CodeBaseline(System[CodesBatch, Model], SetPredictor[CodesBatch, Model]):
     columns = (
         Column("patient", "int64", entity="patient", optional=True),
         *(Column(name, "int64", (-1,), entity=entity, optional=True) for name, entity in CODES.items()),
-        *(Column(f"earlier_{name}", "int64", (-1, -1), entity=entity, optional=True) for name, entity in LISTS.items()),
+        *(
+            Column(f"earlier_{name}", "int64", (-1, -1), entity=entity, optional=True, along="earlier visit")
+            for name, entity in LISTS.items()
+        ),
         Column(MEDICATIONS, "int64", (-1,), label=True, entity="medication"),
     )
     view = "visits"

@@ -105,6 +105,17 @@ def test_a_map_that_is_missing_is_named_with_where_it_comes_from(tmp_path: Path)
         iii(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"), [({"subject_id": None}, "7 rows without an id"), ({"hadm_id": "7001"}, "and 7 of a visit")]
+)
+def test_admissions_are_a_row_each_of_a_patient(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    wards.mimic_iii(tmp_path / "iii")
+    rows = [row | (change if row["hadm_id"] != "7001" else {}) for row in wards.admissions()]
+    wards.write(tmp_path / "iii" / "ADMISSIONS.csv", rows, upper=True)
+    with pytest.raises(DataError, match=rf"MIMIC-III cohort: found .*{words}.*: expected a row per visit, with both"):
+        iii(tmp_path)
+
+
 def test_nothing_that_is_told_names_a_patient_or_a_visit(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     wards.mimic_iii(tmp_path / "iii")
     read = {"folder": str(tmp_path / "iii"), **wards.maps(tmp_path / "maps"), "minimum_visits": 1}

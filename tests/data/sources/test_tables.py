@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from rec.data.prepare import prepare
+from rec.data.runner import InProcess
 from rec.errors import ConfigError, DataError
-from tests.data.own import own, own_tables, prepared, write_events
+from tests.data.own import own, own_tables, prepared, quiet, write_events
 
 
 @pytest.mark.parametrize("name", ["events.parquet", "events.csv"])
@@ -64,13 +66,76 @@ def test_columns_of_a_table_that_is_not_there_are_refused(tmp_path: Path, key: s
         prepared(tmp_path / "out", {"read": config.read})
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "table"),
+    [
+        ("users_format", {"delimiter": ";"}, "users"),
+        ("items_format", {"encoding": "cp1252"}, "items"),
+        ("keep", ["year"], "items"),
+        ("item_ids", "ids.txt", "items"),
+        ("metadata", ["films.csv"], "items"),
+    ],
+)
+def test_keys_of_a_table_that_is_not_there_are_refused(tmp_path: Path, key: str, value: Any, table: str) -> None:
+    read = own(tmp_path, write_events(tmp_path / "e.csv"), read={key: value}).read
+    with pytest.raises(ConfigError, match=f"data.read.{key}: has no effect without data.read.{table}"):
+        prepared(tmp_path / "out", {"read": read})
+
+
+@pytest.mark.parametrize(("key", "value"), [("keep", ["words"]), ("items_format", {"delimiter": ","})])
+def test_keys_of_plain_items_are_refused_beside_films(tmp_path: Path, key: str, value: Any) -> None:
+    read = own(tmp_path, write_events(tmp_path / "e.csv"), read={"items": "u.item", "metadata": ["f.csv"], key: value})
+    with pytest.raises(ConfigError, match=f"data.read.{key}: has no effect beside data.read.item_ids and metadata"):
+        prepared(tmp_path / "out", {"read": read.read})
+
+
+@pytest.mark.parametrize(
+    ("key", "tables", "words"),
+    [
+        ("minimum_known_share", {}, "brings no table of users or items here"),
+        ("maximum_unknown_share", {}, "has no effect without data.filter.unseen"),
+        ("minimum_known_share", {"items": True}, ""),
+        ("maximum_unknown_share", {"items": True}, "has no effect without data.filter.unseen"),
+        ("maximum_unknown_share", {"items": True, "unseen": ["item"]}, ""),
+    ],
+)
+def test_limits_on_who_is_unknown_need_a_table(tmp_path: Path, key: str, tables: Any, words: str) -> None:
+    items = tmp_path / "items.csv"
+    items.write_text("what\n" + "".join(f"i{n}\n" for n in range(9)))
+    read = {"items": str(items)} if "items" in tables else {}
+    keys = {key: 0.5} | ({"unseen": tables["unseen"]} if "unseen" in tables else {})
+    config = own(tmp_path / "out", write_events(tmp_path / "e.csv"), read=read, filter=keys)
+    if not words:
+        assert prepare(config, InProcess(), quiet).num_items == 9
+        return
+    with pytest.raises(ConfigError, match=f"data.filter.{key}: .*{words}"):
+        prepare(config, InProcess(), quiet)
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_a_delimiter_that_does_not_stand_there_gets_a_hint(tmp_path: Path, delimiter: str) -> None:
+    events = write_events(tmp_path / "e.csv")
+    config = own(tmp_path / "out", events, read={"format": {"delimiter": delimiter}})
+    with pytest.raises(
+        DataError, match=r"no column 'who' .*; ',' may stand between its values: leave the format's del"
+    ):
+        prepare(config, InProcess(), quiet)
+
+
+def test_one_path_of_records_is_a_list_of_one(tmp_path: Path) -> None:
+    events = write_events(tmp_path / "e.csv")
+    one, many = (own(tmp_path / "out", events, read={"records": paths}) for paths in (str(events), [str(events)]))
+    assert one == many
+    assert prepare(one, InProcess(), quiet).num_users == 6
+
+
 def test_keys_without_effect_beside_films_are_refused(tmp_path: Path) -> None:
     sections = own_tables(tmp_path)
     sections["read"] = sections["read"] | {"metadata": ["films.csv"]}
     with pytest.raises(ConfigError, match=r"data.read.columns.item_text: has no effect beside data.read.item_ids and"):
         prepared(tmp_path / "out", sections)
     config = own(tmp_path, write_events(tmp_path / "e.csv"), read={"item_ids": "ids.txt"})
-    with pytest.raises(ConfigError, match=r"data.read.item_ids, data.read.metadata: have no effect without"):
+    with pytest.raises(ConfigError, match=r"data.read.item_ids: has no effect without data.read.items"):
         prepared(tmp_path / "out", {"read": config.read})
 
 

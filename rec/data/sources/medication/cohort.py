@@ -150,8 +150,9 @@ def build(
         name: Of the cohort, in messages.
 
     Raises:
-        DataError: no visit is left.
+        DataError: a visit stands in several rows or is of nobody, or none is left.
     """
+    _refuse_strange(visits, name)
     visits.codes["symptoms"] = _symptoms(visits, titles["diagnoses"], terms)
     visits = _kept(visits, config, report)
     if not len(visits):
@@ -184,6 +185,16 @@ def build(
         licence=licence_of(config.folder, config.licence),
         arrays={"cohort": np.frombuffer(json_text(report.steps).encode(), np.uint8)},
     )  # fmt: skip
+
+
+def _refuse_strange(visits: Visits, name: str) -> None:
+    """Refuse visits that are no row each of a patient."""
+    nobody, twice = visits.patient.null_count, len(visits) - len(pc.unique(visits.visit))
+    if nobody or visits.visit.null_count or twice:
+        raise DataError(
+            f"{name}: found {nobody + visits.visit.null_count:,} rows without an id of patient or visit, and {twice:,} "
+            "of a visit that an earlier row has: expected a row per visit, with both"
+        )
 
 
 def parts_of(patient: pa.Array, order: str, seed: int) -> np.ndarray:

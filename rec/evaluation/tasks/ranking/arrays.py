@@ -10,6 +10,7 @@ import torch
 from rec.errors import DataError
 from rec.evaluation.task import mean
 from rec.evaluation.tasks.ranking.ranks import hide, of_ranks, ranked, ranks
+from rec.sections import counted
 
 CHUNK, CUTS = 512, (10, 50, 100)
 
@@ -42,7 +43,7 @@ def evaluate_arrays(
     if state is not None and item is not None and state.shape[1:] != item.shape[1:]:
         raise DataError(f"arrays: state has width {state.shape[1:]}, item {item.shape[1:]}")
     if len(rows) != users:
-        raise DataError(f"arrays: {len(rows)} rows of scores or states for {users} targets")
+        raise DataError(f"arrays: {counted(len(rows), 'row')} of scores or states for {counted(users, 'target')}")
     if len(offset) != users + 1 or offset[0] != 0 or offset[-1] != len(seen) or (np.diff(offset) < 0).any():
         raise DataError(f"arrays: seen_offset must rise from 0 to {len(seen)} in {users + 1} steps")
     for name, index in (("target", np.asarray(target)), ("seen_item", seen)):

@@ -16,6 +16,7 @@ from rec.evaluation.service import Context, Exporting
 from rec.evaluation.tasks.ranking.answers import recommend_batch
 from rec.keys import ServeConfig
 from rec.nn.retrieval import Ask, as_lists, top_among, top_items
+from rec.sections import counted
 from rec.systems.capabilities import Pairs, Ranker, States
 
 FILE = "index.faiss"
@@ -128,7 +129,7 @@ def write_index(exporting: Exporting) -> dict[str, Any]:
 
     exporting.storage.write_with(f"{exporting.folder}/{FILE}", fill)
     told = {"k": k, "recall": found, "top": top, "agreement": agreed, "queries": len(rows)}
-    words = f"{found:.4f}, {agreed:.4f} of exact answers' best {top}; {len(rows)} queries"
+    words = f"{found:.4f}, {agreed:.4f} of exact answers' best {top}; {counted(len(rows), 'query')}"
     exporting.say(f"{serve.index}: recall@{k} {words}")
     return {"kind": serve.index, "candidates": serve.index_candidates, **told}
 

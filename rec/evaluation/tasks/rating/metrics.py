@@ -12,6 +12,7 @@ import numpy as np
 
 from rec.errors import DataError
 from rec.evaluation.tasks.values import MetricValue, mean
+from rec.sections import counted
 
 higher_is_better: Mapping[str, bool] = {"rmse": False, "mae": False}
 
@@ -26,7 +27,7 @@ def per_row(true_N: np.ndarray, predicted_N: np.ndarray, *, lowest: float, highe
     Source: PETER (Li et al., 2021), which clips in the same way.
     """
     if len(true_N) != len(predicted_N):
-        raise DataError(f"rating: found {len(predicted_N)} predictions, expected {len(true_N)}, one per row")
+        raise DataError(f"rating: found {counted(len(predicted_N), 'prediction')}, expected {len(true_N)}, one per row")
     _check(predicted_N, np.isfinite(predicted_N), "predicted rating", "a finite number")
     _check(true_N, (true_N >= lowest) & (true_N <= highest), "rating", f"a number from {lowest} to {highest}")
     error_N = np.clip(predicted_N.astype(np.float64), lowest, highest) - true_N

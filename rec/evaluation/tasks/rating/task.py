@@ -21,6 +21,7 @@ from rec.evaluation.tasks.ranking.members import known_of
 from rec.evaluation.tasks.rating import baselines, meanings, sections
 from rec.evaluation.tasks.rating.metrics import higher_is_better, per_row
 from rec.evaluation.tasks.rating.service import RatingService
+from rec.evaluation.tasks.sparsity import by_sparsity, meaning_of_group
 from rec.keys import EvaluateConfig
 from rec.sections import Section
 from rec.systems.capabilities import Rater
@@ -47,7 +48,7 @@ class Rating(Task):
 
     def meaning(self, name: str) -> str:
         """Return in a few words what a metric, a simple answer or a group is."""
-        return meanings.of(name)
+        return meanings.of(name) or meaning_of_group(name)
 
     def records(
         self,
@@ -100,7 +101,11 @@ class Rating(Task):
         return [column(records, name) for name in records.column_names if name == "rating" or name.startswith(RATED)]
 
     def groups(self, system: Any, data: Prepared, split: str, records: Records, config: EvaluateConfig) -> Groups:
-        """Return the level of the rating that was given, where there are few."""
+        """Return how much the user wrote in training where the data tell it, else the level of the given rating."""
+        if f"{RATED}user" in records.column_names:
+            found = by_sparsity(data, column(records, f"{RATED}user"))
+            if found is not None:
+                return found
         level, place_B = np.unique(column(records, "rating"), return_inverse=True)
         if not 1 < len(level) <= MOST_LEVELS:
             return super().groups(system, data, split, records, config)

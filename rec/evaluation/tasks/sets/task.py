@@ -76,6 +76,11 @@ class Sets(Task):
         return RARE
 
     @property
+    def trade_off(self) -> tuple[str, str]:
+        """Bad pairs beside overlap."""
+        return ("ddi_rate", "jaccard_patient")
+
+    @property
     def compared(self) -> tuple[str, ...]:
         """What is shown, and recall of rare labels."""
         return (*self.shown, *RARE[:1])

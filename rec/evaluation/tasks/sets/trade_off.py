@@ -24,7 +24,7 @@ EXAMPLES = 1000
 STEPS = 500
 """Branches of `two_sat` per example of a curve."""
 ALLOWED = "greedy_allowed"
-ALLOWED_SHARES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+ALLOWED_SHARES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 """Shares of training's examples that have a pair of labels, from which on it may stand."""
 CURVE = ("jaccard_patient", "f1_patient", "ddi_rate", "medications")
 

@@ -23,6 +23,7 @@ from rec.evaluation.tasks.writing.occurrences import (
 )
 from rec.evaluation.tasks.writing.rouge import rouge_l, rouge_n
 from rec.evaluation.tasks.writing.words import ngrams
+from rec.sections import counted
 
 DISTINCT_ORDERS = (1, 2)
 higher_is_better: Mapping[str, bool] = {
@@ -75,7 +76,9 @@ def measure(
     """
     for name, values in (("reference", reference), ("feature", feature)):
         if values is not None and len(values) != len(generated):
-            raise DataError(f"{name}: found {len(values)} rows, expected {len(generated)}, one per generated text")
+            raise DataError(
+                f"{name}: found {counted(len(values), 'row')}, expected {len(generated)}, one per generated text"
+            )
     words = [text.split() for text in generated]
     known = set(features)
     column = {

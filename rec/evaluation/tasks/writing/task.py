@@ -19,6 +19,7 @@ from rec.evaluation.records import Records, column, records_of
 from rec.evaluation.service import Context, Service
 from rec.evaluation.task import ALONE, Batches, Groups, Names, Ranks, Task, Values, holds_everywhere
 from rec.evaluation.task import Measured as TaskMeasured
+from rec.evaluation.tasks.sparsity import by_sparsity, meaning_of_group
 from rec.evaluation.tasks.values import MetricValue, notes
 from rec.evaluation.tasks.writing import baselines, meanings, sections
 from rec.evaluation.tasks.writing.bleu import bleu, bleu_smooth
@@ -37,6 +38,8 @@ OF_ROW = (
 )
 """Metrics that are means over examples."""
 GREEDY = Decoding()
+ABOUT = "about/"
+"""Start of the names of records' columns with the members that a text is of."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Writing(Task):
 
     def meaning(self, name: str) -> str:
         """Return in a few words what a metric, a simple answer or a group is."""
-        return meanings.of(name)
+        return meanings.of(name) or meaning_of_group(name)
 
     def records(
         self,
@@ -105,6 +108,7 @@ class Writing(Task):
         measured = measure(scored, wanted, feature=feature, features=known)
         columns: dict[str, Any] = {"text": text_column(texts), "reference": text_column(references)}
         columns |= {"scored": text_column(scored)}
+        columns |= {f"{ABOUT}{name}": index_B for name, index_B in system.written(batch).items()}
         columns |= {"words": np.array([len(text.split()) for text in wanted])}
         if feature is not None:
             columns["feature"] = text_column(feature)
@@ -142,7 +146,14 @@ class Writing(Task):
         return [column(records, "reference")]
 
     def groups(self, system: Any, data: Prepared, split: str, records: Records, config: EvaluateConfig) -> Groups:
-        """Return whether the text that was written is short or long: up to the middle number of words, or more."""
+        """Return how much the user wrote in training where the data tell it, else whether a text is short or long.
+
+        Short is up to the middle number of words of the texts that were written.
+        """
+        if f"{ABOUT}user" in records.column_names:
+            found = by_sparsity(data, column(records, f"{ABOUT}user"))
+            if found is not None:
+                return found
         words_B = column(records, "words")
         middle = int(np.median(words_B)) if len(words_B) else 0
         return Groups((f"up to {middle} words", f"more than {middle} words"), (words_B > middle).astype(np.int64))

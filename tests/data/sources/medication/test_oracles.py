@@ -16,10 +16,13 @@ import pytest
 from rec.data.prepared import Prepared
 from rec.data.schema import RawData
 from rec.data.sources.eicu import EICU
-from rec.data.sources.medication.drugs import Prescriptions, candidates, drug_map, rxcui_of_ndc
+from rec.data.sources.medication.drugs import Prescriptions, candidates, code_of_text, drug_map, rxcui_of_ndc
+from rec.data.sources.medication.interactions import codes_of_compounds
+from rec.data.sources.medication.official import find
+from rec.data.sources.medication.substances import molecules_of, names_of, read_drugs
 from rec.data.sources.medication.symptoms import read_terms
 from rec.data.sources.mimic import MimicIII
-from rec.data.tables import ForeignTable, Kind, read_whole
+from rec.data.tables import ForeignTable, Kind, pieces, read_whole
 from rec.evaluation.tasks.sets.metrics import ddi_rate, interacting_pairs, per_visit, summary
 from tests.conftest import SHARED
 from tests.data.own import prepared
@@ -61,6 +64,46 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Open:
         return made[name]
 
     return open_it
+
+
+TABLES = {
+    "mimic_iii_demo": {
+        "admissions": 129, "diagnoses_icd": 1_761, "patients": 100, "prescriptions": 10_398, "procedures_icd": 506,
+        "d_icd_diagnoses": 14_567, "d_icd_procedures": 3_882,
+    },
+    "eicu_crd_demo": {
+        "patient": 2_520, "hospital": 186, "diagnosis": 24_978, "medication": 75_604, "treatment": 38_290,
+        "admissiondx": 7_578, "admissiondrug": 7_417, "pasthistory": 12_109, "allergy": 2_475, "physicalexam": 84_058,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("folder", TABLES)
+def test_tables_of_the_demos_have_the_rows_that_are_known(folder: str) -> None:
+    if not SOURCE.exists():
+        pytest.skip("needs ../shared/data/medication, which is not part of the project")
+    found = {name: find(f"{SOURCE}/{folder}", name, "").table for name in TABLES[folder]}
+    assert {name: sum(p.rows for p in pieces(table)) for name, table in found.items()} == TABLES[folder]
+
+
+def test_files_beside_the_demos_are_read_as_is_known() -> None:
+    if not SOURCE.exists():
+        pytest.skip("needs ../shared/data/medication, which is not part of the project")
+    assert len(rxcui_of_ndc(MIMIC["ndc2rxcui"])) == 4_204
+    compounds = codes_of_compounds(f"{MAPS}/drug-atc.csv")
+    assert (len(compounds), compounds["CID000004011"]) == (746, ["N06A"])
+    counts = {}
+    for name in ("safedrug_master", "nlammr_mimic3", "nlammr_mimic4"):
+        molecules = molecules_of(f"{SOURCE}/molecules/{name}_atc3_to_smiles.json")
+        counts[name] = len(molecules), sum(map(len, molecules.values()))
+    assert counts["safedrug_master"] == counts["nlammr_mimic3"] == (112, 269)
+    assert counts["nlammr_mimic4"][0] == 128
+    assert len(names_of(f"{SOURCE}/text/who_atc3_names.csv")) == 271
+    assert len(code_of_text(STAYS["hicl"], "drughiclseqno")) == 247
+    drugs, _ = read_drugs(STAYS["drugs"], {}, "")
+    every = list(itertools.chain.from_iterable(drugs.values()))
+    told = (len(every), sum(bool(s.description) for s in every), sum(bool(s.smiles) for s in every))
+    assert told == (5_678, 1_952, 1_803)
 
 
 def fixture(name: str) -> dict[str, list[Any]]:
@@ -273,7 +316,7 @@ POPULAR = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("source", "read", "sizes", "known", "values", "codes"), POPULAR)
+@pytest.mark.parametrize(("source", "read", "sizes", "known", "values", "codes"), POPULAR, ids=["mimic", "eicu"])
 def test_popularity_has_the_metrics_that_are_known(
     tmp_path: Path, source: str, read: dict[str, Any], sizes: tuple[int, int, int], known: tuple[int, int],
     values: dict[str, float], codes: str

@@ -32,7 +32,7 @@ def test_arrays_of_states_equal_arrays_of_scores(rng: np.random.Generator) -> No
         ({"target": np.array([0, 5])}, "target.1. is 5, expected 0 to 2"),
         ({"score": None}, "expected either score, or both state and item"),
         ({"seen_offset": np.array([0, 1])}, "seen_offset must rise from 0 to 0 in 3 steps"),
-        ({"target": np.array([0])}, "2 rows of scores or states for 1 targets"),
+        ({"target": np.array([0])}, "2 rows of scores or states for 1 target"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(change: dict, message: str) -> None:

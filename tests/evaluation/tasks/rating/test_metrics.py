@@ -48,7 +48,7 @@ def test_wrong_numbers_are_named_with_their_row() -> None:
         per_row(np.array([1, 2]), np.array([1, np.nan]), lowest=1, highest=5)
     with pytest.raises(DataError, match="rating: row 0: found 7, expected a number from 1 to 5"):
         per_row(np.array([7, 2]), np.array([1, 2]), lowest=1, highest=5)
-    with pytest.raises(DataError, match="found 1 predictions, expected 2"):
+    with pytest.raises(DataError, match="found 1 prediction, expected 2"):
         per_row(np.array([1, 2]), np.array([1.0]), lowest=1, highest=5)
 
 

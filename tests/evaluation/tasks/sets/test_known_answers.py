@@ -1,15 +1,20 @@
 """Metrics of sets on the two demo cohorts: their own interaction rates and the popularity baseline."""
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from rec.evaluation.tasks.sets import Sets
+from rec.evaluation.tasks.sets.baselines import COMMON
 from rec.evaluation.tasks.sets.metrics import ddi_rate, interacting_pairs, per_visit, summary
 from rec.evaluation.tasks.values import MetricValue
+from tests.evaluation.tasks.sets.test_task import Told, Visits
 
 pytestmark = pytest.mark.data
 
@@ -90,8 +95,31 @@ def popularity(medication: Path, cohort: Cohort) -> tuple[dict[str, MetricValue]
     true_NV = multi_hot(list(test.held), codes)
     score_NV = np.broadcast_to(share_V, true_NV.shape)
     column = per_visit(true_NV, score_NV, interaction_VV=interactions(medication, codes))
+    check_task(train, test, codes, interactions(medication, codes), summary(column, test.patient_id.to_numpy()))
     predicted = {code for code, share in zip(codes, share_V, strict=True) if share >= 0.5}
     return summary(column, test.patient_id.to_numpy()), predicted, np.array([len(train), len(test)])
+
+
+def check_task(
+    train: pd.DataFrame,
+    test: pd.DataFrame,
+    codes: list[str],
+    interaction_VV: np.ndarray,
+    wanted: dict[str, MetricValue],
+) -> None:
+    """Assert that the task's own popularity by the field's rule has these metrics."""
+
+    def batches(split: str) -> Iterator[Visits]:
+        found = train if split == "train" else test
+        patient_N = pd.factorize(found.patient_id)[0]
+        true_NV = multi_hot(list(found.held), codes)
+        for rows in np.array_split(np.arange(len(found)), 3):
+            nothing = torch.zeros(len(rows), len(codes), dtype=torch.bool)
+            patient_B, true_BV = torch.from_numpy(patient_N[rows]), torch.from_numpy(true_NV[rows])
+            yield Visits(patient_B=patient_B, score_BV=nothing.float(), true_BV=true_BV, previous_BV=nothing)
+
+    found = Sets().baselines(Told(interaction_VV), None, "test", batches)[COMMON]  # type: ignore[arg-type]
+    assert found == pytest.approx({name: value.value for name, value in wanted.items()})
 
 
 BASELINE = {

@@ -91,9 +91,9 @@ def test_without_features_their_metrics_have_no_value() -> None:
 
 
 def test_columns_of_other_lengths_are_refused() -> None:
-    with pytest.raises(DataError, match="reference: found 1 rows, expected 2"):
+    with pytest.raises(DataError, match="reference: found 1 row, expected 2"):
         measure(["a", "b"], ["a"])
-    with pytest.raises(DataError, match="feature: found 1 rows, expected 2"):
+    with pytest.raises(DataError, match="feature: found 1 row, expected 2"):
         measure(["a", "b"], ["a", "b"], feature=["a"])
 
 

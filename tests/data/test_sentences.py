@@ -1,0 +1,134 @@
+"""The view of sentences, and groups of users by how much they wrote."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from rec.data.prepared import Prepared
+from rec.data.schema import Events, Field, RawData, Source, Workplace
+from rec.data.views.sentences import SPARSITY_GROUPS, sparsity
+from rec.errors import ConfigError, DataError
+from rec.strict import Strict
+from tests.data.own import own, prepared, write_events
+
+PARTS = [0, 0, 1, 1, 2, 2, 0, 0]
+ROWS = {
+    "user": ["b", "a", "b", "c", "a", "d", "a", "e"],
+    "item": ["x", "y", "y", "x", "x", "y", "z", "x"],
+    "rating": [5, 4, 3, 2, 1, 5, 4, 3],
+    "text": ["one", "two", "three", "four", None, "six", "seven", "eight"],
+    "feature": ["f", "g", "f", "g", "f", None, "g", "f"],
+    "cluster_id": [0, 1, 1, 0, 1, 0, 1, 0],
+    "part": PARTS,
+}
+
+
+class WrittenConfig(Strict):
+    """The keys of `[data.read]`."""
+
+    without: str = ""
+    counterpart: str = "item"
+
+
+class Written(Source):
+    """Eight reviews of five users."""
+
+    Config = WrittenConfig
+    config: WrittenConfig
+
+    def open(self, place: Workplace) -> RawData:
+        """Return the reviews."""
+        fields = [Field("item", "item"), *map(Field, ("rating", "text", "feature", "cluster_id"))]
+        fields = [field for field in fields if field.name != self.config.without]
+        subject = Field("user", "user")
+        events = Events(
+            table=pa.table(ROWS),
+            subject=subject,
+            fields=tuple(fields),
+            part="part",
+            counterpart=self.config.counterpart,
+        )
+        return RawData(records=events)
+
+
+def made(root: Path, read: dict[str, Any] | None = None, **sections: Any) -> Prepared:
+    table = {"source": "tests.data.test_sentences:Written", "read": read or {}, "split": {"protocol": "given"}}
+    return prepared(root, table | sections)
+
+
+def test_rows_are_reviews_in_the_order_of_the_input_with_every_further_column(tmp_path: Path) -> None:
+    data = made(tmp_path).seen_as("sentences")
+    train = data.rows("train").to_pylist()
+    assert train[0] == {
+        "record": 3, "user": 1, "item": 0, "rating": 5.0, "text": "one", "feature": "f", "opinion": "", "cluster_id": 0
+    }  # fmt: skip
+    assert [row["text"] for row in train] == ["one", "two", "seven", "eight"]
+    test = data.rows("test").to_pylist()
+    assert [(row["text"], row["feature"]) for row in test] == [("", "f"), ("six", "")]
+    raw = data.users["id"].to_pylist()
+    assert [raw[row["user"]] for row in test] == ["a", "d"]
+    texts = data.records(["text"])["text"].to_pylist()
+    assert [texts[row["record"]] for row in train] == [row["text"] for row in train]
+
+
+def test_the_view_tells_how_much_each_user_wrote_in_training(tmp_path: Path) -> None:
+    data = made(tmp_path).seen_as("sentences")
+    assert data.array("user_count").tolist() == [2, 1, 0, 0, 1]
+    assert data.array("user_sparsity").tolist() == [2, 0, 5, 5, 1]
+
+
+@pytest.mark.parametrize(
+    ("count", "group"),
+    [
+        ([3, 1, 0, 2, 9, 5], [2, 0, 5, 1, 4, 3]),
+        ([1] * 7, [0, 0, 1, 1, 2, 3, 4]),
+        ([0, 0], [5, 5]),
+        ([4, 4, 1], [1, 2, 0]),
+    ],
+)
+def test_groups_of_equal_size_from_the_fewest_reviews_to_the_most(count: list[int], group: list[int]) -> None:
+    assert sparsity(np.array(count)).tolist() == group
+
+
+def test_groups_differ_by_one_in_size_and_no_user_of_one_wrote_more_than_one_of_the_next(
+    rng: np.random.Generator,
+) -> None:
+    count = rng.integers(0, 30, 1003)
+    group = sparsity(count)
+    sizes = np.bincount(group, minlength=len(SPARSITY_GROUPS))
+    assert np.ptp(sizes[:5]) <= 1
+    assert sizes[5] == (count == 0).sum()
+    assert all(count[group == a].max() <= count[group == b].min() for a, b in itertools.pairwise(range(5)))
+
+
+@pytest.mark.parametrize("without", ["rating", "text", "feature"])
+def test_records_that_are_no_reviews_are_refused(without: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"sentences: records without '{without}'; there are user, item"):
+        made(tmp_path, {"without": without}).seen_as("sentences")
+
+
+def test_records_that_are_no_events_are_refused(tmp_path: Path) -> None:
+    config = own(tmp_path / "out", write_events(tmp_path / "e.csv"))
+    data = prepared(tmp_path / "out", config.model_dump(exclude={"root"}))
+    with pytest.raises(DataError, match=r"needs records that are reviews: .*the data set has no events"):
+        data.seen_as("sentences")
+
+
+def test_a_counterpart_makes_filters_and_splits_of_two_and_without_one_they_are_refused(tmp_path: Path) -> None:
+    warm = {"protocol": "warm", "validation": 0.1, "test": 0.1}
+    data = made(tmp_path / "a", filter={"core": 2})
+    assert data.manifest["dropped"] == {"record of a user or item with fewer than 2 records": 4}
+    assert (data.users["id"].to_pylist(), data.items["id"].to_pylist()) == (["a", "b"], ["x", "y"])
+    for sections, words in (
+        ({"filter": {"core": 2}}, "data.filter.core: has no effect on .*whose records are events"),
+        ({"filter": {"repeats": "once"}}, "data.filter.repeats: has no effect on"),
+        ({"split": warm}, "data.split.protocol: 'warm' is of records of two"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            made(tmp_path / "b", {"counterpart": ""}, **sections)
+    with pytest.raises(DataError, match="counterpart 'rating': no field with members; there are item"):
+        made(tmp_path / "c", {"counterpart": "rating"})
