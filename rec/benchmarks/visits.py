@@ -14,7 +14,7 @@ import torch
 from rec.benchmarks import visits_cohort, visits_served
 from rec.benchmarks.row import Row, timed
 from rec.benchmarks.steps import Steps
-from rec.benchmarks.timing import side_by_side
+from rec.benchmarks.timing import cpu_s, in_turns, side_by_side
 from rec.benchmarks.work import Say
 from rec.config import RunConfig, load
 from rec.data.encoders import Tfidf, text_encoder_from
@@ -63,10 +63,13 @@ def config_of(folder: str, file: str, overrides: Sequence[str]) -> RunConfig:
 def epoch(name: str, config: RunConfig, goal_s: float | None) -> list[Row]:
     """Return the time of an epoch of training from rows to new weights, beside its bare products, and by itself."""
     steps = Steps(config, STEPS)
-    ours, bare = (times.scaled(steps.epochs) for times in side_by_side(steps, steps.bare(), REPEATS))
+    bare_steps = steps.bare()
+    ours, bare = (times.scaled(steps.epochs) for times in side_by_side(steps, bare_steps, REPEATS))
+    busy, bare_busy = (times.scaled(steps.epochs) for times in in_turns([steps, bare_steps], REPEATS, clock=cpu_s))
     told = f"{name}: epoch of {steps.in_epoch:,} steps of {config.train.batch_size} visits"
     return [
         timed(f"{told}, limit: bare products", ours, bare, 2.0, physical=True),
+        timed(f"{told}, CPU time, limit: bare products", busy, bare_busy, 2.0, physical=True),
         Row(f"{told}, one thread", ours.median, "s", goal=goal_s),
     ]
 

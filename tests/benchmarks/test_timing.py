@@ -3,7 +3,7 @@
 import pytest
 
 from rec.benchmarks import timing
-from rec.benchmarks.timing import Times, in_turns, median_s
+from rec.benchmarks.timing import Times, cpu_s, in_turns, median_s
 
 
 def test_actions_take_turns_and_the_first_round_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,3 +38,10 @@ def test_the_median_leaves_warming_up_out(monkeypatch: pytest.MonkeyPatch) -> No
         now[0] += seconds.pop(0)
 
     assert median_s(action, 3) == 2.0
+
+
+def test_waiting_takes_no_time_of_the_processor() -> None:
+    (waiting,) = in_turns([lambda: timing.time.sleep(0.05)], 3, clock=cpu_s)
+    (working,) = in_turns([lambda: sum(range(200_000))], 3, clock=cpu_s)
+    assert waiting.median < 0.02
+    assert working.median > 0
