@@ -166,6 +166,7 @@ def test_a_long_text_is_cut_and_counted(tmp_path: Path) -> None:
         ({"read": {"texts": False}, "encode": encode()}, "brings no texts here"),
         ({"read": {"texts": False}, "encode": {}}, "data.encode: has no effect"),
         ({"encode": {**encode(), "image": {"size": 8}}}, "data.encode.image: has no effect"),
+        ({"encode": {**encode(), "maximum_bad_share": 0.5}}, "data.encode.maximum_bad_share: has no effect"),
         ({"encode": encode("", "")}, "data.encode.text"),
         ({"text": {"modalities": ["narrative"]}}, "data.text: has no effect"),
     ],

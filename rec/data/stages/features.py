@@ -274,12 +274,13 @@ def _refuse_bad(
         DataError: they are too many.
     """
     bad = [row for part in found for row in part.bad]
+    most = config.maximum_bad_share * max(report["pictures"], 1)
     file = f"bad_{name}s.csv"
     root.delete(file)
     if not bad:
         return
     root.write(file, pd.DataFrame(bad, columns=[name, "column", "reason"]).to_csv(index=False).encode())
-    if len(bad) > config.maximum_bad_share * max(report["pictures"], 1):
+    if len(bad) > most:
         row, column, reason = bad[0]
         where = ", ".join(side.table.table.paths) if side.table else name
         raise DataError(

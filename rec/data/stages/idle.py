@@ -11,7 +11,7 @@ from rec.data.stages.split import refuse_unserved
 from rec.data.tables import columns
 from rec.data.texts import TEMPLATES
 from rec.errors import ConfigError
-from rec.keys_data import ContentConfig, DataConfig, FilterConfig, ImageEncodingConfig
+from rec.keys_data import ContentConfig, DataConfig, EncodeConfig, FilterConfig
 
 
 def refuse_idle(config: DataConfig, raw: RawData) -> None:
@@ -25,8 +25,9 @@ def refuse_idle(config: DataConfig, raw: RawData) -> None:
     told = {TIME: raw.records.time, PART: raw.records.part}
     refuse_unserved(config.split, [name for name, column in told.items() if column is not None])
     if config.encode is not None:
-        if not any(table.image for table in tables) and config.encode.image != ImageEncodingConfig():
-            raise ConfigError(f"data.encode.image: has no effect: {config.source} brings no pictures here")
+        for key in ("image", "maximum_bad_share") if not any(table.image for table in tables) else ():
+            if getattr(config.encode, key) != getattr(EncodeConfig(), key):
+                raise ConfigError(f"data.encode.{key}: has no effect: {config.source} brings no pictures here")
         text = config.encode.text
         texts = has_texts(raw) or any(table.text for table in tables)
         if not texts and (text.encoder or text.tokenizer not in ("", "local")):
