@@ -27,6 +27,7 @@ from rec.evaluation.run import Numbers, evaluate_run, open_run
 from rec.evaluation.tasks.rating import Rating
 from rec.evaluation.tasks.sets import Sets
 from rec.evaluation.tasks.sets.meanings import EARLIER
+from rec.evaluation.tasks.sets.metrics import RARE
 from rec.evaluation.tasks.writing import Writing
 from rec.keys import ParallelConfig, TrainConfig
 from rec.report.page import write_report
@@ -153,7 +154,7 @@ def test_runs_are_compared_by_metrics_of_examples_and_of_sums(
     train_here(worse, quiet, quiet)
     evaluate_run(worse, "test")
     found = {entry["metric"]: entry for entry in compare(trained["sets"].out, worse.out, 200)}
-    assert set(found) == {"jaccard_patient", "prauc_patient", "f1_patient", "ddi_rate", "rare_recall_patient"}
+    assert set(found) == {"jaccard_patient", "prauc_patient", "f1_patient", "ddi_rate", RARE[0], RARE[-1]}
     assert found["jaccard_patient"]["difference"]["low"] > 0
     assert found["jaccard_patient"]["not_better"] == 0
     rates = {"a": numbers["sets"]["metrics"]["ddi_rate"], "b": evaluate_run(worse, "test")["metrics"]["ddi_rate"]}

@@ -108,5 +108,5 @@ def _add_rare(measured: Measured, found: labels.Counts, known: Training, first: 
     values = labels.rare_values(measured.records, rare_V)
     measured.values |= values
     unit_B = column(measured.records, "subject")
-    measured.numbers["metrics"] |= {name: mean(by_unit(values[name], unit_B)) for name in RARE}
+    measured.numbers["metrics"] |= {name: mean(by_unit(values[name], unit_B)) for name in RARE if name in values}
     measured.numbers["rare"] = labels.rare_numbers(found, rare_V, share, first)

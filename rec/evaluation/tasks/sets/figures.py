@@ -8,6 +8,7 @@ from typing import Any
 
 from rec.evaluation.task import Measured
 from rec.evaluation.tasks.sets import trade_off
+from rec.evaluation.tasks.sets.metrics import RARE
 from rec.evaluation.tasks.sets.space import space
 from rec.sections import Event, Lines, LineSeries, Mark, Section, Table, Text, number
 
@@ -108,7 +109,7 @@ def rare(numbers: Mapping[str, Any]) -> list[Section]:
         ["given rightly", f"{found['right']:,}"],
         ["precision", number(found["precision"])],
         ["recall", number(found["recall"])],
-        *([name, number(numbers["metrics"].get(name))] for name in ("rare_recall_patient", "rare_jaccard_patient")),
+        *([name, number(numbers["metrics"].get(name))] for name in RARE),
     ]
     return [Section(title="Rare labels", parts=[Text(text=note, tone="note"), Table(head=["", ""], rows=rows)])]
 

@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 
 from rec.evaluation.records import Records, ragged
+from rec.evaluation.tasks.sets.metrics import BLOCK, RANKED
 
 Numbers = dict[str, Any]
+RANK = "rank"
+"""The column of detailed records that tells how probable each true label is among all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +56,8 @@ def counts(records: Records, labels: int) -> Counts:
 def rare_values(records: Records, rare_V: np.ndarray) -> dict[str, np.ndarray]:
     """Return recall and jaccard of each example over rare labels alone, (B,); NaN where it truly has none of them.
 
-    Of the rare labels {a, b} an example has a and is given b: recall 0/1, jaccard 0/2.
+    Of the rare labels {a, b} an example has a and is given b: recall 0/1, jaccard 0/2. Where records tell how probable
+    labels are (`ranks`), also the share of its rare labels that are among its `RANKED` most probable, given or not.
     """
     rows, labels = len(records), len(rare_V)
     (true_P, true_example_P), (given_P, given_example_P) = pairs(records)
@@ -65,10 +69,26 @@ def rare_values(records: Records, rare_V: np.ndarray) -> dict[str, np.ndarray]:
     )
     there_B = true_B > 0
     either_B = np.maximum(true_B + given_B - both_B, 1)
-    return {
+    found = {
         "rare_recall_patient": np.where(there_B, both_B / np.maximum(true_B, 1), np.nan),
         "rare_jaccard_patient": np.where(there_B, both_B / either_B, np.nan),
     }
+    if RANK in records.column_names:
+        near_P = (ragged(records, RANK)[0] <= RANKED) & rare_V[true_P]
+        near_B = np.bincount(true_example_P[near_P], minlength=rows)
+        found[f"rare_recall@{RANKED}_patient"] = np.where(there_B, near_B / np.maximum(true_B, 1), np.nan)
+    return found
+
+
+def ranks(true_BV: np.ndarray, score_BV: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rank of every true label by its score, from 1, behind all equal ones, and its example, (P,) each."""
+    example_P, label_P = true_BV.nonzero()
+    rank_P = np.empty(len(example_P), np.int32)
+    for start in range(0, len(example_P), BLOCK):
+        chosen = slice(start, start + BLOCK)
+        score_PV = score_BV[example_P[chosen]]
+        rank_P[chosen] = (score_PV >= score_BV[example_P[chosen], label_P[chosen]][:, None]).sum(1)
+    return rank_P, example_P
 
 
 def rare_numbers(found: Counts, rare_V: np.ndarray, share: float, first: int) -> Numbers:

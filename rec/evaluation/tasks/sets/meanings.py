@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rec.evaluation.tasks.sets.baselines import COMMON, FREQUENT, REPEATED
+from rec.evaluation.tasks.sets.metrics import RANKED
 
 OVERLAP = {
     "jaccard": "labels both given and true, as a share of those given or true",
@@ -27,6 +28,7 @@ WORDS = {
     COMMON: "every label that at least half of training's examples have, scored by that share",
     "rare_recall_patient": f"share of true labels that are given, {SELDOM}",
     "rare_jaccard_patient": f"labels both given and true, as a share of those given or true, {SELDOM}",
+    f"rare_recall@{RANKED}_patient": f"share of true labels among the {RANKED} most probable of all, {SELDOM}",
     REPEATED: "what the subject had at the example before",
 }
 

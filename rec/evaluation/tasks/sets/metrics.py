@@ -16,7 +16,9 @@ from rec.evaluation.tasks.values import MetricValue, mean, quotient
 
 THRESHOLD = 0.5
 AVERAGED = ("jaccard", "precision", "recall", "f1", "prauc")
-RARE = ("rare_recall_patient", "rare_jaccard_patient")
+RANKED = 20
+"""Most probable labels among which rare ones are looked for."""
+RARE = ("rare_recall_patient", "rare_jaccard_patient", f"rare_recall@{RANKED}_patient")
 """Overlaps over the labels alone that training has seldom, known once a run is measured for a report."""
 higher_is_better: Mapping[str, bool] = {
     **{f"{name}_{unit}": True for name in AVERAGED for unit in ("visit", "patient")},

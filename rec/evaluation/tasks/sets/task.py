@@ -17,7 +17,7 @@ from rec.evaluation.bootstrap import Summed
 from rec.evaluation.records import Records, column, ragged, records_of, with_columns
 from rec.evaluation.service import Context, Exporting, Service
 from rec.evaluation.task import ALONE, Batches, Groups, Measured, Names, Ranks, Task, Values
-from rec.evaluation.tasks.sets import baselines, details, meanings, sections, trade_off
+from rec.evaluation.tasks.sets import baselines, details, labels, meanings, sections, trade_off
 from rec.evaluation.tasks.sets.metrics import (
     AVERAGED,
     DESCRIPTIVE,
@@ -82,8 +82,8 @@ class Sets(Task):
 
     @property
     def compared(self) -> tuple[str, ...]:
-        """What is shown, and recall of rare labels."""
-        return (*self.shown, *RARE[:1])
+        """What is shown, and recall of rare labels: of those that are given, and of those that are ranked high."""
+        return (*self.shown, RARE[0], RARE[-1])
 
     def meaning(self, name: str) -> str:
         """Return in a few words what a metric, a simple answer or a group is."""
@@ -115,7 +115,10 @@ class Sets(Task):
         """Return subject, true labels, given labels with their probabilities, and the metrics of each example."""
         score_BV = system.probabilities(module, batch).float().cpu().numpy()
         found = self.record(system, batch, score_BV, self.threshold, system.chosen(score_BV, self.threshold))
-        columns: dict[str, Any] = {} if detail is None else trade_off.likely(score_BV, self.threshold)
+        columns: dict[str, Any] = {}
+        if detail is not None:
+            columns = trade_off.likely(score_BV, self.threshold)
+            columns[labels.RANK] = labels.ranks(system.labels(batch).cpu().numpy(), score_BV)
         earlier_B = system.earlier(batch)
         if earlier_B is not None:
             columns["earlier"] = earlier_B

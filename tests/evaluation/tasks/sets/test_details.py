@@ -62,6 +62,20 @@ def test_rare_labels_alone(rare: list[int], recall: list[float], jaccard: list[f
     np.testing.assert_allclose(found["rare_jaccard_patient"], jaccard)
 
 
+def test_ranks_of_true_labels_are_behind_equal_scores() -> None:
+    true_BV = np.array([[1, 0, 1, 0], [0, 0, 0, 0], [0, 1, 0, 1]], bool)
+    score_BV = np.array([[0.9, 0.5, 0.1, 0.1], [0.3, 0.2, 0.1, 0.0], [0.2, 0.7, 0.2, 0.2]])
+    rank_P, example_P = labels.ranks(true_BV, score_BV)
+    assert rank_P.tolist() == [1, 4, 1, 4]
+    assert example_P.tolist() == [0, 0, 2, 2]
+
+
+def test_rare_labels_among_the_most_probable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labels, "RANKED", 1)
+    found = labels.rare_values(records(), np.array([1, 1, 1, 0], bool))["rare_recall@1_patient"]
+    np.testing.assert_allclose(found, [1 / 2, 1 / 2, 0])
+
+
 def test_rare_is_what_few_examples_of_training_have() -> None:
     training = visits([0] * 4, [[0.0] * 4] * 4, [[1, 1, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 0, 0]], [[0] * 4] * 4)
 
