@@ -292,12 +292,13 @@ def counted(count: float, one: str, many: str = "") -> str:
 
 
 def plural(noun: str) -> str:
-    """Return the plural of a noun: "users", "queries", "diagnoses", "indexes"."""
+    """Return the plural of a noun: "users", "queries", "diagnoses", "indexes", "epochs"."""
     if noun.endswith("y") and noun[-2:-1] not in "aeiou":
         return f"{noun[:-1]}ies"
     if noun.endswith("sis"):
         return f"{noun[:-2]}es"
-    return f"{noun}es" if noun.endswith(("s", "x", "ch", "sh")) else f"{noun}s"
+    hissing = noun.endswith(("s", "x", "ch", "sh")) and not noun.endswith("epoch")
+    return f"{noun}es" if hissing else f"{noun}s"
 
 
 def sentence(text: str) -> str:

@@ -304,11 +304,11 @@ def test_a_table_without_rows_has_its_columns(text: Path) -> None:
 # Requests: values as they are written, and what is wrong with a row beside it.
 def test_csv_keeps_text_and_tells_short_rows(tmp_path: Path) -> None:
     (tmp_path / "r.csv").write_text('\ufeffuser,history\n007,"1|2"\n"a\nb"\n\n8,,9\n', encoding="utf-8")
-    fault = "values, expected 2: user, history"
+    fault = "expected 2: user, history"
     assert list(raw_rows(str(tmp_path / "r.csv"))) == [
         ({"user": "007", "history": "1|2"}, None),
-        ({"user": "a\nb"}, f"1 {fault}"),
-        ({"user": "8", "history": ""}, f"3 {fault}"),
+        ({"user": "a\nb"}, f"1 value, {fault}"),
+        ({"user": "8", "history": ""}, f"3 values, {fault}"),
     ]
 
 
