@@ -25,6 +25,7 @@ class NLAMMRConfig(Strict):
         "mixture": ({"fusion": ["moe"]}, {"patient_moe": [True]}),
         "section_dropout": {"missing_text_mask": [True]},
         "ddi_target": {"ddi_weight": {"not": [0.0]}},
+        "ddi_certain": {"ddi_filter": ["greedy", "two_sat"]},
         "text": {"train_plm": ["lora", "full"]},
         "unit_texts": {"train_plm": ["frozen"]},
         **alike(
@@ -66,6 +67,7 @@ class NLAMMRConfig(Strict):
         "DDI target 0.06": ("model.ddi_weight=1.0", "model.ddi_target=0.06"),
         "greedy filter": ("model.ddi_filter=greedy",),
         "two_sat filter": ("model.ddi_filter=two_sat",),
+        "greedy filter of the less certain": ("model.ddi_filter=greedy", "model.ddi_certain=0.86"),
         "one visit of history": ("model.history=1",),
         "three visits of history": ("model.history=3",),
         "equal molecules once": ("model.dedupe_molecules=true",),
@@ -106,6 +108,9 @@ class NLAMMRConfig(Strict):
     """Share of interacting pairs above which the loss turns from accuracy to interactions; 0 keeps both as they are."""
     ddi_filter: Literal["none", "greedy", "two_sat"] = "none"
     """What takes the less probable medication of an interacting pair from an answer."""
+    ddi_certain: float = Field(1.0, gt=0, le=1)
+    """Medications of at least this probability stay whatever they interact with: the filter takes away the less certain
+    ones alone; 1 keeps none."""
     train_plm: Literal["frozen", "lora", "full"] = "frozen"
     """Texts as vectors that were written with the data, or encoded in the step by a model that is trained with it."""
     text: TextEncoderConfig = TextEncoderConfig()

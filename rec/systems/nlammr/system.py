@@ -210,7 +210,8 @@ class NLAMMR(System[VisitBatch, NLAMMRModel], SetPredictor[VisitBatch, NLAMMRMod
         how = self.config.ddi_filter
         if how == "none":
             return super().chosen(score_BV, threshold)
-        return filtered(score_BV, threshold, self.interactions(), how)
+        certain = self.config.ddi_certain
+        return filtered(score_BV, threshold, self.interactions(), how, certain=certain if certain < 1 else None)
 
     def embeddings(self, module: NLAMMRModel, batch: VisitBatch) -> tuple[Tensor, Tensor]:
         """Return visits, (B, C), and medications, (V, C), in the space where they meet."""

@@ -17,11 +17,13 @@ NAMES = {
     "greedy": "greedy filter, other thresholds",
     "two_sat": "two_sat filter, other thresholds",
     trade_off.ALLOWED: "greedy filter, frequent pairs stay",
+    trade_off.CERTAIN: "greedy filter, probable labels stay",
 }
 TRADE_OFF_NOTE = (
     "What fewer bad pairs cost. Each point is a way to make sets from the same probabilities: another threshold, a "
-    "filter that takes labels out until no two of a set are known to interact, or the greedy filter that lets pairs "
-    "stand which enough of training's examples have together. Up and to the left is better."
+    "filter that takes labels out until no two of a set are known to interact, or the greedy filter that lets stand "
+    "what enough of training's examples have together, or what is probable enough by itself. Up and to the left is "
+    "better."
 )
 FILTER_NOTE = (
     "The system takes labels out of sets that interact with others in them; before is the threshold alone. Metrics "
@@ -72,16 +74,16 @@ def interactions(numbers: Mapping[str, Any]) -> list[Section]:
         marks=[Mark(x=x, y=y, name=f"this run, threshold {numbers['threshold']['value']:g}")] if x is not None else [],
         events=[Event(x=true, name="true sets")] if true is not None else [],
         caption="The line without a filter runs from a threshold of 0.2 to one of 0.9. Filtered sets have no known "
-        "interaction at all, unless frequent pairs stand.",
+        "interaction at all, unless frequent pairs or probable labels stand.",
         low=max(math.floor(20 * least - 0.5) / 20, 0.0),
         wide=True,
     )
-    head = ["sets", "threshold", "pairs that stand", "jaccard_patient", "ddi_rate", "labels given"]
+    head = ["sets", "threshold", "what stands", "jaccard_patient", "ddi_rate", "labels given"]
     rows = [
         [
             NAMES[how].partition(",")[0],
             f"{point['threshold']:g}",
-            f"from {point['share']:.1%} of training" if "share" in point else "-",
+            _standing(point),
             *(number(point[name]) for name in ("jaccard_patient", "ddi_rate")),
             number(point["medications"], 2),
         ]
@@ -91,6 +93,13 @@ def interactions(numbers: Mapping[str, Any]) -> list[Section]:
     note = Text(text=TRADE_OFF_NOTE, tone="note")
     table = Section(title="Overlap beside interactions: every point", parts=[Table(head=head, rows=rows)], folded=True)
     return [Section(title="Overlap beside interactions", parts=[note, lines]), table]
+
+
+def _standing(point: Mapping[str, Any]) -> str:
+    """Return what a filter lets stand all the same."""
+    if "share" in point:
+        return f"pairs from {point['share']:.1%} of training"
+    return f"labels from {point['certain']:g}" if "certain" in point else "-"
 
 
 def rare(numbers: Mapping[str, Any]) -> list[Section]:

@@ -1,4 +1,4 @@
-"""Filters that take labels from predicted sets until no two of them are known to interact badly.
+"""Filters that take labels from predicted sets until no two of them, or no less certain ones, interact badly.
 
 Letters: B examples, V labels.
 """
@@ -27,6 +27,7 @@ def filtered(
     how: str,
     allowed_VV: np.ndarray | None = None,
     *,
+    certain: float | None = None,
     steps: int = STEPS,
 ) -> np.ndarray:
     """Return which labels each example is given, bool (B, V): those of at least `threshold` that pass a filter.
@@ -42,6 +43,8 @@ def filtered(
             the assignment that satisfies (not i or not j) for each interacting pair and keeps the greatest sum of
             scores, found exactly unless that takes more than `steps` branches; "none" keeps everything.
         allowed_VV: Interacting pairs that may stand together all the same, such as those prescribed in training.
+        certain: Labels of at least this score are given whatever they interact with; a filter then takes away the less
+            certain ones alone. None keeps none.
         steps: Branches that `two_sat` looks at for one example.
 
     Raises:
@@ -57,7 +60,11 @@ def filtered(
     parts = []
     for start in range(0, len(given_BV), BLOCK):
         given, score = given_BV[start : start + BLOCK], score_BV[start : start + BLOCK]
-        parts.append(greedy(given, score, clash_VV) if how == "greedy" else two_sat(given, score, clash_VV, steps))
+        fixed = np.zeros_like(given) if certain is None else given & (score >= certain)
+        open_BV = given & ~fixed & (fixed.astype(np.float32) @ clash_VV.astype(np.float32) == 0)
+        parts.append(
+            fixed | (greedy(open_BV, score, clash_VV) if how == "greedy" else two_sat(open_BV, score, clash_VV, steps))
+        )
     return np.concatenate([given_BV[:0], *parts])
 
 

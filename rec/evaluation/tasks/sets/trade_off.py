@@ -26,6 +26,9 @@ STEPS = 500
 ALLOWED = "greedy_allowed"
 ALLOWED_SHARES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 """Shares of training's examples that have a pair of labels, from which on it may stand."""
+CERTAIN = "greedy_certain"
+CERTAINTIES = (0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.82, 0.84, 0.86, 0.88, 0.9, 0.95)
+"""Scores from which on a label stands whatever it interacts with."""
 CURVE = ("jaccard_patient", "f1_patient", "ddi_rate", "medications")
 
 
@@ -54,17 +57,20 @@ def curves(
 ) -> dict[str, list[dict[str, Any]]]:
     """Return overlap, bad pairs and sizes of other sets of the same scores, over all examples or some drawn ones.
 
-    By the name of each filter its points at several thresholds; as `ALLOWED` those of the greedy filter at this
-    threshold that lets stand what enough of training's examples have together, a share (V, V).
+    By the name of each filter its points at several thresholds; of the greedy filter at this threshold, as `ALLOWED`
+    those where what enough of training's examples have together, a share (V, V), stands, and as `CERTAIN` those where
+    what is probable enough does.
     """
     if len(records) > EXAMPLES:
         records = records.take(pa.array(np.sort(rng.permutation(len(records))[:EXAMPLES]))).combine_chunks()
     blocks, subject_B = list(_blocks(records, len(interaction_VV))), column(records, "subject")
 
-    def point(least: float, how: str, allowed_VV: np.ndarray | None = None) -> dict[str, Any]:
+    def point(
+        least: float, how: str, allowed_VV: np.ndarray | None = None, certain: float | None = None
+    ) -> dict[str, Any]:
         parts = []
         for true_BV, score_BV in blocks:
-            given_BV = filtered(score_BV, least, interaction_VV, how, allowed_VV, steps=STEPS)
+            given_BV = filtered(score_BV, least, interaction_VV, how, allowed_VV, certain=certain, steps=STEPS)
             parts.append(_columns(true_BV, given_BV, interaction_VV))
         told = _told(parts, subject_B)
         return {"threshold": least, **{name: told[name] for name in CURVE}}
@@ -74,6 +80,11 @@ def curves(
         found[ALLOWED] = [
             {"share": share, **point(threshold, "greedy", together_VV >= share)} for share in ALLOWED_SHARES
         ]
+    found[CERTAIN] = [
+        {"certain": certain, **point(threshold, "greedy", certain=certain)}
+        for certain in CERTAINTIES
+        if certain > threshold
+    ]
     return found
 
 

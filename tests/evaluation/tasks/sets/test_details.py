@@ -135,6 +135,10 @@ def test_curves_hold_what_each_threshold_and_filter_gives() -> None:
     # The pair stands as long as 5 % of training are enough.
     assert at[trade_off.ALLOWED][0.05]["ddi_rate"] == pytest.approx(1 / 2)
     assert at[trade_off.ALLOWED][0.1]["ddi_rate"] == 0
+    # Label 2 (0.6) gives way as long as it is less certain than that.
+    certain = {point["certain"]: point for point in found[trade_off.CERTAIN]}
+    assert certain[0.6]["ddi_rate"] == pytest.approx(1 / 2)
+    assert certain[0.65]["ddi_rate"] == 0
 
 
 @pytest.mark.parametrize(

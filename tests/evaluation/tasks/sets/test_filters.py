@@ -49,6 +49,23 @@ def test_worked_examples(score: list[float], pairs: Pairs, how: str, kept: list[
     assert np.flatnonzero(found_BV[0]).tolist() == kept
 
 
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.9])
+@pytest.mark.parametrize("certain", [0.5, 0.7, 0.95, 1.0])
+def test_what_is_certain_stays_and_the_rest_is_filtered(share: float, certain: float, rng: np.random.Generator) -> None:
+    score_BV, interaction_VV = rng.random((120, 30)), drawn(rng, 30, share)
+    found_BV = filtered(score_BV, 0.5, interaction_VV, "greedy", certain=certain)
+    for score_V, found_V in zip(score_BV, found_BV, strict=True):
+        kept: list[int] = []
+        for label in np.argsort(-score_V, kind="stable"):
+            if score_V[label] >= 0.5 and (score_V[label] >= certain or not interaction_VV[label, kept].any()):
+                kept.append(int(label))
+        assert np.flatnonzero(found_V).tolist() == sorted(kept)
+    heaviest_BV = filtered(score_BV, 0.5, interaction_VV, "two_sat", certain=certain)
+    assert (np.where(heaviest_BV, score_BV, 0).sum(1) >= np.where(found_BV, score_BV, 0).sum(1) - 1e-9).all()
+    open_BV = heaviest_BV & (score_BV < certain)
+    assert not (open_BV & (heaviest_BV.astype(int) @ interaction_VV.astype(int) > 0)).any()
+
+
 @pytest.mark.parametrize("how", ["greedy", "two_sat"])
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.9])
 def test_nothing_that_interacts_is_left_and_nothing_is_added(how: str, share: float, rng: np.random.Generator) -> None:
