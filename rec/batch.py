@@ -27,7 +27,8 @@ class Column:
     optional: bool = False
     """Whether a request may leave it out; it is empty then."""
     place: bool = False
-    """Whether it counts records of the data set, which no request knows: never asked, and -1 or empty there."""
+    """Whether it tells what only the data set knows, such as places of its records or whose they are: never asked of a
+    request, and -1 or empty there; no artifact holds the members that it names."""
     along: str = ""
     """What its first axis counts where other columns count the same, as "earlier visit" for what each of a patient's
     earlier visits holds: columns of one name are as long as each other; what a request leaves out is filled up."""

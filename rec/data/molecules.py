@@ -60,8 +60,8 @@ def graphs(smiles: Sequence[str | None]) -> Molecules:
     return Molecules(np.concatenate(atoms), owner, np.concatenate(bonds, 1), np.concatenate(features), unreadable)
 
 
-def _graph(text: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Return atoms (A, 9), bonds (2, E) and their features (E, 3), None where a text is no molecule."""
+def _molecule(text: str | None) -> Any:
+    """Return the molecule of a SMILES, None where a text is none."""
     try:
         from rdkit import Chem, rdBase
     except ImportError as error:
@@ -70,7 +70,18 @@ def _graph(text: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None
         return None
     with rdBase.BlockLogs():
         molecule = Chem.MolFromSmiles(text)
-    if molecule is None or not molecule.GetNumAtoms():
+    return molecule if molecule is not None and molecule.GetNumAtoms() else None
+
+
+def readable(text: str | None) -> bool:
+    """Return whether a text is the SMILES of a molecule."""
+    return _molecule(text) is not None
+
+
+def _graph(text: str | None) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Return atoms (A, 9), bonds (2, E) and their features (E, 3), None where a text is no molecule."""
+    molecule = _molecule(text)
+    if molecule is None:
         return None
     atoms = np.array([_atom(atom) for atom in molecule.GetAtoms()], np.int16)
     ends, features = [], []

@@ -189,6 +189,7 @@ def _finished(
             "synthetic_labels": raw.synthetic,
             "generated": raw.generated,
             **({"licence": raw.licence} if raw.licence else {}),
+            **({"private": True} if raw.private else {}),
             "shard_rows": config.shard_rows,
             "config": config.model_dump(mode="json", exclude={"views"}),
         }

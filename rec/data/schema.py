@@ -144,6 +144,8 @@ class RawData:
     """Whether all of it is: users, items and what they like."""
     licence: str = ""
     """Of the data; kept with the data set and told with every number and artifact that comes from it."""
+    private: bool = False
+    """Whether records are of people whom nobody else may know: no artifact shows a record as its example."""
     dropped: Mapping[str, int] = field(default_factory=dict)
     """Records that the source itself leaves out, by reason."""
 

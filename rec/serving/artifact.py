@@ -244,7 +244,7 @@ def _files(folder: Path) -> list[str]:
 
 def _write_entities(data: Prepared, system: System[Any, Any], storage: Storage) -> dict[str, Any]:
     """Write the members of every entity that requests and answers name; return their counts."""
-    named = [column.entity for column in system.columns if column.entity]
+    named = [column.entity for column in system.columns if column.entity and not column.place]
     named += [name for task in system.tasks for name in task.entities(system)]
     told = {}
     for name in dict.fromkeys(named):

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from rec.batch import Columns
+from rec.evaluation.rows import empty
 from rec.sections import counted
 from rec.serving.answers import Answerer
 
@@ -24,6 +27,16 @@ def make_example(answerer: Answerer, columns: Columns) -> dict[str, Any]:
     own = (service.example() for service in answerer.services.values())
     path, request = next((found for found in own if found is not None), ("predict", {"rows": [row]}))
     return {"path": f"/v1/{path}", "request": request, "answer": answerer.respond(path, request), "row": row}
+
+
+def invented_row(answerer: Answerer) -> Columns:
+    """Return a row that is of nobody: of every list of members the first two of all, and nothing else."""
+    found = {column.name: empty(column, 1) for column in answerer.rows.columns}
+    for column in answerer.rows.asked:
+        if column.entity and column.shape == (-1,) and not column.along:
+            members = answerer.rows.members[column.entity]
+            found[column.name] = [np.arange(members.first, members.first + min(2, len(members)))]
+    return found
 
 
 def differs(answerer: Answerer) -> str:

@@ -9,12 +9,15 @@ import torch
 from tests.systems.nlammr import ROWS, built, scores
 
 
-def test_reasons_tell_weights_of_what_is_there() -> None:
-    system, rows, module = built({"missing_text_mask": True, "history": 2})
+@pytest.mark.parametrize("masked", [True, False])
+def test_reasons_tell_weights_of_what_is_there(masked: bool) -> None:
+    system, rows, module = built({"missing_text_mask": masked, "history": 2})
     batch = system.collate(rows)
     for row, told in enumerate(system.reasons(module, batch)):
-        assert list(told["sections"]) == ["symptoms", "diagnoses", "procedures"]
-        assert all(told["sections"][name] == 0 for name in told["missing"])
+        there = dict(zip(("symptoms", "diagnoses", "procedures"), batch.present_BS[row].tolist(), strict=True))
+        assert list(told["sections"]) == [name for name in there if there[name]]
+        assert told["missing"] == [name for name in there if not there[name]]
+        assert sum(told["sections"].values()) == pytest.approx(float(bool(told["sections"])), abs=1e-5)
         count = len(rows["earlier"][row])
         assert [one["visit"] for one in told["earlier"]] == list(range(count))[-2:]
         assert sum(one["weight"] for one in told["earlier"]) == pytest.approx(float(count > 0), abs=1e-5)

@@ -55,6 +55,18 @@ def run(folder: Path) -> RunConfig:
     return run_of(folder, "run", epochs=30, missing_text_mask=True, history_gate=True)
 
 
+def test_an_artifact_of_private_records_shows_none_of_them(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = open_prepared(run)
+    data.manifest["private"] = True
+    monkeypatch.setattr("rec.serving.export.open_prepared", lambda _: data)
+    answerer = Answerer(export(run, f"{run.out}-private", lambda _: None))
+    request = answerer.example["request"]
+    for name, entity in (("diagnoses", "diagnosis"), ("procedures", "procedure"), ("symptoms", "symptom")):
+        assert request["rows"][0][name] == data.entity(entity)["id"].to_pylist()[:2]
+    assert request["rows"][0]["earlier_medications"] == []
+    assert answerer.example["answer"] == answerer.respond("predict", request)
+
+
 def test_a_run_learns_more_than_what_is_given_most_and_is_reported(run: RunConfig) -> None:
     numbers = evaluate_run(run, "test")
     popularity = numbers["baselines"]["labels of half of training"]["jaccard_patient"]
@@ -66,7 +78,9 @@ def test_served_sets_are_those_of_the_data_and_tell_why(run: RunConfig) -> None:
     artifact = export(run, f"{run.out}-artifact", lambda _: None)
     texts = [name for name in artifact.manifest["tables"] if name.startswith("text_")]
     assert {name for name in texts if len(artifact.array(f"tables/{name}"))} == {"text_encoder"}  # of nobody's visits
+    assert "patient" not in artifact.manifest["entities"]
     answerer = Answerer(artifact)
+    assert "patient" not in answerer.example["row"]
     data = open_prepared(run)
     ids = {name: data.entity(name)["id"].to_pylist() for name in ("diagnosis", "procedure", "symptom", "medication")}
     rows = data.rows("test").slice(0, 40)

@@ -24,6 +24,7 @@ from rec.data.sources.medication.leaks import Treatments, substance_words
 from rec.data.sources.medication.official import find, given
 from rec.data.sources.medication.substances import WHAT, known_codes, substance_names
 from rec.data.tables import Kind, read_whole
+from rec.data.tables.shown import hidden
 from rec.errors import ConfigError
 from rec.strict import Needs
 
@@ -139,7 +140,8 @@ class EICU(Source):
             "year": ("hospitaldischargeyear", Kind.NUMBER), "stay": ("patienthealthsystemstayid", Kind.ID),
             "order": ("patienthealthsystemstayid", Kind.NUMBER), "number": ("unitvisitnumber", Kind.NUMBER),
         }  # fmt: skip
-        table = read_whole(official.table, official.wanted(columns))
+        with hidden():
+            table = read_whole(official.table, official.wanted(columns))
         table = table.sort_by([(n, "ascending") for n in ("patient", "year", "order", "number")]).combine_chunks()
         visits = Visits(table["patient"].combine_chunks(), table["visit"].combine_chunks())
         return visits, table["stay"].combine_chunks()

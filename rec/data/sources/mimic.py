@@ -24,6 +24,7 @@ from rec.data.sources.medication.substances import known_codes
 from rec.data.sources.medication.symptoms import Notes, Terms
 from rec.data.tables import Kind, pieces, read_whole, time_form
 from rec.data.tables.reading import Wanted
+from rec.data.tables.shown import hidden
 from rec.errors import DataError
 from rec.strict import Needs
 
@@ -150,13 +151,15 @@ class Admissions:
         }  # fmt: skip
         if "diagnosis" in official.names:
             columns["reason"] = ("diagnosis", Kind.TEXT)
-        table = read_whole(official.table, official.wanted(columns))
+        with hidden():
+            table = read_whole(official.table, official.wanted(columns))
         if table["time"].null_count:
             raise DataError(
                 f"{official.table.paths[0]}: column 'admittime': {table['time'].null_count:,} rows have no value, "
                 "expected one in every admission"
             )
-        form = time_form(official.table, official.names["admittime"], pieces(official.table))
+        with hidden():
+            form = time_form(official.table, official.names["admittime"], pieces(official.table))
         keys = [(name, "ascending") for name in ("patient", "time", "row")]
         table = table.sort_by(keys).combine_chunks()
         reasons = table["reason"].to_pylist() if "reason" in columns else None

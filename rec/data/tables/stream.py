@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from rec.data.tables.shown import shown
+
 CHUNK_BYTES = 1 << 22
 LONGEST_ROW_BYTES = 1 << 30
 LONE_RETURN = re.compile(rb"\r(?!\n)")
@@ -68,8 +70,8 @@ def rows_together(chunks: Iterator[bytes], separator: str, end: bytes, size: int
 def _refuse_open(data: bytes, separator: bytes) -> None:
     opens, closes = _quoted(data, separator)
     if len(closes) and closes[-1] == len(data):
-        shown = data[opens[-1] :][:60].decode("utf-8", "replace")
-        raise ValueError(f"found {shown!r} at its end, expected a quote that closes the one that opens")
+        start = shown(data[opens[-1] :][:60].decode("utf-8", "replace"), 80)
+        raise ValueError(f"found {start} at its end, expected a quote that closes the one that opens")
 
 
 def _last_end(data: bytes, separator: bytes, end: bytes) -> int:

@@ -15,6 +15,7 @@ import pyarrow.csv
 
 from rec.data.tables.files import UNREADABLE, Location, Stretch, opened, together
 from rec.data.tables.layout import MAXIMUM_CHARACTERS, Layout, iter_bytes, text_of
+from rec.data.tables.shown import HIDDEN, is_hidden, shown
 from rec.data.tables.stream import CHUNK_BYTES, binary_chunks, rows_together, swapped
 from rec.data.tables.values import Place, utf8
 from rec.errors import DataError
@@ -175,9 +176,9 @@ def _unparsed(location: Location, layout: Layout, error: str, first: int) -> Dat
     """Return the error of a chunk that pyarrow does not parse; only its message has the row."""
     ragged = RAGGED.search(error)
     if ragged is None:
-        return DataError(f"{location.name}: row {first + 1} or one after it: {error}")
-    shown = _restored(ragged[3], layout)
-    shown = repr(shown if len(shown) <= 60 else f"{shown[:57]}...")
+        told = HIDDEN if is_hidden() else error
+        return DataError(f"{location.name}: row {first + 1} or one after it: {told}")
+    row_text = shown(_restored(ragged[3], layout), 62)
     names, row = layout.names, first + int(ragged[1])
     expected = f"{len(names)}: {', '.join(names)}"
-    return DataError(f"{location.name}: row {row}: found {ragged[2]} values ({shown}), expected {expected}")
+    return DataError(f"{location.name}: row {row}: found {ragged[2]} values ({row_text}), expected {expected}")

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rec.data.tables.shown import shown
 from rec.errors import DataError
 
 CP1252 = "".join(bytes([b]).decode("cp1252", "ignore") or chr(b) for b in range(256))
@@ -59,8 +60,7 @@ class Place:
 
     def error(self, index: int, found: Any, expected: str) -> DataError:
         """Return the error of one value."""
-        shown = repr(found)
-        return self._error(self.row + index, shown if len(shown) <= 80 else f"{shown[:77]}...", expected)
+        return self._error(self.row + index, shown(found, 80), expected)
 
     def refusal(self, kind: pa.DataType, expected: str) -> DataError:
         """Return the error of a whole column's type."""

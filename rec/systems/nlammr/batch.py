@@ -27,7 +27,7 @@ IN_ORDER = ("diagnoses", "procedures", "symptoms")
 """Sections in the order in which they make one text."""
 TEXTS = (ALL, *SECTIONS)
 COLUMNS = (
-    Column("patient", "int64", entity="patient", optional=True),
+    Column("patient", "int64", entity="patient", optional=True, place=True),
     Column("visit", "int64", optional=True, place=True),
     *(Column(name, "int64", (-1,), entity=entity, optional=True) for name, entity in SECTIONS.items()),
     *(Column(f"{entity}_text", "str", optional=True, asked_only=True) for entity in SECTIONS.values()),

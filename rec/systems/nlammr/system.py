@@ -220,7 +220,8 @@ class NLAMMR(System[VisitBatch, NLAMMRModel], SetPredictor[VisitBatch, NLAMMRMod
     def reasons(self, module: NLAMMRModel, batch: VisitBatch) -> list[dict[str, Any]]:
         """Return the weights of sections and of earlier visits for each visit, and which sections are missing.
 
-        An earlier visit is told by its place among the patient's, from 0.
+        A section that is missing is a vector of zeros, of which nothing comes whatever its weight: the others' weights
+        are told as shares of theirs. An earlier visit is told by its place among the patient's, from 0.
         """
         patients = module.patients(module.texts(batch))
         found = []
@@ -228,12 +229,14 @@ class NLAMMR(System[VisitBatch, NLAMMRModel], SetPredictor[VisitBatch, NLAMMRMod
             zip(patients.section_BS.tolist(), patients.earlier_BH.tolist(), strict=True)
         ):
             there, before = int(batch.earlier_BH[row].sum()), int(batch.before_B[row])
-            present = zip(SECTIONS, batch.present_BS[row].tolist(), strict=True)
+            present_S = batch.present_BS[row].tolist()
+            weight = {name: w for name, w, is_there in zip(SECTIONS, section_S, present_S, strict=True) if is_there}
+            total = sum(weight.values()) or 1.0
             found.append(
                 {
-                    "sections": dict(zip(SECTIONS, section_S, strict=True)),
+                    "sections": {name: w / total for name, w in weight.items()},
                     "earlier": [{"visit": before - there + slot, "weight": earlier_H[slot]} for slot in range(there)],
-                    "missing": [name for name, is_there in present if not is_there],
+                    "missing": [name for name in SECTIONS if name not in weight],
                 }
             )
         return found

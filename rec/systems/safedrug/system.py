@@ -44,7 +44,7 @@ class CodeBaseline(System[CodesBatch, Model], SetPredictor[CodesBatch, Model]):
     Config = CodeBaselineConfig
     config: CodeBaselineConfig
     columns = (
-        Column("patient", "int64", entity="patient", optional=True),
+        Column("patient", "int64", entity="patient", optional=True, place=True),
         *(Column(name, "int64", (-1,), entity=entity, optional=True) for name, entity in CODES.items()),
         *(
             Column(f"earlier_{name}", "int64", (-1, -1), entity=entity, optional=True, along="earlier visit")

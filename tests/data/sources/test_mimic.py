@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from rec.data.prepare import prepare
 from rec.data.runner import InProcess
 from rec.data.sources.mimic import MimicIII, MimicIV
+from rec.data.tables.shown import HIDDEN
 from rec.errors import ConfigError, DataError
 from rec.keys_data import DataConfig
 from tests.data.sources.medication import wards
@@ -131,6 +133,29 @@ def test_nothing_that_is_told_names_a_patient_or_a_visit(tmp_path: Path, capfd: 
     assert "visits kept" in told
     assert "prescriptions without NDC" in told
     assert not re.search(r"\b(90[1-8]|700[1-8]|6666)\b", told)
+    assert data.manifest["private"]
     assert data.manifest["counts"]["interactions_read"] == 8
     assert data.manifest["dropped"] == {"event without procedures": 1}
     assert data.manifest["left_out"]["prescription without NDC"] == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "cut", "told"),
+    [
+        ("PRESCRIPTIONS.csv", lambda text: text.rstrip("\n").rsplit(",", 3)[0] + "\n", r"row \d+: found \d+ values"),
+        ("ADMISSIONS.csv", lambda text: text.rstrip("\n") + ',"SEPSIS OF 901', r"expected a quote that closes"),
+        ("ADMISSIONS.csv", lambda text: re.sub(r"\b\d{4}-(?=\d\d-\d\d)", "9017001-XX-", text), r"column 'ADMITTIME'"),
+    ],
+    ids=["short row", "open quote", "time"],
+)
+def test_errors_in_damaged_tables_show_no_value(
+    tmp_path: Path, file: str, cut: Callable[[str], str], told: str
+) -> None:
+    wards.mimic_iii(tmp_path / "iii")
+    path = tmp_path / "iii" / file
+    path.write_text(cut(path.read_text()))
+    with pytest.raises(DataError, match=told) as error:
+        iii(tmp_path)
+    message = str(error.value).replace(str(tmp_path), "")
+    assert HIDDEN in message
+    assert not re.search(r"90[1-8]|700[1-8]|6666|SEPSIS", message)

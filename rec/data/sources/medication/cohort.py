@@ -156,7 +156,8 @@ def build(
     visits.codes["symptoms"] = _symptoms(visits, titles["diagnoses"], terms)
     visits = _kept(visits, config, report)
     if not len(visits):
-        raise DataError(f"{name}: no visit is left:\n{report.lines()}")
+        steps = "; ".join(f"{step.strip()} {value}" for step, value, _ in report.steps)
+        raise DataError(f"{name}: no visit is left; {steps}")
     columns = {"patient": visits.patient, "visit": visits.visit}
     columns |= {field: _filled(column) for field, column in visits.codes.items()}
     if visits.time_s is not None:
@@ -173,6 +174,8 @@ def build(
         entities["molecule"] = pa.table(
             {"id": smiles, "smiles": smiles}, pa.schema([(n, pa.string()) for n in ("id", "smiles")])
         )
+    if known.unreadable:
+        report.note("SMILES that cannot be read, left out", known.unreadable)
     _tell(table, codes, report)
     place.say(f"{name}:\n{report.lines()}")
     return RawData(
@@ -183,6 +186,7 @@ def build(
         ),
         entities=entities, relations=relations, dropped=report.dropped,
         licence=licence_of(config.folder, config.licence),
+        private=True,
         arrays={"cohort": np.frombuffer(json_text(report.steps).encode(), np.uint8)},
     )  # fmt: skip
 
@@ -259,12 +263,15 @@ def _relations(
         uri, codes, cid_atc = (given(k, p, what) if (p := getattr(config, k)) else "" for k, what in keys.items())
         every = ddi.read_interactions(uri, codes, cid_atc, config.rarest_effects, place.runner)
         table = ddi.as_table(every.pairs, medications)
+        silent = sum(code not in every.codes for code in medications)
+        report.note("interacting pairs of medications", len(table))
+        report.note("medications of which interactions tell nothing", silent)
+        if silent == len(medications):
+            place.say(f"{uri}: tells nothing of any of the {silent:,} medications: interactions are taken as not known")
+            return found
         left, right = Field("left", "medication"), Field("right", "medication")
         value = "severity" if any(table["severity"].to_pylist()) else ""
         found["interaction"] = Relation(table=table, left=left, right=right, value=value)
-        report.note("interacting pairs of medications", len(table))
-        silent = sum(code not in every.codes for code in medications)
-        report.note("medications of which interactions tell nothing", silent)
     return found
 
 

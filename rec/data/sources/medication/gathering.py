@@ -25,6 +25,7 @@ from rec.data.sources.medication.official import Official
 from rec.data.stages.records import ROWS_PER_PARTITION, partition
 from rec.data.tables import Piece, pieces, read
 from rec.data.tables.reading import ROW, Wanted
+from rec.data.tables.shown import hidden, unshown
 from rec.data.writing import write_table
 from rec.sections import plural
 from rec.storage import Storage
@@ -108,7 +109,8 @@ def gather(
         rows_at_once: Rows that a task reads at once; few where they are long.
     """
     root = place.storage.below(f"gathered-{name}").uri_of("")
-    parts = pieces(official.table)
+    with hidden():
+        parts = pieces(official.table)
     partitions = max(1, -(-sum(piece.rows for piece in parts) // ROWS_PER_PARTITION))
     packed = zlib.compress(pickle.dumps(extract), 1)
     tasks = [ScanTask(piece, wanted, packed, root, partitions, n, rows_at_once) for n, piece in enumerate(parts)]
@@ -132,7 +134,7 @@ def scan_piece(task: ScanTask) -> tuple[Counter[str], Counter[str]]:
     counts, frequency = Counter[str](), Counter[str]()
     held: list[pa.Table] = []
     written = 0
-    for rows in read(task.piece, task.wanted, rows_at_once=task.rows_at_once):
+    for rows in unshown(read(task.piece, task.wanted, rows_at_once=task.rows_at_once)):
         found, dropped = extract(rows)
         counts += dropped
         counts[READ] += len(rows)

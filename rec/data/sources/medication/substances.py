@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from rec.data.molecules import readable
 from rec.data.sources.medication.drugs import CHARACTERS
 from rec.data.sources.medication.official import as_official, first_of, value_of
 from rec.data.tables import Kind, read_whole
@@ -46,7 +47,9 @@ class Knowledge:
     titles: Mapping[str, str]
     texts: Mapping[str, str]
     molecules: Mapping[str, Sequence[str]]
-    """SMILES of each code, each once."""
+    """SMILES of each code, each once, that can be read."""
+    unreadable: int = 0
+    """SMILES that cannot."""
 
     def medications(self, codes: Sequence[str]) -> pa.Table:
         """Return the table of medications; a code without a name is its own title."""
@@ -94,7 +97,9 @@ def knowledge(drugs: str, atc_names: str, smiles: str, groups: str, most: int) -
             texts[code] = " ".join([f"{titles[code]}." if code in titles else "", *dict.fromkeys(told)]).strip()
     if smiles:
         molecules = dict(molecules_of(smiles))
-    return Knowledge(titles, texts, molecules)
+    unreadable = {text for found in molecules.values() for text in found if not readable(text)}
+    kept = {code: tuple(text for text in found if text not in unreadable) for code, found in molecules.items()}
+    return Knowledge(titles, texts, kept, len(unreadable))
 
 
 def read_drugs(uri: str, names: Mapping[str, str], groups: str) -> tuple[dict[str, list[Substance]], dict[str, str]]:

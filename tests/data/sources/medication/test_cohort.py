@@ -9,8 +9,11 @@ import pyarrow as pa
 import pytest
 
 from rec.config import without_idle
+from rec.data.prepare import prepare
+from rec.data.runner import InProcess
 from rec.data.sources.medication.cohort import parts_of
 from rec.errors import ConfigError
+from rec.keys_data import DataConfig
 from tests.data.own import prepared
 from tests.data.sources.medication import wards
 
@@ -58,6 +61,18 @@ def test_a_prepared_cohort_has_no_patient_in_two_splits(tmp_path: Path, protocol
     assert sum(map(len, of.values())) == 5
     assert data.manifest["licence"] == "ODbL 1.0"
     assert np.array(data.array("interaction_pairs")).tolist() == [[0, 1]]
+
+
+def test_interactions_of_other_medications_are_not_taken_for_none(tmp_path: Path) -> None:
+    wards.eicu(tmp_path / "eicu")
+    pairs = wards.write(tmp_path / "pairs.csv", [{"atc3_i": "Z01Z", "atc3_j": "Z02Z"}])
+    read = {"folder": str(tmp_path / "eicu"), **wards.names(tmp_path / "maps"), "interactions": str(pairs)}
+    source = {"source": "rec.data.sources.eicu:EICU", "read": read | {"minimum_visits": 1}}
+    told: list[str] = []
+    keys = {"root": str(tmp_path / "out"), "split": {"protocol": "given"}}
+    data = prepare(DataConfig.model_validate(keys | source), InProcess(), told.append, ["visits"])
+    assert not any("interaction_pairs" in entry["name"] for entry in data.manifest["files"])
+    assert any("pairs.csv: tells nothing of any of the" in line for line in told)
     assert np.array(data.array("medication_molecule_pairs")).tolist() == [[0, 0]]
 
 

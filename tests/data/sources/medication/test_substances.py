@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rec.data.sources.medication.substances import Knowledge, knowledge
+from rec.data.sources.medication.substances import Knowledge, knowledge, known_codes
 from rec.errors import DataError
 from tests.data.sources.medication import wards
 
@@ -34,6 +34,14 @@ def atc(folder: Path) -> str:
 
 def know(drugs: str = "", atc_names: str = "", smiles: str = "", groups: str = "approved", most: int = 2) -> Knowledge:
     return knowledge(drugs, atc_names, smiles, groups, most)
+
+
+def test_what_is_no_smiles_is_no_molecule(tmp_path: Path) -> None:
+    (tmp_path / "smiles.json").write_text(json.dumps({"N02B": ["notasmiles((", "CCO"], "A10A": ["C1CC"]}))
+    found = know(drugs(tmp_path), smiles=str(tmp_path / "smiles.json"))
+    assert found.molecules == {"N02B": ("CCO",), "A10A": ()}
+    assert found.unreadable == 2
+    assert set(known_codes(found.molecules)) == {"N02B"}
 
 
 def test_a_code_has_the_first_approved_substances_with_a_molecule_and_their_texts(tmp_path: Path) -> None:
