@@ -142,6 +142,7 @@ def test_a_population_hands_on_checkpoints(ray_runtime, run_config) -> None:
 
 
 def test_several_objectives_give_a_front(ray_runtime, run_config) -> None:
+    from rec.sections import counted
     from rec.tuning.results import front
 
     config = run_config(
@@ -157,8 +158,7 @@ def test_several_objectives_give_a_front(ray_runtime, run_config) -> None:
     text, trials = search(config)
     goals = {"ndcg@10": "max", "load_balance": "max"}
     assert all(goals.keys() <= t.best.keys() for t in trials)
-    best = len(front(trials, goals))
-    assert f"{best} {'trial is' if best == 1 else 'trials are'} dominated by no other" in text
+    assert f"{counted(len(front(trials, goals)), 'trial')} dominated by no other" in text
 
 
 def test_a_budget_stops_the_search(ray_runtime, run_config) -> None:
