@@ -1,4 +1,7 @@
-"""Losses of predicted sets, a value per example: callers add them up, so that they do not depend on how rows are dealt.
+"""What systems that predict sets share: what is known of interactions, and losses.
+
+Losses are a value per example: callers add them up, so that they do not depend on how rows are dealt.
+
 
 Letters: B examples, V labels.
 Source: GAMENet (Shang et al., 2019), SafeDrug (Yang et al., 2021), NLA-MMR (Tan et al., 2024).
@@ -6,9 +9,34 @@ Source: GAMENet (Shang et al., 2019), SafeDrug (Yang et al., 2021), NLA-MMR (Tan
 
 from __future__ import annotations
 
-import torch
+import json
+from collections.abc import Mapping
+
+import numpy as np
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
+
+
+def interaction_matrix(tables: Mapping[str, np.ndarray], labels: int) -> np.ndarray | None:
+    """Return which of so many labels interact by the relation `interaction`, (V, V) bool, symmetric.
+
+    None where the data set does not tell.
+    """
+    if "interaction_pairs" not in tables:
+        return None
+    one_P, other_P = np.asarray(tables["interaction_pairs"]).reshape(-1, 2).T
+    interaction_VV = np.zeros((labels, labels), bool)
+    interaction_VV[one_P, other_P] = interaction_VV[other_P, one_P] = True
+    return interaction_VV
+
+
+def interaction_severities(tables: Mapping[str, np.ndarray]) -> dict[tuple[int, int], str]:
+    """Return how bad interactions are, in words, by their two labels, the smaller first; empty where it is not told."""
+    if "interaction_values" not in tables:
+        return {}
+    words = json.loads(bytes(np.asarray(tables["interaction_values"])))
+    pairs = np.sort(np.asarray(tables["interaction_pairs"]).reshape(-1, 2), 1).tolist()
+    return {(one, other): word for (one, other), word in zip(pairs, words, strict=True) if word}
 
 
 def bce(score_BV: Tensor, label_BV: Tensor) -> Tensor:
@@ -46,7 +74,7 @@ def interaction_loss(probability_BV: Tensor, interaction_VV: Tensor) -> Tensor:
 
 def interacting_pairs(set_BV: Tensor, interaction_VV: Tensor) -> tuple[Tensor, Tensor]:
     """Return how many pairs in each example's set interact, and how many pairs there are, float32 (B,) each."""
-    set_BV = set_BV.to(torch.float32)
+    set_BV = set_BV.float()
     size_B = set_BV.sum(1)
     return interaction_loss(set_BV, interaction_VV), size_B * (size_B - 1) / 2
 

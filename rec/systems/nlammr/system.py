@@ -7,7 +7,6 @@ departures that `docs/medication.md` lists. Research software: no medical device
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +22,14 @@ from rec.evaluation.tasks.sets import Sets
 from rec.evaluation.tasks.sets.filters import filtered
 from rec.evaluation.tasks.sets.metrics import THRESHOLD
 from rec.nn.encoders import trained_parts
-from rec.nn.sets import bce, interacting_pairs, interaction_loss, margin
+from rec.nn.sets import (
+    bce,
+    interacting_pairs,
+    interaction_loss,
+    interaction_matrix,
+    interaction_severities,
+    margin,
+)
 from rec.systems.api import Phase, System, Wanted
 from rec.systems.capabilities import SetPredictor
 from rec.systems.nlammr.batch import COLUMNS, MEDICATIONS, SECTIONS, TEXTS, Collator, VisitBatch
@@ -185,25 +191,20 @@ class NLAMMR(System[VisitBatch, NLAMMRModel], SetPredictor[VisitBatch, NLAMMRMod
             raise ConfigError("model.ddi_weight: the data set tells no interactions; set it to 0")
         return torch.from_numpy(interaction_VV.astype(np.float32))
 
+    @cached_property
+    def _interaction_VV(self) -> np.ndarray | None:
+        found_VV = interaction_matrix(self.static, len(self.static["medication_text_present"]))
+        if found_VV is not None:
+            np.fill_diagonal(found_VV, False)
+        return found_VV
+
     def interactions(self) -> np.ndarray | None:
         """Return which medications interact, (V, V) bool; None where the data set does not tell."""
-        if "interaction_pairs" not in self.static:
-            return None
-        pair_P2 = np.asarray(self.static["interaction_pairs"]).reshape(-1, 2)
-        medications = len(self.static["medication_text_present"])
-        interaction_VV = np.zeros((medications, medications), bool)
-        interaction_VV[pair_P2[:, 0], pair_P2[:, 1]] = True
-        interaction_VV |= interaction_VV.T
-        np.fill_diagonal(interaction_VV, False)
-        return interaction_VV
+        return self._interaction_VV
 
     def severities(self) -> dict[tuple[int, int], str]:
         """Return how bad interactions are, in words, by their two medications, the smaller first."""
-        if "interaction_values" not in self.static:
-            return {}
-        words = json.loads(bytes(np.asarray(self.static["interaction_values"])))
-        pairs = np.sort(np.asarray(self.static["interaction_pairs"]).reshape(-1, 2), 1).tolist()
-        return {(one, other): word for (one, other), word in zip(pairs, words, strict=True) if word}
+        return interaction_severities(self.static)
 
     def chosen(self, score_BV: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
         """Return which medications are given, bool (B, V), without the less probable one of an interacting pair."""

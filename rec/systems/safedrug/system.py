@@ -22,7 +22,14 @@ from rec.batch import Column, Columns
 from rec.errors import ConfigError
 from rec.evaluation.tasks.sets import Sets
 from rec.json_text import json_text
-from rec.nn.sets import bce, interaction_loss, interaction_rate, margin
+from rec.nn.sets import (
+    bce,
+    interaction_loss,
+    interaction_matrix,
+    interaction_rate,
+    interaction_severities,
+    margin,
+)
 from rec.systems.api import System
 from rec.systems.capabilities import SetPredictor
 from rec.systems.safedrug.batch import MEDICATIONS, CodesBatch, collated
@@ -73,12 +80,7 @@ class CodeBaseline(System[CodesBatch, Model], SetPredictor[CodesBatch, Model]):
             field: len(json.loads(np.asarray(tables[f"{LISTS[field]}_titles"]).tobytes()))
             for field in (*config.fields, MEDICATIONS)
         }
-        self.interaction_VV: np.ndarray | None = None
-        if "interaction_pairs" in tables:
-            self.pair_P2 = np.sort(np.asarray(tables["interaction_pairs"], np.int64).reshape(-1, 2), 1)
-            one_P, other_P = self.pair_P2.T
-            self.interaction_VV = np.zeros((self.sizes[MEDICATIONS],) * 2, bool)
-            self.interaction_VV[one_P, other_P] = self.interaction_VV[other_P, one_P] = True
+        self.interaction_VV = interaction_matrix(tables, self.sizes[MEDICATIONS])
 
     def model(self) -> Model:
         """Return a freshly initialised model.
@@ -144,10 +146,7 @@ class CodeBaseline(System[CodesBatch, Model], SetPredictor[CodesBatch, Model]):
 
     def severities(self) -> dict[tuple[int, int], str]:
         """Return how bad interactions are, in words, by their two medications, the smaller first."""
-        if "interaction_values" not in self.static:
-            return {}
-        words = json.loads(bytes(np.asarray(self.static["interaction_values"])))
-        return {(one, other): word for (one, other), word in zip(self.pair_P2.tolist(), words, strict=True) if word}
+        return interaction_severities(self.static)
 
     def previous(self, batch: CodesBatch) -> Tensor:
         """Return what the visit before was given, (B, V) bool."""
