@@ -19,7 +19,7 @@ import pyarrow as pa
 from PIL import Image, ImageDraw
 from pydantic import Field
 
-from rec.data.generated.shards import generate
+from rec.data.generated.shards import generate_once
 from rec.data.runner import part_bounds
 from rec.data.schema import EntityTable, RawData, RecordTable, Source, Workplace
 from rec.data.tables import ForeignTable
@@ -74,11 +74,7 @@ class PlantedFood(Source):
     def open(self, place: Workplace) -> RawData:
         """Generate the tables, shard by shard, and return where they are; those of a job that was stopped are kept."""
         config, storage = self.config, place.storage
-        made_from = config.model_dump(mode="json")
-        if not storage.exists("food.json") or storage.read_json("food.json") != made_from:
-            storage.delete("")
-            generate(place, config, shard_tables)
-            storage.write_json("food.json", made_from)
+        generate_once(place, config, shard_tables, "food")
         tables = {name: ForeignTable((storage.uri_of(name),)) for name in ("users", "items", "pairs")}
         return RawData(
             records=RecordTable(table=tables["pairs"]),

@@ -35,6 +35,22 @@ def generate(place: Workplace, config: Any, make: Make) -> None:
     )
 
 
+def generate_once(place: Workplace, config: Any, make: Make, name: str) -> None:
+    """Write the tables of every shard, unless a job that was stopped has made all of them from the same keys.
+
+    Args:
+        place: Where to.
+        config: The keys of the source.
+        make: Makes a shard's tables.
+        name: Of the file that tells what they were made from.
+    """
+    storage, made_from = place.storage, config.model_dump(mode="json")
+    if not storage.exists(f"{name}.json") or storage.read_json(f"{name}.json") != made_from:
+        storage.delete("")
+        generate(place, config, make)
+        storage.write_json(f"{name}.json", made_from)
+
+
 def write_shard(task: ShardTask) -> None:
     """Write the tables of one shard; those without a row are left out."""
     for name, table in task.make(task.config, task.shard).items():

@@ -30,7 +30,7 @@ from rec.data.generated.pharmacy import (
     Pharmacy,
     pharmacy,
 )
-from rec.data.generated.shards import generate
+from rec.data.generated.shards import generate_once
 from rec.data.runner import part_bounds
 from rec.data.schema import Events, Field, RawData, Relation, Source, Workplace
 from rec.seeds import generator
@@ -110,11 +110,7 @@ class PlantedVisits(Source):
     def open(self, place: Workplace) -> RawData:
         """Generate the visits, shard by shard; those of a job that was stopped are kept."""
         config, storage = self.config, place.storage
-        made_from = config.model_dump(mode="json")
-        if not storage.exists("visits.json") or storage.read_json("visits.json") != made_from:
-            storage.delete("")
-            generate(place, config, shard_tables)
-            storage.write_json("visits.json", made_from)
+        generate_once(place, config, shard_tables, "visits")
         parts = []
         for name in storage.list("visits"):
             with storage.open(f"visits/{name}") as file:
