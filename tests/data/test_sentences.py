@@ -82,6 +82,17 @@ def test_the_view_tells_how_much_each_user_wrote_in_training(tmp_path: Path) -> 
     assert data.array("user_sparsity").tolist() == [2, 0, 5, 5, 1]
 
 
+def test_the_view_tells_how_often_each_item_and_each_rating_is_in_training(tmp_path: Path) -> None:
+    data = made(tmp_path).seen_as("sentences")
+    train = data.rows("train")
+    items = len(data.entity("item"))
+    assert data.array("item_count").tolist() == np.bincount(train["item"].to_numpy(), minlength=items).tolist()
+    every = [rating for split in ("train", "val", "test") for rating in data.rows(split)["rating"].to_pylist()]
+    assert data.array("rating_level").tolist() == sorted(set(every))
+    known = train["rating"].to_pylist()
+    assert data.array("rating_count").tolist() == [known.count(level) for level in sorted(set(every))]
+
+
 @pytest.mark.parametrize(
     ("count", "group"),
     [
