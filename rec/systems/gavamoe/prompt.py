@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from rec.batch import Batch
 from rec.nn.language.tokens import LanguageTokens
-from rec.strict import Spaces, Strict, Variants
+from rec.strict import Strict
 
 SYSTEM = (
     "You are a professional explainer, Your assignment involves providing users with a detailed explanation regarding "
@@ -33,12 +33,6 @@ HEADER, HEADER_END, TURN_END, BEGIN = "<|start_header_id|>", "<|end_header_id|>"
 
 class PromptConfig(Strict):
     """What a prompt tells of a pair."""
-
-    SPACES: ClassVar[Spaces] = {}
-    VARIANTS: ClassVar[Variants] = {
-        "as published": (),
-        "leak-free": ("model.prompt.feature=false", "model.prompt.rating=predicted"),
-    }
 
     feature: bool = True
     """Tells the feature that the text is about, which only who has read the text knows. The published setting."""
