@@ -6,7 +6,10 @@ from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from rec.nn.language.config import LanguageConfig
+from rec.nn.language.gated import GatedConfig
 from rec.strict import Needs, Spaces, Strict, Variants
+from rec.systems.gavamoe.prompt import PromptConfig
 
 PAPER_BETA, PAPER_BETA_STEP, PAPER_BETA_MOST, PAPER_BETA_EPOCHS = 0.01, 0.005, 0.1, 5
 """The published schedule of beta: what it starts with, grows by and ends at, and the epochs between."""
@@ -92,8 +95,16 @@ class GaVaMoEConfig(Strict):
 
     VARIANTS: ClassVar[Variants] = {
         "full": (),
+        "leak-free": ("model.prompt.feature=false", "model.prompt.rating=predicted"),
         "one cluster": ("model.pairs.clusters=1",),
+        "one gate": ("model.experts.gates=one",),
+        "random gates": ("model.experts.gates=random",),
+        "soft gates": ("model.experts.soft_gate=true",),
+        "balance": ("model.experts.balance_weight=0.01",),
     }
     SPACES: ClassVar[Spaces] = {}
 
     pairs: PairsConfig = PairsConfig()
+    language: LanguageConfig = LanguageConfig()
+    experts: GatedConfig = GatedConfig()
+    prompt: PromptConfig = PromptConfig()
