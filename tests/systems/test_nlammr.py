@@ -16,7 +16,7 @@ SWITCHES: list[dict[str, Any]] = [
     {"ddi_weight": 0.01},
     {"ddi_weight": 1.0, "ddi_target": 0.05},
     {"ddi_filter": "greedy"},
-    {"ddi_filter": "two_sat", "ddi_certain": 0.6},
+    {"ddi_filter": "two_sat", "ddi_certain": 0.6, "ddi_common": 2},
     {"ablate": "text"},
     {"ablate": "structure"},
     {"dedupe_molecules": True, "refresh_every": 2},

@@ -2,6 +2,7 @@
 
 NAME_pairs.npy            (P, 2) int64 members, sorted, each pair once
 NAME_values.npy           uint8, a JSON list: what is between the two, one per pair
+NAME_together.npy         (P,) int64, of a relation within one entity: events of training that name both of a pair
 ENTITY_titles.npy         uint8, a JSON list: what people call each member
 ENTITY_atoms.npy, ENTITY_atom_owner.npy, ENTITY_bonds.npy, ENTITY_bond_features.npy: see `rec.data.molecules`
 """
@@ -9,11 +10,12 @@ ENTITY_atoms.npy, ENTITY_atom_owner.npy, ENTITY_bonds.npy, ENTITY_bond_features.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy.sparse import csr_array
 
 from rec.data.molecules import graphs
 from rec.data.runner import Runner
@@ -32,12 +34,13 @@ Say = Callable[[str], None]
 
 def write_relations(
     draft: Draft, relations: Mapping[str, Relation], entities: Mapping[str, pa.Table], dropped: Counter[str]
-) -> None:
-    """Write the pairs of every relation.
+) -> dict[str, np.ndarray]:
+    """Write the pairs of every relation and return them, (P, 2) each.
 
     Raises:
         DataError: a column or an entity is not there.
     """
+    written = {}
     for name, relation in relations.items():
         table = relation.table
         sides = []
@@ -52,10 +55,37 @@ def write_relations(
         known = np.flatnonzero((pair_P2 >= 0).all(1))
         pair_P2, first = np.unique(pair_P2[known], axis=0, return_index=True)
         dropped[f"repeated pair of {name!r}"] += len(known) - len(first)
-        draft.array(f"{name}_pairs", pair_P2.reshape(-1, 2))
+        written[name] = pair_P2.reshape(-1, 2)
+        draft.array(f"{name}_pairs", written[name])
         if relation.value:
             values = _column(name, table, relation.value).take(pa.array(known[first]))
             draft.note(f"{name}_values", json_text([value or "" for value in values.to_pylist()]))
+    return written
+
+
+def write_together(
+    draft: Draft,
+    relations: Mapping[str, Relation],
+    pairs: Mapping[str, np.ndarray],
+    members: Mapping[str, Sequence[pa.ListArray]],
+    sizes: Mapping[str, int],
+) -> None:
+    """Write how many events name both members of each pair of a relation within one entity.
+
+    `members` holds the lists of members that each event names, a row per event, by entity.
+    """
+    for name, relation in relations.items():
+        entity = relation.left.entity
+        if relation.right.entity != entity or entity not in members:
+            continue
+        count = np.zeros(len(pairs[name]), np.int64)
+        for listed in members[entity]:
+            event_N = np.repeat(np.arange(len(listed)), np.diff(listed.offsets.to_numpy()))
+            shape = len(listed), sizes[entity]
+            named_EV = csr_array((np.ones(len(event_N), np.int64), (event_N, listed.flatten().to_numpy())), shape)
+            named_EV.data[:] = 1  # A member that an event names twice is summed up before.
+            count += np.asarray((named_EV.T @ named_EV).tocsr()[tuple(pairs[name].T)]).ravel()
+        draft.array(f"{name}_together", count)
 
 
 def titles(table: pa.Table) -> list[str]:

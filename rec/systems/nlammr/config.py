@@ -25,7 +25,7 @@ class NLAMMRConfig(Strict):
         "mixture": ({"fusion": ["moe"]}, {"patient_moe": [True]}),
         "section_dropout": {"missing_text_mask": [True]},
         "ddi_target": {"ddi_weight": {"not": [0.0]}},
-        "ddi_certain": {"ddi_filter": ["greedy", "two_sat"]},
+        **alike(("ddi_certain", "ddi_common"), {"ddi_filter": ["greedy", "two_sat"]}),
         "text": {"train_plm": ["lora", "full"]},
         "unit_texts": {"train_plm": ["frozen"]},
         **alike(
@@ -68,6 +68,7 @@ class NLAMMRConfig(Strict):
         "greedy filter": ("model.ddi_filter=greedy",),
         "two_sat filter": ("model.ddi_filter=two_sat",),
         "greedy filter of the less certain": ("model.ddi_filter=greedy", "model.ddi_certain=0.86"),
+        "greedy filter of what is not common": ("model.ddi_filter=greedy", "model.ddi_common=67"),
         "one visit of history": ("model.history=1",),
         "three visits of history": ("model.history=3",),
         "equal molecules once": ("model.dedupe_molecules=true",),
@@ -111,6 +112,9 @@ class NLAMMRConfig(Strict):
     ddi_certain: float = Field(1.0, gt=0, le=1)
     """Medications of at least this probability stay whatever they interact with: the filter takes away the less certain
     ones alone; 1 keeps none."""
+    ddi_common: int = Field(0, ge=0)
+    """The filter lets interacting medications stand together that so many visits of training were given together, 1
+    as DrugRec has it; 0 lets none."""
     train_plm: Literal["frozen", "lora", "full"] = "frozen"
     """Texts as vectors that were written with the data, or encoded in the step by a model that is trained with it."""
     text: TextEncoderConfig = TextEncoderConfig()

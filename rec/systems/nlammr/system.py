@@ -25,6 +25,7 @@ from rec.nn.encoders import trained_parts
 from rec.nn.sets import (
     bce,
     interacting_pairs,
+    interaction_counts,
     interaction_loss,
     interaction_matrix,
     interaction_severities,
@@ -86,7 +87,7 @@ class NLAMMR(System[VisitBatch, NLAMMRModel], SetPredictor[VisitBatch, NLAMMRMod
     @classmethod
     def further_tables(cls, config: Any) -> tuple[str, ...]:
         """Return what is known of interactions, where anything is."""
-        return ("interaction_pairs", "interaction_values")
+        return ("interaction_pairs", "interaction_values", "interaction_together")
 
     @classmethod
     def wanted_by(cls, config: Any, table: str) -> Wanted | None:
@@ -212,7 +213,31 @@ class NLAMMR(System[VisitBatch, NLAMMRModel], SetPredictor[VisitBatch, NLAMMRMod
         if how == "none":
             return super().chosen(score_BV, threshold)
         certain = self.config.ddi_certain
-        return filtered(score_BV, threshold, self.interactions(), how, certain=certain if certain < 1 else None)
+        return filtered(
+            score_BV,
+            threshold,
+            self.interactions(),
+            how,
+            self._allowed_VV,
+            certain=certain if certain < 1 else None,
+        )
+
+    @cached_property
+    def _allowed_VV(self) -> np.ndarray | None:
+        """Return which interacting medications training gave together often enough, (V, V) bool.
+
+        Raises:
+            ConfigError: the data set does not tell.
+        """
+        if not self.config.ddi_common:
+            return None
+        count_VV = interaction_counts(self.static, len(self.static["medication_text_present"]))
+        if count_VV is None:
+            raise ConfigError(
+                "model.ddi_common: the data set does not tell how often interacting medications were given together; "
+                "set it to 0, or prepare it anew"
+            )
+        return count_VV >= self.config.ddi_common
 
     def embeddings(self, module: NLAMMRModel, batch: VisitBatch) -> tuple[Tensor, Tensor]:
         """Return visits, (B, C), and medications, (V, C), in the space where they meet."""
