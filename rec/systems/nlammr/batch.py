@@ -33,7 +33,7 @@ COLUMNS = (
     *(Column(f"{entity}_text", "str", optional=True, asked_only=True) for entity in SECTIONS.values()),
     Column("earlier", "int64", (-1,), optional=True, place=True, along="earlier visit"),
     Column("earlier_medications", "int64", (-1, -1), entity="medication", optional=True, along="earlier visit"),
-    Column("gap", "float32", (-1,), optional=True, along="earlier visit"),
+    Column("gap", "float32", (-1,), optional=True, along="earlier visit", least=0),
     Column("medications", "int64", (-1,), label=True, entity="medication"),
 )
 
