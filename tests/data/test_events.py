@@ -84,6 +84,14 @@ def test_pairs_of_one_entity_come_with_how_often_training_has_both(tmp_path: Pat
     assert not data.holds("medication_molecule_together")
 
 
+def test_members_come_with_the_share_of_trainings_events_that_name_them(tmp_path: Path) -> None:
+    data = made(tmp_path)
+    assert data.array("medication_share").tolist() == [0.5, 0.5, 0.25]  # of four visits of training
+    assert data.array("symptom_share").tolist() == [0.75, 0.25]
+    assert not data.holds("patient_share")
+    assert not data.holds("molecule_share")
+
+
 def test_relations_are_pairs_of_members_and_what_is_unknown_is_told(tmp_path: Path) -> None:
     said: list[str] = []
     data = made(tmp_path, said.append)

@@ -17,6 +17,7 @@ SWITCHES: list[dict[str, Any]] = [
     {"ddi_weight": 1.0, "ddi_target": 0.05},
     {"ddi_filter": "greedy"},
     {"ddi_filter": "two_sat", "ddi_certain": 0.6, "ddi_common": 2},
+    {"codes": True},
     {"ablate": "text"},
     {"ablate": "structure"},
     {"dedupe_molecules": True, "refresh_every": 2},

@@ -16,7 +16,7 @@ from rec.data.stages.drops import of_others, of_records
 from rec.data.stages.event_texts import TEXT, Part, write_event_texts
 from rec.data.stages.events import encode
 from rec.data.stages.narrow import Narrowed, narrowed, write_features
-from rec.data.stages.relations import TITLE, titles, write_molecules, write_relations, write_titles, write_together
+from rec.data.stages.relations import TITLE, titles, write_counts, write_molecules, write_relations, write_titles
 from rec.data.stages.split import Split, split_records
 from rec.data.views.view import TRAIN
 from rec.data.writing import Draft
@@ -77,7 +77,7 @@ def write_events(
     write_titles(draft, title_of)
     pairs = write_relations(draft, raw.relations, entities, found.dropped)
     sizes = {name: len(table) for name, table in entities.items()}
-    write_together(draft, raw.relations, pairs, _lists(events, rows, split), sizes)
+    write_counts(draft, raw.relations, pairs, _lists(events, rows, split), sizes)
     write_molecules(draft, entities, runner, say)
     write_features(draft, raw, other, kept)
     encoded: dict[str, Any] = {}

@@ -3,6 +3,7 @@
 NAME_pairs.npy            (P, 2) int64 members, sorted, each pair once
 NAME_values.npy           uint8, a JSON list: what is between the two, one per pair
 NAME_together.npy         (P,) int64, of a relation within one entity: events of training that name both of a pair
+ENTITY_share.npy          (V,) float32, share of training's events that name a member, of entities that events list
 ENTITY_titles.npy         uint8, a JSON list: what people call each member
 ENTITY_atoms.npy, ENTITY_atom_owner.npy, ENTITY_bonds.npy, ENTITY_bond_features.npy: see `rec.data.molecules`
 """
@@ -63,29 +64,35 @@ def write_relations(
     return written
 
 
-def write_together(
+def write_counts(
     draft: Draft,
     relations: Mapping[str, Relation],
     pairs: Mapping[str, np.ndarray],
     members: Mapping[str, Sequence[pa.ListArray]],
     sizes: Mapping[str, int],
 ) -> None:
-    """Write how many events name both members of each pair of a relation within one entity.
+    """Write which share of events names each member, and how many name both of a pair of a relation within an entity.
 
     `members` holds the lists of members that each event names, a row per event, by entity.
     """
-    for name, relation in relations.items():
-        entity = relation.left.entity
-        if relation.right.entity != entity or entity not in members:
-            continue
-        count = np.zeros(len(pairs[name]), np.int64)
-        for listed in members[entity]:
-            event_N = np.repeat(np.arange(len(listed)), np.diff(listed.offsets.to_numpy()))
-            shape = len(listed), sizes[entity]
-            named_EV = csr_array((np.ones(len(event_N), np.int64), (event_N, listed.flatten().to_numpy())), shape)
-            named_EV.data[:] = 1  # A member that an event names twice is summed up before.
-            count += np.asarray((named_EV.T @ named_EV).tocsr()[tuple(pairs[name].T)]).ravel()
-        draft.array(f"{name}_together", count)
+    for entity, lists in members.items():
+        named_EV = _named(lists, sizes[entity])
+        draft.array(f"{entity}_share", (named_EV.sum(0) / max(named_EV.shape[0], 1)).astype(np.float32))
+        for name, relation in relations.items():
+            if relation.left.entity == relation.right.entity == entity:
+                together = (named_EV.T @ named_EV).tocsr()[tuple(pairs[name].T)]
+                draft.array(f"{name}_together", np.asarray(together).ravel().astype(np.int64))
+
+
+def _named(lists: Sequence[pa.ListArray], size: int) -> csr_array:
+    """Return which members each event names in any of its lists, (E, V) of 0 and 1."""
+    event = [np.repeat(np.arange(len(listed)), np.diff(listed.offsets.to_numpy())) for listed in lists]
+    member_N = np.concatenate([listed.flatten().to_numpy() for listed in lists])
+    named_EV = csr_array(
+        (np.ones(len(member_N), np.int64), (np.concatenate(event), member_N)), shape=(len(lists[0]), size)
+    )
+    named_EV.data[:] = 1  # What is named twice was added up.
+    return named_EV
 
 
 def titles(table: pa.Table) -> list[str]:

@@ -26,6 +26,7 @@ class NLAMMRConfig(Strict):
         "section_dropout": {"missing_text_mask": [True]},
         "ddi_target": {"ddi_weight": {"not": [0.0]}},
         **alike(("ddi_certain", "ddi_common"), {"ddi_filter": ["greedy", "two_sat"]}),
+        **alike(("code_dropout", "code_scale"), {"codes": [True]}),
         "text": {"train_plm": ["lora", "full"]},
         "unit_texts": {"train_plm": ["frozen"]},
         **alike(
@@ -40,8 +41,10 @@ class NLAMMRConfig(Strict):
             "dropout": {"uniform": [0.0, 0.4]},
             "graph_dropout": {"uniform": [0.0, 0.7]},
             "history": {"choice": [1, 2, 3]},
+            "code_dropout": {"uniform": [0.0, 0.7], "when": {"codes": [True]}},
         },
         "switches": {
+            "codes": {"choice": [False, True]},
             "fusion": {"choice": ["concat", "gate", "moe"]},
             "history_gate": {"choice": [False, True]},
             "missing_text_mask": {"choice": [False, True]},
@@ -58,6 +61,8 @@ class NLAMMRConfig(Strict):
         ),
         "without structure": ("model.ablate=structure",),
         "without text": ("model.ablate=text",),
+        "codes beside texts": ("model.codes=true",),
+        "without codes beside texts": ("model.codes=false",),
         "gate": ("model.fusion=gate",),
         "mixture of text and structure": ("model.fusion=moe",),
         "mixture for patients": ("model.patient_moe=true",),
@@ -99,6 +104,13 @@ class NLAMMRConfig(Strict):
     """The experts of both."""
     history_gate: bool = False
     """Weighs down earlier visits that are outdated, by what they are and how long ago."""
+    codes: bool = False
+    """Adds a score that each code of a visit has for each medication, and one that each medication has by how often it
+    is given: a logistic regression that is trained together with the rest (Cheng et al. 2016, wide and deep)."""
+    code_dropout: float = Field(0.5, ge=0, lt=1)
+    """Share of codes that are dropped from it."""
+    code_scale: float = Field(3.0, gt=0)
+    """Multiplies these scores: how much faster codes learn than texts."""
     missing_text_mask: bool = False
     """Leaves texts that are not there out of the attention, with learned vectors where nothing is."""
     section_dropout: float = Field(0.0, ge=0, lt=1)

@@ -74,6 +74,7 @@ class NLAMMR(System[VisitBatch, NLAMMRModel], SetPredictor[VisitBatch, NLAMMRMod
             names += ["text_encoder", *(["medication_text"] if config.ablate != "text" else [])]
         else:
             names += ["medication_tokens", "tokenizer"]
+        names += ["medication_share"] if config.codes else []
         names += STRUCTURE if config.ablate != "structure" else ()
         return tuple(names)
 
@@ -96,6 +97,8 @@ class NLAMMR(System[VisitBatch, NLAMMRModel], SetPredictor[VisitBatch, NLAMMRMod
             return Wanted("model.ablate", "model.ablate=structure")
         if table == "medication_text":
             return Wanted("model.ablate", "model.ablate=text")
+        if table == "medication_share":
+            return Wanted("model.codes", "model.codes=false")
         if "tokens" in table or table == "tokenizer":
             return Wanted("model.train_plm", "model.train_plm=frozen")
         return None
@@ -103,7 +106,9 @@ class NLAMMR(System[VisitBatch, NLAMMRModel], SetPredictor[VisitBatch, NLAMMRMod
     @cached_property
     def collator(self) -> Collator:
         """What makes batches."""
-        return Collator(self.static, self.config.history, tokens=self.config.train_plm != "frozen")
+        return Collator(
+            self.static, self.config.history, tokens=self.config.train_plm != "frozen", codes=self.config.codes
+        )
 
     def model(self) -> NLAMMRModel:
         """Return a freshly initialised model."""
@@ -117,7 +122,9 @@ class NLAMMR(System[VisitBatch, NLAMMRModel], SetPredictor[VisitBatch, NLAMMRMod
         """Return one stretch of training, in which frozen weights of an encoder under LoRA do not move."""
         if self.config.train_plm != "lora":
             return (Phase(),)
-        return (Phase(trains=("patients.*", "medications.*", *trained_parts("text", self.config.lora.lora))),)
+        return (
+            Phase(trains=("patients.*", "medications.*", "codes.*", *trained_parts("text", self.config.lora.lora))),
+        )
 
     def start_epoch(self, module: NLAMMRModel, epoch: int) -> None:
         """Encode what describes medications anew where the text encoder is trained."""
