@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rec.batch import Batch
 from rec.errors import ConfigError
+from rec.nn.decoding import Decoding as Decoding
 
 if TYPE_CHECKING:
     from rec.evaluation.task import Measured
@@ -193,16 +194,6 @@ class Rater(ABC, Generic[B, M]):
     def rated(self, batch: B) -> Mapping[str, Tensor]:
         """Return whose rating of what it is: the index (B,) of each example's members, by entity, as user and item."""
         return {}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decoding:
-    """How text is drawn from a model."""
-
-    max_tokens: int = 32
-    temperature: float = 0.0
-    """0 takes the most probable token each time."""
-    seed: int = 0
 
 
 class Writer(ABC, Generic[B, M]):
