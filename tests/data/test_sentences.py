@@ -32,6 +32,7 @@ class WrittenConfig(Strict):
 
     without: str = ""
     counterpart: str = "item"
+    opinion: tuple[str | None, ...] = ()
 
 
 class Written(Source):
@@ -45,8 +46,10 @@ class Written(Source):
         fields = [Field("item", "item"), *map(Field, ("rating", "text", "feature", "cluster_id"))]
         fields = [field for field in fields if field.name != self.config.without]
         subject = Field("user", "user")
+        opinion = {"opinion": list(self.config.opinion)} if self.config.opinion else {}
+        fields += [Field(name) for name in opinion]
         events = Events(
-            table=pa.table(ROWS),
+            table=pa.table({**ROWS, **opinion}),
             subject=subject,
             fields=tuple(fields),
             part="part",
@@ -86,7 +89,13 @@ def test_the_view_tells_words_of_training_and_features_and_ratings_of_all_review
     data = made(tmp_path).seen_as("sentences")
     assert texts_of(data.array("sentence_words")) == ["eight", "one", "seven", "two"]
     assert texts_of(data.array("sentence_features")) == ["f", "g"]
+    assert texts_of(data.array("sentence_opinions")) == []
     assert data.array("rating_scale").tolist() == [1, 5]
+
+
+def test_opinions_of_all_reviews_are_told_where_records_have_some(tmp_path: Path) -> None:
+    data = made(tmp_path, {"opinion": ["good", "poor", "good", "", "bad", None, "fine", "good"]}).seen_as("sentences")
+    assert texts_of(data.array("sentence_opinions")) == ["bad", "fine", "good", "poor"]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ Tables of the view:
     user_sparsity.npy      (U,) int8 group of each user by its number: see `sparsity`
     sentence_words.npy     the words of training's texts, those between white space, the most frequent first
     sentence_features.npy  the features of all reviews, in the order of letters
+    sentence_opinions.npy  the opinions of all reviews, in the order of letters; empty where records have none
     rating_scale.npy       (2,) float32 the smallest and the largest rating of all reviews
 
 What is a list of texts is the bytes of its JSON, uint8: `texts_of` reads it.
@@ -77,9 +78,9 @@ class Sentences(View):
                 making.array("user_sparsity", sparsity(count_M))
         rows = _rows(table)
         making.array("sentence_words", as_table(words_by_count(rows["text"].filter(pa.array(part == TRAIN)))))
-        making.array(
-            "sentence_features", as_table(sorted(name for name in rows["feature"].unique().to_pylist() if name))
-        )
+        for column in ("feature", OPINION):
+            names = sorted(name for name in rows[column].unique().to_pylist() if name)
+            making.array(f"sentence_{column}s", as_table(names))
         ends = pc.min_max(rows["rating"]).as_py()
         making.array("rating_scale", np.array([ends["min"], ends["max"]], np.float32))
         for number, split in enumerate(SPLITS):
