@@ -79,7 +79,9 @@ def test_ratings_follow_from_user_and_item_and_words_from_the_feature_where_it_i
 @pytest.mark.parametrize("feature", [False, True])
 def test_the_feature_is_a_label_unless_it_is_told(feature: bool) -> None:
     system, _, _ = made(feature=feature)
-    assert [c.name for c in system.columns if c.label] == ["rating", "text", *([] if feature else ["feature"])]
+    labels = ["rating", "text", *([] if feature else ["feature"]), "opinion"]
+    assert [c.name for c in system.columns if c.label] == labels
+    assert tuple(system.truth_given()) == (("feature",) if feature else ())
     assert system.columns == PETER.columns_for(system.config)
 
 

@@ -40,6 +40,7 @@ class ReviewBatch(Batch):
     """The words that were written, the end behind them, `NOTHING` where a text is shorter."""
     text: tuple[str, ...]
     feature: tuple[str, ...]
+    opinion: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.user_B)

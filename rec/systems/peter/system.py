@@ -8,7 +8,7 @@ item that is not known is the mean of those that are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -24,7 +24,7 @@ from rec.evaluation.tasks.rating import Rating
 from rec.evaluation.tasks.writing import Writing
 from rec.nn.decoding import write as write_texts
 from rec.systems.api import System
-from rec.systems.capabilities import Decoding, Rater, Writer
+from rec.systems.capabilities import Decoding, Rater, Truth, Writer
 from rec.systems.peter.config import PETERConfig
 from rec.systems.peter.model import PETERModel, ReviewBatch, Seen
 from rec.systems.peter.words import END, NOTHING, Vocabulary
@@ -44,8 +44,9 @@ class PETER(System[ReviewBatch, PETERModel], Writer[ReviewBatch, PETERModel], Ra
         Column("rating", "float32", label=True),
         Column("text", "str", label=True),
         Column("feature", "str", label=True),
+        Column("opinion", "str", label=True),
     )
-    tables = ("user_count", "item_count", "sentence_words", "sentence_features", "rating_scale")
+    tables = ("user_count", "item_count", "sentence_words", "sentence_features", "sentence_opinions", "rating_scale")
     view = "sentences"
     tasks = (Writing(decoding=Decoding(max_tokens=WORDS), most_words=WORDS), Rating())
 
@@ -72,7 +73,9 @@ class PETER(System[ReviewBatch, PETERModel], Writer[ReviewBatch, PETERModel], Ra
 
     def collate(self, rows: Columns) -> ReviewBatch:
         """Return the batch for these rows; labels may be empty."""
-        text, feature = (tuple(str(value or "") for value in rows[name]) for name in ("text", "feature"))
+        text, feature, opinion = (
+            tuple(str(value or "") for value in rows[name]) for name in ("text", "feature", "opinion")
+        )
         return ReviewBatch(
             user_B=torch.tensor(np.asarray(rows["user"], np.int64)),
             item_B=torch.tensor(np.asarray(rows["item"], np.int64)),
@@ -81,6 +84,7 @@ class PETER(System[ReviewBatch, PETERModel], Writer[ReviewBatch, PETERModel], Ra
             word_BT=self.vocabulary.encoded(text, self.config.words),
             text=text,
             feature=feature,
+            opinion=opinion,
         )
 
     def loss(self, model: Callable[[ReviewBatch], Any], batch: ReviewBatch) -> dict[str, Term]:
@@ -131,13 +135,25 @@ class PETER(System[ReviewBatch, PETERModel], Writer[ReviewBatch, PETERModel], Ra
         """Return users and items."""
         return {"user": batch.user_B, "item": batch.item_B}
 
-    @cached_property
-    def _features(self) -> list[str]:
-        return texts_of(self.static["sentence_features"])
-
-    def all_features(self) -> list[str]:
+    def all_features(self) -> Collection[str]:
         """Return every feature of the data set."""
-        return self._features
+        return self._known["feature"]
+
+    def opinions(self, batch: ReviewBatch) -> list[str]:
+        """Return what each text says of its feature."""
+        return list(batch.opinion)
+
+    def all_opinions(self) -> Collection[str]:
+        """Return every opinion of the data set."""
+        return self._known["opinion"]
+
+    @cached_property
+    def _known(self) -> dict[str, list[str]]:
+        return {name: texts_of(self.static[f"sentence_{name}s"]) for name in ("feature", "opinion")}
+
+    def truth_given(self) -> Collection[Truth]:
+        """Return the feature where it is told."""
+        return ("feature",) if self.config.feature else ()
 
     def ratings(self, module: PETERModel, batch: ReviewBatch) -> Tensor:
         """Return the predicted rating of each pair, (B,)."""
@@ -166,12 +182,14 @@ class PETER(System[ReviewBatch, PETERModel], Writer[ReviewBatch, PETERModel], Ra
             "rating": rng.integers(1, 6, rows).astype(np.float32),
             "text": np.array([" ".join(rng.choice(words, 2 + row % 6)) for row in range(rows)], dtype=object),
             "feature": rng.choice(np.array(["sound", "price"], dtype=object), rows),
+            "opinion": rng.choice(np.array(["good", "poor"], dtype=object), rows),
         }
         tables = {
             "user_count": np.bincount(columns["user"], minlength=users),
             "item_count": np.bincount(columns["item"], minlength=items),
             "sentence_words": as_table(words),
             "sentence_features": as_table(["price", "sound"]),
+            "sentence_opinions": as_table(["good", "poor"]),
             "rating_scale": np.array([1, 5], np.float32),
         }
         return columns, tables
