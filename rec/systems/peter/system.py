@@ -153,7 +153,8 @@ class PETER(System[ReviewBatch, PETERModel], Writer[ReviewBatch, PETERModel], Ra
 
     def truth_given(self) -> Collection[Truth]:
         """Return the feature where it is told."""
-        return ("feature",) if self.config.feature else ()
+        told: tuple[Truth, ...] = ("feature",)
+        return told if self.config.feature else ()
 
     def ratings(self, module: PETERModel, batch: ReviewBatch) -> Tensor:
         """Return the predicted rating of each pair, (B,)."""
