@@ -14,7 +14,8 @@ from tests.conformance import take
 def built(**pairs: Any) -> tuple[GaVaMoE, dict[str, Any], GaVaMoEModel]:
     """Return a system on its sample, its rows, and a model whose prior tells clusters apart."""
     rows, tables = GaVaMoE.sample(12, np.random.default_rng(0))
-    system = GaVaMoE(GaVaMoEConfig.model_validate({"pairs": pairs}), tables)
+    language = {"width": 8, "layers": 1, "heads": 1, "hidden": 8}
+    system = GaVaMoE(GaVaMoEConfig.model_validate({"pairs": pairs, "language": language}), tables)
     module = system.model()
     torch.manual_seed(1)
     with torch.no_grad():
