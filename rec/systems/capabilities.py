@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
@@ -198,8 +198,29 @@ class Rater(ABC, Generic[B, M]):
         return {}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """A part of a text, as a model reads it."""
+
+    text: str
+    experts: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    """By mixture layer, the experts that the token was written by, with their weights."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traced:
+    """How a text came about."""
+
+    gate: str = ""
+    """What decided which experts are asked, in words, such as the cluster that the pair is of; empty: nothing did."""
+    tokens: Sequence[Token] = ()
+
+
 class Writer(ABC, Generic[B, M]):
     """Writes text: task `writing`."""
+
+    ways: ClassVar[Collection[str]] = ("temperature", "top_p", "beams")
+    """Which ways of `Decoding` to draw text it knows; a request can ask for no other."""
 
     @abstractmethod
     def write(
@@ -229,6 +250,14 @@ class Writer(ABC, Generic[B, M]):
     def features(self, batch: B) -> list[str] | None:
         """Return the feature that each text is to be about, None where features are not known."""
         return None
+
+    def trace(self, module: M, batch: B, texts: Sequence[str]) -> list[Traced]:
+        """Return how each example would come by its text, the tokens in their order; empty where that is not told.
+
+        A token is written by the experts that the place passed from whose scores it was taken, the one before it.
+        `rec.moe.layer.routings` hears which they were.
+        """
+        return []
 
     def written(self, batch: B) -> Mapping[str, Tensor]:
         """Return whose text about what it is: the index (B,) of each example's members, by entity, as user and item."""
