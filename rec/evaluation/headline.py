@@ -10,6 +10,8 @@ import numpy as np
 from rec.sections import Table, counted, interval, number
 
 Numbers = Mapping[str, Any]
+AT_ONCE = 4
+"""Metrics of a table whose rows have long names."""
 WORSE, LIKE, BETTER = "worse than", "not clearly different from", "better than"
 
 
@@ -72,17 +74,19 @@ def settings_in_words(numbers: Numbers) -> list[str]:
 
 
 def simple_tables(numbers: Numbers) -> list[Table]:
-    """Return, for each task with several simple answers, a table of them by the metrics that tell most."""
+    """Return, for each task with several simple answers, tables of them by the metrics that tell most."""
     found = []
     for told in numbers["tasks"].values():
         baselines = told["baselines"]
         names = [name for name in numbers["shown"] if any(name in values for values in baselines.values())]
         if len(baselines) < 2 or not names:
             continue
-        facts = one_fact(names, numbers.get("same", {}))
-        head = ["simple answer", *(label(same, numbers["directions"]) for same in facts.values())]
-        rows = [[whose, *(number(values.get(name)) for name in facts)] for whose, values in baselines.items()]
-        found.append(Table(head=head, rows=rows))
+        facts = list(one_fact(names, numbers.get("same", {})).items())
+        for at in range(0, len(facts), AT_ONCE):
+            part = dict(facts[at : at + AT_ONCE])
+            head = ["simple answer", *(label(same, numbers["directions"]) for same in part.values())]
+            rows = [[whose, *(number(values.get(name)) for name in part)] for whose, values in baselines.items()]
+            found.append(Table(head=head, rows=rows))
     return found
 
 

@@ -75,8 +75,8 @@ def notes(measured: Measured) -> list[str]:
     if told := measured.numbers.get("statements"):
         true = told["true_texts"]
         found.append(
-            f"factual: of what the true texts state, the {number(true['factual'], 2)} is supported by their items' "
-            f"training reviews, of its pairs {number(true['factual_pairs'], 2)}"
+            f"the true texts themselves: factual {number(true['factual'])}, factual_pairs "
+            f"{number(true['factual_pairs'])}, as people say what nobody has said of the item before"
         )
         if not told["opinions"]:
             found.append("factual: opinions are not known, so that statements are features alone")
