@@ -35,7 +35,7 @@ class TextAnswer(BaseModel):
 
     text: str
     rating: float | None = None
-    """The rating that goes with it, where the system rates and the request asks to explain."""
+    """The rating that goes with it."""
     gate: str | None = None
     """What decided which experts are asked."""
     tokens: list[Part] | None = Field(None, json_schema_extra={"x-tokens": True})
