@@ -13,6 +13,9 @@ Tables of the view:
 
     user_count.npy       (U,) int64 reviews of training of each user
     user_sparsity.npy    (U,) int8 group of each user by that number: see `sparsity`
+    item_count.npy       (I,) int64 reviews of training of each item
+    rating_level.npy     (R,) float32 every rating that was given, in any split, ascending
+    rating_count.npy     (R,) int64 reviews of training with each
 
 What a phase of training learns about every review, such as its cluster, is an array with a row per record: `record` of
 a row is its place there.
@@ -59,14 +62,21 @@ class Sentences(View):
                 f"{making.folder}: records without {lacking[0]!r}; there are {', '.join(table.column_names)}"
             )
         part, order = table["part"].to_numpy(), pc.sort_indices(table["row"]).to_numpy()
-        count_U = np.bincount(
-            table["user"].to_numpy()[part == TRAIN], minlength=int(making.manifest["entities"]["user"]["count"])
-        )
-        making.array("user_count", count_U.astype(np.int64))
-        making.array("user_sparsity", sparsity(count_U))
+        count = {name: _counted(making, table[name].to_numpy()[part == TRAIN], name) for name in ("user", "item")}
+        making.array("user_count", count["user"])
+        making.array("user_sparsity", sparsity(count["user"]))
+        making.array("item_count", count["item"])
+        level_R, place_N = np.unique(table["rating"].cast(pa.float32()).to_numpy(), return_inverse=True)
+        making.array("rating_level", level_R)
+        making.array("rating_count", np.bincount(place_N[part == TRAIN], minlength=len(level_R)).astype(np.int64))
         rows = _rows(table)
         for number, split in enumerate(SPLITS):
             making.rows(split, rows.take(pa.array(order[part[order] == number])), making.shard_rows)
+
+
+def _counted(making: Making, index_N: np.ndarray, entity: str) -> np.ndarray:
+    """Return how often each member of an entity is named, int64."""
+    return np.bincount(index_N, minlength=int(making.manifest["entities"][entity]["count"])).astype(np.int64)
 
 
 def _rows(table: pa.Table) -> pa.Table:
