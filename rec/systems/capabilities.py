@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 from torch import Tensor, nn
@@ -27,6 +27,8 @@ States = Mapping[str, Tensor]
 """What a ranking needs of each example's own, (B, ...) each."""
 Pairs = tuple[Tensor, Tensor]
 """(example, item), each (P,)."""
+Truth = Literal["feature", "rating"]
+"""What of an example's own truth a writer may be told: what its text is about, how the item was rated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,6 +265,21 @@ class Writer(ABC, Generic[B, M]):
 
     def all_features(self) -> Collection[str]:
         """Return every feature of the whole data set; empty where features are not known."""
+        return ()
+
+    def opinions(self, batch: B) -> list[str] | None:
+        """Return what each text says of its feature, None where opinions are not known."""
+        return None
+
+    def all_opinions(self) -> Collection[str]:
+        """Return every opinion of the whole data set; empty where opinions are not known."""
+        return ()
+
+    def truth_given(self) -> Collection[Truth]:
+        """Return what of an example's own truth the system is told when it writes, as configured; empty: nothing.
+
+        It is the track that scores are told with: those of one are never ranked beside those of another.
+        """
         return ()
 
 

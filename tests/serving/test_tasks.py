@@ -133,6 +133,8 @@ def test_earlier_visits_of_a_request_count_the_same(ward_artifact) -> None:
     assert answerer.respond("predict", {"rows": [{}]})["answers"][0]["missing"] == ["codes", "earlier visit"]
     with pytest.raises(RequestError, match=r"row 0: columns along 'earlier visit' must be as long as each other"):
         answerer.respond("predict", {"rows": [row | {"gap": [1.0]}]})
+    with pytest.raises(ValidationError, match=r"gap\.1\s+Input should be greater than or equal to 0"):
+        answerer.respond("predict", {"rows": [row | {"gap": [1.0, -1.0]}]})
     with pytest.raises(ValidationError, match="visit"):
         answerer.respond("predict", {"rows": [row | {"visit": 3}]})
 
