@@ -32,6 +32,8 @@ class Column:
     along: str = ""
     """What its first axis counts where other columns count the same, as "earlier visit" for what each of a patient's
     earlier visits holds: columns of one name are as long as each other; what a request leaves out is filled up."""
+    least: float | None = None
+    """The smallest number that a request may say; None bounds nothing."""
     asked_only: bool = False
     """Whether requests alone have it: rows of a data set come without."""
 

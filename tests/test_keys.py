@@ -31,7 +31,7 @@ from rec.train.job import train_here
 from rec.train.phases import stretches
 from tests.data.own import own_tables
 from tests.data.test_images import encoded
-from tests.golden.runs import GRAPH, ONE, PAIRS, SEQUENCES
+from tests.golden.runs import GRAPH, ONE, PAIRS, REVIEWS, SEQUENCES
 
 ROOT = Path(__file__).resolve().parents[1] / "rec"
 CHECKS = ("pydantic/main.py", "rec/strict.py", "rec/config.py")
@@ -39,14 +39,22 @@ CHECKS = ("pydantic/main.py", "rec/strict.py", "rec/config.py")
 REFUSALS = ("has no effect", "is propagated", "needs mixture.experts=0", "one of both", "must divide")
 TINY_BERT = {"width": 8, "layers": 1, "heads": 2}
 MIXTURE = {"experts": 2, "per_row": 1}
-DATA: dict[str, dict[str, Any]] = {"sequences": SEQUENCES, "pairs": PAIRS, "graph": GRAPH, "one": ONE}
+DATA: dict[str, dict[str, Any]] = {
+    "sequences": SEQUENCES,
+    "pairs": PAIRS,
+    "graph": GRAPH,
+    "one": ONE,
+    "reviews": REVIEWS,
+}
 MSMREC, HEALTHMOE = "rec.systems.msmrec:MSMRec", "rec.systems.healthmoe:HealthMoE"
 LIGHTGCN, MAGNET = "rec.systems.lightgcn:LightGCN", "rec.systems.magnet:Magnet"
+PETER = "rec.systems.peter:PETER"
 SMALL: dict[str, dict[str, Any]] = {
     MSMREC: {"width": 8, "blocks": 1, "max_length": 10},
     HEALTHMOE: {"width": 8, "hidden": 8, "out": 8, "text": TINY_BERT, "image": TINY_BERT},
     LIGHTGCN: {"width": 8},
     MAGNET: {"width": 8},
+    PETER: {"width": 8, "hidden": 8},
 }
 CIRCUMSTANCES: dict[str, list[tuple[str, dict[str, Any]]]] = {
     MSMREC: [
@@ -76,6 +84,7 @@ CIRCUMSTANCES: dict[str, list[tuple[str, dict[str, Any]]]] = {
         ("graph", {"routing_terms": False, "contrast_weight": 0.0}),
         ("graph", {"fanout": 3, "trigger": {"warmup": 0, "window": 1, "threshold": 0.01}}),
     ],
+    PETER: [("reviews", {}), ("reviews", {"feature": True})],
 }
 
 

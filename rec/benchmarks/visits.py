@@ -83,11 +83,11 @@ def texts(config: RunConfig) -> list[Row]:
     written = list(dict.fromkeys("; ".join(titles[code] for code in codes) for codes in lists))
     inner = encoder.encoder
     assert isinstance(inner, Tfidf)
-    assert inner.basis_CF is not None
-    basis_CF = inner.basis_CF
+    assert inner.basis_FC is not None
+    basis_FC = inner.basis_FC
 
     def bare(some: list[str]) -> np.ndarray:
-        return np.asarray(inner.vectorizer.transform(some) @ basis_CF.T)
+        return np.asarray(inner.vectorizer.transform(some) @ basis_FC)
 
     together = side_by_side(lambda: encoder.encode(written), lambda: bare(written), REPEATS)
     few = [[text] for text in written[:200]]

@@ -16,7 +16,7 @@ from rec.evaluation.tasks.ranking.answers import recommend_batch
 from rec.json_text import json_text
 from rec.nn.retrieval import Ask
 from rec.systems.api import Phase, System
-from rec.systems.capabilities import Explainer, Ranker
+from rec.systems.capabilities import Decoding, Explainer, Ranker, Writer
 from rec.train.phases import own_flags, select
 from rec.train.ranks import OneRank, RankFeed
 
@@ -247,6 +247,43 @@ class Conformance:
             assert sum(explained["parts"]) == pytest.approx(explained["score"], abs=1e-4)
             told = [share for share in explained.get("modalities", ()) if share is not None]  # None: it is not there
             assert all(0 <= share <= 1 + 1e-5 for share in told)
+
+    def test_a_text_does_not_depend_on_its_company_and_is_the_sum_of_its_pieces(self, built: Built) -> None:
+        system, rows = built
+        if not isinstance(system, Writer):
+            pytest.skip("does not write")
+        module, heard = system.model().eval(), []
+        every: tuple[dict[str, Any], ...] = ({}, {"temperature": 1.0, "top_p": 0.9}, {"beams": 3})
+        for asked in every:
+            decoding = Decoding(max_tokens=6, **{name: asked[name] for name in asked if name in system.ways})
+            with torch.inference_mode():
+                batch = system.collate(rows)
+                texts = system.write(module, batch, decoding, heard=lambda pieces: heard.append(list(pieces)))
+                few = system.write(module, system.collate(take(rows, [7, 2, 5])), decoding)
+                system.write(module, batch, decoding, all_done=lambda _: True)  # ends at once where all others have
+            assert few == [texts[row] for row in (7, 2, 5)]
+            assert ["".join(pieces).strip() for pieces in zip(*heard, strict=True)] == [text.strip() for text in texts]
+            heard.clear()
+
+    def test_a_text_is_traced_token_by_token(self, built: Built) -> None:
+        system, rows = built
+        if not isinstance(system, Writer):
+            pytest.skip("does not write")
+        module = system.model().eval()
+        with torch.inference_mode():
+            batch = system.collate(rows)
+            texts = system.write(module, batch, Decoding(max_tokens=6))
+            found = system.trace(module, batch, texts)
+            if not found:
+                pytest.skip("tells no tokens")
+            (alone,) = system.trace(module, system.collate(take(rows, [3])), texts[3:4])
+        assert len(found) == len(texts)
+        assert [token.text for token in alone.tokens] == [token.text for token in found[3].tokens]
+        for text, traced in zip(texts, found, strict=True):
+            told = "".join(token.text for token in traced.tokens)
+            assert told.replace(" ", "").startswith(text.replace(" ", ""))
+            for token in traced.tokens:
+                assert all(weight > 0 for experts in token.experts.values() for weight in experts.values())
 
     def test_phases_name_parameters_and_terms_that_exist(self, built: Built) -> None:
         system, rows = built

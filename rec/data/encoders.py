@@ -41,8 +41,8 @@ class Tfidf:
         self.vectorizer = TfidfVectorizer(
             sublinear_tf=True, ngram_range=(1, 2), min_df=2 if len(texts) > MANY else 1, max_features=1 << 18
         )
-        self.basis_CF: np.ndarray | None = None
-        """Components in features; None where nothing was learned."""
+        self.basis_FC: np.ndarray | None = None
+        """Features in components, in the order of memory that products want; None where nothing was learned."""
         self._fit(texts)
 
     @classmethod
@@ -65,31 +65,31 @@ class Tfidf:
             return None
         rows, features = matrix.shape
         if features == 1:  # of which there is no decomposition
-            self.basis_CF = np.ones((1, 1))
+            self.basis_FC = np.ones((1, 1))
             return matrix
         svd = TruncatedSVD(min(self.width, features, rows), random_state=0)
         with np.errstate(invalid="ignore"):  # a single text has no variance to tell the shares of
-            self.basis_CF = np.asarray(svd.fit(matrix).components_)
+            self.basis_FC = np.ascontiguousarray(svd.fit(matrix).components_.T)
         return matrix
 
     @property
     def note(self) -> str:
         """What people must be told: that nothing was learned."""
         few = f"no word of two letters to learn from (that two texts share, of more than {MANY})"
-        return f"tfidf: {few}; all vectors are 0" if self.basis_CF is None else ""
+        return f"tfidf: {few}; all vectors are 0" if self.basis_FC is None else ""
 
     def identity(self) -> list[bytes]:
         """Return what tells it from others."""
-        if self.basis_CF is None:
+        if self.basis_FC is None:
             return [b"nothing learned"]
-        return [self.basis_CF.tobytes(), repr(sorted(self.vectorizer.vocabulary_)).encode()]
+        return [self.basis_FC.T.tobytes(), repr(sorted(self.vectorizer.vocabulary_)).encode()]
 
     def state(self) -> tuple[list[str], dict[str, np.ndarray]]:
         """Return the words it knows and the arrays that `restored` makes it again from, exactly."""
-        if self.basis_CF is None:
+        if self.basis_FC is None:
             return [], {}
         place = self.vectorizer.vocabulary_
-        arrays = {"idf": np.asarray(self.vectorizer.idf_), "basis": np.ascontiguousarray(self.basis_CF)}
+        arrays = {"idf": np.asarray(self.vectorizer.idf_), "basis": np.ascontiguousarray(self.basis_FC.T)}
         return sorted(place, key=place.__getitem__), arrays
 
     @classmethod
@@ -99,7 +99,7 @@ class Tfidf:
         if words:
             found.vectorizer.vocabulary = list(words)
             found.vectorizer.idf_ = arrays["idf"]
-            found.basis_CF = arrays["basis"]
+            found.basis_FC = np.ascontiguousarray(arrays["basis"].T)
         return found
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -108,9 +108,9 @@ class Tfidf:
 
     def _vectors(self, rows: int, matrix: Any) -> np.ndarray:
         vectors = np.zeros((rows, self.width), dtype=np.float32)
-        if self.basis_CF is None or matrix is None:
+        if self.basis_FC is None or matrix is None:
             return vectors
-        vectors[:, : len(self.basis_CF)] = matrix @ self.basis_CF.T
+        vectors[:, : self.basis_FC.shape[1]] = matrix @ self.basis_FC
         norm = np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors / np.where(norm > 1e-8, norm, 1)
 

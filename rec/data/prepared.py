@@ -287,6 +287,7 @@ MAKERS = (
     ("text_", "data.encode.text.encoder"), ("_text", "data.encode.text.encoder"),
     ("_text_present", "data.encode.text"), ("tokens_", "data.encode.text.tokenizer"),
     ("_tokens", "data.encode.text.tokenizer"), ("_titles", "a source of events whose entities have titles"),
+    *((name, "the view sentences") for name in ("sentence_", "rating_scale")),
     ("_pairs", "a source of events that brings this relation"),
     ("_values", "a source of events whose relation has values"),
     *((f"_{part}", "a source of events that brings molecules")

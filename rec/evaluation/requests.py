@@ -41,7 +41,7 @@ def stamp(table: str) -> dict[str, Any]:
 
 def columns_of(config: RunConfig) -> tuple[Column, ...]:
     """Return what the run's system reads of a row."""
-    columns: tuple[Column, ...] = resolve(config.system).columns
+    columns: tuple[Column, ...] = resolve(config.system).columns_for(config.model)
     return columns
 
 

@@ -209,9 +209,11 @@ def _leaf(column: Column, an_id: Any) -> Any:
         return bool
     if kind.kind in "iu":
         range_ = np.iinfo(kind)
-        return Annotated[int, Field(strict=True, ge=int(range_.min), le=int(range_.max))]
+        smallest = int(range_.min) if column.least is None else int(column.least)
+        return Annotated[int, Field(strict=True, ge=smallest, le=int(range_.max))]
     most = float(np.finfo(kind).max)
-    return Annotated[float, Field(strict=True, ge=-most, le=most, allow_inf_nan=False)]
+    least = -most if column.least is None else column.least
+    return Annotated[float, Field(strict=True, ge=least, le=most, allow_inf_nan=False)]
 
 
 def _flatten(value: Any, axes: int, out: list[str]) -> None:

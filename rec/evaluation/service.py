@@ -55,6 +55,8 @@ PICTURE: Extra = {"contentMediaType": PICTURE_TYPE}
 """What a schema says of a field that holds the address of a picture."""
 MORE: Extra = {"x-more": True}
 """What a schema says of a field that few people want."""
+ASKED: Extra = {"x-asked": True}
+"""What a schema says of a field that is true for people who say nothing else."""
 
 
 def of(entity: str) -> Extra:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -139,6 +141,22 @@ def layers_of(module: nn.Module) -> Iterator[tuple[str, MixtureOfExperts]]:
     for name, layer in module.named_modules():
         if isinstance(layer, MixtureOfExperts):
             yield name, layer
+
+
+@contextmanager
+def routings(module: nn.Module) -> Iterator[dict[str, Routing]]:
+    """Hear how each mixture layer inside a module routes the rows of the next pass, by the layer's name."""
+    found: dict[str, Routing] = {}
+
+    def hear(name: str) -> Callable[[nn.Module, Any, Mixed], None]:
+        return lambda _, __, mixed: found.update({name: mixed.routing})
+
+    handles = [layer.register_forward_hook(hear(name)) for name, layer in layers_of(module)]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def is_spread(module: nn.Module) -> bool:

@@ -28,6 +28,14 @@ class Routing:
         """Return the shares as (N, E), 0 where an expert is not used."""
         return torch.zeros_like(self.probability_NE).scatter(1, self.expert_NK, self.weight_NK)
 
+    def experts(self) -> list[dict[int, float]]:
+        """Return the experts that each row uses, with their weights, the heaviest first."""
+        found = []
+        for experts, weights in zip(self.expert_NK.tolist(), self.weight_NK.tolist(), strict=True):
+            used = ((weight, expert) for expert, weight in zip(experts, weights, strict=True) if weight > 0)
+            found.append({expert: weight for weight, expert in sorted(used, key=lambda one: -one[0])})
+        return found
+
 
 def softmax(score_NE: Tensor, temperature: float = 1.0) -> Tensor:
     """Return probabilities over experts in float32: the softargmax that becomes argmax as temperature falls to 0."""

@@ -30,6 +30,20 @@ def interaction_matrix(tables: Mapping[str, np.ndarray], labels: int) -> np.ndar
     return interaction_VV
 
 
+def interaction_counts(tables: Mapping[str, np.ndarray], labels: int) -> np.ndarray | None:
+    """Return how many examples of training hold both of two labels that interact, int64 (V, V), symmetric.
+
+    0 where they do not interact; None where the data set does not tell.
+    """
+    if "interaction_together" not in tables:
+        return None
+    one_P, other_P = np.asarray(tables["interaction_pairs"]).reshape(-1, 2).T
+    count_VV = np.zeros((labels, labels), np.int64)
+    # A pair may stand there in both directions, with the same count.
+    count_VV[one_P, other_P] = count_VV[other_P, one_P] = np.asarray(tables["interaction_together"])
+    return count_VV
+
+
 def interaction_severities(tables: Mapping[str, np.ndarray]) -> dict[tuple[int, int], str]:
     """Return how bad interactions are, in words, by their two labels, the smaller first; empty where it is not told."""
     if "interaction_values" not in tables:

@@ -46,7 +46,10 @@ class Origin:
         """Return the data set's name and size."""
         told = self.training or (self.measurements[0] if self.measurements else None)
         counts = told["data"].get("counts", {}) if told else {}
-        sizes = [counted(counts[name], name.removesuffix("s")) for name in SHOWN_COUNTS if name in counts]
+        # Records of other shapes than users who meet items, such as visits, would be misnamed as interactions.
+        names = {"interactions": "record"} if "users" not in counts else {}
+        shown = [name for name in SHOWN_COUNTS if name in counts]
+        sizes = [counted(counts[name], names.get(name, name.removesuffix("s"))) for name in shown]
         return ": ".join([data_name(self.config), *([", ".join(sizes)] if sizes else [])])
 
     def cost(self) -> list[str]:

@@ -73,6 +73,10 @@ class Answerer:
             own.append(PredictRoute(self.services, self.rows, limits, row))
         return {route.path: route for route in own}
 
+    @cached_property
+    def _own_routes(self) -> dict[str, Route[Any]]:
+        return self.routes(self.config.serve)
+
     def lookups(self) -> list[Lookup]:
         """Return what else can be looked up."""
         return [lookup for service in self.services.values() for lookup in service.lookups()]
@@ -100,7 +104,7 @@ class Answerer:
         Raises:
             RequestError: there is no such path, or the request cannot be answered.
         """
-        routes = self.routes(self.config.serve)
+        routes = self._own_routes
         if path not in routes:
             raise RequestError(f"{path}: is not asked here; there are {', '.join(routes) or 'none'}")
         route = routes[path]

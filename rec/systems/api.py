@@ -98,7 +98,8 @@ class System(ABC, Generic[B, M]):
     """
 
     Config: ClassVar[type[Strict]]
-    columns: ClassVar[tuple[Column, ...]]
+    columns: tuple[Column, ...]
+    """What it reads of a row; where that follows from the keys, `columns_for` tells it, and this is every column."""
     tables: ClassVar[tuple[str, ...]] = ()
     view: ClassVar[str] = ""
     """The view whose rows it reads ("sequences", "pairs", "graph", or an import path); "" reads the rows that a data
@@ -110,8 +111,14 @@ class System(ABC, Generic[B, M]):
 
     def __init__(self, config: Any, tables: Mapping[str, np.ndarray], seed: int = 0) -> None:
         self.config, self.static, self.seed = config, tables, seed
+        self.columns = self.columns_for(config)
         self.left_out: set[int] = set()
         """Subjects whom the loss has left out, as nothing is there that they have not; told after an epoch."""
+
+    @classmethod
+    def columns_for(cls, config: Any) -> tuple[Column, ...]:
+        """Return what it reads of a row as configured, such as a label that a key lets requests tell."""
+        return cls.columns
 
     @classmethod
     def table_names(cls, config: Any) -> tuple[str, ...]:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 from torch import Tensor, nn
 
 from rec.batch import Batch
 from rec.errors import ConfigError
+from rec.nn.decoding import Decoding as Decoding
 
 if TYPE_CHECKING:
     from rec.evaluation.task import Measured
@@ -26,6 +27,8 @@ States = Mapping[str, Tensor]
 """What a ranking needs of each example's own, (B, ...) each."""
 Pairs = tuple[Tensor, Tensor]
 """(example, item), each (P,)."""
+Truth = Literal["feature", "rating"]
+"""What of an example's own truth a writer may be told: what its text is about, how the item was rated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,17 +199,28 @@ class Rater(ABC, Generic[B, M]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decoding:
-    """How text is drawn from a model."""
+class Token:
+    """A part of a text, as a model reads it."""
 
-    max_tokens: int = 32
-    temperature: float = 0.0
-    """0 takes the most probable token each time."""
-    seed: int = 0
+    text: str
+    experts: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    """By mixture layer, the experts that the token was written by, with their weights."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traced:
+    """How a text came about."""
+
+    gate: str = ""
+    """What decided which experts are asked, in words, such as the cluster that the pair is of; empty: nothing did."""
+    tokens: Sequence[Token] = ()
 
 
 class Writer(ABC, Generic[B, M]):
     """Writes text: task `writing`."""
+
+    ways: ClassVar[Collection[str]] = ("temperature", "top_p", "beams")
+    """Which ways of `Decoding` to draw text it knows; a request can ask for no other."""
 
     @abstractmethod
     def write(
@@ -237,12 +251,35 @@ class Writer(ABC, Generic[B, M]):
         """Return the feature that each text is to be about, None where features are not known."""
         return None
 
+    def trace(self, module: M, batch: B, texts: Sequence[str]) -> list[Traced]:
+        """Return how each example would come by its text, the tokens in their order; empty where that is not told.
+
+        A token is written by the experts that the place passed from whose scores it was taken, the one before it.
+        `rec.moe.layer.routings` hears which they were.
+        """
+        return []
+
     def written(self, batch: B) -> Mapping[str, Tensor]:
         """Return whose text about what it is: the index (B,) of each example's members, by entity, as user and item."""
         return {}
 
     def all_features(self) -> Collection[str]:
         """Return every feature of the whole data set; empty where features are not known."""
+        return ()
+
+    def opinions(self, batch: B) -> list[str] | None:
+        """Return what each text says of its feature, None where opinions are not known."""
+        return None
+
+    def all_opinions(self) -> Collection[str]:
+        """Return every opinion of the whole data set; empty where opinions are not known."""
+        return ()
+
+    def truth_given(self) -> Collection[Truth]:
+        """Return what of an example's own truth the system is told when it writes, as configured; empty: nothing.
+
+        It is the track that scores are told with: those of one are never ranked beside those of another.
+        """
         return ()
 
 

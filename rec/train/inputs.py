@@ -28,7 +28,7 @@ def system_sections(config: RunConfig, data: Prepared | None) -> list[Section]:
         data: Its data set, where it is prepared: whether it holds the tables is told.
     """
     system = resolve(config.system)
-    rows = [[c.name, kind(c), c.entity or "-", _role(c)] for c in system.columns]
+    rows = [[c.name, kind(c), c.entity or "-", _role(c)] for c in system.columns_for(config.model)]
     view = system.view or "none of its own: the rows that the data set was written with"
     columns: list[Any] = [Text(text=f"View: {view}"), Table(head=["column", "type", "members of", "role"], rows=rows)]
     tables = [_wanted(system, config, name, data) for name in dict.fromkeys(system.table_names(config.model))]

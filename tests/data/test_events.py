@@ -75,6 +75,23 @@ def test_titles_are_ids_where_there_is_none(tmp_path: Path) -> None:
     assert not data.holds("text_diagnoses")  # nothing is encoded
 
 
+def test_pairs_of_one_entity_come_with_how_often_training_has_both(tmp_path: Path) -> None:
+    data = made(tmp_path)
+    records = data.records(["medications", "part"]).to_pylist()
+    named = [set(one["medications"]) for one in records if one["part"] == 0]
+    expected = [sum({a, b} <= one for one in named) for a, b in data.array("interaction_pairs").tolist()]
+    assert data.array("interaction_together").tolist() == expected == [1, 0]  # the test visit with both counts nowhere
+    assert not data.holds("medication_molecule_together")
+
+
+def test_members_come_with_the_share_of_trainings_events_that_name_them(tmp_path: Path) -> None:
+    data = made(tmp_path)
+    assert data.array("medication_share").tolist() == [0.5, 0.5, 0.25]  # of four visits of training
+    assert data.array("symptom_share").tolist() == [0.75, 0.25]
+    assert not data.holds("patient_share")
+    assert not data.holds("molecule_share")
+
+
 def test_relations_are_pairs_of_members_and_what_is_unknown_is_told(tmp_path: Path) -> None:
     said: list[str] = []
     data = made(tmp_path, said.append)

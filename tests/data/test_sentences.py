@@ -10,7 +10,7 @@ import pytest
 
 from rec.data.prepared import Prepared
 from rec.data.schema import Events, Field, RawData, Source, Workplace
-from rec.data.views.sentences import SPARSITY_GROUPS, sparsity
+from rec.data.views.sentences import SPARSITY_GROUPS, as_table, sparsity, texts_of, words_by_count
 from rec.errors import ConfigError, DataError
 from rec.nn.language.tokens import LanguageTokens
 from rec.strict import Strict
@@ -33,6 +33,7 @@ class WrittenConfig(Strict):
 
     without: str = ""
     counterpart: str = "item"
+    opinion: tuple[str | None, ...] = ()
 
 
 class Written(Source):
@@ -46,8 +47,10 @@ class Written(Source):
         fields = [Field("item", "item"), *map(Field, ("rating", "text", "feature", "cluster_id"))]
         fields = [field for field in fields if field.name != self.config.without]
         subject = Field("user", "user")
+        opinion = {"opinion": list(self.config.opinion)} if self.config.opinion else {}
+        fields += [Field(name) for name in opinion]
         events = Events(
-            table=pa.table(ROWS),
+            table=pa.table({**ROWS, **opinion}),
             subject=subject,
             fields=tuple(fields),
             part="part",
@@ -79,6 +82,7 @@ def test_rows_are_reviews_in_the_order_of_the_input_with_every_further_column(tm
 def test_the_view_tells_how_much_each_user_wrote_in_training(tmp_path: Path) -> None:
     data = made(tmp_path).seen_as("sentences")
     assert data.array("user_count").tolist() == [2, 1, 0, 0, 1]
+    assert data.array("item_count").tolist() == [2, 1, 1]
     assert data.array("user_sparsity").tolist() == [2, 0, 5, 5, 1]
 
 
@@ -91,6 +95,33 @@ def test_the_view_tells_how_often_each_item_and_each_rating_is_in_training(tmp_p
     assert data.array("rating_level").tolist() == sorted(set(every))
     known = train["rating"].to_pylist()
     assert data.array("rating_count").tolist() == [known.count(level) for level in sorted(set(every))]
+
+
+def test_the_view_tells_words_of_training_and_features_and_ratings_of_all_reviews(tmp_path: Path) -> None:
+    data = made(tmp_path).seen_as("sentences")
+    assert texts_of(data.array("sentence_words")) == ["eight", "one", "seven", "two"]
+    assert texts_of(data.array("sentence_features")) == ["f", "g"]
+    assert texts_of(data.array("sentence_opinions")) == []
+    assert data.array("rating_scale").tolist() == [1, 5]
+
+
+def test_opinions_of_all_reviews_are_told_where_records_have_some(tmp_path: Path) -> None:
+    data = made(tmp_path, {"opinion": ["good", "poor", "good", "", "bad", None, "fine", "good"]}).seen_as("sentences")
+    assert texts_of(data.array("sentence_opinions")) == ["bad", "fine", "good", "poor"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        (["b a", "c b"], ["b", "a", "c"]),
+        ([" good  good\tday ", ""], ["good", "day"]),
+        (["caf\u00e9 \U0001f600", "\U0001f600"], ["\U0001f600", "caf\u00e9"]),
+        ([], []),
+    ],
+)
+def test_words_by_how_often_they_are_written(texts: list[str], words: list[str]) -> None:
+    assert words_by_count(pa.chunked_array([texts], pa.string())) == words
+    assert texts_of(as_table(words)) == words
 
 
 @pytest.mark.parametrize(

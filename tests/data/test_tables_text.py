@@ -267,3 +267,12 @@ def test_no_byte_of_numbers_is_lost_over_many_blocks(text: Path) -> None:
     ids = rng.integers(0, 10**12, 200_000)
     body = "x::y::z\n" + "".join(f"{i}::{i % 7}::some more text\n" for i in ids)
     assert values(a_table(text, body), Kind.ID) == [str(i) for i in ids]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("drugs.json", '[{"name": "a", "smiles": "C"'), ("d.json", ' {"a": [1]}'), ("x.jsonl", "{}\n")]
+)
+def test_json_is_told_as_json_and_not_as_a_table_without_columns(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=f"{name}: found JSON, expected a table with a line of column names"):
+        columns(ForeignTable((str(tmp_path / name),)))

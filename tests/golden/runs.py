@@ -68,10 +68,24 @@ VISITS = {
     "split": {"protocol": "given"},
     "encode": {"text": VECTORS},
 }
+REVIEWS = {
+    "source": "rec.data.generated.reviews:PlantedReviews",
+    "read": {"reviews": 1000, "users": 60, "items": 40, "clusters": 3, "words": 24, "details": 3, "shards": 2},
+    "filter": {"core": 2},
+    "split": {"protocol": "warm", "test": 0.1},
+}
 SHORT = ["train.epochs=2", "train.evaluate_every=1", "train.patience=0", "parallel.workers=0", "parallel.threads=1"]
 SMALL_BATCH = [*SHORT, "train.batch_size=16", "train.warmup_steps=5"]
 SMALL_PAIRS = [*SMALL_BATCH, "train.epochs=4", "train.validation_share=1.0"]
 SMALL_VISITS = [*SHORT, "train.batch_size=16", "train.learning_rate=1e-3"]
+SMALL_REVIEWS = [
+    *SHORT,
+    "train.epochs=5",
+    "train.batch_size=32",
+    "train.learning_rate=5e-3",
+    "model.width=32",
+    "model.hidden=32",
+]
 SMALL_GRAPH = [*SHORT, "train.epochs=3", "train.batch_size=256"]
 RUNS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "demo": ("demo", SEQUENCES, SMALL_BATCH),
@@ -136,6 +150,8 @@ RUNS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     ),
     "visits-safedrug": ("visits-safedrug", VISITS, SMALL_VISITS),
     "visits-logistic": ("visits-safedrug", VISITS, [*SMALL_VISITS, "model.kind=logistic"]),
+    "peter": ("peter", REVIEWS, SMALL_REVIEWS),
+    "peter-feature": ("peter", REVIEWS, [*SMALL_REVIEWS, "model.feature=true", "model.words=15"]),
     "freedom": (
         "baby-lightgcn",
         GRAPH,
@@ -220,7 +236,9 @@ def rows_hash(data: Prepared, split: str) -> str:
 
 
 def as_bytes(value: Any) -> bytes:
-    """Return numbers, or lists of lists of them, as bytes."""
+    """Return numbers, or lists of lists of them, or texts, as bytes."""
+    if isinstance(value, np.ndarray) and value.dtype == object and all(isinstance(one, str) for one in value):
+        return "\n".join(value).encode()
     whole = isinstance(value, np.ndarray) and value.dtype != object
     if not whole and isinstance(value, list | np.ndarray) and any(isinstance(one, list | np.ndarray) for one in value):
         return b"".join(as_bytes(one) + b"," for one in value)

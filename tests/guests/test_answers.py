@@ -87,18 +87,20 @@ def test_the_command_line_predicts_a_split(trained: dict[str, RunConfig], tmp_pa
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.parametrize(("guest", "answer"), [("sets", "labels"), ("writer", "text")])
 def test_workers_predict_what_one_process_does(
-    ray_runtime: None, trained: dict[str, RunConfig], tmp_path: Path
+    ray_runtime: None, trained: dict[str, RunConfig], tmp_path: Path, guest: str, answer: str
 ) -> None:
     from rec.config import override
     from rec.runtime.predict import predict_on_ray
 
-    config = override(trained["sets"], ["parallel.workers=2", "train.evaluate_batch_size=16"])
+    config = override(trained[guest], ["parallel.workers=2", "train.evaluate_batch_size=16"])
     tables = {}
     for name, run_parts in (("here", predict_here), ("there", predict_on_ray)):
         predict(Order(config=config, folder=str(tmp_path / name), split="test"), run_parts, quiet)
         tables[name] = pq.read_table(tmp_path / name / "answers").to_pylist()
-    assert [row["labels"] for row in tables["here"]] == [row["labels"] for row in tables["there"]]
+    assert [row[answer] for row in tables["here"]] == [row[answer] for row in tables["there"]]
+    assert len({str(row[answer]) for row in tables["here"]}) > 10
 
 
 @pytest.fixture(scope="module")

@@ -27,12 +27,13 @@ from rec.data.views.view import SPLITS
 from rec.evaluation.tasks.rating import Rating
 from rec.evaluation.tasks.writing import Writing
 from rec.moe.experts import FeedForwardExperts
-from rec.moe.layer import Mixed, MixtureOfExperts
+from rec.moe.layer import Mixed, MixtureOfExperts, is_spread, routings
 from rec.moe.routers import ClusterRouter
-from rec.seeds import derive, generator
+from rec.nn.decoding import write
+from rec.seeds import generator
 from rec.strict import Strict
 from rec.systems.api import Phase, PhaseFeed, System
-from rec.systems.capabilities import Decoding, Rater, Writer
+from rec.systems.capabilities import Decoding, Rater, Token, Traced, Writer
 from rec.terms import Term
 
 TOML = """
@@ -327,6 +328,52 @@ def fit_mixture(module: nn.Module, feed: PhaseFeed) -> None:
         buffer.copy_(torch.as_tensor(value))
 
 
+@dataclass
+class Read:
+    """What was read of each row: the pair, its cluster, the words so far and a place for the next."""
+
+    given_BF: Tensor
+    cluster_B: Tensor
+    word_BT: Tensor
+
+    def reorder(self, row_R: Tensor) -> None:
+        """Hold these rows."""
+        for name in ("given_BF", "cluster_B", "word_BT"):
+            setattr(self, name, getattr(self, name)[row_R])
+
+
+class Reader:
+    """Asks the language model for one word at a time; a model this small keeps no keys and values."""
+
+    def __init__(self, module: ReviewerModel) -> None:
+        self.module = module
+
+    def start(self, batch: Reviews) -> tuple[Tensor, Read]:
+        """Return the scores of the first words."""
+        given_BF = self.module.given(batch)
+        blank_B1 = torch.zeros(len(batch), 1, dtype=torch.int64, device=given_BF.device)
+        return self._scores(Read(given_BF, self.module.clusters(given_BF[:, :LATENT]), blank_B1))
+
+    def step(self, token_R: Tensor, state: Read) -> tuple[Tensor, Read]:
+        """Return the scores of the words after these."""
+        state.word_BT = torch.cat([state.word_BT[:, :-1], token_R[:, None], torch.zeros_like(token_R)[:, None]], 1)
+        return self._scores(state)
+
+    def _scores(self, state: Read) -> tuple[Tensor, Read]:
+        last_BT = torch.zeros_like(state.word_BT, dtype=torch.bool)
+        last_BT[:, -1] = True
+        return self.module.language(state.given_BF, state.word_BT, state.cluster_B, last_BT)[0], state
+
+
+def words_of(texts: Sequence[str]) -> Tensor:
+    """Return the numbers of the texts' words, the end word behind them, -1 where a text is shorter, (B, T)."""
+    words = [[*(NUMBER[word] for word in text.split()), NUMBER[END]][: ReviewerModel.MOST] for text in texts]
+    word_BT = torch.full((len(words), max(map(len, words), default=1)), -1)
+    for row, found in enumerate(words):
+        word_BT[row, : len(found)] = torch.tensor(found)
+    return word_BT
+
+
 class Reviewer(System[Reviews, ReviewerModel], Writer[Reviews, ReviewerModel], Rater[Reviews, ReviewerModel]):
     """Writes what a user would say of an item, and rates it."""
 
@@ -372,15 +419,11 @@ class Reviewer(System[Reviews, ReviewerModel], Writer[Reviews, ReviewerModel], R
     def collate(self, rows: Columns) -> Reviews:
         """Return the batch for these rows; labels may be empty."""
         texts = tuple(str(text or "") for text in rows["text"])
-        words = [[*(NUMBER[word] for word in text.split()), NUMBER[END]][: ReviewerModel.MOST] for text in texts]
-        word_BT = torch.full((len(words), max(map(len, words), default=1)), -1)
-        for row, found in enumerate(words):
-            word_BT[row, : len(found)] = torch.tensor(found)
         return Reviews(
             user_B=torch.tensor(np.asarray(rows["user"], np.int64)),
             item_B=torch.tensor(np.asarray(rows["item"], np.int64)),
             rating_B=torch.tensor(np.asarray(rows["rating"], np.float32)),
-            word_BT=word_BT,
+            word_BT=words_of(texts),
             text=texts,
             feature=tuple(str(feature or "") for feature in rows["feature"]),
         )
@@ -415,29 +458,32 @@ class Reviewer(System[Reviews, ReviewerModel], Writer[Reviews, ReviewerModel], R
         heard: Callable[[Sequence[str]], None] | None = None,
     ) -> list[str]:
         """Return the text of each example; what is drawn depends on the pair, not on its company."""
-        given_BF = module.given(batch)
-        cluster_B = module.clusters(given_BF[:, :LATENT])
-        blank_B1 = torch.zeros(len(batch), 1, dtype=torch.int64, device=given_BF.device)
-        word_BT = blank_B1[:, :0]
-        ended_B = torch.zeros(len(batch), dtype=torch.bool, device=given_BF.device)
         pairs = zip(batch.user_B.tolist(), batch.item_B.tolist(), strict=True)
-        chance = [torch.Generator().manual_seed(derive(decoding.seed, "write", *pair)) for pair in pairs]
-        for _ in range(min(decoding.max_tokens, module.MOST)):
-            word_BT = torch.cat([word_BT, blank_B1], 1)
-            last_BT = torch.zeros_like(word_BT, dtype=torch.bool)
-            last_BT[:, -1] = True
-            score_BW = module.language(given_BF, word_BT, cluster_B, last_BT)[0].float()
-            if decoding.temperature > 0:
-                noise_BW = torch.stack([-torch.empty(len(WORDS)).exponential_(generator=one).log() for one in chance])
-                score_BW = score_BW / decoding.temperature + noise_BW.to(score_BW.device)
-            next_B = score_BW.argmax(1).masked_fill(ended_B, NUMBER[END])
-            word_BT[:, -1] = next_B
-            ended_B |= next_B == NUMBER[END]
-            if heard is not None:
-                heard(["" if word == NUMBER[END] else f"{WORDS[word]} " for word in next_B.tolist()])
-            if all_done(bool(ended_B.all())):
-                break
-        return [" ".join(WORDS[word] for word in row if word != NUMBER[END]) for row in word_BT.tolist()]
+        return write(
+            Reader(module),
+            batch,
+            replace(decoding, max_tokens=min(decoding.max_tokens, module.MOST)),
+            names=[f"{user}/{item}" for user, item in pairs],
+            end=NUMBER[END],
+            spell=lambda words: " ".join(WORDS[word] for word in words),
+            stays=is_spread(module),
+            all_done=all_done,
+            heard=heard,
+        )
+
+    @torch.no_grad()
+    def trace(self, module: ReviewerModel, batch: Reviews, texts: Sequence[str]) -> list[Traced]:
+        """Return the user's cluster, and the experts of each word."""
+        word_BT = words_of(texts).to(batch.user_B.device)
+        with routings(module) as heard:
+            module(replace(batch, word_BT=word_BT))
+        (routing,) = heard.values()
+        experts, found = iter(routing.experts()), []
+        cluster_B = module.clusters(module.users.latent(module.user_UF[batch.user_B])[0])
+        for words, cluster in zip(word_BT.tolist(), cluster_B.tolist(), strict=True):
+            tokens = [Token(text=WORDS[word], experts={"language": next(experts)}) for word in words if word >= 0]
+            found.append(Traced(gate=f"cluster {cluster}", tokens=tokens))
+        return found
 
     def references(self, batch: Reviews) -> list[str]:
         """Return what was written."""

@@ -37,6 +37,14 @@ def test_top_k_keeps_k_and_renormalises() -> None:
     torch.testing.assert_close(routing.dense(), torch.tensor([[5 / 9, 0, 4 / 9]]))
 
 
+def test_the_experts_of_a_row_are_told_by_weight_without_those_it_does_not_use() -> None:
+    routing = keep_share(torch.tensor([[0.5, 0.1, 0.4], [0.05, 0.9, 0.05], [0.2, 0.3, 0.5]]), 0.85)
+    first, second, third = routing.experts()
+    assert (list(first), list(second), list(third)) == ([0, 2], [1], [2, 1, 0])
+    assert (first[0], first[2], second[1]) == pytest.approx((5 / 9, 4 / 9, 1.0))
+    assert sum(third.values()) == pytest.approx(1)
+
+
 @pytest.mark.parametrize(
     ("share", "kept"), [(0.4, [0.5 / 0.5, 0, 0]), (0.6, [0.5 / 0.8, 0, 0.3 / 0.8]), (1.0, [0.5, 0.2, 0.3])]
 )

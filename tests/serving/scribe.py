@@ -106,6 +106,7 @@ class Scribe(System[Reviews, ScribeModel], Writer[Reviews, ScribeModel], Rater[R
         Column("text", "str", label=True),
     )
     tasks = (Writing(decoding=Decoding(max_tokens=MOST)), Rating())
+    ways = ("temperature",)
 
     def model(self) -> ScribeModel:
         """Return a freshly initialised model."""

@@ -201,19 +201,58 @@ def test_a_text_is_shown_and_a_rating(browser, writer_artifact) -> None:
     with served(writer_artifact) as address:
         page = Page(browser, address)
         (user,) = wait_for(lambda: page.field("user"), "a form")
-        user.send_keys("user 3")
+        user.send_keys("user 2")
         page.field("item")[0].send_keys("102")
         page.ask()
-        row = {"user": "user 3", "item": "102"}
+        row = {"user": "user 2", "item": "102"}
         answerer = Answerer(writer_artifact)
         text = answerer.respond("predict", {"rows": [row]})["answers"][0]["text"]
-        wait_for(lambda: page.all("#answer")[0].text == text, "the text")
+        wait_for(lambda: text in page.all("#answer")[0].text, "the text")
+        told = answerer.respond("predict", {"rows": [row], "explain": True})["answers"][0]
+        wait_for(lambda: f"{told['rating']:.4f}" in page.all("#answer")[0].text, "its rating")
+        assert not page.all("#answer .token")  # this writer tells nothing of tokens
+        page.field("explain")[0].click()
+        page.ask()
+        wait_for(lambda: page.all("#answer")[0].text == text, "the text alone")
         page.field("task")[0].send_keys("rating")
         assert not page.field("temperature")
         page.ask()
         rating = answerer.respond("predict", {"rows": [row], "task": "rating"})["answers"][0]["rating"]
         figure = wait_for(lambda: page.all("#answer .figure"), "a rating")[0]
         assert float(figure.text) == pytest.approx(rating, abs=1e-4)
+
+
+def test_a_text_is_shown_with_its_gate_and_the_experts_of_every_token(browser, reviewer_artifact) -> None:
+    with served(reviewer_artifact) as address:
+        page = Page(browser, address)
+        (user,) = wait_for(lambda: page.field("user"), "a form")
+        user.send_keys("user 3")
+        page.field("item")[0].send_keys("item 2")
+        page.ask()
+        request = {"rows": [{"user": "user 3", "item": "item 2"}], "explain": True}
+        (answer,) = Answerer(reviewer_artifact).respond("predict", request)["answers"]
+        marks = wait_for(lambda: page.all("#answer .token"), "tokens")
+        assert [mark.text for mark in marks] == [token["text"] for token in answer["tokens"]]
+        text = page.all("#answer")[0].text
+        assert answer["text"] in text
+        assert answer["gate"] in text
+        assert f"{answer['rating']:.4f}" in text
+        for mark, token in zip(marks, answer["tokens"], strict=True):
+            (experts,) = token["experts"].values()
+            mark.click()
+            shown = page.all("#answer .why .bars")[0].text.split("\n")
+            assert shown == [line for e, weight in experts.items() for line in (f"expert {e}", f"{weight:.3f}")]
+        # Tokens that the same expert wrote most of are alike, others are not.
+        colours = [mark.value_of_css_property("background-color") for mark in marks]
+        first = [next(iter(next(iter(token["experts"].values())))) for token in answer["tokens"]]
+        assert len(set(zip(colours, first, strict=True))) == len(set(colours)) == len(set(first))
+        (beams,) = wait_for(lambda: page.all("[data-field=beams] input"), "beams")
+        browser.execute_script("arguments[0].closest('details').open = true", beams)
+        beams.clear()
+        beams.send_keys("3")
+        page.field("temperature")[0].send_keys(".5")
+        page.ask()
+        wait_for(lambda: "draws nothing at random" in page.error(), "an error in words")
 
 
 def test_the_documents_show_every_route_without_the_internet(browser, food_artifact) -> None:

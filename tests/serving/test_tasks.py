@@ -133,6 +133,8 @@ def test_earlier_visits_of_a_request_count_the_same(ward_artifact) -> None:
     assert answerer.respond("predict", {"rows": [{}]})["answers"][0]["missing"] == ["codes", "earlier visit"]
     with pytest.raises(RequestError, match=r"row 0: columns along 'earlier visit' must be as long as each other"):
         answerer.respond("predict", {"rows": [row | {"gap": [1.0]}]})
+    with pytest.raises(ValidationError, match=r"gap\.1\s+Input should be greater than or equal to 0"):
+        answerer.respond("predict", {"rows": [row | {"gap": [1.0, -1.0]}]})
     with pytest.raises(ValidationError, match="visit"):
         answerer.respond("predict", {"rows": [row | {"visit": 3}]})
 
@@ -205,6 +207,80 @@ def test_a_row_is_rated_and_written_about_as_offline(writer, writer_client) -> N
     assert ask(writer_client, 422, "predict", rows=[{"user": "nobody", "item": "101"}])["detail"] == (
         "row 0: column 'user': user 'nobody' is not known"
     )
+
+
+@pytest.fixture(scope="module")
+def reviewer(reviewer_artifact) -> Answerer:
+    return Answerer(reviewer_artifact)
+
+
+PAIRS = [{"user": "user 3", "item": "item 2"}, {"user": "user 7", "item": "item 11"}]
+
+
+def test_a_text_is_told_with_its_rating_gate_and_the_experts_of_each_token(reviewer) -> None:
+    plain = reviewer.respond("predict", {"rows": PAIRS})["answers"]
+    found = reviewer.respond("predict", {"rows": PAIRS, "explain": True})["answers"]
+    ratings = reviewer.respond("predict", {"rows": PAIRS, "task": "rating"})["answers"]
+    for answer, bare, rating in zip(found, plain, ratings, strict=True):
+        assert bare == {"text": answer["text"]}
+        assert answer["rating"] == pytest.approx(rating["rating"], abs=1e-6)
+        words = [token["text"] for token in answer["tokens"]]
+        assert words[: len(answer["text"].split())] == answer["text"].split()
+        for token in answer["tokens"]:
+            (weights,) = token["experts"].values()
+            assert len(weights) == reviewer.system.config.experts_per_row
+            assert sum(weights.values()) == pytest.approx(1, abs=1e-5)
+            assert list(weights.values()) == sorted(weights.values(), reverse=True)
+    # The gate is that of the user's cluster, and another gate chooses other experts of the same words.
+    module = reviewer.module
+    user = torch.tensor([reviewer.rows.members["user"].find([pair["user"]])[0] for pair in PAIRS])
+    with torch.inference_mode():
+        cluster = module.clusters(module.users.latent(module.user_UF[user])[0]).tolist()
+    assert [answer["gate"] for answer in found] == [f"cluster {one}" for one in cluster]
+
+
+@pytest.mark.parametrize(
+    "asked", [{"beams": 4}, {"temperature": 1.0, "top_p": 0.5, "seed": 2}, {"temperature": 0.7, "max_tokens": 4}]
+)
+def test_a_request_chooses_how_a_text_is_drawn(reviewer, asked, monkeypatch) -> None:
+    columns = {"user": np.arange(6), "item": np.arange(6), "rating": np.zeros(6), "text": [""] * 6, "feature": [""] * 6}
+    decoding = Decoding(**{"max_tokens": 16, **asked})
+    with torch.inference_mode():
+        texts = reviewer.system.write(reviewer.module, reviewer.system.collate(columns), decoding)
+    user, item = (reviewer.rows.members[name] for name in ("user", "item"))
+    rows = [{"user": user.id(n), "item": item.id(n)} for n in range(6)]
+    assert [a["text"] for a in reviewer.respond("predict", {"rows": rows, **asked})["answers"]] == texts
+    if "beams" not in asked:  # greedy texts of this model are the most probable ones too
+        assert texts != [a["text"] for a in reviewer.respond("predict", {"rows": rows})["answers"]]
+    plain, seen = reviewer.system.write, []
+    monkeypatch.setattr(reviewer.system, "write", lambda m, b, how, **kw: seen.append(how) or plain(m, b, how, **kw))
+    reviewer.respond("predict", {"rows": rows, **asked})
+    assert seen == [decoding]
+
+
+@pytest.mark.parametrize(
+    ("asked", "where", "words"),
+    [
+        ({"beams": 4, "temperature": 0.5}, "body", "a search with several beams draws nothing at random"),
+        ({"beams": 0}, "body.beams", "greater than or equal to 1"),
+        ({"beams": 1000}, "body.beams", "less than or equal to 16"),
+        ({"top_p": 0.0}, "body.top_p", "greater than 0"),
+    ],
+)
+def test_ways_of_drawing_that_cannot_be_are_refused(reviewer, asked, where, words) -> None:
+    with TestClient(create(reviewer, ServeConfig(), Noted(), None, "r")) as client:
+        (problem,) = ask(client, 422, "predict", rows=PAIRS, **asked)["detail"]
+    assert problem["where"] == where
+    assert words in problem["expected"]
+
+
+def test_a_writer_is_asked_for_no_way_that_it_does_not_know(writer_client) -> None:
+    rows = [{"user": "user 1", "item": "102"}]
+    for asked in ({"beams": 2}, {"top_p": 0.5}):
+        (problem,) = ask(writer_client, 422, "predict", rows=rows, **asked)["detail"]
+        assert problem["where"] == f"body.{next(iter(asked))}"
+    (answer,) = ask(writer_client, path="predict", rows=rows, explain=True)["answers"]
+    assert set(answer) == {"text", "rating"}  # it rates, and tells nothing of tokens
 
 
 def events(answer: Any) -> list[tuple[str, Any]]:

@@ -52,7 +52,7 @@ class Ward(Prescriber):
         Column("codes", "int64", (-1,), entity="code", optional=True),
         Column("earlier", "int64", (-1,), place=True, along=EARLIER),
         Column("earlier_codes", "int64", (-1, -1), entity="code", optional=True, along=EARLIER),
-        Column("gap", "float32", (-1,), optional=True, along=EARLIER),
+        Column("gap", "float32", (-1,), optional=True, along=EARLIER, least=0),
         Column("given", "int64", (-1,), label=True, entity="molecule"),
     )
 

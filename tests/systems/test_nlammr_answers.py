@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from rec.errors import ConfigError
 from tests.systems.nlammr import ROWS, built, scores
 
 
@@ -34,6 +35,22 @@ def test_embeddings_are_the_vectors_whose_products_are_scores() -> None:
 def test_severities_name_pairs_the_smaller_first() -> None:
     system, _, _ = built(tables={"interaction_pairs": np.array([[2, 0], [1, 5], [3, 4]])})
     assert system.severities() == {(0, 2): "severe", (3, 4): "mild"}
+
+
+@pytest.mark.parametrize(("common", "taken"), [(0, [2, 4, 5]), (1, [5]), (2, [5]), (4, [2, 4, 5])])
+def test_interactions_that_training_has_often_enough_stand(common: int, taken: list[int]) -> None:
+    """0 and 2 stand together in 3 visits of training, 1 and 5 in none, 3 and 4 in two; the first scores higher."""
+    counts = {"interaction_together": np.array([3, 0, 2])}
+    system, _, _ = built({"ddi_filter": "greedy", "ddi_common": common}, counts)
+    chosen_1V = system.chosen(np.array([[0.9, 0.9, 0.6, 0.8, 0.7, 0.8, 0.9]]), 0.5)
+    assert np.flatnonzero(~chosen_1V[0]).tolist() == taken
+
+
+def test_common_interactions_are_asked_of_the_data_set() -> None:
+    system, _, _ = built({"ddi_filter": "greedy", "ddi_common": 1})
+    system.static = {name: array for name, array in system.static.items() if name != "interaction_together"}
+    with pytest.raises(ConfigError, match=r"model\.ddi_common: the data set does not tell how often"):
+        system.chosen(np.ones((1, 7)), 0.5)
 
 
 def test_a_visit_in_no_table_is_encoded_as_the_data_would_have_been() -> None:

@@ -16,7 +16,7 @@ from tests.systems.nlammr import ROWS, built, loss_of, scores
 DEFAULTS = (
     {"fusion": "concat"}, {"patient_moe": False}, {"history_gate": False}, {"missing_text_mask": False},
     {"section_dropout": 0.0}, {"ddi_weight": 0.0}, {"ddi_target": 0.0}, {"ddi_filter": "none"}, {"train_plm": "frozen"},
-    {"ablate": "none"}, {"dedupe_molecules": False}, {"refresh_every": 1}, {"history": 2},
+    {"ablate": "none"}, {"dedupe_molecules": False}, {"refresh_every": 1}, {"history": 2}, {"codes": False},
 )  # fmt: skip
 
 
@@ -200,3 +200,20 @@ def test_texts_that_are_encoded_in_the_step_train_the_encoder(kind: str) -> None
     assert torch.equal(module.text_VD, first)  # a run that goes on inside the epoch keeps what it had
     system.start_epoch(module, 1)
     assert not torch.equal(module.text_VD, first)
+
+
+def test_codes_add_a_logistic_regression_that_starts_from_how_often_medications_are_given() -> None:
+    system, rows, module = built({"codes": True, "code_dropout": 0.5, "code_scale": 2.0})
+    plain, _, without = built()
+    without.load_state_dict({k: v for k, v in module.state_dict().items() if not k.startswith("codes")})
+    share_V = np.clip(np.linspace(0, 1, V), 1e-3, 1 - 1e-3)
+    start_V = np.log(share_V / (1 - share_V)).astype(np.float32)
+    np.testing.assert_allclose(scores(system, module, rows), scores(plain, without, rows) + start_V, atol=1e-4)
+    with torch.no_grad():
+        module.codes.of_code_XV.copy_(torch.randn_like(module.codes.of_code_XV))
+    weight_XV = module.codes.of_code_XV.detach().numpy()
+    first = {"symptoms": 0, "diagnoses": 9, "procedures": 18}
+    added_BV = scores(system, module, rows) - scores(plain, without, rows) - start_V
+    for row in range(ROWS):
+        own = [first[name] + int(code) for name in first for code in rows[name][row]]
+        np.testing.assert_allclose(added_BV[row], 2 * weight_XV[own].sum(0), atol=1e-4)

@@ -16,7 +16,7 @@ from rec.data.stages.drops import of_others, of_records
 from rec.data.stages.event_texts import TEXT, Part, write_event_texts
 from rec.data.stages.events import encode
 from rec.data.stages.narrow import Narrowed, narrowed, write_features
-from rec.data.stages.relations import TITLE, titles, write_molecules, write_relations, write_titles
+from rec.data.stages.relations import TITLE, titles, write_counts, write_molecules, write_relations, write_titles
 from rec.data.stages.split import Split, split_records
 from rec.data.views.view import TRAIN
 from rec.data.writing import Draft
@@ -75,7 +75,9 @@ def write_events(
     told_of = {part.entity for parts in texts.values() for part in parts}
     title_of = {n: titles(table) for n, table in entities.items() if TITLE in table.column_names or n in told_of}
     write_titles(draft, title_of)
-    write_relations(draft, raw.relations, entities, found.dropped)
+    pairs = write_relations(draft, raw.relations, entities, found.dropped)
+    sizes = {name: len(table) for name, table in entities.items()}
+    write_counts(draft, raw.relations, pairs, _lists(events, rows, split), sizes)
     write_molecules(draft, entities, runner, say)
     write_features(draft, raw, other, kept)
     encoded: dict[str, Any] = {}
@@ -98,6 +100,16 @@ def _rows(table: pa.Table, split: Split) -> pa.Table:
     if TIME in split.records.columns and TIME not in rows.column_names:
         rows = rows.append_column(TIME, pa.array(split.records.columns[TIME], pa.int64()))
     return rows.append_column(PART, pa.array(split.part_E, pa.int8()))
+
+
+def _lists(events: Events, rows: pa.Table, split: Split) -> dict[str, list[pa.ListArray]]:
+    """Return the lists of members that events of training name, by entity."""
+    trained = rows.filter(pa.array(split.part_E == TRAIN))
+    found: dict[str, list[pa.ListArray]] = {}
+    for field in events.fields:
+        if field.entity and pa.types.is_list(trained[field.name].type):
+            found.setdefault(field.entity, []).append(pa.concat_arrays(trained[field.name].chunks))
+    return found
 
 
 def _counted(

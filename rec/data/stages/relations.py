@@ -2,6 +2,8 @@
 
 NAME_pairs.npy            (P, 2) int64 members, sorted, each pair once
 NAME_values.npy           uint8, a JSON list: what is between the two, one per pair
+NAME_together.npy         (P,) int64, of a relation within one entity: events of training that name both of a pair
+ENTITY_share.npy          (V,) float32, share of training's events that name a member, of entities that events list
 ENTITY_titles.npy         uint8, a JSON list: what people call each member
 ENTITY_atoms.npy, ENTITY_atom_owner.npy, ENTITY_bonds.npy, ENTITY_bond_features.npy: see `rec.data.molecules`
 """
@@ -9,11 +11,12 @@ ENTITY_atoms.npy, ENTITY_atom_owner.npy, ENTITY_bonds.npy, ENTITY_bond_features.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy.sparse import csr_array
 
 from rec.data.molecules import graphs
 from rec.data.runner import Runner
@@ -32,12 +35,13 @@ Say = Callable[[str], None]
 
 def write_relations(
     draft: Draft, relations: Mapping[str, Relation], entities: Mapping[str, pa.Table], dropped: Counter[str]
-) -> None:
-    """Write the pairs of every relation.
+) -> dict[str, np.ndarray]:
+    """Write the pairs of every relation and return them, (P, 2) each.
 
     Raises:
         DataError: a column or an entity is not there.
     """
+    written = {}
     for name, relation in relations.items():
         table = relation.table
         sides = []
@@ -52,10 +56,43 @@ def write_relations(
         known = np.flatnonzero((pair_P2 >= 0).all(1))
         pair_P2, first = np.unique(pair_P2[known], axis=0, return_index=True)
         dropped[f"repeated pair of {name!r}"] += len(known) - len(first)
-        draft.array(f"{name}_pairs", pair_P2.reshape(-1, 2))
+        written[name] = pair_P2.reshape(-1, 2)
+        draft.array(f"{name}_pairs", written[name])
         if relation.value:
             values = _column(name, table, relation.value).take(pa.array(known[first]))
             draft.note(f"{name}_values", json_text([value or "" for value in values.to_pylist()]))
+    return written
+
+
+def write_counts(
+    draft: Draft,
+    relations: Mapping[str, Relation],
+    pairs: Mapping[str, np.ndarray],
+    members: Mapping[str, Sequence[pa.ListArray]],
+    sizes: Mapping[str, int],
+) -> None:
+    """Write which share of events names each member, and how many name both of a pair of a relation within an entity.
+
+    `members` holds the lists of members that each event names, a row per event, by entity.
+    """
+    for entity, lists in members.items():
+        named_EV = _named(lists, sizes[entity])
+        draft.array(f"{entity}_share", (named_EV.sum(0) / max(named_EV.shape[0], 1)).astype(np.float32))
+        for name, relation in relations.items():
+            if relation.left.entity == relation.right.entity == entity:
+                together = (named_EV.T @ named_EV).tocsr()[tuple(pairs[name].T)]
+                draft.array(f"{name}_together", np.asarray(together).ravel().astype(np.int64))
+
+
+def _named(lists: Sequence[pa.ListArray], size: int) -> csr_array:
+    """Return which members each event names in any of its lists, (E, V) of 0 and 1."""
+    event = [np.repeat(np.arange(len(listed)), np.diff(listed.offsets.to_numpy())) for listed in lists]
+    member_N = np.concatenate([listed.flatten().to_numpy() for listed in lists])
+    named_EV = csr_array(
+        (np.ones(len(member_N), np.int64), (np.concatenate(event), member_N)), shape=(len(lists[0]), size)
+    )
+    named_EV.data[:] = 1  # What is named twice was added up.
+    return named_EV
 
 
 def titles(table: pa.Table) -> list[str]:

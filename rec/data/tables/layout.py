@@ -66,7 +66,7 @@ def layout(location: Location, format: TableFormat) -> Layout:
     """Return a text file's layout, as far as its start tells.
 
     Raises:
-        DataError: the file is empty, is no text in its encoding, or names a column twice.
+        DataError: the file is empty, is JSON or no text in its encoding, or names a column twice.
     """
     try:
         with opened(location) as stream:
@@ -78,6 +78,8 @@ def layout(location: Location, format: TableFormat) -> Layout:
     except UnicodeError as error:
         raise DataError(f"{location.name}: not {format.encoding or 'the text of its first bytes'} ({error})") from error
     text = sample.decode("utf-8", "surrogateescape")
+    if ".json" in location.name.rpartition("/")[2].lower() and text.lstrip()[:1] in ("{", "["):
+        raise DataError(f"{location.name}: found JSON, expected a table with a line of column names: CSV, TSV, Parquet")
     whole = len(first) <= SAMPLE_BYTES
     delimiter = format.delimiter or sniff(text, len(format.header), whole)
     head = next(_records(text, delimiter), None)

@@ -11,11 +11,17 @@ Rows, in the order of the input:
 
 Tables of the view:
 
-    user_count.npy       (U,) int64 reviews of training of each user
-    user_sparsity.npy    (U,) int8 group of each user by that number: see `sparsity`
-    item_count.npy       (I,) int64 reviews of training of each item
-    rating_level.npy     (R,) float32 every rating that was given, in any split, ascending
-    rating_count.npy     (R,) int64 reviews of training with each
+    user_count.npy         (U,) int64 reviews of training of each user
+    item_count.npy         (I,) int64 reviews of training of each item
+    user_sparsity.npy      (U,) int8 group of each user by its number: see `sparsity`
+    sentence_words.npy     the words of training's texts, those between white space, the most frequent first
+    sentence_features.npy  the features of all reviews, in the order of letters
+    sentence_opinions.npy  the opinions of all reviews, in the order of letters; empty where records have none
+    rating_scale.npy       (2,) float32 the smallest and the largest rating of all reviews
+    rating_level.npy       (R,) float32 every rating that was given in any review, ascending
+    rating_count.npy       (R,) int64 reviews of training with each
+
+What is a list of texts is the bytes of its JSON, uint8: `texts_of` reads it.
 
 What a phase of training learns about every review, such as its cluster, is an array with a row per record: `record` of
 a row is its place there.
@@ -23,12 +29,16 @@ a row is its place there.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from rec.data.views.view import SPLITS, TRAIN, Making, View
 from rec.errors import DataError
+from rec.json_text import json_text
 
 TYPES = {"user": pa.int64(), "item": pa.int64(), "rating": pa.float32(), "text": pa.string(), "feature": pa.string()}
 """Columns that records must have."""
@@ -62,21 +72,24 @@ class Sentences(View):
                 f"{making.folder}: records without {lacking[0]!r}; there are {', '.join(table.column_names)}"
             )
         part, order = table["part"].to_numpy(), pc.sort_indices(table["row"]).to_numpy()
-        count = {name: _counted(making, table[name].to_numpy()[part == TRAIN], name) for name in ("user", "item")}
-        making.array("user_count", count["user"])
-        making.array("user_sparsity", sparsity(count["user"]))
-        making.array("item_count", count["item"])
-        level_R, place_N = np.unique(table["rating"].cast(pa.float32()).to_numpy(), return_inverse=True)
+        for name in ("user", "item"):
+            members = int(making.manifest["entities"][name]["count"])
+            count_M = np.bincount(table[name].to_numpy()[part == TRAIN], minlength=members)
+            making.array(f"{name}_count", count_M.astype(np.int64))
+            if name == "user":
+                making.array("user_sparsity", sparsity(count_M))
+        rows = _rows(table)
+        making.array("sentence_words", as_table(words_by_count(rows["text"].filter(pa.array(part == TRAIN)))))
+        for column in ("feature", OPINION):
+            names = sorted(name for name in rows[column].unique().to_pylist() if name)
+            making.array(f"sentence_{column}s", as_table(names))
+        ends = pc.min_max(rows["rating"]).as_py()
+        making.array("rating_scale", np.array([ends["min"], ends["max"]], np.float32))
+        level_R, place_N = np.unique(rows["rating"].to_numpy(), return_inverse=True)
         making.array("rating_level", level_R)
         making.array("rating_count", np.bincount(place_N[part == TRAIN], minlength=len(level_R)).astype(np.int64))
-        rows = _rows(table)
         for number, split in enumerate(SPLITS):
             making.rows(split, rows.take(pa.array(order[part[order] == number])), making.shard_rows)
-
-
-def _counted(making: Making, index_N: np.ndarray, entity: str) -> np.ndarray:
-    """Return how often each member of an entity is named, int64."""
-    return np.bincount(index_N, minlength=int(making.manifest["entities"][entity]["count"])).astype(np.int64)
 
 
 def _rows(table: pa.Table) -> pa.Table:
@@ -90,6 +103,27 @@ def _rows(table: pa.Table) -> pa.Table:
         if name not in columns and name not in LEFT_OUT and not pa.types.is_nested(table[name].type):
             columns[name] = table[name]
     return pa.table(columns)
+
+
+def words_by_count(texts: pa.ChunkedArray) -> list[str]:
+    """Return the words of some texts, those between white space, the most frequent first, then by letters.
+
+    "b a", "c b" give b, a, c.
+    """
+    found = pc.list_flatten(pc.utf8_split_whitespace(texts)).value_counts()
+    count_by_word = dict(zip(found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True))
+    return sorted((word for word in count_by_word if word), key=lambda word: (-count_by_word[word], word))
+
+
+def as_table(texts: Iterable[str]) -> np.ndarray:
+    """Return a list of texts as a table that `texts_of` reads, uint8."""
+    return np.frombuffer(json_text(list(texts)).encode(), np.uint8)
+
+
+def texts_of(table: np.ndarray) -> list[str]:
+    """Return the texts of a table that holds a list of them, such as `sentence_words`."""
+    found: list[str] = json.loads(np.asarray(table, np.uint8).tobytes())
+    return found
 
 
 def sparsity(count_U: np.ndarray) -> np.ndarray:

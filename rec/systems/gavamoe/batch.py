@@ -19,7 +19,8 @@ COLUMNS = (
     Column("item", "int64", entity="item", optional=True),
     Column("rating", "float32", label=True),
     Column("text", "str", label=True),
-    Column("feature", "str", label=True),
+    Column("feature", "str", label=True, optional=True),
+    Column("opinion", "str", label=True),
 )
 
 
@@ -37,6 +38,7 @@ class ReviewBatch(Batch):
     """The rating as a place among all levels."""
     text: tuple[str, ...]
     feature: tuple[str, ...]
+    opinion: tuple[str, ...]
 
     def __len__(self) -> int:
         """Return the number of reviews."""
@@ -48,12 +50,16 @@ def collated(rows: Columns, level_R: np.ndarray) -> ReviewBatch:
     index = {name: torch.from_numpy(np.array(rows[name], np.int64)) for name in ("record", "user", "item")}
     rating_B = np.array(rows["rating"], np.float32)
     level_B = np.searchsorted(level_R, rating_B).clip(max=len(level_R) - 1)
+    text, feature, opinion = (
+        tuple(str(value or "") for value in rows[name]) for name in ("text", "feature", "opinion")
+    )
     return ReviewBatch(
         record_B=index["record"],
         user_B=index["user"],
         item_B=index["item"],
         rating_B=torch.from_numpy(rating_B),
         level_B=torch.from_numpy(level_B),
-        text=tuple(str(text or "") for text in rows["text"]),
-        feature=tuple(str(feature or "") for feature in rows["feature"]),
+        text=text,
+        feature=feature,
+        opinion=opinion,
     )

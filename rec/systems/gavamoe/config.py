@@ -57,6 +57,9 @@ class PairsConfig(Strict):
     beta * divergence) in the published form, where beta is 2 * embedding times ours."""
     fit_sample: int = Field(50_000, ge=1)
     """Most pairs of training that the mixture is fitted to before its phase."""
+    user_clusters: bool = False
+    """Lets all pairs of a user have one cluster once stage 1 is trained: the most probable one on average over the
+    user's pairs of training."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
@@ -97,6 +100,7 @@ class GaVaMoEConfig(Strict):
         "full": (),
         "leak-free": ("model.prompt.feature=false", "model.prompt.rating=predicted"),
         "one cluster": ("model.pairs.clusters=1",),
+        "clusters of users": ("model.pairs.user_clusters=true",),
         "one gate": ("model.experts.gates=one",),
         "random gates": ("model.experts.gates=random",),
         "soft gates": ("model.experts.soft_gate=true",),

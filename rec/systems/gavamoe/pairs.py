@@ -1,6 +1,7 @@
 """The encoder of pairs of user and item: what is known of both, as a latent and as a rating.
 
-Letters: B pairs, U users, I items, F width of a vector, T vectors of a pair, Z width of a latent, R levels of ratings,
+Letters: B pairs, U users, I items, F width of a vector, T vectors of a pair, H heads,
+X width of a head, J positions that are looked at, Z width of a latent, R levels of ratings,
 M width of an item's vector from outside.
 Source: GaVaMoE (arXiv 2410.11841), stage 1. Each pair is encoded alone: the published code attends across the batch.
 """
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from rec.nn.dropout import Dropout
 from rec.systems.gavamoe.config import PairsConfig
 
 USER, ITEM = "user", "item"
@@ -70,7 +72,7 @@ class PairEncoder(nn.Module):
                 self.register_buffer(f"vectors_{name}", vector_IM.float(), persistent=False)
                 self.project[name] = nn.Linear(vector_IM.shape[1], config.embedding)
             self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
-            self.drop = nn.Dropout(config.dropout)
+            self.drop = Dropout(config.dropout)
             self.mean = nn.Linear(config.embedding, config.latent)
             self.log_variance = nn.Linear(config.embedding, config.latent)
             self.bias_user, self.bias_item = _biases(users), _biases(items)
@@ -135,23 +137,38 @@ class Block(nn.Module):
     def __init__(self, config: PairsConfig) -> None:
         super().__init__()
         width = config.embedding
-        self.heads, self.dropout = config.heads, config.dropout
+        self.heads = config.heads
         self.project, self.join = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.inside, self.outside = nn.Linear(width, config.hidden), nn.Linear(config.hidden, width)
         self.after_attention, self.after_network = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
 
     def forward(self, state_BTF: Tensor) -> Tensor:
         """Return the next states, (B, T, F)."""
-        size, length, width = state_BTF.shape
-        query, key, value = self.project(state_BTF).view(size, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        # Two or three positions: the products are too small for a kernel of attention to pay.
-        score = (query.unsqueeze(3) * key.unsqueeze(2)).sum(-1) * (width // self.heads) ** -0.5
-        mixed = (self.drop(score.softmax(-1)).unsqueeze(-1) * value.unsqueeze(2)).sum(3)
-        state_BTF = self.after_attention(state_BTF + self.drop(self.join(mixed.transpose(1, 2).reshape_as(state_BTF))))
+        query_BTF, key_BTF, value_BTF = self.project(state_BTF).chunk(3, 2)
+        mixed_BTF = attended(query_BTF, key_BTF, value_BTF, self.heads)
+        state_BTF = self.after_attention(state_BTF + self.drop(self.join(mixed_BTF)))
         inner = self.drop(nn.functional.relu(self.inside(state_BTF)))
         found: Tensor = self.after_network(state_BTF + self.drop(self.outside(inner)))
         return found
+
+
+def attended(query_BTF: Tensor, key_BTF: Tensor, value_BTF: Tensor, heads: int) -> Tensor:
+    """Return what softmax attention of some heads takes from the few positions of each example, (B, T, F).
+
+    A loop over positions of even vectors: kernels of attention, made for long texts, take twice as long on a CPU.
+    """
+    shape = (*query_BTF.shape[:2], heads, -1)
+    pairs = [(query_BTF * key_BF[:, None]).view(shape).sum(3) for key_BF in key_BTF.unbind(1)]
+    weight_JBTH = (torch.stack(pairs) * (query_BTF.shape[2] // heads) ** -0.5).softmax(0)
+    parts = [
+        weight_BTH[..., None] * value_BF.view(len(value_BF), 1, heads, -1)
+        for weight_BTH, value_BF in zip(weight_JBTH, value_BTF.unbind(1), strict=True)
+    ]
+    mixed_BTHX = parts[0]
+    for part in parts[1:]:
+        mixed_BTHX = mixed_BTHX + part
+    return mixed_BTHX.flatten(2)
 
 
 def _table(count: int, config: PairsConfig) -> nn.Embedding:

@@ -7,7 +7,8 @@ departures that `docs/gavamoe.md` lists.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -15,44 +16,67 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rec.batch import Columns
+from rec.batch import Column, Columns
+from rec.data.views.sentences import texts_of
 from rec.errors import DataError
 from rec.evaluation.task import Measured
 from rec.evaluation.tasks.rating import Rating
+from rec.evaluation.tasks.writing import Writing
+from rec.moe.layer import is_spread
+from rec.nn.decoding import write as write_texts
+from rec.nn.language.tokens import LanguageTokens
 from rec.sections import Section
 from rec.systems.api import Phase, System, Wanted
-from rec.systems.capabilities import Rater, Reporter
+from rec.systems.capabilities import Decoding, Rater, Reporter, Traced, Truth, Writer
 from rec.systems.gavamoe import report
 from rec.systems.gavamoe.batch import COLUMNS, ReviewBatch, collated
 from rec.systems.gavamoe.config import GaVaMoEConfig, table_of
 from rec.systems.gavamoe.mixture import fit
-from rec.systems.gavamoe.model import MIXTURE, VAE, Encoded, GaVaMoEModel, Known
+from rec.systems.gavamoe.model import MIXTURE, VAE, WRITER, GaVaMoEModel, Known, Seen, assign
+from rec.systems.gavamoe.prompt import Prompter
 from rec.systems.gavamoe.samples import sample
+from rec.systems.gavamoe.trace import trace
 from rec.terms import Term
 
 MOST_LEVELS = 100
 """Different ratings that are told apart."""
 COUNTS = ("user_count", "item_count", "rating_level", "rating_count")
+TEXTS = ("tokenizer", "sentence_features", "sentence_opinions")
 
 
-class GaVaMoE(System[ReviewBatch, GaVaMoEModel], Rater[ReviewBatch, GaVaMoEModel], Reporter[ReviewBatch, GaVaMoEModel]):
+class GaVaMoE(
+    System[ReviewBatch, GaVaMoEModel],
+    Writer[ReviewBatch, GaVaMoEModel],
+    Rater[ReviewBatch, GaVaMoEModel],
+    Reporter[ReviewBatch, GaVaMoEModel],
+):
     """Explainable recommender."""
 
     Config = GaVaMoEConfig
     config: GaVaMoEConfig
     columns = COLUMNS
     view = "sentences"
-    tasks = (Rating(),)
+    tasks = (Writing(), Rating())
+
+    def __init__(self, config: Any, tables: Mapping[str, np.ndarray], seed: int = 0) -> None:
+        super().__init__(config, tables, seed)
+        self.tasks = (Writing(decoding=Decoding(max_tokens=config.language.max_tokens)), Rating())
+
+    @classmethod
+    def columns_for(cls, config: Any) -> tuple[Column, ...]:
+        """Return the columns; a request tells the feature where the prompt does."""
+        told = config.prompt.feature
+        return tuple(replace(c, label=c.label and not (told and c.name == "feature")) for c in cls.columns)
 
     @classmethod
     def table_names(cls, config: Any) -> tuple[str, ...]:
         """Return the whole-data-set inputs that this config reads."""
-        return (*COUNTS, *map(table_of, config.pairs.item_vectors))
+        return (*COUNTS, *TEXTS, *map(table_of, config.pairs.item_vectors))
 
     @classmethod
     def wanted_by(cls, config: Any, table: str) -> Wanted | None:
         """Return which key asks for a table."""
-        return None if table in COUNTS else Wanted("model.pairs.item_vectors", "model.pairs.item_vectors=[]")
+        return None if table in COUNTS + TEXTS else Wanted("model.pairs.item_vectors", "model.pairs.item_vectors=[]")
 
     @cached_property
     def level_R(self) -> np.ndarray:
@@ -69,6 +93,12 @@ class GaVaMoE(System[ReviewBatch, GaVaMoEModel], Rater[ReviewBatch, GaVaMoEModel
             )
         return level_R
 
+    @cached_property
+    def prompter(self) -> Prompter:
+        """What makes prompts."""
+        tokens = LanguageTokens.from_table(self.static["tokenizer"])
+        return Prompter(self.config.prompt, tokens, self.config.language.max_tokens)
+
     def model(self) -> GaVaMoEModel:
         """Return a freshly initialised model."""
         count = {name: torch.from_numpy(np.array(self.static[name])) for name in COUNTS}
@@ -80,10 +110,10 @@ class GaVaMoE(System[ReviewBatch, GaVaMoEModel], Rater[ReviewBatch, GaVaMoEModel
             level_count_R=count["rating_count"],
             features={name: torch.from_numpy(table_IM) for name, table_IM in vectors.items()},
         )
-        return GaVaMoEModel(self.config, known, self.seed)
+        return GaVaMoEModel(self.config, known, self.prompter, self.seed)
 
     def phases(self) -> tuple[Phase, ...]:
-        """Return the deterministic autoencoder, and the variational one with the mixture as its prior."""
+        """Return the deterministic autoencoder, the variational one with the mixture as its prior, and the writer."""
         pairs = self.config.pairs
         encoder = ["table_*", "mean.*", "decoder.*"]
         encoder += ["layers.*"] * bool(pairs.layers) + ["project.*"] * bool(pairs.item_vectors)
@@ -110,6 +140,13 @@ class GaVaMoE(System[ReviewBatch, GaVaMoEModel], Rater[ReviewBatch, GaVaMoEModel
                 patience=5,
                 before=fit,
             ),
+            Phase(
+                name=WRITER,
+                trains=("writer.*",),
+                terms=("text_nll", *(["balance/*"] if self.config.experts.balance_weight else [])),
+                metric="val_loss/text_nll",
+                before=assign,
+            ),
         )
 
     def start_epoch(self, module: GaVaMoEModel, epoch: int) -> None:
@@ -121,21 +158,83 @@ class GaVaMoE(System[ReviewBatch, GaVaMoEModel], Rater[ReviewBatch, GaVaMoEModel
         return collated(rows, self.level_R)
 
     def loss(self, model: Callable[[ReviewBatch], Any], batch: ReviewBatch) -> dict[str, Term]:
-        """Return the cross entropy of ratings and, but in the first phase, the divergence from the prior.
+        """Return the cross entropy of ratings, the divergence from the prior, and the parts of the writer's loss.
 
-        Validation weighs the divergence as the first epoch does, so that losses of epochs compare.
+        Each as far as the phase has it. Validation weighs the divergence as the first epoch does, so that losses of
+        epochs compare.
         """
-        seen: Encoded = model(batch)
+        seen: Seen = model(batch)
         module: Any = getattr(model, "module", model)
-        error = torch.nn.functional.cross_entropy(seen.score_BR.float(), batch.level_B, reduction="sum")
-        if seen.kl_B is None:
-            return {"rating_ce": Term(error, len(batch))}
-        pairs = self.config.pairs
-        beta = pairs.beta_at(module.epoch if module.training else 0)
-        return {
-            "rating_ce": Term(error, len(batch), pairs.scale),
-            "kl": Term(seen.kl_B.sum(), len(batch), pairs.scale * beta),
-        }
+        pairs, terms = self.config.pairs, {}
+        scale = 1.0 if module.phase == VAE else pairs.scale
+        if seen.score_BR is not None:
+            error = torch.nn.functional.cross_entropy(seen.score_BR.float(), batch.level_B, reduction="sum")
+            terms["rating_ce"] = Term(error, len(batch), scale)
+        if seen.kl_B is not None:
+            beta = pairs.beta_at(module.epoch if module.training else 0)
+            terms["kl"] = Term(seen.kl_B.sum(), len(batch), scale * beta)
+        return terms | (module.writer.terms(seen.written) if seen.written is not None else {})
+
+    def write(
+        self,
+        module: GaVaMoEModel,
+        batch: ReviewBatch,
+        decoding: Decoding,
+        *,
+        all_done: Callable[[bool], bool] = bool,
+        heard: Callable[[Sequence[str]], None] | None = None,
+    ) -> list[str]:
+        """Return the text of each example; what is drawn depends on the pair, not on its company."""
+        pairs = zip(batch.user_B.tolist(), batch.item_B.tolist(), strict=True)
+        return write_texts(
+            module.writer,
+            module.asked(batch),
+            decoding,
+            names=[f"{user}/{item}" for user, item in pairs],
+            end=self.prompter.tokens.end,
+            spell=self.prompter.tokens.decode,
+            stays=is_spread(module),
+            all_done=all_done,
+            heard=heard,
+        )
+
+    def trace(self, module: GaVaMoEModel, batch: ReviewBatch, texts: Sequence[str]) -> list[Traced]:
+        """Return each pair's gate, and the experts of each token."""
+        return trace(module, batch, texts)
+
+    def references(self, batch: ReviewBatch) -> list[str]:
+        """Return what was written."""
+        return list(batch.text)
+
+    def features(self, batch: ReviewBatch) -> list[str]:
+        """Return the feature that each text is about."""
+        return list(batch.feature)
+
+    def opinions(self, batch: ReviewBatch) -> list[str]:
+        """Return what each text says of its feature."""
+        return list(batch.opinion)
+
+    def all_features(self) -> Collection[str]:
+        """Return every feature of the data set."""
+        return self._known["feature"]
+
+    def all_opinions(self) -> Collection[str]:
+        """Return every opinion of the data set."""
+        return self._known["opinion"]
+
+    @cached_property
+    def _known(self) -> dict[str, list[str]]:
+        return {name: texts_of(self.static[f"sentence_{name}s"]) for name in ("feature", "opinion")}
+
+    def written(self, batch: ReviewBatch) -> Mapping[str, Tensor]:
+        """Return users and items."""
+        return {"user": batch.user_B, "item": batch.item_B}
+
+    def truth_given(self) -> Collection[Truth]:
+        """Return the feature and the rating, each where the prompt tells it."""
+        prompt = self.config.prompt
+        told: list[Truth] = ["feature"] if prompt.feature else []
+        return (*told, "rating") if prompt.rating == "true" else tuple(told)
 
     def ratings(self, module: GaVaMoEModel, batch: ReviewBatch) -> Tensor:
         """Return the expected rating of each pair, (B,)."""

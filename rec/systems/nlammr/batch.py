@@ -1,6 +1,7 @@
 """Batches of visits, and how rows become them.
 
-Letters: B visits, S sections, H earlier visits, D width of texts, T texts of a visit, L tokens, V medications.
+Letters: B visits, S sections, H earlier visits, D width of texts, T texts of a visit, L tokens, V medications, N codes
+of all visits.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ COLUMNS = (
     *(Column(f"{entity}_text", "str", optional=True, asked_only=True) for entity in SECTIONS.values()),
     Column("earlier", "int64", (-1,), optional=True, place=True, along="earlier visit"),
     Column("earlier_medications", "int64", (-1, -1), entity="medication", optional=True, along="earlier visit"),
-    Column("gap", "float32", (-1,), optional=True, along="earlier visit"),
+    Column("gap", "float32", (-1,), optional=True, along="earlier visit", least=0),
     Column("medications", "int64", (-1,), label=True, entity="medication"),
 )
 
@@ -55,6 +56,10 @@ class VisitBatch(Batch):
     """Token ids of all sections, each section and the medications of earlier visits, where texts are encoded here."""
     before_B: Tensor
     """How many earlier visits there are."""
+    code_N: Tensor
+    """Codes of all visits, numbered through the sections' entities, where codes count by themselves ..."""
+    visit_N: Tensor
+    """... and the visit of the batch that each is of."""
     previous_BV: Tensor
     label_BV: Tensor
 
@@ -68,11 +73,16 @@ def last(places: Sequence[Any], most: int) -> list[Any]:
     return list(places)[max(len(places) - most, 0) :]
 
 
+def code_count(tables: Mapping[str, np.ndarray]) -> int:
+    """Return how many codes all sections' entities have."""
+    return sum(len(json.loads(bytes(np.asarray(tables[f"{entity}_titles"])))) for entity in SECTIONS.values())
+
+
 class Collator:
     """Makes batches of rows; texts of visits that are in no table are written from titles and encoded here."""
 
-    def __init__(self, tables: Mapping[str, np.ndarray], history: int, *, tokens: bool) -> None:
-        self.tables, self.history, self.tokens = tables, history, tokens
+    def __init__(self, tables: Mapping[str, np.ndarray], history: int, *, tokens: bool, codes: bool = False) -> None:
+        self.tables, self.history, self.tokens, self.codes = tables, history, tokens, codes
         prefix = "tokens" if tokens else "text"
         self.of = {name: tables[f"{prefix}_{name}"] for name in (*TEXTS, MEDICATIONS)}
         self.visits, self.medications = len(self.of[ALL]), len(self.titles["medication"])
@@ -105,6 +115,7 @@ class Collator:
         nothing = vectors[:, :, :0]
         token_BTL, text_BTD = (vectors, nothing.float()) if self.tokens else (nothing, vectors)
         sections = len(SECTIONS)
+        code_N, visit_N = self._codes(rows)
         return VisitBatch(
             patient_B=torch.from_numpy(patient_B),
             query_BD=text_BTD[:, 0],
@@ -115,6 +126,8 @@ class Collator:
             gap_BH=torch.from_numpy(gap_BH),
             token_BTL=token_BTL,
             before_B=torch.from_numpy(before_B),
+            code_N=code_N,
+            visit_N=visit_N,
             previous_BV=self._sets([row[-1] if len(row) else () for row in rows["earlier_medications"]]),
             label_BV=self._sets(rows["medications"]),
         )
@@ -187,6 +200,16 @@ class Collator:
             places_N = tuple(np.array([one[:2] for one in new]).T)
             value_BHX[places_N] = self._encoded([text for _, _, text in new])
         return value_BHX, there_BH, gap_BH, before_B
+
+    def _codes(self, rows: Columns) -> tuple[Tensor, Tensor]:
+        """Return the codes of all visits, (N,), and whose they are, (N,); none where codes do not count."""
+        code, visit, first = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], 0
+        for name, entity in SECTIONS.items() if self.codes else ():
+            lists = [np.asarray(part, np.int64) for part in rows[name]]
+            code += [part + first for part in lists]
+            visit.append(np.repeat(np.arange(len(lists)), [len(part) for part in lists]))
+            first += len(self.titles[entity])
+        return torch.from_numpy(np.concatenate(code)), torch.from_numpy(np.concatenate(visit))
 
     def _sets(self, lists: Sequence[Any]) -> Tensor:
         set_BV = torch.zeros(len(lists), self.medications, dtype=torch.bool)

@@ -25,7 +25,8 @@ class NLAMMRConfig(Strict):
         "mixture": ({"fusion": ["moe"]}, {"patient_moe": [True]}),
         "section_dropout": {"missing_text_mask": [True]},
         "ddi_target": {"ddi_weight": {"not": [0.0]}},
-        "ddi_certain": {"ddi_filter": ["greedy", "two_sat"]},
+        **alike(("ddi_certain", "ddi_common"), {"ddi_filter": ["greedy", "two_sat"]}),
+        **alike(("code_dropout", "code_scale"), {"codes": [True]}),
         "text": {"train_plm": ["lora", "full"]},
         "unit_texts": {"train_plm": ["frozen"]},
         **alike(
@@ -40,8 +41,10 @@ class NLAMMRConfig(Strict):
             "dropout": {"uniform": [0.0, 0.4]},
             "graph_dropout": {"uniform": [0.0, 0.7]},
             "history": {"choice": [1, 2, 3]},
+            "code_dropout": {"uniform": [0.0, 0.7], "when": {"codes": [True]}},
         },
         "switches": {
+            "codes": {"choice": [False, True]},
             "fusion": {"choice": ["concat", "gate", "moe"]},
             "history_gate": {"choice": [False, True]},
             "missing_text_mask": {"choice": [False, True]},
@@ -58,6 +61,8 @@ class NLAMMRConfig(Strict):
         ),
         "without structure": ("model.ablate=structure",),
         "without text": ("model.ablate=text",),
+        "codes beside texts": ("model.codes=true",),
+        "without codes beside texts": ("model.codes=false",),
         "gate": ("model.fusion=gate",),
         "mixture of text and structure": ("model.fusion=moe",),
         "mixture for patients": ("model.patient_moe=true",),
@@ -68,6 +73,7 @@ class NLAMMRConfig(Strict):
         "greedy filter": ("model.ddi_filter=greedy",),
         "two_sat filter": ("model.ddi_filter=two_sat",),
         "greedy filter of the less certain": ("model.ddi_filter=greedy", "model.ddi_certain=0.86"),
+        "greedy filter of what is not common": ("model.ddi_filter=greedy", "model.ddi_common=67"),
         "one visit of history": ("model.history=1",),
         "three visits of history": ("model.history=3",),
         "equal molecules once": ("model.dedupe_molecules=true",),
@@ -98,6 +104,13 @@ class NLAMMRConfig(Strict):
     """The experts of both."""
     history_gate: bool = False
     """Weighs down earlier visits that are outdated, by what they are and how long ago."""
+    codes: bool = False
+    """Adds a score that each code of a visit has for each medication, and one that each medication has by how often it
+    is given: a logistic regression that is trained together with the rest (Cheng et al. 2016, wide and deep)."""
+    code_dropout: float = Field(0.5, ge=0, lt=1)
+    """Share of codes that are dropped from it."""
+    code_scale: float = Field(3.0, gt=0)
+    """Multiplies these scores: how much faster codes learn than texts."""
     missing_text_mask: bool = False
     """Leaves texts that are not there out of the attention, with learned vectors where nothing is."""
     section_dropout: float = Field(0.0, ge=0, lt=1)
@@ -111,6 +124,9 @@ class NLAMMRConfig(Strict):
     ddi_certain: float = Field(1.0, gt=0, le=1)
     """Medications of at least this probability stay whatever they interact with: the filter takes away the less certain
     ones alone; 1 keeps none."""
+    ddi_common: int = Field(0, ge=0)
+    """The filter lets interacting medications stand together that so many visits of training were given together, 1
+    as DrugRec has it; 0 lets none."""
     train_plm: Literal["frozen", "lora", "full"] = "frozen"
     """Texts as vectors that were written with the data, or encoded in the step by a model that is trained with it."""
     text: TextEncoderConfig = TextEncoderConfig()

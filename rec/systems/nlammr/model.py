@@ -14,14 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from rec.moe.layer import Mixed
+from rec.nn.dropout import Dropout
 from rec.nn.encoders import TextEncoder, in_chunks
 from rec.nn.replicated import Replicated
-from rec.systems.nlammr.batch import SECTIONS, VisitBatch
+from rec.systems.nlammr.batch import SECTIONS, VisitBatch, code_count
 from rec.systems.nlammr.config import NLAMMRConfig
 from rec.systems.nlammr.medications import Made, MedicationBranch
 from rec.systems.nlammr.molecules import molecules_of
 from rec.systems.nlammr.patients import PatientBranch, Patients, PatientTexts
 
+LEAST_SHARE = 1e-3
+"""A medication that is given less often starts as if it were given so often."""
 TEXTS_AT_ONCE = 64
 """Descriptions of medications that are encoded together."""
 
@@ -69,6 +72,9 @@ class NLAMMRModel(nn.Module):
         if config.refresh_every > 1:
             self.register_buffer("structure_VG", torch.zeros(len(described_V), config.graph_width))
             self.register_buffer("age", torch.tensor(0))
+        self.codes: CodeScores | None = None
+        if config.codes:
+            self.codes = CodeScores(config, code_count(tables), torch.from_numpy(np.array(tables["medication_share"])))
         self.frozen: Tensor | None = None
         self.cached: Tensor | None = None
 
@@ -86,7 +92,10 @@ class NLAMMRModel(nn.Module):
             mixed += [] if of_medications is None else [of_medications]
         else:
             vector_VC = self.catalogue()
-        return Scored(patients.vector_BC.float() @ vector_VC.float().T, patients, mixed)
+        score_BV = patients.vector_BC.float() @ vector_VC.float().T
+        if self.codes is not None:
+            score_BV = score_BV + self.codes(batch)
+        return Scored(score_BV, patients, mixed)
 
     def catalogue(self) -> Tensor:
         """Return all medications in the joint space in evaluation, (V, C); made once until training goes on."""
@@ -145,6 +154,22 @@ class NLAMMRModel(nn.Module):
         self.text_VD.copy_(torch.where(branch.described_V1, text_VD, 0))
         self.text_epoch.fill_(epoch)
         self.train(was_training)
+
+
+class CodeScores(nn.Module):
+    """What each code says of each medication by itself, and how often medications are given."""
+
+    def __init__(self, config: NLAMMRConfig, codes: int, share_V: Tensor) -> None:
+        super().__init__()
+        self.scale, self.dropout = config.code_scale, Dropout(config.code_dropout)
+        self.of_code_XV = nn.Parameter(torch.zeros(codes, len(share_V)))
+        self.of_all_V = nn.Parameter(torch.logit(share_V.float(), eps=LEAST_SHARE))
+
+    def forward(self, batch: VisitBatch) -> Tensor:
+        """Return the scores of all medications for each visit, float32 (B, V)."""
+        kept_N1 = self.dropout(torch.ones_like(batch.code_N, dtype=torch.float32)[:, None])
+        score_NV = self.of_code_XV[batch.code_N].float() * (kept_N1 * self.scale)
+        return self.of_all_V.float().expand(len(batch), -1).index_add(0, batch.visit_N, score_NV)
 
 
 def unit(text_XD: Tensor) -> Tensor:

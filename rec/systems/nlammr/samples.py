@@ -25,6 +25,8 @@ def sample(rows: int, rng: np.random.Generator) -> tuple[Columns, dict[str, np.n
     pair_P2 = np.array([[v, m] for v in range(V - 1) for m in (v, v + 1 if v % 2 else v)], np.int64)
     tables["medication_molecule_pairs"] = np.unique(pair_P2, axis=0)  # the last medication has none
     tables["interaction_pairs"] = np.array([[0, 2], [1, 5], [3, 4]])
+    tables["medication_share"] = np.linspace(0, 1, V, dtype=np.float32)
+    tables["interaction_together"] = np.array([3, 0, 1])
     tables["interaction_values"] = _note(json_text(["severe", "", "mild"]))
 
     def codes(most: int, size: int) -> np.ndarray:

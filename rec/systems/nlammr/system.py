@@ -25,6 +25,7 @@ from rec.nn.encoders import trained_parts
 from rec.nn.sets import (
     bce,
     interacting_pairs,
+    interaction_counts,
     interaction_loss,
     interaction_matrix,
     interaction_severities,
@@ -73,6 +74,7 @@ class NLAMMR(System[VisitBatch, NLAMMRModel], SetPredictor[VisitBatch, NLAMMRMod
             names += ["text_encoder", *(["medication_text"] if config.ablate != "text" else [])]
         else:
             names += ["medication_tokens", "tokenizer"]
+        names += ["medication_share"] if config.codes else []
         names += STRUCTURE if config.ablate != "structure" else ()
         return tuple(names)
 
@@ -86,7 +88,7 @@ class NLAMMR(System[VisitBatch, NLAMMRModel], SetPredictor[VisitBatch, NLAMMRMod
     @classmethod
     def further_tables(cls, config: Any) -> tuple[str, ...]:
         """Return what is known of interactions, where anything is."""
-        return ("interaction_pairs", "interaction_values")
+        return ("interaction_pairs", "interaction_values", "interaction_together")
 
     @classmethod
     def wanted_by(cls, config: Any, table: str) -> Wanted | None:
@@ -95,6 +97,8 @@ class NLAMMR(System[VisitBatch, NLAMMRModel], SetPredictor[VisitBatch, NLAMMRMod
             return Wanted("model.ablate", "model.ablate=structure")
         if table == "medication_text":
             return Wanted("model.ablate", "model.ablate=text")
+        if table == "medication_share":
+            return Wanted("model.codes", "model.codes=false")
         if "tokens" in table or table == "tokenizer":
             return Wanted("model.train_plm", "model.train_plm=frozen")
         return None
@@ -102,7 +106,9 @@ class NLAMMR(System[VisitBatch, NLAMMRModel], SetPredictor[VisitBatch, NLAMMRMod
     @cached_property
     def collator(self) -> Collator:
         """What makes batches."""
-        return Collator(self.static, self.config.history, tokens=self.config.train_plm != "frozen")
+        return Collator(
+            self.static, self.config.history, tokens=self.config.train_plm != "frozen", codes=self.config.codes
+        )
 
     def model(self) -> NLAMMRModel:
         """Return a freshly initialised model."""
@@ -116,7 +122,9 @@ class NLAMMR(System[VisitBatch, NLAMMRModel], SetPredictor[VisitBatch, NLAMMRMod
         """Return one stretch of training, in which frozen weights of an encoder under LoRA do not move."""
         if self.config.train_plm != "lora":
             return (Phase(),)
-        return (Phase(trains=("patients.*", "medications.*", *trained_parts("text", self.config.lora.lora))),)
+        return (
+            Phase(trains=("patients.*", "medications.*", "codes.*", *trained_parts("text", self.config.lora.lora))),
+        )
 
     def start_epoch(self, module: NLAMMRModel, epoch: int) -> None:
         """Encode what describes medications anew where the text encoder is trained."""
@@ -212,7 +220,31 @@ class NLAMMR(System[VisitBatch, NLAMMRModel], SetPredictor[VisitBatch, NLAMMRMod
         if how == "none":
             return super().chosen(score_BV, threshold)
         certain = self.config.ddi_certain
-        return filtered(score_BV, threshold, self.interactions(), how, certain=certain if certain < 1 else None)
+        return filtered(
+            score_BV,
+            threshold,
+            self.interactions(),
+            how,
+            self._allowed_VV,
+            certain=certain if certain < 1 else None,
+        )
+
+    @cached_property
+    def _allowed_VV(self) -> np.ndarray | None:
+        """Return which interacting medications training gave together often enough, (V, V) bool.
+
+        Raises:
+            ConfigError: the data set does not tell.
+        """
+        if not self.config.ddi_common:
+            return None
+        count_VV = interaction_counts(self.static, len(self.static["medication_text_present"]))
+        if count_VV is None:
+            raise ConfigError(
+                "model.ddi_common: the data set does not tell how often interacting medications were given together; "
+                "set it to 0, or prepare it anew"
+            )
+        return count_VV >= self.config.ddi_common
 
     def embeddings(self, module: NLAMMRModel, batch: VisitBatch) -> tuple[Tensor, Tensor]:
         """Return visits, (B, C), and medications, (V, C), in the space where they meet."""

@@ -7,13 +7,15 @@ import torch
 from rec.systems.gavamoe import GaVaMoE
 from rec.systems.gavamoe.config import GaVaMoEConfig, PairsConfig
 from rec.systems.gavamoe.model import MIXTURE, VAE, GaVaMoEModel
+from rec.systems.gavamoe.pairs import attended
 from tests.conformance import take
 
 
 def built(**pairs: Any) -> tuple[GaVaMoE, dict[str, Any], GaVaMoEModel]:
     """Return a system on its sample, its rows, and a model whose prior tells clusters apart."""
     rows, tables = GaVaMoE.sample(12, np.random.default_rng(0))
-    system = GaVaMoE(GaVaMoEConfig.model_validate({"pairs": pairs}), tables)
+    language = {"width": 8, "layers": 1, "heads": 1, "hidden": 8}
+    system = GaVaMoE(GaVaMoEConfig.model_validate({"pairs": pairs, "language": language}), tables)
     module = system.model()
     torch.manual_seed(1)
     with torch.no_grad():
@@ -142,3 +144,12 @@ def test_a_model_that_knows_nothing_yet_predicts_about_the_mean_rating() -> None
     count_R = np.array([1, 1, 2, 4, 9]) + 1
     mean = float((count_R * np.arange(1, 6)).sum() / count_R.sum())
     assert module.ratings(system.collate(rows)).tolist() == pytest.approx([mean] * 12, abs=0.25)
+
+
+@pytest.mark.parametrize(("positions", "heads"), [(2, 4), (3, 1), (4, 2)])
+def test_attention_over_few_positions_is_that_of_torch(positions: int, heads: int) -> None:
+    torch.manual_seed(0)
+    parts = torch.randn(3, 5, positions, 8)
+    query, key, value = (part.view(5, positions, heads, -1).transpose(1, 2) for part in parts)
+    wanted = torch.nn.functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+    torch.testing.assert_close(attended(*parts, heads), wanted)
