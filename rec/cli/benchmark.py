@@ -16,12 +16,13 @@ EXAMPLES = """examples:
   rec benchmark encoders --images 20000
   rec benchmark graph --data out/baby/data
   rec benchmark visits --json visits.json
+  rec benchmark writer --json writer.json
   rec benchmark prepare --interactions 10000000"""
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add what the command takes beside overrides."""
-    names = ("train", "evaluate", "prepare", "moe", "tune", "serve", "encoders", "graph", "visits")
+    names = ("train", "evaluate", "prepare", "moe", "tune", "serve", "encoders", "graph", "visits", "writer")
     command.add_argument("name", choices=names)
     command.add_argument("--json", metavar="FILE", help="write the rows there as well")
     command.add_argument("--data", metavar="ROOT", help="prepared data set (default: one of ML-1M's size is made)")
@@ -34,6 +35,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--images", type=count, default=100_000, help="for encoders' memory (default: 100000)")
     text = "of a generated cohort, for visits (default: 2000000)"
     command.add_argument("--prescriptions", type=count, default=2_000_000, metavar="N", help=text)
+    command.add_argument(
+        "--pairs", type=count, default=1_000_000, help="generated reviews, for writer (default: 1000000)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -42,6 +46,6 @@ def run(options: argparse.Namespace) -> int:
     from rec.benchmarks.work import Work
 
     writable(options.json)
-    sizes = ("interactions", "trials", "minutes", "images", "items", "edges", "prescriptions")
+    sizes = ("interactions", "trials", "minutes", "images", "items", "edges", "prescriptions", "pairs")
     work = Work(say=say, data=options.data, **{name: getattr(options, name) for name in sizes})
     return run(options.name, work, options.json)
