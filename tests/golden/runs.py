@@ -189,9 +189,9 @@ class Recorded(LocalEngine):
         self.losses: list[float] = []
         self.norms: list[float] = []
 
-    def backward(self, loss: torch.Tensor) -> None:
+    def backward(self, loss: torch.Tensor, *, last: bool = True) -> None:
         self.losses.append(float(loss.detach()))
-        super().backward(loss)
+        super().backward(loss, last=last)
 
     def step(self, rate: float) -> float:
         self.norms.append(super().step(rate))
