@@ -48,11 +48,10 @@ class Batch:
     """Base of every system's batch: a record of tensors that moves between devices as one."""
 
     def to(self, device: torch.device | str) -> Self:
-        """Return this batch with every tensor on `device`."""
+        """Return this batch with every tensor, those of batches in it included, on `device`."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(
-            self, **{k: v.to(device, non_blocking=True) for k, v in values.items() if isinstance(v, torch.Tensor)}
-        )
+        tensors = {k: v.to(device, non_blocking=True) for k, v in values.items() if isinstance(v, torch.Tensor)}
+        return replace(self, **tensors, **{k: v.to(device) for k, v in values.items() if isinstance(v, Batch)})
 
     def owners(self) -> torch.Tensor | None:
         """Return the example of each row that the model computes, int64 (N,); None where rows are the examples."""

@@ -16,6 +16,7 @@ class PhaseConfig(Strict):
 
     epochs: int | None = Field(None, ge=1)
     batch_size: int | None = Field(None, ge=1)
+    accumulate: int | None = Field(None, ge=1)
     learning_rate: float | None = Field(None, gt=0)
     optimiser: Literal["adamw", "adam"] | None = None
     metric: str | None = None
@@ -40,6 +41,10 @@ class TrainConfig(Strict):
 
     batch_size: int = Field(128, ge=1)
     """Examples per optimiser step over all workers."""
+    accumulate: int = Field(1, ge=1)
+    """Microbatches that each worker makes of its examples of a step, one after the other: less memory for more time.
+    Losses and gradients are those of the whole batch, but where rows of a batch are compared with each other: those
+    of a microbatch are, and balance of experts is that of microbatches."""
     epochs: int = Field(1, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     optimiser: Literal["adamw", "adam"] = "adamw"

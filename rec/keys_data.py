@@ -123,7 +123,7 @@ class TextEncodingConfig(Strict):
     NEEDS: ClassVar[Needs] = {
         "width": {"encoder": ["tfidf", "hashing"]},
         "pooling": {"encoder": {"not": ["", "tfidf", "hashing"]}},
-        "vocabulary": {"tokenizer": ["local"]},
+        "vocabulary": {"tokenizer": ["local", "bytes"]},
         "max_tokens": ({"tokenizer": {"not": [""]}}, {"encoder": {"not": ["", "tfidf", "hashing"]}}),
     }
 
@@ -133,11 +133,12 @@ class TextEncodingConfig(Strict):
     pooling: Literal["cls", "mean"] = "cls"
     """Of a transformers model: the last state of the first token, or the mean over tokens that are no padding."""
     tokenizer: str = "local"
-    """"local" (WordPiece learned from training texts), or the name or path of a tokenizer; empty makes no tokens.
+    """"local" (WordPiece learned from training texts), "bytes" (byte-level BPE, which gives back texts as they were,
+    for models that write; learned from texts of records), or the name or path of a tokenizer; empty makes no tokens.
 
     Where users, items or events have no texts, there are neither vectors nor tokens."""
     vocabulary: int = Field(8000, ge=100)
-    """Words and letters of the local tokenizer."""
+    """Pieces of a tokenizer that is learned."""
     max_tokens: int = Field(64, ge=8)
     """Tokens kept of a text, for both."""
     max_characters: int = Field(20_000, ge=100)

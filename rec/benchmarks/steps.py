@@ -19,7 +19,8 @@ from rec.train.job import build
 class Steps:
     """The first steps of an epoch: rows become batches, batches gradients, gradients new weights."""
 
-    def __init__(self, config: RunConfig, count: int) -> None:
+    def __init__(self, config: RunConfig, count: int, phase: str = "") -> None:
+        """Make the model; `phase` names the phase of training, "" where all of the model counts."""
         data, size = open_prepared(config), config.train.batch_size
         rows = data.rows("train")
         self.in_epoch = -(-len(rows) // size)
@@ -29,6 +30,7 @@ class Steps:
         self.system = build(config, data)
         self.engine = LocalEngine(self.system.model(), config.train)
         self.rate = config.train.learning_rate
+        setattr(self.engine.module, "phase", phase)  # noqa: B010 (a module's attributes are typed as tensors and modules)
         self.engine.module.train()
         self.system.start_epoch(self.engine.module, 0)
 

@@ -16,6 +16,8 @@ from rec.json_text import json_text
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"
 SPECIAL = (PAD, UNKNOWN, "[CLS]", "[SEP]", "[MASK]")
+END = "[END]"
+"""The token after the last one of a text, of the byte tokenizer."""
 NOTHING_LEARNED = ("empty vocabulary", "no terms remain")
 """What scikit-learn says of texts without a word, or none of which share one."""
 MANY = 50
@@ -244,6 +246,26 @@ def learn_tokenizer(texts: Sequence[str], vocabulary: int) -> str:
     found.normalizer, found.pre_tokenizer, found.decoder = normalizer, splitter, decoders.WordPiece()
     ids = [(name, found.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
     found.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ids)
+    return str(found.to_str())
+
+
+def learn_byte_tokenizer(texts: Sequence[str], vocabulary: int) -> str:
+    """Return a byte-level BPE tokenizer as GPT-2's, learned from texts, as the JSON of the tokenizers library.
+
+    It knows every text, and gives back each as it was, so that a language model can write with it. The same texts give
+    the same pieces, in whatever order they come.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    found: Any = Tokenizer(models.BPE())
+    found.pre_tokenizer, found.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    trainer: Any = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[PAD, END],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    found.train_from_iterator((_whole(text) for text in texts), trainer)
     return str(found.to_str())
 
 

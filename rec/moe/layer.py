@@ -62,7 +62,8 @@ class MixtureOfExperts(nn.Module):
 
     A backend that spreads experts or rows over workers sets `carry`, `ranks` and `counting` (False for a batch that
     is repeated only to keep step with other workers, and counts nowhere). Where all workers pass the same rows
-    (`rec.nn.replicated`), `replicated` is set: each has all experts, and rows are no examples of a batch.
+    (`rec.nn.replicated`), `replicated` is set: each has all experts, and rows are no examples of a batch. Where
+    activations are computed again in a backward, `repeating` is set meanwhile: what has been counted stays as it is.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class MixtureOfExperts(nn.Module):
         self.ranks: Ranks = ALONE
         self.counting = True
         self.replicated = False
+        self.repeating = False
         self.usage = Usage(self.num_experts)
 
     def forward(self, x_ND: Tensor | Mixed, *hints: Tensor) -> Mixed:
@@ -93,12 +95,13 @@ class MixtureOfExperts(nn.Module):
         if isinstance(x_ND, Mixed):
             return x_ND
         routing: Routing = self.router(x_ND[:, : self.gate_width] if self.gate_width else x_ND, *hints)
-        if self.training:
+        if self.training and (self.capacity_factor or not self.repeating):
             seen = self.ranks.sum(self.usage.observe(routing, assignments(routing)) * float(self.counting))
             even = float(seen[self.num_experts]) * routing.expert_NK.shape[1] / self.num_experts
             capacity = max(1, int(self.capacity_factor * even)) if self.capacity_factor else 0
             order = order_by_expert(routing, self.num_experts, capacity, self.ranks, self.counting)
-            self.usage.add(seen, order.dropped)
+            if not self.repeating:
+                self.usage.add(seen, order.dropped)
             count_E = seen[: self.num_experts]
         else:
             order = order_by_expert(routing, self.num_experts)

@@ -89,7 +89,7 @@ class ClusterRouter(nn.Module):
     def __init__(self, width: int, clusters: int, experts: int, k: int) -> None:
         super().__init__()
         check_k(k, experts)
-        self.k = k
+        self.k, self.gates = k, clusters
         self.weight_CDE = nn.Parameter(torch.empty(clusters, width, experts))
         nn.init.normal_(self.weight_CDE, std=width**-0.5)
 
@@ -100,6 +100,17 @@ class ClusterRouter(nn.Module):
             rows = (cluster_N == cluster).nonzero()[:, 0]
             score_NE = score_NE.index_copy(0, rows, x_ND[rows].float() @ self.weight_CDE[cluster].float())
         return _routing(score_NE, self.k)
+
+
+class SoftClusterRouter(ClusterRouter):
+    """One softmax gate per cluster; scores of all are summed by how far the row belongs to each."""
+
+    def forward(self, x_ND: Tensor, share_NC: Tensor) -> Routing:
+        """Return the routing of every row by the gates' scores under its shares of clusters, which sum to 1."""
+        clusters, width, experts = self.weight_CDE.shape
+        weight_DX = self.weight_CDE.float().transpose(0, 1).reshape(width, clusters * experts)
+        score_NCE = (x_ND.float() @ weight_DX).view(len(x_ND), clusters, experts)
+        return _routing(torch.einsum("nc,nce->ne", share_NC.float(), score_NCE), self.k)
 
 
 class ConditionedRouter(nn.Module):

@@ -12,6 +12,7 @@ from rec.data.prepared import Prepared
 from rec.data.schema import Events, Field, RawData, Source, Workplace
 from rec.data.views.sentences import SPARSITY_GROUPS, as_table, sparsity, texts_of, words_by_count
 from rec.errors import ConfigError, DataError
+from rec.nn.language.tokens import LanguageTokens
 from rec.strict import Strict
 from tests.data.own import own, prepared, write_events
 
@@ -83,6 +84,17 @@ def test_the_view_tells_how_much_each_user_wrote_in_training(tmp_path: Path) -> 
     assert data.array("user_count").tolist() == [2, 1, 0, 0, 1]
     assert data.array("item_count").tolist() == [2, 1, 1]
     assert data.array("user_sparsity").tolist() == [2, 0, 5, 5, 1]
+
+
+def test_the_view_tells_how_often_each_item_and_each_rating_is_in_training(tmp_path: Path) -> None:
+    data = made(tmp_path).seen_as("sentences")
+    train = data.rows("train")
+    items = len(data.entity("item"))
+    assert data.array("item_count").tolist() == np.bincount(train["item"].to_numpy(), minlength=items).tolist()
+    every = [rating for split in ("train", "val", "test") for rating in data.rows(split)["rating"].to_pylist()]
+    assert data.array("rating_level").tolist() == sorted(set(every))
+    known = train["rating"].to_pylist()
+    assert data.array("rating_count").tolist() == [known.count(level) for level in sorted(set(every))]
 
 
 def test_the_view_tells_words_of_training_and_features_and_ratings_of_all_reviews(tmp_path: Path) -> None:
@@ -163,3 +175,20 @@ def test_a_counterpart_makes_filters_and_splits_of_two_and_without_one_they_are_
             made(tmp_path / "b", {"counterpart": ""}, **sections)
     with pytest.raises(DataError, match="counterpart 'rating': no field with members; there are item"):
         made(tmp_path / "c", {"counterpart": "rating"})
+
+
+def test_a_tokenizer_of_bytes_is_learned_from_what_is_written_in_training(tmp_path: Path) -> None:
+    data = made(tmp_path / "a", encode={"text": {"tokenizer": "bytes", "vocabulary": 300}})
+    tokens = LanguageTokens.from_table(data.tables(["tokenizer"])["tokenizer"])
+    assert tokens.vocabulary <= 300
+    assert tokens.decode(tokens.encode(["Any 😀 text"])[0]) == "Any 😀 text"
+    sizes = {text: len(tokens.encode([text])[0]) for text in ("one", "eight", "four", "six")}
+    assert sizes["one"] < 3 > sizes["eight"]  # training's; pieces of validation's and test's are not known
+    assert sizes["four"] + sizes["six"] > 4
+
+
+@pytest.mark.parametrize("tokenizer", ["bytes", "local"])
+def test_a_tokenizer_without_texts_is_refused(tmp_path: Path, tokenizer: str) -> None:
+    encode = {"text": {"tokenizer": tokenizer, "vocabulary": 300}}
+    with pytest.raises((ConfigError, DataError), match=r"data\.encode"):
+        made(tmp_path / "a", {"without": "text"} if tokenizer == "bytes" else None, encode=encode)

@@ -133,6 +133,11 @@ def has_texts(raw: RawData) -> bool:
     return isinstance(raw.records, Events) and (bool(raw.records.texts) or described)
 
 
+def has_written(raw: RawData) -> bool:
+    """Return whether records bring texts that people wrote, which a tokenizer of bytes is learned from."""
+    return isinstance(raw.records, Events) and TEXT in {field.name for field in raw.records.fields}
+
+
 def _shape(events: Events, rows: pa.Table) -> dict[str, Any]:
     """Return what the columns of events are, as views read it."""
     return {

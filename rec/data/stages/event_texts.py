@@ -7,7 +7,7 @@ ENTITY_text.npy           (V, D) float32 vectors of what describes each member; 
 ENTITY_text_present.npy   (V,) bool
 ENTITY_tokens.npy         (V, L) int32
 text_encoder.npy          uint8, what `rec.data.encoders.text_encoder_from` makes the same vectors with later
-tokenizer.npy             uint8, JSON of the tokenizers library
+tokenizer.npy             uint8, JSON of the tokenizers library; of bytes, learned from the column `text` of the events
 
 Titles of an event are joined by "; ". Whatever is learned is learned from events of training and from all that
 describes members, which are known whatever happens. Encoded shards are kept until the data set is whole: a job that was
@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from rec.data.encode import MADE_FROM, Recipe, fixed
 from rec.data.encoders import Tokens
 from rec.data.runner import Actors, Runner
-from rec.data.stages.features import ENCODED, FITTED_TEXTS, learnable, recipe_of
+from rec.data.stages.features import ENCODED, FITTED_TEXTS, LEARNED, learnable, recipe_of
 from rec.data.writing import Draft
 from rec.keys_data import EncodeConfig
 from rec.sections import counted
@@ -163,7 +163,7 @@ def write_event_texts(
     """
     described = {name: _descriptions(table) for name, table in entities.items() if TEXT in table.column_names}
     learned = _learned(records, trained, texts, described, titles, config)
-    recipe = recipe_of(config, learned, pictures=False)
+    recipe = recipe_of(config, learned, pictures=False, written=_written(records, trained, config))
     root = draft.root.below(ENCODED)
     tasks: dict[str, list[TextTask]] = {}
     for name, parts in texts.items():
@@ -204,16 +204,27 @@ def _learned(
     config: EncodeConfig,
 ) -> list[str]:
     """Return the texts that are learned from, a sample of the events where there are many."""
-    if config.text.tokenizer != "local" and config.text.encoder != "tfidf":
+    if config.text.tokenizer not in LEARNED and config.text.encoder != "tfidf":
         return []
-    most = FITTED_TEXTS // max(len(texts), 1)
-    if len(trained) > most:
-        trained = np.sort(generator(0, "fitted texts").choice(trained, most, replace=False))
-    chosen = records.take(pa.array(trained))
+    chosen = _sample(records, trained, FITTED_TEXTS // max(len(texts), 1))
     found: list[str] = [text for given in described.values() for text in given]
     for parts in texts.values():
         found += event_texts(chosen, parts, titles)
     return learnable(text[: config.text.max_characters].split() for text in found)
+
+
+def _written(records: pa.Table, trained: np.ndarray, config: EncodeConfig) -> list[str]:
+    """Return what is written in records of training themselves, a sample where there are many."""
+    if TEXT not in records.column_names or not pa.types.is_string(records[TEXT].type):
+        return []
+    some = _sample(records.select([TEXT]), trained, FITTED_TEXTS)[TEXT].to_pylist()
+    return learnable((text or "")[: config.text.max_characters].split() for text in some)
+
+
+def _sample(records: pa.Table, places: np.ndarray, most: int) -> pa.Table:
+    if len(places) > most:
+        places = np.sort(generator(0, "fitted texts").choice(places, most, replace=False))
+    return records.take(pa.array(places))
 
 
 def _record_tasks(

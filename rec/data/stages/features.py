@@ -17,7 +17,14 @@ import pyarrow as pa
 
 from rec.data.attributes import Attributes
 from rec.data.encode import Encoders, EncodeTask, Found, Recipe
-from rec.data.encoders import Hashing, Tfidf, TransformerEncoder, learn_tokenizer, tokenizer_json
+from rec.data.encoders import (
+    Hashing,
+    Tfidf,
+    TransformerEncoder,
+    learn_byte_tokenizer,
+    learn_tokenizer,
+    tokenizer_json,
+)
 from rec.data.joined import class_codes, tags_table, write_joined
 from rec.data.runner import Actors, Runner
 from rec.data.sources.metadata import FIELDS, named
@@ -26,7 +33,7 @@ from rec.data.texts import write_texts
 from rec.data.writing import WORK, Draft
 from rec.errors import DataError
 from rec.json_text import json_text
-from rec.keys_data import EncodeConfig, TextConfig
+from rec.keys_data import EncodeConfig, TextConfig, TextEncodingConfig
 from rec.progress import Progress
 from rec.sections import counted
 from rec.seeds import generator
@@ -36,6 +43,8 @@ FITTED_TEXTS = 200_000
 """Texts that a tokenizer or tfidf is fitted on at most."""
 LONGEST_WORD = 100
 ENCODED = f"{WORK}/encoded"
+LEARNED = {"local": learn_tokenizer, "bytes": learn_byte_tokenizer}
+"""Tokenizers that are learned from texts."""
 SAID = 10
 """Bad rows that are told one by one."""
 Say = Callable[[str], None]
@@ -196,23 +205,28 @@ def learnable(texts: Iterable[Sequence[str]]) -> list[str]:
     return [text for words in texts if (text := " ".join(word for word in words if len(word) <= LONGEST_WORD))]
 
 
-def recipe_of(config: EncodeConfig, texts: list[str], pictures: bool) -> Recipe:
+def recipe_of(config: EncodeConfig, texts: list[str], pictures: bool, written: Sequence[str] = ()) -> Recipe:
     """Return how texts and pictures are encoded, learned from these texts where it is.
+
+    A tokenizer of bytes, which is for writing, is learned from what is `written` in records, where there is any.
 
     Raises:
         DataError: there is no text to learn from.
     """
     text = config.text
-    if not texts and (text.tokenizer == "local" or text.encoder == "tfidf"):
+    told = list(written) if written and text.tokenizer == "bytes" else texts
+    if (text.encoder == "tfidf" and not texts) or (text.tokenizer in LEARNED and not told):
         raise DataError("data.encode.text: no text to learn from; name columns of text in the tables of users or items")
-    many = counted(len(texts), "text")
-    with Progress(f"prepare: learn a tokenizer from {many}"):
-        tokenizer = text.tokenizer and (
-            learn_tokenizer(texts, text.vocabulary) if text.tokenizer == "local" else tokenizer_json(text.tokenizer)
-        )
+    with Progress(f"prepare: learn a tokenizer from {counted(len(told), 'text')}"):
+        tokenizer = text.tokenizer and _tokenizer(told, text)
     tfidf = _learned(texts, text.width)[0] if text.encoder == "tfidf" else None
     image = config.image if pictures else None
     return Recipe(text, image, tokenizer, tfidf, config.batch_size, max(1, int(config.cpus_per_actor)))
+
+
+def _tokenizer(texts: list[str], config: TextEncodingConfig) -> str:
+    learn = LEARNED.get(config.tokenizer)
+    return tokenizer_json(config.tokenizer) if learn is None else learn(texts, config.vocabulary)
 
 
 def _encode(

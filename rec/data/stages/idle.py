@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 from rec.data.schema import PART, TIME, EntityTable, RawData, RecordTable
-from rec.data.stages.event_tables import has_texts
+from rec.data.stages.event_tables import has_texts, has_written
 from rec.data.stages.split import refuse_unserved
 from rec.data.tables import columns
 from rec.data.texts import TEMPLATES
@@ -30,6 +30,7 @@ def refuse_idle(config: DataConfig, raw: RawData) -> None:
                 raise ConfigError(f"data.encode.{key}: has no effect: {config.source} brings no pictures here")
         text = config.encode.text
         texts = has_texts(raw) or any(table.text for table in tables)
+        texts = texts or (text.tokenizer == "bytes" and not text.encoder and has_written(raw))
         if not texts and (text.encoder or text.tokenizer not in ("", "local")):
             raise ConfigError(f"data.encode.text: has no effect: {config.source} brings no texts here")
         if not texts and not any(table.image or table.attributes for table in tables):

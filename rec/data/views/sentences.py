@@ -18,6 +18,8 @@ Tables of the view:
     sentence_features.npy  the features of all reviews, in the order of letters
     sentence_opinions.npy  the opinions of all reviews, in the order of letters; empty where records have none
     rating_scale.npy       (2,) float32 the smallest and the largest rating of all reviews
+    rating_level.npy       (R,) float32 every rating that was given in any review, ascending
+    rating_count.npy       (R,) int64 reviews of training with each
 
 What is a list of texts is the bytes of its JSON, uint8: `texts_of` reads it.
 
@@ -83,6 +85,9 @@ class Sentences(View):
             making.array(f"sentence_{column}s", as_table(names))
         ends = pc.min_max(rows["rating"]).as_py()
         making.array("rating_scale", np.array([ends["min"], ends["max"]], np.float32))
+        level_R, place_N = np.unique(rows["rating"].to_numpy(), return_inverse=True)
+        making.array("rating_level", level_R)
+        making.array("rating_count", np.bincount(place_N[part == TRAIN], minlength=len(level_R)).astype(np.int64))
         for number, split in enumerate(SPLITS):
             making.rows(split, rows.take(pa.array(order[part[order] == number])), making.shard_rows)
 

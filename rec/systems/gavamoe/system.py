@@ -1,0 +1,270 @@
+"""GaVaMoE: ratings and written reasons, by gates that clusters of pairs choose.
+
+Letters: B reviews, U users, I items, R levels of ratings, C clusters, M width of an item's vector.
+Source: Tang et al. 2024 (GaVaMoE, arXiv 2410.11841) and, where the paper is silent, its published code, with the
+departures that `docs/gavamoe.md` lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rec.batch import Column, Columns
+from rec.data.views.sentences import texts_of
+from rec.errors import DataError
+from rec.evaluation.task import Measured
+from rec.evaluation.tasks.rating import Rating
+from rec.evaluation.tasks.writing import Writing
+from rec.moe.layer import is_spread
+from rec.nn.decoding import write as write_texts
+from rec.nn.language.tokens import LanguageTokens
+from rec.sections import Section
+from rec.systems.api import Phase, System, Wanted
+from rec.systems.capabilities import Decoding, Rater, Reporter, Traced, Truth, Writer
+from rec.systems.gavamoe import report
+from rec.systems.gavamoe.batch import COLUMNS, ReviewBatch, collated
+from rec.systems.gavamoe.config import GaVaMoEConfig, table_of
+from rec.systems.gavamoe.mixture import fit
+from rec.systems.gavamoe.model import MIXTURE, VAE, WRITER, GaVaMoEModel, Known, Seen, assign
+from rec.systems.gavamoe.prompt import Prompter
+from rec.systems.gavamoe.samples import sample
+from rec.systems.gavamoe.trace import trace
+from rec.terms import Term
+
+MOST_LEVELS = 100
+"""Different ratings that are told apart."""
+COUNTS = ("user_count", "item_count", "rating_level", "rating_count")
+TEXTS = ("tokenizer", "sentence_features", "sentence_opinions")
+
+
+class GaVaMoE(
+    System[ReviewBatch, GaVaMoEModel],
+    Writer[ReviewBatch, GaVaMoEModel],
+    Rater[ReviewBatch, GaVaMoEModel],
+    Reporter[ReviewBatch, GaVaMoEModel],
+):
+    """Explainable recommender."""
+
+    Config = GaVaMoEConfig
+    config: GaVaMoEConfig
+    columns = COLUMNS
+    view = "sentences"
+    tasks = (Writing(), Rating())
+
+    def __init__(self, config: Any, tables: Mapping[str, np.ndarray], seed: int = 0) -> None:
+        super().__init__(config, tables, seed)
+        self.tasks = (Writing(decoding=Decoding(max_tokens=config.language.max_tokens)), Rating())
+
+    @classmethod
+    def columns_for(cls, config: Any) -> tuple[Column, ...]:
+        """Return the columns; a request tells the feature where the prompt does."""
+        told = config.prompt.feature
+        return tuple(replace(c, label=c.label and not (told and c.name == "feature")) for c in cls.columns)
+
+    @classmethod
+    def table_names(cls, config: Any) -> tuple[str, ...]:
+        """Return the whole-data-set inputs that this config reads."""
+        return (*COUNTS, *TEXTS, *map(table_of, config.pairs.item_vectors))
+
+    @classmethod
+    def wanted_by(cls, config: Any, table: str) -> Wanted | None:
+        """Return which key asks for a table."""
+        return None if table in COUNTS + TEXTS else Wanted("model.pairs.item_vectors", "model.pairs.item_vectors=[]")
+
+    @cached_property
+    def level_R(self) -> np.ndarray:
+        """Every rating, ascending.
+
+        Raises:
+            DataError: there are too many to be told apart.
+        """
+        level_R = np.asarray(self.static["rating_level"])
+        if len(level_R) > MOST_LEVELS:
+            raise DataError(
+                f"rating: {len(level_R):,} different values, expected at most {MOST_LEVELS}: GaVaMoE predicts the "
+                "probability of each; round them"
+            )
+        return level_R
+
+    @cached_property
+    def prompter(self) -> Prompter:
+        """What makes prompts."""
+        tokens = LanguageTokens.from_table(self.static["tokenizer"])
+        return Prompter(self.config.prompt, tokens, self.config.language.max_tokens)
+
+    def model(self) -> GaVaMoEModel:
+        """Return a freshly initialised model."""
+        count = {name: torch.from_numpy(np.array(self.static[name])) for name in COUNTS}
+        vectors = {name: np.array(self.static[table_of(name)]) for name in self.config.pairs.item_vectors}
+        known = Known(
+            user_count_U=count["user_count"],
+            item_count_I=count["item_count"],
+            level_R=torch.from_numpy(self.level_R.copy()),
+            level_count_R=count["rating_count"],
+            features={name: torch.from_numpy(table_IM) for name, table_IM in vectors.items()},
+        )
+        return GaVaMoEModel(self.config, known, self.prompter, self.seed)
+
+    def phases(self) -> tuple[Phase, ...]:
+        """Return the deterministic autoencoder, the variational one with the mixture as its prior, and the writer."""
+        pairs = self.config.pairs
+        encoder = ["table_*", "mean.*", "decoder.*"]
+        encoder += ["layers.*"] * bool(pairs.layers) + ["project.*"] * bool(pairs.item_vectors)
+        encoder += ["bias_*"] * pairs.biases
+        prior = ["mean_CZ", "log_variance_CZ", *(["weight_C"] if pairs.clusters > 1 else [])]
+        before = [f"pairs.{name}" for name in encoder]
+        return (
+            Phase(
+                name=VAE,
+                trains=tuple(before),
+                terms=("rating_ce",),
+                epochs=50,
+                optimiser="adam",
+                metric="val_loss",
+                patience=5,
+            ),
+            Phase(
+                name=MIXTURE,
+                trains=(*before, "pairs.log_variance.*", *(f"prior.{name}" for name in prior)),
+                terms=("rating_ce", "kl"),
+                epochs=30,
+                optimiser="adam",
+                metric="val_loss",
+                patience=5,
+                before=fit,
+            ),
+            Phase(
+                name=WRITER,
+                trains=("writer.*",),
+                terms=("text_nll", *(["balance/*"] if self.config.experts.balance_weight else [])),
+                metric="val_loss/text_nll",
+                before=assign,
+            ),
+        )
+
+    def start_epoch(self, module: GaVaMoEModel, epoch: int) -> None:
+        """Tell the module its epoch, which the weight of the divergence follows."""
+        module.epoch = epoch
+
+    def collate(self, rows: Columns) -> ReviewBatch:
+        """Return the batch of these rows; labels may be empty."""
+        return collated(rows, self.level_R)
+
+    def loss(self, model: Callable[[ReviewBatch], Any], batch: ReviewBatch) -> dict[str, Term]:
+        """Return the cross entropy of ratings, the divergence from the prior, and the parts of the writer's loss.
+
+        Each as far as the phase has it. Validation weighs the divergence as the first epoch does, so that losses of
+        epochs compare.
+        """
+        seen: Seen = model(batch)
+        module: Any = getattr(model, "module", model)
+        pairs, terms = self.config.pairs, {}
+        scale = 1.0 if module.phase == VAE else pairs.scale
+        if seen.score_BR is not None:
+            error = torch.nn.functional.cross_entropy(seen.score_BR.float(), batch.level_B, reduction="sum")
+            terms["rating_ce"] = Term(error, len(batch), scale)
+        if seen.kl_B is not None:
+            beta = pairs.beta_at(module.epoch if module.training else 0)
+            terms["kl"] = Term(seen.kl_B.sum(), len(batch), scale * beta)
+        return terms | (module.writer.terms(seen.written) if seen.written is not None else {})
+
+    def write(
+        self,
+        module: GaVaMoEModel,
+        batch: ReviewBatch,
+        decoding: Decoding,
+        *,
+        all_done: Callable[[bool], bool] = bool,
+        heard: Callable[[Sequence[str]], None] | None = None,
+    ) -> list[str]:
+        """Return the text of each example; what is drawn depends on the pair, not on its company."""
+        pairs = zip(batch.user_B.tolist(), batch.item_B.tolist(), strict=True)
+        return write_texts(
+            module.writer,
+            module.asked(batch),
+            decoding,
+            names=[f"{user}/{item}" for user, item in pairs],
+            end=self.prompter.tokens.end,
+            spell=self.prompter.tokens.decode,
+            stays=is_spread(module),
+            all_done=all_done,
+            heard=heard,
+        )
+
+    def trace(self, module: GaVaMoEModel, batch: ReviewBatch, texts: Sequence[str]) -> list[Traced]:
+        """Return each pair's gate, and the experts of each token."""
+        return trace(module, batch, texts)
+
+    def references(self, batch: ReviewBatch) -> list[str]:
+        """Return what was written."""
+        return list(batch.text)
+
+    def features(self, batch: ReviewBatch) -> list[str]:
+        """Return the feature that each text is about."""
+        return list(batch.feature)
+
+    def opinions(self, batch: ReviewBatch) -> list[str]:
+        """Return what each text says of its feature."""
+        return list(batch.opinion)
+
+    def all_features(self) -> Collection[str]:
+        """Return every feature of the data set."""
+        return self._known["feature"]
+
+    def all_opinions(self) -> Collection[str]:
+        """Return every opinion of the data set."""
+        return self._known["opinion"]
+
+    @cached_property
+    def _known(self) -> dict[str, list[str]]:
+        return {name: texts_of(self.static[f"sentence_{name}s"]) for name in ("feature", "opinion")}
+
+    def written(self, batch: ReviewBatch) -> Mapping[str, Tensor]:
+        """Return users and items."""
+        return {"user": batch.user_B, "item": batch.item_B}
+
+    def truth_given(self) -> Collection[Truth]:
+        """Return the feature and the rating, each where the prompt tells it."""
+        prompt = self.config.prompt
+        told: list[Truth] = ["feature"] if prompt.feature else []
+        return (*told, "rating") if prompt.rating == "given" else tuple(told)
+
+    def ratings(self, module: GaVaMoEModel, batch: ReviewBatch) -> Tensor:
+        """Return the expected rating of each pair, (B,)."""
+        return module.ratings(batch)
+
+    def given_ratings(self, batch: ReviewBatch) -> Tensor:
+        """Return the rating that was given, (B,)."""
+        return batch.rating_B
+
+    def scale(self) -> tuple[float, float]:
+        """Return the smallest and the largest rating of the data set."""
+        return float(self.level_R[0]), float(self.level_R[-1])
+
+    def rated(self, batch: ReviewBatch) -> Mapping[str, Tensor]:
+        """Return users and items."""
+        return {"user": batch.user_B, "item": batch.item_B}
+
+    def analyser(self, module: GaVaMoEModel) -> Callable[[ReviewBatch], dict[str, Tensor]]:
+        """Return a function that tells each pair's cluster, and how sure and stable it is."""
+        return report.Analysis(module)
+
+    def enrich(self, measured: Measured) -> list[str]:
+        """Add what there is to say of clusters; return it in words."""
+        return report.enrich(measured)
+
+    def sections(self, measured: Measured, history: Sequence[Mapping[str, Any]]) -> list[Section]:
+        """Return what a report tells of clusters."""
+        return report.sections(measured)
+
+    @classmethod
+    def sample(cls, rows: int, rng: np.random.Generator) -> tuple[Columns, dict[str, np.ndarray]]:
+        """Return small random reviews and tables, for tests."""
+        return sample(rows, rng)

@@ -1,0 +1,30 @@
+"""GaVaMoE does what every system must do, in each of its ways."""
+
+from typing import Any, ClassVar
+
+from rec.conformance import Conformance
+from rec.systems.gavamoe import GaVaMoE
+
+LANGUAGE = {"width": 16, "layers": 2, "heads": 2, "hidden": 24, "max_tokens": 24}
+SHORT = {"words": "short"}
+
+
+class TestGaVaMoE(Conformance):
+    system = GaVaMoE
+    configs: ClassVar[list[dict[str, Any]]] = [
+        {"language": LANGUAGE, "experts": {"experts": 2, "per_row": 1}},
+        {
+            "language": LANGUAGE | {"checkpointing": True},
+            "pairs": {"clusters": 1, "layers": 0, "item_vectors": ["text", "image"]},
+            "experts": {"experts": 1, "fine": 2, "shared": "dense", "balance_weight": 0.01, "layers": [1]},
+            "prompt": {"feature": False, "rating": "predicted", **SHORT},
+        },
+        {
+            "language": LANGUAGE,
+            "pairs": {"paper_scaling": True, "beta_schedule": True, "biases": False, "user_clusters": True},
+            "experts": {"experts": 2, "init": "sliced", "soft_gate": True},
+            "prompt": {"rating": "none", **SHORT},
+        },
+        {"language": LANGUAGE, "experts": {"experts": 0}, "prompt": SHORT},
+        {"language": LANGUAGE, "experts": {"experts": 2, "gates": "random"}, "prompt": SHORT},
+    ]

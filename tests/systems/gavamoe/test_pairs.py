@@ -1,0 +1,155 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rec.systems.gavamoe import GaVaMoE
+from rec.systems.gavamoe.config import GaVaMoEConfig, PairsConfig
+from rec.systems.gavamoe.model import MIXTURE, VAE, GaVaMoEModel
+from rec.systems.gavamoe.pairs import attended
+from tests.conformance import take
+
+
+def built(**pairs: Any) -> tuple[GaVaMoE, dict[str, Any], GaVaMoEModel]:
+    """Return a system on its sample, its rows, and a model whose prior tells clusters apart."""
+    rows, tables = GaVaMoE.sample(12, np.random.default_rng(0))
+    language = {"width": 8, "layers": 1, "heads": 1, "hidden": 8}
+    system = GaVaMoE(GaVaMoEConfig.model_validate({"pairs": pairs, "language": language}), tables)
+    module = system.model()
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.prior.parameters():
+            parameter.normal_(std=0.3)
+        for embedding in (module.pairs.bias_user, module.pairs.bias_item):
+            embedding.weight.normal_()
+    return system, dict(rows), module.eval()
+
+
+@pytest.mark.parametrize("index", [[0], [3, 1], [11, 5, 2, 0, 7]])
+@torch.no_grad()
+def test_a_pair_does_not_depend_on_its_company(index: list[int]) -> None:
+    system, rows, module = built(item_vectors=["text"])
+    whole, part = system.collate(rows), system.collate(take(rows, index))
+    wanted, found = (module.pairs(batch.user_B, batch.item_B) for batch in (whole, part))
+    torch.testing.assert_close(found.mean_BZ, wanted.mean_BZ[index])
+    torch.testing.assert_close(found.log_variance_BZ, wanted.log_variance_BZ[index])
+    assert module.clusters(part).tolist() == module.clusters(whole)[index].tolist()
+
+
+@torch.no_grad()
+def test_assignment_depends_on_no_seed_and_on_no_training_before() -> None:
+    system, rows, module = built()
+    batch = system.collate(rows)
+    wanted, ratings = module.clusters(batch), module.ratings(batch)
+    module.train()
+    module(batch)
+    torch.manual_seed(99)
+    module.eval()
+    assert module.clusters(batch).tolist() == wanted.tolist()
+    assert torch.equal(module.ratings(batch), ratings)
+
+
+@torch.no_grad()
+def test_strangers_are_of_the_heaviest_cluster_and_share_their_vector() -> None:
+    system, rows, module = built()
+    heaviest = int(module.prior.weight_C.argmax())
+    # User 6 and item 8 are in the tables, but in no review of training.
+    strangers = rows | {"user": np.array([-1, 6, 2, 2]), "item": np.array([3, 3, -1, 8])}
+    batch = system.collate({name: column[:4] for name, column in strangers.items()})
+    assert module.clusters(batch).tolist() == [heaviest] * 4
+    assert module.pairs.strange(batch.user_B, batch.item_B).all()
+    user_BF, item_BF = module.pairs.user_vector(batch.user_B), module.pairs.item_vector(batch.item_B)
+    assert torch.equal(user_BF[0], user_BF[1])
+    assert torch.equal(item_BF[2], item_BF[3])
+    assert module.ratings(batch).isfinite().all()
+
+
+@torch.no_grad()
+def test_a_new_item_with_vectors_is_no_stranger() -> None:
+    system, rows, module = built(item_vectors=["text", "image"])
+    rows |= {"user": np.array([2, 2, 2]), "item": np.array([8, 7, -1])}
+    batch = system.collate({name: column[:3] for name, column in rows.items()})
+    assert module.pairs.strange(batch.user_B, batch.item_B).tolist() == [False, False, True]
+
+
+@torch.no_grad()
+def test_item_vectors_reach_the_latent() -> None:
+    system, rows, module = built(item_vectors=["image"])
+    batch = system.collate(rows)
+    before_BZ = module.pairs(batch.user_B, batch.item_B).mean_BZ
+    module.pairs.vectors_image.mul_(-1)
+    assert not torch.allclose(module.pairs(batch.user_B, batch.item_B).mean_BZ, before_BZ)
+
+
+def losses(system: GaVaMoE, module: GaVaMoEModel, rows: dict[str, Any]) -> dict[str, tuple[float, float]]:
+    """Return the mean and the weight of each term."""
+    return {n: (float(t.mean), t.weight) for n, t in system.loss(module, system.collate(rows)).items()}
+
+
+@torch.no_grad()
+def test_paper_scaling_is_the_published_sum() -> None:
+    found = {}
+    for paper in (False, True):
+        system, rows, module = built(embedding=768, latent=8, layers=0, beta=0.01 / 1536, paper_scaling=paper)
+        module.phase = MIXTURE
+        found[paper] = losses(system, module, rows)
+    (ce, _), (kl, _) = found[False]["rating_ce"], found[False]["kl"]
+    total = {paper: sum(mean * weight for mean, weight in terms.values()) for paper, terms in found.items()}
+    assert total[False] == pytest.approx(ce + 0.01 / 1536 * kl)
+    assert total[True] == pytest.approx(0.1 * (1536 * ce + 0.01 * kl))
+
+
+def test_beta_follows_the_published_schedule() -> None:
+    config = PairsConfig(beta=0.01, beta_schedule=True)
+    found = [config.beta_at(epoch) for epoch in range(30)]
+    assert found == pytest.approx([0.01] * 5 + [0.015] * 5 + [0.02] * 5 + [0.025] * 5 + [0.03] * 5 + [0.035] * 5)
+    assert config.beta_at(1000) == pytest.approx(0.1)
+    assert PairsConfig(beta=0.01).beta_at(29) == 0.01
+
+
+@torch.no_grad()
+def test_the_divergence_weighs_as_its_epoch_says_in_training_alone() -> None:
+    system, rows, module = built(beta=0.01, beta_schedule=True)
+    module.phase = MIXTURE
+    system.start_epoch(module, 7)
+    assert losses(system, module, rows)["kl"][1] == pytest.approx(0.01)
+    assert losses(system, module.train(), rows)["kl"][1] == pytest.approx(0.015)
+
+
+def test_the_first_phase_has_no_noise_and_no_divergence() -> None:
+    system, rows, module = built(dropout=0.0, unknown_share=0.0)
+    module.phase = VAE
+    first, again = losses(system, module.train(), rows), losses(system, module.train(), rows)
+    assert first == again
+    assert first.keys() == {"rating_ce"}
+
+
+@torch.no_grad()
+def test_a_bias_moves_its_own_ratings_alone() -> None:
+    system, rows, module = built(unknown_share=0.0)
+    batch = system.collate(rows)
+    before_B = module.ratings(batch)
+    module.pairs.bias_user.weight[2] += 3
+    moved_B = module.ratings(batch) > before_B
+    assert moved_B.tolist() == (batch.user_B == 2).tolist()
+    assert 0 < moved_B.sum() < len(batch)
+
+
+@torch.no_grad()
+def test_a_model_that_knows_nothing_yet_predicts_about_the_mean_rating() -> None:
+    system, rows, module = built()
+    for table in (module.pairs.bias_user, module.pairs.bias_item):
+        table.weight.zero_()
+    count_R = np.array([1, 1, 2, 4, 9]) + 1
+    mean = float((count_R * np.arange(1, 6)).sum() / count_R.sum())
+    assert module.ratings(system.collate(rows)).tolist() == pytest.approx([mean] * 12, abs=0.25)
+
+
+@pytest.mark.parametrize(("positions", "heads"), [(2, 4), (3, 1), (4, 2)])
+def test_attention_over_few_positions_is_that_of_torch(positions: int, heads: int) -> None:
+    torch.manual_seed(0)
+    parts = torch.randn(3, 5, positions, 8)
+    query, key, value = (part.view(5, positions, heads, -1).transpose(1, 2) for part in parts)
+    wanted = torch.nn.functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+    torch.testing.assert_close(attended(*parts, heads), wanted)
