@@ -62,6 +62,13 @@ class Prompt(Batch):
         return len(self.answer_BA)
 
     @property
+    def read_BA(self) -> Tensor:
+        """Return what is read of answers, (B, A - 1): all but the last token of each, after which nothing is asked."""
+        length_B1 = (self.answer_BA >= 0).sum(1, keepdim=True)
+        place_A = torch.arange(self.answer_BA.shape[1], device=self.answer_BA.device)
+        return self.answer_BA.masked_fill(place_A >= length_B1 - 1, -1)[:, :-1]
+
+    @property
     def chooses(self) -> bool:
         """Whether the mood follows from a predicted rating."""
         return len(self.token_MBP) > 1
