@@ -89,6 +89,12 @@ def _visits(work: Work, folder: str) -> list[Row]:
     return visits.measure(folder, work.prescriptions, work.say)
 
 
+def _writer(work: Work, _: str) -> list[Row]:
+    from rec.benchmarks import writer
+
+    return writer.measure(work.say)
+
+
 BENCHMARKS: Mapping[str, Benchmark] = {
     "train": _train,
     "evaluate": _evaluate,
@@ -99,4 +105,5 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "encoders": _encoders,
     "graph": _graph,
     "visits": _visits,
+    "writer": _writer,
 }

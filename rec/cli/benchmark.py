@@ -16,12 +16,13 @@ EXAMPLES = """examples:
   rec benchmark encoders --images 20000
   rec benchmark graph --data out/baby/data
   rec benchmark visits --json visits.json
+  rec benchmark writer --json writer.json
   rec benchmark prepare --interactions 10000000"""
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add what the command takes beside overrides."""
-    names = ("train", "evaluate", "prepare", "moe", "tune", "serve", "encoders", "graph", "visits")
+    names = ("train", "evaluate", "prepare", "moe", "tune", "serve", "encoders", "graph", "visits", "writer")
     command.add_argument("name", choices=names)
     command.add_argument("--json", metavar="FILE", help="write the rows there as well")
     command.add_argument("--data", metavar="ROOT", help="prepared data set (default: one of ML-1M's size is made)")

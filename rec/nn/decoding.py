@@ -17,6 +17,8 @@ from torch import Tensor
 from rec.seeds import generator
 
 B = TypeVar("B", contravariant=True)
+LEAVE = 0.125
+"""Share of a batch above which rows that have ended leave it: keys and values of the others are copied then."""
 HALF = "\ufffd"
 """What a tokenizer writes for a letter of which bytes are still missing."""
 
@@ -204,7 +206,8 @@ class _Drawn:
 
     def following(self, *, stays: bool) -> tuple[list[int] | None, list[int]]:
         """Return which rows go on, None where all do in their order, and the token that each of them reads."""
-        if stays or len(self.open) == len(self.rows):
+        gone = len(self.rows) - len(self.open)
+        if stays or (self.open and gone <= LEAVE * len(self.rows)):
             return None, self.last_R
         kept = [row for row, example in enumerate(self.rows) if example in self.open]
         self.rows, self.last_R = [self.rows[row] for row in kept], [self.last_R[row] for row in kept]

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from rec.batch import Batch
 from rec.keys import ParallelConfig, TrainConfig
+from rec.nn.memory import BUCKET
 from rec.runtime.deepspeed_experts import import_deepspeed, parameter_groups, place
 from rec.runtime.placement import Fragment, Place
 from rec.runtime.ranks import TorchRanks
@@ -67,7 +68,7 @@ class DeepSpeedEngine:
             "train_batch_size": self.world_size,
             "gradient_accumulation_steps": 1,
             "gradient_clipping": train.clip_norm if self.stage else 0.0,
-            "zero_optimization": {"stage": parallel.zero_stage},
+            "zero_optimization": {"stage": parallel.zero_stage, "reduce_bucket_size": min(BUCKET, _trained(module))},
             "bf16": {"enabled": parallel.precision == "bf16"},
             "zero_allow_untested_optimizer": True,
             "steps_per_print": 1 << 60,
@@ -89,11 +90,12 @@ class DeepSpeedEngine:
         """Return the model's output."""
         return self.engine(batch)
 
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradient of `loss`, averaged over ranks."""
+    def backward(self, loss: Tensor, *, last: bool = True) -> None:
+        """Add the gradient of `loss`, averaged over ranks; an update follows the last one alone."""
         for parameter in self.idle:
             # ZeRO does not get along with a step in which no parameter of a group has a gradient.
             loss = loss + 0.0 * parameter.sum()
+        self.engine.set_gradient_accumulation_boundary(last)
         self.engine.backward(loss)
 
     def step(self, rate: float) -> float:
@@ -237,6 +239,11 @@ class DeepSpeedEngine:
             here, there = mapping.hp_fragment_address, mapping.lp_fragment_address
             held[place.name].append(Fragment(flat, here.start, place.at + there.start, here.numel, False))
         return held
+
+
+def _trained(module: nn.Module) -> int:
+    """Return how many numbers this rank trains: a bucket for more would only take memory."""
+    return max(1, sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad))
 
 
 def _slot(optimizer: Any, slot: str, fragment: Fragment) -> Tensor:

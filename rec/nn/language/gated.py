@@ -6,7 +6,7 @@ Letters: B texts, T positions, N tokens that are no padding, D width, F hidden w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -82,7 +82,7 @@ class GateContext:
     hint_N: Tensor | None = None
     """The gate of each of them, int64 (N,), or how far it belongs to each, float (N, C)."""
     mixed: dict[int, Mixed] = field(default_factory=dict)
-    """What each layer has given, by its place among the gated ones."""
+    """What each layer has decided, by its place among the gated ones; rows of `y_ND` are left empty."""
 
     def start(self, kept_BT: Tensor, hint_N: Tensor) -> None:
         """Begin a forward."""
@@ -104,7 +104,8 @@ class GatedFeedForward(nn.Module):
         self.mixture.repeating = self.number in done
         mixed: Mixed = self.mixture(state_BTD[kept_BT], hint_N)
         self.mixture.repeating = False
-        done.setdefault(self.number, mixed)
+        # Who balances needs to know where tokens went, not what came of them, which is large.
+        done.setdefault(self.number, replace(mixed, y_ND=mixed.y_ND.detach()[:, :0].clone()))
         return torch.zeros_like(state_BTD).masked_scatter(kept_BT[..., None], mixed.y_ND.to(state_BTD.dtype))
 
 

@@ -36,7 +36,7 @@ class PromptConfig(Strict):
 
     feature: bool = True
     """Tells the feature that the text is about, which only who has read the text knows. The published setting."""
-    rating: Literal["true", "predicted", "none"] = "true"
+    rating: Literal["given", "predicted", "none"] = "given"
     """What the mood in the prompt follows from: the pair's rating, which only who has read the review knows (the
     published setting), the rating that the model predicts, or nothing: no mood is told."""
     words: Literal["paper", "short"] = "paper"
@@ -51,7 +51,7 @@ class PromptConfig(Strict):
     @property
     def leaks(self) -> bool:
         """Whether a prompt holds what is known only from the review that is to be written."""
-        return self.feature or self.rating == "true"
+        return self.feature or self.rating == "given"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +89,7 @@ class Prompter:
         """Return the prompts of pairs; what the config does not tell, and texts at all, may be anything."""
         if self.config.rating == "predicted":
             moods = [[mood] * len(texts) for mood in MOODS]
-        elif self.config.rating == "true":
+        elif self.config.rating == "given":
             moods = [[MOODS[rating >= POSITIVE] for rating in ratings]]
         else:
             moods = [[""] * len(texts)]

@@ -234,7 +234,7 @@ class GaVaMoE(
         """Return the feature and the rating, each where the prompt tells it."""
         prompt = self.config.prompt
         told: list[Truth] = ["feature"] if prompt.feature else []
-        return (*told, "rating") if prompt.rating == "true" else tuple(told)
+        return (*told, "rating") if prompt.rating == "given" else tuple(told)
 
     def ratings(self, module: GaVaMoEModel, batch: ReviewBatch) -> Tensor:
         """Return the expected rating of each pair, (B,)."""

@@ -44,7 +44,7 @@ class Written:
     score_NW: Tensor
     target_N: Tensor
     mixed: tuple[Mixed, ...]
-    """Of each gated layer."""
+    """What each gated layer has decided, without its outputs."""
     cluster_N: Tensor
     """The gate of each token that has reached experts, (K,)."""
 
@@ -120,6 +120,16 @@ class PairWriter(nn.Module):
         nll = nn.functional.cross_entropy(written.score_NW.float(), written.target_N, reduction="sum")
         terms = {"text_nll": Term(nll, len(written.target_N))}
         return terms | balance_terms(self.layers, written.mixed, written.cluster_N, self.config.balance_weight)
+
+    def counts(self, prompt: Prompt) -> dict[str, float] | None:
+        """Return the count of each of `terms`; None where it follows from more than the prompt."""
+        answer = {"text_nll": float((prompt.answer_BA >= 0).sum())}
+        if not self.config.balance_weight:
+            return answer
+        if prompt.chooses:
+            return None
+        read = float((prompt.token_MBP[0] >= 0).sum() + (prompt.answer_BA[:, :-1] >= 0).sum())
+        return answer | {f"balance/{number}": read for number in range(len(self.layers))}
 
     def start(self, batch: tuple[Prompt, Pairs]) -> tuple[Tensor, Writing]:
         """Read the prompts; return the scores of each text's first token, (B, W), and what is kept."""
