@@ -51,7 +51,7 @@ def sweep(
             train(run)
             results[name].append(_measured(run))
     first = next(iter(chosen))
-    names = _with_tracks({name: found[0] for name, found in results.items()})
+    names = with_tracks({name: found[0] for name, found in results.items()})
     rows = [_row(config, name, found, first) | {"variant": names[name]} for name, found in results.items()]
     one = results[first][0]
     over = f"{seeds} seeds, mean and standard deviation over seeds" if seeds > 1 else "one seed"
@@ -78,7 +78,7 @@ def sweep(
     return _text(rows, notes, one, first, terminal_width())
 
 
-def _with_tracks(measured: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+def with_tracks(measured: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Return what each variant is called: with the settings by which it may not be ranked beside another."""
     told = {name: numbers.get("apart", {}) for name, numbers in measured.items()}
     found = {}

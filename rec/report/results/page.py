@@ -86,7 +86,7 @@ def _table(table: Plain, tables: Sequence[Plain]) -> list[str]:
         same = [*(["other keys of `[evaluate]`"] if evaluate else []), *(["other settings"] if own else [])]
         how = " or ".join(same) or "another number of examples"
         parts.append(f"Runs of this split that were measured with {how} stand in a table of their own.")
-    parts += [f"{line}." for line in settings_in_words({"settings": table["apart"]})]
+    parts += [sentence(line) for line in settings_in_words({"settings": table["apart"]})]
     if table["told_more"]:
         parts.append(
             "Simple answers that are marked as a leak are told more of the truth than the models of this table."

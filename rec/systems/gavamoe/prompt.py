@@ -43,6 +43,11 @@ class PromptConfig(Strict):
     """The published sentences, or the mood, the feature and the two tokens alone: a model that is trained from scratch
     needs no more, and is faster."""
 
+    own_vectors: bool = True
+    """Lets the writer learn vectors of users and items from texts, which are added to those of stage 1, as LoRA on its
+    tables does in the published code; clusters stay what stage 1 says. Off, texts follow from what ratings tell of a
+    pair alone."""
+
     @property
     def leaks(self) -> bool:
         """Whether a prompt holds what is known only from the review that is to be written."""

@@ -145,7 +145,7 @@ class GaVaMoE(
             ),
             Phase(
                 name=WRITER,
-                trains=("writer.*",),
+                trains=("writer.*", *(["own.*"] if self.config.prompt.own_vectors else [])),
                 terms=("text_nll", *(["balance/*"] if self.config.experts.balance_weight else [])),
                 metric="val_loss/text_nll",
                 before=assign,

@@ -164,3 +164,23 @@ def test_no_step_of_a_warm_up_learns_nothing(warmup: int, first: float) -> None:
     assert found[0] == first
     assert min(found) > 0
     assert found[4] == 1
+
+
+def test_what_texts_tell_of_a_pair_is_learned_beside_stage_1_which_stays() -> None:
+    system, rows, module = built()
+    batch = system.collate(rows)
+    module.phase = "writer"
+    _, told = module._told(batch)
+    assert torch.equal(module.asked(batch)[1].user_BF, told.user_BF)  # nothing is learned yet
+    sum(term.sum for term in system.loss(module, batch).values()).backward()
+    user_B, item_B = module.pairs.known("user", batch.user_B), module.pairs.known("item", batch.item_B)
+    for name, index_B in (("user", user_B), ("item", item_B)):
+        moved = set(module.own[name].weight.grad.abs().sum(1).nonzero()[:, 0].tolist())
+        assert moved == {1 + index for index in index_B.tolist() if index >= 0}  # not that of strangers
+    assert module.pairs.table_user.weight.grad is None
+    clusters = module.clusters(batch)
+    with torch.no_grad():
+        module.own["user"].weight[1:] += 1
+    _, asked = module.asked(batch)
+    torch.testing.assert_close(asked.user_BF - told.user_BF, (user_B >= 0)[:, None].expand_as(told.user_BF).float())
+    assert torch.equal(module.clusters(batch), clusters)

@@ -19,12 +19,12 @@ from rec.seeds import generator
 if TYPE_CHECKING:
     from rec.evaluation.tasks.writing.task import Writing
 
-ITEM_TEMPLATE = "template with the item's commonest feature"
+ITEM_TEMPLATE = "template of the item's feature"
 FIRST_OF_ITEM, FREQUENT_OF_ITEM = "first text of the item", "most frequent text of the item"
 FREQUENT, RANDOM = "most frequent text", "a text drawn at random"
-TRUE_TEMPLATE = "template with the true feature (leak)"
-SAME_FEATURE = "first text of the same feature (leak)"
-OF_FEATURE = "most frequent text of the feature (leak)"
+TRUE_TEMPLATE = "template of the true feature (leak)"
+SAME_FEATURE = "first text of the true feature (leak)"
+OF_FEATURE = "most frequent text of the true feature (leak)"
 FEATURE = "{feature}"
 """Stands for the feature in a template."""
 LEAKS = (TRUE_TEMPLATE, SAME_FEATURE, OF_FEATURE)

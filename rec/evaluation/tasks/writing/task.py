@@ -160,10 +160,10 @@ class Writing(Task):
         if feature is not None:
             columns["feature"] = text_column(feature)
         if known:
-            words = [set(text.split()) for text in scored]
-            inside = np.array([[one in text for one in known] for text in words])
-            example_P, feature_P = inside.nonzero()
-            columns["features"] = feature_P, example_P
+            place = {name: index for index, name in enumerate(known)}
+            named = [sorted({place[word] for word in text.split() if word in place}) for text in scored]
+            example_P = np.repeat(np.arange(len(named)), [len(one) for one in named])
+            columns["features"] = np.array([index for one in named for index in one], np.int64), example_P
             columns["num_features"] = np.full(len(scored), len(known))
         return records_of({**columns, "bleu": measured.bleu_NS, **measured.column}, len(scored))
 
