@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.ray]
 STEPS, ROWS, CLUSTERS, WIDTH = 3, 8, 3, 5
 TRAIN = TrainConfig(learning_rate=0.01, clip_norm=0.5)
 STRETCH = Stretch(phase=Phase(), config=TRAIN, index=0, count=1)
-TEXTS = ["the sound is great .", "the price", "a fine phone , and the battery lasts .", ""] * 2
+TEXTS = ["the sound is great .", "the price", "", "a fine phone , and the battery lasts .", "", "the", "a", "it"]
 FEATURES = ["sound", "price", "battery", ""] * 2
 
 

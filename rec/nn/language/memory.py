@@ -49,11 +49,16 @@ def language_memory(
     *,
     clusters: int,
     vocabulary: int,
-    more: int = 0,
+    given: int = 0,
+    frozen: int = 0,
 ) -> Memory:
-    """Return the bytes that a worker needs; `more` are parameters beside the model's, all trained."""
+    """Return the bytes that a worker needs.
+
+    `given` is the width of the two vectors that are told in the places of tokens, `frozen` the number of parameters
+    beside the model's that are not trained.
+    """
     model = skeleton(config, vocabulary)
-    held = parameters(model, config, experts, clusters=clusters, more=more).memory(parallel)
+    held = parameters(model, config, experts, clusters=clusters, given=given, frozen=frozen).memory(parallel)
     width = HALF if config.dtype == "bfloat16" or parallel.precision == "bf16" else FULL
     rows = -(-train.batch_size // max(parallel.workers, 1) // train.accumulate)
     form = model.config
@@ -70,7 +75,9 @@ def language_memory(
     )
 
 
-def parameters(model: Any, config: LanguageConfig, experts: GatedConfig, *, clusters: int, more: int = 0) -> Parameters:
+def parameters(
+    model: Any, config: LanguageConfig, experts: GatedConfig, *, clusters: int, given: int = 0, frozen: int = 0
+) -> Parameters:
     """Return how many parameters a model has once its layers are gated and LoRA is in it."""
     base = sum(parameter.numel() for parameter in model.parameters())
     width, hidden = model.config.hidden_size, model.config.intermediate_size
@@ -84,8 +91,8 @@ def parameters(model: Any, config: LanguageConfig, experts: GatedConfig, *, clus
         maps = [part for name, part in model.named_modules() if is_attention(name) and isinstance(part, nn.Linear)]
         lora = config.lora * sum(part.in_features + part.out_features for part in maps)
     return Parameters(
-        trained=more + gates + (lora if config.lora else base),
-        frozen=base if config.lora else 0,
+        trained=(2 * (given + 1) * width if given else 0) + gates + (lora if config.lora else base),
+        frozen=frozen + (base if config.lora else 0),
         experts=routed,
         width=HALF if config.dtype == "bfloat16" else FULL,
     )

@@ -43,6 +43,11 @@ class PromptConfig(Strict):
     """The published sentences, or the mood, the feature and the two tokens alone: a model that is trained from scratch
     needs no more, and is faster."""
 
+    own_vectors: bool = True
+    """Lets the writer learn vectors of users and items from texts, which are added to those of stage 1, as LoRA on its
+    tables does in the published code; clusters stay what stage 1 says. Off, texts follow from what ratings tell of a
+    pair alone."""
+
     @property
     def leaks(self) -> bool:
         """Whether a prompt holds what is known only from the review that is to be written."""
@@ -60,6 +65,13 @@ class Prompt(Batch):
 
     def __len__(self) -> int:
         return len(self.answer_BA)
+
+    @property
+    def read_BA(self) -> Tensor:
+        """Return what is read of answers, (B, A - 1): all but the last token of each, after which nothing is asked."""
+        length_B1 = (self.answer_BA >= 0).sum(1, keepdim=True)
+        place_A = torch.arange(self.answer_BA.shape[1], device=self.answer_BA.device)
+        return self.answer_BA.masked_fill(place_A >= length_B1 - 1, -1)[:, :-1]
 
     @property
     def chooses(self) -> bool:

@@ -102,7 +102,7 @@ class PairWriter(nn.Module):
             user_BF=user_BF, item_BF=item_BF, cluster_B=cluster_B, share_BC=responsibility_BC, rating_B=rating_B
         )
         token_BP, answer_BA = prompt.of(rating_B), prompt.answer_BA
-        token_BT = torch.cat([token_BP, answer_BA[:, :-1]], 1)
+        token_BT = torch.cat([token_BP, prompt.read_BA], 1)
         kept_BT, hint_B = token_BT >= 0, self._hints(pairs)
         state_BTD = self._states(token_BT, kept_BT, kept_BT, pairs, hint_B, None)
         # The last token of a prompt scores the first of the answer, which scores the next.
@@ -128,7 +128,7 @@ class PairWriter(nn.Module):
             return answer
         if prompt.chooses:
             return None
-        read = float((prompt.token_MBP[0] >= 0).sum() + (prompt.answer_BA[:, :-1] >= 0).sum())
+        read = float((prompt.token_MBP[0] >= 0).sum() + (prompt.read_BA >= 0).sum())
         return answer | {f"balance/{number}": read for number in range(len(self.layers))}
 
     def start(self, batch: tuple[Prompt, Pairs]) -> tuple[Tensor, Writing]:

@@ -57,7 +57,7 @@ def measured(language: LanguageConfig, experts: GatedConfig) -> int:
         ({"checkpointing": True}, {}),
         ({"hidden": 384, "width": 96, "layers": 2}, {"experts": 2, "fine": 3, "per_row": 2}),
         ({}, {"experts": 0}),
-        ({"lora": 4}, {"shared": "dense", "per_row": 1}),
+        ({"dtype": "bfloat16"}, {"shared": "dense", "per_row": 1}),
         ({"checkpointing": True, "layers": 5}, {"layers": (1, 3), "experts": 8}),
     ],
 )
@@ -66,7 +66,7 @@ def test_the_estimate_is_within_a_fifth_of_what_is_measured(language: dict[str, 
     texts = Texts(prompt=PROMPT, answer=ANSWER, evaluated=8)
     told = language_memory(
         keys, gated, TrainConfig(batch_size=ROWS), ParallelConfig(), texts,
-        clusters=CLUSTERS, vocabulary=TOKENS.vocabulary, more=2 * (FEATURES + 1) * keys.width,
+        clusters=CLUSTERS, vocabulary=TOKENS.vocabulary, given=FEATURES,
     )  # fmt: skip
     assert told.total == pytest.approx(measured(keys, gated), rel=0.2)
 
@@ -78,8 +78,7 @@ def test_the_estimate_is_within_a_fifth_of_what_is_measured(language: dict[str, 
 def test_parameters_are_those_of_the_model(lora: int, experts: dict[str, Any]) -> None:
     keys, gated = parts({"lora": lora}, experts)
     module = PairWriter(keys, gated, clusters=CLUSTERS, features=FEATURES, tokens=TOKENS)
-    more = 2 * (FEATURES + 1) * keys.width
-    found = parameters(skeleton(keys, TOKENS.vocabulary), keys, gated, clusters=CLUSTERS, more=more)
+    found = parameters(skeleton(keys, TOKENS.vocabulary), keys, gated, clusters=CLUSTERS, given=FEATURES)
     own = sum(p.numel() for layer in module.layers for p in layer.experts.parameters())
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
     assert (found.experts, found.trained) == (own, trained - own)

@@ -11,6 +11,7 @@ from rec.config import RunConfig, from_table
 from rec.data.prepare import prepare
 from rec.data.prepared import open_prepared
 from rec.data.runner import InProcess
+from rec.errors import ConfigError
 from rec.evaluation.predict import Order, predict
 from rec.evaluation.predictor import predict_here
 from rec.evaluation.records import column
@@ -19,6 +20,7 @@ from rec.report.page import write_report
 from rec.serving.answers import Answerer
 from rec.serving.export import export
 from rec.storage import Storage
+from rec.systems.gavamoe import GaVaMoEConfig
 from rec.systems.gavamoe.model import GaVaMoEModel, assign
 from rec.systems.gavamoe.report import CLUSTER
 from rec.train.job import train_here
@@ -163,3 +165,12 @@ def test_the_clusters_of_users_are_their_pairs_most_probable_on_average(run: Run
     batch = next(opened.batches("test"))
     assert module.clusters(batch).tolist() == module.cluster_U[batch.user_B].tolist()
     assert float(module.share_C.sum()) == pytest.approx(1)
+
+
+def test_memory_is_told_and_what_cannot_fit_is_refused_before_it_is_made(run: RunConfig, folder: Path) -> None:
+    large = {"width": 8192, "layers": 80, "heads": 64, "hidden": 28_672}
+    config = config_of(folder, "large").model_copy(update={"model": GaVaMoEConfig.model_validate({"language": large})})
+    said: list[str] = []
+    with pytest.raises(ConfigError, match=r"parallel: a worker needs an estimated .* of memory, its machine has"):
+        train_here(config, lambda _: None, said.append)
+    assert any(text.startswith("memory of a worker, estimated: ") and "optimiser" in text for text in said)
