@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from rec.keys_texts import BertScoreConfig, JudgeConfig
 from rec.space import parse
 from rec.strict import Needs, Spaces, Strict, alike
 
@@ -15,6 +16,7 @@ class PhaseConfig(Strict):
 
     epochs: int | None = Field(None, ge=1)
     batch_size: int | None = Field(None, ge=1)
+    accumulate: int | None = Field(None, ge=1)
     learning_rate: float | None = Field(None, gt=0)
     optimiser: Literal["adamw", "adam"] | None = None
     metric: str | None = None
@@ -39,6 +41,10 @@ class TrainConfig(Strict):
 
     batch_size: int = Field(128, ge=1)
     """Examples per optimiser step over all workers."""
+    accumulate: int = Field(1, ge=1)
+    """Microbatches that each worker makes of its examples of a step, one after the other: less memory for more time.
+    Losses and gradients are those of the whole batch, but where rows of a batch are compared with each other: those
+    of a microbatch are, and balance of experts is that of microbatches."""
     epochs: int = Field(1, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     optimiser: Literal["adamw", "adam"] = "adamw"
@@ -127,6 +133,9 @@ class ParallelConfig(Strict):
 class EvaluateConfig(Strict):
     """What `rec evaluate` adds to the metrics."""
 
+    AFTERWARDS: ClassVar = ("bootstrap", "bertscore", "judge")
+    """Keys of what is made from answers once they are there: they change no answer and no record of one."""
+
     popular_share: float = Field(0.001, gt=0, lt=1)
     """An item is popular when it has more than this share of all events (MSMRec, section 5.4)."""
     cold_count: int | None = Field(None, ge=0)
@@ -136,6 +145,14 @@ class EvaluateConfig(Strict):
     threshold: Annotated[float, Field(ge=0, le=1)] | Literal["validation"] | None = None
     """The least probability of a label that is given, in evaluation, predictions and answers; "validation" chooses it
     there, by the checkpoint that was chosen; unset leaves it to the system's task. Training measures by the task's."""
+    words: int | None = Field(None, ge=0)
+    """Words of a text, and of the true one, that are scored; 0 scores all; unset leaves it to the system's task."""
+    signs: Literal["apart", "kept"] | None = None
+    """Whether signs are set apart from words before texts are scored; unset leaves it to the system's task."""
+    bertscore: BertScoreConfig = BertScoreConfig()
+    """Scores texts by the hidden states of a model."""
+    judge: JudgeConfig = JudgeConfig()
+    """Scores texts by asking a language model."""
     bootstrap: int = Field(1000, ge=100)
     """Resamples of examples, or of the units that they belong to, behind each interval."""
 

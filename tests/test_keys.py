@@ -31,7 +31,7 @@ from rec.train.job import train_here
 from rec.train.phases import stretches
 from tests.data.own import own_tables
 from tests.data.test_images import encoded
-from tests.golden.runs import GRAPH, ONE, PAIRS, REVIEWS, SEQUENCES
+from tests.golden.runs import GRAPH, ONE, PAIRS, REVIEWS, SEQUENCES, WRITTEN
 
 ROOT = Path(__file__).resolve().parents[1] / "rec"
 CHECKS = ("pydantic/main.py", "rec/strict.py", "rec/config.py")
@@ -45,16 +45,21 @@ DATA: dict[str, dict[str, Any]] = {
     "graph": GRAPH,
     "one": ONE,
     "reviews": REVIEWS,
+    "written": WRITTEN,
 }
 MSMREC, HEALTHMOE = "rec.systems.msmrec:MSMRec", "rec.systems.healthmoe:HealthMoE"
 LIGHTGCN, MAGNET = "rec.systems.lightgcn:LightGCN", "rec.systems.magnet:Magnet"
-PETER = "rec.systems.peter:PETER"
+PETER, GAVAMOE = "rec.systems.peter:PETER", "rec.systems.gavamoe:GaVaMoE"
 SMALL: dict[str, dict[str, Any]] = {
     MSMREC: {"width": 8, "blocks": 1, "max_length": 10},
     HEALTHMOE: {"width": 8, "hidden": 8, "out": 8, "text": TINY_BERT, "image": TINY_BERT},
     LIGHTGCN: {"width": 8},
     MAGNET: {"width": 8},
     PETER: {"width": 8, "hidden": 8},
+    GAVAMOE: {
+        "pairs": {"embedding": 8, "latent": 4, "hidden": 8},
+        "language": {"width": 8, "heads": 2, "hidden": 8, "max_tokens": 16},
+    },
 }
 CIRCUMSTANCES: dict[str, list[tuple[str, dict[str, Any]]]] = {
     MSMREC: [
@@ -85,6 +90,11 @@ CIRCUMSTANCES: dict[str, list[tuple[str, dict[str, Any]]]] = {
         ("graph", {"fanout": 3, "trigger": {"warmup": 0, "window": 1, "threshold": 0.01}}),
     ],
     PETER: [("reviews", {}), ("reviews", {"feature": True})],
+    GAVAMOE: [
+        ("written", {}),
+        ("written", {"pairs": SMALL[GAVAMOE]["pairs"] | {"layers": 0}, "experts": {"experts": 0}}),
+        ("written", {"experts": {"gates": "one"}, "prompt": {"feature": False, "rating": "predicted"}}),
+    ],
 }
 
 

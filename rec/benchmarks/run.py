@@ -89,10 +89,10 @@ def _visits(work: Work, folder: str) -> list[Row]:
     return visits.measure(folder, work.prescriptions, work.say)
 
 
-def _writer(work: Work, _: str) -> list[Row]:
-    from rec.benchmarks import writer
+def _writer(work: Work, folder: str) -> list[Row]:
+    from rec.benchmarks import pairs, writer
 
-    return writer.measure(work.say)
+    return writer.measure(work.say) + pairs.measure(folder, work.pairs, work.say)
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {

@@ -30,6 +30,7 @@ class Work:
     items: int
     edges: int
     prescriptions: int
+    pairs: int
 
     def catalogue(self, folder: str) -> Prepared:
         """Return the data set that is given, else a generated one of ML-1M's size in a folder."""

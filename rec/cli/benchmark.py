@@ -35,6 +35,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--images", type=count, default=100_000, help="for encoders' memory (default: 100000)")
     text = "of a generated cohort, for visits (default: 2000000)"
     command.add_argument("--prescriptions", type=count, default=2_000_000, metavar="N", help=text)
+    command.add_argument(
+        "--pairs", type=count, default=1_000_000, help="generated reviews, for writer (default: 1000000)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -43,6 +46,6 @@ def run(options: argparse.Namespace) -> int:
     from rec.benchmarks.work import Work
 
     writable(options.json)
-    sizes = ("interactions", "trials", "minutes", "images", "items", "edges", "prescriptions")
+    sizes = ("interactions", "trials", "minutes", "images", "items", "edges", "prescriptions", "pairs")
     work = Work(say=say, data=options.data, **{name: getattr(options, name) for name in sizes})
     return run(options.name, work, options.json)

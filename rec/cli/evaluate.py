@@ -67,15 +67,19 @@ def evaluate(
     predictions: str | None = None,
 ) -> int:
     """Measure every run, print what tells most, and return 1 where a metric that the config expects is not reached."""
-    from rec.evaluation.headline import headline, summarise
+    from rec.evaluation.headline import headline, settings_in_words, simple_tables, summarise
     from rec.evaluation.run import evaluate_run, met
     from rec.report.text import paragraph
+    from rec.report.text import table as text_table
     from rec.sections import sentence
 
     results = [evaluate_run(config, split, predictions) for config in configs]
     first, summary = results[0], summarise(results)
     tell(_metrics(results, summary, everything))
-    for text in [headline(results), *([first["notice"]] if first["notice"] else []), *first["notes"]]:
+    for table in simple_tables(first):
+        tell(text_table(table.head, table.rows))
+    notice = [first["notice"]] if first["notice"] else []
+    for text in [headline(results), *settings_in_words(first), *notice, *first["notes"]]:
         tell(paragraph(sentence(text)))
     if json_file:
         _write_json(json_file, {"metrics": {name: entry["mean"] for name, entry in summary.items()}, "seeds": results})
@@ -114,6 +118,8 @@ def _metrics(results: list[dict[str, Any]], summary: dict[str, Any], everything:
 
 def _compare(options: argparse.Namespace) -> int:
     from rec.evaluation.compare import compare
+    from rec.evaluation.headline import settings_in_words
+    from rec.evaluation.run import read_numbers, seed_folders
     from rec.report.text import paragraph, table
 
     a, b = options.compare
@@ -121,11 +127,15 @@ def _compare(options: argparse.Namespace) -> int:
     rows = []
     for r in results:
         if (d := r["difference"]) is None:
-            rows.append([r["metric"], "-", "-", "no example has a value in both", "-"])
+            rows.append([r["metric"], "-", "-", r["why"], "-"])
             continue
         gain = f"{d['mean']:+.4f} ({d['low']:+.4f} to {d['high']:+.4f})"
         rows.append([r["metric"], f"{r['a']:.4f}", f"{r['b']:.4f}", gain, f"{r['not_better']:.4f}"])
     tell(f"A = {a}\nB = {b}")
+    first, second = (settings_in_words(read_numbers(seed_folders(one)[0], options.split)) for one in (a, b))
+    for line in dict.fromkeys((*first, *second)):
+        whose = "A and B" if line in first and line in second else "A" if line in first else "B"
+        tell(paragraph(f"{whose}, {line}"))
     tell(paragraph("Paired bootstrap over examples, or what they belong to (users, patients), 10,000 resamples."))
     tell(table(["metric", "A", "B", "A - B (95 % interval)", "share of resamples in which A is not better"], rows))
     if options.json:

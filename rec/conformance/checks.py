@@ -140,7 +140,7 @@ class Conformance:
         found = self.measured(system, system.model(), rows, [list(range(self.ROWS))])
         for task in system.tasks:
             assert task.headline in task.directions
-            assert set(task.shown) <= found.keys()
+            assert set(task.shown) - set(task.late) <= found.keys()
             assert set(task.directions) - set(task.late) <= found.keys()
 
     def test_records_of_ranks_are_those_of_one(self, built: Built) -> None:
@@ -172,6 +172,20 @@ class Conformance:
         for a, b in zip(together, alone, strict=True):
             assert a.keys() == b.keys()
             assert a["scores"] == pytest.approx(b["scores"], abs=1e-5)
+
+    def test_a_writer_is_told_no_truth_but_what_it_tells(self, built: Built) -> None:
+        """Texts are the same whatever the true text is, and the feature and the rating unless these are given."""
+        system, rows = built
+        if not isinstance(system, Writer):
+            pytest.skip("writes no texts")
+        given = set(system.truth_given())
+        labels = [column.name for column in system.columns if column.label and column.name not in given]
+        turned = take(rows, [*range(1, self.ROWS), 0])
+        module, decoding = system.model().eval(), Decoding(max_tokens=8)
+        both = [rows, rows | {name: turned[name] for name in labels}]
+        with torch.inference_mode():
+            told, other = (system.write(module, system.collate(each), decoding) for each in both)
+        assert told == other
 
     def test_a_catalogue_changes_no_measurement(self, built: Built) -> None:
         system, rows = built

@@ -18,12 +18,15 @@ from rec.storage import Storage
 from rec.strict import resolve
 
 METRIC = "metric/"
+NOTHING: dict[str, Any] = dict.fromkeys(("a", "b", "difference", "not_better"))
+"""Of a metric that is not compared."""
 
 
 def compare(a: str, b: str, resamples: int, split: str = "test") -> list[dict[str, Any]]:
     """Return, per metric that the runs' tasks compare by, the paired bootstrap of run A against run B.
 
-    A metric of which no example has a value in both is there with None in the place of numbers.
+    A metric of which no example has a value in both is there with None in the place of numbers, and `why`; so is every
+    metric of a task that measured the two otherwise, as on another track: those are never compared.
 
     A run is a folder that was evaluated; one with seeds counts by the mean over its seeds of each example's metric.
 
@@ -44,6 +47,10 @@ def compare_seeds(
     if not common:
         raise EvaluationError(f"{a} and {b}: have no task in common")
     for task in common:
+        if why := _apart(task, ours[0], theirs[0], split):
+            rows = [(n, task.directions[n]) for n in dict.fromkeys(task.compared) if n in task.directions]
+            results += [{"metric": name, "higher_is_better": higher, **NOTHING, "why": why} for name, higher in rows]
+            continue
         first, second = (records_of_seeds(folders, split, task.name) for folders in (ours, theirs))
         if not _same_examples(task, first[0], second[0]):
             raise EvaluationError(f"{a} and {b}: answered other examples; both must come from one prepared data set")
@@ -59,7 +66,7 @@ def compare_seeds(
             row = {"metric": name, "higher_is_better": higher}
             if found is None:
                 if all(METRIC + name in table.column_names for table in (*first, *second)):
-                    results.append(row | dict.fromkeys(("a", "b", "difference", "not_better")))
+                    results.append(row | NOTHING | {"why": "no example has a value in both"})
                 continue
             value, other, result = found
             results.append(
@@ -72,6 +79,13 @@ def compare_seeds(
                 }
             )
     return results
+
+
+def _apart(task: Task, ours: str, theirs: str, split: str) -> str:
+    """Return in which settings two runs may not differ and do, empty where there is nothing."""
+    a, b = (read_numbers(folder, split).get("apart", {}).get(task.name, {}) for folder in (ours, theirs))
+    differ = [f"{name} {a.get(name)} and {b.get(name)}" for name in {**a, **b} if a.get(name) != b.get(name)]
+    return f"never compared: {', '.join(differ)}" if differ else ""
 
 
 def _drawn_as(name: str, tables: Sequence[Records], known: dict[bytes, str]) -> str:

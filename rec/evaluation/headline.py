@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from rec.sections import counted, interval, number
+from rec.sections import Table, counted, interval, number
 
 Numbers = Mapping[str, Any]
+AT_ONCE = 4
+"""Metrics of a table whose rows have long names."""
 WORSE, LIKE, BETTER = "worse than", "not clearly different from", "better than"
 
 
@@ -63,6 +65,29 @@ def beside(name: str, results: Sequence[Numbers]) -> str:
             words = standing(values[name], low, high, first["directions"].get(name, True))
             found.setdefault(words, []).append(f"{label} ({number(values[name])})")
     return "; ".join(f"{words} {_joined(labels)}" for words, labels in found.items())
+
+
+def settings_in_words(numbers: Numbers) -> list[str]:
+    """Return how each task measured, a line each: "writing: track leak-free; scored all words"."""
+    told: Mapping[str, Mapping[str, str]] = numbers.get("settings", {})
+    return [f"{task}: {'; '.join(f'{name} {value}' for name, value in own.items())}" for task, own in told.items()]
+
+
+def simple_tables(numbers: Numbers) -> list[Table]:
+    """Return, for each task with several simple answers, tables of them by the metrics that tell most."""
+    found = []
+    for told in numbers["tasks"].values():
+        baselines = told["baselines"]
+        names = [name for name in numbers["shown"] if any(name in values for values in baselines.values())]
+        if len(baselines) < 2 or not names:
+            continue
+        facts = list(one_fact(names, numbers.get("same", {})).items())
+        for at in range(0, len(facts), AT_ONCE):
+            part = dict(facts[at : at + AT_ONCE])
+            head = ["simple answer", *(label(same, numbers["directions"]) for same in part.values())]
+            rows = [[whose, *(number(values.get(name)) for name in part)] for whose, values in baselines.items()]
+            found.append(Table(head=head, rows=rows))
+    return found
 
 
 def standing(other: float, low: float, high: float, higher: bool) -> str:

@@ -29,6 +29,7 @@ from rec.evaluation import requests
 from rec.evaluation.records import Records, joined
 from rec.evaluation.run import Trained
 from rec.json_text import json_text
+from rec.keys import EvaluateConfig
 from rec.progress import Progress
 from rec.storage import Storage, absolute
 from rec.strict import flat, is_among
@@ -42,7 +43,11 @@ PARTS = 32
 """Parts that a small split is cut into at least, as far as it has so many batches: workers share them."""
 PART_ROWS = 4096
 """Most examples of a part, unless a batch has more: what is held in memory at a time."""
-UNHASHED = ("evaluate.bootstrap", "data.root", *(key for key in FREE_KEYS if key != "evaluate"))
+UNHASHED = (
+    *(f"evaluate.{key}" for key in EvaluateConfig.AFTERWARDS),
+    "data.root",
+    *(key for key in FREE_KEYS if key != "evaluate"),
+)
 """Keys that change no prediction."""
 COMMAND = "rec predict CONFIG"
 

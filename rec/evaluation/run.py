@@ -164,6 +164,7 @@ def conclude(run: Trained, split: str, records: Mapping[str, Records]) -> Number
     if manifest.get("licence"):
         numbers["notes"].append(f"licence of the data: {manifest['licence']}")
     numbers |= {"interval": {}, "baselines": {}, "same": {}, "meanings": {}, "tasks": {}}
+    numbers |= {"settings": {}, "apart": {}, "told_more": []}
     numbers["directions"] = directions(system.tasks)
     found: list[Section] = []
     history = storage.read_json("history.json")
@@ -174,6 +175,10 @@ def conclude(run: Trained, split: str, records: Mapping[str, Records]) -> Number
         numbers["metrics"] |= told["metrics"]
         for name in ("interval", "baselines", "same", "meanings"):
             numbers[name] |= told[name]
+        if settings := task.settings(system):
+            numbers["settings"][task.name] = settings
+            numbers["apart"] |= {task.name: own} if (own := {name: settings[name] for name in task.apart}) else {}
+        numbers["told_more"] += [name for name in task.told_more(system) if name in told["baselines"]]
         numbers["tasks"][task.name] = told
         found += _sections(run, task, measured, history)
         _write_records(storage, split, task, measured)
@@ -209,7 +214,9 @@ def measured_task(run: Trained, task: Task, split: str, records: Records) -> Mea
         values=values,
         groups=groups,
         batches=run.batches,
+        folder=config.out,
     )
+    values |= task.late_values(measured)
     rng = generator(config.train.seed, "bootstrap")
     numbers = measured.numbers
     numbers["examples"] = len(records)
@@ -228,7 +235,7 @@ def measured_task(run: Trained, task: Task, split: str, records: Records) -> Mea
         equals({name: values[name] for name in (*task.shown, *values) if name in values}), numbers["baselines"].values()
     )
     numbers["groups"] = {
-        name: {"examples": int(inside.sum()), **_intervals(task, measured, task.shown[:2], rng, inside)}
+        name: {"examples": int(inside.sum()), **_of_group(task, measured, rng, inside)}
         for name, inside in groups.each()
     }
     numbers["experts"] = experts.numbers(run.module, records, groups) if task is system.tasks[0] else {}
@@ -274,6 +281,22 @@ def _intervals(
         told = summed_interval(sums[name].within(inside_B), unit_B, resamples, rng)
         found |= {} if told is None else {name: told.plain()}
     return {name: found[name] for name in names if name in found}
+
+
+def _of_group(
+    task: Task, measured: Measured, rng: np.random.Generator, inside_B: np.ndarray
+) -> dict[str, dict[str, float | None]]:
+    """Return the metrics that are told of a group, with their intervals where they have one."""
+    found: dict[str, dict[str, float | None]] = {}
+    found |= {name: {**ends} for name, ends in _intervals(task, measured, task.grouped, rng, inside_B).items()}
+    if all(name in found for name in task.grouped):
+        return found
+    inside = {name: value[inside_B] for name, value in measured.values.items()}
+    metrics = task.metrics(measured.records.filter(inside_B), inside)
+    for name in task.grouped:
+        if name not in found and metrics.get(name) is not None:
+            found[name] = {"mean": metrics[name], "low": None, "high": None}
+    return {name: found[name] for name in task.grouped if name in found}
 
 
 def _sections(run: Trained, task: Task, measured: Measured, history: Sequence[Mapping[str, Any]]) -> list[Section]:

@@ -28,7 +28,8 @@ def settle(
 
     The system's tasks are then those that have chosen. What is on file for this checkpoint, data set and keys is read.
     """
-    keys = {name: getattr(config.evaluate, name) for task in system.tasks for name in task.evaluate_keys}
+    plain = config.evaluate.model_dump(mode="json")
+    keys = {name: plain[name] for task in system.tasks for name in task.evaluate_keys}
     told = {"format": FORMAT, "step": step, "data": data.identity(), "keys": keys}
     storage = Storage(config.out)
     before: dict[str, Any] = storage.read_json(FILE) if storage.exists(FILE) else {}

@@ -81,8 +81,12 @@ class Measured:
     groups: Groups
     batches: Batches | None = None
     """The system's own batches of any split, on the model's device; None where they are not at hand."""
+    folder: str = ""
+    """Of the run."""
     numbers: dict[str, Any] = field(default_factory=dict)
     """What is filed: metrics, intervals, baselines, groups, and what sections add."""
+    kept: dict[str, Any] = field(default_factory=dict)
+    """What a task keeps from one of its hooks for another; not filed."""
 
 
 class Names(Protocol):
@@ -122,7 +126,29 @@ class Task(ABC):
 
     @property
     def late(self) -> tuple[str, ...]:
-        """Metrics that only `enrich` adds, once a run is measured for a report: nothing can be chosen by them."""
+        """Metrics that are only known once a run is measured for a report, by `late_values` or `enrich`: nothing can be
+        chosen by them."""
+        return ()
+
+    @property
+    def grouped(self) -> tuple[str, ...]:
+        """Metrics that are told of each group of examples: the two that tell most, unless a task tells more."""
+        return self.shown[:2]
+
+    def settings(self, system: Any) -> dict[str, str]:
+        """Return how the system is measured, by name in words, told with every score; empty: nothing can be chosen.
+
+        Such as which words are scored, how texts are drawn, and what the system was told.
+        """
+        return {}
+
+    @property
+    def apart(self) -> tuple[str, ...]:
+        """Names of those `settings` that two runs must share: others are never ranked beside each other."""
+        return ()
+
+    def told_more(self, system: Any) -> tuple[str, ...]:
+        """Return the simple answers that are told more of the truth than the system: none of them is called best."""
         return ()
 
     @property
@@ -208,6 +234,13 @@ class Task(ABC):
     @abstractmethod
     def values(self, records: Records) -> Values:
         """Return every metric that each example has one of: over all examples it is the mean."""
+
+    def late_values(self, measured: Measured) -> Values:
+        """Return values of examples that need more than records, such as the rows of training; none by default.
+
+        Asked once a run is measured for a report, before its metrics; `metrics` gets them beside `values`.
+        """
+        return {}
 
     def sums(self, records: Records) -> Mapping[str, Summed]:
         """Return the metrics that follow from sums over examples and are no mean of theirs; none by default."""

@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from rec.evaluation.headline import headline, label, one_fact, simple_answers, summarise, value_in_words
+from rec.evaluation.headline import (
+    headline,
+    label,
+    one_fact,
+    settings_in_words,
+    simple_answers,
+    summarise,
+    value_in_words,
+)
 from rec.evaluation.run import GENERATED, SYNTHETIC, read_config, read_numbers, seed_folders
 from rec.report.html import page
 from rec.report.origin import Origin, data_name, origin_of, system_name
@@ -65,6 +73,7 @@ def facts(results: Sequence[Numbers], origin: Origin, metric: str) -> list[tuple
         ("split", f"{split}{read}"),
         ("checkpoint", f"step {results[0]['step']:,}, best {metric} on validation"),
         ("seeds" if len(results) > 1 else "seed", seeds),
+        *(("measured", line) for line in settings_in_words(results[0])),
         *origin.facts(),
     ]
 

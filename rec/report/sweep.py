@@ -9,7 +9,7 @@ from typing import Any
 from rec.config import RunConfig, override
 from rec.errors import ConfigError, EvaluationError
 from rec.evaluation.compare import compare
-from rec.evaluation.headline import beside, label, one_fact, summarise, value_in_words
+from rec.evaluation.headline import beside, label, one_fact, settings_in_words, summarise, value_in_words
 from rec.evaluation.run import evaluate_run, read_numbers
 from rec.progress import PLAIN_WIDTH, terminal_width
 from rec.report.html import page
@@ -51,12 +51,13 @@ def sweep(
             train(run)
             results[name].append(_measured(run))
     first = next(iter(chosen))
-    rows = [_row(config, name, found, first) for name, found in results.items()]
+    names = with_tracks({name: found[0] for name, found in results.items()})
+    rows = [_row(config, name, found, first) | {"variant": names[name]} for name, found in results.items()]
     one = results[first][0]
     over = f"{seeds} seeds, mean and standard deviation over seeds" if seeds > 1 else "one seed"
     drawn = f"intervals by a paired bootstrap over examples of the mean over seeds, {RESAMPLES:,} resamples"
     notes = [f"{counted(one['examples'], 'example')} of the test split, {over}; {drawn}"]
-    notes += one["notes"]
+    notes += [*settings_in_words(one), *one["notes"]]
     told = beside(one["shown"][0], results[first])
     notes += [f"{one['shown'][0]} of {first!r} is {told}"] if told else []
     storage = Storage(config.out)
@@ -75,6 +76,21 @@ def sweep(
         )
         storage.write("sweep.html", text.encode())
     return _text(rows, notes, one, first, terminal_width())
+
+
+def with_tracks(measured: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return what each variant is called: with the settings by which it may not be ranked beside another."""
+    told = {name: numbers.get("apart", {}) for name, numbers in measured.items()}
+    found = {}
+    for name, apart in told.items():
+        own = [
+            f"{key} {value}"
+            for task, settings in apart.items()
+            for key, value in settings.items()
+            if any(other.get(task, {}).get(key) != value for other in told.values())
+        ]
+        found[name] = f"{name} ({', '.join(own)})" if own else name
+    return found
 
 
 def trade_off(rows: list[dict[str, Any]], one: Mapping[str, Any], metrics: tuple[str, str] | None) -> list[Lines]:

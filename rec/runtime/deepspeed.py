@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from rec.batch import Batch
 from rec.keys import ParallelConfig, TrainConfig
+from rec.nn.memory import BUCKET
 from rec.runtime.deepspeed_experts import import_deepspeed, parameter_groups, place
 from rec.runtime.placement import Fragment, Place
 from rec.runtime.ranks import TorchRanks
@@ -67,7 +68,7 @@ class DeepSpeedEngine:
             "train_batch_size": self.world_size,
             "gradient_accumulation_steps": 1,
             "gradient_clipping": train.clip_norm if self.stage else 0.0,
-            "zero_optimization": {"stage": parallel.zero_stage},
+            "zero_optimization": {"stage": parallel.zero_stage, "reduce_bucket_size": min(BUCKET, self._trained())},
             "bf16": {"enabled": parallel.precision == "bf16"},
             "zero_allow_untested_optimizer": True,
             "steps_per_print": 1 << 60,
@@ -85,15 +86,23 @@ class DeepSpeedEngine:
                 for low, high in zip(lows, highs, strict=True):
                     high.data = high.data.view(low.shape)
 
+    def _trained(self) -> int:
+        """Return how many numbers all ranks train: a bucket for more would only take memory.
+
+        Ranks must have buckets of one size, though they may train different parts.
+        """
+        return max(1, sum(whole.shape.numel() for whole in self.model.whole.values() if whole.trained))
+
     def __call__(self, batch: Batch) -> Any:
         """Return the model's output."""
         return self.engine(batch)
 
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradient of `loss`, averaged over ranks."""
+    def backward(self, loss: Tensor, *, last: bool = True) -> None:
+        """Add the gradient of `loss`, averaged over ranks; an update follows the last one alone."""
         for parameter in self.idle:
             # ZeRO does not get along with a step in which no parameter of a group has a gradient.
             loss = loss + 0.0 * parameter.sum()
+        self.engine.set_gradient_accumulation_boundary(last)
         self.engine.backward(loss)
 
     def step(self, rate: float) -> float:

@@ -30,7 +30,7 @@ from rec.runtime.worker import train_worker
 from rec.storage import Storage, absolute
 from rec.systems.api import System
 from rec.train.checkpoint import CheckpointStore
-from rec.train.job import SPLITS, build, claim, newest, nothing_left, open_data
+from rec.train.job import SPLITS, build, claim, newest, nothing_left, open_data, tell_memory
 from rec.train.loop import Report
 from rec.train.phases import stretches
 from rec.train.progress import Progress
@@ -79,6 +79,7 @@ def train(
         newest(storage, say)
         _tell_end(storage, config, system, record)
         return
+    tell_memory(system, config, say)
     report = record
     with runtime(config.parallel.cpus, worker_environment(config.parallel), demand=Demand.by_workers(config.parallel)):
         report({"kind": "runtime"})

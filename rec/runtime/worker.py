@@ -20,7 +20,7 @@ from rec.systems.api import Phase
 from rec.train.checkpoint import Checkpoint, CheckpointStore
 
 if TYPE_CHECKING:
-    from rec.train.feed import PlannedFeed
+    from rec.train.feed import Microbatches, PlannedFeed
     from rec.train.phases import Stretch
 
 ANSWERED = ("evaluated", "saved", "error", "raised")
@@ -76,7 +76,7 @@ def _train(
     from rec.train.feed import PlannedFeed
     from rec.train.job import build, write_history
     from rec.train.loop import Job, fit
-    from rec.train.memory import keep_freed_memory
+    from rec.train.memory import keep_freed_memory, refuse_beyond
     from rec.train.phases import stretches
 
     config, step = from_json(payload["config"]), payload["step"]
@@ -87,6 +87,7 @@ def _train(
     report({"kind": "imported", "machine": machine(device)})
     data = open_prepared(config)
     system = build(config, data)
+    refuse_beyond(system.memory(config.train, config.parallel), device, config.parallel)
     storage = Storage(config.out)
     store = CheckpointStore(storage.below("checkpoints"))
     resume = store.load(step) if step is not None else None
@@ -144,8 +145,8 @@ class StartedFeed:
         """Return the optimiser steps per epoch of a phase."""
         return self.feed.steps(phase)
 
-    def train(self, phase: Phase, epoch: int, start: int) -> Iterator[tuple[Batch, bool]]:
-        """Yield this rank's batches of an epoch of a phase from step `start`."""
+    def train(self, phase: Phase, epoch: int, start: int) -> Iterator[Microbatches]:
+        """Yield this rank's batches of an epoch of a phase from step `start`, in microbatches."""
         started, self.started = self.started, None
         if started is not None and (phase.name, epoch, start) == self.key:
             return started

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from rec.batch import Batch, Column, Columns
 from rec.evaluation.task import Task
+from rec.keys import ParallelConfig, TrainConfig
+from rec.nn.memory import Memory
 from rec.strict import Strict
 from rec.terms import Term
 
@@ -62,6 +64,7 @@ class Phase:
     """Globs of the terms of the loss that count."""
     epochs: int | None = None
     batch_size: int | None = None
+    accumulate: int | None = None
     learning_rate: float | None = None
     optimiser: Literal["adamw", "adam"] | None = None
     metric: str | None = None
@@ -166,6 +169,21 @@ class System(ABC, Generic[B, M]):
     @abstractmethod
     def loss(self, model: Callable[[B], Any], batch: B) -> dict[str, Term]:
         """Return the named parts of the loss for one batch; `model` is the engine."""
+
+    def counts(self, module: M, batch: B) -> Mapping[str, float] | None:
+        """Return the count of every term of the loss where they follow from the batch alone, None where they do not.
+
+        Microbatches of a step then need no pass of their own for what all of it counts. The terms have neither roots
+        nor scales.
+        """
+        return None
+
+    def memory(self, train: TrainConfig, parallel: ParallelConfig) -> Memory | None:
+        """Return the bytes that a worker needs to train it, estimated from shapes alone; None where that is not known.
+
+        It is told before training starts, which is refused where a worker has less.
+        """
+        return None
 
     def catalogue(self, module: M) -> dict[str, Tensor]:
         """Return what depends on the weights alone and would be computed anew for every batch; served from one copy."""

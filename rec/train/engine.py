@@ -27,8 +27,8 @@ class Engine(Protocol):
     def __call__(self, batch: Batch) -> Any:
         """Return the model's output."""
 
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradient of `loss`; gradients are averaged over ranks."""
+    def backward(self, loss: Tensor, *, last: bool = True) -> None:
+        """Add the gradient of `loss`; gradients are averaged over ranks. An update follows the last one alone."""
 
     def step(self, rate: float) -> float:
         """Clip, update at this learning rate, clear the gradients; return the global gradient norm before clipping."""
@@ -64,7 +64,7 @@ class LocalEngine:
         """Return the model's output."""
         return self.module(batch)
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Tensor, *, last: bool = True) -> None:
         """Add the gradient of `loss`."""
         loss.backward()
 

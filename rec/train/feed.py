@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from rec.batch import Batch
+from rec.batch import Batch, Columns
 from rec.data.prepared import Prepared
 from rec.data.stream import Plan, Reader
 from rec.errors import ConfigError
@@ -20,6 +20,8 @@ from rec.systems.api import Phase, System
 from rec.train.phases import key_of, resolved
 
 T = TypeVar("T")
+Microbatches = tuple[tuple[Batch, bool], ...]
+"""What a rank computes for one optimiser step, and whether each part of it counts."""
 AHEAD = 2
 
 
@@ -48,9 +50,9 @@ class PlannedFeed:
         """Return the optimiser steps per epoch of a phase."""
         return self.plan(phase).steps
 
-    def train(self, phase: Phase, epoch: int, start: int) -> Iterator[tuple[Batch, bool]]:
-        """Yield this rank's batches of an epoch of a phase from step `start`."""
-        return Ahead(self._batches(self.plan(phase), epoch, start))
+    def train(self, phase: Phase, epoch: int, start: int) -> Iterator[Microbatches]:
+        """Yield this rank's batches of an epoch of a phase from step `start`, in microbatches."""
+        return Ahead(self._steps(self.plan(phase), epoch, start, resolved(phase, self.config).accumulate))
 
     def evaluate(self, split: str, share: float = 1.0) -> Iterator[tuple[Batch, bool]]:
         """Yield this rank's batches of a split, in the order of its files.
@@ -68,12 +70,30 @@ class PlannedFeed:
         """Return how many examples a split has, over all ranks."""
         return self.data.split_rows(split)
 
+    def _steps(self, plan: Plan, epoch: int, start: int, parts: int) -> Iterator[Microbatches]:
+        rows = plan.batches(self.reader, epoch=epoch, start=start, rank=self.rank, world_size=self.world_size)
+        for columns, counts in rows:
+            made = [(self.system.collate(part), counts and whole) for part, whole in in_parts(columns, parts)]
+            yield tuple(made)
+
     def _batches(
         self, plan: Plan, epoch: int, start: int, reader: Reader | None = None
     ) -> Iterator[tuple[Batch, bool]]:
         rows = plan.batches(reader or self.reader, epoch=epoch, start=start, rank=self.rank, world_size=self.world_size)
         for columns, counts in rows:
             yield self.system.collate(columns), counts
+
+
+def in_parts(columns: Columns, parts: int) -> Iterator[tuple[Columns, bool]]:
+    """Yield rows in so many contiguous parts, and whether each has a row of its own: one that has none is a stand-in.
+
+    Ranks and steps have as many parts however few rows there are.
+    """
+    rows = min((len(column) for column in columns.values()), default=0)
+    for part in range(parts):
+        start, end = rows * part // parts, rows * (part + 1) // parts
+        some = slice(start, end) if start < end else slice(0, 1)
+        yield {name: column[some] for name, column in columns.items()}, start < end
 
 
 class Chosen:

@@ -29,7 +29,7 @@ from rec.train.device import device_of
 from rec.train.engine import LocalEngine
 from rec.train.feed import PlannedFeed
 from rec.train.loop import Job, Report, fit
-from rec.train.memory import keep_freed_memory, restart_peaks
+from rec.train.memory import keep_freed_memory, refuse_beyond, restart_peaks
 from rec.train.phases import end_in_words, is_over, refuse_more, stretches
 from rec.train.progress import Progress
 from rec.train.ranks import OneRank
@@ -227,6 +227,13 @@ def write_history(storage: Storage, progress: Mapping[str, Any]) -> None:
     storage.renew("history.json", to_bytes(progress["history"]))
 
 
+def tell_memory(system: System[Any, Any], config: RunConfig, say: Callable[[str], None]) -> None:
+    """Say how much memory a worker needs, where a system knows."""
+    memory = system.memory(config.train, config.parallel)
+    if memory is not None:
+        say(f"memory of a worker, estimated: {memory.told()}")
+
+
 def train_here(config: RunConfig, report: Report, say: Callable[[str], None], file: str | None = None) -> Progress:
     """Train in this process, without Ray or DeepSpeed; go on where the run's folder stands.
 
@@ -243,6 +250,9 @@ def train_here(config: RunConfig, report: Report, say: Callable[[str], None], fi
     resume = store.load(step) if step is not None else None
     if resume is not None and not over:
         say(f"{config.out}: going on from step {step}")
+    if not over:
+        tell_memory(system, config, say)
+        refuse_beyond(system.memory(config.train, config.parallel), device, config.parallel)
     torch.set_num_threads(config.parallel.threads)
     keep_freed_memory()
     restart_peaks(device)

@@ -7,14 +7,13 @@ together let a run go on from any checkpoint as if it had not been interrupted.
 from __future__ import annotations
 
 import gc
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rec.batch import Batch
 from rec.errors import TrainingError
@@ -25,6 +24,7 @@ from rec.seeds import derive
 from rec.systems.api import Phase, System
 from rec.train.checkpoint import Checkpoint
 from rec.train.engine import Engine, load_model
+from rec.train.feed import Microbatches
 from rec.train.memory import peaks
 from rec.train.optim import learning_rate
 from rec.train.phases import (
@@ -42,7 +42,8 @@ from rec.train.phases import (
 from rec.train.progress import Progress
 from rec.train.ranks import OneRank, RankFeed, Ranks, equalise_buffers
 from rec.train.replicas import average_running_statistics, replicated_of, start_step
-from rec.train.validation import counted_terms, is_loss, validation_loss
+from rec.train.update import Update
+from rec.train.validation import is_loss, validation_loss
 
 Report = Callable[[dict[str, Any]], None]
 """Receives events: {"kind": "step" | "evaluated" | "saved" | ..., ...}. Never blocks on other ranks."""
@@ -58,8 +59,8 @@ class Feed(Protocol):
     def steps(self, phase: Phase) -> int:
         """Return the optimiser steps per epoch of a phase."""
 
-    def train(self, phase: Phase, epoch: int, start: int) -> Iterator[tuple[Batch, bool]]:
-        """Yield the batches of an epoch of a phase from step `start`, and whether each counts."""
+    def train(self, phase: Phase, epoch: int, start: int) -> Iterator[Microbatches]:
+        """Yield the batches of an epoch of a phase from step `start`, in microbatches, and whether each counts."""
 
     def evaluate(self, split: str, share: float = 1.0) -> Iterator[tuple[Batch, bool]]:
         """Yield the batches of a split, and whether each counts."""
@@ -207,21 +208,29 @@ def _run_epoch(job: Job, stretch: Stretch, engine: Engine, progress: Progress, s
     """Train the rest of one epoch; return when the last checkpoint was made."""
     phase, config = stretch.phase, stretch.config
     steps, branches = job.feed.steps(phase), replicated_of(engine.module)
+
+    def seed(place: int) -> None:
+        names = (progress.phase, progress.total_step, engine.rank, *([place] if place else []))
+        torch.manual_seed(derive(config.seed, "step", *names))
+        if not place:
+            start_step(branches, config.seed, progress.phase, progress.total_step)
+
+    update = Update(job.system, stretch, engine, progress, seed)
     engine.module.train()
     job.system.start_epoch(engine.module, progress.epoch)
     batches = iter(job.feed.train(phase, progress.epoch, progress.step))
     shown_s, started_s, wait_s, examples, first = 0.0, time.monotonic(), 0.0, 0, progress.step
     while progress.step < steps:
         asked_s = time.monotonic()
-        batch, counts = next(batches)
+        micro = next(batches)
         wait_s += time.monotonic() - asked_s
-        torch.manual_seed(derive(config.seed, "step", progress.phase, progress.total_step, engine.rank))
-        start_step(branches, config.seed, progress.phase, progress.total_step)
+        update.seed(0)
         due = config.checkpoint_minutes and time.monotonic() - saved_s > 60 * config.checkpoint_minutes
-        means, save_now = _update(job, stretch, engine, progress, batch, counts, bool(due), steps)
+        rate = learning_rate(config, progress.total_step - progress.phase_start, config.epochs * steps)
+        means, save_now = update(micro, rate, bool(due))
         progress.step += 1
         progress.total_step += 1
-        examples += len(batch) * engine.world_size
+        examples += sum(len(batch) for batch, _ in micro) * engine.world_size
         if save_now or (config.checkpoint_steps and progress.total_step % config.checkpoint_steps == 0):
             _save(job, engine, progress, best=False)
             saved_s = time.monotonic()
@@ -247,45 +256,6 @@ def _run_epoch(job: Job, stretch: Stretch, engine: Engine, progress: Progress, s
                 }
             )
     return saved_s
-
-
-def _update(
-    job: Job, stretch: Stretch, engine: Engine, progress: Progress, batch: Batch, counts: bool, due: bool, steps: int
-) -> tuple[dict[str, float], bool]:
-    """Make one optimiser step; return the global mean of each term and whether rank 0 asks for a checkpoint."""
-    config = stretch.config
-    mixtures = list(layers_of(engine.module))
-    for _, layer in mixtures:
-        layer.counting = counts or layer.replicated
-    terms = counted_terms(job.system.loss(engine, batch.to(engine.device)), stretch)
-    local = torch.stack(
-        [torch.stack([term.sum.detach().double().cpu(), _double(term.count)]) for term in terms.values()]
-    ) * float(counts)
-    wish = torch.tensor([[float(due and engine.rank == 0), 0.0]], dtype=torch.float64)
-    total = engine.sum_over_ranks(torch.cat([local, wish]))
-    values: dict[str, float] = {}
-    for name, (value, count) in zip(terms, total[:-1].tolist(), strict=True):
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"epoch {progress.epoch} step {progress.step}: loss term {name!r} is {value}; "
-                f"lower {stretch.key('learning_rate')}, set train.clip_norm, or look for broken inputs"
-            )
-        mean = terms[name].value_of(value, count)
-        sums = progress.sums.setdefault(name, [0.0, 0.0])
-        sums[0], sums[1] = sums[0] + mean * count, sums[1] + count
-        values[name] = mean
-    weight = {name: term.weight_in(values) for name, term in terms.items()}
-    parts = [
-        term.part_of(value, count) * (weight[name] * float(counts) * engine.world_size)
-        for (name, term), (value, count) in zip(terms.items(), total[:-1].tolist(), strict=True)
-    ]
-    engine.backward(torch.stack([part.float() for part in parts]).sum())
-    norm = engine.step(learning_rate(config, progress.total_step - progress.phase_start, config.epochs * steps))
-    if not math.isfinite(norm):
-        raise TrainingError(f"epoch {progress.epoch} step {progress.step}: the gradient's norm is {norm}")
-    for _, layer in mixtures:
-        layer.after_step()
-    return {name: value * weight[name] for name, value in values.items()}, bool(total[-1, 0])
 
 
 def _judge(
@@ -353,7 +323,3 @@ def _save(job: Job, engine: Engine, progress: Progress, best: bool) -> None:
     if job.save is not None:
         job.save(Checkpoint(progress.total_step, state, asdict(progress)), best)
         job.report({"kind": "saved", "rank": engine.rank, "total_step": progress.total_step})
-
-
-def _double(value: Tensor | float) -> Tensor:
-    return torch.as_tensor(value, dtype=torch.float64).cpu()

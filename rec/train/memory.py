@@ -1,18 +1,52 @@
-"""Memory of this process: what its allocator does with what a step frees, and the most that there was."""
+"""Memory of this process: what there is, what its allocator does with what a step frees, the most that there was."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import platform
 import resource
 from pathlib import Path
 
 import torch
 
+from rec.errors import ConfigError
+from rec.keys import ParallelConfig
+from rec.nn.memory import Memory, in_words
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT_BYTES = 1 << 30
+LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Where a container says how much it may use."""
 RESET, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+
+
+def capacity(device: torch.device | str, parallel: ParallelConfig) -> int:
+    """Return the bytes that a worker may use on its device: its share of a GPU, or all that this machine has."""
+    if torch.device(device).type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory * (parallel.gpus_per_worker or 1.0))
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for file in LIMITS:
+        with contextlib.suppress(OSError, ValueError):
+            limits.append(int(file.read_text()))
+    return min(limits)
+
+
+def refuse_beyond(memory: Memory | None, device: torch.device | str, parallel: ParallelConfig) -> None:
+    """Check that what a worker needs fits its device.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if memory is None or memory.total <= (there := capacity(device, parallel)):
+        return
+    kind = "GPU" if torch.device(device).type == "cuda" else "machine"
+    raise ConfigError(
+        f"parallel: a worker needs an estimated {memory.told()} of memory, its {kind} has {in_words(there)}; "
+        "activations fall with train.batch_size and rise of train.accumulate, experts with parallel.workers and "
+        "parallel.expert_parallel, all with a smaller model"
+    )
 
 
 def keep_freed_memory() -> bool:

@@ -86,6 +86,20 @@ SMALL_REVIEWS = [
     "model.width=32",
     "model.hidden=32",
 ]
+WRITTEN = REVIEWS | {
+    "split": {"protocol": "warm", "validation": 0.1, "test": 0.1},
+    "encode": {"text": {"tokenizer": "bytes", "vocabulary": 300}},
+}
+SMALL_WRITER = [
+    *SHORT,
+    "train.batch_size=64",
+    "train.phases.vae.epochs=2",
+    "train.phases.vae.batch_size=256",
+    "train.phases.mixture.epochs=1",
+    "train.phases.mixture.batch_size=256",
+    "model.language.width=16",
+    "model.language.hidden=32",
+]
 SMALL_GRAPH = [*SHORT, "train.epochs=3", "train.batch_size=256"]
 RUNS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "demo": ("demo", SEQUENCES, SMALL_BATCH),
@@ -152,6 +166,12 @@ RUNS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "visits-logistic": ("visits-safedrug", VISITS, [*SMALL_VISITS, "model.kind=logistic"]),
     "peter": ("peter", REVIEWS, SMALL_REVIEWS),
     "peter-feature": ("peter", REVIEWS, [*SMALL_REVIEWS, "model.feature=true", "model.words=15"]),
+    "reviews": ("reviews", WRITTEN, SMALL_WRITER),
+    "musical-instruments": (
+        "musical-instruments",
+        WRITTEN,
+        [*SMALL_WRITER, "model.prompt.feature=true", "model.prompt.rating=given", "model.experts.balance_weight=0.01"],
+    ),
     "freedom": (
         "baby-lightgcn",
         GRAPH,
@@ -169,9 +189,9 @@ class Recorded(LocalEngine):
         self.losses: list[float] = []
         self.norms: list[float] = []
 
-    def backward(self, loss: torch.Tensor) -> None:
+    def backward(self, loss: torch.Tensor, *, last: bool = True) -> None:
         self.losses.append(float(loss.detach()))
-        super().backward(loss)
+        super().backward(loss, last=last)
 
     def step(self, rate: float) -> float:
         self.norms.append(super().step(rate))

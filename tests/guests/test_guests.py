@@ -234,9 +234,12 @@ def test_the_writer_beats_its_baselines_in_words_and_ratings(numbers: dict[str, 
     found = numbers["writer"]
     assert all(entry["met"] for entry in found["expect"].values())
     texts, ratings = (found["tasks"][name]["baselines"] for name in ("writing", "rating"))
-    assert len(texts) == 3
-    assert all(found["metrics"]["bleu4"] > values["bleu4"] + 10 for values in texts.values())
-    assert len(ratings) == 3
+    assert len(texts) == 8
+    # Where users of a cluster write alike, who is told the true feature can copy the item's text about it.
+    fair = [values for name, values in texts.items() if name not in found["told_more"]]
+    assert len(fair) == 5
+    assert all(found["metrics"]["bleu4"] > values["bleu4"] + 10 for values in fair)
+    assert len(ratings) == 4
     assert all(found["metrics"]["rmse"] < 0.6 * values["rmse"] for values in ratings.values())
     assert found["metrics"]["fmr"] == 1
 

@@ -125,6 +125,7 @@ def reviews(each: int, seed: int) -> RawData:
                 "item": f"item {item}",
                 "rating": float(np.clip(rating, 1, 5)),
                 "feature": FEATURES[cluster],
+                "opinion": ADJECTIVES[quality],
             }
             split = SPLITS[max(0, place % 10 - 7)]
             row["part"] = SPLITS.index(split)
@@ -134,7 +135,7 @@ def reviews(each: int, seed: int) -> RawData:
         records=Events(
             table=pa.Table.from_pylist(events),
             subject=Field("user", "user"),
-            fields=(Field("item", "item"), Field("rating"), Field("text"), Field("feature")),
+            fields=(Field("item", "item"), Field("rating"), Field("text"), Field("feature"), Field("opinion")),
             part="part",
             name="generated reviews",
         ),
@@ -171,6 +172,7 @@ class Reviews(Batch):
     """The words that were written, the end word behind them, -1 where a text is shorter."""
     text: tuple[str, ...]
     feature: tuple[str, ...]
+    opinion: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.user_B)
@@ -384,6 +386,7 @@ class Reviewer(System[Reviews, ReviewerModel], Writer[Reviews, ReviewerModel], R
         Column("rating", "float32", label=True),
         Column("text", "str", label=True),
         Column("feature", "str", label=True),
+        Column("opinion", "str", label=True),
     )
     tables = ("user_vector", "item_vector")
     view = "records"
@@ -426,6 +429,7 @@ class Reviewer(System[Reviews, ReviewerModel], Writer[Reviews, ReviewerModel], R
             word_BT=words_of(texts),
             text=texts,
             feature=tuple(str(feature or "") for feature in rows["feature"]),
+            opinion=tuple(str(opinion or "") for opinion in rows["opinion"]),
         )
 
     def loss(self, model: Callable[[Reviews], Any], batch: Reviews) -> dict[str, Term]:
@@ -497,6 +501,18 @@ class Reviewer(System[Reviews, ReviewerModel], Writer[Reviews, ReviewerModel], R
         """Return every feature."""
         return FEATURES
 
+    def opinions(self, batch: Reviews) -> list[str]:
+        """Return what each text says of its feature."""
+        return list(batch.opinion)
+
+    def all_opinions(self) -> tuple[str, ...]:
+        """Return every opinion."""
+        return ADJECTIVES
+
+    def written(self, batch: Reviews) -> Mapping[str, Tensor]:
+        """Return users and items."""
+        return self.rated(batch)
+
     def ratings(self, module: ReviewerModel, batch: Reviews) -> Tensor:
         """Return the predicted rating of each pair, (B,)."""
         return module.ratings(batch)
@@ -523,6 +539,7 @@ class Reviewer(System[Reviews, ReviewerModel], Writer[Reviews, ReviewerModel], R
             "rating": rng.uniform(1, 5, rows).astype(np.float32),
             "text": np.array(texts, dtype=object),
             "feature": rng.choice(np.array(FEATURES, dtype=object), rows),
+            "opinion": rng.choice(np.array(ADJECTIVES, dtype=object), rows),
         }
         sizes = {"user_vector": USERS, "item_vector": ITEMS}
         vectors = {n: rng.standard_normal((s, FEATURE_WIDTH)).astype(np.float32) for n, s in sizes.items()}

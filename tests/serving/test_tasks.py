@@ -243,7 +243,8 @@ def test_a_text_is_told_with_its_rating_gate_and_the_experts_of_each_token(revie
     "asked", [{"beams": 4}, {"temperature": 1.0, "top_p": 0.5, "seed": 2}, {"temperature": 0.7, "max_tokens": 4}]
 )
 def test_a_request_chooses_how_a_text_is_drawn(reviewer, asked, monkeypatch) -> None:
-    columns = {"user": np.arange(6), "item": np.arange(6), "rating": np.zeros(6), "text": [""] * 6, "feature": [""] * 6}
+    columns = {"user": np.arange(6), "item": np.arange(6), "rating": np.zeros(6)}
+    columns |= {name: [""] * 6 for name in ("text", "feature", "opinion")}
     decoding = Decoding(**{"max_tokens": 16, **asked})
     with torch.inference_mode():
         texts = reviewer.system.write(reviewer.module, reviewer.system.collate(columns), decoding)

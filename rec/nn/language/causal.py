@@ -66,6 +66,23 @@ def _small(config: LanguageConfig, vocabulary: int, seed: int) -> Any:
         return LlamaForCausalLM(form)
 
 
+def skeleton(config: LanguageConfig, vocabulary: int) -> Any:
+    """Return the model without its weights, which take no memory: for what follows from shapes alone.
+
+    Raises:
+        ConfigError: a pretrained one is not known here.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        if not config.name:
+            return _small(config, vocabulary, 0)
+        try:
+            return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(config.name))
+        except (OSError, ValueError, TypeError) as error:
+            raise ConfigError(f"language.name: {config.name!r} does not load here ({error})") from error
+
+
 def _pretrained(name: str, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
 

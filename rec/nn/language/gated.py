@@ -6,11 +6,11 @@ Letters: B texts, T positions, N tokens that are no padding, D width, F hidden w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from rec.errors import ConfigError
@@ -29,13 +29,13 @@ ALIGNED = 128
 class GatedConfig(Strict):
     """Gated experts in the layers of a language model."""
 
-    NEEDS: ClassVar[Needs] = alike(
-        ("layers", "fine", "per_row", "shared", "init", "gates", "soft_gate", "balance_weight"),
-        {"experts": {"not": [0]}},
-    )
+    NEEDS: ClassVar[Needs] = {
+        **alike(("layers", "fine", "per_row", "shared", "init", "gates", "balance_weight"), {"experts": {"not": [0]}}),
+        "soft_gate": {"experts": {"not": [0]}, "gates": ["cluster"]},
+    }
     SPACES: ClassVar[Spaces] = {
         "experts": {
-            "experts": {"choice": [1, 2, 4]},
+            "experts": {"choice": [2, 4, 8]},
             "fine": {"choice": [1, 2, 4]},
             "per_row": {"choice": [1, 2]},
             "balance_weight": {"choice": [0.0, 0.001, 0.01]},
@@ -64,6 +64,12 @@ class GatedConfig(Strict):
     balance_weight: float = Field(0.0, ge=0)
     """Weight of the load balance loss of every gate by itself; published is 0."""
 
+    @model_validator(mode="after")
+    def _experts_are_enough(self) -> Self:
+        if self.experts and self.per_row > self.total:
+            raise ValueError(f"per_row: must be at most experts * fine = {self.total}, got {self.per_row}")
+        return self
+
     @property
     def total(self) -> int:
         """Experts of a layer after the split."""
@@ -82,7 +88,7 @@ class GateContext:
     hint_N: Tensor | None = None
     """The gate of each of them, int64 (N,), or how far it belongs to each, float (N, C)."""
     mixed: dict[int, Mixed] = field(default_factory=dict)
-    """What each layer has given, by its place among the gated ones."""
+    """What each layer has decided, by its place among the gated ones; rows of `y_ND` are left empty."""
 
     def start(self, kept_BT: Tensor, hint_N: Tensor) -> None:
         """Begin a forward."""
@@ -104,7 +110,8 @@ class GatedFeedForward(nn.Module):
         self.mixture.repeating = self.number in done
         mixed: Mixed = self.mixture(state_BTD[kept_BT], hint_N)
         self.mixture.repeating = False
-        done.setdefault(self.number, mixed)
+        # Who balances needs to know where tokens went, not what came of them, which is large.
+        done.setdefault(self.number, replace(mixed, y_ND=mixed.y_ND.detach()[:, :0].clone()))
         return torch.zeros_like(state_BTD).masked_scatter(kept_BT[..., None], mixed.y_ND.to(state_BTD.dtype))
 
 
@@ -114,15 +121,12 @@ def gate_layers(
     """Replace the feed-forward networks of a model's layers in place; return the mixtures and their common context.
 
     Raises:
-        ConfigError: a layer does not exist, there are fewer experts than each token takes, or what is to be sliced is
-            no SwiGLU of three matrices.
+        ConfigError: a layer does not exist, or what is to be sliced is no SwiGLU of three matrices.
     """
     context = GateContext()
     found: list[MixtureOfExperts] = []
     if not config.experts:
         return found, context
-    if config.per_row > config.total:
-        raise ConfigError(f"experts.per_row: must be at most experts * fine = {config.total}, got {config.per_row}")
     layers = decoder_layers(model)
     chosen = config.layers or tuple(range(len(layers)))
     for number, place in enumerate(chosen):
@@ -139,7 +143,7 @@ def gate_layers(
 def _mixture(model: Any, dense: nn.Module, config: GatedConfig, clusters: int, seed: int) -> MixtureOfExperts:
     width, hidden = model.config.hidden_size, model.config.intermediate_size
     gates = 1 if config.gates == "one" else clusters
-    kind = SoftClusterRouter if config.soft_gate and gates > 1 else ClusterRouter
+    kind = SoftClusterRouter if config.soft_gate and config.gates == "cluster" else ClusterRouter
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "gates"))
         router = kind(width, gates, config.total, config.per_row)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rec.json_text import json_text
+from rec.keys import EvaluateConfig
 from rec.report.origin import data_name, system_name
 from rec.report.results.find import PassedOver, Run
 from rec.strict import flat, is_among
@@ -47,7 +48,9 @@ class Group:
     split: Mapping[str, str]
     examples: int
     evaluate: Mapping[str, Any]
-    """Keys of `evaluate` that the runs were measured with."""
+    """Keys of `evaluate` that the runs were measured with ..."""
+    apart: Mapping[str, Mapping[str, str]]
+    """... and by task the settings that they share, as others may not stand beside them."""
     lines: tuple[Line, ...]
 
     @property
@@ -77,9 +80,7 @@ def groups(runs: Iterable[Run]) -> tuple[list[Group], list[PassedOver]]:
             kept.append(Line(runs=tuple(chosen.values()), keys=_set(next(iter(chosen.values())))))
         run = kept[0].first
         told = _protocol(run)
-        found.append(
-            Group(split=told["split"], examples=told["examples"], evaluate=told["evaluate"], lines=tuple(kept))
-        )
+        found.append(Group(**told, lines=tuple(kept)))
     return sorted(found, key=lambda group: group.names), [one for one in repeated if one is not None]
 
 
@@ -107,10 +108,14 @@ def labels(lines: Sequence[Line]) -> list[str]:
 
 def _protocol(run: Run) -> dict[str, Any]:
     """Return what two runs must share to stand in one table."""
-    measured = run.measurement["keys"] if run.measurement else run.config.evaluate.model_dump(mode="json")
+    # Keys that are newer than a measurement had their defaults in it.
+    measured = EvaluateConfig().model_dump(mode="json") | (
+        run.measurement["keys"] if run.measurement else run.config.evaluate.model_dump(mode="json")
+    )
     # Resamples decide how exact an interval is, not what it is of.
     evaluate = {key: value for key, value in measured.items() if key != "bootstrap"}
-    return {"split": run.data["split"], "examples": run.numbers["examples"], "evaluate": evaluate}
+    apart = run.numbers.get("apart", {})
+    return {"split": run.data["split"], "examples": run.numbers["examples"], "evaluate": evaluate, "apart": apart}
 
 
 def _config(run: Run) -> dict[str, Any]:

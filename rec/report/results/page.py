@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from rec.evaluation.headline import label, one_fact
+from rec.evaluation.headline import label, one_fact, settings_in_words
 from rec.json_text import json_text
 from rec.report.origin import machine_in_words
 from rec.report.results.find import find
@@ -71,7 +71,9 @@ def _table(table: Plain, tables: Sequence[Plain]) -> list[str]:
     protocol = split["protocol"] or f"split {split['sha256'][:HASH]}"
     others = [other for other in tables if other["split"] == split and other is not table]
     evaluate = {k: v for k, v in table["evaluate"].items() if any(o["evaluate"].get(k) != v for o in others)}
-    keys = ", ".join(f"evaluate.{key}={_value(value)}" for key, value in evaluate.items())
+    keys = ", ".join(
+        [*(f"evaluate.{key}={_value(value)}" for key, value in evaluate.items()), *_own_settings(table, others)]
+    )
     lead = [
         counted(table["examples"], "example"),
         *(counted(count, _spaced(name).removesuffix("s"), _spaced(name)) for name, count in table["counts"].items()),
@@ -80,8 +82,15 @@ def _table(table: Plain, tables: Sequence[Plain]) -> list[str]:
     title = f"{', '.join(table['data'])}: {protocol}"
     parts = [f"## {title}{', ' + keys if keys else ''}", f"{'; '.join(lead)}."]
     if others:
-        same = "other keys of `[evaluate]`" if keys else "another number of examples"
-        parts.append(f"Runs of this split that were measured with {same} stand in a table of their own.")
+        own = _own_settings(table, others)
+        same = [*(["other keys of `[evaluate]`"] if evaluate else []), *(["other settings"] if own else [])]
+        how = " or ".join(same) or "another number of examples"
+        parts.append(f"Runs of this split that were measured with {how} stand in a table of their own.")
+    parts += [sentence(line) for line in settings_in_words({"settings": table["apart"]})]
+    if table["told_more"]:
+        parts.append(
+            "Simple answers that are marked as a leak are told more of the truth than the models of this table."
+        )
     if not table["split_recorded"]:
         parts.append(
             "Some runs have not recorded their split: for them it is that of their data set as it lies there now."
@@ -93,6 +102,16 @@ def _table(table: Plain, tables: Sequence[Plain]) -> list[str]:
         parts.append(text)
     parts += ["### By seed", _seeds(table), "### Where the lines come from"]
     return [*parts, *(_origin(place, line) for place, line in enumerate(table["lines"], 1))]
+
+
+def _own_settings(table: Plain, others: Sequence[Plain]) -> list[str]:
+    """Return the settings of a table that others of its split do not have, as "track leak-free"."""
+    return [
+        f"{name} {value}"
+        for task, own in table["apart"].items()
+        for name, value in own.items()
+        if any(other["apart"].get(task, {}).get(name) != value for other in others)
+    ]
 
 
 def _metrics(table: Plain) -> str:
@@ -201,13 +220,17 @@ def _origin(place: int, line: Plain) -> str:
             kinds, seeds = told.setdefault(text if what != "config" else f"config {text}", ([], []))
             kinds += [what] if what not in kinds else []
             seeds += [run["seed"]] if run["seed"] not in seeds else []
-    entries = []
+    entries = [f"- measured with {text}" for text in dict.fromkeys(_settings(line))]
     for text, (kinds, seeds) in told.items():
         some = f" (seed {', '.join(map(str, seeds))})" if len(seeds) < len(line["runs"]) else ""
         entries.append(f"- {text}{some}" if kinds == ["config"] else f"- {' and '.join(kinds)}{some}: {text}")
     if not all((run["file"] or "").startswith(SHIPPED) for run in line["runs"]):
         entries.append(f"- what differs from the defaults: {_words(line['keys']) or 'nothing'}")
     return f"**{place} {line['label']}**, `{line['system']}`\n\n" + "\n".join(entries)
+
+
+def _settings(line: Plain) -> list[str]:
+    return ["; ".join(settings_in_words(run)) for run in line["runs"] if run["settings"]]
 
 
 def _config(run: Plain) -> str:

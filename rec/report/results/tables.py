@@ -57,7 +57,9 @@ def _table(group: Group, baseline: str, resamples: int) -> Plain:
     # What all lines have comes first: by the first one they are ordered and compared.
     names = sorted(shown, key=lambda name: any(name not in run.numbers["metrics"] for run in runs))
     baselines = _baselines(group, labels, names)
-    best = {name: _best(name, directions[name], lines, baselines) for name in names}
+    more = {name for run in runs for name in run.numbers.get("told_more", ())}
+    fair = [entry for entry in baselines if entry["answer"] not in more]
+    best = {name: _best(name, directions[name], lines, fair) for name in names}
     asked = _named(group, labels, baseline)
     reference = asked or _first_best(names, lines, directions)
     notes = _differences(group, labels, lines, reference, resamples)
@@ -70,6 +72,8 @@ def _table(group: Group, baseline: str, resamples: int) -> Plain:
         "split": dict(group.split),
         "split_recorded": all(run.measurement is not None for run in runs),
         "evaluate": dict(group.evaluate),
+        "apart": dict(group.apart),
+        "told_more": sorted(more),
         "examples": group.examples,
         "metrics": [{"name": name, "higher_is_better": directions[name]} for name in names],
         "same": _same_metrics(names, [run.numbers for run in runs], baselines),
@@ -116,6 +120,7 @@ def _run(run: Run) -> Plain:
         "step": numbers["step"],
         "metrics": numbers["metrics"],
         "interval": numbers["interval"],
+        "settings": numbers.get("settings", {}),
         "parameters": (measurement or {}).get("parameters"),
         "file": (training or {}).get("file"),
         "changes": (training or {}).get("changes"),
@@ -136,7 +141,7 @@ def _baselines(group: Group, labels: Sequence[str], names: Sequence[str]) -> lis
                 if same is not None:
                     same["metrics"] |= told
                 elif told:
-                    known.append({"label": simple, "metrics": told, "by": label})
+                    known.append({"label": simple, "answer": simple, "metrics": told, "by": label})
     return [
         entry | ({"label": f"{simple} (as {entry['by']} measured it)"} if len(entries) > 1 else {})
         for simple, entries in found.items()

@@ -99,6 +99,7 @@ class GaVaMoEConfig(Strict):
     VARIANTS: ClassVar[Variants] = {
         "full": (),
         "leak-free": ("model.prompt.feature=false", "model.prompt.rating=predicted"),
+        "vectors of ratings alone": ("model.prompt.own_vectors=false",),
         "one cluster": ("model.pairs.clusters=1",),
         "clusters of users": ("model.pairs.user_clusters=true",),
         "one gate": ("model.experts.gates=one",),

@@ -6,7 +6,7 @@ Letters: B pairs, U users, C clusters, Z width of a latent, R levels of ratings.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -89,6 +89,9 @@ class GaVaMoEModel(nn.Module):
             tokens=prompter.tokens,
             seed=seed,
         )
+        if config.prompt.own_vectors:
+            sizes = {"user": len(known.user_count_U), "item": len(known.item_count_I)}
+            self.own = nn.ModuleDict({n: _own(size, config.pairs.embedding) for n, size in sizes.items()})
         clusters, users = config.pairs.clusters, len(known.user_count_U)
         self.share_C: Tensor
         """Of training's pairs, by cluster."""
@@ -116,12 +119,21 @@ class GaVaMoEModel(nn.Module):
         )
         return found
 
-    @torch.no_grad()
     def asked(self, batch: ReviewBatch) -> tuple[Prompt, Pairs]:
-        """Return what the writer is asked: stage 1 tells it of pairs, without noise and as it is.
+        """Return what the writer is asked: what stage 1 tells of pairs, and what the writer itself has learned of them.
 
         The mood of a request, which nobody has rated, follows from the predicted rating.
         """
+        prompt, pairs = self._told(batch)
+        if not self.config.prompt.own_vectors:
+            return prompt, pairs
+        known = {"user": self.pairs.known("user", batch.user_B), "item": self.pairs.known("item", batch.item_B)}
+        user_BF, item_BF = (self.own[name](1 + index_B) for name, index_B in known.items())
+        return prompt, replace(pairs, user_BF=pairs.user_BF + user_BF, item_BF=pairs.item_BF + item_BF)
+
+    @torch.no_grad()
+    def _told(self, batch: ReviewBatch) -> tuple[Prompt, Pairs]:
+        """Return the prompts, and what stage 1 tells of pairs, without noise and as it is."""
         training = self.pairs.training
         self.pairs.eval()
         rating_B, share_BC = self.ratings(batch), self.responsibilities(batch)
@@ -173,6 +185,13 @@ class GaVaMoEModel(nn.Module):
     def clusters(self, batch: ReviewBatch) -> Tensor:
         """Return the cluster of each pair, int64 (B,): the most probable one by the latent's mean."""
         return self.responsibilities(batch).argmax(1)
+
+
+def _own(count: int, width: int) -> nn.Embedding:
+    """Return a table of what is learned beside another one, 0 at first; row 0 is of the unknown and stays 0."""
+    table = nn.Embedding(1 + count, width, padding_idx=0)
+    nn.init.zeros_(table.weight)
+    return table
 
 
 @torch.no_grad()

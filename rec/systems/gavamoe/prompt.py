@@ -36,17 +36,22 @@ class PromptConfig(Strict):
 
     feature: bool = True
     """Tells the feature that the text is about, which only who has read the text knows. The published setting."""
-    rating: Literal["true", "predicted", "none"] = "true"
+    rating: Literal["given", "predicted", "none"] = "given"
     """What the mood in the prompt follows from: the pair's rating, which only who has read the review knows (the
     published setting), the rating that the model predicts, or nothing: no mood is told."""
     words: Literal["paper", "short"] = "paper"
     """The published sentences, or the mood, the feature and the two tokens alone: a model that is trained from scratch
     needs no more, and is faster."""
 
+    own_vectors: bool = True
+    """Lets the writer learn vectors of users and items from texts, which are added to those of stage 1, as LoRA on its
+    tables does in the published code; clusters stay what stage 1 says. Off, texts follow from what ratings tell of a
+    pair alone."""
+
     @property
     def leaks(self) -> bool:
         """Whether a prompt holds what is known only from the review that is to be written."""
-        return self.feature or self.rating == "true"
+        return self.feature or self.rating == "given"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +65,13 @@ class Prompt(Batch):
 
     def __len__(self) -> int:
         return len(self.answer_BA)
+
+    @property
+    def read_BA(self) -> Tensor:
+        """Return what is read of answers, (B, A - 1): all but the last token of each, after which nothing is asked."""
+        length_B1 = (self.answer_BA >= 0).sum(1, keepdim=True)
+        place_A = torch.arange(self.answer_BA.shape[1], device=self.answer_BA.device)
+        return self.answer_BA.masked_fill(place_A >= length_B1 - 1, -1)[:, :-1]
 
     @property
     def chooses(self) -> bool:
@@ -84,7 +96,7 @@ class Prompter:
         """Return the prompts of pairs; what the config does not tell, and texts at all, may be anything."""
         if self.config.rating == "predicted":
             moods = [[mood] * len(texts) for mood in MOODS]
-        elif self.config.rating == "true":
+        elif self.config.rating == "given":
             moods = [[MOODS[rating >= POSITIVE] for rating in ratings]]
         else:
             moods = [[""] * len(texts)]

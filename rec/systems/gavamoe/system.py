@@ -22,9 +22,12 @@ from rec.errors import DataError
 from rec.evaluation.task import Measured
 from rec.evaluation.tasks.rating import Rating
 from rec.evaluation.tasks.writing import Writing
+from rec.keys import ParallelConfig, PhaseConfig, TrainConfig
 from rec.moe.layer import is_spread
 from rec.nn.decoding import write as write_texts
+from rec.nn.language.memory import Texts, language_memory
 from rec.nn.language.tokens import LanguageTokens
+from rec.nn.memory import Memory
 from rec.sections import Section
 from rec.systems.api import Phase, System, Wanted
 from rec.systems.capabilities import Decoding, Rater, Reporter, Traced, Truth, Writer
@@ -142,7 +145,7 @@ class GaVaMoE(
             ),
             Phase(
                 name=WRITER,
-                trains=("writer.*",),
+                trains=("writer.*", *(["own.*"] if self.config.prompt.own_vectors else [])),
                 terms=("text_nll", *(["balance/*"] if self.config.experts.balance_weight else [])),
                 metric="val_loss/text_nll",
                 before=assign,
@@ -174,6 +177,33 @@ class GaVaMoE(
             beta = pairs.beta_at(module.epoch if module.training else 0)
             terms["kl"] = Term(seen.kl_B.sum(), len(batch), scale * beta)
         return terms | (module.writer.terms(seen.written) if seen.written is not None else {})
+
+    def counts(self, module: GaVaMoEModel, batch: ReviewBatch) -> dict[str, float] | None:
+        """Return the count of each term of the loss in the module's phase; None where it follows from more."""
+        if module.phase == WRITER:
+            prompt = self.prompter.prompt(batch.rating_B.tolist(), batch.feature, batch.text)
+            return module.writer.counts(prompt)
+        rows = float(len(batch))
+        return {"rating_ce": rows} if module.phase == VAE else {"rating_ce": rows, "kl": rows}
+
+    def memory(self, train: TrainConfig, parallel: ParallelConfig) -> Memory:
+        """Return the bytes that a worker needs in the writer's phase, the largest, for texts of full length."""
+        pairs, language = self.config.pairs, self.config.language
+        prompt = self.prompter.prompt([1.0], ["feature"], [""])
+        entities = len(self.static["user_count"]) + len(self.static["item_count"])
+        own = train.phases.get(WRITER, PhaseConfig())
+        told = {"batch_size": own.batch_size, "accumulate": own.accumulate}
+        return language_memory(
+            language,
+            self.config.experts,
+            train.model_copy(update={key: value for key, value in told.items() if value is not None}),
+            parallel,
+            Texts(prompt=prompt.token_MBP.shape[2], answer=language.max_tokens, evaluated=train.evaluate_batch_size),
+            clusters=pairs.clusters,
+            vocabulary=self.prompter.tokens.vocabulary,
+            frozen=entities * pairs.embedding,
+            given=pairs.embedding,
+        )
 
     def write(
         self,
@@ -234,7 +264,7 @@ class GaVaMoE(
         """Return the feature and the rating, each where the prompt tells it."""
         prompt = self.config.prompt
         told: list[Truth] = ["feature"] if prompt.feature else []
-        return (*told, "rating") if prompt.rating == "true" else tuple(told)
+        return (*told, "rating") if prompt.rating == "given" else tuple(told)
 
     def ratings(self, module: GaVaMoEModel, batch: ReviewBatch) -> Tensor:
         """Return the expected rating of each pair, (B,)."""

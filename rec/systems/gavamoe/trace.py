@@ -37,7 +37,7 @@ def trace(module: GaVaMoEModel, batch: ReviewBatch, texts: Sequence[str]) -> lis
             Token(text=piece, experts={name: told[first + number] for name, told in experts.items()})
             for number, piece in enumerate(pieces(read, tokens.tokenizer.decode))
         ]
-        place += prompt_B[row] + sum(token >= 0 for token in answer[:-1])
+        place += prompt_B[row] + max(sum(token >= 0 for token in answer) - 1, 0)
         found.append(Traced(gate=f"cluster {int(pairs.cluster_B[row])}", tokens=parts))
     return found
 

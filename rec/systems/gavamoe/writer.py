@@ -44,7 +44,7 @@ class Written:
     score_NW: Tensor
     target_N: Tensor
     mixed: tuple[Mixed, ...]
-    """Of each gated layer."""
+    """What each gated layer has decided, without its outputs."""
     cluster_N: Tensor
     """The gate of each token that has reached experts, (K,)."""
 
@@ -102,7 +102,7 @@ class PairWriter(nn.Module):
             user_BF=user_BF, item_BF=item_BF, cluster_B=cluster_B, share_BC=responsibility_BC, rating_B=rating_B
         )
         token_BP, answer_BA = prompt.of(rating_B), prompt.answer_BA
-        token_BT = torch.cat([token_BP, answer_BA[:, :-1]], 1)
+        token_BT = torch.cat([token_BP, prompt.read_BA], 1)
         kept_BT, hint_B = token_BT >= 0, self._hints(pairs)
         state_BTD = self._states(token_BT, kept_BT, kept_BT, pairs, hint_B, None)
         # The last token of a prompt scores the first of the answer, which scores the next.
@@ -120,6 +120,16 @@ class PairWriter(nn.Module):
         nll = nn.functional.cross_entropy(written.score_NW.float(), written.target_N, reduction="sum")
         terms = {"text_nll": Term(nll, len(written.target_N))}
         return terms | balance_terms(self.layers, written.mixed, written.cluster_N, self.config.balance_weight)
+
+    def counts(self, prompt: Prompt) -> dict[str, float] | None:
+        """Return the count of each of `terms`; None where it follows from more than the prompt."""
+        answer = {"text_nll": float((prompt.answer_BA >= 0).sum())}
+        if not self.config.balance_weight:
+            return answer
+        if prompt.chooses:
+            return None
+        read = float((prompt.token_MBP[0] >= 0).sum() + (prompt.read_BA >= 0).sum())
+        return answer | {f"balance/{number}": read for number in range(len(self.layers))}
 
     def start(self, batch: tuple[Prompt, Pairs]) -> tuple[Tensor, Writing]:
         """Read the prompts; return the scores of each text's first token, (B, W), and what is kept."""
@@ -143,7 +153,7 @@ class PairWriter(nn.Module):
 
     def _hints(self, pairs: Pairs) -> Tensor:
         """Return what gates are told of each pair."""
-        if self.config.soft_gate and self.config.gates != "one":
+        if self.config.soft_gate and self.config.gates == "cluster":
             assert pairs.share_BC is not None, "soft gates need the shares of clusters"
             return pairs.share_BC
         return self._gates(pairs.cluster_B)

@@ -5,6 +5,7 @@ import pytest
 from rec.evaluation.task import Task
 from rec.evaluation.tasks.ranking import Ranking
 from rec.evaluation.tasks.rating import Rating
+from rec.evaluation.tasks.rating import baselines as rating_baselines
 from rec.evaluation.tasks.sets import Sets
 from rec.evaluation.tasks.sets import baselines as sets_baselines
 from rec.evaluation.tasks.writing import Writing
@@ -12,9 +13,12 @@ from rec.evaluation.tasks.writing import baselines as writing_baselines
 
 OTHERS = {
     "ranking": ["popularity", "random", "similar users", "the planted truth", "Niche", "Diverse", "Blockbuster"],
-    "rating": ["mean rating", "mean rating of the item"],
+    "rating": ["mean rating", "mean rating of the item", rating_baselines.BIASES],
     "sets": [sets_baselines.FREQUENT, sets_baselines.REPEATED, sets_baselines.COMMON],
-    "writing": [writing_baselines.FREQUENT, writing_baselines.OF_FEATURE, writing_baselines.RANDOM],
+    "writing": [
+        *(writing_baselines.ITEM_TEMPLATE, writing_baselines.FIRST_OF_ITEM, writing_baselines.FREQUENT_OF_ITEM),
+        *(writing_baselines.FREQUENT, writing_baselines.RANDOM, *writing_baselines.LEAKS),
+    ],
 }
 
 

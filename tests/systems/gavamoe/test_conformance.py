@@ -23,7 +23,7 @@ class TestGaVaMoE(Conformance):
             "language": LANGUAGE,
             "pairs": {"paper_scaling": True, "beta_schedule": True, "biases": False, "user_clusters": True},
             "experts": {"experts": 2, "init": "sliced", "soft_gate": True},
-            "prompt": {"rating": "none", **SHORT},
+            "prompt": {"rating": "none", "own_vectors": False, **SHORT},
         },
         {"language": LANGUAGE, "experts": {"experts": 0}, "prompt": SHORT},
         {"language": LANGUAGE, "experts": {"experts": 2, "gates": "random"}, "prompt": SHORT},

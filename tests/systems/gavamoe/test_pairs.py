@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from rec.keys import TrainConfig
 from rec.systems.gavamoe import GaVaMoE
 from rec.systems.gavamoe.config import GaVaMoEConfig, PairsConfig
 from rec.systems.gavamoe.model import MIXTURE, VAE, GaVaMoEModel
 from rec.systems.gavamoe.pairs import attended
+from rec.train.optim import learning_rate
 from tests.conformance import take
 
 
@@ -153,3 +155,32 @@ def test_attention_over_few_positions_is_that_of_torch(positions: int, heads: in
     query, key, value = (part.view(5, positions, heads, -1).transpose(1, 2) for part in parts)
     wanted = torch.nn.functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
     torch.testing.assert_close(attended(*parts, heads), wanted)
+
+
+@pytest.mark.parametrize(("warmup", "first"), [(4, 0.25), (1, 1.0), (0, 1.0)])
+def test_no_step_of_a_warm_up_learns_nothing(warmup: int, first: float) -> None:
+    config = TrainConfig(learning_rate=1.0, warmup_steps=warmup)
+    found = [learning_rate(config, step, 100) for step in range(5)]
+    assert found[0] == first
+    assert min(found) > 0
+    assert found[4] == 1
+
+
+def test_what_texts_tell_of_a_pair_is_learned_beside_stage_1_which_stays() -> None:
+    system, rows, module = built()
+    batch = system.collate(rows)
+    module.phase = "writer"
+    _, told = module._told(batch)
+    assert torch.equal(module.asked(batch)[1].user_BF, told.user_BF)  # nothing is learned yet
+    sum(term.sum for term in system.loss(module, batch).values()).backward()
+    user_B, item_B = module.pairs.known("user", batch.user_B), module.pairs.known("item", batch.item_B)
+    for name, index_B in (("user", user_B), ("item", item_B)):
+        moved = set(module.own[name].weight.grad.abs().sum(1).nonzero()[:, 0].tolist())
+        assert moved == {1 + index for index in index_B.tolist() if index >= 0}  # not that of strangers
+    assert module.pairs.table_user.weight.grad is None
+    clusters = module.clusters(batch)
+    with torch.no_grad():
+        module.own["user"].weight[1:] += 1
+    _, asked = module.asked(batch)
+    torch.testing.assert_close(asked.user_BF - told.user_BF, (user_B >= 0)[:, None].expand_as(told.user_BF).float())
+    assert torch.equal(module.clusters(batch), clusters)

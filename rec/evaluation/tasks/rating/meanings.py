@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from rec.evaluation.tasks.rating.baselines import BIASES
+
 WORDS = {
     "rmse": "root of the mean squared error, in steps of the scale; large errors count most",
     "mae": "mean absolute error, in steps of the scale",
     "mean rating": "the mean of all ratings of training, whatever is rated",
+    BIASES: "the mean of all ratings of training, and by how much each member's lie above it",
 }
 OF = "mean rating of the "
 

@@ -46,6 +46,11 @@ class Rating(Task):
         """Both errors; lower is better."""
         return higher_is_better
 
+    def settings(self, system: Rater[Any, Any]) -> dict[str, str]:
+        """Return the scale that predictions are clipped to."""
+        lowest, highest = system.scale()
+        return {"predictions": f"clipped to {lowest:g} to {highest:g}"}
+
     def meaning(self, name: str) -> str:
         """Return in a few words what a metric, a simple answer or a group is."""
         return meanings.of(name) or meaning_of_group(name)
@@ -114,7 +119,7 @@ class Rating(Task):
     def baselines(
         self, system: Any, data: Prepared, split: str, batches: Batches
     ) -> Mapping[str, Mapping[str, float | None]]:
-        """Return what mean ratings of training reach: of all, and of each rated member."""
+        """Return what mean ratings of training reach: of all, of each rated member, and of all with biases."""
         return baselines.measure(self, system, split, batches)
 
     def keys(self, system: Any, data: Prepared, records: Records) -> dict[str, Any]:

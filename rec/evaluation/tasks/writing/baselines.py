@@ -1,46 +1,76 @@
-"""Simple texts that every model is told beside: the most frequent one, that of a feature, and texts drawn at random."""
+"""Simple texts that every model is told beside: templates, copies of training's texts, and texts drawn at random.
+
+What is marked as a leak is told the feature that the true text is about, as models of that track are.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from rec.evaluation.records import joined
 from rec.evaluation.task import Batches
+from rec.evaluation.tasks.writing.bertscore import encoder_of
+from rec.evaluation.tasks.writing.training import Training, items_of, read
 from rec.seeds import generator
 
 if TYPE_CHECKING:
     from rec.evaluation.tasks.writing.task import Writing
 
-FREQUENT, OF_FEATURE, RANDOM = "most frequent text", "most frequent text of the feature", "a text drawn at random"
+ITEM_TEMPLATE = "template of the item's feature"
+FIRST_OF_ITEM, FREQUENT_OF_ITEM = "first text of the item", "most frequent text of the item"
+FREQUENT, RANDOM = "most frequent text", "a text drawn at random"
+TRUE_TEMPLATE = "template of the true feature (leak)"
+SAME_FEATURE = "first text of the true feature (leak)"
+OF_FEATURE = "most frequent text of the true feature (leak)"
+FEATURE = "{feature}"
+"""Stands for the feature in a template."""
+LEAKS = (TRUE_TEMPLATE, SAME_FEATURE, OF_FEATURE)
+"""Those that are told the true feature."""
 
 
 def measure(task: Writing, system: Any, split: str, batches: Batches) -> Mapping[str, Mapping[str, float | None]]:
     """Return every metric of every simple answer over the examples of a split, from the texts of training."""
-    texts: list[str] = []
-    by_feature: dict[str, list[str]] = {}
-    for batch in batches("train"):
-        found = system.references(batch)
-        texts += found
-        for text, feature in zip(found, system.features(batch) or [], strict=False):
-            by_feature.setdefault(feature, []).append(text)
-    if not texts:
+    training, support = read(system, batches, task.about, task.apart_from_signs)
+    if not training.texts:
         return {}
-    rng, frequent = generator(0, "texts at random"), most_frequent(texts)
-    of_feature = {feature: most_frequent(found) for feature, found in by_feature.items()}
-    parts: dict[str, list[Any]] = {FREQUENT: [], OF_FEATURE: [], RANDOM: []}
+    rng, encoder = generator(0, "texts at random"), encoder_of(task.bertscore)
+    parts: dict[str, list[Any]] = {}
+    item: list[int] = []
     for batch in batches(split):
-        drawn = [texts[place] for place in rng.integers(0, len(texts), len(batch))]
-        parts[FREQUENT].append(task.record(system, batch, [frequent] * len(batch)))
-        parts[RANDOM].append(task.record(system, batch, drawn))
-        features = system.features(batch)
-        if features is not None:
-            own = [of_feature.get(feature, frequent) for feature in features]
-            parts[OF_FEATURE].append(task.record(system, batch, own))
-    return {name: task.metrics(joined(tables)) for name, tables in parts.items() if tables}
+        for name, texts in answers(task.template, training, system, batch, rng, task.about):
+            parts.setdefault(name, []).append(task.record(system, batch, texts))
+        item += items_of(system, batch, task.about) or []
+    found = {}
+    for name, tables in parts.items():
+        records = joined(tables)
+        facts = {} if support is None else support.measure(item, task.scored(records))
+        found[name] = task.metrics(records, task.values(records) | facts | task.similar(records, encoder))
+    return found
 
 
-def most_frequent(texts: list[str]) -> str:
-    """Return the text that stands there most often, the first by letters among several: of b, a, b it is b."""
-    return min(Counter(texts).items(), key=lambda entry: (-entry[1], entry[0]))[0]
+def answers(
+    template: str, training: Training, system: Any, batch: Any, rng: np.random.Generator, about: str = "item"
+) -> Iterator[tuple[str, Sequence[str]]]:
+    """Yield the name of every simple answer that can be given to a batch, and its texts.
+
+    An item that training does not know is answered as all are.
+    """
+    features, item = system.features(batch), items_of(system, batch, about)
+    if item is not None:
+        if training.features:
+            yield ITEM_TEMPLATE, [template.replace(FEATURE, training.feature(i)) for i in item]
+        yield FIRST_OF_ITEM, [training.earliest(("item", i)) for i in item]
+        yield FREQUENT_OF_ITEM, [training.frequent(("item", i)) for i in item]
+    frequent = training.frequent()
+    yield FREQUENT, [frequent] * len(batch)
+    yield RANDOM, [training.texts[place] for place in rng.integers(0, len(training.texts), len(batch))]
+    if features is None:
+        return
+    yield TRUE_TEMPLATE, [template.replace(FEATURE, feature) for feature in features]
+    if item is not None:
+        pairs = zip(item, features, strict=True)
+        yield SAME_FEATURE, [training.earliest(("item", i, f), ("feature", f), ("item", i)) for i, f in pairs]
+    yield OF_FEATURE, [training.frequent(("feature", feature)) for feature in features]

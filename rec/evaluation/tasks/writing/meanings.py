@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rec.evaluation.tasks.writing.baselines import FREQUENT, OF_FEATURE, RANDOM
+from rec.evaluation.tasks.writing import baselines as simple
 
 OVERLAP = {
     "rouge1": "overlap of single words with the true text",
@@ -22,9 +22,23 @@ WORDS = {
     "fmr": "share of texts that name the feature they are about",
     "fcr": "share of all features that any text names",
     "div": "features that two texts share in the mean",
-    FREQUENT: "the text that training has most often, for everybody",
-    OF_FEATURE: "the text that training has most often of the same feature",
-    RANDOM: "a text of training, drawn at random",
+    "factual": "share of the features and opinions that a text states which training reviews of its item state too",
+    "hallucinated": "share of them that no training review of the item states",
+    "factual_coverage": "share of what the item's training reviews state that the text states too",
+    "factual_pairs": "share of a text's opinions about features that a training review of its item has",
+    "stating": "share of texts that state anything",
+    "bertscore_f": "likeness to the true text by the hidden states of a model, f-measure",
+    "bertscore_p": "likeness of what was written to the true text by the hidden states of a model",
+    "bertscore_r": "likeness of the true text to what was written by the hidden states of a model",
+    "gptscore": "what a language model says of how well meanings agree with the true text, 0 to 100",
+    simple.ITEM_TEMPLATE: "one sentence with the feature that the item's texts of training are most often about",
+    simple.FIRST_OF_ITEM: "a copy of the first text about the item in training",
+    simple.FREQUENT_OF_ITEM: "the text that the item has most often in training",
+    simple.FREQUENT: "the text that training has most often, for everybody",
+    simple.RANDOM: "a text of training, drawn at random",
+    simple.TRUE_TEMPLATE: "one sentence with the feature that the true text is about, which it is told",
+    simple.SAME_FEATURE: "a copy of the first text about the true feature, which it is told, the item's own first",
+    simple.OF_FEATURE: "the text that training has most often of the true feature, which it is told",
 }
 
 

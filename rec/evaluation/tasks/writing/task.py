@@ -5,8 +5,8 @@ Letters: B examples, S statistics of BLEU.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,17 +17,19 @@ from rec.data.prepared import Prepared
 from rec.evaluation.bootstrap import Summed
 from rec.evaluation.records import Records, column, records_of
 from rec.evaluation.service import Context, Service
-from rec.evaluation.task import ALONE, Batches, Groups, Names, Ranks, Task, Values, holds_everywhere
+from rec.evaluation.task import ALONE, Batches, Groups, Names, Ranks, Task, Values, holds_everywhere, mean
 from rec.evaluation.task import Measured as TaskMeasured
 from rec.evaluation.tasks.sparsity import by_sparsity, meaning_of_group
 from rec.evaluation.tasks.values import MetricValue, notes
-from rec.evaluation.tasks.writing import baselines, meanings, sections
+from rec.evaluation.tasks.writing import baselines, facts, late, meanings, sections, settings
+from rec.evaluation.tasks.writing import bertscore as bert
 from rec.evaluation.tasks.writing.bleu import bleu, bleu_smooth
 from rec.evaluation.tasks.writing.metrics import DISTINCT_ORDERS, Measured, higher_is_better, measure, summary
 from rec.evaluation.tasks.writing.occurrences import occurrences
 from rec.evaluation.tasks.writing.service import WritingService
 from rec.evaluation.tasks.writing.words import first_words, ngrams, spaced
 from rec.keys import EvaluateConfig
+from rec.keys_texts import BertScoreConfig
 from rec.sections import Section
 from rec.systems.capabilities import Decoding, Writer
 
@@ -37,9 +39,8 @@ OF_ROW = (
     *(f"distinct{order}_sentence" for order in DISTINCT_ORDERS),
 )
 """Metrics that are means over examples."""
-GREEDY = Decoding()
-ABOUT = "about/"
-"""Start of the names of records' columns with the members that a text is of."""
+GREEDY, NOT_SCORED = Decoding(), BertScoreConfig()
+ABOUT = late.ABOUT
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,59 @@ class Writing(Task):
     """Both texts are cut to so many words before they are scored, as PETER cuts them to 15; 0 cuts nothing."""
     space_signs: bool = False
     """Whether signs are set apart from words before texts are scored, as PEPLER and GaVaMoE do."""
+    about: str = "item"
+    """The entity that texts are of: what its texts of training state supports what a text states."""
+    template: str = f"this is a great {baselines.FEATURE} ."
+    """The text that simple answers put a feature into."""
+    bertscore: BertScoreConfig = NOT_SCORED
+    judged_by: str = ""
+    """Who scores texts over HTTP, in words, where somebody is asked."""
     headline: str = "bleu4"
-    shown: tuple[str, ...] = ("bleu4", "bleu1", "rouge1_f", "rouge_l_f1", "fmr", "usr")
+    shown: tuple[str, ...] = (
+        "factual", "hallucinated", "factual_coverage", "factual_pairs",
+        "bleu4", "bleu1", "rouge1_f", "rouge_l_f1", "usr", "fmr", "fcr", "div",
+    )  # fmt: skip
 
     @property
     def directions(self) -> Mapping[str, bool]:
-        """Every metric; higher is better but for shared features (div)."""
-        return higher_is_better
+        """Every metric; higher is better but for shared features (div) and what nothing supports (hallucinated)."""
+        return {**higher_is_better, **dict.fromkeys(bert.NAMES, True), **facts.METRICS, late.JUDGE: True}
+
+    @property
+    def late(self) -> tuple[str, ...]:
+        """Metrics that need all of training, or a model beside the system's."""
+        return (*facts.METRICS, *bert.NAMES, late.JUDGE)
+
+    @property
+    def grouped(self) -> tuple[str, ...]:
+        """All that is shown."""
+        return self.shown
+
+    @property
+    def evaluate_keys(self) -> tuple[str, ...]:
+        """How texts are cut, and which models score them."""
+        return ("words", "signs", "bertscore", "judge")
+
+    def settle(self, system: Any, module: nn.Module, validation: Iterable[Any], keys: EvaluateConfig) -> dict[str, Any]:
+        """Return what the config says of how texts are cut and compared."""
+        return settings.settle(keys)
+
+    def settled(self, told: Mapping[str, Any]) -> Writing:
+        """Return the task with this."""
+        return replace(self, **settings.settled(told))
+
+    def settings(self, system: Writer[Any, Any]) -> dict[str, str]:
+        """Return the track, which words are scored, and how texts are drawn and compared."""
+        return settings.told(self, system)
+
+    @property
+    def apart(self) -> tuple[str, ...]:
+        """The track, and which words are scored."""
+        return settings.APART
+
+    def told_more(self, system: Writer[Any, Any]) -> tuple[str, ...]:
+        """Return the simple answers that are told the true feature, unless the system is told it too."""
+        return () if "feature" in system.truth_given() else baselines.LEAKS
 
     def meaning(self, name: str) -> str:
         """Return in a few words what a metric, a simple answer or a group is."""
@@ -113,16 +160,38 @@ class Writing(Task):
         if feature is not None:
             columns["feature"] = text_column(feature)
         if known:
-            words = [set(text.split()) for text in scored]
-            inside = np.array([[one in text for one in known] for text in words])
-            example_P, feature_P = inside.nonzero()
-            columns["features"] = feature_P, example_P
+            place = {name: index for index, name in enumerate(known)}
+            named = [sorted({place[word] for word in text.split() if word in place}) for text in scored]
+            example_P = np.repeat(np.arange(len(named)), [len(one) for one in named])
+            columns["features"] = np.array([index for one in named for index in one], np.int64), example_P
             columns["num_features"] = np.full(len(scored), len(known))
         return records_of({**columns, "bleu": measured.bleu_NS, **measured.column}, len(scored))
 
     def _scored(self, text: str) -> str:
-        text = spaced(text) if self.space_signs else text
+        text = self.apart_from_signs(text)
         return first_words(text, number=self.most_words) if self.most_words else text
+
+    def apart_from_signs(self, text: str) -> str:
+        """Return a text as it is scored, but whole."""
+        return spaced(text) if self.space_signs else text
+
+    def scored(self, records: Records) -> list[str]:
+        """Return the texts of records as they are scored."""
+        return [str(text) for text in column(records, "scored")]
+
+    def wanted(self, records: Records) -> list[str]:
+        """Return the true texts of records as they are scored."""
+        return [self._scored(text) for text in column(records, "reference")]
+
+    def similar(self, records: Records, encoder: bert.Encoder | None) -> Values:
+        """Return BERTScore of every text, empty where no model is at hand."""
+        if encoder is None:
+            return {}
+        return bert.bertscore(self.scored(records), self.wanted(records), encoder)
+
+    def late_values(self, measured: TaskMeasured) -> Values:
+        """Return how factual each text is, and what models say of it."""
+        return late.values(self, measured)
 
     def values(self, records: Records) -> Values:
         """Return ROUGE, the distinct share of each text's words, and whether it holds its feature."""
@@ -138,8 +207,9 @@ class Writing(Task):
         }
 
     def metrics(self, records: Records, values: Values | None = None) -> dict[str, float | None]:
-        """Return every metric, those of the whole corpus of texts too."""
-        return {name: found.value for name, found in _summary(records).items()}
+        """Return every metric, those of the whole corpus of texts too, and those of `late_values` where they are."""
+        further = {name: mean(value_B) for name, value_B in (values or {}).items() if name in self.late}
+        return {name: found.value for name, found in _summary(records).items()} | further
 
     def identity(self, records: Records) -> list[np.ndarray]:
         """Return the texts that were written for the examples."""
@@ -161,15 +231,15 @@ class Writing(Task):
     def baselines(
         self, system: Any, data: Prepared, split: str, batches: Batches
     ) -> Mapping[str, Mapping[str, float | None]]:
-        """Return what the most frequent text of training reaches, that of each feature, and texts drawn at random."""
+        """Return what templates, copies of texts of training and texts drawn at random reach."""
         return baselines.measure(self, system, split, batches)
 
     def enrich(self, measured: TaskMeasured) -> list[str]:
-        """Tell why a metric has no value."""
-        return notes(_summary(measured.records))
+        """Tell why a metric has no value, and how factual the true texts are."""
+        return [*notes(_summary(measured.records)), *late.notes(measured)]
 
     def sections(self, measured: TaskMeasured) -> list[Section]:
-        """Return some texts beside those that were written, and the texts that are written most often."""
+        """Return the best, the worst and some other texts beside the true ones, and those that are written often."""
         return sections.sections(self, measured)
 
     def service(self, context: Context) -> Service:

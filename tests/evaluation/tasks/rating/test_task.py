@@ -15,6 +15,7 @@ from rec.batch import Batch
 from rec.evaluation.bootstrap import summed_interval
 from rec.evaluation.records import joined
 from rec.evaluation.tasks.rating import Rating
+from rec.evaluation.tasks.rating.baselines import BIASES, biases_of
 from rec.systems.capabilities import Rater
 
 TASK = Rating()
@@ -85,6 +86,38 @@ def test_baselines_are_means_of_training_and_of_each_member() -> None:
     assert found["mean rating"]["mae"] == pytest.approx((1 + 2 + 3) / 3)
     # User 9 has rated nothing in training and gets the mean of all, 4.
     assert found["mean rating of the user"]["mae"] == pytest.approx((0.5 + 1 + 3) / 3)
+
+
+def test_biases_are_damped_sums_of_what_is_left() -> None:
+    rating, item, user = np.array([5.0, 3, 1]), np.array([7, 7, 2]), np.array([0, 1, -1])
+    found = biases_of(rating, {"user": user, "item": item})
+    item_bias = {7: 2 / (2 + 25), 2: -2 / (1 + 25)}
+    assert found["item"] == pytest.approx(item_bias)
+    assert found["user"] == pytest.approx({0: (2 - item_bias[7]) / 11, 1: -item_bias[7] / 11, -1: 0})
+    assert biases_of(np.zeros(0), {}) == {}
+
+
+def test_biases_agree_with_loops(rng: np.random.Generator) -> None:
+    rating, item, user = rng.uniform(1, 5, 300), rng.integers(0, 20, 300), rng.integers(0, 30, 300)
+    found = biases_of(rating, {"user": user, "item": item})
+    rows = list(zip(rating, item, user, strict=True))
+    mean = sum(rating) / len(rating)
+    for member in range(20):
+        own = [r - mean for r, i, _ in rows if i == member]
+        assert found["item"][member] == pytest.approx(sum(own) / (25 + len(own)))
+    for member in range(30):
+        own = [r - mean - found["item"][i] for r, i, u in rows if u == member]
+        assert found["user"][member] == pytest.approx(sum(own) / (10 + len(own)))
+
+
+def test_the_mean_with_biases_is_a_baseline_and_strangers_get_the_mean() -> None:
+    def batches(split: str) -> Iterator[Rated]:
+        yield rated([0, 0, 1], [5.0, 4.0, 3.0], [0.0] * 3) if split == "train" else BATCH
+
+    found = TASK.baselines(Told(), None, "test", batches)  # type: ignore[arg-type]
+    predicted = [4 + 1 / 12, 4 - 1 / 11, 4]
+    assert found[BIASES]["mae"] == pytest.approx(sum(abs(p - g) for p, g in zip(predicted, (5, 2, 1), strict=True)) / 3)
+    assert TASK.settings(Told()) == {"predictions": "clipped to 1 to 5"}
 
 
 def test_the_interval_of_the_root_is_that_of_resampled_rows(rng: np.random.Generator) -> None:

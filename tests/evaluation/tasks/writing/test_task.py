@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from rec.batch import Batch
 from rec.evaluation.records import joined
+from rec.evaluation.task import Groups, Measured
 from rec.evaluation.tasks.writing import Writing
+from rec.evaluation.tasks.writing import baselines as simple
 from rec.evaluation.tasks.writing.metrics import measure, summary
-from rec.systems.capabilities import Decoding, Writer
+from rec.evaluation.tasks.writing.sections import chosen
+from rec.evaluation.tasks.writing.settings import track
+from rec.evaluation.tasks.writing.training import read
+from rec.keys import EvaluateConfig
+from rec.sections import Table, Text
+from rec.systems.capabilities import Decoding, Truth, Writer
 
 FEATURES = ("price", "sound", "strap")
 WRITTEN = ("the price is great", "the sound is fine", "the sound is fine", "", "a strap and a price")
@@ -71,7 +81,7 @@ def test_metrics_of_gathered_records_are_those_of_all_texts(cuts: list[list[int]
     records = joined([task.records(Told(), nn.Identity(), Texts(row=tuple(cut))) for cut in cuts])
     wanted = summary(measure(WRITTEN, WANTED, feature=ABOUT, features=FEATURES))
     assert task.metrics(records) == pytest.approx({name: value.value for name, value in wanted.items()})
-    assert set(task.metrics(records)) == set(task.directions)
+    assert set(task.metrics(records)) == set(task.directions) - set(task.late)
 
 
 def test_without_features_their_metrics_have_no_value() -> None:
@@ -99,14 +109,186 @@ def test_texts_are_cut_and_spaced_before_they_are_scored() -> None:
     assert record["rouge1_f"].to_pylist() == pytest.approx([100.0], abs=1e-4)
 
 
+class AboutItems(Told):
+    """Texts 0 and 1 are of item 0, 2 of item 1, the others of item 2."""
+
+    def written(self, batch: Texts) -> Mapping[str, Tensor]:
+        return {"item": torch.tensor([(0, 0, 1, 2, 2)[row] for row in batch.row])}
+
+
+def batches_of(train: tuple[int, ...], test: tuple[int, ...]) -> Callable[[str], Iterator[Texts]]:
+    def batches(split: str) -> Iterator[Texts]:
+        for row in train if split == "train" else test:
+            yield Texts(row=(row,))
+
+    return batches
+
+
 def test_baselines_come_from_the_texts_of_training() -> None:
     def batches(split: str) -> Iterator[Texts]:
         yield from [Texts(row=(1, 1, 0))] if split == "train" else [Texts(row=(0, 1))]
 
     found = Writing().baselines(Told(), None, "test", batches)  # type: ignore[arg-type]
-    assert found["most frequent text"]["fmr"] == 0.5
-    assert found["most frequent text of the feature"]["bleu4"] == pytest.approx(100)
-    assert found["a text drawn at random"]["usr"] is not None
+    assert found[simple.FREQUENT]["fmr"] == 0.5
+    assert found[simple.OF_FEATURE]["bleu4"] == pytest.approx(100)
+    assert found[simple.RANDOM]["usr"] is not None
+    assert found[simple.TRUE_TEMPLATE]["fmr"] == 1
+    assert simple.ITEM_TEMPLATE not in found  # no items are told
+    assert set(Writing().baselines(Told(False), None, "test", batches)) == {  # type: ignore[arg-type]
+        simple.FREQUENT, simple.RANDOM
+    }  # fmt: skip
+
+
+ANSWERS = {
+    simple.ITEM_TEMPLATE: ["a fine price", "a fine strap", "a fine sound"],
+    simple.FIRST_OF_ITEM: ["the price is poor", "the strap broke", "fine sound"],
+    simple.FREQUENT_OF_ITEM: ["the price is poor", "the strap broke", "a price"],
+    simple.FREQUENT: ["the price is poor"] * 3,
+    simple.TRUE_TEMPLATE: ["a fine sound", "a fine strap", "a fine price"],
+    simple.SAME_FEATURE: ["the sound is fine", "the strap broke", "a price"],
+    simple.OF_FEATURE: ["the sound is fine", "the strap broke", "the price is poor"],
+}
+"""To texts 1, 2 and 4, of items 0, 1 and 2, after training's 0, 1, 1, 0, 2, 3, 4: price and sound of item 0 are as
+frequent, and price was first."""
+
+
+@pytest.mark.parametrize("name", [*ANSWERS, simple.RANDOM])
+def test_every_simple_answer_by_hand(name: str) -> None:
+    system = AboutItems()
+    training, _ = read(system, batches_of((0, 1, 1, 0, 2, 3, 4), ()), "item")
+    rng = np.random.default_rng(0)
+    found = dict(simple.answers("a fine {feature}", training, system, Texts(row=(1, 2, 4)), rng))
+    assert set(found) == {*ANSWERS, simple.RANDOM}
+    if name == simple.RANDOM:
+        assert set(found[name]) <= set(WANTED)
+    else:
+        assert found[name] == ANSWERS[name]
+
+
+def test_an_item_without_training_is_answered_as_all_are() -> None:
+    system = AboutItems()
+    training, support = read(system, batches_of((0, 1, 1), ()), "item")
+    found = dict(simple.answers("a {feature}", training, system, Texts(row=(2,)), np.random.default_rng(0)))
+    assert found[simple.ITEM_TEMPLATE] == ["a sound"]
+    assert found[simple.FIRST_OF_ITEM] == ["the price is poor"]
+    assert found[simple.SAME_FEATURE] == ["the price is poor"]
+    assert found[simple.FREQUENT_OF_ITEM] == ["the sound is fine"]
+    assert support is not None
+    assert np.isnan(support.measure([1], ["the strap broke"])["factual"]).all()
+
+
+def test_what_is_told_the_true_feature_is_marked_and_is_more_than_a_leak_free_writer_is_told() -> None:
+    class Given(Told):
+        def truth_given(self) -> tuple[Truth, ...]:
+            return ("feature",)
+
+    assert Writing().told_more(Told()) == simple.LEAKS
+    assert Writing().told_more(Given()) == ()
+    assert all(name.endswith("(leak)") for name in simple.LEAKS)
+    assert not any("leak" in name for name in ANSWERS if name not in simple.LEAKS)
+
+
+def measured(system: Writer[Texts, nn.Module], task: Writing, rows: tuple[int, ...], **keys: Any) -> Measured:
+    records = task.records(system, nn.Identity(), Texts(row=rows))
+    return Measured(
+        system=system, module=nn.Identity(), data=None, split="test", config=EvaluateConfig(**keys), seed=0,  # type: ignore[arg-type]
+        records=records, values=task.values(records), groups=Groups((), np.zeros(len(rows), np.int64)),
+        batches=batches_of((0, 1, 2), rows),
+    )  # fmt: skip
+
+
+def test_factuality_is_told_first_once_training_is_at_hand() -> None:
+    task, found = Writing(), measured(AboutItems(), Writing(), (0, 2, 4))
+    values = task.late_values(found)
+    # Item 0 has reviews of price and sound, item 1 one of a strap, item 2 none.
+    assert values["factual"][:2].tolist() == [1, 0]
+    assert np.isnan(values["factual"][2])
+    assert task.shown[:2] == ("factual", "hallucinated")
+    metrics = task.metrics(found.records, task.values(found.records) | values)
+    assert (metrics["factual"], metrics["hallucinated"], metrics["stating"]) == (0.5, 0.5, 1)
+    assert found.kept["unsupported"] == [[], ["sound"], []]
+    notes = task.enrich(found)
+    assert [note for note in notes if "opinions are not known" in note]
+    assert "factual: 1 example of items without a training review, left out" in notes
+    plain = measured(Told(), Writing(), (0, 1))
+    assert task.late_values(plain) == {}
+
+
+def test_simple_answers_are_told_with_their_factuality() -> None:
+    found = Writing().baselines(AboutItems(), None, "test", batches_of((0, 1, 2), (0, 2)))  # type: ignore[arg-type]
+    assert found[simple.FIRST_OF_ITEM]["factual"] == 1
+    assert found[simple.FREQUENT]["factual"] == 0.5  # a price for the item of the strap
+
+
+def test_settings_tell_track_cuts_and_decoding() -> None:
+    told = Writing().settings(Told())
+    assert told == {
+        "track": "leak-free", "scored": "all words", "signs": "as written",
+        "decoding": "the most probable token each time, at most 32 tokens",
+    }  # fmt: skip
+    beams = Writing(most_words=15, space_signs=True, decoding=Decoding(beams=4, max_tokens=20)).settings(Told())
+    assert beams["scored"] == "the first 15 words of both texts"
+    assert beams["signs"] == "set apart from words"
+    assert beams["decoding"] == "the best text of a beam search, at most 20 tokens, beams 4"
+    drawn = Writing(decoding=Decoding(temperature=0.7, top_p=0.9, seed=3)).settings(Told())
+    assert drawn["decoding"] == "drawn with temperature 0.7, at most 32 tokens, seed 3, top_p 0.9"
+
+
+@pytest.mark.parametrize(
+    ("truth", "words"),
+    [
+        ((), "leak-free"), (("feature",), "given the true feature"), (("rating",), "given the true rating"),
+        (("rating", "feature"), "given the true feature and the true rating"),
+    ],
+)  # fmt: skip
+def test_tracks_in_words(truth: tuple[str, ...], words: str) -> None:
+    assert track(truth) == words
+
+
+@pytest.mark.parametrize(
+    ("keys", "words", "apart"), [({}, 7, True), ({"words": 15, "signs": "kept"}, 15, False), ({"words": 0}, 0, True)]
+)
+def test_the_config_cuts_texts_as_it_says(keys: dict[str, Any], words: int, apart: bool) -> None:
+    task = Writing(most_words=7, space_signs=True)
+    told = task.settle(Told(), nn.Identity(), (), EvaluateConfig(**keys))
+    found = task.settled(told)
+    assert (found.most_words, found.space_signs) == (words, apart)
+    model = EvaluateConfig.model_validate({"bertscore": {"model": "some/model", "layer": 3}})
+    told = task.settle(Told(), nn.Identity(), (), model)
+    found = task.settled(json.loads(json.dumps(told)))
+    assert found.bertscore == model.bertscore
+    assert found.settings(Told())["bertscore"] == "model, layer 3, not rescaled"
+    asked = EvaluateConfig.model_validate({"judge": {"url": "http://x", "model": "m", "prompt": "Say a number."}})
+    found = task.settled(task.settle(Told(), nn.Identity(), (), asked))
+    assert found.settings(Told())["gptscore"] == "m, a prompt of its own"
+
+
+def test_the_best_and_the_worst_texts_are_shown_once_each() -> None:
+    places = chosen(np.array([5.0, 1, 9, 3, 7]))
+    assert {title: found.tolist() for title, found in places.items()} == {
+        "the best by rouge_l_f1": [2, 4], "the worst by rouge_l_f1": [1, 3], "drawn at random": [0]
+    }  # fmt: skip
+    many = chosen(np.arange(100.0))
+    assert many["the best by rouge_l_f1"].tolist() == [99, 98, 97, 96, 95, 94]
+    assert many["the worst by rouge_l_f1"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert len(set(many["drawn at random"]) & set(range(6, 94))) == 6
+    assert {k: v.tolist() for k, v in chosen(np.array([1.0])).items()} == {"drawn at random": [0]}
+
+
+def test_the_report_shows_samples_with_what_nothing_supports() -> None:
+    task, found = Writing(), measured(AboutItems(), Writing(), (0, 1, 2, 3, 4))
+    task.late_values(found)
+    section = task.sections(found)[0]
+    tables = [part for part in section.parts if isinstance(part, Table)]
+    assert [table.caption for table in tables] == [
+        "the best by rouge_l_f1", "the worst by rouge_l_f1", "drawn at random"
+    ]  # fmt: skip
+    rows = [row for table in tables for row in table.rows]
+    assert tables[0].head == ("written", "by the model", "rouge_l_f1", "without support")
+    assert sorted(row[0] for row in rows) == sorted(WANTED)
+    assert next(row for row in rows if row[0] == "the strap broke")[3] == "sound"
+    assert isinstance(section.parts[0], Text)
+    assert "track: leak-free" in section.parts[0].text
 
 
 class Other:
