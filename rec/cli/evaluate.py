@@ -118,6 +118,8 @@ def _metrics(results: list[dict[str, Any]], summary: dict[str, Any], everything:
 
 def _compare(options: argparse.Namespace) -> int:
     from rec.evaluation.compare import compare
+    from rec.evaluation.headline import settings_in_words
+    from rec.evaluation.run import read_numbers, seed_folders
     from rec.report.text import paragraph, table
 
     a, b = options.compare
@@ -130,6 +132,10 @@ def _compare(options: argparse.Namespace) -> int:
         gain = f"{d['mean']:+.4f} ({d['low']:+.4f} to {d['high']:+.4f})"
         rows.append([r["metric"], f"{r['a']:.4f}", f"{r['b']:.4f}", gain, f"{r['not_better']:.4f}"])
     tell(f"A = {a}\nB = {b}")
+    first, second = (settings_in_words(read_numbers(seed_folders(one)[0], options.split)) for one in (a, b))
+    for line in dict.fromkeys((*first, *second)):
+        whose = "A and B" if line in first and line in second else "A" if line in first else "B"
+        tell(paragraph(f"{whose}, {line}"))
     tell(paragraph("Paired bootstrap over examples, or what they belong to (users, patients), 10,000 resamples."))
     tell(table(["metric", "A", "B", "A - B (95 % interval)", "share of resamples in which A is not better"], rows))
     if options.json:

@@ -79,7 +79,7 @@ class Parameters:
             weights=weights,
             gradients=gradients,
             optimiser=3 * FULL * part,
-            buffers=width * min(BUCKET, own),
+            buffers=width * min(BUCKET, self.trained + self.experts),
         )
 
 

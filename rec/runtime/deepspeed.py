@@ -68,7 +68,7 @@ class DeepSpeedEngine:
             "train_batch_size": self.world_size,
             "gradient_accumulation_steps": 1,
             "gradient_clipping": train.clip_norm if self.stage else 0.0,
-            "zero_optimization": {"stage": parallel.zero_stage, "reduce_bucket_size": min(BUCKET, _trained(module))},
+            "zero_optimization": {"stage": parallel.zero_stage, "reduce_bucket_size": min(BUCKET, self._trained())},
             "bf16": {"enabled": parallel.precision == "bf16"},
             "zero_allow_untested_optimizer": True,
             "steps_per_print": 1 << 60,
@@ -85,6 +85,13 @@ class DeepSpeedEngine:
             for lows, highs in zip(self.optimizer.fp16_groups, self.optimizer.fp32_groups, strict=True):
                 for low, high in zip(lows, highs, strict=True):
                     high.data = high.data.view(low.shape)
+
+    def _trained(self) -> int:
+        """Return how many numbers all ranks train: a bucket for more would only take memory.
+
+        Ranks must have buckets of one size, though they may train different parts.
+        """
+        return max(1, sum(whole.shape.numel() for whole in self.model.whole.values() if whole.trained))
 
     def __call__(self, batch: Batch) -> Any:
         """Return the model's output."""
@@ -239,11 +246,6 @@ class DeepSpeedEngine:
             here, there = mapping.hp_fragment_address, mapping.lp_fragment_address
             held[place.name].append(Fragment(flat, here.start, place.at + there.start, here.numel, False))
         return held
-
-
-def _trained(module: nn.Module) -> int:
-    """Return how many numbers this rank trains: a bucket for more would only take memory."""
-    return max(1, sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad))
 
 
 def _slot(optimizer: Any, slot: str, fragment: Fragment) -> Tensor:

@@ -305,13 +305,13 @@ def test_texts_end_and_do_not_depend_on_company(trained: dict[str, RunConfig], t
         assert together != run.system.write(run.module, batch, Decoding(max_tokens=16, temperature=1.5, seed=4))
 
 
-def spread_texts(rank: int, world: int, root: str, tensors: dict[str, Any], temperature: float) -> Any:
+def spread_texts(rank: int, world: int, root: str, tensors: dict[str, Any], asked: dict[str, Any]) -> Any:
     """Return the records of both tasks by a module whose experts are spread, and how often this rank decoded."""
     from rec.runtime.deepspeed import DeepSpeedEngine
 
     data = Prepared.open(root, "records")
     system = writer_guest.Reviewer(writer_guest.Config(), data.tables(writer_guest.Reviewer.tables))
-    system.tasks = (Writing(decoding=Decoding(max_tokens=16, temperature=temperature)), Rating())
+    system.tasks = (Writing(decoding=Decoding(max_tokens=16, **asked)), Rating())
     module = system.model()
     load_model(module, tensors)
     keys = TrainConfig(batch_size=2, evaluate_batch_size=7)
@@ -321,15 +321,15 @@ def spread_texts(rank: int, world: int, root: str, tensors: dict[str, Any], temp
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("temperature", [0.0, 1.5])
+@pytest.mark.parametrize("asked", [{}, {"temperature": 1.5}, {"beams": 3}], ids=str)
 def test_ranks_with_spread_experts_write_what_one_process_writes(
-    ranks: Any, trained: dict[str, RunConfig], roots: dict[str, str], temperature: float
+    ranks: Any, trained: dict[str, RunConfig], roots: dict[str, str], asked: dict[str, Any]
 ) -> None:
     run = open_run(trained["writer"])
-    run.system.tasks = (Writing(decoding=Decoding(max_tokens=16, temperature=temperature)), Rating())
+    run.system.tasks = (Writing(decoding=Decoding(max_tokens=16, **asked)), Rating())
     expected = measure(run.system, run.engine, run.feed.evaluate("test"))
     tensors = CheckpointStore(Storage(run.config.out).below("checkpoints")).load_best().tensors
-    for found in ranks.run(2, spread_texts, roots["writer"], tensors, temperature):
+    for found in ranks.run(2, spread_texts, roots["writer"], tensors, asked):
         assert found["writing"]["text"] == expected["writing"]["text"].to_pylist()
         assert found["rating"]["predicted"] == pytest.approx(expected["rating"]["predicted"].to_pylist(), abs=1e-5)
 

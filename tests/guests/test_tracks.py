@@ -96,7 +96,11 @@ def test_runs_of_two_tracks_are_never_compared(
     assert found["bleu4"]["why"] == "never compared: track leak-free and given the true feature"
     assert found["rmse"]["difference"]["mean"] == 0  # ratings are told nothing
     assert main(["evaluate", "--compare", trained["writer"].out, told[0].out]) == 0
-    assert "never compared" in capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "never compared" in printed
+    assert "A, writing: track leak-free; scored all words" in printed
+    assert "B, writing: track given the true feature; scored all words" in printed
+    assert "A and B, rating: predictions clipped to 1 to 5" in printed
     same = {entry["metric"]: entry for entry in compare(told[0].out, told[0].out, 100)}
     assert same["factual"]["difference"]["mean"] == same["bleu4"]["difference"]["mean"] == 0
 

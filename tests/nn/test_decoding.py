@@ -173,10 +173,11 @@ def spelled(found: Sequence[int]) -> str:
 
 
 class Says:
-    """Says some texts byte by byte; a byte 0 ends one."""
+    """Says some texts byte by byte, and then a byte 0 for ever."""
 
     def __init__(self, texts: Sequence[str]) -> None:
-        self.texts = [text.encode() + b"\0" for text in texts]
+        self.texts = [text.encode() for text in texts]
+        self.held: list[int] = []
 
     def start(self, batch: Sequence[int]) -> tuple[torch.Tensor, "Said"]:
         return self._next(state := Said(list(batch), 0)), state
@@ -186,7 +187,8 @@ class Says:
         return self._next(state), state
 
     def _next(self, state: "Said") -> torch.Tensor:
-        bytes_R = torch.tensor([self.texts[row][state.place] for row in state.rows])
+        self.held.append(len(state.rows))
+        bytes_R = torch.tensor([(self.texts[row] + bytes(40))[state.place] for row in state.rows])
         return torch.nn.functional.one_hot(bytes_R, 256).float() * 50
 
 
@@ -213,6 +215,14 @@ def test_pieces_are_whole_letters_and_add_up_to_the_text(beams, most) -> None:
     if most == 40:
         assert all("\ufffd" not in piece for pieces in heard for piece in pieces)
         assert beams > 1 or [pieces[0] for pieces in heard[1:3]] == ["", "ü"]
+
+
+def test_few_rows_that_ended_wait_until_it_is_worth_their_leaving() -> None:
+    says = Says(["a" * length for length in (*range(16), *[15] * 16)])
+    found = decode(says, range(32), Decoding(max_tokens=40), names=names(32), end=END)
+    assert [len(text) for text in found] == [*range(16), *[15] * 16]
+    # More than an eighth has to have ended: 5 of 32, 4 of 27, 3 of 23, 3 of 20; the last 17 end at once.
+    assert says.held == [32] * 5 + [27] * 4 + [23] * 3 + [20] * 3 + [17]
 
 
 def test_nothing_is_asked_of_no_examples_but_whether_all_have_ended() -> None:

@@ -13,6 +13,7 @@ from rec.batch import Batch
 from rec.keys import ParallelConfig, TrainConfig
 from rec.moe.layer import layers_of
 from rec.nn.language.gated import GatedConfig
+from rec.nn.memory import Parameters
 from rec.systems.api import Phase
 from rec.systems.gavamoe.prompt import Prompt, PromptConfig, Prompter
 from rec.systems.gavamoe.writer import PairWriter
@@ -113,7 +114,12 @@ def spread(
     held = sum(p.numel() * p.element_size() for layer in layers for p in layer.experts.parameters())
     found = losses(engine, rank, world, parts)
     used = [layer.usage.total[: layer.num_experts].tolist() for layer in layers]
-    return {"losses": found, "held": held, "used": used, "state": engine.state()}
+    told = {"weights": sum(p.numel() * p.element_size() for p in engine.module.parameters())}
+    inner = engine._inner()
+    moments = [slots[name] for slots in inner.state.values() for name in ("exp_avg", "exp_avg_sq")]
+    copies = getattr(engine.optimizer, "single_partition_of_fp32_groups", [])
+    told["optimiser"] = sum(value.numel() * value.element_size() for value in [*moments, *copies])
+    return {"losses": found, "held": held, "used": used, "told": told, "state": engine.state()}
 
 
 CASES = [
@@ -139,7 +145,14 @@ def test_losses_are_those_of_one_process(
     wanted = losses(local, 0, 1, 1)
     used = [layer.usage.total[: layer.num_experts].tolist() for layer in layers]
     state = local.state()
+    experts = sum(p.numel() for layer in layers for p in layer.experts.parameters())
+    trained = sum(p.numel() for p in local.module.parameters() if p.requires_grad)
+    frozen = sum(p.numel() for p in local.module.parameters() if not p.requires_grad)
+    held = Parameters(trained=trained - experts, frozen=frozen, experts=experts)
+    memory = held.memory(ParallelConfig(workers=world, **parallel))
     for found in ranks.run(world, spread, parallel, language, parts, balance):
+        assert found["told"]["weights"] == memory.weights
+        assert found["told"]["optimiser"] == pytest.approx(memory.optimiser, rel=0.02)  # partitions are padded
         torch.testing.assert_close(torch.tensor(found["losses"]), torch.tensor(wanted), rtol=1e-4, atol=1e-4)
         assert found["held"] == whole / parallel["expert_parallel"]
         torch.testing.assert_close(torch.tensor(found["used"]), torch.tensor(used))

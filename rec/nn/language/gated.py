@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from rec.errors import ConfigError
@@ -29,13 +29,13 @@ ALIGNED = 128
 class GatedConfig(Strict):
     """Gated experts in the layers of a language model."""
 
-    NEEDS: ClassVar[Needs] = alike(
-        ("layers", "fine", "per_row", "shared", "init", "gates", "soft_gate", "balance_weight"),
-        {"experts": {"not": [0]}},
-    )
+    NEEDS: ClassVar[Needs] = {
+        **alike(("layers", "fine", "per_row", "shared", "init", "gates", "balance_weight"), {"experts": {"not": [0]}}),
+        "soft_gate": {"experts": {"not": [0]}, "gates": ["cluster"]},
+    }
     SPACES: ClassVar[Spaces] = {
         "experts": {
-            "experts": {"choice": [1, 2, 4]},
+            "experts": {"choice": [2, 4, 8]},
             "fine": {"choice": [1, 2, 4]},
             "per_row": {"choice": [1, 2]},
             "balance_weight": {"choice": [0.0, 0.001, 0.01]},
@@ -63,6 +63,12 @@ class GatedConfig(Strict):
     """Scores of all gates summed by how far the pair belongs to each, in the place of the likeliest one's."""
     balance_weight: float = Field(0.0, ge=0)
     """Weight of the load balance loss of every gate by itself; published is 0."""
+
+    @model_validator(mode="after")
+    def _experts_are_enough(self) -> Self:
+        if self.experts and self.per_row > self.total:
+            raise ValueError(f"per_row: must be at most experts * fine = {self.total}, got {self.per_row}")
+        return self
 
     @property
     def total(self) -> int:
@@ -115,15 +121,12 @@ def gate_layers(
     """Replace the feed-forward networks of a model's layers in place; return the mixtures and their common context.
 
     Raises:
-        ConfigError: a layer does not exist, there are fewer experts than each token takes, or what is to be sliced is
-            no SwiGLU of three matrices.
+        ConfigError: a layer does not exist, or what is to be sliced is no SwiGLU of three matrices.
     """
     context = GateContext()
     found: list[MixtureOfExperts] = []
     if not config.experts:
         return found, context
-    if config.per_row > config.total:
-        raise ConfigError(f"experts.per_row: must be at most experts * fine = {config.total}, got {config.per_row}")
     layers = decoder_layers(model)
     chosen = config.layers or tuple(range(len(layers)))
     for number, place in enumerate(chosen):
@@ -140,7 +143,7 @@ def gate_layers(
 def _mixture(model: Any, dense: nn.Module, config: GatedConfig, clusters: int, seed: int) -> MixtureOfExperts:
     width, hidden = model.config.hidden_size, model.config.intermediate_size
     gates = 1 if config.gates == "one" else clusters
-    kind = SoftClusterRouter if config.soft_gate and gates > 1 else ClusterRouter
+    kind = SoftClusterRouter if config.soft_gate and config.gates == "cluster" else ClusterRouter
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "gates"))
         router = kind(width, gates, config.total, config.per_row)

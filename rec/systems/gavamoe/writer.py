@@ -153,7 +153,7 @@ class PairWriter(nn.Module):
 
     def _hints(self, pairs: Pairs) -> Tensor:
         """Return what gates are told of each pair."""
-        if self.config.soft_gate and self.config.gates != "one":
+        if self.config.soft_gate and self.config.gates == "cluster":
             assert pairs.share_BC is not None, "soft gates need the shares of clusters"
             return pairs.share_BC
         return self._gates(pairs.cluster_B)

@@ -158,12 +158,17 @@ def test_chosen_layers_alone_are_gated() -> None:
     [
         ({"layers": (2,)}, "experts.layers: no layer 2; the model has 2"),
         ({"layers": (-1,)}, "experts.layers: no layer -1"),
-        ({"experts": 2, "per_row": 3}, "experts.per_row: must be at most experts . fine = 2, got 3"),
     ],
 )
 def test_what_cannot_be_is_refused(changes: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         built(**changes)
+
+
+@pytest.mark.parametrize(("experts", "fine", "per_row"), [(2, 1, 3), (1, 1, 2), (1, 4, 5)])
+def test_a_token_takes_no_more_experts_than_there_are(experts: int, fine: int, per_row: int) -> None:
+    with pytest.raises(ValueError, match=f"per_row: must be at most experts . fine = {experts * fine}, got {per_row}"):
+        GatedConfig(experts=experts, fine=fine, per_row=per_row)
 
 
 def test_only_swiglu_is_sliced() -> None:

@@ -131,6 +131,18 @@ def test_nobody_is_asked_beyond_the_budget(server: Server, tmp_path: Path) -> No
     assert rest.score_N.tolist() == [50] * 9
 
 
+def test_threads_share_the_budget_and_the_cache(server: Server, tmp_path: Path) -> None:
+    server.answers = [(503, ""), (200, "50")]
+    texts = [f"text {n}" for n in range(40)]
+    asked = JudgeConfig(url=server.url, concurrency=8, budget=30)
+    found = judge(texts, texts, asked, str(tmp_path))
+    scored = int((~np.isnan(found.score_N)).sum())
+    assert (found.asked, len(server.asked), scored) == (30, 30, 29)
+    assert len(json.loads((tmp_path / "scores.json").read_text())) == scored
+    rest = judge(texts, texts, asked, str(tmp_path))
+    assert (rest.asked, rest.score_N.tolist()) == (11, [50] * 40)
+
+
 def test_a_refusal_ends_it_and_keeps_what_was_given(server: Server, tmp_path: Path) -> None:
     server.answers = [(200, "50"), (401, "")]
     with pytest.raises(EvaluationError, match="answered 401"):
