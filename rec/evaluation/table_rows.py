@@ -97,9 +97,15 @@ class TableRows:
                 good.append(row)
                 kept.append(number)
                 errors.append(None)
-                notes.append(row.notes)
+                notes.append([*row.notes, *self._unknown(value)])
         columns = self.rows.stacked(good) if good else {}
         return Read(columns=columns, kept=np.array(kept, dtype=np.int64), notes=notes, errors=errors)
+
+    def _unknown(self, row: Mapping[str, Any]) -> list[str]:
+        """Return a note for each column of a row that the system does not read."""
+        known = {column.name for column in self.rows.columns}
+        asked = ", ".join(column.name for column in self.rows.asked)
+        return [f"column {name!r} is not read; there are {asked}" for name in row if name not in known]
 
     def _plain(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a row says of the columns that are asked for, as JSON would say it."""

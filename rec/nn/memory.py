@@ -44,7 +44,7 @@ class Memory:
         """Return the total and its parts in words."""
         kinds = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "keeps_gradients"}
         parts = ", ".join(f"{name} {in_words(size)}" for name, size in kinds.items() if size)
-        return f"{in_words(self.total)} ({parts})"
+        return f"{in_words(self.total)} ({parts}; not all at once)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,8 +39,8 @@ class Narrator:
                 f"{event['examples_per_s']:.0f} examples/s, waiting for data {event['wait_share']:.1%}"
             )
             if event["moe"]:
-                least = min(layer["use_entropy"] for layer in event["moe"].values())
-                text += f", entropy of experts' use {least:.2f}"
+                used = [layer["use_entropy"] for layer in event["moe"].values() if layer["largest_share"]]
+                text += f", entropy of experts' use {min(used):.2f}" if used else ""
             self.line.show(event["epoch"] * event["steps"] + event["step"], text)
         elif event["kind"] == "evaluating":
             if self.evaluating is None:

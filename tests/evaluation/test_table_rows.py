@@ -194,3 +194,13 @@ def test_names_of_entities_go_both_ways(planted: Prepared) -> None:
     raw = names.raw("item", np.array([1, 3, 0, -1, 10**6]))
     assert raw.to_pylist() == [*planted.items["id"].take([0, 2]).to_pylist(), None, None, None]
     assert names.members("item").find([*raw.to_pylist()[:2], "unheard"]).tolist() == [1, 3, -1]
+
+
+def test_a_column_that_is_not_read_is_told(names: EntityNames) -> None:
+    rows = rows_of(
+        [{"histroy": ["a"], "history": []}, {"history": ["a"], "target": 3}, {"history": ["a"], "colour": None}],
+        COLUMNS,
+        names,
+    )
+    assert [len(notes) for notes in rows.notes] == [1, 0, 1]
+    assert rows.notes[0] == ["column 'histroy' is not read; there are user, history"]

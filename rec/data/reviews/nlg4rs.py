@@ -72,9 +72,20 @@ def _rows(folder: Storage, name: str, where: str) -> Iterator[Any]:
         return
     try:
         with opened(locate(where, (".jsonl",))) as file, io.TextIOWrapper(file, "utf-8-sig") as lines:
-            yield from (json.loads(line) for line in lines if line.strip())
-    except (ValueError, *UNREADABLE) as error:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield _of_line(line, number, where)
+    except (UnicodeError, *UNREADABLE) as error:
         raise DataError(f"{where}: cannot be read as JSON lines ({error})") from error
+
+
+def _of_line(line: str, number: int, where: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{where}: line {number:,}: not JSON ({error.msg} at character {error.pos + 1:,}): {line.strip()[:80]!r}"
+        ) from error
 
 
 def _row(row: Any, number: int, where: str) -> tuple[dict[str, Any] | None, str]:
@@ -116,7 +127,8 @@ def read_fold(folder: Storage, fold: str, total: int) -> tuple[np.ndarray, np.nd
         path = f"{fold}/{name}.index"
         if not folder.exists(path):
             folds = [name for name in folder.list() if folder.exists(f"{name}/{INDEX[0]}.index")]
-            raise DataError(f"{folder.uri_of(path)}: no such file; data.read.fold may be {', '.join(folds) or 'unset'}")
+            hint = "" if fold in folds else f"; data.read.fold may be {', '.join(folds) or 'unset'}"
+            raise DataError(f"{folder.uri_of(path)}: no such file, expected {', '.join(INDEX)} of a fold{hint}")
         try:
             positions.append(np.array(folder.read(path).split(), dtype=np.int64))
         except ValueError as error:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from rec.data.runner import Runner
 from rec.data.schema import PART, TIME, Events, RawData
-from rec.data.stages.drops import of_others, of_records
+from rec.data.stages.drops import in_words, of_others, of_records
 from rec.data.stages.event_texts import TEXT, Part, write_event_texts
 from rec.data.stages.events import encode
 from rec.data.stages.narrow import Narrowed, narrowed, write_features
@@ -56,6 +56,8 @@ def write_events(
     for name, table in raw.entities.items():
         _refuse_members(name, table)
     read, dropped = len(events.table), Counter[str]()
+    if not read:
+        raise DataError(f"{events.name}: no event is left; dropped {in_words(raw.dropped)}")
     kept = Narrowed(events, raw.entities, {})
     if events.counterpart:
         kept = narrowed(raw, events, config.filter, once, dropped)

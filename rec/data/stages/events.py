@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from rec.data.ids import sorted_ids
 from rec.data.schema import PART, TIME, Events, Field
+from rec.data.stages.drops import in_words
 from rec.data.stages.records import Records
 from rec.data.tables.values import Place, to_part
 from rec.errors import DataError
@@ -87,7 +88,7 @@ def encode(events: Events, known: Mapping[str, pa.Table], keys: FilterConfig, le
         if theirs
     }
     if not len(made):
-        raise DataError(f"{events.name}: no event is left of {len(events.table):,}")
+        raise DataError(f"{events.name}: no event is left of {len(events.table):,}; dropped {in_words(dropped)}")
     user, place = made[events.subject.name].to_numpy(), made["row"].to_numpy()
     order = np.lexsort((place, others.get(TIME, place), user))
     del table, columns, column

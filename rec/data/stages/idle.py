@@ -30,7 +30,9 @@ def refuse_idle(config: DataConfig, raw: RawData) -> None:
                 raise ConfigError(f"data.encode.{key}: has no effect: {config.source} brings no pictures here")
         text = config.encode.text
         texts = has_texts(raw) or any(table.text for table in tables)
-        texts = texts or (text.tokenizer == "bytes" and not text.encoder and has_written(raw))
+        if not texts and text.tokenizer == "bytes" and not text.encoder and has_written(raw):
+            _refuse_shape(config.encode)
+            texts = True
         if not texts and (text.encoder or text.tokenizer not in ("", "local")):
             raise ConfigError(f"data.encode.text: has no effect: {config.source} brings no texts here")
         if not texts and not any(table.image or table.attributes for table in tables):
@@ -49,6 +51,15 @@ def refuse_idle(config: DataConfig, raw: RawData) -> None:
     for modality in config.filter.required:
         if raw.items is None or not getattr(raw.items, modality):
             raise ConfigError(f"data.filter.required: {config.source} brings no {modality} of items here")
+
+
+def _refuse_shape(encode: EncodeConfig) -> None:
+    """Refuse keys of how texts become tokens where a tokenizer is learned and nothing is encoded by it."""
+    idle = "has no effect: the tokenizer is learned, and texts of records are encoded where they are trained on"
+    if encode.shard_items != EncodeConfig().shard_items:
+        raise ConfigError(f"data.encode.shard_items: {idle}")
+    if encode.text.max_tokens != type(encode.text)().max_tokens:
+        raise ConfigError(f"data.encode.text.max_tokens: {idle}")
 
 
 def _refuse_shares(config: DataConfig, raw: RawData) -> None:

@@ -131,7 +131,7 @@ def gate_layers(
     chosen = config.layers or tuple(range(len(layers)))
     for number, place in enumerate(chosen):
         if not 0 <= place < len(layers):
-            raise ConfigError(f"experts.layers: no layer {place}; the model has {len(layers)}, the first is 0")
+            raise ConfigError(f"model.experts.layers: no layer {place}; the model has {len(layers)}, the first is 0")
         layer: Any = layers[place]
         mixture = _mixture(model, layer.mlp, config, clusters, derive(seed, "gated", place))
         like = next(layer.mlp.parameters())
@@ -184,8 +184,8 @@ def slice_into(experts: FeedForwardExperts, dense: nn.Module, fine: int) -> None
     maps = [part for part in named if isinstance(part, nn.Linear) and part.bias is None]
     if len(maps) < 3 or activation not in ("SiLU", "SiLUActivation"):
         raise ConfigError(
-            "experts.init: 'sliced' needs feed-forward networks of gate_proj, up_proj and down_proj without biases "
-            f"under SiLU; {type(dense).__name__} has {activation}; use 'random'"
+            "model.experts.init: 'sliced' needs feed-forward networks of gate_proj, up_proj and down_proj without "
+            f"biases under SiLU; {type(dense).__name__} has {activation}; use 'random'"
         )
     width, hidden = experts.down_EFD.shape[1], maps[0].out_features
     for expert in range(experts.num_experts):

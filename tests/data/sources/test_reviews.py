@@ -281,7 +281,7 @@ def test_tuples_in_a_list_count_as_a_template_and_what_has_none_is_dropped(tmp_p
 @pytest.mark.parametrize(
     ("rows", "folds", "words"),
     [
-        ([made(0)], {}, "1/train.index: no such file; data.read.fold may be unset"),
+        ([made(0)], {}, "1/train.index: no such file, expected .*; data.read.fold may be unset"),
         ([made(0)], {"2": ["0", "", ""]}, "data.read.fold may be 2$"),
         ([made(n) for n in range(3)], {"1": ["0 1", "3", "2"]}, r"validation.index: position 3, expected 0 to 2"),
         ([made(n) for n in range(3)], {"1": ["0 -1", "1", "2"]}, r"train.index: position -1, expected 0 to 2"),
