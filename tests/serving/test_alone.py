@@ -273,6 +273,6 @@ def test_an_index_answers_beside_others_as_alone(trained: Any, tmp_path: Any, ki
 def test_the_document_says_which_task_takes_which_options(writer: Answerer) -> None:
     ways = writer.routes(LIMITS)["predict"].request.model_json_schema()["oneOf"]
     assert ways[0] == {"properties": {"task": {"const": "writing"}}}
-    strange = {"max_tokens": False, "temperature": False, "seed": False, "stream": False}
+    strange = dict.fromkeys(("max_tokens", "temperature", "seed", "explain", "stream"), False)
     assert ways[1] == {"properties": {"task": {"const": "rating"}, **strange}, "required": ["task"]}
     assert json.dumps(ways)
