@@ -29,7 +29,9 @@ class Terminal(io.TextIOWrapper):
     def lines(self) -> list[str]:
         """Return what stands on the terminal: a carriage return with a clear takes a line back."""
         text = ""
-        while select.select([self.reader], [], [], 0.2)[0]:
+        there = select.poll()  # which takes any number of open files, where `select` ends at 1,024
+        there.register(self.reader, select.POLLIN)
+        while there.poll(200):
             text += os.read(self.reader, 1 << 16).decode()
         text = text.replace("\r\n", "\n")
         return [line.rsplit("\r\x1b[K", 1)[-1] for line in text.split("\n")]
