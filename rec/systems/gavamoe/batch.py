@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rec.batch import Batch, Column, Columns
+from rec.batch import Column, Columns
+from rec.systems.review_writer import Reviews, words_of
 
 COLUMNS = (
     Column("record", "int64", place=True),
@@ -25,24 +26,13 @@ COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReviewBatch(Batch):
-    """Some pairs of user and item, with how they were rated and what was written."""
+class ReviewBatch(Reviews):
+    """Reviews, with their places and levels."""
 
     record_B: Tensor
     """The place of the review among the records; -1 where it is none."""
-    user_B: Tensor
-    """-1 where a user is in no table."""
-    item_B: Tensor
-    rating_B: Tensor
     level_B: Tensor
     """The rating as a place among all levels."""
-    text: tuple[str, ...]
-    feature: tuple[str, ...]
-    opinion: tuple[str, ...]
-
-    def __len__(self) -> int:
-        """Return the number of reviews."""
-        return len(self.user_B)
 
 
 def collated(rows: Columns, level_R: np.ndarray) -> ReviewBatch:
@@ -50,16 +40,11 @@ def collated(rows: Columns, level_R: np.ndarray) -> ReviewBatch:
     index = {name: torch.from_numpy(np.array(rows[name], np.int64)) for name in ("record", "user", "item")}
     rating_B = np.array(rows["rating"], np.float32)
     level_B = np.searchsorted(level_R, rating_B).clip(max=len(level_R) - 1)
-    text, feature, opinion = (
-        tuple(str(value or "") for value in rows[name]) for name in ("text", "feature", "opinion")
-    )
     return ReviewBatch(
         record_B=index["record"],
         user_B=index["user"],
         item_B=index["item"],
         rating_B=torch.from_numpy(rating_B),
         level_B=torch.from_numpy(level_B),
-        text=text,
-        feature=feature,
-        opinion=opinion,
+        **words_of(rows),
     )

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from rec.batch import Column, Columns
-from rec.data.views.sentences import texts_of
 from rec.errors import DataError
 from rec.evaluation.task import Measured
 from rec.evaluation.tasks.rating import Rating
@@ -30,7 +29,7 @@ from rec.nn.language.tokens import LanguageTokens
 from rec.nn.memory import Memory
 from rec.sections import Section
 from rec.systems.api import Phase, System, Wanted
-from rec.systems.capabilities import Decoding, Rater, Reporter, Traced, Truth, Writer
+from rec.systems.capabilities import Decoding, Reporter, Traced, Truth
 from rec.systems.gavamoe import report
 from rec.systems.gavamoe.batch import COLUMNS, ReviewBatch, collated
 from rec.systems.gavamoe.config import GaVaMoEConfig, table_of
@@ -39,6 +38,7 @@ from rec.systems.gavamoe.model import MIXTURE, VAE, WRITER, GaVaMoEModel, Known,
 from rec.systems.gavamoe.prompt import Prompter
 from rec.systems.gavamoe.samples import sample
 from rec.systems.gavamoe.trace import trace
+from rec.systems.review_writer import ReviewWriter
 from rec.terms import Term
 
 MOST_LEVELS = 100
@@ -49,8 +49,7 @@ TEXTS = ("tokenizer", "sentence_features", "sentence_opinions")
 
 class GaVaMoE(
     System[ReviewBatch, GaVaMoEModel],
-    Writer[ReviewBatch, GaVaMoEModel],
-    Rater[ReviewBatch, GaVaMoEModel],
+    ReviewWriter[ReviewBatch, GaVaMoEModel],
     Reporter[ReviewBatch, GaVaMoEModel],
 ):
     """Explainable recommender."""
@@ -215,12 +214,11 @@ class GaVaMoE(
         heard: Callable[[Sequence[str]], None] | None = None,
     ) -> list[str]:
         """Return the text of each example; what is drawn depends on the pair, not on its company."""
-        pairs = zip(batch.user_B.tolist(), batch.item_B.tolist(), strict=True)
         return write_texts(
             module.writer,
             module.asked(batch),
             decoding,
-            names=[f"{user}/{item}" for user, item in pairs],
+            names=batch.pairs,
             end=self.prompter.tokens.end,
             spell=self.prompter.tokens.decode,
             stays=is_spread(module),
@@ -232,34 +230,6 @@ class GaVaMoE(
         """Return each pair's gate, and the experts of each token."""
         return trace(module, batch, texts)
 
-    def references(self, batch: ReviewBatch) -> list[str]:
-        """Return what was written."""
-        return list(batch.text)
-
-    def features(self, batch: ReviewBatch) -> list[str]:
-        """Return the feature that each text is about."""
-        return list(batch.feature)
-
-    def opinions(self, batch: ReviewBatch) -> list[str]:
-        """Return what each text says of its feature."""
-        return list(batch.opinion)
-
-    def all_features(self) -> Collection[str]:
-        """Return every feature of the data set."""
-        return self._known["feature"]
-
-    def all_opinions(self) -> Collection[str]:
-        """Return every opinion of the data set."""
-        return self._known["opinion"]
-
-    @cached_property
-    def _known(self) -> dict[str, list[str]]:
-        return {name: texts_of(self.static[f"sentence_{name}s"]) for name in ("feature", "opinion")}
-
-    def written(self, batch: ReviewBatch) -> Mapping[str, Tensor]:
-        """Return users and items."""
-        return {"user": batch.user_B, "item": batch.item_B}
-
     def truth_given(self) -> Collection[Truth]:
         """Return the feature and the rating, each where the prompt tells it."""
         prompt = self.config.prompt
@@ -270,17 +240,9 @@ class GaVaMoE(
         """Return the expected rating of each pair, (B,)."""
         return module.ratings(batch)
 
-    def given_ratings(self, batch: ReviewBatch) -> Tensor:
-        """Return the rating that was given, (B,)."""
-        return batch.rating_B
-
     def scale(self) -> tuple[float, float]:
         """Return the smallest and the largest rating of the data set."""
         return float(self.level_R[0]), float(self.level_R[-1])
-
-    def rated(self, batch: ReviewBatch) -> Mapping[str, Tensor]:
-        """Return users and items."""
-        return {"user": batch.user_B, "item": batch.item_B}
 
     def analyser(self, module: GaVaMoEModel) -> Callable[[ReviewBatch], dict[str, Tensor]]:
         """Return a function that tells each pair's cluster, and how sure and stable it is."""

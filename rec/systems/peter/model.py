@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rec.batch import Batch
 from rec.nn.dropout import Dropout
 from rec.systems.peter.config import PETERConfig
 from rec.systems.peter.words import NOTHING, START, UNWRITTEN
+from rec.systems.review_writer import Reviews
 
 SPREAD = 0.1
 """Vectors of users, items and words, and what turns states into words, start uniform between -0.1 and 0.1."""
@@ -27,23 +27,13 @@ USER, ITEM = 0, 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReviewBatch(Batch):
-    """Some pairs of user and item, with what was written and how it was rated."""
+class ReviewBatch(Reviews):
+    """Reviews, with their words as numbers."""
 
-    user_B: Tensor
-    """-1: of nobody who is known."""
-    item_B: Tensor
     feature_B: Tensor
     """The feature as a word of the vocabulary."""
-    rating_B: Tensor
     word_BT: Tensor
     """The words that were written, the end behind them, `NOTHING` where a text is shorter."""
-    text: tuple[str, ...]
-    feature: tuple[str, ...]
-    opinion: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.user_B)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,8 @@ item that is not known is the mean of those that are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,16 +23,17 @@ from rec.evaluation.tasks.rating import Rating
 from rec.evaluation.tasks.writing import Writing
 from rec.nn.decoding import write as write_texts
 from rec.systems.api import System
-from rec.systems.capabilities import Decoding, Rater, Truth, Writer
+from rec.systems.capabilities import Decoding, Truth
 from rec.systems.peter.config import PETERConfig
 from rec.systems.peter.model import PETERModel, ReviewBatch, Seen
 from rec.systems.peter.words import END, NOTHING, Vocabulary
+from rec.systems.review_writer import ReviewWriter, words_of
 from rec.terms import Term
 
 WORDS = PETERConfig().words
 
 
-class PETER(System[ReviewBatch, PETERModel], Writer[ReviewBatch, PETERModel], Rater[ReviewBatch, PETERModel]):
+class PETER(System[ReviewBatch, PETERModel], ReviewWriter[ReviewBatch, PETERModel]):
     """Writes what a user would say of an item, and rates it."""
 
     Config = PETERConfig
@@ -73,18 +73,14 @@ class PETER(System[ReviewBatch, PETERModel], Writer[ReviewBatch, PETERModel], Ra
 
     def collate(self, rows: Columns) -> ReviewBatch:
         """Return the batch for these rows; labels may be empty."""
-        text, feature, opinion = (
-            tuple(str(value or "") for value in rows[name]) for name in ("text", "feature", "opinion")
-        )
+        words = words_of(rows)
         return ReviewBatch(
             user_B=torch.tensor(np.asarray(rows["user"], np.int64)),
             item_B=torch.tensor(np.asarray(rows["item"], np.int64)),
-            feature_B=self.vocabulary.numbers(feature),
+            feature_B=self.vocabulary.numbers(words["feature"]),
             rating_B=torch.tensor(np.asarray(rows["rating"], np.float32)),
-            word_BT=self.vocabulary.encoded(text, self.config.words),
-            text=text,
-            feature=feature,
-            opinion=opinion,
+            word_BT=self.vocabulary.encoded(words["text"], self.config.words),
+            **words,
         )
 
     def loss(self, model: Callable[[ReviewBatch], Any], batch: ReviewBatch) -> dict[str, Term]:
@@ -111,45 +107,16 @@ class PETER(System[ReviewBatch, PETERModel], Writer[ReviewBatch, PETERModel], Ra
         heard: Callable[[Sequence[str]], None] | None = None,
     ) -> list[str]:
         """Return the text of each example; what is drawn depends on the pair, not on its company."""
-        pairs = zip(batch.user_B.tolist(), batch.item_B.tolist(), strict=True)
         return write_texts(
             module,
             batch,
             replace(decoding, max_tokens=min(decoding.max_tokens, self.config.words)),
-            names=[f"{user}/{item}" for user, item in pairs],
+            names=batch.pairs,
             end=END,
             spell=self.vocabulary.spelled,
             all_done=all_done,
             heard=heard,
         )
-
-    def references(self, batch: ReviewBatch) -> list[str]:
-        """Return what was written."""
-        return list(batch.text)
-
-    def features(self, batch: ReviewBatch) -> list[str]:
-        """Return the feature that each text is about."""
-        return list(batch.feature)
-
-    def written(self, batch: ReviewBatch) -> Mapping[str, Tensor]:
-        """Return users and items."""
-        return {"user": batch.user_B, "item": batch.item_B}
-
-    def all_features(self) -> Collection[str]:
-        """Return every feature of the data set."""
-        return self._known["feature"]
-
-    def opinions(self, batch: ReviewBatch) -> list[str]:
-        """Return what each text says of its feature."""
-        return list(batch.opinion)
-
-    def all_opinions(self) -> Collection[str]:
-        """Return every opinion of the data set."""
-        return self._known["opinion"]
-
-    @cached_property
-    def _known(self) -> dict[str, list[str]]:
-        return {name: texts_of(self.static[f"sentence_{name}s"]) for name in ("feature", "opinion")}
 
     def truth_given(self) -> Collection[Truth]:
         """Return the feature where it is told."""
@@ -160,18 +127,10 @@ class PETER(System[ReviewBatch, PETERModel], Writer[ReviewBatch, PETERModel], Ra
         """Return the predicted rating of each pair, (B,)."""
         return module.ratings(batch).float()
 
-    def given_ratings(self, batch: ReviewBatch) -> Tensor:
-        """Return the rating that was given, (B,)."""
-        return batch.rating_B
-
     def scale(self) -> tuple[float, float]:
         """Return the smallest and the largest rating of the data set."""
         lowest, highest = np.asarray(self.static["rating_scale"]).tolist()
         return lowest, highest
-
-    def rated(self, batch: ReviewBatch) -> Mapping[str, Tensor]:
-        """Return users and items."""
-        return {"user": batch.user_B, "item": batch.item_B}
 
     @classmethod
     def sample(cls, rows: int, rng: np.random.Generator) -> tuple[Columns, dict[str, np.ndarray]]:

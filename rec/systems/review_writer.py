@@ -1,0 +1,94 @@
+"""What systems share that write and rate reviews: rows of the view `sentences`, and what a review tells.
+
+Letters: B reviews.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+from torch import Tensor, nn
+
+from rec.batch import Batch, Columns
+from rec.data.views.sentences import texts_of
+from rec.systems.capabilities import Rater, Writer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reviews(Batch):
+    """Some pairs of user and item, with how they were rated and what was written."""
+
+    user_B: Tensor
+    """-1 where a user is not known."""
+    item_B: Tensor
+    rating_B: Tensor
+    text: tuple[str, ...]
+    feature: tuple[str, ...]
+    opinion: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Return the number of reviews."""
+        return len(self.user_B)
+
+    @property
+    def pairs(self) -> list[str]:
+        """A name of each pair, which what is drawn for it follows from."""
+        return [f"{user}/{item}" for user, item in zip(self.user_B.tolist(), self.item_B.tolist(), strict=True)]
+
+
+B = TypeVar("B", bound=Reviews)
+M = TypeVar("M", bound=nn.Module)
+
+
+def words_of(rows: Columns) -> dict[str, tuple[str, ...]]:
+    """Return text, feature and opinion of rows, "" where there is none, by the names of `Reviews`."""
+    return {name: tuple(str(value or "") for value in rows[name]) for name in ("text", "feature", "opinion")}
+
+
+class ReviewWriter(Writer[B, M], Rater[B, M]):
+    """The truth that a review tells, for the tasks of writing and rating.
+
+    A system names the tables `sentence_features` and `sentence_opinions` in its `table_names`.
+    """
+
+    static: Mapping[str, np.ndarray]
+
+    def references(self, batch: B) -> list[str]:
+        """Return what was written."""
+        return list(batch.text)
+
+    def features(self, batch: B) -> list[str]:
+        """Return the feature that each text is about."""
+        return list(batch.feature)
+
+    def opinions(self, batch: B) -> list[str]:
+        """Return what each text says of its feature."""
+        return list(batch.opinion)
+
+    def all_features(self) -> Collection[str]:
+        """Return every feature of the data set."""
+        return self._known["feature"]
+
+    def all_opinions(self) -> Collection[str]:
+        """Return every opinion of the data set."""
+        return self._known["opinion"]
+
+    @cached_property
+    def _known(self) -> dict[str, list[str]]:
+        return {name: texts_of(self.static[f"sentence_{name}s"]) for name in ("feature", "opinion")}
+
+    def written(self, batch: B) -> Mapping[str, Tensor]:
+        """Return users and items."""
+        return {"user": batch.user_B, "item": batch.item_B}
+
+    def rated(self, batch: B) -> Mapping[str, Tensor]:
+        """Return users and items."""
+        return self.written(batch)
+
+    def given_ratings(self, batch: B) -> Tensor:
+        """Return the rating that was given, (B,)."""
+        return batch.rating_B
