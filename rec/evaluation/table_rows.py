@@ -69,13 +69,15 @@ class TableRows:
     def __init__(self, columns: Sequence[Column], names: EntityNames) -> None:
         self.rows = Rows(columns, names.members)
         self.model = self.rows.schema(LIMITS, BaseModel, Id)
+        self.known = {column.name for column in columns}
+        self.asked = ", ".join(column.name for column in self.rows.asked)
 
     def read(self, values: Sequence[Mapping[str, Any]]) -> Read:
         """Return rows of raw values as the columns of a system.
 
         An unknown member of a list is left out and noted; an unknown id in a column that a request may leave out counts
         as left out and is noted; any other unknown id, a missing column or a value of another type is the row's error.
-        Names that are no column are not looked at.
+        A name that is no column is noted.
 
         Args:
             values: Per row its values by column: ids as text or whole numbers, lists as lists or as text (`a|b`, JSON).
@@ -103,9 +105,7 @@ class TableRows:
 
     def _unknown(self, row: Mapping[str, Any]) -> list[str]:
         """Return a note for each column of a row that the system does not read."""
-        known = {column.name for column in self.rows.columns}
-        asked = ", ".join(column.name for column in self.rows.asked)
-        return [f"column {name!r} is not read; there are {asked}" for name in row if name not in known]
+        return [f"column {name!r} is not read; there are {self.asked}" for name in row if name not in self.known]
 
     def _plain(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return what a row says of the columns that are asked for, as JSON would say it."""

@@ -106,11 +106,11 @@ def _rows(table: pa.Table, split: Split) -> pa.Table:
 
 def _lists(events: Events, rows: pa.Table, split: Split) -> dict[str, list[pa.ListArray]]:
     """Return the lists of members that events of training name, by entity."""
-    trained = rows.filter(pa.array(split.part_E == TRAIN))
+    trained = pa.array(split.part_E == TRAIN)
     found: dict[str, list[pa.ListArray]] = {}
     for field in events.fields:
-        if field.entity and pa.types.is_list(trained[field.name].type):
-            found.setdefault(field.entity, []).append(pa.concat_arrays(trained[field.name].chunks))
+        if field.entity and pa.types.is_list(rows[field.name].type):
+            found.setdefault(field.entity, []).append(pa.concat_arrays(rows[field.name].filter(trained).chunks))
     return found
 
 
