@@ -95,6 +95,12 @@ def _writer(work: Work, folder: str) -> list[Row]:
     return writer.measure(work.say) + pairs.measure(folder, work.pairs, work.say)
 
 
+def _scale(work: Work, folder: str) -> list[Row]:
+    from rec.benchmarks import scale
+
+    return scale.measure(folder, work.only, work.say)
+
+
 BENCHMARKS: Mapping[str, Benchmark] = {
     "train": _train,
     "evaluate": _evaluate,
@@ -106,4 +112,5 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "graph": _graph,
     "visits": _visits,
     "writer": _writer,
+    "scale": _scale,
 }

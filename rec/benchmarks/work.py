@@ -31,6 +31,8 @@ class Work:
     edges: int
     prescriptions: int
     pairs: int
+    only: tuple[str, ...] = ()
+    """Parts of a benchmark that has some; empty is all."""
 
     def catalogue(self, folder: str) -> Prepared:
         """Return the data set that is given, else a generated one of ML-1M's size in a folder."""

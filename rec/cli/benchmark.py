@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from rec.cli.run import count, say, writable
+from rec.errors import RequestError
 
 TEXT = "measure speed beside its limit"
 INTERRUPTED = "what was measured is lost"
@@ -17,12 +18,13 @@ EXAMPLES = """examples:
   rec benchmark graph --data out/baby/data
   rec benchmark visits --json visits.json
   rec benchmark writer --json writer.json
+  rec benchmark scale --only saves,tables
   rec benchmark prepare --interactions 10000000"""
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add what the command takes beside overrides."""
-    names = ("train", "evaluate", "prepare", "moe", "tune", "serve", "encoders", "graph", "visits", "writer")
+    names = ("train", "evaluate", "prepare", "moe", "tune", "serve", "encoders", "graph", "visits", "writer", "scale")
     command.add_argument("name", choices=names)
     command.add_argument("--json", metavar="FILE", help="write the rows there as well")
     command.add_argument("--data", metavar="ROOT", help="prepared data set (default: one of ML-1M's size is made)")
@@ -38,6 +40,12 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--pairs", type=count, default=1_000_000, help="generated reviews, for writer (default: 1000000)"
     )
+    text = "parts of scale, separated by commas (default: all)"
+    command.add_argument("--only", type=_parts, default=(), metavar="PARTS", help=text)
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part for part in text.split(",") if part)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -46,6 +54,8 @@ def run(options: argparse.Namespace) -> int:
     from rec.benchmarks.work import Work
 
     writable(options.json)
-    sizes = ("interactions", "trials", "minutes", "images", "items", "edges", "prescriptions", "pairs")
+    if options.only and options.name != "scale":
+        raise RequestError(f"--only: {options.name} has no parts; they are scale's")
+    sizes = ("interactions", "trials", "minutes", "images", "items", "edges", "prescriptions", "pairs", "only")
     work = Work(say=say, data=options.data, **{name: getattr(options, name) for name in sizes})
     return run(options.name, work, options.json)

@@ -1,0 +1,24 @@
+"""`rec benchmark scale` runs the parts that it is asked for."""
+
+from pathlib import Path
+
+import pytest
+
+from rec.benchmarks import scale
+from rec.cli import main
+from rec.errors import RequestError
+
+
+def test_parts_are_run_in_their_order_each_in_a_folder_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scale, "PARTS", ("one", "two", "three"))
+    assert scale.chosen(()) == ["one", "two", "three"]
+    assert scale.chosen(("three", "one")) == ["one", "three"]
+    with pytest.raises(RequestError, match="--only four: no such part of scale; there are one, two, three"):
+        scale.chosen(("four", "one"))
+
+
+def test_a_benchmark_without_parts_refuses_a_choice(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["benchmark", "moe", "--only", "one"]) != 0
+    assert "moe has no parts" in capsys.readouterr().err
