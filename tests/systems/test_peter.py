@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from rec.nn.decoding import Decoding
+from rec.nn.language.words import END, NOTHING, START, UNKNOWN, Vocabulary
 from rec.systems.peter import PETER, PETERConfig, PETERModel
 from rec.systems.peter.model import known_or_mean, peter_mask, sines
-from rec.systems.peter.words import END, NOTHING, START, UNKNOWN, Vocabulary
 from tests.conformance import Conformance, take
 
 SMALL: dict[str, Any] = {"width": 16, "hidden": 24, "words": 6}

@@ -1,6 +1,6 @@
 """Reviews as GaVaMoE reads them, as a batch.
 
-Letters: B reviews, R levels of ratings.
+Letters: B reviews, R levels of ratings, L words of the longest text.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rec.batch import Column, Columns
+from rec.nn.language.words import Vocabulary
 from rec.systems.review_writer import Reviews, words_of
 
 COLUMNS = (
@@ -33,18 +34,23 @@ class ReviewBatch(Reviews):
     """The place of the review among the records; -1 where it is none."""
     level_B: Tensor
     """The rating as a place among all levels."""
+    word_BL: Tensor
+    """The words of the text by their numbers, `NOTHING` where it has fewer; none where words are not asked for."""
 
 
-def collated(rows: Columns, level_R: np.ndarray) -> ReviewBatch:
+def collated(rows: Columns, level_R: np.ndarray, vocabulary: Vocabulary | None = None) -> ReviewBatch:
     """Return the batch of rows of the view `sentences`, or of requests, which have no labels."""
     index = {name: torch.from_numpy(np.array(rows[name], np.int64)) for name in ("record", "user", "item")}
     rating_B = np.array(rows["rating"], np.float32)
     level_B = np.searchsorted(level_R, rating_B).clip(max=len(level_R) - 1)
+    words = words_of(rows)
+    none_BL = torch.zeros((len(level_B), 0), dtype=torch.int64)
     return ReviewBatch(
         record_B=index["record"],
         user_B=index["user"],
         item_B=index["item"],
         rating_B=torch.from_numpy(rating_B),
         level_B=torch.from_numpy(level_B),
-        **words_of(rows),
+        word_BL=none_BL if vocabulary is None else vocabulary.bags(words["text"]),
+        **words,
     )

@@ -25,6 +25,7 @@ class PairsConfig(Strict):
             "embedding": {"choice": [16, 32, 64]},
             "beta": {"log": [1e-5, 1e-2]},
             "dropout": {"uniform": [0.0, 0.5]},
+            "words": {"choice": [0, 500, 2000]},
             "unknown_share": {"uniform": [0.0, 0.3]},
         }
     }
@@ -48,6 +49,11 @@ class PairsConfig(Strict):
     table `feature_NAME`."""
     biases: bool = True
     """Adds a bias of the user and of the item to the predicted rating, beside what the latent tells of it."""
+    words: int = Field(0, ge=0)
+    """Most frequent words of training's texts that a pair's latent tells beside the rating, as a bag in any order, so
+    that clusters are also of what is written; 0 is as published: of ratings alone."""
+    words_weight: float = Field(1.0, ge=0)
+    """Of a word's cross entropy beside that of a rating."""
     beta: float = Field(1e-4, ge=0)
     """Weight of the divergence from the prior beside a cross entropy of 1 (published: 0.01 / 1536)."""
     beta_schedule: bool = False
@@ -69,7 +75,7 @@ class PairsConfig(Strict):
             raise ValueError(f"item_vectors: {', '.join(self.item_vectors)} names one twice")
         return self
 
-    NEEDS: ClassVar[Needs] = {"heads": {"layers": {"not": [0]}}}
+    NEEDS: ClassVar[Needs] = {"heads": {"layers": {"not": [0]}}, "words_weight": {"words": {"not": [0]}}}
 
     def beta_at(self, epoch: int) -> float:
         """Return the weight of the divergence in an epoch of the mixture's phase, the first is 0.
@@ -102,6 +108,7 @@ class GaVaMoEConfig(Strict):
         "vectors of ratings alone": ("model.prompt.own_vectors=false",),
         "one cluster": ("model.pairs.clusters=1",),
         "clusters of users": ("model.pairs.user_clusters=true",),
+        "clusters of ratings alone": ("model.pairs.words=0",),
         "one gate": ("model.experts.gates=one",),
         "random gates": ("model.experts.gates=random",),
         "soft gates": ("model.experts.soft_gate=true",),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rec.nn.language.gated import shuffled_gates
+from rec.nn.language.words import NOTHING
 from rec.systems.api import PhaseFeed
 from rec.systems.gavamoe.batch import ReviewBatch
 from rec.systems.gavamoe.config import GaVaMoEConfig
@@ -35,6 +36,8 @@ class Known:
     """Every rating, ascending."""
     level_count_R: Tensor
     """Reviews of training with each."""
+    words: int
+    """Different words that latents tell."""
     features: Mapping[str, Tensor]
     """Further vectors of items, (I, M) each."""
 
@@ -47,6 +50,8 @@ class Seen:
     """Of each level of the rating."""
     kl_B: Tensor | None = None
     """Divergence of the latent from the prior."""
+    word_nll_B: Tensor | None = None
+    """Negative log-probability of a text's words together, in any order."""
     written: Written | None = None
     """The scores of texts."""
 
@@ -66,7 +71,14 @@ class GaVaMoEModel(nn.Module):
         seen = {"user": known.user_count_U > 0, "item": known.item_count_I > 0}
         levels = len(known.level_R)
         self.pairs = PairEncoder(
-            config.pairs, len(seen["user"]), len(seen["item"]), known.features, seed, levels=levels, seen=seen
+            config.pairs,
+            len(seen["user"]),
+            len(seen["item"]),
+            known.features,
+            seed,
+            levels=levels,
+            words=known.words,
+            seen=seen,
         )
         self.prior = GaussianMixturePrior(config.pairs.clusters, config.pairs.latent)
         self.level_R: Tensor
@@ -105,11 +117,14 @@ class GaVaMoEModel(nn.Module):
         if self.phase == WRITER:
             return Seen(written=self.written(batch))
         latent = self.pairs(batch.user_B, batch.item_B)
-        if self.phase == VAE:
-            return Seen(score_BR=self.scores(latent.mean_BZ, batch))
-        z_BZ = latent.drawn() if self.training else latent.mean_BZ
-        written = None if self.phase == MIXTURE else self.written(batch)
-        return Seen(score_BR=self.scores(z_BZ, batch), kl_B=self.prior.kl(latent, z_BZ), written=written)
+        drawn = self.training and self.phase != VAE
+        z_BZ = latent.drawn() if drawn else latent.mean_BZ
+        return Seen(
+            score_BR=self.scores(z_BZ, batch),
+            kl_B=None if self.phase == VAE else self.prior.kl(latent, z_BZ),
+            word_nll_B=self.word_nll(z_BZ, batch) if self.config.pairs.words else None,
+            written=None if self.phase else self.written(batch),
+        )
 
     def written(self, batch: ReviewBatch) -> Written:
         """Return the scores of the texts' tokens."""
@@ -161,6 +176,12 @@ class GaVaMoEModel(nn.Module):
         if not self.config.pairs.biases:
             return score_BR
         return score_BR + self.pairs.bias(batch.user_B, batch.item_B)[:, None] * self.step_R
+
+    def word_nll(self, z_BZ: Tensor, batch: ReviewBatch) -> Tensor:
+        """Return the negative log-probability of each text's words together, in any order, (B,)."""
+        told_BW = self.pairs.word_scores(z_BZ).float().log_softmax(1)
+        told_BL = told_BW.gather(1, batch.word_BL.clamp(min=0))
+        return -(told_BL * (batch.word_BL != NOTHING)).sum(1)
 
     def ratings(self, batch: ReviewBatch) -> Tensor:
         """Return the expected rating of each pair, (B,)."""

@@ -2,7 +2,7 @@
 
 Letters: B pairs, U users, I items, F width of a vector, T vectors of a pair, H heads,
 X width of a head, J positions that are looked at, Z width of a latent, R levels of ratings,
-M width of an item's vector from outside.
+W words, M width of an item's vector from outside.
 Source: GaVaMoE (arXiv 2410.11841), stage 1. Each pair is encoded alone: the published code attends across the batch.
 """
 
@@ -46,6 +46,7 @@ class PairEncoder(nn.Module):
         seed: int,
         *,
         levels: int = 5,
+        words: int = 0,
         seen: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Build the encoder.
@@ -57,6 +58,7 @@ class PairEncoder(nn.Module):
             features: Further vectors of items, (I, M) each, by modality.
             seed: Of what it starts with.
             levels: Different ratings.
+            words: Different words that a latent tells, none: it tells none.
             seen: Which users (U,) and items (I,) training has something of, bool; None: all. Others count as unknown.
         """
         super().__init__()
@@ -81,6 +83,10 @@ class PairEncoder(nn.Module):
                 nn.Linear(config.latent, config.hidden), nn.GELU(), nn.Linear(config.hidden, half), nn.GELU(),
                 nn.Linear(half, levels),
             )  # fmt: skip
+            if words:
+                self.word_decoder = nn.Sequential(
+                    nn.Linear(config.latent, config.hidden), nn.GELU(), nn.Linear(config.hidden, words)
+                )
 
     def forward(self, user_B: Tensor, item_B: Tensor) -> Latent:
         """Return the latents of pairs; a pair's own depends on no other."""
@@ -121,6 +127,11 @@ class PairEncoder(nn.Module):
         """Return the score of each level of the rating, (B, R), from latents."""
         score_BR: Tensor = self.decoder(z_BZ)
         return score_BR
+
+    def word_scores(self, z_BZ: Tensor) -> Tensor:
+        """Return the score of each word, (B, W), from latents."""
+        score_BW: Tensor = self.word_decoder(z_BZ)
+        return score_BW
 
     def _vectors(self, name: str, item_B: Tensor) -> Tensor:
         table_IM: Tensor = getattr(self, f"vectors_{name}")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from rec.batch import Columns
 from rec.data.encoders import learn_byte_tokenizer
-from rec.data.views.sentences import as_table
+from rec.data.views.sentences import as_table, words_by_count
 
 USERS, ITEMS, WIDTH = 7, 9, 5
 FEATURES = ("sound", "price", "build quality", "")
@@ -30,6 +31,7 @@ def sample(rows: int, rng: np.random.Generator) -> tuple[Columns, dict[str, np.n
     tables = {
         "user_count": np.array([3] * (USERS - 1) + [0]), "item_count": np.array([2] * (ITEMS - 1) + [0]),
         "sentence_features": as_table(sorted(filter(None, FEATURES))), "sentence_opinions": as_table(["bad", "good"]),
+        "sentence_words": as_table(words_by_count(pa.chunked_array([columns["text"]]))),
         "tokenizer": np.frombuffer(learn_byte_tokenizer(columns["text"], 300).encode(), np.uint8),
         "rating_level": level_R, "rating_count": np.array([1, 1, 2, 4, 9]),
         "item_text": rng.standard_normal((ITEMS, WIDTH)).astype(np.float32),

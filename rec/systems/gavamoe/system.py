@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from rec.batch import Column, Columns
+from rec.data.views.sentences import texts_of
 from rec.errors import DataError
 from rec.evaluation.task import Measured
 from rec.evaluation.tasks.rating import Rating
@@ -26,6 +27,7 @@ from rec.moe.layer import is_spread
 from rec.nn.decoding import write as write_texts
 from rec.nn.language.memory import Texts, language_memory
 from rec.nn.language.tokens import LanguageTokens
+from rec.nn.language.words import NOTHING, Vocabulary
 from rec.nn.memory import Memory
 from rec.sections import Section
 from rec.systems.api import Phase, System, Wanted
@@ -73,11 +75,14 @@ class GaVaMoE(
     @classmethod
     def table_names(cls, config: Any) -> tuple[str, ...]:
         """Return the whole-data-set inputs that this config reads."""
-        return (*COUNTS, *TEXTS, *map(table_of, config.pairs.item_vectors))
+        words = ("sentence_words",) * bool(config.pairs.words)
+        return (*COUNTS, *TEXTS, *words, *map(table_of, config.pairs.item_vectors))
 
     @classmethod
     def wanted_by(cls, config: Any, table: str) -> Wanted | None:
         """Return which key asks for a table."""
+        if table == "sentence_words":
+            return Wanted("model.pairs.words", "model.pairs.words=0")
         return None if table in COUNTS + TEXTS else Wanted("model.pairs.item_vectors", "model.pairs.item_vectors=[]")
 
     @cached_property
@@ -96,6 +101,12 @@ class GaVaMoE(
         return level_R
 
     @cached_property
+    def vocabulary(self) -> Vocabulary | None:
+        """The words that latents tell, None where they tell none."""
+        most = self.config.pairs.words
+        return Vocabulary(texts_of(self.static["sentence_words"]), most) if most else None
+
+    @cached_property
     def prompter(self) -> Prompter:
         """What makes prompts."""
         tokens = LanguageTokens.from_table(self.static["tokenizer"])
@@ -110,6 +121,7 @@ class GaVaMoE(
             item_count_I=count["item_count"],
             level_R=torch.from_numpy(self.level_R.copy()),
             level_count_R=count["rating_count"],
+            words=len(self.vocabulary) if self.vocabulary else 0,
             features={name: torch.from_numpy(table_IM) for name, table_IM in vectors.items()},
         )
         return GaVaMoEModel(self.config, known, self.prompter, self.seed)
@@ -119,14 +131,15 @@ class GaVaMoE(
         pairs = self.config.pairs
         encoder = ["table_*", "mean.*", "decoder.*"]
         encoder += ["layers.*"] * bool(pairs.layers) + ["project.*"] * bool(pairs.item_vectors)
-        encoder += ["bias_*"] * pairs.biases
+        encoder += ["bias_*"] * pairs.biases + ["word_decoder.*"] * bool(pairs.words)
+        words = ("word_ce",) * bool(pairs.words)
         prior = ["mean_CZ", "log_variance_CZ", *(["weight_C"] if pairs.clusters > 1 else [])]
         before = [f"pairs.{name}" for name in encoder]
         return (
             Phase(
                 name=VAE,
                 trains=tuple(before),
-                terms=("rating_ce",),
+                terms=("rating_ce", *words),
                 epochs=50,
                 optimiser="adam",
                 metric="val_loss",
@@ -135,7 +148,7 @@ class GaVaMoE(
             Phase(
                 name=MIXTURE,
                 trains=(*before, "pairs.log_variance.*", *(f"prior.{name}" for name in prior)),
-                terms=("rating_ce", "kl"),
+                terms=("rating_ce", *words, "kl"),
                 epochs=30,
                 optimiser="adam",
                 metric="val_loss",
@@ -157,7 +170,7 @@ class GaVaMoE(
 
     def collate(self, rows: Columns) -> ReviewBatch:
         """Return the batch of these rows; labels may be empty."""
-        return collated(rows, self.level_R)
+        return collated(rows, self.level_R, self.vocabulary)
 
     def loss(self, model: Callable[[ReviewBatch], Any], batch: ReviewBatch) -> dict[str, Term]:
         """Return the cross entropy of ratings, the divergence from the prior, and the parts of the writer's loss.
@@ -172,6 +185,9 @@ class GaVaMoE(
         if seen.score_BR is not None:
             error = torch.nn.functional.cross_entropy(seen.score_BR.float(), batch.level_B, reduction="sum")
             terms["rating_ce"] = Term(error, len(batch), scale)
+        if seen.word_nll_B is not None:
+            count = int((batch.word_BL != NOTHING).sum())
+            terms["word_ce"] = Term(seen.word_nll_B.sum(), count, scale * pairs.words_weight)
         if seen.kl_B is not None:
             beta = pairs.beta_at(module.epoch if module.training else 0)
             terms["kl"] = Term(seen.kl_B.sum(), len(batch), scale * beta)
@@ -182,8 +198,10 @@ class GaVaMoE(
         if module.phase == WRITER:
             prompt = self.prompter.prompt(batch.rating_B.tolist(), batch.feature, batch.text)
             return module.writer.counts(prompt)
-        rows = float(len(batch))
-        return {"rating_ce": rows} if module.phase == VAE else {"rating_ce": rows, "kl": rows}
+        found = {"rating_ce": float(len(batch))}
+        if self.config.pairs.words:
+            found["word_ce"] = float((batch.word_BL != NOTHING).sum())
+        return found if module.phase == VAE else found | {"kl": float(len(batch))}
 
     def memory(self, train: TrainConfig, parallel: ParallelConfig) -> Memory:
         """Return the bytes that a worker needs in the writer's phase, the largest, for texts of full length."""

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rec.nn.dropout import Dropout
+from rec.nn.language.words import NOTHING, START, UNWRITTEN
 from rec.systems.peter.config import PETERConfig
-from rec.systems.peter.words import NOTHING, START, UNWRITTEN
 from rec.systems.review_writer import Reviews
 
 SPREAD = 0.1

@@ -22,11 +22,11 @@ from rec.data.views.sentences import as_table, texts_of
 from rec.evaluation.tasks.rating import Rating
 from rec.evaluation.tasks.writing import Writing
 from rec.nn.decoding import write as write_texts
+from rec.nn.language.words import END, NOTHING, Vocabulary
 from rec.systems.api import System
 from rec.systems.capabilities import Decoding, Truth
 from rec.systems.peter.config import PETERConfig
 from rec.systems.peter.model import PETERModel, ReviewBatch, Seen
-from rec.systems.peter.words import END, NOTHING, Vocabulary
 from rec.systems.review_writer import ReviewWriter, words_of
 from rec.terms import Term
 

@@ -21,7 +21,7 @@ class TestGaVaMoE(Conformance):
         },
         {
             "language": LANGUAGE,
-            "pairs": {"paper_scaling": True, "beta_schedule": True, "biases": False, "user_clusters": True},
+            "pairs": {"paper_scaling": True, "beta_schedule": True, "biases": False, "user_clusters": True, "words": 3},
             "experts": {"experts": 2, "init": "sliced", "soft_gate": True},
             "prompt": {"rating": "none", "own_vectors": False, **SHORT},
         },

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from rec.data.views.sentences import as_table
 from rec.keys import TrainConfig
 from rec.systems.gavamoe import GaVaMoE
 from rec.systems.gavamoe.config import GaVaMoEConfig, PairsConfig
+from rec.systems.gavamoe.mixture import fitted
 from rec.systems.gavamoe.model import MIXTURE, VAE, GaVaMoEModel
 from rec.systems.gavamoe.pairs import attended
 from rec.train.optim import learning_rate
@@ -184,3 +186,75 @@ def test_what_texts_tell_of_a_pair_is_learned_beside_stage_1_which_stays() -> No
     _, asked = module.asked(batch)
     torch.testing.assert_close(asked.user_BF - told.user_BF, (user_B >= 0)[:, None].expand_as(told.user_BF).float())
     assert torch.equal(module.clusters(batch), clusters)
+
+
+@torch.no_grad()
+def test_words_of_a_text_are_told_by_its_latent_in_any_order() -> None:
+    system, rows, module = built(words=4, words_weight=0.5)
+    assert system.vocabulary is not None
+    known = system.vocabulary.words
+    rows = take(rows, [0, 1, 2]) | {"text": np.array(["is the is", "the is is", f"nobody {known[3]}"], object)}
+    rows |= {name: np.asarray(rows[name])[[0, 0, 2]] for name in ("user", "item", "rating")}
+    batch = system.collate(rows)
+    module.phase = VAE
+    told_BW = module.pairs.word_scores(module.pairs(batch.user_B, batch.item_B).mean_BZ).log_softmax(1)
+    # A word that is not among the most frequent counts as any other such word.
+    place = {word: number for number, word in enumerate(known)}
+    wanted = [
+        [place["is"], place["is"], place["the"]],
+        [place["is"], place["is"], place["the"]],
+        [place["<unknown>"], 3],
+    ]
+    nll_B = torch.stack([-told_BW[row, words].sum() for row, words in enumerate(wanted)])
+    term = system.loss(module, batch)["word_ce"]
+    torch.testing.assert_close(module(batch).word_nll_B, nll_B)
+    torch.testing.assert_close(term.sum, nll_B.sum())
+    assert (term.count, term.weight) == (8, 0.5)
+    assert system.counts(module, batch) == {"rating_ce": 3.0, "word_ce": 8.0}
+
+
+def test_latents_tell_no_words_unless_they_are_asked_to() -> None:
+    system, rows, module = built()
+    assert system.vocabulary is None
+    assert "sentence_words" not in GaVaMoE.table_names(system.config)
+    module.phase = MIXTURE
+    assert set(system.loss(module, system.collate(rows))) == {"rating_ce", "kl"}
+    assert not [name for name in module.state_dict() if "word" in name]
+
+
+def test_words_tell_clusters_of_users_who_rate_alike() -> None:
+    """Two groups of users rate all alike and write in words of their own: latents with words tell them apart."""
+    rng = np.random.default_rng(0)
+    users, items, rows = 20, 10, 400
+    user_B, item_B = rng.integers(0, users, rows), rng.integers(0, items, rows)
+    columns = {
+        "record": np.arange(rows), "user": user_B, "item": item_B, "rating": rng.choice([4.0, 5.0], rows),
+        "text": np.array([["warm round deep", "bright thin sharp"][user % 2] for user in user_B], object),
+        "feature": np.full(rows, "sound", object), "opinion": np.full(rows, "good", object),
+    }  # fmt: skip
+    _, tables = GaVaMoE.sample(4, rng)
+    words = "warm round deep bright thin sharp".split()
+    tables |= {
+        "user_count": np.full(users, 20), "item_count": np.full(items, 40), "sentence_words": as_table(words),
+    }  # fmt: skip
+    apart = {}
+    for most in (0, 6):
+        pairs = {"words": most, "latent": 4, "embedding": 8, "layers": 1, "heads": 2, "dropout": 0.0}
+        language = {"width": 8, "layers": 1, "heads": 1, "hidden": 8}
+        system = GaVaMoE(GaVaMoEConfig.model_validate({"pairs": pairs, "language": language}), tables)
+        module = system.model()
+        module.phase = VAE
+        optimiser = torch.optim.Adam(module.pairs.parameters(), 0.01)
+        batch = system.collate(columns)
+        for _ in range(60):
+            optimiser.zero_grad()
+            total = sum(term.weight * term.mean for term in system.loss(module, batch).values())
+            total.backward()
+            optimiser.step()
+        with torch.no_grad():
+            mean_BZ = module.eval().pairs(batch.user_B, batch.item_B).mean_BZ.numpy()
+        found = fitted(mean_BZ, 2, 0).predict(mean_BZ.astype(np.float64))
+        same = (found == user_B % 2).mean()
+        apart[most] = max(same, 1 - same)
+    assert apart[6] == 1.0
+    assert apart[0] < 0.8

@@ -31,12 +31,22 @@ class Vocabulary:
 
     def encoded(self, texts: Sequence[str], most: int) -> Tensor:
         """Return the first words of each text and the end behind them, int64 (B, T), `NOTHING` where one is shorter."""
-        found = [[*(self.number.get(word, UNKNOWN) for word in text.split()[:most]), END] for text in texts]
-        word_BT = np.full((len(found), max(map(len, found), default=1)), NOTHING, np.int64)
-        for row, numbers in enumerate(found):
-            word_BT[row, : len(numbers)] = numbers
-        return torch.from_numpy(word_BT)
+        return _padded([[*self._found(text)[:most], END] for text in texts])
+
+    def bags(self, texts: Sequence[str]) -> Tensor:
+        """Return all words of each text, int64 (B, T), `NOTHING` where one is shorter."""
+        return _padded([self._found(text) for text in texts])
+
+    def _found(self, text: str) -> list[int]:
+        return [self.number.get(word, UNKNOWN) for word in text.split()]
 
     def spelled(self, numbers: Sequence[int]) -> str:
         """Return the text of some numbers."""
         return " ".join(self.words[number] for number in numbers)
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
+    word_BT = np.full((len(rows), max(map(len, rows), default=1)), NOTHING, np.int64)
+    for row, numbers in enumerate(rows):
+        word_BT[row, : len(numbers)] = numbers
+    return torch.from_numpy(word_BT)
