@@ -56,6 +56,9 @@ def compare_seeds(
             raise EvaluationError(f"{a} and {b}: answered other examples; both must come from one prepared data set")
         known: dict[bytes, str] = {}
         for name in dict.fromkeys((*tasks[task.name].compared, *task.compared)):
+            if name in task.directions and (why := task.unlike(name, first[0], second[0])):
+                results.append({"metric": name, "higher_is_better": task.directions[name], **NOTHING, "why": why})
+                continue
             rng = generator(0, "compare", _drawn_as(name, [*first, *second], known))
             found = _of_examples(task, name, first, second, resamples, rng) or _of_sums(
                 task, name, first, second, resamples, rng

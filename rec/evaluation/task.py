@@ -260,6 +260,10 @@ class Task(ABC):
             found.append(np.array([hash(tuple(sorted(part.tolist()))) for part in parts]))
         return found
 
+    def unlike(self, name: str, ours: Records, theirs: Records) -> str:
+        """Return why a metric of two runs does not compare, though both answered the same examples; empty: it does."""
+        return ""
+
     def metrics(self, records: Records, values: Values | None = None) -> dict[str, float | None]:
         """Return every metric over all examples; None where no example has one."""
         unit = self.unit(records)

@@ -247,6 +247,15 @@ class Writer(ABC, Generic[B, M]):
     def references(self, batch: B) -> list[str]:
         """Return the text that was written for each example."""
 
+    def nll(self, module: M, batch: B) -> tuple[Tensor, Tensor] | None:
+        """Return the negative log likelihood of the text that was written for each example, in nats, and its tokens.
+
+        Both (B,): the sum over the tokens of the writer's own vocabulary that are scored, the end of the text among
+        them where it is told apart, each given those before it and what the system is told; and how many those are.
+        None where likelihoods are not told.
+        """
+        return None
+
     def features(self, batch: B) -> list[str] | None:
         """Return the feature that each text is to be about, None where features are not known."""
         return None

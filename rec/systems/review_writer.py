@@ -1,6 +1,6 @@
 """What systems share that write and rate reviews: rows of the view `sentences`, and what a review tells.
 
-Letters: B reviews.
+Letters: B reviews, N tokens of their texts, W words of a vocabulary.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from rec.batch import Batch, Columns
@@ -47,6 +48,19 @@ M = TypeVar("M", bound=nn.Module)
 def words_of(rows: Columns) -> dict[str, tuple[str, ...]]:
     """Return text, feature and opinion of rows, "" where there is none, by the names of `Reviews`."""
     return {name: tuple(str(value or "") for value in rows[name]) for name in ("text", "feature", "opinion")}
+
+
+def nll_of_texts(score_NW: Tensor, target_N: Tensor, tokens_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the negative log likelihood of each text in nats, float64, and its tokens, int64, (B,) each.
+
+    Args:
+        score_NW: Of each word of the vocabulary, for the N tokens of all texts, one text after the other.
+        target_N: Which of them it is.
+        tokens_B: Tokens of each text; they add up to N.
+    """
+    nll_N = nn.functional.cross_entropy(score_NW.float(), target_N, reduction="none").double()
+    owner_N = torch.arange(len(tokens_B), device=tokens_B.device).repeat_interleave(tokens_B)
+    return nll_N.new_zeros(len(tokens_B)).index_add_(0, owner_N, nll_N), tokens_B
 
 
 class ReviewWriter(Writer[B, M], Rater[B, M]):

@@ -475,6 +475,13 @@ class Reviewer(System[Reviews, ReviewerModel], Writer[Reviews, ReviewerModel], R
             heard=heard,
         )
 
+    def nll(self, module: ReviewerModel, batch: Reviews) -> tuple[Tensor, Tensor]:
+        """Return the negative log likelihood of each text, and its words with the end."""
+        kept_BT, given_BF = batch.word_BT >= 0, module.given(batch)
+        score_NW, _ = module.language(given_BF, batch.word_BT, module.clusters(given_BF[:, :LATENT]), kept_BT)
+        nll_N = nn.functional.cross_entropy(score_NW, batch.word_BT[kept_BT], reduction="none")
+        return nll_N.new_zeros(len(batch)).index_add_(0, kept_BT.nonzero()[:, 0], nll_N), kept_BT.sum(1)
+
     @torch.no_grad()
     def trace(self, module: ReviewerModel, batch: Reviews, texts: Sequence[str]) -> list[Traced]:
         """Return the user's cluster, and the experts of each word."""

@@ -114,6 +114,12 @@ def test_labels_are_the_words_and_the_end_and_scores_those_of_each_position_alon
                     score_W, cache = module.step(torch.tensor([word]), cache)
             rating += float((seen.rating_B - one.rating_B) ** 2)
     assert terms["text_nll"].sum.item() == pytest.approx(text, rel=1e-5)
+    with torch.inference_mode():
+        nll_B, tokens_B = system.nll(module, batch)
+        alone = [system.nll(module, system.collate(take(rows, [row])))[0].item() for row in range(10)]
+    assert nll_B.sum().item() == pytest.approx(text, rel=1e-5)
+    assert nll_B.tolist() == pytest.approx(alone, rel=1e-4)
+    assert tokens_B.tolist() == [3, 1, 7, *[2] * 7]
     assert terms["context_nll"].sum.item() == pytest.approx(context, rel=1e-5)
     assert terms["rating"].sum.item() == pytest.approx(rating, rel=1e-5)
 

@@ -244,6 +244,11 @@ class GaVaMoE(
             heard=heard,
         )
 
+    def nll(self, module: GaVaMoEModel, batch: ReviewBatch) -> tuple[Tensor, Tensor]:
+        """Return the negative log likelihood of each text, and its tokens with the end."""
+        found: tuple[Tensor, Tensor] = module.writer.nll(*module.asked(batch))
+        return found
+
     def trace(self, module: GaVaMoEModel, batch: ReviewBatch, texts: Sequence[str]) -> list[Traced]:
         """Return each pair's gate, and the experts of each token."""
         return trace(module, batch, texts)

@@ -20,6 +20,7 @@ from rec.nn.language.config import LanguageConfig
 from rec.nn.language.gated import GatedConfig, balance_terms, gate_layers
 from rec.nn.language.tokens import LanguageTokens
 from rec.systems.gavamoe.prompt import Prompt
+from rec.systems.review_writer import nll_of_texts
 from rec.terms import Term
 
 
@@ -120,6 +121,11 @@ class PairWriter(nn.Module):
         nll = nn.functional.cross_entropy(written.score_NW.float(), written.target_N, reduction="sum")
         terms = {"text_nll": Term(nll, len(written.target_N))}
         return terms | balance_terms(self.layers, written.mixed, written.cluster_N, self.config.balance_weight)
+
+    def nll(self, prompt: Prompt, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        """Return the negative log likelihood of each answer in nats, float64, and its tokens, int64, (B,) each."""
+        found: Written = self(prompt, pairs.user_BF, pairs.item_BF, pairs.cluster_B, pairs.share_BC, pairs.rating_B)
+        return nll_of_texts(found.score_NW, found.target_N, (prompt.answer_BA >= 0).sum(1))
 
     def counts(self, prompt: Prompt) -> dict[str, float] | None:
         """Return the count of each of `terms`; None where it follows from more than the prompt."""

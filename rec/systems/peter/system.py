@@ -27,7 +27,7 @@ from rec.systems.api import System
 from rec.systems.capabilities import Decoding, Truth
 from rec.systems.peter.config import PETERConfig
 from rec.systems.peter.model import PETERModel, ReviewBatch, Seen
-from rec.systems.review_writer import ReviewWriter, words_of
+from rec.systems.review_writer import ReviewWriter, nll_of_texts, words_of
 from rec.terms import Term
 
 WORDS = PETERConfig().words
@@ -117,6 +117,11 @@ class PETER(System[ReviewBatch, PETERModel], ReviewWriter[ReviewBatch, PETERMode
             all_done=all_done,
             heard=heard,
         )
+
+    def nll(self, module: PETERModel, batch: ReviewBatch) -> tuple[Tensor, Tensor]:
+        """Return the negative log likelihood of each text, and its words with the end, as far as they are scored."""
+        there_BT = batch.word_BT != NOTHING
+        return nll_of_texts(module(batch).score_NW, batch.word_BT[there_BT], there_BT.sum(1))
 
     def truth_given(self) -> Collection[Truth]:
         """Return the feature where it is told."""

@@ -12,6 +12,7 @@ from rec.data.prepare import prepare
 from rec.data.prepared import open_prepared
 from rec.data.runner import InProcess
 from rec.errors import ConfigError
+from rec.evaluation.compare import compare
 from rec.evaluation.predict import Order, predict
 from rec.evaluation.predictor import predict_here
 from rec.evaluation.records import column
@@ -60,8 +61,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("reviews")
 
 
-def trained(folder: Path, name: str) -> RunConfig:
-    config = config_of(folder, name)
+def trained(folder: Path, name: str, phases: Any = PHASES) -> RunConfig:
+    config = config_of(folder, name, phases=phases)
     prepare(config.data, InProcess(), lambda _: None)
     train_here(config, lambda _: None, lambda _: None)
     return config
@@ -122,6 +123,22 @@ def test_predictions_hold_the_cluster_of_each_pair(run: RunConfig, folder: Path)
     assert column(records, CLUSTER).tolist() == column(wanted, CLUSTER).tolist()
     answers = pq.read_table(f"{order.folder}/answers")
     assert {"user", "item", "rating", "text"} <= set(answers.column_names)
+
+
+def test_likelihoods_of_reviews_are_told_with_an_interval_and_compared_between_runs(
+    run: RunConfig, folder: Path
+) -> None:
+    numbers, records = read_numbers(run.out, "test"), pq.read_table(f"{run.out}/evaluation/test/writing.parquet")
+    found = numbers["interval"]["nll"]
+    assert found["low"] < found["mean"] == numbers["metrics"]["nll"] < found["high"]
+    assert found["mean"] == pytest.approx(column(records, "nll").sum() / column(records, "nll_tokens").sum())
+    other = trained(folder, "shorter", PHASES | {"writer": {"epochs": 1}})
+    evaluate_run(other, "test")
+    told = {row["metric"]: row for row in compare(run.out, other.out, 200)}["nll"]
+    assert told["higher_is_better"] is False
+    assert told["b"] == read_numbers(other.out, "test")["metrics"]["nll"] > told["a"] == found["mean"]
+    assert told["difference"]["mean"] == pytest.approx(told["a"] - told["b"])
+    assert told["difference"]["high"] < 0
 
 
 def test_a_measurement_and_its_report_tell_of_clusters(run: RunConfig) -> None:

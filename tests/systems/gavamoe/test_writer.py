@@ -190,6 +190,20 @@ def test_terms_count_tokens_of_answers() -> None:
     }
 
 
+@pytest.mark.parametrize("keys", [{}, {"rating": "predicted", "feature": False}])
+@torch.no_grad()
+def test_the_likelihood_of_each_text_is_the_loss_of_it_alone(keys: dict[str, Any]) -> None:
+    module, pairs = writer(), told(rating_B=torch.tensor([4.0, 2.0, 1.0]))
+    nll_B, tokens_B = module.nll(prompt(**keys), pairs)
+    assert tokens_B.tolist() == [len(tokens) + 1 for tokens in TOKENS.encode(list(TEXTS))]
+    for row in range(3):
+        asked = prompt(TEXTS[row : row + 1], FEATURES[row : row + 1], RATINGS[row : row + 1], **keys)
+        fields = ("user_BF", "item_BF", "cluster_B", "rating_B")
+        one = Pairs(**{name: getattr(pairs, name)[row : row + 1] for name in fields})
+        term = module.terms(written(module, asked, one))["text_nll"]
+        assert (float(term.sum), term.count) == pytest.approx((float(nll_B[row]), int(tokens_B[row])), rel=1e-5)
+
+
 def test_the_writer_learns_what_each_user_says() -> None:
     torch.manual_seed(0)
     module = writer(language={"width": 32}).train()

@@ -22,6 +22,7 @@ WORDS = {
     "fmr": "share of texts that name the feature they are about",
     "fcr": "share of all features that any text names",
     "div": "features that two texts share in the mean",
+    "nll": "negative log likelihood of the true text per token, in nats; only among models that cut texts alike",
     "factual": "share of the features and opinions that a text states which training reviews of its item state too",
     "hallucinated": "share of them that no training review of the item states",
     "factual_coverage": "share of what the item's training reviews state that the text states too",

@@ -15,13 +15,13 @@ from torch import nn
 
 from rec.data.prepared import Prepared
 from rec.evaluation.bootstrap import Summed
-from rec.evaluation.records import Records, column, records_of
+from rec.evaluation.records import Records, column, records_of, with_columns
 from rec.evaluation.service import Context, Service
 from rec.evaluation.task import ALONE, Batches, Groups, Names, Ranks, Task, Values, holds_everywhere, mean
 from rec.evaluation.task import Measured as TaskMeasured
 from rec.evaluation.tasks.sparsity import by_sparsity, meaning_of_group
 from rec.evaluation.tasks.values import MetricValue, notes
-from rec.evaluation.tasks.writing import baselines, facts, late, meanings, sections, settings
+from rec.evaluation.tasks.writing import baselines, facts, late, likelihood, meanings, sections, settings
 from rec.evaluation.tasks.writing import bertscore as bert
 from rec.evaluation.tasks.writing.bleu import bleu, bleu_smooth
 from rec.evaluation.tasks.writing.metrics import DISTINCT_ORDERS, Measured, higher_is_better, measure, summary
@@ -65,13 +65,14 @@ class Writing(Task):
     headline: str = "bleu4"
     shown: tuple[str, ...] = (
         "factual", "hallucinated", "factual_coverage", "factual_pairs",
-        "bleu4", "bleu1", "rouge1_f", "rouge_l_f1", "usr", "fmr", "fcr", "div",
+        "bleu4", "bleu1", "rouge1_f", "rouge_l_f1", "usr", "fmr", "fcr", "div", likelihood.NAME,
     )  # fmt: skip
 
     @property
     def directions(self) -> Mapping[str, bool]:
-        """Every metric; higher is better but for shared features (div) and what nothing supports (hallucinated)."""
-        return {**higher_is_better, **dict.fromkeys(bert.NAMES, True), **facts.METRICS, late.JUDGE: True}
+        """Every metric; lower is better of shared features (div), what nothing supports (hallucinated), and nll."""
+        own = {likelihood.NAME: False, late.JUDGE: True}
+        return {**higher_is_better, **dict.fromkeys(bert.NAMES, True), **facts.METRICS, **own}
 
     @property
     def late(self) -> tuple[str, ...]:
@@ -126,8 +127,9 @@ class Writing(Task):
 
         All ranks end their texts together: none stops asking its experts while another has tokens left.
         """
+        told = likelihood.columns(system.nll(module, batch))
         texts = system.write(module, batch, self.decoding, all_done=lambda done: holds_everywhere(ranks, done))
-        return self.record(system, batch, texts)
+        return with_columns(self.record(system, batch, texts), told)
 
     def answers(
         self,
@@ -198,9 +200,9 @@ class Writing(Task):
         return {name: column(records, name) for name in OF_ROW if name in records.column_names}
 
     def sums(self, records: Records) -> Mapping[str, Summed]:
-        """Return BLEU, with and without smoothing."""
+        """Return BLEU, with and without smoothing, and the likelihood of the true texts where it is told."""
         part_BS = column(records, "bleu").astype(np.float64)
-        return {
+        return likelihood.sums(records) | {
             f"bleu{order}{suffix}": Summed(part_BS=part_BS, of_total=_Bleu(function, order))
             for suffix, function in (("", bleu), ("_smooth", bleu_smooth))
             for order in (1, 4)
@@ -210,6 +212,10 @@ class Writing(Task):
         """Return every metric, those of the whole corpus of texts too, and those of `late_values` where they are."""
         further = {name: mean(value_B) for name, value_B in (values or {}).items() if name in self.late}
         return {name: found.value for name, found in _summary(records).items()} | further
+
+    def unlike(self, name: str, ours: Records, theirs: Records) -> str:
+        """Return why likelihoods of two runs do not compare: their texts are cut into other tokens."""
+        return likelihood.unlike(ours, theirs) if name == likelihood.NAME else ""
 
     def identity(self, records: Records) -> list[np.ndarray]:
         """Return the texts that were written for the examples."""
@@ -263,17 +269,21 @@ class _Bleu:
 
 def _summary(records: Records) -> dict[str, MetricValue]:
     """Return every metric over records, from what each of them holds and from all texts together."""
+    told = {likelihood.NAME: likelihood.value(records)}
     if not len(records):
-        return summary(measure([], []))
+        return summary(measure([], [])) | told
     words = [text.split() for text in column(records, "scored")]
     features = records["features"].to_pylist() if "features" in records.column_names else []
-    return summary(
-        Measured(
-            column={name: column(records, name) for name in OF_ROW if name in records.column_names},
-            bleu_NS=column(records, "bleu"),
-            sentences=occurrences([tuple(text)] for text in words),
-            ngrams={order: occurrences(ngrams(text, order) for text in words) for order in DISTINCT_ORDERS},
-            features=occurrences(features),
-            num_features=int(column(records, "num_features")[0]) if features else 0,
+    return (
+        summary(
+            Measured(
+                column={name: column(records, name) for name in OF_ROW if name in records.column_names},
+                bleu_NS=column(records, "bleu"),
+                sentences=occurrences([tuple(text)] for text in words),
+                ngrams={order: occurrences(ngrams(text, order) for text in words) for order in DISTINCT_ORDERS},
+                features=occurrences(features),
+                num_features=int(column(records, "num_features")[0]) if features else 0,
+            )
         )
+        | told
     )
