@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from rec.keys_texts import BertScoreConfig, JudgeConfig
+from rec.keys_texts import BertScoreConfig, DecodingConfig, JudgeConfig
 from rec.space import parse
 from rec.strict import Needs, Spaces, Strict, alike
 
@@ -149,6 +149,8 @@ class EvaluateConfig(Strict):
     """Words of a text, and of the true one, that are scored; 0 scores all; unset leaves it to the system's task."""
     signs: Literal["apart", "kept"] | None = None
     """Whether signs are set apart from words before texts are scored; unset leaves it to the system's task."""
+    decoding: DecodingConfig = DecodingConfig()
+    """How texts are written, on validation in training too."""
     bertscore: BertScoreConfig = BertScoreConfig()
     """Scores texts by the hidden states of a model."""
     judge: JudgeConfig = JudgeConfig()

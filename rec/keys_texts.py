@@ -1,10 +1,10 @@
-"""The keys of `[evaluate.bertscore]` and `[evaluate.judge]`: scores of texts by models."""
+"""The keys of `[evaluate]` about texts: how they are written, and how models score them."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rec.strict import Needs, Strict, alike
 
@@ -13,6 +13,38 @@ XREC_PROMPT = (
     "meanings rather than the formatting. Provide your score as a number and do not provide any other text."
 )
 """What XRec (EMNLP 2024) tells its judge."""
+
+
+HOTTEST, MOST_BEAMS, MOST_PENALTY, SEEDS = 10.0, 16, 10.0, 1 << 31
+"""What a config and a request may ask for at most."""
+
+
+class DecodingConfig(Strict):
+    """How the texts of a whole split are written; what is unset is left to the system's task."""
+
+    NEEDS: ClassVar[Needs] = {
+        **alike(("top_p", "seed"), {"temperature": {"not": [None, 0.0]}}),
+        "length_penalty": {"beams": {"not": [None, 1]}},
+    }
+
+    max_tokens: int | None = Field(None, ge=1)
+    """Tokens of a text at most."""
+    temperature: float | None = Field(None, ge=0, le=HOTTEST)
+    """How freely tokens are drawn; 0 takes the most probable one each time."""
+    top_p: float | None = Field(None, gt=0, le=1)
+    """Tokens are drawn from the fewest that hold this share of the probability."""
+    seed: int | None = Field(None, ge=0, lt=SEEDS)
+    """What drawn tokens follow from."""
+    beams: int | None = Field(None, ge=1, le=MOST_BEAMS)
+    """Texts that are followed at once in search of the best one; only where nothing is drawn."""
+    length_penalty: float | None = Field(None, ge=-MOST_PENALTY, le=MOST_PENALTY)
+    """The best text of a search has the highest log probability over its number of tokens to this power."""
+
+    @model_validator(mode="after")
+    def _either_drawn_or_searched(self) -> Self:
+        if (self.beams or 1) > 1 and (self.temperature or 0) > 0:
+            raise ValueError("beams: a search draws nothing at random; expected temperature=0 or beams=1")
+        return self
 
 
 class BertScoreConfig(Strict):

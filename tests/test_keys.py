@@ -391,6 +391,21 @@ root = "d"
             ["system=rec.systems.lightgcn:LightGCN", "evaluate.popular_share=0.1"],
             "evaluate.popular_share: has no effect",
         ),
+        (["evaluate.decoding.beams=4"], "evaluate.decoding: has no effect: no task of rec.systems.msmrec:MSMRec reads"),
+        ([f"system={PETER}", "evaluate.decoding.top_p=0.9"], "has no effect with evaluate.decoding.temperature=null"),
+        (
+            [f"system={PETER}", "evaluate.decoding.seed=1", "evaluate.decoding.temperature=0.0"],
+            "evaluate.decoding.seed: has no effect with evaluate.decoding.temperature=0.0",
+        ),
+        (
+            [f"system={PETER}", "evaluate.decoding.length_penalty=0.5", "evaluate.decoding.beams=1"],
+            "evaluate.decoding.length_penalty: has no effect with evaluate.decoding.beams=1",
+        ),
+        (
+            [f"system={PETER}", "evaluate.decoding.beams=2", "evaluate.decoding.temperature=0.5"],
+            "evaluate.decoding.beams: a search draws nothing at random",
+        ),
+        ([f"system={GAVAMOE}", "evaluate.decoding.tempreature=1.0"], "did you mean 'temperature'?"),
     ],
 )
 def test_a_key_without_effect_is_refused_by_name(words: list[str], found: str, tmp_path: Path) -> None:

@@ -267,7 +267,11 @@ class Conformance:
         if not isinstance(system, Writer):
             pytest.skip("does not write")
         module, heard = system.model().eval(), []
-        every: tuple[dict[str, Any], ...] = ({}, {"temperature": 1.0, "top_p": 0.9}, {"beams": 3})
+        every: tuple[dict[str, Any], ...] = (
+            {},
+            {"temperature": 1.0, "top_p": 0.9},
+            {"beams": 3, "length_penalty": 0.5},
+        )
         for asked in every:
             decoding = Decoding(max_tokens=6, **{name: asked[name] for name in asked if name in system.ways})
             with torch.inference_mode():

@@ -18,6 +18,8 @@ from rec.storage import Storage
 from rec.strict import resolve
 
 METRIC = "metric/"
+UNTOLD = "that is not told (evaluate it again)"
+"""Of a setting that an earlier measurement did not know."""
 NOTHING: dict[str, Any] = dict.fromkeys(("a", "b", "difference", "not_better"))
 """Of a metric that is not compared."""
 
@@ -87,7 +89,9 @@ def compare_seeds(
 def _apart(task: Task, ours: str, theirs: str, split: str) -> str:
     """Return in which settings two runs may not differ and do, empty where there is nothing."""
     a, b = (read_numbers(folder, split).get("apart", {}).get(task.name, {}) for folder in (ours, theirs))
-    differ = [f"{name} {a.get(name)} and {b.get(name)}" for name in {**a, **b} if a.get(name) != b.get(name)]
+    differ = [
+        f"{name} {a.get(name, UNTOLD)} and {b.get(name, UNTOLD)}" for name in {**a, **b} if a.get(name) != b.get(name)
+    ]
     return f"never compared: {', '.join(differ)}" if differ else ""
 
 

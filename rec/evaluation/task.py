@@ -214,6 +214,14 @@ class Task(ABC):
         """
         raise EvaluationError(f"task {self.name!r}: gives no answers to write; {type(self).__name__} lacks `answers`")
 
+    def configured(self, system: Any, keys: EvaluateConfig) -> Task:
+        """Return the task as keys of `[evaluate]` want it from the first evaluation in training on; itself by default.
+
+        Raises:
+            ConfigError: the system cannot do what a key asks for.
+        """
+        return self
+
     def settle(self, system: Any, module: nn.Module, validation: Iterable[Any], keys: EvaluateConfig) -> dict[str, Any]:
         """Return what the task chooses once the checkpoint is chosen, such as a threshold; empty: there is nothing.
 

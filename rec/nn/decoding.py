@@ -38,7 +38,11 @@ class Decoding:
     top_p: float = 1.0
     """Tokens are drawn from the fewest that hold this share of the probability, where the temperature is above 0."""
     beams: int = 1
-    """Texts that are followed at once in a search for the one with the highest mean log probability per token."""
+    """Texts that are followed at once in a search for the one of the highest worth: the logarithm of its probability,
+    over its number of tokens to the power of `length_penalty`."""
+    length_penalty: float = 1.0
+    """1 asks for the highest mean log probability per token, 0 for the most probable text, more than 1 for longer ones.
+    It is what transformers calls so."""
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1 or self.beams < 1:
@@ -47,6 +51,8 @@ class Decoding:
             raise ValueError(
                 f"expected a temperature of at least 0 and a top_p in (0, 1], got {self.temperature} and {self.top_p}"
             )
+        if not math.isfinite(self.length_penalty):
+            raise ValueError(f"expected a length_penalty that is finite, got {self.length_penalty}")
         if self.beams > 1 and self.temperature > 0:
             raise ValueError("a beam search draws nothing at random: expected a temperature of 0 or one beam")
 
@@ -234,11 +240,12 @@ class _Beam:
 class _Beams:
     """The best texts of each example, `beams` of them side by side, until no longer one can be better than the best.
 
-    A text's worth is the mean log probability of its tokens, the one that ends it among them.
+    A text's worth is told by `length_penalty`; the token that ends it is among its tokens.
     """
 
     def __init__(self, decoding: Decoding, names: Sequence[str], end: int) -> None:
         self.beams, self.most, self.end = decoding.beams, decoding.max_tokens, end
+        self.length_penalty = decoding.length_penalty
         self.rows = list(range(len(names)))
         """The examples in the model, which holds as many rows of each."""
         self.each = 1
@@ -268,18 +275,25 @@ class _Beams:
         for number, (score, row, token) in enumerate(ways):
             before = self.beam_BK[example][row].tokens
             if token == self.end or last:
-                best, worth = self.best_B[example], score / (len(before) + 1)
+                best, worth = self.best_B[example], self._worth(score, len(before) + 1)
                 if number < self.beams and (best is None or worth > best[0]):
                     self.best_B[example] = worth, before if token == self.end else (*before, token)
             elif len(beams) < self.beams:
                 beams.append(_Beam(score, (*before, token), row))
         best = self.best_B[example]
-        if not beams or (best is not None and best[0] >= beams[0].score / self.most):
+        if not beams or (best is not None and best[0] >= self._reach(beams[0])):
             self.open.remove(example)
             beams = [_Beam(-math.inf, (self.end,), 0)]
         # Every example in the model has as many rows; those in excess lead nowhere.
         beams += [replace(beams[0], score=-math.inf)] * (self.beams - len(beams))
         self.beam_BK[example] = beams
+
+    def _worth(self, score: float, length: int) -> float:
+        return score / float(length) ** self.length_penalty
+
+    def _reach(self, beam: _Beam) -> float:
+        """Return the most that a text which begins so may be worth."""
+        return self._worth(beam.score, self.most if self.length_penalty > 0 else len(beam.tokens) + 1)
 
     def following(self, *, stays: bool) -> tuple[list[int], list[int]]:
         """Return which rows go on, in their order, and the token that each of them reads."""

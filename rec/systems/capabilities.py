@@ -219,8 +219,8 @@ class Traced:
 class Writer(ABC, Generic[B, M]):
     """Writes text: task `writing`."""
 
-    ways: ClassVar[Collection[str]] = ("temperature", "top_p", "beams")
-    """Which ways of `Decoding` to draw text it knows; a request can ask for no other."""
+    ways: ClassVar[Collection[str]] = ("temperature", "top_p", "beams", "length_penalty")
+    """Which ways of `Decoding` to draw text it knows; neither a request nor `[evaluate]` can ask for another."""
 
     @abstractmethod
     def write(

@@ -121,9 +121,10 @@ def build_from(config: RunConfig, tables: Mapping[str, np.ndarray]) -> System[An
     """Return the run's system with these tables.
 
     Raises:
-        ConfigError: model and tables do not fit, or `train.phases` not the system's phases.
+        ConfigError: model and tables do not fit, `train.phases` not the system's phases, or `evaluate` not the system.
     """
     system: System[Any, Any] = resolve(config.system)(config.model, tables, config.train.seed)
+    system.tasks = tuple(task.configured(system, config.evaluate) for task in system.tasks)
     stretches(system, config.train, max(1, config.parallel.workers))
     return system
 

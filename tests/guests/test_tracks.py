@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import json
 import shutil
+from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
+import torch
 
 from rec.cli import main
 from rec.config import RunConfig, from_table, to_json, to_table
+from rec.errors import EvaluationError
 from rec.evaluation.compare import compare
-from rec.evaluation.run import Numbers, evaluate_run
+from rec.evaluation.predict import order_of, predict, read_records
+from rec.evaluation.predictor import predict_here
+from rec.evaluation.run import Numbers, evaluate_run, open_run
 from rec.evaluation.tasks.writing import baselines as simple
 from rec.report.page import write_report
 from rec.report.results.page import write_results
 from rec.storage import Storage
-from rec.systems.capabilities import Truth
+from rec.systems.capabilities import Decoding, Truth
+from rec.train.job import build
 from tests.guests.test_guests import text_of
 from tests.guests.writer_guest import Reviewer
 
@@ -62,7 +70,12 @@ def test_settings_are_filed_and_told_with_every_score(
     assert settings["writing"]["track"] == "leak-free"
     assert settings["rating"] == {"predictions": "clipped to 1 to 5"}
     assert numbers["writer"]["apart"] == {
-        "writing": {"track": "leak-free", "scored": "all words", "signs": "as written"}
+        "writing": {
+            "track": "leak-free",
+            "scored": "all words",
+            "signs": "as written",
+            "decoding": "the most probable token each time",
+        }
     }
     assert told[1]["settings"]["writing"]["track"] == "given the true feature"
     page = text_of(write_report(told[0].out))
@@ -117,7 +130,7 @@ def test_tables_of_results_are_of_one_track(
     for track in by_track:
         assert f"track {track}" in next(line for line in text.split("\n") if line.startswith("## ") and track in line)
     assert "measured with other settings stand in a table of their own" in text
-    assert "decoding the most probable token each time, at most 16 tokens" in text
+    assert "decoding the most probable token each time; length at most 16 tokens" in text
     free, given = by_track["leak-free"], by_track["given the true feature"]
     assert free["told_more"] == sorted(simple.LEAKS)
     assert given["told_more"] == []
@@ -137,6 +150,53 @@ def test_other_cuts_are_told_and_stand_apart(
     entry = next(e for e in compare(trained["writer"].out, config.out, 100) if e["metric"] == "bleu1")
     assert entry["why"] == f"never compared: scored all words and {scored}"
     assert Storage(config.out).read_json("settled.json")["tasks"] == {"writing": {"most_words": 3}}
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"temperature": 1.5, "seed": 4}, "drawn with temperature 1.5, seed 4"),
+        ({"beams": 2, "length_penalty": -2.0}, "the best text of a beam search, beams 2, length_penalty -2.0"),
+    ],
+)
+def test_other_ways_of_writing_are_followed_told_and_stand_apart(
+    again: Callable[..., Measured],
+    trained: dict[str, RunConfig],
+    numbers: dict[str, Numbers],
+    tmp_path: Path,
+    keys: dict[str, Any],
+    words: str,
+) -> None:
+    asked = {"evaluate": {"bootstrap": 100, "decoding": {"max_tokens": 9, **keys}}}
+    config, found = again(words.replace(" ", "_"), **asked)
+    assert found["settings"]["writing"]["decoding"] == words
+    assert found["settings"]["writing"]["length"] == "at most 9 tokens"
+    run = open_run(trained["writer"])
+    (batch,) = [batch for batch, _ in run.feed.evaluate("test")]
+    with torch.inference_mode():
+        texts = run.system.write(run.module, batch, Decoding(max_tokens=9, **keys))
+    with Storage(config.out).open("evaluation/test/writing.parquet") as file:
+        assert pq.read_table(file)["text"].to_pylist() == texts
+    assert build(config, run.data).tasks[0].decoding == Decoding(max_tokens=9, **keys)  # in training too
+    predicted = predict(order_of(config, Namespace(k=1, requests="", to="", split="test")), predict_here, str)
+    with Storage(f"{config.out}/predictions/test").open(predicted["files"][0]["name"]) as file:
+        assert pq.read_table(file)["text"].to_pylist() == texts
+    with pytest.raises(EvaluationError, match="config differs"):
+        read_records(f"{config.out}/predictions/test", replace(run, config=without_decoding(config)), "test")
+    entry = next(e for e in compare(trained["writer"].out, config.out, 100) if e["metric"] == "bleu1")
+    assert entry["why"] == f"never compared: decoding the most probable token each time and {words}"
+    page, plain = write_results([trained["writer"].out, config.out], "ways", str(tmp_path), resamples=100)
+    assert [len(table["lines"]) for table in json.loads(Path(plain).read_text())["tables"]] == [1, 1]
+    heads = [line for line in Path(page).read_text().split("\n") if line.startswith("## ")]
+    (head,) = [line for line in heads if f"decoding {words}" in line]
+    for key, value in {"max_tokens": 9, **keys}.items():
+        assert f"evaluate.decoding.{key}={value}" in head
+    assert any("evaluate.decoding.max_tokens=none" in line for line in heads)
+
+
+def without_decoding(config: RunConfig) -> RunConfig:
+    """Return the same run measured as its task does."""
+    return from_table(to_table(config) | {"evaluate": {"bootstrap": 100}})
 
 
 def test_the_report_shows_the_best_and_the_worst_texts(trained: dict[str, RunConfig], numbers: Any) -> None:

@@ -56,21 +56,22 @@ def test_a_text_does_not_depend_on_its_company(model, how, stays) -> None:
     assert found == [together[row] for row in order]
 
 
-@pytest.mark.parametrize("beams", [1, 2, 5])
+@pytest.mark.parametrize(("beams", "penalty"), [(1, 1.0), (2, 1.0), (5, 1.0), (4, 0.0), (3, 0.5), (4, 2.5), (4, -1.5)])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_texts_are_those_of_transformers(beams, seed) -> None:
+def test_texts_are_those_of_transformers(beams, penalty, seed) -> None:
     model, length = llama(seed=seed), 10
     word_BT, there_BT = padded(PROMPTS)
-    told = {"early_stopping": "never"} if beams > 1 else {}
+    told: dict[str, Any] = {"early_stopping": "never", "length_penalty": penalty} if beams > 1 else {}
     rows = model.generate(
         word_BT, attention_mask=there_BT, max_new_tokens=length, num_beams=beams, do_sample=False, **told
     )[:, word_BT.shape[1] :].tolist()
     wanted = [row[: row.index(END)] if END in row else row for row in rows]
-    assert tokens(Cached(model), PROMPTS, Decoding(max_tokens=length, beams=beams)) == wanted
+    decoding = Decoding(max_tokens=length, beams=beams, length_penalty=penalty)
+    assert tokens(Cached(model), PROMPTS, decoding) == wanted
 
 
-def best_by_search(chain: Chain, start: int, most: int) -> tuple[int, ...]:
-    """Return the text with the highest mean log probability of all there are."""
+def best_by_search(chain: Chain, start: int, most: int, penalty: float) -> tuple[int, ...]:
+    """Return the text with the highest log probability over length to the power of `penalty` of all there are."""
     words, worth = len(chain.score_WW), {}
     log_WW = chain.score_WW.log_softmax(1)
     for length in range(1, most + 1):
@@ -78,18 +79,28 @@ def best_by_search(chain: Chain, start: int, most: int) -> tuple[int, ...]:
             if END in text[:-1] or (text[-1] != END and length < most):
                 continue
             path = zip((start, *text), text, strict=False)
-            worth[text] = sum(float(log_WW[a, b]) for a, b in path) / length
+            worth[text] = sum(float(log_WW[a, b]) for a, b in path) / length**penalty
     best = max(worth, key=worth.__getitem__)
     return best[:-1] if best[-1] == END else best
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_with_enough_beams_the_best_of_all_texts_is_found(seed) -> None:
+@pytest.mark.parametrize(("seed", "penalty"), [*((seed, 1.0) for seed in range(6)), (0, 0.0), (1, 3.0), (2, -2.0)])
+def test_with_enough_beams_the_best_of_all_texts_is_found(seed, penalty) -> None:
     words, most = 4, 4
     chain = Chain(words, seed, sharpness=1.5)
     start = torch.arange(words)
-    found = tokens(chain, start, Decoding(max_tokens=most, beams=words**most))
-    assert [tuple(text) for text in found] == [best_by_search(chain, one, most) for one in range(words)]
+    found = tokens(chain, start, Decoding(max_tokens=most, beams=words**most, length_penalty=penalty))
+    assert [tuple(text) for text in found] == [best_by_search(chain, one, most, penalty) for one in range(words)]
+
+
+def test_a_higher_length_penalty_asks_for_longer_texts() -> None:
+    chain, start = Chain(8, 2, sharpness=1.0), torch.arange(1, 8)
+    lengths = []
+    for penalty in (-5.0, 0.0, 1.0, 5.0):
+        found = tokens(chain, start, Decoding(max_tokens=9, beams=40, length_penalty=penalty))
+        lengths.append(sum(map(len, found)))
+    assert lengths == sorted(lengths)
+    assert lengths[0] < lengths[2] < lengths[3]
 
 
 def test_more_beams_find_no_worse_a_text_and_some_find_a_better_one() -> None:
@@ -241,6 +252,8 @@ def test_nothing_is_asked_of_no_examples_but_whether_all_have_ended() -> None:
         {"top_p": 0.0},
         {"top_p": 1.1},
         {"beams": 2, "temperature": 0.5},
+        {"beams": 2, "length_penalty": math.inf},
+        {"length_penalty": math.nan},
     ],
 )
 def test_what_cannot_be_decoded_is_refused(wrong) -> None:

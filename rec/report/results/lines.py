@@ -48,7 +48,7 @@ class Group:
     split: Mapping[str, str]
     examples: int
     evaluate: Mapping[str, Any]
-    """Keys of `evaluate` that the runs were measured with ..."""
+    """Dotted keys of `evaluate` that the runs were measured with ..."""
     apart: Mapping[str, Mapping[str, str]]
     """... and by task the settings that they share, as others may not stand beside them."""
     lines: tuple[Line, ...]
@@ -109,7 +109,7 @@ def labels(lines: Sequence[Line]) -> list[str]:
 def _protocol(run: Run) -> dict[str, Any]:
     """Return what two runs must share to stand in one table."""
     # Keys that are newer than a measurement had their defaults in it.
-    measured = EvaluateConfig().model_dump(mode="json") | (
+    measured = flat(EvaluateConfig().model_dump(mode="json")) | flat(
         run.measurement["keys"] if run.measurement else run.config.evaluate.model_dump(mode="json")
     )
     # Resamples decide how exact an interval is, not what it is of.

@@ -13,9 +13,10 @@ from pydantic_core import PydanticCustomError
 from rec.evaluation.rows import Row, Rows
 from rec.evaluation.service import ASKED, MORE, Answer, Context, Message, Number, Service, Truth, Whole
 from rec.keys import ServeConfig
+from rec.keys_texts import HOTTEST, MOST_BEAMS, MOST_PENALTY, SEEDS
 from rec.systems.capabilities import Decoding, Rater, Writer
 
-DEFAULT, HOTTEST, MOST_BEAMS = Decoding(), 10.0, 16
+DEFAULT = Decoding()
 
 
 class Part(BaseModel):
@@ -52,8 +53,10 @@ class WritingOptions(Message):
     top_p: Number = Field(DEFAULT.top_p, gt=0, le=1, json_schema_extra=MORE)
     """Tokens are drawn from the fewest that hold this share of the probability."""
     beams: Whole = Field(DEFAULT.beams, ge=1, le=MOST_BEAMS, json_schema_extra=MORE)
-    """Texts that are followed at once in search of the most probable one; only at temperature 0."""
-    seed: Whole = Field(DEFAULT.seed, ge=0, lt=1 << 31, json_schema_extra=MORE)
+    """Texts that are followed at once in search of the best one; only at temperature 0."""
+    length_penalty: Number = Field(DEFAULT.length_penalty, ge=-MOST_PENALTY, le=MOST_PENALTY, json_schema_extra=MORE)
+    """The best text of several beams has the highest log probability over its number of tokens to this power."""
+    seed: Whole = Field(DEFAULT.seed, ge=0, lt=SEEDS, json_schema_extra=MORE)
     """What drawn tokens follow from."""
     stream: Truth = False
     """Whether pieces of the texts are sent as they are written, as server-sent events."""
@@ -79,7 +82,7 @@ class WritingService(Service):
         self.decoding = decoding
         self.writer = cast(Writer[Any, Any], self.system)
         self.rows = Rows(self.system.columns, context.parts.members)
-        ways = {"temperature", "top_p", "beams"} - set(self.writer.ways)
+        ways = set(Writer.ways) - set(self.writer.ways)
         tells = isinstance(self.system, Rater) or type(self.writer).trace is not Writer.trace
         self.left_out = ways | (set() if tells else {"explain"})
         """Options that this writer knows nothing of."""
@@ -92,8 +95,7 @@ class WritingService(Service):
         for name, field in told.items():
             if name in self.left_out or name in fields:
                 continue
-            usual = getattr(own, name) if name in self.writer.ways else field.default
-            fields[name] = (field.annotation, _with_default(field, usual))
+            fields[name] = (field.annotation, _with_default(field, getattr(own, name, field.default)))
         base = Message if self.left_out & {"temperature", "beams"} else WritingOptions
         return create_model("WritingOptions", __base__=base, **fields)
 

@@ -86,8 +86,12 @@ class Writing(Task):
 
     @property
     def evaluate_keys(self) -> tuple[str, ...]:
-        """How texts are cut, and which models score them."""
-        return ("words", "signs", "bertscore", "judge")
+        """How texts are written and cut, and which models score them."""
+        return ("words", "signs", "decoding", "bertscore", "judge")
+
+    def configured(self, system: Writer[Any, Any], keys: EvaluateConfig) -> Writing:
+        """Return the task whose texts are written as the config says."""
+        return replace(self, decoding=settings.decoding_of(self.decoding, keys.decoding, system))
 
     def settle(self, system: Any, module: nn.Module, validation: Iterable[Any], keys: EvaluateConfig) -> dict[str, Any]:
         """Return what the config says of how texts are cut and compared."""
@@ -103,7 +107,7 @@ class Writing(Task):
 
     @property
     def apart(self) -> tuple[str, ...]:
-        """The track, and which words are scored."""
+        """The track, which words are scored, and how texts are drawn."""
         return settings.APART
 
     def told_more(self, system: Writer[Any, Any]) -> tuple[str, ...]:

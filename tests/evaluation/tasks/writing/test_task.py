@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rec.batch import Batch
+from rec.errors import ConfigError
 from rec.evaluation.records import joined
 from rec.evaluation.task import Groups, Measured
 from rec.evaluation.tasks.writing import Writing
@@ -225,14 +226,50 @@ def test_settings_tell_track_cuts_and_decoding() -> None:
     told = Writing().settings(Told())
     assert told == {
         "track": "leak-free", "scored": "all words", "signs": "as written",
-        "decoding": "the most probable token each time, at most 32 tokens",
+        "decoding": "the most probable token each time", "length": "at most 32 tokens",
     }  # fmt: skip
     beams = Writing(most_words=15, space_signs=True, decoding=Decoding(beams=4, max_tokens=20)).settings(Told())
     assert beams["scored"] == "the first 15 words of both texts"
     assert beams["signs"] == "set apart from words"
-    assert beams["decoding"] == "the best text of a beam search, at most 20 tokens, beams 4"
+    assert beams["decoding"] == "the best text of a beam search, beams 4"
+    assert beams["length"] == "at most 20 tokens"
     drawn = Writing(decoding=Decoding(temperature=0.7, top_p=0.9, seed=3)).settings(Told())
-    assert drawn["decoding"] == "drawn with temperature 0.7, at most 32 tokens, seed 3, top_p 0.9"
+    assert drawn["decoding"] == "drawn with temperature 0.7, seed 3, top_p 0.9"
+
+
+class Greedy(Told):
+    """Draws nothing at random and follows one text alone."""
+
+    ways = ()
+
+
+@pytest.mark.parametrize(
+    ("keys", "found"),
+    [
+        ({}, Decoding(max_tokens=20)),
+        ({"max_tokens": 5}, Decoding(max_tokens=5)),
+        ({"beams": 3, "length_penalty": 0.5}, Decoding(max_tokens=20, beams=3, length_penalty=0.5)),
+        ({"temperature": 0.7, "top_p": 0.9, "seed": 3}, Decoding(max_tokens=20, temperature=0.7, top_p=0.9, seed=3)),
+    ],
+)
+def test_the_config_decides_how_texts_are_written(keys: dict[str, Any], found: Decoding) -> None:
+    asked = EvaluateConfig.model_validate({"decoding": keys})
+    assert Writing(decoding=Decoding(max_tokens=20)).configured(Told(), asked).decoding == found
+
+
+def test_what_a_writer_cannot_do_is_refused_by_its_key() -> None:
+    for keys, name in (({"beams": 3}, "beams"), ({"temperature": 0.7, "seed": 1}, "temperature")):
+        asked = EvaluateConfig.model_validate({"decoding": keys})
+        with pytest.raises(
+            ConfigError, match=f"evaluate.decoding.{name}: Greedy writes no texts in this way; it knows max_tokens"
+        ):
+            Writing().configured(Greedy(), asked)
+    drawn = Writing(decoding=Decoding(temperature=0.5))
+    asked = EvaluateConfig.model_validate({"decoding": {"beams": 2}})
+    with pytest.raises(ConfigError, match=r"evaluate\.decoding: a beam search draws nothing at random"):
+        drawn.configured(Told(), asked)
+    both = EvaluateConfig.model_validate({"decoding": {"beams": 2, "temperature": 0.0}})
+    assert drawn.configured(Told(), both).decoding == Decoding(beams=2)
 
 
 @pytest.mark.parametrize(
