@@ -17,9 +17,8 @@ def beside_baselines(task: Task, measured: Measured) -> list[Section]:
     if not baselines:
         return []
     sources = {THIS: measured.numbers["metrics"], **baselines}
-    facts = one_fact(
-        [name for name in task.shown if sources[THIS].get(name) is not None], measured.numbers.get("same", {})
-    )
+    there = [name for name in task.shown if any(name in found for found in baselines.values())]
+    facts = one_fact([name for name in there if sources[THIS].get(name) is not None], measured.numbers.get("same", {}))
     rows = [[whose, *(number(found.get(name)) for name in facts)] for whose, found in sources.items()]
     head = ["", *(label(names, task.directions) for names in facts.values())]
     told = [sentence(f"{whose}: {words}") for whose in baselines if (words := task.meaning(whose))]

@@ -6,6 +6,11 @@ import re
 
 from rec.sections import Table
 
+PAGE = 1120
+"""Pixels across a page of a report, as its style has them."""
+CHARACTER, BETWEEN, LAST, WHOLE = 8.2, 20, 224, 24
+"""Pixels of a character and between columns, the least of a last column of words, and the characters of a first column
+that are never broken: as the style has them, in a wide font."""
 NUMBER = re.compile(r"[-+±<>≤≥]?\s?[\d.]")
 
 
@@ -20,3 +25,30 @@ def numeric(table: Table) -> list[bool]:
     """Return for every column whether it holds numbers, which stand to the right; the first column names its row."""
     cells = [[row[i] for row in table.rows if row[i].strip() not in ("", "-")] for i in range(len(table.head))]
     return [i > 0 and all(NUMBER.match(cell.strip()) for cell in column) for i, column in enumerate(cells)]
+
+
+def parted(table: Table) -> list[Table]:
+    """Return a table as it fits a page: one below the other, each with the first column and some of the others."""
+    width, parts = widths(table), [[0]]
+    for column in range(1, len(table.head)):
+        if len(parts[-1]) > 1 and sum(width[i] for i in (*parts[-1], column)) > PAGE:
+            parts.append([0])
+        parts[-1].append(column)
+    captions = [table.caption, *[""] * len(parts)]
+    return [
+        Table(head=[table.head[i] for i in kept], rows=[[row[i] for i in kept] for row in table.rows], caption=caption)
+        for kept, caption in zip(parts, captions, strict=False)
+    ]
+
+
+def widths(table: Table) -> list[float]:
+    """Return how many pixels each column needs at least: a number stays on one line, words break between them."""
+    found = []
+    for column, number in enumerate(numeric(table)):
+        cells = [row[column] for row in table.rows]
+        whole = cells if number else [cell[:WHOLE] for cell in cells] if column == 0 else []
+        words = [word for text in (table.head[column], *cells) for word in text.split()]
+        least = max((len(text) for text in (*whole, *words)), default=0) * CHARACTER
+        last = column == len(table.head) - 1 and column > 1 and not number
+        found.append(BETWEEN + max(least, LAST if last else 0))
+    return found

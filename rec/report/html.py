@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rec.data.members import media_type
-from rec.report.columns import filled, numeric
+from rec.report.columns import filled, numeric, parted
 from rec.report.drawing import THEMED, draw, has_values
 from rec.sections import Bars, Code, Gallery, Heatmap, Lines, Part, Picture, Section, Table, Text
 
@@ -62,7 +62,10 @@ def _section(section: Section, index: int) -> dict[str, Any]:
     blocks: list[dict[str, Any]] = []
     for drawn, group in groupby(section.parts, lambda part: isinstance(part, Bars | Lines | Heatmap)):
         parts = list(group)
-        blocks += [{"kind": "figures", "figures": _figures(parts)}] if drawn else [_block(part) for part in parts]
+        if drawn:
+            blocks.append({"kind": "figures", "figures": _figures(parts)})
+        else:
+            blocks += [_block(piece) for part in parts for piece in _pieces(part)]
     return {"title": section.title, "id": f"s{index}-{slug}", "folded": section.folded, "blocks": blocks}
 
 
@@ -77,14 +80,18 @@ def _figures(parts: Iterable[Part]) -> list[dict[str, Any]]:
     return figures
 
 
+def _pieces(part: Part) -> Sequence[Part]:
+    """Return a part as it is laid out: a table that is too wide in several."""
+    return parted(filled(part)) if isinstance(part, Table) else [part]
+
+
 def _block(part: Part) -> dict[str, Any]:
     if isinstance(part, Text):
         return {"kind": "text", "text": part.text, "tone": part.tone}
     if isinstance(part, Code):
         return {"kind": "code", "text": part.text}
     if isinstance(part, Table):
-        table = filled(part)
-        return {"kind": "table", "table": table, "right": numeric(table)}
+        return {"kind": "table", "table": part, "right": numeric(part)}
     if isinstance(part, Picture):
         return {"kind": "picture", "title": part.title, "caption": part.caption, "source": _source(part.content)}
     assert isinstance(part, Gallery)
