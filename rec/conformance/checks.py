@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from rec.errors import RequestError
-from rec.evaluation.measure import measure, metrics
-from rec.evaluation.records import joined
+from rec.evaluation.measure import measure, metrics, teller
+from rec.evaluation.records import joined, records_of
 from rec.evaluation.tasks.ranking.answers import recommend_batch
 from rec.json_text import json_text
 from rec.nn.retrieval import Ask
 from rec.systems.api import Phase, System
-from rec.systems.capabilities import Decoding, Explainer, Ranker, Writer
+from rec.systems.capabilities import Decoding, Explainer, Ranker, Reporter, Writer
 from rec.train.phases import own_flags, select
 from rec.train.ranks import OneRank, RankFeed
 
@@ -142,6 +142,15 @@ class Conformance:
             assert task.headline in task.directions
             assert set(task.shown) - set(task.late) <= found.keys()
             assert set(task.directions) - set(task.late) <= found.keys()
+
+    def test_columns_that_answers_carry_hold_one_value_of_each_example(self, built: Built) -> None:
+        system, rows = built
+        module = system.model().eval()
+        with torch.inference_mode():
+            told = teller(system, module)(system.collate(rows))
+        wanted = system.told_columns if isinstance(system, Reporter) else ()
+        assert tuple(told) == tuple(wanted)
+        assert all(len(records_of({name: value}, self.ROWS)[name]) == self.ROWS for name, value in told.items())
 
     def test_records_of_ranks_are_those_of_one(self, built: Built) -> None:
         system, rows = built

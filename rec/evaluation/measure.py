@@ -19,6 +19,27 @@ from rec.systems.api import System
 from rec.systems.capabilities import Reporter
 
 
+def teller(system: System[Any, Any], module: nn.Module) -> Callable[[Batch], dict[str, Any]]:
+    """Return a function that tells `Reporter.told_columns` of a batch (eval mode, no gradient)."""
+    names = system.told_columns if isinstance(system, Reporter) else ()
+    analyse = system.analyser(module) if names and isinstance(system, Reporter) else None
+    if analyse is None:
+        return lambda _: {}
+
+    def tell(batch: Batch) -> dict[str, Any]:
+        columns = analyse(batch)
+        return {name: columns[name] for name in names}
+
+    return tell
+
+
+def told_of(system: System[Any, Any], records: Mapping[str, Records]) -> dict[str, Any]:
+    """Return `Reporter.told_columns` of records that were made with `detail`, Arrow arrays (B,)."""
+    names = system.told_columns if isinstance(system, Reporter) else ()
+    first = records[system.tasks[0].name]
+    return {name: first[name].combine_chunks() for name in names if name in first.column_names}
+
+
 class Ranks(TaskRanks, Protocol):
     """What measuring needs of an engine."""
 

@@ -15,7 +15,7 @@ from rec.data.stream import to_columns
 from rec.data.writing import write_table
 from rec.errors import CheckpointError, DataError, EvaluationError, RecError
 from rec.evaluation import requests
-from rec.evaluation.measure import Recorder
+from rec.evaluation.measure import Recorder, teller, told_of
 from rec.evaluation.predict import Order, Part
 from rec.evaluation.records import Records, joined, moved, records_of
 from rec.evaluation.run import open_run
@@ -59,6 +59,8 @@ class Predictor:
         }
         detail = order.config.evaluate if order.split is not None else None
         self.recorder = Recorder(self.system, self.module, detail)
+        with torch.inference_mode():
+            self.tell = teller(self.system, self.module)
 
     @torch.inference_mode()
     def __call__(self, part: Part) -> dict[str, Any]:
@@ -123,7 +125,10 @@ class Predictor:
             if twice := sorted(own.keys() & found.keys()):
                 raise EvaluationError(f"{type(self.system).__name__}: two tasks answer with a column {twice[0]!r}")
             found |= own
-        return found
+        told_more = self.tell(batch) if records is None else told_of(self.system, records)
+        if twice := sorted(told_more.keys() & found.keys()):
+            raise EvaluationError(f"{type(self.system).__name__}: a task and the analyser tell a column {twice[0]!r}")
+        return found | told_more
 
     def _requests(self, part: Part) -> tuple[pa.Table, dict[str, Records]]:
         """Return the answers to a part of a table of requests; what is wrong with a row stands in its cell."""

@@ -25,7 +25,7 @@ from rec.errors import EvaluationError
 from rec.evaluation import experts
 from rec.evaluation.bootstrap import equals, intervals, summed_interval
 from rec.evaluation.headline import same_everywhere
-from rec.evaluation.measure import directions, measure, metrics
+from rec.evaluation.measure import directions, measure, metrics, told_of
 from rec.evaluation.measurement import METRICS, Stopwatch, read_measurement, write_measurement
 from rec.evaluation.records import Records, with_columns
 from rec.evaluation.settled import settle
@@ -94,7 +94,7 @@ def open_run(config: RunConfig) -> Trained:
     data = open_prepared(config)
     checkpoint = load_chosen(config, data)
     system = build(config, data)
-    module = system.model()
+    module = system.model().eval()
     load_model(module, checkpoint.tensors)
     torch.set_num_threads(max(config.parallel.threads, torch.get_num_threads()))
     engine = LocalEngine(module, config.train, device)
@@ -169,7 +169,7 @@ def conclude(run: Trained, split: str, records: Mapping[str, Records]) -> Number
     found: list[Section] = []
     history = storage.read_json("history.json")
     for task in system.tasks:
-        measured = measured_task(run, task, split, records[task.name])
+        measured = measured_task(run, task, split, records)
         told = measured.numbers
         numbers["notes"] += told.pop("notes")
         numbers["metrics"] |= told["metrics"]
@@ -198,9 +198,9 @@ def met(value: float | None, wanted: float, higher: bool) -> bool:
     return value is not None and (value >= wanted if higher else value <= wanted)
 
 
-def measured_task(run: Trained, task: Task, split: str, records: Records) -> Measured:
+def measured_task(run: Trained, task: Task, split: str, all_records: Mapping[str, Records]) -> Measured:
     """Return what one task says of its records: metrics, intervals, baselines, groups, and numbers of its own."""
-    system, data, config = run.system, run.data, run.config
+    system, data, config, records = run.system, run.data, run.config, all_records[task.name]
     values = task.values(records)
     groups = task.groups(system, data, split, records, config.evaluate)
     measured = Measured(
@@ -215,6 +215,8 @@ def measured_task(run: Trained, task: Task, split: str, records: Records) -> Mea
         groups=groups,
         batches=run.batches,
         folder=config.out,
+        keys=task.keys(system, data, records),
+        beside=_beside(system, task, all_records),
     )
     values |= task.late_values(measured)
     rng = generator(config.train.seed, "bootstrap")
@@ -244,6 +246,13 @@ def measured_task(run: Trained, task: Task, split: str, records: Records) -> Mea
         numbers["notes"] += system.enrich(measured)
     numbers["meanings"] |= _meanings(task, [name for name in task.late if name in numbers["metrics"]])
     return measured
+
+
+def _beside(system: System[Any, Any], task: Task, records: Mapping[str, Records]) -> dict[str, Any]:
+    """Return what other tasks and the system tell of each example of a task."""
+    parts = [other.beside(records[other.name]) for other in system.tasks if other.name != task.name]
+    found = {name: values for part in (*parts, told_of(system, records)) for name, values in part.items()}
+    return {name: values for name, values in found.items() if len(values) == len(records[task.name])}
 
 
 def _meanings(task: Task, names: Iterable[str]) -> dict[str, str]:
@@ -313,7 +322,7 @@ def _sections(run: Trained, task: Task, measured: Measured, history: Sequence[Ma
 
 def _write_records(storage: Storage, split: str, task: Task, measured: Measured) -> None:
     label = np.array([*measured.groups.names, ""])[measured.groups.label_B] if measured.groups.names else None
-    columns: dict[str, Any] = task.keys(measured.system, measured.data, measured.records)
+    columns: dict[str, Any] = dict(measured.keys)
     columns |= {"group": list(label)} if label is not None else {}
     columns |= {f"metric/{name}": value for name, value in measured.values.items()}
     table = with_columns(measured.records, columns)

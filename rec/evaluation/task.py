@@ -83,6 +83,11 @@ class Measured:
     """The system's own batches of any split, on the model's device; None where they are not at hand."""
     folder: str = ""
     """Of the run."""
+    keys: Mapping[str, Any] = field(default_factory=dict)
+    """`Task.keys` of the examples."""
+    beside: Mapping[str, Any] = field(default_factory=dict)
+    """What other tasks (`Task.beside`) and the system (`Reporter.told_columns`) tell of each example, by name, for
+    tables of examples: arrays or Arrow arrays (B,)."""
     numbers: dict[str, Any] = field(default_factory=dict)
     """What is filed: metrics, intervals, baselines, groups, and what sections add."""
     kept: dict[str, Any] = field(default_factory=dict)
@@ -291,6 +296,10 @@ class Task(ABC):
 
     def keys(self, system: Any, data: Prepared, records: Records) -> dict[str, Any]:
         """Return columns by which two runs' records are paired, and what people read of an example, such as raw ids."""
+        return {}
+
+    def beside(self, records: Records) -> Mapping[str, np.ndarray]:
+        """Return what tables of examples of other tasks tell of each beside their own, (B,) each; none by default."""
         return {}
 
     def enrich(self, measured: Measured) -> list[str]:

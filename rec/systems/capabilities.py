@@ -311,6 +311,10 @@ class Explainer(ABC, Generic[B, M]):
 class Reporter(ABC, Generic[B, M]):
     """Adds to what evaluation records and reports tell."""
 
+    told_columns: ClassVar[tuple[str, ...]] = ()
+    """Columns of `analyser`, one value of each example, that answers of `rec predict` carry beside the tasks' own and
+    that samples in reports show, such as the cluster of an example."""
+
     def statistics(self, records: Any) -> dict[str, float]:
         """Return further numbers over all records, logged at every evaluation and filed beside the metrics."""
         return {}

@@ -61,6 +61,7 @@ class GaVaMoE(
     columns = COLUMNS
     view = "sentences"
     tasks = (Writing(), Rating())
+    told_columns = (report.CLUSTER,)
 
     def __init__(self, config: Any, tables: Mapping[str, np.ndarray], seed: int = 0) -> None:
         super().__init__(config, tables, seed)

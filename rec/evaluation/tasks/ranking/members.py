@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from rec.data.prepared import Prepared
+from rec.evaluation.records import Records, column
 
 
 def names_of(data: Prepared, entity: str) -> list[str]:
@@ -17,9 +18,22 @@ def names_of(data: Prepared, entity: str) -> list[str]:
 
 def known_of(data: Prepared, entity: str, name: str, index_B: np.ndarray) -> Any:
     """Return a column of an entity's table for some members, null where an index is of none, an Arrow array (B,)."""
-    column = data.entity(entity)[name].combine_chunks()
+    values = data.entity(entity)[name].combine_chunks()
     place_B = np.asarray(index_B, dtype=np.int64) - data.entities[entity].first
-    return column.take(pa.array(place_B, mask=(place_B < 0) | (place_B >= len(column))))
+    return values.take(pa.array(place_B, mask=(place_B < 0) | (place_B >= len(values))))
+
+
+def ids_of(data: Prepared, records: Records, start: str) -> dict[str, Any]:
+    """Return the raw ids of the members that columns of records name behind `start`, as "user_id" of "about/user".
+
+    Entities without a table are left out.
+    """
+    names = [name.removeprefix(start) for name in records.column_names if name.startswith(start)]
+    return {
+        f"{name}_id": known_of(data, name, "id", column(records, f"{start}{name}"))
+        for name in names
+        if name in data.entities
+    }
 
 
 def vectors_of(data: Prepared, entity: str, name: str) -> np.ndarray:

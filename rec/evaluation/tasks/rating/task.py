@@ -17,7 +17,7 @@ from rec.evaluation.bootstrap import Summed
 from rec.evaluation.records import Records, column, records_of
 from rec.evaluation.service import Context, Service
 from rec.evaluation.task import ALONE, Batches, Groups, Measured, Names, Ranks, Task, Values
-from rec.evaluation.tasks.ranking.members import known_of
+from rec.evaluation.tasks.ranking.members import ids_of
 from rec.evaluation.tasks.rating import baselines, meanings, sections
 from rec.evaluation.tasks.rating.metrics import higher_is_better, per_row
 from rec.evaluation.tasks.rating.service import RatingService
@@ -124,11 +124,11 @@ class Rating(Task):
 
     def keys(self, system: Any, data: Prepared, records: Records) -> dict[str, Any]:
         """Return the raw ids of what was rated, where the data set has a table of it."""
-        found = {}
-        for name in (n.removeprefix(RATED) for n in records.column_names if n.startswith(RATED)):
-            if name in data.entities:
-                found[f"{name}_id"] = known_of(data, name, "id", column(records, f"{RATED}{name}"))
-        return found
+        return ids_of(data, records, RATED)
+
+    def beside(self, records: Records) -> Mapping[str, np.ndarray]:
+        """Return the rating that was given and the one that is predicted."""
+        return {"rating": column(records, "rating"), "predicted": column(records, "predicted")}
 
     def sections(self, measured: Measured) -> list[Section]:
         """Return predictions by the rating that was given."""

@@ -26,12 +26,16 @@ def columns(told: tuple[Tensor, Tensor] | None) -> dict[str, Any]:
     return {} if told is None else {NAME: told[0].double(), TOKENS: told[1].long()}
 
 
+def per_token(nll_B: np.ndarray, tokens_B: np.ndarray) -> Summed:
+    """Return the metric of some texts: sums 6.0 and 2.0 over 3 and 1 tokens are 2.0 per token."""
+    return Summed(part_BS=np.stack([nll_B, tokens_B], 1).astype(np.float64), of_total=_quotient)
+
+
 def sums(records: Records) -> dict[str, Summed]:
-    """Return the metric: sums 6.0 and 2.0 over 3 and 1 tokens are 2.0 per token; empty where it is not told."""
+    """Return the metric; empty where it is not told."""
     if TOKENS not in records.column_names:
         return {}
-    part_BS = np.stack([column(records, NAME), column(records, TOKENS)], 1).astype(np.float64)
-    return {NAME: Summed(part_BS=part_BS, of_total=_per_token)}
+    return {NAME: per_token(column(records, NAME), column(records, TOKENS))}
 
 
 def value(records: Records) -> MetricValue:
@@ -50,5 +54,5 @@ def unlike(ours: Records, theirs: Records) -> str:
     return "" if np.array_equal(column(ours, TOKENS), column(theirs, TOKENS)) else UNLIKE
 
 
-def _per_token(total_S: np.ndarray) -> float | None:
+def _quotient(total_S: np.ndarray) -> float | None:
     return float(total_S[0] / total_S[1]) if total_S[1] else None

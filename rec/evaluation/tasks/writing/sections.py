@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from rec.evaluation.records import column
 from rec.evaluation.task import Measured
@@ -54,12 +55,21 @@ def chosen(score_B: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _samples(measured: Measured, places: np.ndarray) -> tuple[list[str], list[list[str]]]:
-    """Return head and rows of a table of examples: both texts, their likeness, and what nothing supports."""
+    """Return head and rows of a table of examples: what is known of each beside its texts, both texts, their likeness,
+    and what nothing supports."""
     texts, references, score = (column(measured.records, name) for name in ("text", "reference", SHOWN))
     unsupported = measured.kept.get(UNSUPPORTED)
-    head = ["written", "by the model", SHOWN, *(["without support"] if unsupported is not None else [])]
+    known = {name.removesuffix("_id"): values for name, values in {**measured.keys, **measured.beside}.items()}
+    head = [*known, "written", "by the model", SHOWN, *(["without support"] if unsupported is not None else [])]
     rows = []
     for i in places:
+        beside = [_cell(values[int(i)]) for values in known.values()]
         more = [", ".join(unsupported[i])] if unsupported is not None else []
-        rows.append([str(references[i]), str(texts[i]), number(float(score[i]), 1), *more])
+        rows.append([*beside, str(references[i]), str(texts[i]), number(float(score[i]), 1), *more])
     return head, rows
+
+
+def _cell(value: Any) -> str:
+    """Return an id, a number with three digits, or nothing where an example has none."""
+    plain = value.as_py() if isinstance(value, pa.Scalar) else value
+    return "" if plain is None else f"{plain:.3g}" if isinstance(plain, float) else str(plain)

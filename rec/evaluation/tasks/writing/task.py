@@ -19,6 +19,7 @@ from rec.evaluation.records import Records, column, records_of, with_columns
 from rec.evaluation.service import Context, Service
 from rec.evaluation.task import ALONE, Batches, Groups, Names, Ranks, Task, Values, holds_everywhere, mean
 from rec.evaluation.task import Measured as TaskMeasured
+from rec.evaluation.tasks.ranking.members import ids_of
 from rec.evaluation.tasks.sparsity import by_sparsity, meaning_of_group
 from rec.evaluation.tasks.values import MetricValue, notes
 from rec.evaluation.tasks.writing import baselines, facts, late, likelihood, meanings, sections, settings
@@ -243,6 +244,10 @@ class Writing(Task):
     ) -> Mapping[str, Mapping[str, float | None]]:
         """Return what templates, copies of texts of training and texts drawn at random reach."""
         return baselines.measure(self, system, split, batches)
+
+    def keys(self, system: Any, data: Prepared, records: Records) -> dict[str, Any]:
+        """Return the raw ids of those whose text it is, and of what it is about, where the data set has tables."""
+        return ids_of(data, records, ABOUT)
 
     def enrich(self, measured: TaskMeasured) -> list[str]:
         """Tell why a metric has no value, and how factual the true texts are."""
