@@ -16,9 +16,9 @@ from rec.batch import Batch
 from rec.evaluation.history import EPOCHS, epochs
 from rec.evaluation.records import Records, column
 from rec.evaluation.task import Groups
-from rec.moe.figures import share_map
+from rec.moe.figures import layer_labels, share_map
 from rec.moe.health import similarity
-from rec.moe.layer import Mixed, layers_of
+from rec.moe.layer import Mixed, MixtureOfExperts, layers_of
 from rec.sections import Event, Heatmap, Lines, LineSeries, Section, Text
 
 NOTE = (
@@ -39,7 +39,7 @@ class Routed:
         self.shares: dict[str, Tensor] = {}
         for name, layer in layers_of(module):
             if not layer.replicated:
-                layer.register_forward_hook(lambda _, __, mixed, name=name: self._note(name, mixed))
+                layer.register_forward_hook(lambda layer, _, mixed, name=name: self._note(name, layer, mixed))
 
     def watch(self, batch: Batch | None) -> None:
         """Note what this batch's passes do, None: nothing."""
@@ -49,11 +49,11 @@ class Routed:
         """Return what was noted of the batch, as columns of its records."""
         return {f"{COLUMN}{name}": share_BE for name, share_BE in self.shares.items()}
 
-    def _note(self, name: str, mixed: Mixed) -> None:
+    def _note(self, name: str, layer: MixtureOfExperts, mixed: Mixed) -> None:
         if self.batch is None:
             return
         share_NE, examples = mixed.routing.dense().double(), len(self.batch)
-        owner_N = self.batch.owners()
+        owner_N = self.batch.owners() if layer.owner_N is None else layer.owner_N
         if owner_N is None:
             owner_N = torch.arange(examples)
         if len(owner_N) != len(share_NE):
@@ -83,6 +83,7 @@ def numbers(module: nn.Module, records: Records, groups: Groups) -> dict[str, An
 def sections(experts: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> list[Section]:
     """Return a section per layer: load and health over training, shares per group, and how alike experts are."""
     found: list[Section] = []
+    label = layer_labels(experts)
     for layer, final in experts.items():
         # A phase that does not pass the layer tells nothing of it.
         told = [
@@ -98,7 +99,7 @@ def sections(experts: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -
             parts.append(share_map("who is sent where: mean share of assignments", final["groups"]))
         if "similarity" in final:
             parts.append(_alike(final["similarity"]))
-        found.append(Section(title=f"Experts of {layer}", parts=parts, folded=len(found) > 0))
+        found.append(Section(title=f"Experts of {label[layer]}", parts=parts, folded=len(found) > 0))
     return found
 
 

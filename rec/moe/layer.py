@@ -64,6 +64,8 @@ class MixtureOfExperts(nn.Module):
     is repeated only to keep step with other workers, and counts nowhere). Where all workers pass the same rows
     (`rec.nn.replicated`), `replicated` is set: each has all experts, and rows are no examples of a batch. Where
     activations are computed again in a backward, `repeating` is set meanwhile: what has been counted stays as it is.
+    Where only who calls the layer knows which example each row of the next pass is of (`Batch.owners` cannot tell),
+    that is told by `owner_N`, empty for rows of no example.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class MixtureOfExperts(nn.Module):
         self.counting = True
         self.replicated = False
         self.repeating = False
+        self.owner_N: Tensor | None = None
         self.usage = Usage(self.num_experts)
 
     def forward(self, x_ND: Tensor | Mixed, *hints: Tensor) -> Mixed:

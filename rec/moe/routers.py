@@ -161,6 +161,13 @@ def _routing(score_NE: Tensor, k: int, normalise: bool = True) -> Routing:
     return replace(routing, score_NE=score_NE)
 
 
+def without(routing: Routing, expert: int) -> Routing:
+    """Return the routing of a softmax gate as if an expert did not exist: its share goes to each row's next choices."""
+    assert routing.score_NE is not None, "this router has no scores"
+    expert_1 = torch.tensor([expert], device=routing.score_NE.device)
+    return _routing(routing.score_NE.index_fill(1, expert_1, -torch.inf), routing.expert_NK.shape[1])
+
+
 def check_k(k: int, experts: int) -> None:
     """Refuse a number of experts per row that cannot be.
 

@@ -5,10 +5,10 @@ Letters: B reviews, N tokens of their texts, W words of a vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +34,16 @@ class Reviews(Batch):
     def __len__(self) -> int:
         """Return the number of reviews."""
         return len(self.user_B)
+
+    def taken(self, places: Sequence[int]) -> Self:
+        """Return some of the reviews, in this order."""
+        index_B = torch.tensor(list(places), dtype=torch.int64, device=self.user_B.device)
+        found: dict[str, Any] = {}
+        for value in fields(self):
+            whole = getattr(self, value.name)
+            part = whole[index_B] if isinstance(whole, Tensor) else tuple(whole[place] for place in places)
+            found[value.name] = part
+        return replace(self, **found)
 
     @property
     def pairs(self) -> list[str]:

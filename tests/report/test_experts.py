@@ -34,7 +34,8 @@ def test_a_run_tells_how_its_experts_were_used(run_config: Callable[..., RunConf
         assert sum(shares) == pytest.approx(1, abs=1e-6)
     assert [row[e] for e, row in enumerate(found["similarity"])] == pytest.approx([1] * 6, abs=1e-5)
     page = Path(write_report(config.out, "val")).read_text()
-    assert f"Experts of {layer}" in page
+    assert "Experts of layer 0" in page
+    assert f"Experts of {layer}" not in page
 
 
 def test_experts_that_are_copies_are_alike() -> None:

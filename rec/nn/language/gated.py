@@ -87,12 +87,14 @@ class GateContext:
     """Tokens that are no padding, bool; no others reach experts."""
     hint_N: Tensor | None = None
     """The gate of each of them, int64 (N,), or how far it belongs to each, float (N, C)."""
+    owner_N: Tensor | None = None
+    """The text of each of them, empty where that is not told; None: what the batch says (`Batch.owners`)."""
     mixed: dict[int, Mixed] = field(default_factory=dict)
     """What each layer has decided, by its place among the gated ones; rows of `y_ND` are left empty."""
 
-    def start(self, kept_BT: Tensor, hint_N: Tensor) -> None:
+    def start(self, kept_BT: Tensor, hint_N: Tensor, owner_N: Tensor | None = None) -> None:
         """Begin a forward."""
-        self.kept_BT, self.hint_N, self.mixed = kept_BT, hint_N, {}
+        self.kept_BT, self.hint_N, self.owner_N, self.mixed = kept_BT, hint_N, owner_N, {}
 
 
 class GatedFeedForward(nn.Module):
@@ -107,7 +109,7 @@ class GatedFeedForward(nn.Module):
         kept_BT, hint_N, done = self.context.kept_BT, self.context.hint_N, self.context.mixed
         assert kept_BT is not None, "the context of the gates is set before every forward"
         assert hint_N is not None
-        self.mixture.repeating = self.number in done
+        self.mixture.repeating, self.mixture.owner_N = self.number in done, self.context.owner_N
         mixed: Mixed = self.mixture(state_BTD[kept_BT], hint_N)
         self.mixture.repeating = False
         # Who balances needs to know where tokens went, not what came of them, which is large.

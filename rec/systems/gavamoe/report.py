@@ -15,6 +15,7 @@ from rec.evaluation.records import column
 from rec.evaluation.task import Measured
 from rec.sections import Lines, LineSeries, Section, Table, Text, number
 from rec.seeds import derive
+from rec.systems.gavamoe import evidence, evidence_report
 from rec.systems.gavamoe.batch import ReviewBatch
 from rec.systems.gavamoe.mixture import Drawn, drawn, fitted
 from rec.systems.gavamoe.model import GaVaMoEModel
@@ -54,7 +55,7 @@ class Analysis:
 
 
 def enrich(measured: Measured) -> list[str]:
-    """Add numbers of clusters; return the most telling ones in words."""
+    """Add numbers of clusters, gates and experts; return the most telling ones in words."""
     records, batches, module = measured.records, measured.batches, measured.module
     if batches is None or CLUSTER not in records.column_names or not len(records):
         return []
@@ -74,7 +75,8 @@ def enrich(measured: Measured) -> list[str]:
     if "cluster" in users.column_names:
         numbers["planted"] = planted(np.asarray(users["cluster"].to_numpy()), held, assigned(module, held))
     measured.numbers["clusters"] = numbers
-    return notes(numbers, measured.split)
+    measured.numbers["evidence"] = evidence.measure(measured)
+    return [*notes(numbers, measured.split), *evidence_report.notes(measured.numbers["evidence"])]
 
 
 @torch.no_grad()
@@ -180,7 +182,7 @@ def notes(numbers: Numbers, split: str) -> list[str]:
 
 
 def sections(measured: Measured) -> list[Section]:
-    """Return the tables and the figure of clusters."""
+    """Return the tables and figures of clusters, gates and experts."""
     numbers = measured.numbers.get("clusters")
     if not numbers:
         return []
@@ -216,4 +218,5 @@ def sections(measured: Measured) -> list[Section]:
         "heaviest one. What holds on train alone is memory."
     )
     told = Text(text="; ".join(notes(numbers, measured.split)) + ".")
-    return [Section(title="Clusters of pairs", parts=[Text(text=note, tone="note"), told, who, worth, stable, curve])]
+    clusters = Section(title="Clusters of pairs", parts=[Text(text=note, tone="note"), told, who, worth, stable, curve])
+    return [clusters, *evidence_report.sections(measured.numbers["evidence"])]

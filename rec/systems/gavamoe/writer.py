@@ -170,7 +170,8 @@ class PairWriter(nn.Module):
         """Return the last states of tokens, (B, T, D); `read_BT` are those of them that are no padding, `kept_BT` all
         that are read by now."""
         row_K = read_BT.nonzero()[:, 0]
-        self.context.start(read_BT, hint_B[row_K])
+        # Rows of a text that is being written move; only a pass over whole texts says whose each is.
+        self.context.start(read_BT, hint_B[row_K], row_K if cache is None else row_K[:0])
         place_BT = (kept_BT.cumsum(1) - 1).clamp(min=0)[:, -token_BT.shape[1] :]
         found = self.language.get_decoder()(
             inputs_embeds=self._embedded(token_BT, pairs),

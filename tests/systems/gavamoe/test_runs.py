@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -123,6 +124,53 @@ def test_predictions_hold_the_cluster_of_each_pair(run: RunConfig, folder: Path)
     assert column(records, CLUSTER).tolist() == column(wanted, CLUSTER).tolist()
     answers = pq.read_table(f"{order.folder}/answers")
     assert {"user", "item", "rating", "text"} <= set(answers.column_names)
+    assert column(answers, CLUSTER).tolist() == column(wanted, CLUSTER).tolist()
+
+
+def test_answers_to_requests_hold_the_cluster_of_each_pair(run: RunConfig, folder: Path) -> None:
+    data, wanted = open_prepared(run), pq.read_table(f"{run.out}/evaluation/test/writing.parquet")
+    users, items = (data.entity(name)["id"].to_pylist() for name in ("user", "item"))
+    rows = data.rows("test").slice(0, 6).to_pylist()
+    table = pa.table(
+        {
+            "user": [users[row["user"]] for row in rows] + ["nobody"],
+            "item": [items[row["item"]] for row in rows] + ["nothing"],
+            "feature": [row["feature"] for row in rows] + ["seal"],
+        }
+    )
+    pq.write_table(table, folder / "asked.parquet")
+    order = Order(config=run, folder=str(folder / "asked"), split=None, requests=str(folder / "asked.parquet"))
+    predict(order, predict_here, lambda _: None)
+    answers = pq.read_table(f"{order.folder}/answers")
+    heaviest = int(open_run(run).module.prior.weight_C.argmax())
+    assert column(answers, CLUSTER).tolist() == [*column(wanted, CLUSTER)[:6].tolist(), heaviest]
+
+
+def test_what_is_measured_from_predictions_is_what_is_measured_from_the_model(run: RunConfig, folder: Path) -> None:
+    order = Order(config=run, folder=str(folder / "again"), split="test")
+    predict(order, predict_here, lambda _: None)
+    whole = read_numbers(run.out, "test")
+    found = evaluate_run(run, "test", predictions=order.folder)
+    assert found["tasks"]["writing"]["clusters"] == whole["tasks"]["writing"]["clusters"]
+    assert found["tasks"]["writing"]["evidence"] == whole["tasks"]["writing"]["evidence"]
+    assert found["metrics"] == whole["metrics"]
+
+
+def test_records_and_samples_tell_whose_review_of_what_it_is_its_ratings_and_its_cluster(run: RunConfig) -> None:
+    data, records = open_prepared(run), pq.read_table(f"{run.out}/evaluation/test/writing.parquet")
+    for name in ("user", "item"):
+        ids, rows = data.entity(name)["id"].to_pylist(), data.rows("test")[name].to_pylist()
+        assert records[f"{name}_id"].to_pylist() == [ids[row] for row in rows]
+    sections = Storage(run.out).read_json("evaluation/test/sections.json")
+    tables = [part for section in sections if section["title"] == "Some texts" for part in section["parts"]]
+    (table, *_) = [part for part in tables if "head" in part]
+    assert table["head"][:7] == ["user", "item", "rating", "predicted", "cluster", "written", "by the model"]
+    given = pq.read_table(f"{run.out}/evaluation/test/rating.parquet")
+    known = set()
+    for row, rated in zip(records.to_pylist(), given.to_pylist(), strict=True):
+        ratings = [f"{rated[name]:.3g}" for name in ("rating", "predicted")]
+        known.add((row["user_id"], row["item_id"], *ratings, str(row[CLUSTER]), row["reference"], row["text"]))
+    assert {tuple(cells[:7]) for cells in table["rows"]} <= known
 
 
 def test_likelihoods_of_reviews_are_told_with_an_interval_and_compared_between_runs(
@@ -149,7 +197,13 @@ def test_a_measurement_and_its_report_tell_of_clusters(run: RunConfig) -> None:
     assert list(told["bic"]) == [str(k) for k in range(1, 9)]
     assert 0 <= told["agreement"]["same"] <= 1
     assert all(0 <= share <= 1 for share in told["stability"].values())
-    assert "Clusters of pairs" in Path(write_report(run.out, "test")).read_text()
+    evidence = read_numbers(run.out, "test")["tasks"]["writing"]["evidence"]
+    assert evidence["reviews"] == open_prepared(run).split_rows("test")
+    assert evidence["swap"]["right"] == pytest.approx(read_numbers(run.out, "test")["metrics"]["nll"], rel=1e-5)
+    page = Path(write_report(run.out, "test")).read_text()
+    for title in ("Clusters of pairs", "The right gate and the wrong ones", "How much experts differ", "layer 0"):
+        assert title in page
+    assert "Experts of writer." not in page
 
 
 def test_requests_of_strangers_are_answered_and_told_their_gate(run: RunConfig, folder: Path) -> None:
