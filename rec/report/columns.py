@@ -7,10 +7,10 @@ import re
 from rec.sections import Table
 
 PAGE = 1120
-"""Pixels across a page of a report, as its style has them."""
+"""Width of a page of a report in px, as its style has it."""
 CHARACTER, BETWEEN, LAST, WHOLE = 8.2, 20, 224, 24
-"""Pixels of a character and between columns, the least of a last column of words, and the characters of a first column
-that are never broken: as the style has them, in a wide font."""
+"""Width of a character and between columns in px, the least of a last column of words, and the characters of a first
+one that are never broken: as the style has them, in a wide font."""
 NUMBER = re.compile(r"[-+±<>≤≥]?\s?[\d.]")
 
 
@@ -42,7 +42,7 @@ def parted(table: Table) -> list[Table]:
 
 
 def widths(table: Table) -> list[float]:
-    """Return how many pixels each column needs at least: a number stays on one line, words break between them."""
+    """Return how many px each column needs at least: a number stays on one line, words break between them."""
     found = []
     for column, number in enumerate(numeric(table)):
         cells = [row[column] for row in table.rows]
