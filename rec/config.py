@@ -222,11 +222,21 @@ def from_json(text: str) -> RunConfig:
     return from_table(json.loads(text))
 
 
+def differing(config: RunConfig) -> dict[str, Any]:
+    """Return as plain values the keys that have not their defaults; of `train.metric` that is the headline."""
+    found: dict[str, Any] = config.model_dump(mode="json", exclude_defaults=True)
+    if config.train.metric == resolve(config.system).tasks[0].headline:
+        del found["train"]["metric"]
+        if not found["train"]:
+            del found["train"]
+    return found
+
+
 def to_toml(config: RunConfig) -> str:
     """Return the config as a TOML file, without the keys that keep their defaults; `load` reads it back."""
     import tomli_w
 
-    return tomli_w.dumps(config.model_dump(mode="json", exclude_defaults=True))
+    return tomli_w.dumps(differing(config))
 
 
 def check(cls: type[Strict], table: dict[str, Any], at: str) -> Any:

@@ -1,5 +1,8 @@
 """The errors this package raises on purpose; anything else is a bug."""
 
+MOST_OF_A_CAUSE = 200
+"""Letters that are shown of what a library says."""
+
 
 def one_line(text: str) -> str:
     """Return a message of several lines as one."""
@@ -17,6 +20,19 @@ class RecError(Exception):
 
 class ConfigError(RecError):
     """A config file or override is wrong; the message starts with the dotted key."""
+
+
+def not_loaded(key: str, name: str, what: str, error: Exception, instead: str = "") -> ConfigError:
+    """Return the error of a model or tokenizer of transformers, by name or path, that `error` kept from loading.
+
+    `instead` is what else the key may be, such as ' or "local"'.
+    """
+    cause = one_line(str(error))
+    cause = cause if len(cause) <= MOST_OF_A_CAUSE else f"{cause[: MOST_OF_A_CAUSE - 3]}..."
+    return ConfigError(
+        f"{key}: {name!r} is no {what} that loads here: expected a folder that holds one, or the name of one that is "
+        f"on this machine or can be fetched{instead} ({cause})"
+    )
 
 
 class DataError(RecError):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rec.config import RunConfig, from_json, from_table, load, to_json
+from rec.config import RunConfig, differing, from_json, from_table, load, to_json, to_toml
 from rec.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "rec" / "configs").glob("*.toml"))
@@ -15,6 +15,26 @@ MINIMAL = {"system": "rec.systems.msmrec:MSMRec", "out": "o", "data": {"root": "
 def test_every_shipped_config_loads(path: Path) -> None:
     config = load(path)
     assert from_json(to_json(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "train"),
+    [
+        ({}, {}),
+        ({"metric": "ndcg@10"}, {}),  # the headline of the first task
+        ({"metric": "hit@10", "epochs": 2}, {"metric": "hit@10", "epochs": 2}),
+        ({"epochs": 2}, {"epochs": 2}),
+    ],
+)
+def test_what_is_told_of_a_config_is_what_differs_from_what_nobody_set(
+    change: dict, train: dict, tmp_path: Path
+) -> None:
+    config = from_table(MINIMAL | {"train": change})
+    assert config.train.metric == change.get("metric", "ndcg@10")
+    assert differing(config).get("train", {}) == train
+    assert ("metric" in to_toml(config)) == ("metric" in train)
+    (tmp_path / "run.toml").write_text(to_toml(config))
+    assert load(tmp_path / "run.toml") == config
 
 
 def test_overrides_are_dotted_toml_values(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def decoding(name: str, sentences: Sentences, model: PairWriter) -> list[Row]:
     def ours() -> list[list[int]]:
         return decode(model, asked, how, names=names, end=NEVER)
 
-    bare = passes(model, ours)
+    bare = passes(model, sentences.pairs, ours)
     told = f"{TOKENS} tokens of {BATCH} texts, {name}"
     (times, limits), (busy, limit_busy) = both_clocks(ours, bare)
     # Ends come one after the other, from the first token to the last.
@@ -119,28 +119,41 @@ def decoding(name: str, sentences: Sentences, model: PairWriter) -> list[Row]:
     ]
 
 
-def passes(model: PairWriter, action: Callable[[], Any]) -> Callable[[], None]:
-    """Return an action that makes the forward passes of another one again, with a cache of their own, and scores."""
+def passes(model: PairWriter, pairs: Pairs, action: Callable[[], Any]) -> Callable[[], None]:
+    """Return an action that makes the forward passes of another one again, with a cache of their own, and scores.
+
+    The action writes texts of `pairs`, by gates of their clusters.
+    """
     from transformers import DynamicCache
 
     decoder, head = model.language.get_decoder(), model.language.get_output_embeddings()
     calls: list[tuple[Any, Any, dict[str, Any]]] = []
+    scored: set[int] = set()
 
     def note(_: Any, __: Any, given: dict[str, Any]) -> None:
         context = model.context
         told = {name: value for name, value in given.items() if name != "past_key_values"}
         calls.append((context.kept_BT, context.hint_N, told))
 
-    hook = decoder.register_forward_pre_hook(note, with_kwargs=True)
+    hooks = [
+        decoder.register_forward_pre_hook(note, with_kwargs=True),
+        head.register_forward_pre_hook(lambda _, __: scored.add(len(calls) - 1)),
+    ]
     action()
-    hook.remove()
+    for hook in hooks:
+        hook.remove()
 
     @torch.no_grad()
     def made() -> None:
-        cache = DynamicCache()
-        for kept_BT, hint_N, told in calls:
+        cache, rows = DynamicCache(), len(calls[0][0])
+        for number, (kept_BT, hint_N, told) in enumerate(calls):
+            if len(kept_BT) > rows:  # the common beginning was read once for each gate
+                cache.batch_select_indices(model.gates(pairs.cluster_B)[1])
+            rows = len(kept_BT)
             model.context.start(kept_BT, hint_N)
-            head(decoder(**told, past_key_values=cache).last_hidden_state[:, -1])
+            state_BTD = decoder(**told, past_key_values=cache).last_hidden_state
+            if number in scored:
+                head(state_BTD[:, -1])
 
     return made
 

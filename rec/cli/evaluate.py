@@ -73,7 +73,7 @@ def evaluate(
     from rec.report.text import table as text_table
     from rec.sections import sentence
 
-    results = [evaluate_run(config, split, predictions) for config in configs]
+    results = [evaluate_run(config, split, predictions, say) for config in configs]
     first, summary = results[0], summarise(results)
     tell(_metrics(results, summary, everything))
     for table in simple_tables(first):
@@ -117,16 +117,20 @@ def _metrics(results: list[dict[str, Any]], summary: dict[str, Any], everything:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from rec.evaluation.compare import compare
+    from rec.evaluation.compare import NEVER, compare
     from rec.evaluation.headline import settings_in_words
     from rec.evaluation.run import read_numbers, seed_folders
     from rec.report.text import paragraph, table
+    from rec.sections import counted, sentence
 
     a, b = options.compare
     results = compare(a, b, 10_000, options.split)
-    rows = []
+    rows, apart = [], dict[str, list[str]]()
     for r in results:
-        if (d := r["difference"]) is None:
+        if (d := r["difference"]) is None and r["why"].startswith(NEVER):
+            apart.setdefault(r["why"], []).append(r["metric"])
+            continue
+        if d is None:
             rows.append([r["metric"], "-", "-", r["why"], "-"])
             continue
         gain = f"{d['mean']:+.4f} ({d['low']:+.4f} to {d['high']:+.4f})"
@@ -136,8 +140,11 @@ def _compare(options: argparse.Namespace) -> int:
     for line in dict.fromkeys((*first, *second)):
         whose = "A and B" if line in first and line in second else "A" if line in first else "B"
         tell(paragraph(f"{whose}, {line}"))
-    tell(paragraph("Paired bootstrap over examples, or what they belong to (users, patients), 10,000 resamples."))
-    tell(table(["metric", "A", "B", "A - B (95 % interval)", "share of resamples in which A is not better"], rows))
+    for why, metrics in apart.items():
+        tell(paragraph(sentence(f"{counted(len(metrics), 'metric')} {why}: {', '.join(metrics)}")))
+    if rows:
+        tell(paragraph("Paired bootstrap over examples, or what they belong to (users, patients), 10,000 resamples."))
+        tell(table(["metric", "A", "B", "A - B (95 % interval)", "share of resamples in which A is not better"], rows))
     if options.json:
         _write_json(options.json, results)
     return 0

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rec.data.images import raw_features
-from rec.errors import ConfigError
+from rec.errors import not_loaded
 from rec.json_text import json_text
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"
@@ -153,7 +153,7 @@ class TransformerEncoder:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(name)
             self.model: Any = AutoModel.from_pretrained(name).eval()
         except (OSError, ValueError) as error:
-            raise ConfigError(f"text.encoder: {name!r} is no text model that loads here ({error})") from error
+            raise not_loaded("text.encoder", name, "text model", error) from error
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model.to(self.device)
         self.pooling, self.max_tokens = pooling, max_tokens
@@ -197,7 +197,7 @@ class VisionEncoder:
             self.model: Any = AutoModel.from_pretrained(name).eval()
             given = get_image_processor_config(name)
         except (OSError, ValueError) as error:
-            raise ConfigError(f"image.encoder: {name!r} is no vision model that loads here ({error})") from error
+            raise not_loaded("image.encoder", name, "vision model", error) from error
         self.size = int(getattr(config, "vision_config", config).image_size)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model.to(self.device)
@@ -276,7 +276,7 @@ def tokenizer_json(name: str) -> str:
     try:
         loaded: Any = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"text.tokenizer: {name!r} is no tokenizer that loads here ({error})") from error
+        raise not_loaded("data.encode.text.tokenizer", name, "tokenizer", error, ', or "local" or "bytes"') from error
     return str(loaded.backend_tokenizer.to_str())
 
 

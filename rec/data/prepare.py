@@ -25,7 +25,7 @@ from rec.data.stages.features import entity_table, write_encoded, write_item_tex
 from rec.data.stages.idle import refuse_idle
 from rec.data.stages.records import ROWS_PER_PARTITION, Records, Vocabulary, compact, core, read_records
 from rec.data.stages.split import Split, split_records
-from rec.data.tables import Kind, read
+from rec.data.tables import Kind, notes_of, read
 from rec.data.views.view import SPLITS, TRAIN
 from rec.data.writing import MANIFEST, WORK, Draft, sweep
 from rec.errors import ConfigError, DataError
@@ -116,9 +116,9 @@ def _prepared(config: DataConfig, runner: Runner, say: Say) -> Prepared:
         return _of_events(config, raw, raw.records, draft, runner, say)
     sides, records, names = _entities_and_records(config, raw, raw.records, work, runner, dropped)
     _tell_strangers(config, sides, say)
-    for note in names.notes:
+    for note in (*names.notes, *(note for side in sides.values() for note in notes_of(side.pieces))):
         say(note)
-    where = ", ".join(raw.records.table.paths)
+    where = raw.records.table.name
     with Progress("prepare: split records"):
         split = split_records(records, len(names.users), len(names.items), config.split, dropped, where)
     told: dict[str, Any] = {"encoded": {}, "modalities": []}
@@ -222,7 +222,7 @@ def _entities_and_records(
         records = compact(core(records, keys.core, dropped), names, unseen)
     for name, ids in (("user", names.users), ("item", names.items)):
         if name not in known:
-            refuse_ids(ids, name, ", ".join(table.table.paths))
+            refuse_ids(ids, name, table.table.name)
         settle(sides[name], good[name], ids)
     return sides, records, names
 
@@ -240,13 +240,13 @@ def _tell_strangers(config: DataConfig, sides: Mapping[str, Side], say: Say) -> 
             known = len(side.ids) - len(missing)
             if known < least * len(side.ids):
                 raise DataError(
-                    f"{', '.join(side.table.table.paths)}: holds {known:,} of the {len(side.ids):,} {side.name}s of "
+                    f"{side.table.table.name}: holds {known:,} of the {len(side.ids):,} {side.name}s of "
                     f"records, at least {least:.1%} must be there (data.filter.minimum_known_share); records name "
                     f"{side.ids[missing[0]]!r}, the table {next(iter(side.frame['id'].dropna()), None)!r}"
                 )
             say(
                 f"{config.root}: {len(missing):,} of {len(side.ids):,} {name}s are in no row of "
-                f"{', '.join(side.table.table.paths)}, such as {side.ids[missing[0]]!r}"
+                f"{side.table.table.name}, such as {side.ids[missing[0]]!r}"
             )
 
 

@@ -18,6 +18,8 @@ from rec.storage import Storage
 from rec.strict import resolve
 
 METRIC = "metric/"
+NEVER = "never compared"
+"""Begins why metrics are not compared of runs that were measured in different ways."""
 UNTOLD = "that is not told (evaluate it again)"
 """Of a setting that an earlier measurement did not know."""
 NOTHING: dict[str, Any] = dict.fromkeys(("a", "b", "difference", "not_better"))
@@ -92,7 +94,7 @@ def _apart(task: Task, ours: str, theirs: str, split: str) -> str:
     differ = [
         f"{name} {a.get(name, UNTOLD)} and {b.get(name, UNTOLD)}" for name in {**a, **b} if a.get(name) != b.get(name)
     ]
-    return f"never compared: {', '.join(differ)}" if differ else ""
+    return f"{NEVER}: {', '.join(differ)}" if differ else ""
 
 
 def _drawn_as(name: str, tables: Sequence[Records], known: dict[bytes, str]) -> str:

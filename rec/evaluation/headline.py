@@ -120,16 +120,19 @@ def label(names: Sequence[str], directions: Mapping[str, bool]) -> str:
 
 
 def simple_answers(numbers: Numbers, names: Sequence[str]) -> tuple[str, dict[str, str]]:
-    """Return a column of what the first simple answer reaches in each metric: its head, and a text per name.
+    """Return a column of what the best simple answer reaches in each metric: its head, and a text per name.
 
-    Tasks have simple answers of their own; where a column holds several, each value says whose it is.
+    One that is told more of the truth than the system is never the best. Tasks have simple answers of their own; where
+    a column holds several, each value says whose it is.
     """
-    found = {}
+    found, more = {}, numbers.get("told_more", ())
     for name in names:
-        for whose, values in numbers["baselines"].items():
-            if name in values:
-                found[name] = (whose, number(values[name]))
-                break
+        told = {whose: values[name] for whose, values in numbers["baselines"].items() if name in values}
+        there = {whose: value for whose, value in told.items() if whose not in more}
+        if there:
+            best = max if numbers["directions"].get(name, True) else min
+            whose = best(there, key=there.__getitem__)
+            found[name] = (whose, number(there[whose]))
     labels = {whose for whose, _ in found.values()}
     if len(labels) == 1:
         return labels.pop(), {name: value for name, (_, value) in found.items()}

@@ -1,5 +1,7 @@
 """`evaluation/SPLIT/measurement.json`: what measuring a run cost, by which code, where, when, on which data.
 
+Beside it, in `evaluation/SPLIT-HASH`, lies what was measured before by other keys of `[evaluate]`.
+
 It stands apart from the metrics, which come out the same each time, and is bound to their file by a checksum.
 """
 
@@ -7,14 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from rec import provenance
 from rec.evaluation.protocol import Manifest, data_of
+from rec.json_text import json_text
 from rec.keys import EvaluateConfig
 from rec.storage import Storage
+from rec.strict import flat
 from rec.train.memory import peaks, restart_peaks
 
 FILE, METRICS, FORMAT = "measurement.json", "metrics.json", 1
@@ -59,6 +64,36 @@ def write_measurement(
         **watch.read(),
     }
     storage.write_json(f"{folder}/{FILE}", found)
+
+
+def keep_former(storage: Storage, split: str, keys: EvaluateConfig) -> str:
+    """Move the measurement that is on file to a folder of its own where it was made by other keys than these.
+
+    Returns what a person should know of it, in words; "" where nothing was moved. What was moved before and was made by
+    these keys is deleted, as it is about to be made again.
+    """
+    found = read_measurement(storage, split)
+    ours = flat(keys.model_dump(mode="json"))
+    storage.delete(_kept(split, ours))
+    if found is None:
+        return ""
+    # Keys that are newer than a measurement had their defaults in it.
+    theirs = flat(EvaluateConfig().model_dump(mode="json")) | flat(found["keys"])
+    differ = [name for name, value in theirs.items() if ours.get(name) != value]
+    if not differ:
+        return ""
+    target = _kept(split, theirs)
+    storage.delete(target)
+    storage.move(f"evaluation/{split}", target)
+    told = ", ".join(
+        f"evaluate.{name}={'unset' if theirs[name] is None else json_text(theirs[name])}" for name in differ
+    )
+    return f"{storage.uri}: the former measurement of {split}, with {told}, is kept in {target}"
+
+
+def _kept(split: str, keys: Mapping[str, Any]) -> str:
+    """Return the folder of a former measurement by these keys."""
+    return f"evaluation/{split}-{hashlib.sha256(json_text(keys, sort_keys=True).encode()).hexdigest()[:8]}"
 
 
 def read_measurement(storage: Storage, split: str) -> dict[str, Any] | None:

@@ -108,7 +108,7 @@ def predict(order: Order, run_parts: Predict, say: Callable[[str], None]) -> dic
             say(f"{order.folder}: all of it is there already")
             return manifest
     if order.split is None:
-        rows, ignored = requests.copy(order.requests, storage, claim["part_rows"], claim["columns"])
+        rows, ignored = requests.copy(order.requests, storage, claim["part_rows"], claim["columns"], say)
         if ignored:
             read = ", ".join(claim["columns"])
             say(f"note: columns of the table that are not read: {', '.join(ignored)}; the system reads {read}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
@@ -45,14 +45,19 @@ def columns_of(config: RunConfig) -> tuple[Column, ...]:
     return columns
 
 
-def copy(table: str, storage: Storage, part_rows: int, columns: Sequence[str]) -> tuple[int, list[str]]:
-    """Copy a table's rows into parts, once; return how many there are and which of its columns are not read."""
+def copy(
+    table: str, storage: Storage, part_rows: int, columns: Sequence[str], say: Callable[[str], None]
+) -> tuple[int, list[str]]:
+    """Copy a table's rows into parts, once; return how many there are and which of its columns are not read.
+
+    What a person should know of the table's files is said.
+    """
     if storage.exists(INDEX):
         index = storage.read_json(INDEX)
         return index["rows"], index["ignored"]
     ignored: dict[str, None] = {}
     rows = 0
-    given = raw_rows(table)
+    given = raw_rows(table, say)
     for number in itertools.count():
         part = list(itertools.islice(given, part_rows))
         if not part:

@@ -69,6 +69,8 @@ class Rows:
     def read(self, body: BaseModel, at: str) -> Row:
         """Return a row of a request that fits `schema`; ids that are not known are left out with a note.
 
+        So is one that is not given, unless the row lists other ids, by which it may be known.
+
         Args:
             body: The row.
             at: What messages call it.
@@ -78,9 +80,13 @@ class Rows:
                 length of an entity without padding, or columns along one axis are not as long as each other.
         """
         row = Row(values={}, at=at)
+        listed = any(column.entity and column.shape and getattr(body, column.name) for column in self.asked)
         for column in self.asked:
             value = getattr(body, column.name)
             if value is None:
+                if column.entity and not column.shape and not listed:
+                    told = f"not given; the answer is that for a {column.entity} that is not known"
+                    row.notes.append(f"{at}column {column.name!r}: {told}")
                 value = empty_value(column, self._nobody(column))
             elif column.entity:
                 value = self._indices(column, value, at, row.notes)

@@ -8,7 +8,7 @@ evaluation/{split}/{task}.parquet        one row per example: ids, group, record
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from rec.evaluation import experts
 from rec.evaluation.bootstrap import equals, intervals, summed_interval
 from rec.evaluation.headline import same_everywhere
 from rec.evaluation.measure import directions, measure, metrics, told_of
-from rec.evaluation.measurement import METRICS, Stopwatch, read_measurement, write_measurement
+from rec.evaluation.measurement import METRICS, Stopwatch, keep_former, read_measurement, write_measurement
 from rec.evaluation.records import Records, with_columns
 from rec.evaluation.settled import settle
 from rec.evaluation.shared import beside_baselines, by_group
@@ -53,6 +53,13 @@ GENERATED = (
 )
 """Notes that must be read before all numbers."""
 Numbers = dict[str, Any]
+
+
+def warning_of(manifest: Mapping[str, Any]) -> str:
+    """Return what people must know of a data set before all numbers and answers, "" where there is nothing."""
+    if manifest.get("generated", False):
+        return GENERATED
+    return SYNTHETIC if manifest.get("synthetic_labels", False) else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,13 +109,18 @@ def open_run(config: RunConfig) -> Trained:
     return Trained(config=config, data=data, system=system, engine=engine, step=checkpoint.step)
 
 
-def evaluate_run(config: RunConfig, split: str, predictions: str | None = None) -> Numbers:
+def evaluate_run(
+    config: RunConfig, split: str, predictions: str | None = None, say: Callable[[str], None] = lambda _: None
+) -> Numbers:
     """Measure the run's best checkpoint on a split, write the results beside it, and return them.
+
+    What was measured before by other keys is kept in a folder of its own, which is said.
 
     Args:
         config: The run.
         split: The split.
         predictions: A folder of `rec predict`, whose records are read; None runs the model.
+        say: Receives what a person should know.
     """
     watch = Stopwatch(device_of(config.parallel))
     run = open_run(config)
@@ -118,9 +130,11 @@ def evaluate_run(config: RunConfig, split: str, predictions: str | None = None) 
         from rec.evaluation.predict import read_records
 
         records = read_records(predictions, run, split)
+    storage, folder = Storage(config.out), f"evaluation/{split}"
+    if told := keep_former(storage, split, config.evaluate):
+        say(told)
     with Progress("evaluate: metrics, simple answers, intervals"):
         numbers = conclude(run, split, records)
-    storage, folder = Storage(config.out), f"evaluation/{split}"
     files = [f"{folder}/{name}" for name in (*(f"{task.name}.parquet" for task in run.system.tasks), SECTIONS)]
     filed = to_bytes(numbers | {"files": [storage.entry(name) for name in files]})
     write_measurement(
@@ -159,8 +173,8 @@ def conclude(run: Trained, split: str, records: Mapping[str, Records]) -> Number
     numbers: Numbers = {"format": FORMAT, "system": config.system, "split": split, "step": run.step}
     numbers |= {"seed": config.train.seed, "notice": system.notice, "notes": [], "metrics": metrics(system, records)}
     manifest = run.data.manifest
-    if manifest.get("generated", False) or manifest.get("synthetic_labels", False):
-        numbers["notes"].append(GENERATED if manifest.get("generated", False) else SYNTHETIC)
+    if warning := warning_of(manifest):
+        numbers["notes"].append(warning)
     if manifest.get("licence"):
         numbers["notes"].append(f"licence of the data: {manifest['licence']}")
     numbers |= {"interval": {}, "baselines": {}, "same": {}, "meanings": {}, "tasks": {}}
@@ -229,7 +243,7 @@ def measured_task(run: Trained, task: Task, split: str, all_records: Mapping[str
     def batches(part: str) -> Iterator[Any]:
         return shown(run.feed, part, f"baselines on {part}")
 
-    told = task.baselines(system, data, split, batches)
+    told = task.simple_answers(measured, batches)
     numbers["baselines"] = {
         name: {metric: value for metric, value in found.items() if value is not None} for name, found in told.items()
     }

@@ -294,6 +294,10 @@ class Task(ABC):
         """Return what simple answers reach, by the same metrics; none by default."""
         return {}
 
+    def simple_answers(self, measured: Measured, batches: Batches) -> Mapping[str, Mapping[str, float | None]]:
+        """Return `baselines` beside a measurement, of which another hook may have kept what they need too."""
+        return self.baselines(measured.system, measured.data, measured.split, batches)
+
     def keys(self, system: Any, data: Prepared, records: Records) -> dict[str, Any]:
         """Return columns by which two runs' records are paired, and what people read of an example, such as raw ids."""
         return {}

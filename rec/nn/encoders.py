@@ -11,7 +11,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from rec.errors import ConfigError
+from rec.errors import ConfigError, not_loaded
 from rec.strict import Needs, Strict, alike
 
 WORD_SPREAD = 1.0
@@ -172,7 +172,7 @@ def _pretrained(name: str, key: str) -> Any:
     try:
         return AutoModel.from_pretrained(name, add_pooling_layer=False)
     except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"{key}: {name!r} does not load here ({error})") from error
+        raise not_loaded(key, name, "model", error) from error
 
 
 def _with_lora(model: Any, rank: int, modules: tuple[str, ...]) -> Any:

@@ -13,6 +13,7 @@ from rec.evaluation.rows import Rows
 from rec.evaluation.service import Answer, Context, Lookup, Route, Service
 from rec.keys import ServeConfig
 from rec.moe.layer import Mixed, layers_of
+from rec.sections import sentence
 from rec.serving.artifact import Artifact, TaskParts
 from rec.serving.predict import PredictRoute
 
@@ -60,6 +61,12 @@ class Answerer:
     def notice(self) -> str:
         """What people must be told with every answer."""
         return str(self.system.notice)
+
+    @property
+    def notices(self) -> str:
+        """What people must be told before all answers: the system's notice, and that data are generated."""
+        told = [self.notice, self.artifact.manifest.get("warning", "")]
+        return " ".join(sentence(text) if all(told) else text for text in told if text)
 
     def routes(self, limits: ServeConfig, row: Mapping[str, Any] | None = None) -> dict[str, Route[Any]]:
         """Return the ways to ask by their paths: those of each task, and rows for all of them.

@@ -18,6 +18,7 @@ from rec.data.members import media_type
 from rec.errors import RequestError
 from rec.evaluation.service import Answer, Lookup, Route
 from rec.keys import ServeConfig
+from rec.sections import sentence
 from rec.serving.answers import Answerer
 from rec.serving.batching import Batcher
 from rec.serving.border import DEADLINE, ERRORS, HEALTH, Border, Meters, Receive, Scope, add_handlers, encoded
@@ -31,11 +32,11 @@ Text = Annotated[str, Field(max_length=MAX_ID)]
 
 def create(answerer: Answerer, limits: ServeConfig, meters: Meters, token: str | None, replica: str) -> FastAPI:
     """Return the application of an artifact; `token` None asks for none."""
-    asked = Asked(answerer, limits, meters, replica)
+    asked, told = Asked(answerer, limits, meters, replica), answerer.notices
     app = FastAPI(
         title=f"rec: {answerer.artifact.name}",
         version=str(answerer.artifact.manifest["step"]),
-        description="Answers of one trained model." + (f" Note: {answerer.notice}." if answerer.notice else ""),
+        description=" ".join(["Answers of one trained model.", *([f"Note: {sentence(told)}"] if told else [])]),
         docs_url=None,
         redoc_url=None,
     )
@@ -206,7 +207,7 @@ class Asked:
             "artifact": answerer.artifact.name,
             **{name: manifest.get(name) for name in ("system", "step", "entities", "modalities")},
             "tasks": {name: manifest["tasks"][name] for name in answerer.services},
-            "notice": answerer.notice,
+            "notice": answerer.notices,
             "licence": manifest.get("data", {}).get("licence", ""),
             "columns": columns,
             "routes": routes,

@@ -32,6 +32,7 @@ from rec.data.prepared import Prepared, open_prepared
 from rec.data.writing import write_array
 from rec.errors import CheckpointError, DataError
 from rec.evaluation.protocol import data_of
+from rec.evaluation.run import warning_of
 from rec.evaluation.service import Exporting
 from rec.evaluation.settled import settle, use
 from rec.storage import Storage
@@ -215,6 +216,7 @@ def _write(
         "run": config.out,
         "step": checkpoint.step,
         "data": data_of(data.manifest),
+        "warning": warning_of(data.manifest),
         "modalities": list(system.modalities or data.modalities),
         "tables": list(system.static),
         "catalogue": list(catalogue),

@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from rec import provenance
-from rec.config import RunConfig, load
+from rec.config import RunConfig, differing, load
 from rec.errors import ConfigError
 from rec.evaluation.protocol import data_of
 from rec.storage import Storage
@@ -183,5 +183,5 @@ def _compared(config: RunConfig) -> dict[str, Any]:
 
 
 def _set(config: RunConfig) -> dict[str, Any]:
-    found = flat(json.loads(config.model_dump_json(exclude_defaults=True)))
+    found = flat(differing(config))
     return {key: value for key, value in found.items() if not is_among(key, (*APART, "system"))}

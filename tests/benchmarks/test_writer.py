@@ -24,7 +24,7 @@ def test_the_bare_passes_are_those_that_decoding_makes(sentences) -> None:
     head: nn.Module = model.language.get_output_embeddings()
     head.register_forward_hook(lambda _, given, found: seen.append((given[0].clone(), found.clone())))
     asked, how = (sentences.prompt, sentences.pairs), Decoding(max_tokens=4)
-    bare = passes(model, lambda: decode(model, asked, how, names=NAMES, end=-1))
+    bare = passes(model, sentences.pairs, lambda: decode(model, asked, how, names=NAMES, end=-1))
     ours = list(seen)
     seen.clear()
     bare()

@@ -14,7 +14,9 @@ from rec.data.encoders import (
     TransformerEncoder,
     learn_tokenizer,
     text_encoder_from,
+    tokenizer_json,
 )
+from rec.errors import ConfigError, not_loaded
 from tests.data.own import own_tables, prepared
 
 WITHOUT_WORDS = [
@@ -88,6 +90,21 @@ def test_a_data_set_of_texts_without_words_is_prepared_and_told(text: str, tmp_p
     assert not data.array("item_text").any()
     assert data.array("item_present")[1:, 0].all()
     assert (data.array("item_tokens")[1:, 0] > 0).all()
+
+
+def test_a_tokenizer_that_is_not_there_is_named_with_its_key_and_what_could_stand_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"is no tokenizer that loads here") as error:
+        tokenizer_json(str(tmp_path / "none"))
+    told = str(error.value)
+    assert told.startswith(
+        f"data.encode.text.tokenizer: '{tmp_path}/none' is no tokenizer that loads here: expected a "
+    )
+    assert 'can be fetched, or "local" or "bytes" (' in told
+    assert "\n" not in told
+    long = not_loaded("language.name", "foo", "language model", OSError("We couldn't connect.\nCheck." + "x" * 500))
+    assert str(long).startswith("language.name: 'foo' is no language model that loads here: ")
+    assert "can be fetched (We couldn't connect.; Check.xxx" in str(long)
+    assert len(str(long)) < 420
 
 
 def test_the_same_texts_give_the_same_tokenizer_and_unknown_words_are_spelt() -> None:

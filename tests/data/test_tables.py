@@ -319,6 +319,15 @@ def test_json_lines_that_are_none_are_told(tmp_path: Path) -> None:
     assert "not JSON" in str(rows[2][1])
 
 
+def test_requests_that_are_not_utf8_are_told(tmp_path: Path) -> None:
+    said: list[str] = []
+    (tmp_path / "r.csv").write_bytes("user\nRen\u00e9\n".encode("cp1252"))
+    assert list(raw_rows(str(tmp_path / "r.csv"), said.append)) == [({"user": "Ren\u00e9"}, None)]
+    assert said == [f"{tmp_path}/r.csv: not UTF-8 everywhere: values that are not are read as cp1252"]
+    (tmp_path / "r.jsonl").write_bytes('{"a": "\u00e9"}\n{"a": "b"}\n'.encode("cp1252"))
+    assert list(raw_rows(str(tmp_path / "r.jsonl"))) == [({}, "not UTF-8"), ({"a": "b"}, None)]
+
+
 def test_packed_requests_and_those_of_parquet_are_read(tmp_path: Path) -> None:
     (tmp_path / "1.jsonl.gz").write_bytes(gzip.compress('{"a": "\u2028"}\n'.encode()))
     pq.write_table(pa.table({"a": [1, None]}), tmp_path / "2.parquet")

@@ -111,8 +111,28 @@ def test_a_fact_is_called_by_all_its_names() -> None:
 
 
 def test_simple_answers_of_several_tasks_say_whose_they_are() -> None:
-    numbers = {"baselines": {"popularity": {"hit@10": 0.25}, "mean rating": {"rmse": 1.5}}}
+    numbers = {"baselines": {"popularity": {"hit@10": 0.25}, "mean rating": {"rmse": 1.5}}, "directions": {}}
     assert simple_answers(numbers, ["hit@10", "auc"]) == ("popularity", {"hit@10": "0.2500"})
     told = {"hit@10": "0.2500 (popularity)", "rmse": "1.5000 (mean rating)"}
     assert simple_answers(numbers, ["hit@10", "rmse"]) == ("simple answer", told)
     assert simple_answers({"baselines": {}}, ["hit@10"]) == ("", {})
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [("bleu4", ("copy", "2.0000")), ("rmse", ("mean", "0.8000")), ("fmr", ("template", "0.3000"))],
+)
+def test_the_best_simple_answer_that_is_told_no_more_stands_beside_a_metric(name: str, found: tuple[str, str]) -> None:
+    baselines = {
+        "template": {"bleu4": 1.0, "fmr": 0.3},
+        "copy": {"bleu4": 2.0, "fmr": 0.1},
+        "template of the truth (leak)": {"bleu4": 5.0, "fmr": 1.0, "usn": 3.0},
+        "global": {"rmse": 0.9},
+        "mean": {"rmse": 0.8},
+    }
+    told_more = ["template of the truth (leak)"]
+    numbers = {"baselines": baselines, "told_more": told_more, "directions": {"rmse": False}}
+    assert simple_answers(numbers, [name]) == (found[0], {name: found[1]})
+    assert simple_answers(numbers, ["usn"]) == ("", {})
+    told = numbers | {"told_more": []}
+    assert simple_answers(told, ["fmr"]) == (told_more[0], {"fmr": "1.0000"})

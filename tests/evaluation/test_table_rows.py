@@ -12,6 +12,9 @@ from rec.data.prepared import Prepared, write_prepared
 from rec.data.stream import to_columns
 from rec.evaluation.table_rows import EntityNames, Read, TableRows
 from rec.nn.history import COLUMNS
+from rec.systems.gavamoe.batch import COLUMNS as REVIEW
+
+NOT_GIVEN = "column '{0}': not given; the answer is that for a {0} that is not known"
 
 
 @pytest.fixture(scope="module")
@@ -202,5 +205,24 @@ def test_a_column_that_is_not_read_is_told(names: EntityNames) -> None:
         COLUMNS,
         names,
     )
-    assert [len(notes) for notes in rows.notes] == [1, 0, 1]
-    assert rows.notes[0] == ["column 'histroy' is not read; there are user, history"]
+    assert [len(notes) for notes in rows.notes] == [2, 0, 1]
+    assert rows.notes[0] == [NOT_GIVEN.format("user"), "column 'histroy' is not read; there are user, history"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "row", "entities"),
+    [
+        (REVIEW, {"user": "u", "item": "a"}, []),
+        (REVIEW, {"user": "u"}, ["item"]),
+        (REVIEW, {"item": "007", "user": ""}, ["user"]),
+        (REVIEW, {}, ["user", "item"]),
+        (COLUMNS, {"history": ["a"]}, []),  # known by a list
+        (COLUMNS, {"history": []}, ["user"]),
+    ],
+)
+def test_an_answer_for_somebody_who_is_not_given_says_so(
+    names: EntityNames, columns: Any, row: dict[str, Any], entities: list[str]
+) -> None:
+    rows = rows_of([row], columns, names)
+    assert rows.errors == [None]
+    assert rows.notes == [[NOT_GIVEN.format(entity) for entity in entities]]

@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from rec.cli import main
-from rec.config import RunConfig, from_table, to_json, to_table
+from rec.config import RunConfig, from_table, override, to_json, to_table
 from rec.errors import EvaluationError
 from rec.evaluation.compare import compare
 from rec.evaluation.predict import order_of, predict, read_records
 from rec.evaluation.predictor import predict_here
-from rec.evaluation.run import Numbers, evaluate_run, open_run
+from rec.evaluation.run import Numbers, evaluate_run, open_run, read_numbers
 from rec.evaluation.tasks.writing import baselines as simple
 from rec.report.page import write_report
 from rec.report.results.page import write_results
@@ -110,7 +110,9 @@ def test_runs_of_two_tracks_are_never_compared(
     assert found["rmse"]["difference"]["mean"] == 0  # ratings are told nothing
     assert main(["evaluate", "--compare", trained["writer"].out, told[0].out]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "never compared" in printed
+    assert printed.count("never compared") == 1
+    assert "metrics never compared: track leak-free and given the true feature: factual, hallucinated," in printed
+    assert "rmse" in printed.rpartition("share of resamples")[2]
     assert "A, writing: track leak-free; scored all words" in printed
     assert "B, writing: track given the true feature; scored all words" in printed
     assert "A and B, rating: predictions clipped to 1 to 5" in printed
@@ -137,6 +139,30 @@ def test_tables_of_results_are_of_one_track(
     assert simple.TRUE_TEMPLATE in given["best"]["fmr"]
     assert not set(free["best"]["fmr"]) & set(simple.LEAKS)
     assert {entry["label"] for entry in free["baselines"]} >= set(simple.LEAKS)  # shown all the same
+
+
+def test_what_was_measured_by_other_keys_is_kept_and_told(again: Callable[..., Measured]) -> None:
+    config, _ = again("kept", evaluate={"bootstrap": 100})
+    storage, said = Storage(config.out), list[str]()
+    whole = storage.read("evaluation/test/metrics.json")
+    evaluate_run(config, "test", say=said.append)
+    assert (said, storage.list("evaluation")) == ([], ["test"])  # by the same keys it is made again
+    short = override(config, ["evaluate.words=3", "evaluate.decoding.max_tokens=5"])
+    evaluate_run(short, "test", say=said.append)
+    (name,) = set(storage.list("evaluation")) - {"test"}
+    (told,) = said
+    assert told == (
+        f"{config.out}: the former measurement of test, with evaluate.words=unset, "
+        f"evaluate.decoding.max_tokens=unset, is kept in evaluation/{name}"
+    )
+    assert storage.read(f"evaluation/{name}/metrics.json") == whole
+    assert storage.exists(f"evaluation/{name}/writing.parquet")
+    assert read_numbers(config.out, "test")["settings"]["writing"]["scored"] == "the first 3 words of both texts"
+    evaluate_run(config, "test", say=said.append)  # back again: the short one is kept now, the whole one is current
+    assert storage.read("evaluation/test/metrics.json") == whole
+    (other,) = set(storage.list("evaluation")) - {"test"}
+    assert other != name
+    assert "with evaluate.words=3, evaluate.decoding.max_tokens=5, is kept" in said[-1]
 
 
 @pytest.mark.parametrize(("keys", "scored"), [({"words": 3}, "the first 3 words of both texts")])

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from pydantic import ValidationError
 from rec.data.prepared import open_prepared
 from rec.data.stream import to_columns
 from rec.errors import RequestError
+from rec.evaluation.run import GENERATED
 from rec.keys import ServeConfig
+from rec.sections import sentence
 from rec.serving.answers import Answerer
 from rec.serving.app import create
 from rec.serving.example import differs
@@ -174,8 +177,9 @@ def test_an_artifact_without_a_ranking_holds_its_example_and_says_what_it_answer
     assert "given" not in sets.example["request"]["rows"][0]
     assert sets_client.post("/v1/recommend", json={"user": "u"}).status_code == 404
     model = sets_client.get("/v1/model").json()
+    about_data = "Labels are synthetic: nobody has judged what is relevant."
     assert (model["notice"], list(model["tasks"]), list(model["entities"])) == (
-        NOTICE,
+        f"{NOTICE} {about_data}",
         ["sets"],
         ["patient", "code", "molecule"],
     )
@@ -207,6 +211,29 @@ def test_a_row_is_rated_and_written_about_as_offline(writer, writer_client) -> N
     assert ask(writer_client, 422, "predict", rows=[{"user": "nobody", "item": "101"}])["detail"] == (
         "row 0: column 'user': user 'nobody' is not known"
     )
+
+
+@pytest.mark.parametrize(
+    ("own", "about_data", "notice"),
+    [
+        ("", GENERATED, GENERATED),
+        ("no advice", GENERATED, f"No advice. {sentence(GENERATED)}"),
+        ("no advice", "", "no advice"),
+        ("", "", ""),
+    ],
+)
+def test_generated_data_are_told_before_all_answers(
+    writer_artifact, monkeypatch, own: str, about_data: str, notice: str
+) -> None:
+    told = replace(writer_artifact, manifest=writer_artifact.manifest | {"warning": about_data})
+    answerer = Answerer(told)
+    monkeypatch.setattr(type(answerer.system), "notice", own)
+    with TestClient(create(answerer, ServeConfig(), Noted(), None, "r")) as client:
+        assert client.get("/v1/model").json()["notice"] == notice
+        answer = ask(client, path="predict", rows=[{"user": "user 1", "item": "102"}])
+        assert answer["notes"] == ([own] if own else [])
+        described = client.get("/openapi.json").json()["info"]["description"]
+    assert described == "Answers of one trained model." + (f" Note: {sentence(notice)}" if notice else "")
 
 
 @pytest.fixture(scope="module")

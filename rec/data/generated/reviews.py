@@ -45,7 +45,7 @@ class PlantedReviewsConfig(Strict):
     """Generated reviews whose words follow from planted clusters of users."""
 
     reviews: int = Key(10_000, ge=1000, le=10_000_000)
-    """About as many: a user reviews an item once."""
+    """About as many: a user reviews an item once, and what is drawn again is left out, which is said."""
     users: int = Key(0, ge=0)
     """0 makes one per 20 reviews."""
     items: int = Key(0, ge=0)
@@ -95,10 +95,16 @@ class PlantedReviews(Source):
             with place.storage.open(f"reviews/{name}") as file:
                 parts.append(pq.read_table(file))
         place.storage.delete("reviews")
+        table = pa.concat_tables(parts)
+        if len(table) < config.reviews:
+            place.say(
+                f"generated reviews: {len(table):,} of {config.reviews:,} that were asked for, as a user reviews an "
+                "item once: where an active user has met the popular items, pairs that were drawn again are left out"
+            )
         fields = ("rating", "text", "feature", "opinion", "score", "planted_cluster")
         return RawData(
             records=Events(
-                table=pa.concat_tables(parts),
+                table=table,
                 subject=Field("user", "user"),
                 fields=(Field("item", "item"), *map(Field, fields)),
                 counterpart="item",

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from rec.data.reviews.finder import FindConfig, Finder, chosen
 from rec.data.schema import Workplace
-from rec.data.tables import ForeignTable, Kind, Piece, TableFormat, TimeForm, pieces, read, time_form
+from rec.data.tables import ForeignTable, Kind, Piece, TableFormat, TimeForm, notes_of, pieces, read, time_form
 from rec.data.writing import write_table
 from rec.errors import ConfigError, DataError
 from rec.storage import Storage
@@ -83,6 +83,8 @@ def found_in(place: Workplace, table: ForeignTable, columns: Mapping[str, str], 
     if not (isinstance(finder, type) and issubclass(finder, Finder)):
         raise ConfigError(f"data.read.find.finder: {find.finder!r} is no class below rec.data.reviews.finder:Finder")
     parts = pieces(table, ROWS_PER_PIECE)
+    for note in notes_of(parts):
+        place.say(note)
     times = {"time": time_form(table, columns["time"], parts)} if "time" in columns else {}
     given = "feature" in columns
     root = place.storage.below(FOLDER)
@@ -101,7 +103,7 @@ def found_in(place: Workplace, table: ForeignTable, columns: Mapping[str, str], 
         tables.append(kept[0])
     if not any(map(len, tables)):
         told = ", ".join(f"{count:,} {reason}" for reason, count in sorted(dropped.items()) if count)
-        raise DataError(f"{', '.join(table.paths)}: no review is left of {sum(one.rows for one in seen):,}: {told}")
+        raise DataError(f"{table.name}: no review is left of {sum(one.rows for one in seen):,}: {told}")
     place.say(f"features: {len(counts):,} words are candidates; {_examples(counts)}")
     root.delete("")
     return Found(pa.concat_tables(tables), dropped, times.get("time"))

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from rec.data.ids import sorted_ids
 from rec.data.schema import Workplace
-from rec.data.tables import ForeignTable, Kind, pieces, read
+from rec.data.tables import ForeignTable, Kind, notes_of, pieces, read
 from rec.data.writing import write_array
 from rec.errors import DataError
 from rec.storage import absolute
@@ -56,7 +56,10 @@ def known_of(
     for ours, names in joined.items():
         wanted |= {name: (theirs, Kind.TEXT) for name, theirs in zip(names, columns[ours], strict=True)}
     parts, rows = [], 0
-    for piece in pieces(table):
+    of_table = pieces(table)
+    for note in notes_of(of_table):
+        place.say(note)
+    for piece in of_table:
         for part in read(piece, wanted, table.format, rows_at_once=ROWS_AT_ONCE):
             place_of = pa.array(np.arange(rows, rows + len(part)), pa.int64())
             rows += len(part)
@@ -64,11 +67,11 @@ def known_of(
             parts.append(part.filter(pc.is_in(part["id"], value_set=ids)))
     found = pa.concat_tables(parts) if parts else None
     if found is None or not len(found):
-        raise DataError(f"{', '.join(table.paths)}: none of {rows:,} {what}s is one of {len(ids):,} that reviews name")
+        raise DataError(f"{table.name}: none of {rows:,} {what}s is one of {len(ids):,} that reviews name")
     at = pc.index_in(ids, value_set=found["id"].combine_chunks())
     row = pc.fill_null(found["row"].take(at), -1).to_numpy()
     if missing := int((row < 0).sum()):
-        place.say(f"{what}s: {missing:,} of {len(ids):,} are in no row of {', '.join(table.paths)}")
+        place.say(f"{what}s: {missing:,} of {len(ids):,} are in no row of {table.name}")
     texts = {ours: _joined(found.take(at), names) for ours, names in joined.items() if names}
     features = {name: _taken(place, f"{what}_{name}", path, rows, row) for name, path in sorted(vectors.items())}
     return Known(pa.table({"id": ids, **texts}), features)

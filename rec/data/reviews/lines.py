@@ -22,12 +22,15 @@ from rec.data.tables.files import UNREADABLE, Location, files, locate, opened
 from rec.data.writing import write_table
 from rec.errors import DataError
 from rec.json_text import json_text
+from rec.sections import counted
 from rec.storage import Storage
 
 ENDINGS = (".json", ".jsonl")
 BLOCK_BYTES = 1 << 24
 """Bytes, unpacked, that are read at a time: a Parquet file of their own."""
 LONGEST_SHOWN = 60
+REPLACEMENT = "\ufffd"
+"""Stands for bytes that are not UTF-8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +81,18 @@ def table_of_lines(place: Workplace, paths: Sequence[str], layouts: Sequence[Lay
             raise DataError(f"{location.name}: of {layout.name}, but {locations[0].name} is of {found[0].name}")
     root = place.storage.uri_of("")
     tasks = [LinesTask(location, n, found[0], root, folder) for n, location in enumerate(locations)]
-    if not any(place.runner.map(read_lines, tasks, f"prepare: read {folder}")):
+    read = place.runner.map(read_lines, tasks, f"prepare: read {folder}")
+    if not any(one.rows for one in read):
         raise DataError(f"{', '.join(paths)}: no line")
-    return ForeignTable((place.storage.uri_of(folder),), TableFormat.model_validate({"time_unit": found[0].time_unit}))
+    origins = {}
+    for task, one in zip(tasks, read, strict=True):
+        if one.damaged:
+            lines = counted(one.damaged, "line")
+            place.say(f"{task.location.name}: {lines} with bytes that are not UTF-8, read as {REPLACEMENT!r}")
+        for block, before in enumerate(one.before):
+            origins[place.storage.uri_of(_file(task, block))] = task.location.name, before
+    format = TableFormat.model_validate({"time_unit": found[0].time_unit})
+    return ForeignTable((place.storage.uri_of(folder),), format, origins=origins)
 
 
 def _layout(location: Location, layouts: Sequence[Layout]) -> Layout:
@@ -95,14 +107,43 @@ def _layout(location: Location, layouts: Sequence[Layout]) -> Layout:
     raise DataError(f"{location.name}: line 1 has the names {', '.join(row) or 'none'}, expected those of {expected}")
 
 
-def read_lines(task: LinesTask) -> int:
+@dataclass(frozen=True, slots=True)
+class LinesRead:
+    """What was read of a file."""
+
+    rows: int
+    before: tuple[int, ...]
+    """Of each block: the lines that come before it."""
+    damaged: int
+    """Lines with bytes that are not UTF-8."""
+
+
+def read_lines(task: LinesTask) -> LinesRead:
     """Write a file's rows, block by block; return how many there are."""
-    rows = 0
+    rows, before, damaged = 0, [], 0
     for number, block in enumerate(_blocks(task.location, BLOCK_BYTES)):
+        before.append(rows)
+        block, replaced = _as_utf8(block)
+        damaged += replaced
         table = _table(block, task, rows)
         rows += block.count(b"\n") + (not block.endswith(b"\n"))
-        write_table(Storage(task.root), f"{task.folder}/{task.number:05d}-{number:06d}.parquet", table)
-    return rows
+        write_table(Storage(task.root), _file(task, number), table)
+    return LinesRead(rows, tuple(before), damaged)
+
+
+def _file(task: LinesTask, block: int) -> str:
+    return f"{task.folder}/{task.number:05d}-{block:06d}.parquet"
+
+
+def _as_utf8(block: bytes) -> tuple[bytes, int]:
+    """Return lines in which what is not UTF-8 is replaced, and in how many of them something was."""
+    try:
+        block.decode()
+    except UnicodeDecodeError:
+        lines = block.split(b"\n")
+        whole = [line.decode("utf-8", "replace").encode() for line in lines]
+        return b"\n".join(whole), sum(one != other for one, other in zip(lines, whole, strict=True))
+    return block, 0
 
 
 def _blocks(location: Location, size: int) -> Iterator[bytes]:

@@ -72,11 +72,11 @@ def scan_side(
     _refuse_clashes(name, table)
     parts = pieces(table.table, rows)
     if not parts:
-        raise DataError(f"{', '.join(table.table.paths)}: no row")
+        raise DataError(f"{table.table.name}: no row")
     tasks = [ScanTask(piece, table.columns, table.image, table.table.format) for piece in parts]
     found = pa.concat_tables(runner.map(scan, tasks, f"prepare: read {name}s"), promote_options="permissive")
     frame = _frame(found, table)
-    refuse_ids(frame["id"].dropna().tolist(), name, ", ".join(table.table.paths))
+    refuse_ids(frame["id"].dropna().tolist(), name, table.table.name)
     good = frame["id"].notna() & ~frame["id"].duplicated()
     dropped[f"{name} twice or without id"] += int((~good).sum())
     for modality in required:
@@ -109,7 +109,7 @@ def _refuse_clashes(name: str, table: EntityTable) -> None:
     for column in table.columns:
         if column in taken and taken[column] != column:
             raise DataError(
-                f"{', '.join(table.table.paths)}: column {column!r} is read beside {taken[column]!r}, which becomes "
+                f"{table.table.name}: column {column!r} is read beside {taken[column]!r}, which becomes "
                 f"{column!r} of {name}s; leave it out or rename it"
             )
 

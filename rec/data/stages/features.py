@@ -217,8 +217,7 @@ def recipe_of(config: EncodeConfig, texts: list[str], pictures: bool, written: S
     told = list(written) if written and text.tokenizer == "bytes" else texts
     if (text.encoder == "tfidf" and not texts) or (text.tokenizer in LEARNED and not told):
         raise DataError("data.encode.text: no text to learn from; name columns of text in the tables of users or items")
-    with Progress(f"prepare: learn a tokenizer from {counted(len(told), 'text')}"):
-        tokenizer = text.tokenizer and _tokenizer(told, text)
+    tokenizer = text.tokenizer and _tokenizer(told, text)
     tfidf = _learned(texts, text.width)[0] if text.encoder == "tfidf" else None
     image = config.image if pictures else None
     return Recipe(text, image, tokenizer, tfidf, config.batch_size, max(1, int(config.cpus_per_actor)))
@@ -226,7 +225,10 @@ def recipe_of(config: EncodeConfig, texts: list[str], pictures: bool, written: S
 
 def _tokenizer(texts: list[str], config: TextEncodingConfig) -> str:
     learn = LEARNED.get(config.tokenizer)
-    return tokenizer_json(config.tokenizer) if learn is None else learn(texts, config.vocabulary)
+    if learn is None:
+        return tokenizer_json(config.tokenizer)
+    with Progress(f"prepare: learn a tokenizer from {counted(len(texts), 'text')}"):
+        return learn(texts, config.vocabulary)
 
 
 def _encode(
@@ -296,7 +298,7 @@ def _refuse_bad(
     root.write(file, pd.DataFrame(bad, columns=[name, "column", "reason"]).to_csv(index=False).encode())
     if len(bad) > most:
         row, column, reason = bad[0]
-        where = ", ".join(side.table.table.paths) if side.table else name
+        where = side.table.table.name if side.table else name
         raise DataError(
             f"{where}: {len(bad):,} of {report['pictures']:,} pictures are bad, at most {config.maximum_bad_share:.1%} "
             f"may be (data.encode.maximum_bad_share); the first: id {row!r}, column {column!r}: {reason}; all in "

@@ -94,7 +94,7 @@ def _refuse_texts(config: DataConfig, modalities: Sequence[str], items: EntityTa
     known, there = [*items.columns, *TEMPLATES], columns(items.table)
     for name in modalities:
         if name in there and name not in items.columns:
-            paths, keep = ", ".join(items.table.paths), "keep" in type(config.read).model_fields
+            paths, keep = items.table.name, "keep" in type(config.read).model_fields
             how = "; name it in data.read.keep" if keep else ""
             raise ConfigError(f"data.text.modalities: {paths} has a column {name!r}, which is not read{how}")
         if name not in known:

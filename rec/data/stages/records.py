@@ -25,7 +25,7 @@ from rec.data.ids import sorted_ids
 from rec.data.runner import Runner
 from rec.data.schema import PART, RATING, TIME, RecordTable
 from rec.data.stages.drops import in_words, least_in_words
-from rec.data.tables import Piece, TableFormat, TimeForm, pieces, read, time_form
+from rec.data.tables import Piece, TableFormat, TimeForm, notes_of, pieces, read, time_form
 from rec.data.tables.reading import Wanted
 from rec.data.writing import write_table
 from rec.errors import ConfigError, DataError
@@ -134,13 +134,13 @@ def read_records(
         )
     wanted, format, parts = table.columns, table.table.format, pieces(table.table, ROWS_PER_PIECE)
     if not parts:
-        raise DataError(f"{', '.join(table.table.paths)}: holds no row, expected a row per record")
+        raise DataError(f"{table.table.name}: holds no row, expected a row per record")
     times = {} if table.time is None else {TIME: time_form(table.table, table.time, parts)}
     partitions = max(1, -(-sum(piece.rows for piece in parts) // ROWS_PER_PARTITION))
     tasks = [ReadTask(p, wanted, format, times, n, root, partitions, keys.minimum_rating) for n, p in enumerate(parts)]
     reads = runner.map(read_piece, tasks, "prepare: read")
     dropped: Counter[str] = sum((r[1] for r in reads), Counter())
-    total, where = sum(r[0] for r in reads), ", ".join(table.table.paths)
+    total, where = sum(r[0] for r in reads), table.table.name
     items = known.get("item") or frequent([r[2] for r in reads], keys.minimum_item_count, only)
     users = known.get("user")
     if not items or total == sum(dropped.values()):
@@ -162,8 +162,7 @@ def read_records(
     records = replace(records, form=times.get(TIME))
     if not len(records):
         raise _nothing_left(where, total, dropped, least if not keys.minimum_user_count else 0)
-    notes = tuple(dict.fromkeys(f"{piece.uri}: {piece.note}" for piece in parts if piece.note))
-    return records, Vocabulary(names, items, dropped, total, notes)
+    return records, Vocabulary(names, items, dropped, total, tuple(notes_of(parts)))
 
 
 def read_piece(task: ReadTask) -> tuple[int, Counter[str], tuple[list[str], np.ndarray]]:

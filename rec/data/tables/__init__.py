@@ -2,7 +2,18 @@
 
 from rec.data.tables.files import ENDINGS, files
 from rec.data.tables.raw import raw_rows
-from rec.data.tables.reading import ForeignTable, Piece, columns, pieces, read, read_whole, require, schema, time_form
+from rec.data.tables.reading import (
+    ForeignTable,
+    Piece,
+    columns,
+    notes_of,
+    pieces,
+    read,
+    read_whole,
+    require,
+    schema,
+    time_form,
+)
 from rec.data.tables.times import TimeForm
 from rec.data.tables.types import typed
 from rec.data.tables.values import Kind
@@ -17,6 +28,7 @@ __all__ = [
     "TimeForm",
     "columns",
     "files",
+    "notes_of",
     "pieces",
     "raw_rows",
     "read",

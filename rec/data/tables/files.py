@@ -47,11 +47,15 @@ class Location:
     """Its name inside a zip archive."""
     form: str = ""
     """"parquet", what a text file is packed with, or "" for plain text."""
+    origin: str = ""
+    """What errors call it in the place of itself, where it was made from another file ..."""
+    before: int = 0
+    """... and how many of that file's rows come before its first one."""
 
     @property
     def name(self) -> str:
         """What errors call it."""
-        return f"{self.uri}/{self.member}" if self.member else self.uri
+        return self.origin or (f"{self.uri}/{self.member}" if self.member else self.uri)
 
     @property
     def folder(self) -> str:

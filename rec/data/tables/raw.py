@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rec.data.tables import parquet, text
@@ -18,10 +18,11 @@ RAW_ENDINGS = (".parquet", ".csv", ".tsv", ".jsonl")
 ROWS_AT_ONCE = 256
 
 
-def raw_rows(uri: str) -> Iterator[tuple[dict[str, Any], str | None]]:
+def raw_rows(uri: str, say: Callable[[str], None] = lambda _: None) -> Iterator[tuple[dict[str, Any], str | None]]:
     """Yield every row of Parquet, text or JSON lines as it is written, and what is wrong with it.
 
-    Values of text files are text as it stands in the file, so that an id like 007 is one.
+    Values of text files are text as it stands in the file, so that an id like 007 is one. Where some are not UTF-8 and
+    read as cp1252, that is said.
 
     Raises:
         DataError: a file cannot be read at all.
@@ -35,11 +36,13 @@ def raw_rows(uri: str) -> Iterator[tuple[dict[str, Any], str | None]]:
         elif ".jsonl" in location.name.rsplit("/", 1)[-1].lower():
             yield from _json_rows(location)
         else:
-            yield from _text_rows(location)
+            yield from _text_rows(location, say)
 
 
-def _text_rows(location: Location) -> Iterator[tuple[dict[str, Any], str | None]]:
+def _text_rows(location: Location, say: Callable[[str], None]) -> Iterator[tuple[dict[str, Any], str | None]]:
     known = complete(layout(location, TableFormat()), location)
+    if known.note:
+        say(f"{location.name}: {known.note}")
     head = known.names
     for row in text.raw(location, known):
         wrong = len(row) != len(head)
@@ -49,7 +52,10 @@ def _text_rows(location: Location) -> Iterator[tuple[dict[str, Any], str | None]
 
 def _json_rows(location: Location) -> Iterator[tuple[dict[str, Any], str | None]]:
     try:
-        with opened(location) as file, io.TextIOWrapper(file, "utf-8-sig", errors="replace", newline="") as lines:
+        with (
+            opened(location) as file,
+            io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="") as lines,
+        ):
             for line in filter(str.strip, lines):
                 yield _json_row(line)
     except UNREADABLE as error:
@@ -58,7 +64,10 @@ def _json_rows(location: Location) -> Iterator[tuple[dict[str, Any], str | None]
 
 def _json_row(line: str) -> tuple[dict[str, Any], str | None]:
     try:
+        line.encode()
         row = json.loads(line)
+    except UnicodeEncodeError:
+        return {}, "not UTF-8"
     except (ValueError, RecursionError) as error:
         return {}, f"not JSON ({error})"
     return (row, None) if isinstance(row, dict) else ({}, f"a {type(row).__name__}, expected an object")

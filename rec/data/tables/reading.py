@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -52,6 +52,13 @@ class ForeignTable:
     format: TableFormat = PLAIN
     key: str = ""
     """The config's table that sets the format, for errors; "" where none does."""
+    origins: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    """By the URI of a file that was made from another one: that one's name, and how many of its rows come before."""
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        return ", ".join(dict.fromkeys(name for name, _ in self.origins.values()) if self.origins else self.paths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +110,10 @@ class Piece:
     def note(self) -> str:
         """What a person should know about the file, or ""."""
         return self.layout.note if self.layout is not None else ""
+
+    def place(self, column: str, first: int) -> Place:
+        """Return where values of a column come from, of which the first stands in this row of the file."""
+        return Place(self.location.name, column, self.location.before + first, self.key)
 
 
 def columns(table: ForeignTable) -> list[str]:
@@ -176,10 +187,10 @@ def time_form(table: ForeignTable, column: str, parts: Sequence[Piece] | None = 
     Raises:
         DataError: a value is no time, or of another kind than those before.
     """
-    seen, name = Seen(), ", ".join(table.paths)
+    seen, name = Seen(), table.name
     for piece in parts if parts is not None else pieces(table):
         for first, arrays in _batches(piece, [column], ROWS_PER_PIECE):
-            at = Place(piece.location.name, column, first, piece.key)
+            at = piece.place(column, first)
             seen.look(as_written(arrays[column], at, table.format), at)
     return seen.form(table.format.time_unit, Place(name, column))
 
@@ -213,7 +224,7 @@ def read(
     for first, arrays in _batches(piece, theirs, rows_at_once):
         done = {}
         for ours, (name, kind) in wanted.items():
-            at = Place(piece.location.name, name, first, piece.key)
+            at = piece.place(name, first)
             if kind is Kind.TIME:
                 done[ours] = to_time(as_written(arrays[name], at, format), at, forms[ours])
             else:
@@ -255,7 +266,16 @@ def read_whole(table: ForeignTable, wanted: Wanted) -> pa.Table:
 def _locations(table: ForeignTable) -> list[Location]:
     if not table.paths:
         raise DataError("no path given, expected the files or folders of a table")
-    return [locate(uri) for path in table.paths for uri in files(path)]
+    found = [locate(uri) for path in table.paths for uri in files(path)]
+    made = ((location, *table.origins.get(location.uri, ("", 0))) for location in found)
+    return [
+        replace(location, origin=origin, before=before) if origin else location for location, origin, before in made
+    ]
+
+
+def notes_of(parts: Iterable[Piece]) -> list[str]:
+    """Return what a person should know about the files of some pieces, each once."""
+    return list(dict.fromkeys(f"{piece.location.name}: {piece.note}" for piece in parts if piece.note))
 
 
 def _names(location: Location, format: TableFormat) -> tuple[str, ...]:
@@ -292,7 +312,7 @@ def _cast(kind: Kind, format: TableFormat) -> Callable[[pa.Array, Place], pa.Arr
 
 def _joined(found: list[tuple[Piece, pa.ChunkedArray]], name: str, table: ForeignTable) -> pa.ChunkedArray:
     """Return a column of Kind.ANY: text files typed together, then what holds the types of all files."""
-    declared, where = table.format.types.get(name), f"{', '.join(table.paths)}: column {name!r}"
+    declared, where = table.format.types.get(name), f"{table.name}: column {name!r}"
     kept = [pa.chunked_array([plain(c) for c in column.chunks], plain_type(column.type)) for _, column in found]
     if declared == "time":
         return typed(_chunked(kept, pa.string()), declared, where, table.format)

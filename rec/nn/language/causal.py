@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rec.errors import ConfigError
+from rec.errors import ConfigError, not_loaded
 from rec.nn.language.config import LanguageConfig
 from rec.seeds import derive
 
@@ -80,7 +80,7 @@ def skeleton(config: LanguageConfig, vocabulary: int) -> Any:
         try:
             return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(config.name))
         except (OSError, ValueError, TypeError) as error:
-            raise ConfigError(f"language.name: {config.name!r} does not load here ({error})") from error
+            raise not_loaded("language.name", config.name, "language model", error) from error
 
 
 def _pretrained(name: str, dtype: torch.dtype) -> Any:
@@ -89,7 +89,7 @@ def _pretrained(name: str, dtype: torch.dtype) -> Any:
     try:
         return AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
     except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"language.name: {name!r} does not load here ({error})") from error
+        raise not_loaded("language.name", name, "language model", error) from error
 
 
 def add_lora(model: Any, rank: int, seed: int) -> None:

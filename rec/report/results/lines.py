@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rec.config import differing
 from rec.json_text import json_text
 from rec.keys import EvaluateConfig
 from rec.report.origin import data_name, system_name
@@ -125,7 +126,7 @@ def _config(run: Run) -> dict[str, Any]:
 
 
 def _set(run: Run) -> dict[str, Any]:
-    found = flat(json.loads(run.config.model_dump_json(exclude_defaults=True)))
+    found = flat(differing(run.config))
     kept = {key: value for key, value in found.items() if not is_among(key, (*NO_MATTER, "system"))}
     return {key: without_folders(value) for key, value in kept.items()}
 

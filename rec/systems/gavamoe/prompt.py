@@ -1,6 +1,6 @@
 """Prompts of GaVaMoE: what the language model is told of a pair before it writes, and what it is to write.
 
-Letters: B examples, M moods, P tokens of the longest prompt, A tokens of the longest answer.
+Letters: B examples, M moods, P tokens of the longest prompt, A tokens of the longest answer, L tokens of a beginning.
 Source of the words: Tang et al. 2024 (arXiv 2410.11841), figure of the model.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -62,6 +63,8 @@ class Prompt(Batch):
     """int64, -1 before prompts that are shorter: by mood, negative and positive, where the model chooses, else one."""
     answer_BA: Tensor
     """int64, the end token behind each text, -1 where texts are shorter; of pairs without a text, the end alone."""
+    common_L: Tensor
+    """int64, what every prompt of the run begins with, whatever its pair: it is read once for many."""
 
     def __len__(self) -> int:
         return len(self.answer_BA)
@@ -106,7 +109,20 @@ class Prompter:
         return Prompt(
             token_MBP=torch.stack([_padded(side, longest, left=True) for side in sides]),
             answer_BA=_padded(self.tokens.answers(texts, self.max_tokens), 0),
+            common_L=torch.tensor(self.common, dtype=torch.int64),
         )
+
+    @cached_property
+    def common(self) -> list[int]:
+        """The tokens that every prompt begins with, those of system words among them."""
+        moods = ("",) if self.config.rating == "none" else MOODS
+        kinds = [self._parts(mood, feature) for mood in moods for feature in {False, self.config.feature}]
+        tokens: list[int] = []
+        for parts in zip(*kinds, strict=False):
+            if len(set(parts)) > 1 or parts[0] in (FEATURE, self.tokens.user, self.tokens.item):
+                break
+            tokens += [parts[0]] if isinstance(parts[0], int) else self.tokens.encode([parts[0]])[0]
+        return tokens
 
     def _prompts(self, moods: Sequence[str], features: Sequence[str]) -> list[list[int]]:
         """Return the tokens of prompts; words that come from data cannot spell a slot, a turn or an end."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rec.batch import Column, Columns
 from rec.data.views.sentences import texts_of
-from rec.errors import DataError
+from rec.errors import ConfigError, DataError
 from rec.evaluation.task import Measured
 from rec.evaluation.tasks.rating import Rating
 from rec.evaluation.tasks.writing import Writing
@@ -65,6 +65,12 @@ class GaVaMoE(
 
     def __init__(self, config: Any, tables: Mapping[str, np.ndarray], seed: int = 0) -> None:
         super().__init__(config, tables, seed)
+        least, reviews = config.pairs.clusters, int(np.asarray(tables["user_count"]).sum())
+        if least > (most := min(reviews, config.pairs.fit_sample)):
+            raise ConfigError(
+                f"model.pairs.clusters: {least}, but the mixture has {most:,} pairs (training has {reviews:,}, "
+                f"fit_sample is {config.pairs.fit_sample:,}); lower it"
+            )
         self.tasks = (Writing(decoding=Decoding(max_tokens=config.language.max_tokens)), Rating())
 
     @classmethod

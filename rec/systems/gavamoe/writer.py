@@ -2,7 +2,7 @@
 
 Letters: B pairs, P tokens of a prompt, A tokens of an answer, T = P + A, R rows in the model while it writes, N tokens
 of answers, K tokens that are no padding, W words of the vocabulary, D width, F width of a user's and an item's vector,
-C clusters.
+C clusters, L tokens that all prompts begin with, G gates of a batch.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from rec.nn.language.tokens import LanguageTokens
 from rec.systems.gavamoe.prompt import Prompt
 from rec.systems.review_writer import nll_of_texts
 from rec.terms import Term
+
+LEAST_COMMON = 8
+"""Tokens of a beginning that are worth to be read apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,14 +141,36 @@ class PairWriter(nn.Module):
         return answer | {f"balance/{number}": read for number in range(len(self.layers))}
 
     def start(self, batch: tuple[Prompt, Pairs]) -> tuple[Tensor, Writing]:
-        """Read the prompts; return the scores of each text's first token, (B, W), and what is kept."""
+        """Read the prompts; return the scores of each text's first token, (B, W), and what is kept.
+
+        What all of them begin with is read once for each gate, and its keys and values are copied.
+        """
         from transformers import DynamicCache
 
         prompt, pairs = batch
         token_BP = prompt.of(pairs.rating_B)
         state = Writing(cache=DynamicCache(), kept_RT=token_BP >= 0, hint_R=self._hints(pairs))
-        state_BPD = self._states(token_BP, state.kept_RT, state.kept_RT, pairs, state.hint_R, state.cache)
+        if len(prompt.common_L) >= LEAST_COMMON and state.hint_R.dim() == 1:
+            token_BP = self._begin(token_BP, prompt.common_L, state)
+        state_BPD = self._states(token_BP, token_BP >= 0, state.kept_RT, pairs, state.hint_R, state.cache)
         return self._scores(state_BPD[:, -1]), state
+
+    def gates(self, hint_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the different gates of pairs, (G,), and which of them each pair has, (B,)."""
+        gate_G, place_B = (hint_B if self.layers else torch.zeros_like(hint_B)).unique(return_inverse=True)
+        return gate_G, place_B
+
+    def _begin(self, token_BP: Tensor, common_L: Tensor, state: Writing) -> Tensor:
+        """Read the common beginning of prompts into the cache; return what is left of them, as long as the longest."""
+        gate_G, place_B = self.gates(state.hint_R)
+        token_GL = common_L.expand(len(gate_G), -1)
+        read_GL = torch.ones_like(token_GL, dtype=torch.bool)
+        self._states(token_GL, read_GL, read_GL, None, gate_G, state.cache)
+        state.cache.batch_select_indices(place_B)
+        length = len(common_L)
+        left_BP = token_BP.masked_fill((token_BP >= 0).cumsum(1) <= length, -1)[:, length:]
+        state.kept_RT = torch.cat([read_GL[place_B], left_BP >= 0], 1)
+        return left_BP
 
     def step(self, token_R: Tensor, state: Writing) -> tuple[Tensor, Writing]:
         """Read one token of each row; return the scores of the next one, (R, W), and what is kept."""

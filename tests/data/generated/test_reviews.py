@@ -35,6 +35,18 @@ def test_counts_are_those_that_are_asked_for_and_pairs_meet_once(data: Prepared)
     assert data.manifest["generated"]
 
 
+@pytest.mark.parametrize(("read", "fewer"), [({}, True), ({"items": 3, "users": 100}, True), ({"items": 1900}, False)])
+def test_fewer_reviews_than_were_asked_for_are_explained(read: dict[str, Any], fewer: bool, tmp_path: Path) -> None:
+    said: list[str] = []
+    sections = {"source": SOURCE, "read": {"reviews": 1000, "words": 20, **read}, "split": {"protocol": "warm"}}
+    data = prepared(tmp_path, sections, said.append)
+    count = data.manifest["counts"]["interactions_read"]
+    told = [
+        line for line in said if line.startswith(f"generated reviews: {count:,} of 1,000 that were asked for, as a ")
+    ]
+    assert len(told) == fewer == (count < 1000)
+
+
 def test_the_same_seed_makes_the_same_reviews_whatever_the_shards_before(data: Prepared, tmp_path: Path) -> None:
     assert made(tmp_path / "a", clusters=4, words=50).rows("train").equals(data.rows("train"))
     other = made(tmp_path / "b", clusters=4, words=50, seed=1)

@@ -109,6 +109,54 @@ def test_a_line_that_cannot_be_read_is_named(row: Any, words: str, tmp_path: Pat
         lines(tmp_path, [review(0), row, review(2)])
 
 
+@pytest.mark.parametrize(
+    ("layout", "where"),
+    [("yelp", r"reviews\.json\.gz: row 18, column 'time'"), ("2014", r"reviews\.json\.gz: no review")],
+)
+def test_errors_of_later_passes_name_the_file_that_was_given(
+    layout: str, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rec.data.reviews.lines.BLOCK_BYTES", 1000)  # several blocks
+    rows = [review(n, layout, **({"text": ""} if layout == "2014" else {})) for n in range(30)]
+    rows[17] |= {"date": "yesterday"}
+    with pytest.raises(DataError, match=where) as error:
+        lines(tmp_path, rows, "YelpReviews" if layout == "yelp" else "AmazonReviews")
+    assert "parquet" not in str(error.value)
+
+
+def test_errors_about_items_name_the_file_that_was_given(tmp_path: Path) -> None:
+    items = write_lines(tmp_path / "meta.json", [{"asin": "other", "title": "Other"}])
+    with pytest.raises(DataError, match=r"meta\.json: none of 1 items is one of 5 that reviews name") as error:
+        lines(tmp_path, [review(n) for n in range(30)], items=items)
+    assert "parquet" not in str(error.value)
+
+
+def test_bytes_that_are_not_utf8_are_read_in_a_way_that_is_told(tmp_path: Path) -> None:
+    said: list[str] = []
+    rows = [json.dumps(review(n)) for n in range(30)]
+    rows[3] = rows[3].replace("I waited", "A caf\u00e9")
+    path = tmp_path / "some.json"
+    path.write_bytes("".join(f"{row}\n" for row in rows).encode("latin-1"))
+    data = lines(tmp_path, rows, reviews=[str(path)], say=said.append)
+    assert f"{path}: 1 line with bytes that are not UTF-8, read as '\ufffd'" in said
+    assert data.manifest["counts"]["interactions"] == 30
+    table = pd.DataFrame(
+        [dict(zip(("user", "item", "rating", "text"), list(review(n).values())[:4], strict=True)) for n in range(30)]
+    )
+    table.loc[2, "user"] = "Ren\u00e9"
+    (tmp_path / "own.csv").write_bytes(table.to_csv(index=False).encode("cp1252"))
+    (tmp_path / "items.csv").write_bytes("item,name\ni/0,Caf\u00e9\n".encode("cp1252"))
+    read = {"reviews": [str(tmp_path / "own.csv")], "items": str(tmp_path / "items.csv"), "columns": {"title": "name"}}
+    said.clear()
+    sections = {
+        "source": f"{SOURCES}:ReviewTables", "read": {**read, "find": FIND}, "split": {"protocol": "warm", "test": 0.1}
+    }  # fmt: skip
+    own = prepared(tmp_path / "own", sections, said.append)
+    for name in ("own", "items"):
+        assert f"{tmp_path}/{name}.csv: not UTF-8 everywhere: values that are not are read as cp1252" in said
+    assert "Ren\u00e9" in own.users["id"].to_pylist()
+
+
 def test_files_of_another_layout_or_cut_ones_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"line 1 has the names who, .*expected those of Amazon's .*reviewerID, asin; "):
         lines(tmp_path, [{"who": 1, "what": 2}])

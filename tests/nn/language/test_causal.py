@@ -45,7 +45,7 @@ def test_a_pretrained_model_comes_by_its_path_in_any_precision(tmp_path: Path) -
 
 @pytest.mark.parametrize("made", [causal_model, lambda config, words, _: skeleton(config, words)])
 def test_a_model_that_is_not_there_is_refused(tmp_path: Path, made: Any) -> None:
-    with pytest.raises(ConfigError, match=r"language\.name: .* does not load here"):
+    with pytest.raises(ConfigError, match=r"language\.name: .* is no language model that loads here"):
         made(LanguageConfig(name=str(tmp_path / "none")), 40, 0)
 
 

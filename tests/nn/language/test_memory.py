@@ -33,7 +33,11 @@ def measured(language: LanguageConfig, experts: GatedConfig) -> int:
     module = PairWriter(language, experts, clusters=CLUSTERS, features=FEATURES, tokens=TOKENS).train()
     optimiser = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad])
     shape = (1, ROWS, PROMPT), (ROWS, ANSWER)
-    prompt = Prompt(token_MBP=torch.randint(0, 250, shape[0]), answer_BA=torch.randint(0, 250, shape[1]))
+    prompt = Prompt(
+        token_MBP=torch.randint(0, 250, shape[0]),
+        answer_BA=torch.randint(0, 250, shape[1]),
+        common_L=torch.zeros(0, dtype=torch.int64),
+    )
     told_BF, cluster_B = torch.randn(ROWS, FEATURES), torch.arange(ROWS) % CLUSTERS
 
     def step() -> None:

@@ -1,12 +1,15 @@
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from rec.errors import TrainingError
+from rec.errors import ConfigError, TrainingError
+from rec.systems.gavamoe.config import GaVaMoEConfig
 from rec.systems.gavamoe.mixture import GaussianMixturePrior, fitted, in_sample
 from rec.systems.gavamoe.pairs import Latent
+from rec.systems.gavamoe.system import GaVaMoE
 
 
 def prior(components: int, latent: int, seed: int = 0) -> GaussianMixturePrior:
@@ -110,6 +113,22 @@ def test_a_fit_finds_what_data_were_drawn_from() -> None:
     torch.testing.assert_close(mixture.cluster(torch.from_numpy(mean_NZ)), torch.from_numpy(found.predict(mean_NZ)))
     again = fitted(mean_NZ, 2, 0)
     assert (again.means_ == found.means_).all()
+
+
+@pytest.mark.parametrize(
+    ("pairs", "words"),
+    [
+        ({"clusters": 19}, "19, but the mixture has 18 pairs (training has 18,"),
+        ({"clusters": 4, "fit_sample": 3}, "4, but the mixture has 3 pairs (training has 18,"),
+    ],
+)
+def test_more_clusters_than_pairs_are_refused_before_training(pairs: dict[str, Any], words: str) -> None:
+    _, tables = GaVaMoE.sample(8, np.random.default_rng(0))
+    tables = tables | {"user_count": np.array([3] * 6 + [0])}
+    GaVaMoE(GaVaMoEConfig.model_validate({"pairs": {"clusters": 18}}), tables)
+    with pytest.raises(ConfigError) as error:
+        GaVaMoE(GaVaMoEConfig.model_validate({"pairs": pairs}), tables)
+    assert f"model.pairs.clusters: {words}" in str(error.value)
 
 
 def test_fewer_pairs_than_clusters_are_refused_with_the_key() -> None:

@@ -78,6 +78,56 @@ def test_what_is_not_to_be_told_is_not_told(words: str) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({}, "regarding a specific item.\n"),
+        ({"rating": "none"}, "regarding a specific item.\n"),  # some features are not told
+        ({"rating": "predicted", "feature": False}, "regarding a specific item.\n"),
+        ({"rating": "none", "feature": False}, "please provide an explanation for recommending "),
+        ({"words": "short"}, ""),
+        ({"words": "short", "feature": False, "rating": "none"}, ""),
+    ],
+)
+def test_what_all_prompts_begin_with_is_known_without_them(keys: dict[str, Any], words: str) -> None:
+    asked = prompt(**keys)
+    common = asked.common_L.tolist()
+    assert TOKENS.tokenizer.decode(common).endswith(words)
+    assert bool(common) == bool(words)
+    for mood in asked.token_MBP.tolist():
+        assert all([token for token in row if token >= 0][: len(common)] == common for row in mood)
+
+
+@pytest.mark.parametrize("experts", [{}, {"gates": "one"}, {"experts": 0}, {"shared": "dense"}, {"soft_gate": True}])
+@pytest.mark.parametrize("keys", [{}, {"rating": "predicted", "feature": False}, {"words": "short"}])
+def test_a_common_beginning_that_is_read_once_changes_nothing(experts: dict[str, Any], keys: dict[str, Any]) -> None:
+    rows = 7
+    texts, features = [""] * rows, [FEATURES[row % 3] for row in range(rows)]
+    pairs = told(rows, share_BC=torch.rand(rows, CLUSTERS).softmax(1), rating_B=torch.arange(rows) % 5 + 1.0)
+    module, asked = writer(**experts), prompt(texts, features, [1.0, 5.0] * 3 + [2.0], **keys)
+    apart = replace(asked, common_L=asked.common_L[:0])
+    read: list[tuple[int, int]] = []
+    decoder = module.language.get_decoder()
+    hook = decoder.register_forward_pre_hook(
+        lambda _, __, told: read.append(tuple(told["inputs_embeds"].shape[:2])), with_kwargs=True
+    )
+    (score_BW, state), (wanted_BW, other) = (module.start((one, pairs)) for one in (asked, apart))
+    hook.remove()
+    torch.testing.assert_close(score_BW, wanted_BW, atol=2e-5, rtol=1e-4)
+    for _ in range(3):
+        token_B = wanted_BW.argmax(1)
+        (score_BW, state), (wanted_BW, other) = module.step(token_B, state), module.step(token_B, other)
+        torch.testing.assert_close(score_BW, wanted_BW, atol=2e-5, rtol=1e-4)
+        for one in (state, other):
+            one.reorder(torch.tensor([1, 0, *range(2, len(token_B))]))
+    common, longest = len(asked.common_L), asked.token_MBP.shape[2]
+    if not common or "soft_gate" in experts:
+        assert read == [(rows, longest)] * 2
+    else:
+        gates = 1 if experts.get("gates") == "one" or experts.get("experts") == 0 else CLUSTERS
+        assert read == [(gates, common), (rows, longest - common), (rows, longest)]
+
+
 def test_a_predicted_rating_chooses_the_mood() -> None:
     asked = prompt(rating="predicted", words="short", feature=False)
     assert [spelled(asked, mood)[0] for mood in (0, 1)] == ["negative:<user><item>", "positive:<user><item>"]

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from rec.data.schema import Workplace
 from rec.data.sources.medication.official import Official
 from rec.data.stages.records import ROWS_PER_PARTITION, partition
-from rec.data.tables import Piece, pieces, read
+from rec.data.tables import Piece, notes_of, pieces, read
 from rec.data.tables.reading import ROW, Wanted
 from rec.data.tables.shown import hidden, unshown
 from rec.data.writing import write_table
@@ -111,6 +111,8 @@ def gather(
     root = place.storage.below(f"gathered-{name}").uri_of("")
     with hidden():
         parts = pieces(official.table)
+    for note in notes_of(parts):
+        place.say(note)
     partitions = max(1, -(-sum(piece.rows for piece in parts) // ROWS_PER_PARTITION))
     packed = zlib.compress(pickle.dumps(extract), 1)
     tasks = [ScanTask(piece, wanted, packed, root, partitions, n, rows_at_once) for n, piece in enumerate(parts)]

@@ -6,13 +6,15 @@ What is marked as a leak is told the feature that the true text is about, as mod
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rec.evaluation.records import joined
 from rec.evaluation.task import Batches
-from rec.evaluation.tasks.writing.bertscore import encoder_of
+from rec.evaluation.tasks.writing.bertscore import Encoder, encoder_of
+from rec.evaluation.tasks.writing.facts import Support
 from rec.evaluation.tasks.writing.training import Training, items_of, read
 from rec.seeds import generator
 
@@ -31,12 +33,15 @@ LEAKS = (TRUE_TEMPLATE, SAME_FEATURE, OF_FEATURE)
 """Those that are told the true feature."""
 
 
-def measure(task: Writing, system: Any, split: str, batches: Batches) -> Mapping[str, Mapping[str, float | None]]:
+def measure(
+    task: Writing, system: Any, split: str, batches: Batches, known: Known | None = None
+) -> Mapping[str, Mapping[str, float | None]]:
     """Return every metric of every simple answer over the examples of a split, from the texts of training."""
-    training, support = read(system, batches, task.about, task.apart_from_signs)
+    known = known_of(task, system, batches) if known is None else known
+    training, support, encoder = known.training, known.support, known.encoder
     if not training.texts:
         return {}
-    rng, encoder = generator(0, "texts at random"), encoder_of(task.bertscore)
+    rng = generator(0, "texts at random")
     parts: dict[str, list[Any]] = {}
     item: list[int] = []
     for batch in batches(split):
@@ -49,6 +54,20 @@ def measure(task: Writing, system: Any, split: str, batches: Batches) -> Mapping
         facts = {} if support is None else support.measure(item, task.scored(records))
         found[name] = task.metrics(records, task.values(records) | facts | task.similar(records, encoder))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What both a model's texts and simple answers are measured by."""
+
+    training: Training
+    support: Support | None
+    encoder: Encoder | None
+
+
+def known_of(task: Writing, system: Any, batches: Batches) -> Known:
+    """Return what training tells, and the model that scores texts."""
+    return Known(*read(system, batches, task.about, task.apart_from_signs), encoder_of(task.bertscore))
 
 
 def answers(

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rec.errors import ConfigError
+from rec.errors import ConfigError, not_loaded
 from rec.keys_texts import BertScoreConfig
 
 NAMES = ("bertscore_f", "bertscore_p", "bertscore_r")
@@ -79,9 +79,7 @@ class Encoder:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(config.model)
             self.model: Any = AutoModel.from_pretrained(config.model).eval()
         except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"evaluate.bertscore.model: {config.model!r} is no text model that loads here ({error})"
-            ) from error
+            raise not_loaded("evaluate.bertscore.model", config.model, "text model", error) from error
         layers = self.model.config.num_hidden_layers
         if config.layer > layers:
             raise ConfigError(f"evaluate.bertscore.layer: {config.layer}, but {config.model!r} has {layers} layers")

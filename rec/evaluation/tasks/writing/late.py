@@ -8,9 +8,10 @@ import numpy as np
 
 from rec.evaluation.records import column
 from rec.evaluation.task import Measured, Values, mean
+from rec.evaluation.tasks.writing.baselines import known_of
 from rec.evaluation.tasks.writing.bertscore import encoder_of
+from rec.evaluation.tasks.writing.facts import Support
 from rec.evaluation.tasks.writing.judge import judge
-from rec.evaluation.tasks.writing.training import read
 from rec.sections import counted, number
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ JUDGE = "gptscore"
 """The metric's name in the field, whichever model is asked."""
 UNSUPPORTED = "unsupported"
 """Of `Measured.kept`: what each text states without support."""
+KNOWN = "known"
+"""Of `Measured.kept`: what simple answers are measured by too."""
 ABOUT = "about/"
 """Start of the names of records' columns with the members that a text is of."""
 
@@ -29,16 +32,17 @@ def values(task: Writing, measured: Measured) -> Values:
     records = measured.records
     if not len(records):
         return {}
-    return _factual(task, measured) | task.similar(records, encoder_of(task.bertscore)) | _judged(task, measured)
+    if measured.batches is None:
+        return task.similar(records, encoder_of(task.bertscore)) | _judged(task, measured)
+    known = known_of(task, measured.system, measured.batches)
+    measured.kept[KNOWN] = known
+    return _factual(task, measured, known.support) | task.similar(records, known.encoder) | _judged(task, measured)
 
 
-def _factual(task: Writing, measured: Measured) -> Values:
+def _factual(task: Writing, measured: Measured, support: Support | None) -> Values:
     """Return how factual each text is; empty where no items or features are told."""
-    records, system = measured.records, measured.system
-    if measured.batches is None or f"{ABOUT}{task.about}" not in records.column_names:
-        return {}
-    _, support = read(system, measured.batches, task.about, task.apart_from_signs)
-    if support is None:
+    records = measured.records
+    if support is None or f"{ABOUT}{task.about}" not in records.column_names:
         return {}
     item, texts = column(records, f"{ABOUT}{task.about}").tolist(), task.scored(records)
     true = support.measure(item, task.wanted(records))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -147,3 +149,26 @@ def test_the_model_scores_texts_and_simple_answers(bert: str) -> None:
     found = task.baselines(AboutItems(), None, "test", batches_of((0, 1), (1,)))  # type: ignore[arg-type]
     assert found[simple.SAME_FEATURE]["bertscore_f"] == pytest.approx(1)
     assert "bertscore_f" not in Writing().late_values(measured(AboutItems(), Writing(), (0, 1)))
+
+
+@pytest.mark.parametrize("rows", [(0, 1), (1,), (0, 1, 2)])
+def test_training_is_read_and_the_model_loaded_once(
+    bert: str, rows: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Writing(bertscore=BertScoreConfig(model=bert, layer=2))
+    parts, loaded = list[str](), list[str]()
+    plain, load = batches_of((0, 1, 2), rows), transformers.AutoModel.from_pretrained
+
+    def batches(part: str) -> Iterator[Any]:
+        parts.append(part)
+        return plain(part)
+
+    monkeypatch.setattr(transformers.AutoModel, "from_pretrained", lambda name: loaded.append(name) or load(name))
+    alone = task.baselines(AboutItems(), None, "test", batches)  # type: ignore[arg-type]
+    assert (parts, loaded) == (["train", "test"], [bert])
+    found = measured(AboutItems(), task, rows)
+    found.batches = batches
+    task.late_values(found)
+    assert task.simple_answers(found, batches) == alone
+    assert (parts, loaded) == (["train", "test"] * 2, [bert] * 2)
+    assert "known" not in found.kept  # neither texts nor the model are held any longer
