@@ -3,14 +3,104 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from itertools import pairwise
+from typing import Any, Self, overload
 
+import numpy as np
 import torch
 
 Columns = Mapping[str, Any]
-"""Rows as columns: a numpy array of one value per row, or a list of numpy arrays where rows are ragged."""
+"""Rows as columns: a numpy array of one value per row; where rows are ragged a `RaggedColumn`, or a list of arrays."""
+
+
+class RaggedColumn(Sequence[Any]):
+    """A column of ragged rows in one array: row b is `values[offset[b] : offset[b + 1]]`, a view.
+
+    Rows of rows, such as the codes of each earlier visit, are a `RaggedColumn` of values that are one.
+    """
+
+    __slots__ = ("offset", "values")
+
+    def __init__(self, values: np.ndarray | RaggedColumn, offset: np.ndarray) -> None:
+        self.values, self.offset = values, offset
+
+    @classmethod
+    def of(cls, column: Any) -> RaggedColumn:
+        """Return a column as one of these: arrays or lists of numbers of any lengths, or one number per row."""
+        if isinstance(column, cls):
+            return column
+        if isinstance(column, np.ndarray) and column.dtype != object:
+            row = int(np.prod(column.shape[1:]))
+            return cls(column.reshape(-1), np.arange(len(column) + 1) * row)
+        parts = [np.atleast_1d(np.asarray(part)) for part in column]
+        offset = np.cumsum([0, *map(len, parts)])
+        filled = [part for part in parts if len(part)]
+        return cls(np.concatenate(filled) if filled else np.zeros(0, np.int64), offset)
+
+    @classmethod
+    def nested(cls, column: Any) -> RaggedColumn:
+        """Return a column of rows of rows as one of these."""
+        if isinstance(column, cls) and isinstance(column.values, cls):
+            return column
+        rows = [list(row) for row in column]
+        return cls(cls.of([part for row in rows for part in row]), np.cumsum([0, *map(len, rows)]))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """How many values each row has, int64 (B,)."""
+        return np.diff(self.offset).astype(np.int64, copy=False)
+
+    @property
+    def owners(self) -> np.ndarray:
+        """The row of each value of `flat`, int64."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    @property
+    def flat(self) -> Any:
+        """The values of all rows, one row after the other."""
+        return self.values[self.offset[0] : self.offset[-1]]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.offset) - 1
+
+    @overload
+    def __getitem__(self, place: int) -> Any: ...
+    @overload
+    def __getitem__(self, place: slice) -> RaggedColumn: ...
+    def __getitem__(self, place: int | slice) -> Any:
+        """Return a row, or the column of some rows."""
+        if isinstance(place, slice):
+            start, end, stride = place.indices(len(self))
+            if stride != 1:
+                return self.taken(range(start, end, stride))
+            return RaggedColumn(self.values, self.offset[start : max(start, end) + 1])
+        row = place + len(self) if place < 0 else place
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {place} of {len(self)}")
+        return self.values[self.offset[row] : self.offset[row + 1]]
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the rows."""
+        for start, end in pairwise(self.offset.tolist()):
+            yield self.values[start:end]
+
+    def last(self) -> RaggedColumn:
+        """Return of rows of rows the last one of each, and one without values where there is none."""
+        inner, length = self.flat, self.lengths
+        with_none = RaggedColumn(inner.flat, np.cumsum(np.concatenate([[0], inner.lengths, [0]])))
+        return with_none.taken(np.where(length > 0, np.cumsum(length) - 1, len(inner)))
+
+    def taken(self, rows: Sequence[int] | np.ndarray) -> RaggedColumn:
+        """Return the column of these rows, in this order."""
+        row = np.asarray(rows, np.int64)
+        length, start = self.lengths[row], self.offset[row]
+        offset = np.concatenate([[0], np.cumsum(length)])
+        place = np.arange(offset[-1]) + np.repeat(start - offset[:-1], length)
+        values = self.values
+        return RaggedColumn(values.taken(place) if isinstance(values, RaggedColumn) else values[place], offset)
 
 
 @dataclass(frozen=True, slots=True)

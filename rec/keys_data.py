@@ -181,6 +181,8 @@ class EncodeConfig(Strict):
     cpus_per_actor: float = Field(1.0, gt=0)
     """Fractions allowed; torch gets as many threads, at least one."""
     gpus_per_actor: float = Field(0.0, ge=0)
+    """GPUs, or a share of one, on which encoders of `transformers` work; 0 keeps them on the CPU, though a GPU is
+    visible."""
 
 
 class ContentConfig(Strict):

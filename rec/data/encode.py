@@ -54,13 +54,14 @@ class Recipe:
         """The token of texts that are not there."""
         return Tokens(self.tokenizer, self.text.max_tokens).pad if self.tokenizer else 0
 
-    def text_encoder(self) -> TextEncoder | None:
-        """Return what makes vectors of texts, loaded; None where nothing does."""
+    def text_encoder(self, device: str = "cpu") -> TextEncoder | None:
+        """Return what makes vectors of texts, loaded on a device; None where nothing does."""
         encoder: Tfidf | Hashing | TransformerEncoder | None = self.tfidf
         if self.text.encoder == "hashing":
             encoder = Hashing(self.text.width)
         elif encoder is None and self.text.encoder:
-            encoder = TransformerEncoder(self.text.encoder, self.text.pooling, self.text.max_tokens, self.threads)
+            config = self.text
+            encoder = TransformerEncoder(config.encoder, config.pooling, config.max_tokens, self.threads, device)
         return None if encoder is None else TextEncoder(encoder, self.text.max_characters, self.batch_size)
 
     def fingerprint(self) -> str:
@@ -110,15 +111,15 @@ class Found:
 class Encoders:
     """One actor's encoders: loaded once, then called with shard after shard."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, device: str = "cpu") -> None:
         self.recipe = recipe
         text, image, threads = recipe.text, recipe.image, recipe.threads
         self.tokens = Tokens(recipe.tokenizer, text.max_tokens) if recipe.tokenizer else None
-        made = recipe.text_encoder()
+        made = recipe.text_encoder(device)
         self.text = None if made is None else made.encoder
         self.image: RawImages | VisionEncoder | None = None
         if image is not None and image.encoder:
-            self.image = RawImages() if image.encoder == "raw" else VisionEncoder(image.encoder, threads)
+            self.image = RawImages() if image.encoder == "raw" else VisionEncoder(image.encoder, threads, device)
         self.decoders = ThreadPoolExecutor(max(1, threads), thread_name_prefix="decode")
 
     def __call__(self, task: EncodeTask) -> Found:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rec.data.images import raw_features
-from rec.errors import not_loaded
+from rec.errors import ConfigError, not_loaded
 from rec.json_text import json_text
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"
@@ -143,7 +143,7 @@ class TransformerEncoder:
     CLIP gives the vector that it compares with pictures.
     """
 
-    def __init__(self, name: str, pooling: str, max_tokens: int, threads: int = 1) -> None:
+    def __init__(self, name: str, pooling: str, max_tokens: int, threads: int = 1, device: str = "cpu") -> None:
         import torch
         from transformers import AutoModel, AutoTokenizer
 
@@ -154,7 +154,7 @@ class TransformerEncoder:
             self.model: Any = AutoModel.from_pretrained(name).eval()
         except (OSError, ValueError) as error:
             raise not_loaded("text.encoder", name, "text model", error) from error
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = _on(device)
         self.model.to(self.device)
         self.pooling, self.max_tokens = pooling, max_tokens
 
@@ -186,7 +186,7 @@ class VisionEncoder:
     to the model's size and normalised as its preprocessor file says.
     """
 
-    def __init__(self, name: str, threads: int = 1) -> None:
+    def __init__(self, name: str, threads: int = 1, device: str = "cpu") -> None:
         import torch
         from transformers import AutoConfig, AutoModel
         from transformers.models.auto.image_processing_auto import get_image_processor_config
@@ -199,7 +199,7 @@ class VisionEncoder:
         except (OSError, ValueError) as error:
             raise not_loaded("image.encoder", name, "vision model", error) from error
         self.size = int(getattr(config, "vision_config", config).image_size)
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = _on(device)
         self.model.to(self.device)
         mean, deviation = (given.get(key, [0.5] * 3) for key in ("image_mean", "image_std"))
         self.mean, self.deviation = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (mean, deviation))
@@ -302,6 +302,21 @@ class Tokens:
 def _whole(text: str) -> str:
     """Return a text with a question mark for each half of a surrogate pair, of which no tokenizer can be told."""
     return text.encode("utf-8", "replace").decode()
+
+
+def _on(device: str) -> str:
+    """Return a device that torch has.
+
+    Raises:
+        ConfigError: it is a GPU, and torch finds none.
+    """
+    import torch
+
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(
+            f"data.encode.gpus_per_actor: an encoder is to work on {device!r}, but torch finds no GPU there"
+        )
+    return device
 
 
 def _pooled(output: Any) -> np.ndarray:

@@ -20,6 +20,11 @@ class Actors:
     cpus: float = 1.0
     gpus: float = 0.0
 
+    @property
+    def device(self) -> str:
+        """Where their models lie: on the GPU that is reserved; one that is not may be another's, however visible."""
+        return "cuda" if self.gpus else "cpu"
+
 
 class Runner(Protocol):
     """Runs the parts of a pass; results come back in the order of the tasks."""

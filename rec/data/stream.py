@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rec.batch import Column, Columns, stored
+from rec.batch import Column, Columns, RaggedColumn, stored
 from rec.errors import DataError
 from rec.seeds import generator
 from rec.storage import Storage
@@ -93,54 +93,75 @@ class Plan:
         A rank for which a short last step has no row gets the step's first row and False, so that every rank makes
         the same number of steps.
         """
-        buffer: list[pa.Table] = []
-        ready = 0
-        skip = start * self.batch_size
-        step = start
-        for table in self._ordered(reader, epoch, skip):
-            buffer.append(table)
+        first_S, end_S, counts_S = self._parts(start, rank, world_size)
+        held: list[pa.Table] = []
+        ready, step = 0, 0
+        for table in self._own(reader, epoch, first_S, end_S):
+            held.append(table)
             ready += len(table)
-            while ready and ready >= min(self.batch_size, self.rows - step * self.batch_size):
-                whole = pa.concat_tables(buffer)
-                size = min(self.batch_size, ready)
-                yield share(whole.slice(0, size), rank, world_size)
-                buffer, ready = [whole.slice(size)], ready - size
+            while step < len(first_S) and ready >= (size := int(end_S[step] - first_S[step])):
+                whole = pa.concat_tables(held)
+                yield to_columns(whole.slice(0, size)), bool(counts_S[step])
+                held, ready = [whole.slice(size)], ready - size
                 step += 1
 
-    def _ordered(self, reader: Reader, epoch: int, skip: int) -> Iterator[pa.Table]:
-        """Yield the epoch's rows in order, from the one after the first `skip`."""
-        files = self._files(epoch)
-        window = self.window or max(self.rows, 1)
-        first_window = skip // window
+    def _parts(self, start: int, rank: int, world_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return where a rank's part of each step from `start` begins and ends in the epoch, and whether it counts."""
+        begin_S = np.arange(start, self.steps) * self.batch_size
+        size_S = np.minimum(self.batch_size, self.rows - begin_S)
+        first_S, end_S = (begin_S + size_S * part // world_size for part in (rank, rank + 1))
+        counts_S = first_S < end_S
+        return np.where(counts_S, first_S, begin_S), np.where(counts_S, end_S, begin_S + 1), counts_S
+
+    def _own(self, reader: Reader, epoch: int, first_S: np.ndarray, end_S: np.ndarray) -> Iterator[pa.Table]:
+        """Yield the rows of the stretches [first, end) of the epoch, in order; no other row is gathered."""
+        if not len(first_S):
+            return
+        for begin, table in self._stretches(reader, epoch, int(first_S[0])):
+            some = slice(np.searchsorted(end_S, begin, "right"), np.searchsorted(first_S, begin + len(table)))
+            first, end = first_S[some].clip(begin) - begin, end_S[some].clip(max=begin + len(table)) - begin
+            if not len(first):
+                continue
+            if not self.window:
+                yield from (table.slice(a, b - a) for a, b in zip(first.tolist(), end.tolist(), strict=True))
+                continue
+            order = self._order(epoch, begin, len(table))
+            yield table.take(pa.array(np.concatenate([order[a:b] for a, b in zip(first, end, strict=True)])))
+
+    def _stretches(self, reader: Reader, epoch: int, skip: int) -> Iterator[tuple[int, pa.Table]]:
+        """Yield rows as files have them, whole windows at a time and a step's at least, with the place of the first.
+
+        The first stretch is the one whose window holds the row after the first `skip`.
+        """
+        window = self.window or self.batch_size
+        size = window * -(-self.batch_size // window)
+        begin = skip // window * window
         done, names = 0, []
+        files = self._files(epoch)
         for index, (_, rows) in enumerate(files):
-            if done + rows > first_window * window:
+            if done + rows > begin:
                 names = [name for name, _ in files[index:]]
                 break
             done += rows
-        drop = first_window * window - done
+        drop, ready = begin - done, 0
         held: list[pa.Table] = []
-        number, size = first_window, 0
         for table in reader.read(names):
-            kept = table.slice(min(drop, len(table)))
-            drop -= len(table) - len(kept)
-            if not self.window:
-                late = min(skip - first_window * window, len(kept))
-                skip -= late
-                yield kept.slice(late)
-                continue
-            held, size = [*held, kept], size + len(kept)
-            while size >= window:
+            held.append(table.slice(drop))
+            ready, drop = ready + len(table) - drop, 0
+            while ready >= size:
                 whole = pa.concat_tables(held)
-                yield self._shuffled(whole.slice(0, window), epoch, number, skip)
-                held, size, number = [whole.slice(window)], size - window, number + 1
-        if size:
-            yield self._shuffled(pa.concat_tables(held), epoch, number, skip)
+                yield begin, whole.slice(0, size)
+                held, ready, begin = [whole.slice(size)], ready - size, begin + size
+        if ready:
+            yield begin, pa.concat_tables(held)
 
-    def _shuffled(self, table: pa.Table, epoch: int, number: int, skip: int) -> pa.Table:
-        order = generator(self.seed, "window", epoch, number).permutation(len(table))
-        late = min(max(skip - number * self.window, 0), len(table))
-        return table.take(pa.array(order[late:]))
+    def _order(self, epoch: int, begin: int, rows: int) -> np.ndarray:
+        """Return which of so many rows from `begin`, the first of a window, comes at each place."""
+        found = []
+        for start in range(0, rows, self.window):
+            rng = generator(self.seed, "window", epoch, (begin + start) // self.window)
+            found.append(start + rng.permutation(min(self.window, rows - start)))
+        return np.concatenate(found)
 
     def _files(self, epoch: int) -> list[tuple[str, int]]:
         if not self.window:
@@ -149,25 +170,20 @@ class Plan:
         return [self.files[i] for i in order]
 
 
-def share(table: pa.Table, rank: int, world_size: int) -> tuple[Columns, bool]:
-    """Return one rank's contiguous part of a step's rows and whether it counts (False for a stand-in row)."""
-    start, end = len(table) * rank // world_size, len(table) * (rank + 1) // world_size
-    if start == end:
-        return to_columns(table.slice(0, 1)), False
-    return to_columns(table.slice(start, end - start)), True
-
-
 def to_columns(table: pa.Table) -> Columns:
-    """Return a table as columns: numpy arrays, and lists of numpy arrays where rows are ragged."""
-    columns: dict[str, np.ndarray | list[np.ndarray]] = {}
-    for name in table.column_names:
-        column = table[name].combine_chunks()
-        if isinstance(column, pa.ChunkedArray):
-            column = pa.concat_arrays(column.chunks)
-        if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-            offsets = column.offsets.to_numpy()
-            values = column.values.to_numpy(zero_copy_only=False)
-            columns[name] = np.split(values[offsets[0] : offsets[-1]], (offsets[1:-1] - offsets[0]))
-        else:
-            columns[name] = column.to_numpy(zero_copy_only=False)
-    return columns
+    """Return a table as columns: numpy arrays, `RaggedColumn`s where rows are lists."""
+    return {name: _column(table[name]) for name in table.column_names}
+
+
+def _column(column: pa.ChunkedArray) -> np.ndarray | RaggedColumn:
+    if column.num_chunks == 1:
+        return _values(column.chunk(0))
+    array = column.combine_chunks()
+    return _values(pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array)
+
+
+def _values(array: pa.Array) -> Any:
+    if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+        offset = array.offsets.to_numpy()
+        return RaggedColumn(_values(array.values[offset[0] : offset[-1]]), offset - offset[0])
+    return array.to_numpy(zero_copy_only=False)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from rec.batch import Column, stored
+from rec.batch import Column, RaggedColumn, stored
 from rec.data.stream import to_columns
 from rec.data.writing import write_table
 from rec.errors import CheckpointError, DataError, EvaluationError, RecError
@@ -195,7 +195,13 @@ def _names_one(column: Column) -> bool:
 
 
 def _taken(columns: Any, places: list[int]) -> dict[str, Any]:
-    return {n: [v[i] for i in places] if isinstance(v, list) else v[places] for n, v in columns.items()}
+    return {name: _rows(column, places) for name, column in columns.items()}
+
+
+def _rows(column: Any, places: list[int]) -> Any:
+    if isinstance(column, RaggedColumn):
+        return column.taken(places)
+    return [column[place] for place in places] if isinstance(column, list) else column[places]
 
 
 def _given(rows: Sequence[tuple[dict[str, Any], str | None]], name: str) -> pa.Array:

@@ -175,7 +175,7 @@ def filled(columns: Sequence[Column], given: Mapping[str, Any], count: int) -> C
 def empty(column: Column, count: int) -> Any:
     """Return a column of `count` rows that hold nothing."""
     row = _empty_row(column)
-    return np.repeat(row, count, 0) if isinstance(row, np.ndarray) else [row[0].copy() for _ in range(count)]
+    return np.repeat(row, count, 0) if isinstance(row, np.ndarray) else row.taken(np.zeros(count, np.int64))
 
 
 @cache

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rec.batch import Batch, Column, Columns
+from rec.batch import Batch, Column, Columns, RaggedColumn
 from rec.errors import RequestError
 from rec.nn.packed import Layout, layout
 from rec.nn.pairs import flattened
@@ -74,38 +74,54 @@ def collate(rows: Columns, *, max_length: int, attend_padding: bool = False) -> 
     Raises:
         RequestError: a history is empty.
     """
-    histories = [np.asarray(h, dtype=np.int64) for h in rows["history"]]
-    if empty := [i for i, h in enumerate(histories) if not len(h)]:
+    seen = RaggedColumn.of(rows["history"])
+    seen_B, seen_item = seen.lengths, np.array(seen.flat, np.int64)
+    if len(empty := np.flatnonzero(seen_B == 0)):
         raise RequestError(f"row {empty[0]}: history is empty, expected at least one item")
-    recent = [h[-max_length:] for h in histories]
-    length = np.array([len(h) for h in recent])
+    recent_B = np.minimum(seen_B, max_length)
+    item = _ends(seen_item, seen_B, recent_B)
+    where = layout(np.full_like(recent_B, max_length) if attend_padding else recent_B)
+    position = where.position_N.numpy() + 1
     if attend_padding:
-        recent = [np.concatenate([np.zeros(max_length - len(h), np.int64), h]) for h in recent]
-    where = layout([len(h) for h in recent])
-    item = np.concatenate(recent)
-    row_length = where.length_B.numpy()[where.sequence_N.numpy()]
-    position = max_length - row_length + where.position_N.numpy() + 1
-    target, found = _targets(rows.get("target"), len(length))
-    user = np.asarray(rows["user"], dtype=np.int64) if "user" in rows else np.arange(len(length))
-    seen_length = [len(h) for h in histories]
+        there = position > np.repeat(max_length - recent_B, max_length)
+        padded = np.zeros(len(position), np.int64)
+        padded[there] = item
+        item = padded
+    else:
+        position += np.repeat(max_length - recent_B, recent_B)
+    position *= item != 0
+    target, found = _targets(rows.get("target"), len(seen))
+    user = np.array(rows["user"], np.int64) if "user" in rows else np.arange(len(seen))
     return HistoryBatch(
-        user_B=torch.from_numpy(user.copy()),
+        user_B=torch.from_numpy(user),
         target_B=torch.from_numpy(target),
         target_row_P=found[0],
         target_P=found[1],
         item_N=torch.from_numpy(item),
-        position_N=torch.from_numpy(np.where(item == 0, 0, position)),
+        position_N=torch.from_numpy(position),
         where=where,
-        seen_user_M=torch.from_numpy(np.repeat(np.arange(len(length)), seen_length)),
-        seen_item_M=torch.from_numpy(np.concatenate(histories)),
+        seen_user_M=torch.from_numpy(seen.owners),
+        seen_item_M=torch.from_numpy(seen_item),
     )
+
+
+def _ends(value_M: np.ndarray, length_B: np.ndarray, kept_B: np.ndarray) -> np.ndarray:
+    """Return the last values of each row, so many of each as are kept."""
+    dropped_B = length_B - kept_B
+    if not dropped_B.any():
+        return value_M.copy()
+    # Of every row the first values are left out, so that what is kept shifts by all that was left out so far.
+    return value_M[np.arange(kept_B.sum()) + np.repeat(np.cumsum(dropped_B), kept_B)]
 
 
 def _targets(given: Any, count: int) -> tuple[np.ndarray, tuple[Tensor, Tensor]]:
     """Return each example's first target, and all of them as (example, item): one number each, or lists."""
-    if isinstance(given, list) and given and np.ndim(given[0]):
-        first = [int(part[0]) if len(part) else 0 for part in given]
-        return np.array(first, dtype=np.int64), flattened(given)
+    listed = isinstance(given, RaggedColumn) or (isinstance(given, list) and given and np.ndim(given[0]))
+    if listed:
+        column = RaggedColumn.of(given)
+        first, some = np.zeros(count, np.int64), column.lengths > 0
+        first[some] = np.asarray(column.values)[column.offset[:-1][some]]
+        return first, flattened(column)
     target = np.zeros(count, np.int64) if given is None else np.array(given, dtype=np.int64)
     return target, (torch.arange(count), torch.from_numpy(target))
 

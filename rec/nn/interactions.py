@@ -5,6 +5,7 @@ Letters: B users (with repeats in training), P interactions to be found, M known
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from rec.batch import Columns
@@ -18,7 +19,7 @@ def collated(rows: Columns, num_users: int) -> InteractionBatch:
     Raises:
         RequestError: there is no such user.
     """
-    user_B = torch.tensor([int(value) for value in rows["user"]])
+    user_B = torch.from_numpy(np.array(rows["user"], np.int64))
     if len(user_B) and int(user_B.max()) >= num_users:
         raise RequestError(f"user {int(user_B.max())}: expected an index below {num_users}")
     history, target = flattened(rows["history"]), flattened(rows["target"])

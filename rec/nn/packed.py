@@ -61,19 +61,22 @@ def layout(lengths: Sequence[int] | np.ndarray) -> Layout:
         raise ValueError(f"sequence {int(length.argmin())} is empty")
     start = np.cumsum(length) - length
     total = int(length.sum())
-    sequence = np.repeat(np.arange(len(length)), length)
-    position = np.arange(total) - start[sequence]
+    sequence, every = np.repeat(np.arange(len(length)), length), np.arange(total)
+    position = every - np.repeat(start, length)
     order = np.argsort(-length, kind="stable")
     slabs, first_slot = _slabs(length[order])
     base = np.empty(len(length), dtype=np.int64)
     base[order] = first_slot
-    slot = base[sequence] + position
+    slot = every + np.repeat(base - start, length)
     slots = slabs[-1][0] + slabs[-1][1] * slabs[-1][2] if slabs else 0
     row = np.zeros(slots, dtype=np.int64)
-    filled = np.zeros(slots, dtype=bool)
-    row[slot], filled[slot] = np.arange(total), True
+    row[slot] = every
+    longest = np.repeat([longest for *_, longest in slabs], [count for _, count, _ in slabs])
+    missing = longest.astype(np.int64) - length[order]
+    before = np.cumsum(missing) - missing
+    empty_slot = np.arange(slots - total) + np.repeat(first_slot + length[order] - before, missing)
     length_B, start_B, sequence_N, position_N, slot_N, row_S, empty, order_B = (
-        torch.from_numpy(a) for a in (length, start, sequence, position, slot, row, np.flatnonzero(~filled), order)
+        torch.from_numpy(a) for a in (length, start, sequence, position, slot, row, empty_slot, order)
     )
     return Layout(length_B, start_B, sequence_N, position_N, slot_N, row_S, empty, tuple(slabs), order_B)
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rec.batch import Batch, Column
+from rec.batch import Batch, Column, RaggedColumn
 
 COLUMNS = (
     Column("user", "int64", entity="user", optional=True),
@@ -54,10 +54,11 @@ class PairsBatch(InteractionBatch):
 
 def flattened(lists: Any) -> tuple[Tensor, Tensor]:
     """Return lists of items as (row, item) pairs."""
-    arrays = [np.atleast_1d(np.asarray(part, dtype=np.int64)) for part in lists]
-    row = np.repeat(np.arange(len(arrays)), [len(part) for part in arrays])
-    item = np.concatenate(arrays) if arrays else np.zeros(0, np.int64)
-    return torch.from_numpy(row[item > 0]), torch.from_numpy(item[item > 0])
+    column = RaggedColumn.of(lists)
+    row, item = column.owners, np.array(column.flat, np.int64)
+    if not (there := item > 0).all():
+        row, item = row[there], item[there]
+    return torch.from_numpy(row), torch.from_numpy(item)
 
 
 def chosen_positives(batch: PairsBatch, most: int, with_history: bool) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:

@@ -10,7 +10,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import threading
@@ -174,7 +173,6 @@ def worker_environment(parallel: ParallelConfig) -> dict[str, str]:
     environment = {"OMP_NUM_THREADS": str(parallel.threads), "TOKENIZERS_PARALLELISM": "false"}
     if not parallel.gpu:
         environment["DS_ACCELERATOR"] = "cpu"
-        environment["GLOO_SOCKET_IFNAME"] = interface_of(ray.util.get_node_ip_address())
     return environment
 
 
@@ -256,11 +254,3 @@ def _require_gpus(demand: Demand, there: float, where: str) -> None:
         raise ConfigError(
             f"{demand.key}: {where} has {counted(there, 'GPU')}, expected at least {demand.gpus:g}; {demand.remedy}"
         )
-
-
-def interface_of(address: str) -> str:
-    """Return the network interface that owns an address: gloo guesses wrong where the host name is 127.0.0.1."""
-    for name, entries in psutil.net_if_addrs().items():
-        if any(entry.family == socket.AF_INET and entry.address == address for entry in entries):
-            return str(name)
-    return "lo"

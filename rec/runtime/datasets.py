@@ -1,27 +1,34 @@
-"""Prepared files through Ray Data: read once for all workers into shared memory, or streamed by each worker."""
+"""Prepared files of a split: read once for all workers into shared memory, or once per node for its workers."""
 
 from __future__ import annotations
 
-import itertools
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import ray.data
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rec.batch import Column, stored
 from rec.data.prepared import Prepared
 from rec.data.stream import CachedReader
 from rec.data.views.view import SPLITS
-from rec.errors import DataError
+from rec.errors import DataError, RecError
 from rec.runtime.cluster import quiet_data
 from rec.storage import Storage
 
 SHARED_SHARE = 0.3
-"""Largest share of the cluster's object store that shared splits may take."""
+"""Largest share of a node's object store that shared splits may take."""
+RECENT_SHARE = 0.15
+"""Share of a node's object store that holds what its reader has handed out last."""
+GROUP_BYTES = 4 << 20
+"""Bytes of the files that are handed out together: a call to another process costs as much as some thousand rows."""
+GROUPS_AHEAD = 2
 POLL_S = 0.05
 OFFER_TIMEOUT_S = 600.0
 
@@ -40,11 +47,17 @@ def open_dataset(storage: Storage, names: Sequence[str], columns: Sequence[str])
 
 
 def fits_shared_memory(data: Prepared, splits: Sequence[str]) -> bool:
-    """Return whether these splits fit into the cluster's object store beside everything else."""
+    """Return whether these splits fit into every node's object store beside everything else: each gets all blocks."""
     names = {name for split in splits for name, _ in data.files(split)}
     # Files are compressed; in memory they take several times as much.
     size = 4 * sum(entry["bytes"] for entry in data.manifest["files"] if entry["name"] in names)
-    return bool(size < SHARED_SHARE * ray.cluster_resources().get("object_store_memory", 0))
+    return size < SHARED_SHARE * min(object_stores().values(), default=0.0)
+
+
+def object_stores() -> dict[str, float]:
+    """Return the bytes of shared memory of every node that is alive, by its id."""
+    alive = (node for node in ray.nodes() if node["Alive"])
+    return {node["NodeID"]: node["Resources"].get("object_store_memory", 0.0) for node in alive}
 
 
 def share(data: Prepared, split: str, columns: Sequence[Column]) -> list[Any]:
@@ -84,19 +97,83 @@ class SharedReader(CachedReader):
         raise DataError(f"{self.storage.uri}: split {split!r} was not read within {OFFER_TIMEOUT_S:.0f} s")
 
 
-class StreamingReader(CachedReader):
-    """Streams files through Ray Data in the planned order and keeps them while they fit in memory.
+class _NodeReader:
+    """Actor that decodes files for the workers of its node, once each while they ask for them together."""
 
-    Every worker streams the whole window and takes its rows from it: what is read over the network grows with the
-    number of workers, and in return each row's place depends on nothing but the seed.
+    def __init__(self, storage: Storage, columns: Sequence[Column], most_bytes: float) -> None:
+        self.reader, self.most_bytes = CachedReader(storage, columns), most_bytes
+        self.recent: dict[tuple[str, ...], tuple[Any, int]] = {}
+        self.made = 0
+
+    def read(self, names: tuple[str, ...]) -> list[Any]:
+        """Return a reference to these files' tables; in a list, so that no call resolves it."""
+        if names not in self.recent:
+            tables = list(self.reader.read(names))
+            self.recent[names] = ray.put(tables), sum(table.nbytes for table in tables)
+            self.made += 1
+            while len(self.recent) > 1 and sum(size for _, size in self.recent.values()) > self.most_bytes:
+                del self.recent[next(iter(self.recent))]
+        return [self.recent[names][0]]
+
+    def spent(self) -> tuple[int, float]:
+        """Return how often files were decoded or copied for workers, and the processor's seconds of this process."""
+        return self.made, time.process_time()
+
+
+NodeReader = ray.remote(num_cpus=0)(_NodeReader)
+
+
+class StreamingReader:
+    """Takes files, some at a time and ahead of their use, from the one process that reads them on this node.
+
+    Every node reads all files, in the planned order: each row's place depends on nothing but the seed. What its workers
+    share lies in the node's shared memory, and they copy none of it.
     """
 
-    def _load(self, names: Sequence[str]) -> Iterator[pa.Table]:
-        """Yield one table per file that is not in memory."""
-        dataset = open_dataset(self.storage, names, self.columns)
-        blocks = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2)
-        for _, table in _files(iter(blocks)):
-            yield table
+    def __init__(self, data: Prepared, columns: Sequence[Column], run: str) -> None:
+        """Find the node's reader, or start it; `run` tells it from those of others, and earlier attempts."""
+        self.bytes = {entry["name"]: int(entry["bytes"]) for entry in data.manifest["files"]}
+        node = ray.get_runtime_context().get_node_id()
+        here = NodeAffinitySchedulingStrategy(node, soft=False)
+        named = NodeReader.options(name=f"reader-{run}-{node}", get_if_exists=True, scheduling_strategy=here)
+        self.actor = named.remote(data.storage, list(columns), RECENT_SHARE * object_stores()[node])
+
+    def read(self, names: Sequence[str]) -> Iterator[pa.Table]:
+        """Yield one table per file, in this order.
+
+        Raises:
+            DataError: one cannot be read.
+        """
+        asked: deque[Any] = deque()
+        for group in self._groups(names):
+            asked.append(self.actor.read.remote(group))
+            if len(asked) > GROUPS_AHEAD:
+                yield from _got(asked.popleft())
+        while asked:
+            yield from _got(asked.popleft())
+
+    def _groups(self, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
+        """Yield stretches of files that have so many bytes together, the same ones on every worker."""
+        group: list[str] = []
+        size = 0
+        for name in names:
+            group.append(name)
+            size += self.bytes[name]
+            if size >= GROUP_BYTES:
+                yield tuple(group)
+                group, size = [], 0
+        if group:
+            yield tuple(group)
+
+
+def _got(asked: Any) -> list[pa.Table]:
+    """Return the tables that a node's reader was asked for."""
+    try:
+        (found,) = ray.get(asked)
+        tables: list[pa.Table] = ray.get(found)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause if isinstance(error.cause, RecError) else error from None
+    return tables
 
 
 def _files(blocks: Iterator[pa.Table]) -> Iterator[tuple[str, pa.Table]]:
@@ -118,7 +195,9 @@ def _runs(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
     """Yield the stretches of a table that come from one file, without the column that tells."""
     rows = table.drop_columns(["path"])
     start = 0
-    for path, run in itertools.groupby(table["path"].to_pylist()):
-        length = sum(1 for _ in run)
-        yield path, rows.slice(start, length)
-        start += length
+    for chunk in table["path"].chunks:
+        found = pc.run_end_encode(chunk.cast(pa.string()))
+        before = start
+        for path, end in zip(found.values.to_pylist(), found.run_ends.to_pylist(), strict=True):
+            yield path, rows.slice(start, before + end - start)
+            start = before + end

@@ -15,7 +15,7 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 
 from rec import errors
 from rec.batch import Column
@@ -26,6 +26,7 @@ from rec.progress import Progress as Waiting
 from rec.runtime.cluster import PRIVATE, QUIET, Demand, runtime, worker_environment
 from rec.runtime.datasets import fits_shared_memory, share
 from rec.runtime.monitor import Monitor
+from rec.runtime.network import ConnectedWorkers
 from rec.runtime.worker import train_worker
 from rec.storage import Storage, absolute
 from rec.systems.api import System
@@ -240,7 +241,7 @@ def _trainer(config: RunConfig, payload: dict[str, Any]) -> TorchTrainer:
     return Trainer(
         train_worker,
         train_loop_config=payload,
-        torch_config=TorchConfig(backend="nccl" if parallel.gpu else "gloo", timeout_s=int(collective_s)),
+        torch_config=ConnectedWorkers(backend="nccl" if parallel.gpu else "gloo", timeout_s=int(collective_s)),
         scaling_config=ray.train.ScalingConfig(
             num_workers=parallel.workers,
             use_gpu=parallel.gpu,

@@ -12,7 +12,7 @@ import ray.train
 from rec.batch import Batch
 from rec.config import from_json
 from rec.data.prepared import open_prepared
-from rec.data.stream import CachedReader
+from rec.data.stream import Reader
 from rec.errors import RecError
 from rec.provenance import machine
 from rec.storage import Storage
@@ -96,11 +96,11 @@ def _train(
         store.save(checkpoint, best)
         write_history(storage, checkpoint.state)
 
-    reader: CachedReader
+    reader: Reader
     if payload["shared"]:
         reader = SharedReader(data.storage, system.columns, payload["monitor"])
     else:
-        reader = StreamingReader(data.storage, system.columns)
+        reader = StreamingReader(data, system.columns, context.get_experiment_name())
     feed = PlannedFeed(data, system, config.train, reader, rank, world_size)
     try:
         fit(

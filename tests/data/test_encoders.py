@@ -5,18 +5,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from rec.data.encode import Encoders, Recipe
 from rec.data.encoders import (
     Hashing,
     TextEncoder,
     Tfidf,
     Tokens,
     TransformerEncoder,
+    VisionEncoder,
     learn_tokenizer,
     text_encoder_from,
     tokenizer_json,
 )
+from rec.data.runner import Actors
 from rec.errors import ConfigError, not_loaded
+from rec.keys_data import ImageEncodingConfig, TextEncodingConfig
 from tests.data.own import own_tables, prepared
 
 WITHOUT_WORDS = [
@@ -155,6 +160,50 @@ def test_poolings_differ_and_long_texts_are_cut(tmp_path: Path) -> None:
         short = TextEncoder(encoder, 5)
         np.testing.assert_array_equal(short.encode(["fever and more"]), short.encode(["fever"]))
     assert TextEncoder(Hashing(16), 5).encode([]).shape == (0, 16)
+
+
+@pytest.mark.parametrize(("gpus", "device"), [(0.0, "cpu"), (0.25, "cuda"), (2.0, "cuda")])
+def test_models_lie_on_a_gpu_only_where_one_is_reserved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: float, device: str
+) -> None:
+    assert Actors(1, 1.0, gpus).device == device
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # as where every GPU of a machine is visible
+    recipe = Recipe(TextEncodingConfig(encoder=small_bert(tmp_path), tokenizer="", max_tokens=12), None)
+    for made in (recipe.text_encoder(), Encoders(recipe).text):
+        encoder = getattr(made, "encoder", made)
+        assert {parameter.device.type for parameter in encoder.model.parameters()} == {"cpu"}
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_models_lie_on_the_device_that_is_told(tmp_path: Path, device: str) -> None:
+    text, image = small_bert(tmp_path / "text"), small_vit(tmp_path / "image")
+    recipe = Recipe(
+        TextEncodingConfig(encoder=text, tokenizer="", max_tokens=12),
+        ImageEncodingConfig(encoder=image, pixels=False, thumbnail=0),
+    )
+    encoders = Encoders(recipe, device)
+    for encoder in (encoders.text, encoders.image):
+        assert {parameter.device.type for parameter in encoder.model.parameters()} == {device}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
+def test_a_gpu_that_is_not_there_is_named_by_its_key(tmp_path: Path) -> None:
+    for make in (
+        lambda: TransformerEncoder(small_bert(tmp_path), "mean", 12, device="cuda"),
+        lambda: VisionEncoder(small_vit(tmp_path / "image"), device="cuda:1"),
+    ):
+        with pytest.raises(ConfigError, match=r"^data.encode.gpus_per_actor: .* finds no GPU"):
+            make()
+
+
+def small_vit(folder: Path) -> str:
+    """Save a vision model of one narrow layer and return its folder."""
+    transformers = pytest.importorskip("transformers", reason="needs the extra `encoders`")
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    config = transformers.ViTConfig(**sizes, image_size=16, patch_size=8)
+    transformers.ViTModel(config, add_pooling_layer=False).save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text("{}")
+    return str(folder)
 
 
 def small_bert(folder: Path) -> str:

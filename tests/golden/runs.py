@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from rec.batch import RaggedColumn
 from rec.config import RunConfig, from_table, override
 from rec.data.prepare import prepare
 from rec.data.prepared import Prepared, open_prepared
@@ -250,7 +251,7 @@ def rows_hash(data: Prepared, split: str) -> str:
     """Return a hash of the rows of a split, in order."""
     digest = hashlib.sha256()
     for column in to_columns(data.rows(split)).values():
-        for value in column if isinstance(column, list) else [column]:
+        for value in column if isinstance(column, RaggedColumn) else [column]:
             digest.update(as_bytes(value) + b"|")
     return digest.hexdigest()[:16]
 
@@ -259,8 +260,7 @@ def as_bytes(value: Any) -> bytes:
     """Return numbers, or lists of lists of them, or texts, as bytes."""
     if isinstance(value, np.ndarray) and value.dtype == object and all(isinstance(one, str) for one in value):
         return "\n".join(value).encode()
-    whole = isinstance(value, np.ndarray) and value.dtype != object
-    if not whole and isinstance(value, list | np.ndarray) and any(isinstance(one, list | np.ndarray) for one in value):
+    if isinstance(value, RaggedColumn) and len(value):
         return b"".join(as_bytes(one) + b"," for one in value)
     return np.asarray(value, dtype=np.int64).tobytes()
 

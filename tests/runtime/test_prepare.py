@@ -105,7 +105,7 @@ def test_streamed_and_shared_files_are_the_files(ray_runtime: None, planted: Pre
 
     names = [name for name, _ in planted.files("train")]
     order = [names[i] for i in (3, 0, 4, 1, 2)]
-    streamed = list(StreamingReader(planted.storage, COLUMNS).read(order))
+    streamed = list(StreamingReader(planted, COLUMNS, "test").read(order))
     for name, table in zip(order, streamed, strict=True):
         assert table.equals(planted._parquet(name))
     assert fits_shared_memory(planted, ("train",))

@@ -14,7 +14,6 @@ from torch.nn.functional import gelu
 
 from rec.data import molecules as featured
 from rec.systems.nlammr import NLAMMR
-from rec.systems.nlammr.batch import last
 from rec.systems.nlammr.config import NLAMMRConfig
 from rec.systems.nlammr.molecules import GIN, Graph, Molecules, molecules_of
 from rec.systems.nlammr.samples import MOLECULES, V
@@ -230,7 +229,14 @@ def test_a_first_visit_has_the_no_history_vector_whatever_the_padding_holds(gate
     ("places", "most", "wanted"), [([4, 5, 9], 2, [5, 9]), ([4, 5], 1, [5]), ([4], 2, [4]), ([], 3, [])]
 )
 def test_history_is_the_last_visits_oldest_first(places: list[int], most: int, wanted: list[int]) -> None:
-    assert last(places, most) == wanted
+    system, rows, _ = built({"history": most})
+    given = {"earlier": [places], "earlier_medications": [[[1]] * len(places)], "gap": [[float(p) for p in places]]}
+    batch = system.collate({name: column[:1] for name, column in rows.items()} | given)
+    table = torch.from_numpy(system.static["text_medications"])
+    assert batch.earlier_BH[0].tolist() == [slot < len(wanted) for slot in range(most)]
+    assert torch.equal(batch.earlier_BHD[0, : len(wanted)], table[wanted])
+    assert batch.gap_BH[0, : len(wanted)].tolist() == wanted
+    assert batch.before_B.tolist() == [len(places)]
 
 
 def test_history_of_a_row_is_what_was_given_at_its_last_visits() -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Any
 
 import numpy as np
@@ -86,10 +87,10 @@ class Seen:
 class TextShards:
     """One actor's encoder: loaded once, then called with shard after shard."""
 
-    def __init__(self, recipe: Recipe, titles: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, recipe: Recipe, titles: Mapping[str, Sequence[str]], device: str = "cpu") -> None:
         self.titles, self.longest = titles, recipe.text.max_characters
         self.fingerprint = recipe.fingerprint()
-        self.encoder = recipe.text_encoder()
+        self.encoder = recipe.text_encoder(device)
         self.tokens = Tokens(recipe.tokenizer, recipe.text.max_tokens) if recipe.tokenizer else None
 
     def __call__(self, task: TextTask) -> Seen:
@@ -176,7 +177,8 @@ def write_event_texts(
         ]
     actors = Actors(config.actors, config.cpus_per_actor, config.gpus_per_actor)
     every = [task for part in tasks.values() for task in part]
-    found = iter(runner.map_actors(lambda: TextShards(recipe, titles), every, "prepare: encode texts", actors))
+    make = partial(TextShards, recipe, titles, actors.device)
+    found = iter(runner.map_actors(make, every, "prepare: encode texts", actors))
     report = {}
     for name, part in tasks.items():
         seen = [next(found) for _ in part]

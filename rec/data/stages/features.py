@@ -248,7 +248,7 @@ def _encode(
         ]
     actors = Actors(config.actors, config.cpus_per_actor, config.gpus_per_actor)
     every = [task for part in tasks.values() for task in part]
-    found = iter(runner.map_actors(lambda: Encoders(recipe), every, "prepare: encode", actors))
+    found = iter(runner.map_actors(lambda: Encoders(recipe, actors.device), every, "prepare: encode", actors))
     return {name: [next(found) for _ in part] for name, part in tasks.items()}
 
 

@@ -159,7 +159,7 @@ class HealthMoE(
         Raises:
             RequestError: a profile holds what cannot be used.
         """
-        user = np.array([int(value) for value in rows["user"]], dtype=np.int64)
+        user = np.array(rows["user"], np.int64)
         known, place = user >= 0, np.maximum(user, 0)
         if (user >= len(self.static["user_present"])).any():
             raise RequestError(f"user {int(user.max())}: there are {len(self.static['user_present'])} users")

@@ -7,7 +7,7 @@ of all visits.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rec.batch import Batch, Column, Columns
+from rec.batch import Batch, Column, Columns, RaggedColumn
 from rec.data.encoders import Tokens, text_encoder_from
 from rec.data.stages.event_texts import SEPARATOR
 from rec.errors import RequestError
@@ -66,11 +66,6 @@ class VisitBatch(Batch):
     def __len__(self) -> int:
         """Return the number of visits."""
         return len(self.patient_B)
-
-
-def last(places: Sequence[Any], most: int) -> list[Any]:
-    """Return the last places of earlier visits, oldest first; of i, j, k the last two are j, k."""
-    return list(places)[max(len(places) - most, 0) :]
 
 
 def code_count(tables: Mapping[str, np.ndarray]) -> int:
@@ -128,8 +123,8 @@ class Collator:
             before_B=torch.from_numpy(before_B),
             code_N=code_N,
             visit_N=visit_N,
-            previous_BV=self._sets([row[-1] if len(row) else () for row in rows["earlier_medications"]]),
-            label_BV=self._sets(rows["medications"]),
+            previous_BV=self._sets(RaggedColumn.nested(rows["earlier_medications"]).last()),
+            label_BV=self._sets(RaggedColumn.of(rows["medications"])),
         )
 
     def _check(self, visit_B: np.ndarray) -> None:
@@ -180,40 +175,46 @@ class Collator:
         pad = self.encoder.pad if self.tokens else 0
         value_BHX = np.full((size, self.history, table.shape[1]), pad, table.dtype)
         there_BH, gap_BH = np.zeros((size, self.history), bool), np.zeros((size, self.history), np.float32)
-        before_B = np.zeros(size, np.int64)
-        new: list[tuple[int, int, str]] = []
-        for row, (places, given, gaps) in enumerate(
-            zip(rows["earlier"], rows["earlier_medications"], rows["gap"], strict=True)
-        ):
-            count = max(len(places), len(given))
-            before_B[row] = count
-            self._check(np.asarray(places, np.int64))
-            for slot, number in enumerate(last(range(count), self.history)):
-                there_BH[row, slot] = True
-                gap_BH[row, slot] = gaps[number] if number < len(gaps) else 0
-                if number < len(places) and places[number] >= 0:
-                    value_BHX[row, slot] = table[places[number]]
-                elif number < len(given):
-                    titles = self.titles["medication"]
-                    new.append((row, slot, SEPARATOR.join(titles[int(code)] for code in given[number])))
-        if new:
-            places_N = tuple(np.array([one[:2] for one in new]).T)
-            value_BHX[places_N] = self._encoded([text for _, _, text in new])
+        place, gap = RaggedColumn.of(rows["earlier"]), RaggedColumn.of(rows["gap"])
+        given = RaggedColumn.nested(rows["earlier_medications"])
+        self._check(np.asarray(place.flat, np.int64))
+        before_B = np.maximum(place.lengths, given.lengths)
+        kept_B = np.minimum(before_B, self.history)
+        row_N = np.repeat(np.arange(size), kept_B)
+        slot_N = np.arange(len(row_N)) - np.repeat(np.cumsum(kept_B) - kept_B, kept_B)
+        number_N = slot_N + (before_B - kept_B)[row_N]
+        there_BH[row_N, slot_N] = True
+        gap_BH[row_N, slot_N] = _numbers(gap, row_N, number_N, 0)
+        place_N = _numbers(place, row_N, number_N, -1)
+        known = place_N >= 0
+        value_BHX[row_N[known], slot_N[known]] = table[place_N[known]]
+        new = np.flatnonzero(~known & (number_N < given.lengths[row_N]))
+        if len(new):
+            titles = self.titles["medication"]
+            texts = [SEPARATOR.join(titles[int(c)] for c in given[row_N[n]][number_N[n]]) for n in new]
+            value_BHX[row_N[new], slot_N[new]] = self._encoded(texts)
         return value_BHX, there_BH, gap_BH, before_B
 
     def _codes(self, rows: Columns) -> tuple[Tensor, Tensor]:
         """Return the codes of all visits, (N,), and whose they are, (N,); none where codes do not count."""
         code, visit, first = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], 0
         for name, entity in SECTIONS.items() if self.codes else ():
-            lists = [np.asarray(part, np.int64) for part in rows[name]]
-            code += [part + first for part in lists]
-            visit.append(np.repeat(np.arange(len(lists)), [len(part) for part in lists]))
+            codes = RaggedColumn.of(rows[name])
+            code.append(np.asarray(codes.flat, np.int64) + first)
+            visit.append(codes.owners)
             first += len(self.titles[entity])
         return torch.from_numpy(np.concatenate(code)), torch.from_numpy(np.concatenate(visit))
 
-    def _sets(self, lists: Sequence[Any]) -> Tensor:
-        set_BV = torch.zeros(len(lists), self.medications, dtype=torch.bool)
-        arrays = [np.asarray(part, np.int64) for part in lists]
-        row = np.repeat(np.arange(len(arrays)), [len(part) for part in arrays])
-        set_BV[torch.from_numpy(row), torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *arrays]))] = True
-        return set_BV
+    def _sets(self, codes: RaggedColumn) -> Tensor:
+        set_BV = np.zeros((len(codes), self.medications), bool)
+        set_BV[codes.owners, np.asarray(codes.flat, np.int64)] = True
+        return torch.from_numpy(set_BV)
+
+
+def _numbers(column: RaggedColumn, row_N: np.ndarray, number_N: np.ndarray, nothing: int) -> np.ndarray:
+    """Return the value of some rows at some places, `nothing` where a row is not so long."""
+    there = number_N < column.lengths[row_N]
+    values = np.asarray(column.flat)
+    found = np.full(len(row_N), nothing, values.dtype)
+    found[there] = values[(column.offset[:-1] - column.offset[0])[row_N[there]] + number_N[there]]
+    return found

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rec.batch import Batch, Columns
+from rec.batch import Batch, Columns, RaggedColumn
 from rec.errors import RequestError
 
 MEDICATIONS = "medications"
@@ -90,8 +89,8 @@ def collated(rows: Columns, fields: Sequence[str], sizes: Mapping[str, int], his
         "earlier_B": length_B - 1,
         "order_B": order_B,
         "rank_B": rank_B,
-        "previous_BV": _sets([_last(visits) for visits in rows[f"earlier_{MEDICATIONS}"]], sizes[MEDICATIONS]),
-        "given_BV": _sets(rows[MEDICATIONS], sizes[MEDICATIONS]),
+        "previous_BV": _sets(RaggedColumn.nested(rows[f"earlier_{MEDICATIONS}"]).last(), sizes[MEDICATIONS]),
+        "given_BV": _sets(RaggedColumn.of(rows[MEDICATIONS]), sizes[MEDICATIONS]),
     }
     return CodesBatch(
         **{name: torch.from_numpy(array) for name, array in tensors.items()}, step_sizes=tuple(step_sizes.tolist())
@@ -100,7 +99,7 @@ def collated(rows: Columns, fields: Sequence[str], sizes: Mapping[str, int], his
 
 def _lengths(rows: Columns, fields: Sequence[str]) -> np.ndarray:
     """Return the number of visits of each sequence, this one included; a field may tell of no earlier ones at all."""
-    count_FB = np.array([[len(visits) for visits in rows[f"earlier_{field}"]] for field in fields], np.int64)
+    count_FB = np.stack([RaggedColumn.nested(rows[f"earlier_{field}"]).lengths for field in fields])
     most_B: np.ndarray = count_FB.max(0)
     if len(wrong := np.argwhere((count_FB != most_B) & (count_FB > 0))):
         field, row = wrong[0]
@@ -116,24 +115,31 @@ def _codes(rows: Columns, field: str, kept_B: np.ndarray) -> tuple[np.ndarray, n
 
     Medications are those given at the visit before.
     """
-    parts: list[Any] = []
-    none: tuple[int, ...] = ()
-    for earlier, now, kept in zip(rows[f"earlier_{field}"], rows[field], kept_B, strict=True):
-        visits = [none] * (kept - 1) if not len(earlier) else list(earlier)[len(earlier) - kept + 1 :]
-        parts += [none, *visits] if field == MEDICATIONS else [*visits, now]
-    count_T = [len(part) for part in parts]
-    return _joined(parts), np.repeat(np.arange(len(parts)), count_T)
+    visit, earlier_B = _visits(rows, field)
+    first_B = np.cumsum(kept_B) - kept_B
+    told_B = np.minimum(earlier_B.lengths, kept_B - 1)
+    # Visits that are told of lie before this one; those that are not are the last of `visit`, which holds no code.
+    owner = np.repeat(np.arange(len(kept_B)), told_B)
+    number = np.arange(len(owner)) - np.repeat(np.cumsum(told_B) - told_B, told_B)
+    source_T = np.full(int(kept_B.sum()), len(visit) - 1)
+    later = 1 if field == MEDICATIONS else 0
+    source_T[first_B[owner] + number + later] = earlier_B.offset[1:][owner] - told_B[owner] + number
+    if field != MEDICATIONS:
+        source_T[first_B + kept_B - 1] = earlier_B.offset[-1] + np.arange(len(kept_B))
+    found = visit.taken(source_T)
+    return found.flat, found.owners
 
 
-def _last(visits: Any) -> Any:
-    return visits[-1] if len(visits) else ()
+def _visits(rows: Columns, field: str) -> tuple[RaggedColumn, RaggedColumn]:
+    """Return the codes of all earlier visits, of those to answer and of none, and which of them are a row's earlier."""
+    earlier, now = RaggedColumn.nested(rows[f"earlier_{field}"]), RaggedColumn.of(rows[field])
+    before = earlier.flat
+    offset = np.cumsum(np.concatenate([[0], before.lengths, now.lengths, [0]]))
+    codes = np.concatenate([np.asarray(before.flat, np.int64), np.asarray(now.flat, np.int64)])
+    return RaggedColumn(codes, offset), RaggedColumn(before, earlier.offset - earlier.offset[0])
 
 
-def _joined(parts: Sequence[Any]) -> np.ndarray:
-    return np.concatenate([np.zeros(0, np.int64), *(np.asarray(part, np.int64) for part in parts)])
-
-
-def _sets(parts: Sequence[Any], size: int) -> np.ndarray:
-    set_BV = np.zeros((len(parts), size), bool)
-    set_BV[np.repeat(np.arange(len(parts)), [len(part) for part in parts]), _joined(parts)] = True
+def _sets(codes_B: RaggedColumn, size: int) -> np.ndarray:
+    set_BV = np.zeros((len(codes_B), size), bool)
+    set_BV[codes_B.owners, np.asarray(codes_B.flat, np.int64)] = True
     return set_BV
