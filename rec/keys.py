@@ -86,13 +86,18 @@ class ParallelConfig(Strict):
 
     NEEDS: ClassVar[Needs] = {
         **alike(
-            ("moe_backend", "zero_stage", "precision", "max_failures", "stall_timeout_s"), {"workers": {"not": [0]}}
+            ("moe_backend", "zero_stage", "precision", "max_failures", "stall_timeout_s", "min_workers"),
+            {"workers": {"not": [0]}},
         ),
         "gpus_per_worker": {"gpu": [True]},
     }
 
     workers: int = Field(0, ge=0)
     """Ray Train workers under DeepSpeed; 0 trains in this process without Ray or DeepSpeed."""
+    min_workers: int = Field(0, ge=0)
+    """Fewest workers that a run starts with, or goes on with after a loss, where the cluster has no room for `workers`;
+    more join after a checkpoint when there is room again. Of the numbers between, the largest that fits, divides every
+    batch and is divided by `expert_parallel` is taken. 0 waits for all `workers`."""
     expert_parallel: int = Field(1, ge=1)
     """Ranks that share one copy of the experts; must divide workers."""
     moe_backend: Literal["grouped", "deepspeed"] = "grouped"
@@ -106,7 +111,8 @@ class ParallelConfig(Strict):
     cpus_per_worker: float = Field(0.0, ge=0)
     """CPUs that a worker reserves, fractions allowed; 0 takes `threads`."""
     gpus_per_worker: float = Field(0.0, ge=0, le=1)
-    """Share of a GPU that a worker reserves, so that several workers or trials may use one; 0 takes a whole one."""
+    """Share of a GPU that a worker reserves, so that several trials of one worker may use one; 0 takes a whole one.
+    Workers of one run need a GPU each: NCCL refuses two ranks on one."""
     max_failures: int = Field(3, ge=0)
     """Restarts from the last checkpoint after a lost worker before the job gives up."""
     stall_timeout_s: float = Field(600.0, gt=0)
@@ -119,6 +125,11 @@ class ParallelConfig(Strict):
         return {"CPU": self.cpus_per_worker or float(self.threads), **gpus}
 
     @property
+    def fewest(self) -> int:
+        """Workers without which nothing starts."""
+        return self.min_workers or self.workers
+
+    @property
     def cpus(self) -> float:
         """CPUs that all workers reserve; training in one process is one worker."""
         return max(1, self.workers) * self.worker_resources["CPU"]
@@ -127,6 +138,12 @@ class ParallelConfig(Strict):
     def _experts_divide(self) -> Self:
         if max(self.workers, 1) % self.expert_parallel:
             raise ValueError(f"expert_parallel: must divide workers ({self.workers}), got {self.expert_parallel}")
+        return self
+
+    @model_validator(mode="after")
+    def _fewest_are_fewer(self) -> Self:
+        if self.workers and self.min_workers > self.workers:
+            raise ValueError(f"min_workers: at most workers ({self.workers}), or 0; got {self.min_workers}")
         return self
 
 
@@ -218,7 +235,8 @@ class ServeConfig(Strict):
     target_ongoing_requests: int = Field(32, ge=1)
     """Requests per replica that autoscaling aims at."""
     cpus_per_replica: float = Field(1.0, gt=0)
-    gpus_per_replica: float = Field(0.0, ge=0)
+    gpus_per_replica: float = Field(0.0, ge=0, le=1)
+    """Share of a GPU that a replica reserves and keeps its model on, so that several may use one; 0 answers on CPUs."""
     max_batch_size: int = Field(64, ge=1)
     """Most requests answered in one pass of the model."""
     latency_target_ms: float = Field(50.0, gt=0)

@@ -23,8 +23,9 @@ from rec.config import RunConfig, to_json
 from rec.data.prepared import Prepared
 from rec.errors import RecError, TrainingError
 from rec.progress import Progress as Waiting
-from rec.runtime.cluster import PRIVATE, QUIET, Demand, runtime, worker_environment
+from rec.runtime.cluster import PRIVATE, QUIET, Demand, cpus_to_start, refuse_shared_gpus, runtime, worker_environment
 from rec.runtime.datasets import fits_shared_memory, share
+from rec.runtime.elastic import Sizes
 from rec.runtime.monitor import Monitor
 from rec.runtime.worker import train_worker
 from rec.storage import Storage, absolute
@@ -61,6 +62,7 @@ def train(
         TrainingError: too many failures, or a loss that is not finite.
         ConfigError, DataError: as the worker found them.
     """
+    refuse_shared_gpus(config.parallel)
     # Workers have working folders of their own.
     config = config.model_copy(
         update={
@@ -79,24 +81,40 @@ def train(
         newest(storage, say)
         _tell_end(storage, config, system, record)
         return
-    tell_memory(system, config, say)
-    report = record
-    with runtime(config.parallel.cpus, worker_environment(config.parallel), demand=Demand.by_workers(config.parallel)):
+    report, parallel = record, config.parallel
+    with runtime(cpus_to_start(parallel), worker_environment(parallel), demand=Demand.by_workers(parallel)):
         report({"kind": "runtime"})
         shared = Shared(data, columns) if fits_shared_memory(data, SPLITS) else None
-        failures, stop, before = 0, stop or threading.Event(), None
+        failures, stop, before, sizes = 0, stop or threading.Event(), None, Sizes(config, system)
         while True:
-            failure = _attempt(config, storage, shared, report, say, stop)
+            sized = _sized(sizes, system, report, say)
+            failure = _attempt(sized, storage, shared, report, say, stop, sizes.may_grow)
             if failure is None or stop.is_set():
                 break
+            if failure.may_grow:
+                say("there is room for more workers; going on from the last checkpoint")
+                continue
             cause = failure.cause
-            if failure.would_repeat(before, config.parallel.workers):
+            if failure.would_repeat(before, sized.parallel.workers):
                 raise TrainingError(f"this would only repeat itself: {cause}{_filed(storage, failure)}")
             failures, before = failures + 1, failure
             if failures > config.parallel.max_failures:
                 raise TrainingError(f"gave up after {failures} failures; the last: {cause}{_filed(storage, failure)}")
             say(f"failure {failures} of at most {config.parallel.max_failures}: {cause}; starting again")
     _tell_end(storage, config, system, record)
+
+
+def _sized(sizes: Sizes, system: System[Any, Any], report: Report, say: Callable[[str], None]) -> RunConfig:
+    """Return the config of the next attempt, and tell what is new about its workers."""
+    before = sizes.workers
+    config = sizes.choose()
+    workers, most = config.parallel.workers, sizes.sizes[0]
+    report({"kind": "workers", "workers": workers})
+    if workers != before:
+        tell_memory(system, config, say)
+        if workers < most:
+            say(f"{config.out}: {workers} of at most {most} workers: the cluster has no room for more")
+    return config
 
 
 def _tell_end(storage: Storage, config: RunConfig, system: System[Any, Any], record: TrainingRecord) -> None:
@@ -124,6 +142,8 @@ class Failure:
     """What ranks have raised: kind, first line without digits, and at which step."""
     told: str = ""
     """All that Ray says of it, with the tracebacks of workers."""
+    may_grow: bool = False
+    """Whether it was ended after a checkpoint because more workers fit: that is no failure."""
 
     def would_repeat(self, before: Failure | None, workers: int) -> bool:
         """Return whether another attempt would end the same way.
@@ -170,13 +190,14 @@ def _attempt(
     report: Report,
     say: Callable[[str], None],
     stop: threading.Event,
+    may_grow: Callable[[], bool],
 ) -> Failure | None:
     """Run once from the newest whole checkpoint; return how it failed, None where it finished."""
     step = newest(storage, say)
     if step is not None:
         say(f"{config.out}: going on from step {step}")
     monitor = Monitor.remote()
-    pump = Pump(monitor, report, config.parallel.stall_timeout_s, stop)
+    pump = Pump(monitor, report, config.parallel.stall_timeout_s, stop, may_grow)
     pump.start()
     if shared is not None:
         shared.offer_to(monitor)
@@ -195,6 +216,8 @@ def _attempt(
             ray.kill(monitor)
     if pump.error is not None:
         raise pump.error
+    if pump.grows:
+        return Failure("more workers fit", step, {}, may_grow=True)
     told = "\n".join(str(one) for one in (ended, *getattr(ended, "worker_failures", {}).values()))
     return Failure(pump.stalled or _cause(ended, pump.last), step, {} if pump.stalled else pump.raised, told)
 
@@ -259,8 +282,16 @@ def _trainer(config: RunConfig, payload: dict[str, Any]) -> TorchTrainer:
 class Pump(threading.Thread):
     """Carries workers' events to `report`, and ends the workers when all fall silent."""
 
-    def __init__(self, monitor: Any, report: Report, stall_timeout_s: float, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        monitor: Any,
+        report: Report,
+        stall_timeout_s: float,
+        stop: threading.Event,
+        may_grow: Callable[[], bool],
+    ) -> None:
         super().__init__(daemon=True, name="pump")
+        self.may_grow, self.saved, self.grows = may_grow, False, False
         self.asked_to_stop = stop
         self.monitor, self.report, self.stall_timeout_s = monitor, report, stall_timeout_s
         self.waiting = Waiting("waiting for workers to start, load the model and make a first step")
@@ -300,12 +331,18 @@ class Pump(threading.Thread):
                 self.raised[event["rank"]] = event["type"], words, event["total_step"]
             if event["kind"] == "step":
                 self.waiting.end()
+            self.saved |= event["kind"] == "saved"
             self.report(event)
         return silent
 
     def _check(self, silent: dict[int, tuple[float, dict[str, Any]]]) -> None:
         """End the workers when none has said anything for too long; the one that did least is named."""
         if self.asked_to_stop.is_set() or (self.error is not None and DRIVER in self.last):
+            self._end_workers()
+            return
+        saved, self.saved = self.saved, False
+        if saved and not self.grows and self.may_grow():
+            self.grows = True
             self._end_workers()
             return
         if self.stalled or not silent or min(s for s, _ in silent.values()) < self.stall_timeout_s:
