@@ -7,7 +7,7 @@ import os
 import re
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -127,6 +127,10 @@ def _tell_end(storage: Storage, config: RunConfig, system: System[Any, Any], rec
 
 PASSING = (OSError.__name__, MemoryError.__name__, *(kind.__name__ for kind in OSError.__subclasses__()))
 """Kinds of exceptions that can go away by themselves."""
+MEMORY = (MemoryError.__name__, "OutOfMemoryError")
+"""Kinds of which a second one at the same step tells that there is too little."""
+KILLED_FOR_MEMORY = re.compile("OutOfMemoryError|low on memory")
+"""What Ray says of a worker that it has killed before the kernel would."""
 FROM_OTHERS = re.compile("gloo|nccl|connection|peer|socket|timed out|timeout", re.IGNORECASE)
 """What is in messages of ranks that only noticed the end of another."""
 
@@ -149,7 +153,8 @@ class Failure:
         """Return whether another attempt would end the same way.
 
         So it is where every rank has raised the same at the same step, and where one has raised what it did the time
-        before, at the same step, without a checkpoint in between. A rank that dies or hangs raises nothing itself.
+        before, or was out of memory again, at the same step, without a checkpoint in between. A rank that dies or hangs
+        raises nothing itself.
         """
         lasting = {
             rank: found
@@ -160,7 +165,8 @@ class Failure:
             return True
         if before is None or before.start != self.start:
             return False
-        return any(before.raised.get(rank) == found for rank, found in lasting.items())
+        short = {rank: found for rank, found in self.raised.items() if found[0] in MEMORY}
+        return any(before.raised.get(rank) == found for rank, found in {**lasting, **short}.items())
 
 
 class Shared:
@@ -219,7 +225,17 @@ def _attempt(
     if pump.grows:
         return Failure("more workers fit", step, {}, may_grow=True)
     told = "\n".join(str(one) for one in (ended, *getattr(ended, "worker_failures", {}).values()))
-    return Failure(pump.stalled or _cause(ended, pump.last), step, {} if pump.stalled else pump.raised, told)
+    raised = {} if pump.stalled else pump.raised | killed_for_memory(ended, pump.last)
+    return Failure(pump.stalled or _cause(ended, pump.last), step, raised, told)
+
+
+def killed_for_memory(ended: Exception, last: Mapping[int, Mapping[str, Any]]) -> dict[int, tuple[str, str, int]]:
+    """Return the ranks that Ray has killed for want of memory, as if they had raised that at their last known step."""
+    return {
+        rank: (MEMORY[1], "", last.get(rank, {}).get("total_step", 0))
+        for rank, error in getattr(ended, "worker_failures", {}).items()
+        if KILLED_FOR_MEMORY.search(f"{type(error).__name__}: {error}")
+    }
 
 
 def _filed(storage: Storage, failure: Failure) -> str:
