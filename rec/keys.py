@@ -17,6 +17,7 @@ class PhaseConfig(Strict):
     epochs: int | None = Field(None, ge=1)
     batch_size: int | None = Field(None, ge=1)
     accumulate: int | None = Field(None, ge=1)
+    tokens: int | None = Field(None, ge=0)
     learning_rate: float | None = Field(None, gt=0)
     optimiser: Literal["adamw", "adam"] | None = None
     metric: str | None = None
@@ -45,6 +46,10 @@ class TrainConfig(Strict):
     """Microbatches that each worker makes of its examples of a step, one after the other: less memory for more time.
     Losses and gradients are those of the whole batch, but where rows of a batch are compared with each other: those
     of a microbatch are, and balance of experts is that of microbatches."""
+    tokens: int = Field(0, ge=0)
+    """Most tokens or events of a microbatch, its rows times the longest of them: each worker makes as many microbatches
+    of its examples of a step as that takes, of rows of like length, and one of a row that is longer by itself. What is
+    said of `accumulate` holds. 0 cuts by `accumulate` alone."""
     epochs: int = Field(1, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     optimiser: Literal["adamw", "adam"] = "adamw"
@@ -90,6 +95,7 @@ class ParallelConfig(Strict):
             {"workers": {"not": [0]}},
         ),
         "gpus_per_worker": {"gpu": [True]},
+        "offload": {"gpu": [True], "workers": {"not": [0]}, "zero_stage": [1, 2]},
     }
 
     workers: int = Field(0, ge=0)
@@ -103,6 +109,10 @@ class ParallelConfig(Strict):
     moe_backend: Literal["grouped", "deepspeed"] = "grouped"
     """What computes experts: our grouped products and exchange, or DeepSpeed's stock layer, to compare with."""
     zero_stage: Literal[0, 1, 2] = 1
+    """What workers share instead of each holding all: 0 nothing, 1 the optimiser, 2 gradients too. There is no 3, which
+    would share weights: DeepSpeed refuses it beside experts that are spread, and no checkpoint of ours would hold."""
+    offload: bool = False
+    """Keeps the optimiser, its moments and its float32 weights, in the memory of the machine and updates there."""
     precision: Literal["fp32", "bf16"] = "fp32"
     gpu: bool = False
     """Trains on GPUs, one per worker unless `gpus_per_worker` says less."""
@@ -133,6 +143,16 @@ class ParallelConfig(Strict):
     def cpus(self) -> float:
         """CPUs that all workers reserve; training in one process is one worker."""
         return max(1, self.workers) * self.worker_resources["CPU"]
+
+    @field_validator("zero_stage", mode="before")
+    @classmethod
+    def _weights_are_not_shared(cls, value: Any) -> Any:
+        if value == 3:
+            raise ValueError(
+                "3 shares weights, which DeepSpeed refuses beside experts that are spread; experts are shared by "
+                "expert_parallel, the optimiser and gradients by 2, and offload moves the optimiser off the GPU"
+            )
+        return value
 
     @model_validator(mode="after")
     def _experts_divide(self) -> Self:

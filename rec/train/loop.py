@@ -25,7 +25,7 @@ from rec.seeds import derive
 from rec.systems.api import Phase, System
 from rec.train.checkpoint import Checkpoint
 from rec.train.engine import Engine, load_model
-from rec.train.feed import Microbatches
+from rec.train.feed import Microbatches, levelled
 from rec.train.memory import peaks
 from rec.train.optim import learning_rate
 from rec.train.phases import (
@@ -247,6 +247,8 @@ def _run_epoch(job: Job, stretch: Stretch, engine: Engine, progress: Progress, s
         asked_s = time.monotonic()
         micro = next(batches)
         wait_s += time.monotonic() - asked_s
+        if config.tokens:
+            micro = levelled(micro, engine)
         update.seed(0)
         due = config.checkpoint_minutes and time.monotonic() - saved_s > 60 * config.checkpoint_minutes
         rate = learning_rate(config, progress.total_step - progress.phase_start, config.epochs * steps)

@@ -124,8 +124,8 @@ def test_what_is_wrong_with_phases_is_said_before_ray_starts(toy: Make) -> None:
         ({0: ("MemoryError", "", 4)}, {0: ("MemoryError", "", 4)}, True),
         ({1: ("OutOfMemoryError", "", 4)}, {1: ("OutOfMemoryError", "", 4)}, True),  # killed by Ray
         ({1: ("OutOfMemoryError", "", 9)}, {1: ("OutOfMemoryError", "", 4)}, False),
-        ({n: ("OutOfMemoryError", "CUDA out of memory", 0) for n in (0, 1)}, None, True),  # the model does not fit
-        ({n: ("RuntimeError", "mat# and mat# shapes cannot be multiplied", 0) for n in (0, 1)}, None, True),
+        (dict.fromkeys((0, 1), ("OutOfMemoryError", "CUDA out of memory", 0)), None, True),  # the model does not fit
+        (dict.fromkeys((0, 1), ("RuntimeError", "mat# and mat# shapes cannot be multiplied", 0)), None, True),
         ({0: ("RuntimeError", "gloo: closed by peer", 4)}, {0: ("RuntimeError", "gloo: closed by peer", 4)}, False),
     ],
 )
@@ -141,7 +141,7 @@ def test_workers_that_ray_kills_for_memory_are_known_by_what_it_says() -> None:
 
     failures = {
         0: OutOfMemoryError("Task was killed due to the node running low on memory."),
-        1: ActorDiedError("The actor died unexpectedly"),
+        1: ActorDiedError(),
         2: RuntimeError("a worker died: ray.exceptions.OutOfMemoryError: killed"),
     }
     found = killed_for_memory(WorkerGroupError("dead", failures), {0: {"kind": "step", "total_step": 7}})
