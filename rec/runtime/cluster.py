@@ -291,6 +291,13 @@ def _require_nodes(demand: Demand, nodes: Sequence[Mapping[str, float]]) -> None
     )
 
 
+def together(demand: Demand) -> int:
+    """Return how many jobs of one demand the cluster has room for at the same time, with a CPU left for data."""
+    resources = ray.cluster_resources()
+    room = int((resources.get("CPU", 0) - 1) / demand.cpus)
+    return min(room, int(resources.get("GPU", 0) / demand.gpus)) if demand.gpus else room
+
+
 def refuse_shared_gpus(parallel: ParallelConfig) -> None:
     """Check that no two ranks of a run would train on one GPU.
 

@@ -18,14 +18,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import ray
 from ray import tune
 
 from rec.config import RunConfig, from_json, to_json
 from rec.data.prepared import Prepared
 from rec.errors import ConfigError
 from rec.progress import PLAIN_INTERVAL_S, Progress
-from rec.runtime.cluster import Demand, refuse_shared_gpus, runtime, starting, worker_environment
+from rec.runtime.cluster import Demand, refuse_shared_gpus, runtime, starting, together, worker_environment
 from rec.runtime.elastic import refuse_elastic
 from rec.runtime.search_state import can_go_on
 from rec.runtime.trial import TrialRun
@@ -75,21 +74,15 @@ def search(config: RunConfig, say: Say) -> str:
     cpus = config.parallel.cpus
     wanted = config.tune.concurrent or max(1, int((os.cpu_count() or 1) / cpus))
     one = demand = Demand.by_workers(config.parallel)
-    if config.tune.concurrent:
-        together = config.tune.concurrent
-        demand = Demand(together * cpus, together * one.gpus, "tune.concurrent", "lower it", "trials")
+    if most := config.tune.concurrent:
+        demand = Demand(most * cpus, most * one.gpus, "tune.concurrent", "lower it", "trials")
     say(f"{config.out}: {starting()}, for the search")
     with quiet(), runtime(wanted * cpus, worker_environment(config.parallel), demand=demand):
-        there = ray.cluster_resources()
-        room = int((there.get("CPU", 0) - 1) / cpus)
-        if one.gpus:
-            room = min(room, int(there.get("GPU", 0) / one.gpus))
+        room = together(one)
         # A trial more than the cluster holds would hold back workers of one that could run (Ray issue 54305).
         concurrent = min(config.tune.concurrent or room, room)
-        say(
-            f"{config.out}: {counted(config.tune.trials, 'trial')}, {concurrent} at the same time, "
-            f"{counted(cpus, 'CPU')} each"
-        )
+        trials, each = counted(config.tune.trials, "trial"), counted(cpus, "CPU")
+        say(f"{config.out}: {trials}, {concurrent} at the same time, {each} each")
         _tuner(config, space, storage, concurrent, phases, say).fit()
         for trial in read_trials(storage):
             if trial.status == RUNNING:

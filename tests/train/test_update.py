@@ -15,6 +15,8 @@ from rec.data.stream import CachedReader
 from rec.errors import TrainingError
 from rec.keys import TrainConfig
 from rec.moe.layer import MixtureOfExperts
+from rec.nn.packed import layout
+from rec.nn.sequence import SequenceEncoder
 from rec.systems.api import Phase
 from rec.terms import Term
 from rec.train.engine import LocalEngine
@@ -77,6 +79,37 @@ def test_a_run_in_budgets_of_tokens_is_the_run_on_whole_batches(
     assert sum(len(batch) for batch, counts in first if counts) == 32
     again = next(feed.train(system.phases()[0], 0, 0))
     assert [batch.user_B.tolist() for batch, _ in first] == [batch.user_B.tolist() for batch, _ in again]
+
+
+@pytest.mark.parametrize("mixture", [{}, {"experts": 4, "balance_weight": 0.1}, {"experts": 4, "capacity_factor": 0.5}])
+def test_activations_that_are_computed_again_change_no_number(
+    run_config: Make, tmp_path: Path, mixture: dict[str, Any]
+) -> None:
+    """Dropout draws the same twice, and experts' use is counted once."""
+    found = []
+    for checkpointing in (False, True):
+        model = {"checkpointing": checkpointing, "dropout": 0.3, "blocks": 2, "feedforward_mixture": mixture}
+        config = run_config(out=str(tmp_path / str(checkpointing)), train={"epochs": 2}, model=model)
+        found.append(train_here(config, quiet, quiet).history)
+    assert found[0] == found[1]
+
+
+def test_what_is_computed_again_is_not_kept() -> None:
+    kept = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        shape = {"width": 16, "blocks": 3, "heads": 2, "feedforward": 64, "dropout": 0.1, "form": "pre_norm"}
+        encoder = SequenceEncoder(**shape, checkpointing=checkpointing)  # type: ignore[arg-type]
+        sizes: list[int] = []
+
+        def keep(value: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
+            sizes.append(value.numel())
+            return value
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+            encoder(torch.randn(40, 16, requires_grad=True), layout([10, 10, 20]))
+        kept.append(sum(sizes))
+    assert kept[1] < kept[0] / 5
 
 
 @pytest.mark.parametrize(
