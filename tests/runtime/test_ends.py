@@ -137,6 +137,17 @@ def test_how_many_fit_none_of_them_on_two_nodes(each: dict, nodes: list, fit: in
     assert cluster.fitting(each, nodes) == fit
 
 
+@pytest.mark.parametrize(
+    ("keys", "jobs"),
+    [({"workers": 2}, 4), ({"workers": 2, "gpu": True}, 1), ({"gpu": True, "gpus_per_worker": 0.25}, 8), ({}, 8)],
+)
+def test_a_search_has_as_many_trials_at_once_as_cpus_and_gpus_allow(
+    keys: dict, jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 9.0, "GPU": 2.0})
+    assert cluster.together(cluster.Demand.by_workers(ParallelConfig(**keys))) == jobs
+
+
 def test_what_is_too_scattered_is_refused() -> None:
     demand = cluster.Demand.by_workers(ParallelConfig(workers=2, threads=4, gpu=True))
     cluster._require_nodes(demand, [{"CPU": 9.0, "GPU": 2.0}])
