@@ -17,6 +17,7 @@ class PhaseConfig(Strict):
     epochs: int | None = Field(None, ge=1)
     batch_size: int | None = Field(None, ge=1)
     accumulate: int | None = Field(None, ge=1)
+    tokens: int | None = Field(None, ge=0)
     learning_rate: float | None = Field(None, gt=0)
     optimiser: Literal["adamw", "adam"] | None = None
     metric: str | None = None
@@ -45,6 +46,10 @@ class TrainConfig(Strict):
     """Microbatches that each worker makes of its examples of a step, one after the other: less memory for more time.
     Losses and gradients are those of the whole batch, but where rows of a batch are compared with each other: those
     of a microbatch are, and balance of experts is that of microbatches."""
+    tokens: int = Field(0, ge=0)
+    """Most tokens or events of a microbatch, its rows times the longest of them: each worker makes as many microbatches
+    of its examples of a step as that takes, of rows of like length, and one of a row that is longer by itself. What is
+    said of `accumulate` holds. 0 cuts by `accumulate` alone."""
     epochs: int = Field(1, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     optimiser: Literal["adamw", "adam"] = "adamw"
@@ -86,18 +91,28 @@ class ParallelConfig(Strict):
 
     NEEDS: ClassVar[Needs] = {
         **alike(
-            ("moe_backend", "zero_stage", "precision", "max_failures", "stall_timeout_s"), {"workers": {"not": [0]}}
+            ("moe_backend", "zero_stage", "precision", "max_failures", "stall_timeout_s", "min_workers"),
+            {"workers": {"not": [0]}},
         ),
         "gpus_per_worker": {"gpu": [True]},
+        "offload": {"gpu": [True], "workers": {"not": [0]}, "zero_stage": [1, 2]},
     }
 
     workers: int = Field(0, ge=0)
     """Ray Train workers under DeepSpeed; 0 trains in this process without Ray or DeepSpeed."""
+    min_workers: int = Field(0, ge=0)
+    """Fewest workers that a run starts with, or goes on with after a loss, where the cluster has no room for `workers`;
+    more join after a checkpoint when there is room again. Of the numbers between, the largest that fits, divides every
+    batch and is divided by `expert_parallel` is taken. 0 waits for all `workers`."""
     expert_parallel: int = Field(1, ge=1)
     """Ranks that share one copy of the experts; must divide workers."""
     moe_backend: Literal["grouped", "deepspeed"] = "grouped"
     """What computes experts: our grouped products and exchange, or DeepSpeed's stock layer, to compare with."""
     zero_stage: Literal[0, 1, 2] = 1
+    """What workers share instead of each holding all: 0 nothing, 1 the optimiser, 2 gradients too. There is no 3, which
+    would share weights: DeepSpeed refuses it beside experts that are spread, and no checkpoint of ours would hold."""
+    offload: bool = False
+    """Keeps the optimiser, its moments and its float32 weights, in the memory of the machine and updates there."""
     precision: Literal["fp32", "bf16"] = "fp32"
     gpu: bool = False
     """Trains on GPUs, one per worker unless `gpus_per_worker` says less."""
@@ -106,7 +121,8 @@ class ParallelConfig(Strict):
     cpus_per_worker: float = Field(0.0, ge=0)
     """CPUs that a worker reserves, fractions allowed; 0 takes `threads`."""
     gpus_per_worker: float = Field(0.0, ge=0, le=1)
-    """Share of a GPU that a worker reserves, so that several workers or trials may use one; 0 takes a whole one."""
+    """Share of a GPU that a worker reserves, so that several trials of one worker may use one; 0 takes a whole one.
+    Workers of one run need a GPU each: NCCL refuses two ranks on one."""
     max_failures: int = Field(3, ge=0)
     """Restarts from the last checkpoint after a lost worker before the job gives up."""
     stall_timeout_s: float = Field(600.0, gt=0)
@@ -119,14 +135,35 @@ class ParallelConfig(Strict):
         return {"CPU": self.cpus_per_worker or float(self.threads), **gpus}
 
     @property
+    def fewest(self) -> int:
+        """Workers without which nothing starts."""
+        return self.min_workers or self.workers
+
+    @property
     def cpus(self) -> float:
         """CPUs that all workers reserve; training in one process is one worker."""
         return max(1, self.workers) * self.worker_resources["CPU"]
+
+    @field_validator("zero_stage", mode="before")
+    @classmethod
+    def _weights_are_not_shared(cls, value: Any) -> Any:
+        if value == 3:
+            raise ValueError(
+                "3 shares weights, which DeepSpeed refuses beside experts that are spread; experts are shared by "
+                "expert_parallel, the optimiser and gradients by 2, and offload moves the optimiser off the GPU"
+            )
+        return value
 
     @model_validator(mode="after")
     def _experts_divide(self) -> Self:
         if max(self.workers, 1) % self.expert_parallel:
             raise ValueError(f"expert_parallel: must divide workers ({self.workers}), got {self.expert_parallel}")
+        return self
+
+    @model_validator(mode="after")
+    def _fewest_are_fewer(self) -> Self:
+        if self.workers and self.min_workers > self.workers:
+            raise ValueError(f"min_workers: at most workers ({self.workers}), or 0; got {self.min_workers}")
         return self
 
 
@@ -218,7 +255,8 @@ class ServeConfig(Strict):
     target_ongoing_requests: int = Field(32, ge=1)
     """Requests per replica that autoscaling aims at."""
     cpus_per_replica: float = Field(1.0, gt=0)
-    gpus_per_replica: float = Field(0.0, ge=0)
+    gpus_per_replica: float = Field(0.0, ge=0, le=1)
+    """Share of a GPU that a replica reserves and keeps its model on, so that several may use one; 0 answers on CPUs."""
     max_batch_size: int = Field(64, ge=1)
     """Most requests answered in one pass of the model."""
     latency_target_ms: float = Field(50.0, gt=0)

@@ -36,8 +36,16 @@ ABANDONED_S = 24 * 3600.0
 class Storage:
     """One folder on some file system; every path below is relative to it, with forward slashes."""
 
-    def __init__(self, root: str, filesystem: fs.FileSystem | None = None, retries: int = 4, wait_s: float = 0.2):
-        self.uri = root
+    def __init__(
+        self,
+        root: str,
+        filesystem: fs.FileSystem | None = None,
+        retries: int = 4,
+        wait_s: float = 0.2,
+        beat: Callable[[], None] = lambda: None,
+    ):
+        self.uri, self.beat = root, beat
+        """`beat` is called after every `CHUNK_BYTES` that are read or written, so that long files are not silent."""
         if filesystem is None:
             filesystem, root = open_uri(root)
         self.filesystem, self.root = filesystem, root.rstrip("/")
@@ -47,7 +55,7 @@ class Storage:
 
     def below(self, folder: str) -> Storage:
         """Return the storage of a folder below this one."""
-        child = Storage(f"{self.root}/{folder}", self.filesystem, self.retries, self.wait_s)
+        child = Storage(f"{self.root}/{folder}", self.filesystem, self.retries, self.wait_s, self.beat)
         child.uri = f"{self.uri.rstrip('/')}/{folder}"
         return child
 
@@ -97,7 +105,14 @@ class Storage:
 
     def write(self, name: str, data: bytes) -> None:
         """Write a whole file under a temporary name, then move it into place; transient errors are retried."""
-        self.write_with(name, lambda stream: stream.write(data))
+        view = memoryview(data)
+
+        def fill(stream: IO[bytes]) -> None:
+            for start in range(0, len(view), CHUNK_BYTES):
+                stream.write(view[start : start + CHUNK_BYTES])
+                self.beat()
+
+        self.write_with(name, fill)
 
     def write_with(self, name: str, fill: Callable[[IO[bytes]], Any]) -> None:
         """Let `fill` write the file under a temporary name, then move it into place."""
@@ -187,6 +202,7 @@ class Storage:
         with self.filesystem.open_input_stream(self.path(name)) as stream:
             for chunk in _chunks(stream):
                 digest.update(chunk)
+                self.beat()
         return digest.hexdigest()
 
     def entry(self, name: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from rec.evaluation.run import evaluate_run
 from rec.keys import EvaluateConfig, ParallelConfig, PhaseConfig, ServeConfig, TrainConfig, TuneConfig
 from rec.keys_data import DataConfig
 from rec.serving.export import export
-from rec.strict import Strict, idle_keys
+from rec.strict import Strict, idle_keys, resolve
 from rec.systems.msmrec import MSMRec
 from rec.train.job import train_here
 from rec.train.phases import stretches
@@ -296,12 +296,32 @@ def test_processes_of_encoders_are_refused_where_all_runs_in_one(key: str, tmp_p
         (["parallel.expert_parallel=2"], "parallel.expert_parallel: must divide workers (0), got 2"),
         (["parallel.expert_parallel=2", "parallel.workers=3"], "parallel.expert_parallel: must divide workers (3)"),
         (["parallel.gpus_per_worker=0.5"], "parallel.gpus_per_worker: has no effect with parallel.gpu=false"),
+        (["parallel.zero_stage=3", "parallel.workers=2"], "parallel.zero_stage: 3 shares weights, which DeepSpeed ref"),
+        (["parallel.offload=true", "parallel.workers=2"], "parallel.offload: has no effect with parallel.gpu=false"),
+        (
+            ["parallel.offload=true", "parallel.workers=2", "parallel.gpu=true", "parallel.zero_stage=0"],
+            "parallel.offload: has no effect with parallel.zero_stage=0",
+        ),
+        (["train.tokens=9", "train.accumulate=2"], "train.tokens: has no effect with train.accumulate=2; leave one"),
+        (
+            ["train.phases.train.tokens=9", "train.accumulate=2"],
+            "train.phases.train.tokens: has no effect with train.accumulate=2",
+        ),
     ],
 )
 def test_keys_of_phases_and_workers_are_refused_where_they_cannot_hold(words: list[str], found: str) -> None:
     with pytest.raises(ConfigError) as error:
         phases_of(words)
     assert found in str(error.value)
+
+
+@pytest.mark.parametrize("name", [LIGHTGCN, HEALTHMOE])
+def test_a_budget_of_tokens_is_refused_where_rows_tell_no_lengths(name: str) -> None:
+    kind = resolve(name)
+    config = from_table({"system": name, "out": "o", "data": {"root": "d"}, "model": SMALL[name]})
+    system = kind(config.model, kind.sample(4, np.random.default_rng(0))[1])
+    with pytest.raises(ConfigError, match=rf"train.tokens: has no effect: {kind.__name__} tells no lengths"):
+        stretches(system, TrainConfig(tokens=64))
 
 
 def phases_of(words: list[str]) -> Any:

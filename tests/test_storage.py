@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rec.errors import DataError
-from rec.storage import Storage, git_blob_sha1
+from rec.storage import CHUNK_BYTES, Storage, git_blob_sha1
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
@@ -166,3 +166,15 @@ def test_a_device_that_takes_nothing_is_told_and_stays_one() -> None:
     with pytest.raises(DataError, match="cannot be written"):
         Storage("/dev").write("full", b"x" * 10_000)
     assert Path("/dev/full").is_char_device()
+
+
+def test_long_files_beat_while_they_are_written_and_checked(tmp_path: Path) -> None:
+    beats: list[int] = []
+    storage = Storage(str(tmp_path), beat=lambda: beats.append(1)).below("deep")
+    storage.write("a", b"x" * (2 * CHUNK_BYTES + 1))
+    assert len(beats) == 3
+    assert storage.size("a") == 2 * CHUNK_BYTES + 1
+    storage.entry("a")
+    assert len(beats) == 6
+    storage.write("none", b"")
+    assert storage.read("none") == b""

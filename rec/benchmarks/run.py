@@ -101,6 +101,12 @@ def _scale(work: Work, folder: str) -> list[Row]:
     return scale.measure(folder, work.only, work.say)
 
 
+def _gpu(work: Work, folder: str) -> list[Row]:
+    from rec.benchmarks import gpu
+
+    return gpu.measure(folder, work.say)
+
+
 BENCHMARKS: Mapping[str, Benchmark] = {
     "train": _train,
     "evaluate": _evaluate,
@@ -113,4 +119,5 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "visits": _visits,
     "writer": _writer,
     "scale": _scale,
+    "gpu": _gpu,
 }

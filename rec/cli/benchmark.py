@@ -19,13 +19,14 @@ EXAMPLES = """examples:
   rec benchmark visits --json visits.json
   rec benchmark writer --json writer.json
   rec benchmark scale --only saves,tables
+  rec benchmark gpu --json gpu.json
   rec benchmark prepare --interactions 10000000"""
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add what the command takes beside overrides."""
-    names = ("train", "evaluate", "prepare", "moe", "tune", "serve", "encoders", "graph", "visits", "writer", "scale")
-    command.add_argument("name", choices=names)
+    names = ("train", "evaluate", "prepare", "moe", "tune", "serve", "encoders", "graph", "visits", "writer")
+    command.add_argument("name", choices=(*names, "scale", "gpu"))
     command.add_argument("--json", metavar="FILE", help="write the rows there as well")
     command.add_argument("--data", metavar="ROOT", help="prepared data set (default: one of ML-1M's size is made)")
     command.add_argument("--interactions", type=count, default=10_000_000, help="for prepare (default: 10000000)")

@@ -9,9 +9,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from rec.moe.config import MixtureConfig
-from rec.moe.layer import Mixed, MixtureOfExperts
+from rec.moe.layer import Mixed, MixtureOfExperts, layers_of
 from rec.nn.dropout import Dropout
 from rec.nn.packed import Layout, causal_attention
 from rec.seeds import derive
@@ -32,9 +33,11 @@ class SequenceEncoder(nn.Module):
         dropout: float,
         form: BlockForm,
         mixture: MixtureConfig | None = None,
+        checkpointing: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
+        self.checkpointing = checkpointing
         kind = PreNormBlock if form == "pre_norm" else PublishedBlock
         self.blocks = nn.ModuleList(kind(width, heads, feedforward, dropout) for _ in range(blocks))
         if mixture is not None and mixture.experts:
@@ -47,8 +50,31 @@ class SequenceEncoder(nn.Module):
         """Return the state after each row, (N, D), and what the blocks' mixture layers did."""
         mixed: list[Mixed] = []
         for block in self.blocks:
-            x_ND = block(x_ND, where, mixed)
+            if self.checkpointing and self.training:
+                x_ND, own = sparing(block, x_ND, where)
+                mixed += own
+            else:
+                x_ND = block(x_ND, where, mixed)
         return self.norm(x_ND), mixed
+
+
+def sparing(block: nn.Module, x_ND: Tensor, where: Layout) -> tuple[Tensor, list[Mixed]]:
+    """Return what a block gives, (N, D), and its mixture layer; its input alone is kept, a backward computes again."""
+    passes: list[list[Mixed]] = []
+
+    def once(x_ND: Tensor) -> Tensor:
+        layers = [layer for _, layer in layers_of(block)]
+        for layer in layers:
+            layer.repeating = bool(passes)
+        passes.append([])
+        y_ND: Tensor = block(x_ND, where, passes[-1])
+        for layer in layers:
+            layer.repeating = False
+        return y_ND
+
+    # Ranks whose experts are spread send messages while they compute again: all do so to the end of a block.
+    y_ND: Tensor = checkpoint(once, x_ND, use_reentrant=False, early_stop=False)
+    return y_ND, passes[0]
 
 
 class Attention(nn.Module):

@@ -13,9 +13,9 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import psutil
 import ray
@@ -191,6 +191,12 @@ def quiet_data() -> None:
     logging.getLogger("ray.train").setLevel(logging.ERROR)
 
 
+def cpus_to_start(parallel: ParallelConfig) -> float:
+    """Return the CPUs of a private runtime for a run: those of all workers, or as many as this machine has cores."""
+    fewest = parallel.fewest * parallel.worker_resources["CPU"]
+    return min(parallel.cpus, max(fewest, float(cores()))) if parallel.min_workers else parallel.cpus
+
+
 @dataclass(frozen=True, slots=True)
 class Demand:
     """What a job cannot do without."""
@@ -203,14 +209,28 @@ class Demand:
     """What else the user may do."""
     of: str = "workers"
     """What needs it."""
+    gpu_key: str = ""
+    """The key that asks for GPUs, where it is another one."""
+    each: Mapping[str, float] = field(default_factory=dict)
+    """What one of them needs on a node of its own choice; empty where they differ."""
+    count: int = 0
+    """How many there are of them."""
 
     @classmethod
     def by_workers(cls, parallel: ParallelConfig) -> Demand:
-        """Return what the workers of a run demand."""
-        gpus = parallel.workers * parallel.worker_resources.get("GPU", 0.0)
-        remedy = "lower it, or let workers share with parallel.cpus_per_worker and parallel.gpus_per_worker"
-        key = "parallel.workers" if parallel.workers > 1 else "parallel.threads"
-        return cls(parallel.cpus, gpus, key, remedy)
+        """Return what the workers of a run demand: the fewest that it starts with."""
+        count = max(1, parallel.fewest)
+        gpus = count * parallel.worker_resources.get("GPU", 0.0)
+        several = count > 1
+        return cls(
+            count * parallel.worker_resources["CPU"],
+            gpus,
+            "parallel.workers" if several else "parallel.threads",
+            f"lower it, or {'let workers share' if several else 'ask for less'} with parallel.cpus_per_worker",
+            gpu_key="parallel.workers" if several else "parallel.gpu",
+            each=parallel.worker_resources,
+            count=count,
+        )
 
 
 def require_machine(demand: Demand | None) -> None:
@@ -239,6 +259,55 @@ def require_cluster(demand: Demand | None) -> None:
     resources = ray.cluster_resources()
     _require(demand, demand.cpus + 1, resources.get("CPU", 0.0), "the cluster", " and 1 for data")
     _require_gpus(demand, resources.get("GPU", 0.0), "the cluster")
+    _require_nodes(demand, living_nodes())
+
+
+def living_nodes() -> list[Mapping[str, float]]:
+    """Return the resources of each node of the cluster that is alive."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def fitting(each: Mapping[str, float], nodes: Iterable[Mapping[str, float]]) -> int:
+    """Return how many that need `each` of some resources fit, none of them on two nodes."""
+    needed = {name: amount for name, amount in each.items() if amount}
+    # Ray counts in ten-thousandths.
+    room = (
+        min(round(node.get(name, 0.0) * 10_000) // round(amount * 10_000) for name, amount in needed.items())
+        for node in nodes
+    )
+    return sum(room)
+
+
+def _require_nodes(demand: Demand, nodes: Sequence[Mapping[str, float]]) -> None:
+    """Check that what is enough in all is not too scattered: Ray would wait for ever."""
+    if not demand.each or (there := fitting(demand.each, nodes)) >= demand.count:
+        return
+    told = " and ".join(counted(amount, name) for name, amount in demand.each.items() if amount)
+    raise ConfigError(
+        f"{demand.key}: the nodes of the cluster have room for {there} {demand.of} of {told} each, expected "
+        f"{demand.count}: one needs all of it on one node; {demand.remedy}"
+    )
+
+
+def together(demand: Demand) -> int:
+    """Return how many jobs of one demand the cluster has room for at the same time, with a CPU left for data."""
+    resources = ray.cluster_resources()
+    room = int((resources.get("CPU", 0) - 1) / demand.cpus)
+    return min(room, int(resources.get("GPU", 0) / demand.gpus)) if demand.gpus else room
+
+
+def refuse_shared_gpus(parallel: ParallelConfig) -> None:
+    """Check that no two ranks of a run would train on one GPU.
+
+    Raises:
+        ConfigError: they would.
+    """
+    if parallel.gpu and parallel.workers > 1 and 0 < parallel.gpus_per_worker < 1:
+        raise ConfigError(
+            f"parallel.gpus_per_worker: {parallel.gpus_per_worker:g} with parallel.workers={parallel.workers} puts "
+            "several ranks on one GPU, which NCCL refuses; leave it out, or set parallel.workers=1 to share a GPU "
+            "between trials"
+        )
 
 
 def _require(demand: Demand, cpus: float, there: float, where: str, more: str) -> None:
@@ -252,5 +321,6 @@ def _require(demand: Demand, cpus: float, there: float, where: str, more: str) -
 def _require_gpus(demand: Demand, there: float, where: str) -> None:
     if there < demand.gpus:
         raise ConfigError(
-            f"{demand.key}: {where} has {counted(there, 'GPU')}, expected at least {demand.gpus:g}; {demand.remedy}"
+            f"{demand.gpu_key or demand.key}: {where} has {counted(there, 'GPU')}, expected at least {demand.gpus:g} "
+            f"for {demand.of}; ask for fewer, or compute on CPUs"
         )

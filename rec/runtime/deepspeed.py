@@ -68,8 +68,10 @@ class DeepSpeedEngine:
             "train_batch_size": self.world_size,
             "gradient_accumulation_steps": 1,
             "gradient_clipping": train.clip_norm if self.stage else 0.0,
-            "zero_optimization": {"stage": parallel.zero_stage, "reduce_bucket_size": min(BUCKET, self._trained())},
+            "zero_optimization": self._zero(parallel),
             "bf16": {"enabled": parallel.precision == "bf16"},
+            # Else it insists on an Adam of its own, compiled when it starts; torch's fused one does the same.
+            "zero_force_ds_cpu_optimizer": False,
             "zero_allow_untested_optimizer": True,
             "steps_per_print": 1 << 60,
         }
@@ -85,6 +87,13 @@ class DeepSpeedEngine:
             for lows, highs in zip(self.optimizer.fp16_groups, self.optimizer.fp32_groups, strict=True):
                 for low, high in zip(lows, highs, strict=True):
                     high.data = high.data.view(low.shape)
+
+    def _zero(self, parallel: ParallelConfig) -> dict[str, Any]:
+        """Return what DeepSpeed is told of what ranks share and where the optimiser lies."""
+        shared: dict[str, Any] = {"stage": parallel.zero_stage, "reduce_bucket_size": min(BUCKET, self._trained())}
+        if parallel.offload:
+            shared["offload_optimizer"] = {"device": "cpu", "pin_memory": self.device.type == "cuda"}
+        return shared
 
     def _trained(self) -> int:
         """Return how many numbers all ranks train: a bucket for more would only take memory.

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from rec.config import RunConfig
-from rec.runtime.cluster import Demand, runtime, starting, worker_environment
+from rec.keys import ParallelConfig
+from rec.runtime.cluster import Demand, cpus_to_start, refuse_shared_gpus, runtime, starting, worker_environment
 from rec.storage import Storage
 
 HEAVY = ("torch", "pandas", "pyarrow.parquet")
@@ -17,13 +18,19 @@ def train(
 ) -> None:
     """Do what `rec.runtime.training.train` does, a few seconds sooner."""
     parallel = config.parallel
+    refuse_shared_gpus(parallel)
     if Storage(config.out).exists("checkpoints") and _is_over(config, say):
         return
-    say(f"{config.out}: {starting()}, for {parallel.workers} workers")
-    with runtime(parallel.cpus, worker_environment(parallel), meanwhile=HEAVY, demand=Demand.by_workers(parallel)):
+    say(f"{config.out}: {starting()}, for {_told(parallel)} workers")
+    demand, environment = Demand.by_workers(parallel), worker_environment(parallel)
+    with runtime(cpus_to_start(parallel), environment, meanwhile=HEAVY, demand=demand):
         from rec.runtime import training
 
         training.train(config, report, say, file=file)
+
+
+def _told(parallel: ParallelConfig) -> str:
+    return f"{parallel.min_workers} to {parallel.workers}" if parallel.min_workers else f"{parallel.workers}"
 
 
 def _is_over(config: RunConfig, say: Callable[[str], None]) -> bool:

@@ -13,7 +13,7 @@ from rec.errors import RecError
 from rec.evaluation.predict import Order, Part, packed, unpacked
 from rec.evaluation.predictor import Predictor
 from rec.json_text import json_text
-from rec.runtime.cluster import Demand, runtime
+from rec.runtime.cluster import Demand, cpus_to_start, runtime
 
 
 def predict_on_ray(
@@ -25,14 +25,16 @@ def predict_on_ray(
     """
     parallel = order.config.parallel
     environment = {"OMP_NUM_THREADS": str(parallel.threads), "TOKENIZERS_PARALLELISM": "false"}
-    with runtime(parallel.cpus, environment, demand=Demand.by_workers(parallel)):
+    with runtime(cpus_to_start(parallel), environment, demand=Demand.by_workers(parallel)):
         rows = [{"part": pickle.dumps(part)} for part in parts]
         resources = parallel.worker_resources
         notes = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             _Actor,
             fn_constructor_args=(packed(order), claim),
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=min(parallel.workers, len(parts))),
+            compute=ray.data.ActorPoolStrategy(
+                min_size=min(parallel.fewest, len(parts)), max_size=min(parallel.workers, len(parts))
+            ),
             num_cpus=resources["CPU"],
             num_gpus=resources.get("GPU"),
         )

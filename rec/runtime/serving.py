@@ -303,7 +303,7 @@ def _largest(configs: Sequence[ServeConfig]) -> Demand:
     """Return what the artifact that takes most demands from the start: several may share the machine's CPUs."""
     gpus = sum(config.replicas * config.gpus_per_replica for config in configs)
     cpus = max(config.replicas * config.cpus_per_replica for config in configs)
-    return Demand(cpus, gpus, "serve.replicas", REMEDY, "replicas")
+    return Demand(cpus, gpus, "serve.replicas", REMEDY, "replicas", gpu_key="serve.gpus_per_replica")
 
 
 def _is_error(record: logging.LogRecord) -> bool:

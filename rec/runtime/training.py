@@ -7,7 +7,7 @@ import os
 import re
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -23,8 +23,9 @@ from rec.config import RunConfig, to_json
 from rec.data.prepared import Prepared
 from rec.errors import RecError, TrainingError
 from rec.progress import Progress as Waiting
-from rec.runtime.cluster import PRIVATE, QUIET, Demand, runtime, worker_environment
+from rec.runtime.cluster import PRIVATE, QUIET, Demand, cpus_to_start, refuse_shared_gpus, runtime, worker_environment
 from rec.runtime.datasets import fits_shared_memory, share
+from rec.runtime.elastic import Sizes
 from rec.runtime.monitor import Monitor
 from rec.runtime.network import ConnectedWorkers
 from rec.runtime.worker import train_worker
@@ -62,6 +63,7 @@ def train(
         TrainingError: too many failures, or a loss that is not finite.
         ConfigError, DataError: as the worker found them.
     """
+    refuse_shared_gpus(config.parallel)
     # Workers have working folders of their own.
     config = config.model_copy(
         update={
@@ -80,24 +82,40 @@ def train(
         newest(storage, say)
         _tell_end(storage, config, system, record)
         return
-    tell_memory(system, config, say)
-    report = record
-    with runtime(config.parallel.cpus, worker_environment(config.parallel), demand=Demand.by_workers(config.parallel)):
+    report, parallel = record, config.parallel
+    with runtime(cpus_to_start(parallel), worker_environment(parallel), demand=Demand.by_workers(parallel)):
         report({"kind": "runtime"})
         shared = Shared(data, columns) if fits_shared_memory(data, SPLITS) else None
-        failures, stop, before = 0, stop or threading.Event(), None
+        failures, stop, before, sizes = 0, stop or threading.Event(), None, Sizes(config, system)
         while True:
-            failure = _attempt(config, storage, shared, report, say, stop)
+            sized = _sized(sizes, system, report, say)
+            failure = _attempt(sized, storage, shared, report, say, stop, sizes.may_grow)
             if failure is None or stop.is_set():
                 break
+            if failure.may_grow:
+                say("there is room for more workers; going on from the last checkpoint")
+                continue
             cause = failure.cause
-            if failure.would_repeat(before, config.parallel.workers):
+            if failure.would_repeat(before, sized.parallel.workers):
                 raise TrainingError(f"this would only repeat itself: {cause}{_filed(storage, failure)}")
             failures, before = failures + 1, failure
             if failures > config.parallel.max_failures:
                 raise TrainingError(f"gave up after {failures} failures; the last: {cause}{_filed(storage, failure)}")
             say(f"failure {failures} of at most {config.parallel.max_failures}: {cause}; starting again")
     _tell_end(storage, config, system, record)
+
+
+def _sized(sizes: Sizes, system: System[Any, Any], report: Report, say: Callable[[str], None]) -> RunConfig:
+    """Return the config of the next attempt, and tell what is new about its workers."""
+    before = sizes.workers
+    config = sizes.choose()
+    workers, most = config.parallel.workers, sizes.sizes[0]
+    report({"kind": "workers", "workers": workers})
+    if workers != before:
+        tell_memory(system, config, say)
+        if workers < most:
+            say(f"{config.out}: {workers} of at most {most} workers: the cluster has no room for more")
+    return config
 
 
 def _tell_end(storage: Storage, config: RunConfig, system: System[Any, Any], record: TrainingRecord) -> None:
@@ -110,6 +128,10 @@ def _tell_end(storage: Storage, config: RunConfig, system: System[Any, Any], rec
 
 PASSING = (OSError.__name__, MemoryError.__name__, *(kind.__name__ for kind in OSError.__subclasses__()))
 """Kinds of exceptions that can go away by themselves."""
+MEMORY = (MemoryError.__name__, "OutOfMemoryError")
+"""Kinds of which a second one at the same step tells that there is too little."""
+KILLED_FOR_MEMORY = re.compile("OutOfMemoryError|low on memory")
+"""What Ray says of a worker that it has killed before the kernel would."""
 FROM_OTHERS = re.compile("gloo|nccl|connection|peer|socket|timed out|timeout", re.IGNORECASE)
 """What is in messages of ranks that only noticed the end of another."""
 
@@ -125,12 +147,15 @@ class Failure:
     """What ranks have raised: kind, first line without digits, and at which step."""
     told: str = ""
     """All that Ray says of it, with the tracebacks of workers."""
+    may_grow: bool = False
+    """Whether it was ended after a checkpoint because more workers fit: that is no failure."""
 
     def would_repeat(self, before: Failure | None, workers: int) -> bool:
         """Return whether another attempt would end the same way.
 
         So it is where every rank has raised the same at the same step, and where one has raised what it did the time
-        before, at the same step, without a checkpoint in between. A rank that dies or hangs raises nothing itself.
+        before, or was out of memory again, at the same step, without a checkpoint in between. A rank that dies or hangs
+        raises nothing itself.
         """
         lasting = {
             rank: found
@@ -141,7 +166,8 @@ class Failure:
             return True
         if before is None or before.start != self.start:
             return False
-        return any(before.raised.get(rank) == found for rank, found in lasting.items())
+        short = {rank: found for rank, found in self.raised.items() if found[0] in MEMORY}
+        return any(before.raised.get(rank) == found for rank, found in {**lasting, **short}.items())
 
 
 class Shared:
@@ -171,13 +197,14 @@ def _attempt(
     report: Report,
     say: Callable[[str], None],
     stop: threading.Event,
+    may_grow: Callable[[], bool],
 ) -> Failure | None:
     """Run once from the newest whole checkpoint; return how it failed, None where it finished."""
     step = newest(storage, say)
     if step is not None:
         say(f"{config.out}: going on from step {step}")
     monitor = Monitor.remote()
-    pump = Pump(monitor, report, config.parallel.stall_timeout_s, stop)
+    pump = Pump(monitor, report, config.parallel.stall_timeout_s, stop, may_grow)
     pump.start()
     if shared is not None:
         shared.offer_to(monitor)
@@ -196,8 +223,20 @@ def _attempt(
             ray.kill(monitor)
     if pump.error is not None:
         raise pump.error
+    if pump.grows:
+        return Failure("more workers fit", step, {}, may_grow=True)
     told = "\n".join(str(one) for one in (ended, *getattr(ended, "worker_failures", {}).values()))
-    return Failure(pump.stalled or _cause(ended, pump.last), step, {} if pump.stalled else pump.raised, told)
+    raised = {} if pump.stalled else pump.raised | killed_for_memory(ended, pump.last)
+    return Failure(pump.stalled or _cause(ended, pump.last), step, raised, told)
+
+
+def killed_for_memory(ended: Exception, last: Mapping[int, Mapping[str, Any]]) -> dict[int, tuple[str, str, int]]:
+    """Return the ranks that Ray has killed for want of memory, as if they had raised that at their last known step."""
+    return {
+        rank: (MEMORY[1], "", last.get(rank, {}).get("total_step", 0))
+        for rank, error in getattr(ended, "worker_failures", {}).items()
+        if KILLED_FOR_MEMORY.search(f"{type(error).__name__}: {error}")
+    }
 
 
 def _filed(storage: Storage, failure: Failure) -> str:
@@ -260,8 +299,16 @@ def _trainer(config: RunConfig, payload: dict[str, Any]) -> TorchTrainer:
 class Pump(threading.Thread):
     """Carries workers' events to `report`, and ends the workers when all fall silent."""
 
-    def __init__(self, monitor: Any, report: Report, stall_timeout_s: float, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        monitor: Any,
+        report: Report,
+        stall_timeout_s: float,
+        stop: threading.Event,
+        may_grow: Callable[[], bool],
+    ) -> None:
         super().__init__(daemon=True, name="pump")
+        self.may_grow, self.saved, self.grows = may_grow, False, False
         self.asked_to_stop = stop
         self.monitor, self.report, self.stall_timeout_s = monitor, report, stall_timeout_s
         self.waiting = Waiting("waiting for workers to start, load the model and make a first step")
@@ -301,12 +348,18 @@ class Pump(threading.Thread):
                 self.raised[event["rank"]] = event["type"], words, event["total_step"]
             if event["kind"] == "step":
                 self.waiting.end()
+            self.saved |= event["kind"] == "saved"
             self.report(event)
         return silent
 
     def _check(self, silent: dict[int, tuple[float, dict[str, Any]]]) -> None:
         """End the workers when none has said anything for too long; the one that did least is named."""
         if self.asked_to_stop.is_set() or (self.error is not None and DRIVER in self.last):
+            self._end_workers()
+            return
+        saved, self.saved = self.saved, False
+        if saved and not self.grows and self.may_grow():
+            self.grows = True
             self._end_workers()
             return
         if self.stalled or not silent or min(s for s, _ in silent.values()) < self.stall_timeout_s:

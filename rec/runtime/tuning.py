@@ -18,14 +18,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import ray
 from ray import tune
 
 from rec.config import RunConfig, from_json, to_json
 from rec.data.prepared import Prepared
 from rec.errors import ConfigError
 from rec.progress import PLAIN_INTERVAL_S, Progress
-from rec.runtime.cluster import Demand, runtime, starting, worker_environment
+from rec.runtime.cluster import Demand, refuse_shared_gpus, runtime, starting, together, worker_environment
+from rec.runtime.elastic import refuse_elastic
 from rec.runtime.search_state import can_go_on
 from rec.runtime.trial import TrialRun
 from rec.sections import counted
@@ -58,6 +58,8 @@ def search(config: RunConfig, say: Say) -> str:
         ConfigError: the space or the cluster does not fit.
         TrainingError: no trial came to an evaluation.
     """
+    refuse_shared_gpus(config.parallel)
+    refuse_elastic(config.parallel, "a search")
     where = config.data.model_copy(update={"root": absolute(config.data.root)})
     config = config.model_copy(update={"out": absolute(config.out), "data": where})
     space, data = space_of(config), open_data(config)
@@ -71,19 +73,16 @@ def search(config: RunConfig, say: Say) -> str:
     storage.delete(PAGE)  # which is written last: it tells that the results are whole
     cpus = config.parallel.cpus
     wanted = config.tune.concurrent or max(1, int((os.cpu_count() or 1) / cpus))
-    demand = Demand.by_workers(config.parallel)
-    if config.tune.concurrent:
-        together = config.tune.concurrent
-        demand = Demand(together * cpus, together * demand.gpus, "tune.concurrent", "lower it", "trials")
+    one = demand = Demand.by_workers(config.parallel)
+    if most := config.tune.concurrent:
+        demand = Demand(most * cpus, most * one.gpus, "tune.concurrent", "lower it", "trials")
     say(f"{config.out}: {starting()}, for the search")
     with quiet(), runtime(wanted * cpus, worker_environment(config.parallel), demand=demand):
-        room = int((ray.cluster_resources().get("CPU", 0) - 1) / cpus)
+        room = together(one)
         # A trial more than the cluster holds would hold back workers of one that could run (Ray issue 54305).
         concurrent = min(config.tune.concurrent or room, room)
-        say(
-            f"{config.out}: {counted(config.tune.trials, 'trial')}, {concurrent} at the same time, "
-            f"{counted(cpus, 'CPU')} each"
-        )
+        trials, each = counted(config.tune.trials, "trial"), counted(cpus, "CPU")
+        say(f"{config.out}: {trials}, {concurrent} at the same time, {each} each")
         _tuner(config, space, storage, concurrent, phases, say).fit()
         for trial in read_trials(storage):
             if trial.status == RUNNING:

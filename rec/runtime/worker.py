@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from rec.train.feed import Microbatches, PlannedFeed
     from rec.train.phases import Stretch
 
+BEAT_S = 2.0
+"""Seconds between events that tell that files are being read or written."""
 ANSWERED = ("evaluated", "saved", "error", "raised")
 """Events that a worker waits for the driver's side to have received."""
 
@@ -37,7 +40,7 @@ def train_worker(payload: dict[str, Any]) -> None:
 
     def report(event: dict[str, Any]) -> None:
         stands["total_step"] = event.get("total_step", stands["total_step"])
-        sent = monitor.put.remote(rank, event | {"rank": rank})
+        sent = monitor.put.remote(rank, stands | event | {"rank": rank})
         if event["kind"] in ANSWERED:
             ray.get(sent)
         if event["kind"] == "evaluated":
@@ -53,6 +56,19 @@ def train_worker(payload: dict[str, Any]) -> None:
         # The driver compares what ranks and attempts say: what all say at one step would only be said again.
         report({"kind": "raised", "type": type(error).__name__, "message": first_line(error), **stands})
         raise
+
+
+class Beat:
+    """Reports now and then, while files are read or written, that this rank is not stuck."""
+
+    def __init__(self, report: Callable[[dict[str, Any]], None], every_s: float = BEAT_S) -> None:
+        self.report, self.every_s, self.told_s = report, every_s, time.monotonic()
+
+    def __call__(self) -> None:
+        """Take note that a part of a file is done."""
+        if time.monotonic() - self.told_s >= self.every_s:
+            self.told_s = time.monotonic()
+            self.report({"kind": "moving files"})
 
 
 def first_line(error: Exception) -> str:
@@ -88,7 +104,7 @@ def _train(
     data = open_prepared(config)
     system = build(config, data)
     refuse_beyond(system.memory(config.train, config.parallel), device, config.parallel)
-    storage = Storage(config.out)
+    storage = Storage(config.out, beat=Beat(report))
     store = CheckpointStore(storage.below("checkpoints"))
     resume = store.load(step) if step is not None else None
 

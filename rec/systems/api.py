@@ -65,6 +65,7 @@ class Phase:
     epochs: int | None = None
     batch_size: int | None = None
     accumulate: int | None = None
+    tokens: int | None = None
     learning_rate: float | None = None
     optimiser: Literal["adamw", "adam"] | None = None
     metric: str | None = None
@@ -165,6 +166,13 @@ class System(ABC, Generic[B, M]):
 
         What is random here must follow from (seed, epoch) alone.
         """
+
+    def lengths(self, rows: Columns) -> np.ndarray:
+        """Return how many tokens or events the model computes for each row, int64 (B,); `train.tokens` cuts by it.
+
+        Only systems have it whose rows differ in it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} tells no lengths of its rows")
 
     @abstractmethod
     def loss(self, model: Callable[[B], Any], batch: B) -> dict[str, Term]:

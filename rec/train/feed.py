@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from rec.batch import Batch, Columns
 from rec.data.prepared import Prepared
@@ -17,6 +18,7 @@ from rec.errors import ConfigError
 from rec.keys import TrainConfig
 from rec.seeds import derive
 from rec.systems.api import Phase, System
+from rec.train.engine import Engine
 from rec.train.phases import key_of, resolved
 
 T = TypeVar("T")
@@ -52,7 +54,7 @@ class PlannedFeed:
 
     def train(self, phase: Phase, epoch: int, start: int) -> Iterator[Microbatches]:
         """Yield this rank's batches of an epoch of a phase from step `start`, in microbatches."""
-        return Ahead(self._steps(self.plan(phase), epoch, start, resolved(phase, self.config).accumulate))
+        return Ahead(self._steps(self.plan(phase), epoch, start, resolved(phase, self.config)))
 
     def evaluate(self, split: str, share: float = 1.0) -> Iterator[tuple[Batch, bool]]:
         """Yield this rank's batches of a split, in the order of its files.
@@ -70,11 +72,15 @@ class PlannedFeed:
         """Return how many examples a split has, over all ranks."""
         return self.data.split_rows(split)
 
-    def _steps(self, plan: Plan, epoch: int, start: int, parts: int) -> Iterator[Microbatches]:
+    def _steps(self, plan: Plan, epoch: int, start: int, config: TrainConfig) -> Iterator[Microbatches]:
         rows = plan.batches(self.reader, epoch=epoch, start=start, rank=self.rank, world_size=self.world_size)
         for columns, counts in rows:
-            made = [(self.system.collate(part), counts and whole) for part, whole in in_parts(columns, parts)]
-            yield tuple(made)
+            if config.tokens:
+                cut = in_budgets(columns, self.system.lengths(columns), config.tokens)
+                parts = [(part, True) for part in cut]
+            else:
+                parts = list(in_parts(columns, config.accumulate))
+            yield tuple((self.system.collate(part), counts and whole) for part, whole in parts)
 
     def _batches(
         self, plan: Plan, epoch: int, start: int, reader: Reader | None = None
@@ -94,6 +100,34 @@ def in_parts(columns: Columns, parts: int) -> Iterator[tuple[Columns, bool]]:
         start, end = rows * part // parts, rows * (part + 1) // parts
         some = slice(start, end) if start < end else slice(0, 1)
         yield {name: column[some] for name, column in columns.items()}, start < end
+
+
+def in_budgets(columns: Columns, length_B: np.ndarray, most: int) -> Iterator[Columns]:
+    """Yield rows in parts whose rows times their longest are at most so many, the longest first; one row at least."""
+    if len(length_B) * int(length_B.max(initial=0)) <= most:
+        yield columns
+        return
+    order, start = np.argsort(-length_B, kind="stable"), 0
+    while start < len(order):
+        end = start + max(1, most // max(1, int(length_B[order[start]])))
+        rows, start = np.sort(order[start:end]), end
+        yield {name: rows_of(column, rows) for name, column in columns.items()}
+
+
+def rows_of(column: Any, rows: np.ndarray) -> Any:
+    """Return some rows of a column."""
+    return column[rows] if isinstance(column, np.ndarray) else [column[row] for row in rows]
+
+
+def levelled(micro: Microbatches, engine: Engine) -> Microbatches:
+    """Return microbatches as many as any rank has, where stand-ins count nowhere: ranks pass through all together.
+
+    It is a collective of its own.
+    """
+    own = torch.zeros(engine.world_size)
+    own[engine.rank] = len(micro)
+    missing = int(engine.sum_over_ranks(own).max()) - len(micro)
+    return micro + ((micro[-1][0], False),) * missing
 
 
 class Chosen:

@@ -10,6 +10,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -24,7 +25,7 @@ from rec.seeds import derive
 from rec.systems.api import Phase, System
 from rec.train.checkpoint import Checkpoint
 from rec.train.engine import Engine, load_model
-from rec.train.feed import Microbatches
+from rec.train.feed import Microbatches, levelled
 from rec.train.memory import peaks
 from rec.train.optim import learning_rate
 from rec.train.phases import (
@@ -139,7 +140,7 @@ def _train_phase(
     setattr(module, "phase", phase.name)  # noqa: B010 (a module's attributes are typed as tensors and modules)
     if resume is None and phase.before is not None:
         torch.manual_seed(derive(job.config.seed, "before", stretch.index))
-        phase.before(module.to(job.ranks.device).eval(), RankFeed(job.ranks, job.feed.evaluate))
+        phase.before(module.to(job.ranks.device).eval(), RankFeed(job.ranks, partial(_prepared, job)))
         equalise_buffers(module, job.ranks)
     engine = job.wrap(module, stretch.config)
     if resume is not None:
@@ -169,11 +170,11 @@ def _run_phase(job: Job, stretch: Stretch, engine: Engine, progress: Progress) -
         started_s = time.monotonic()
         average_running_statistics(engine)
         batches = job.feed.evaluate("val", config.validation_share)
+        told = _evaluating(job, engine, config.validation_share)
         means: dict[str, float | None]
         if is_loss(config.metric):
-            means = validation_loss(job.system, stretch, engine, batches)
+            means = validation_loss(job.system, stretch, engine, followed(batches, told))
         else:
-            told = _evaluating(job, engine, config.validation_share)
             means = metrics(job.system, measure(job.system, engine, batches, told=told))
         evaluate_s = time.monotonic() - started_s
         _judge(job, stretch, progress, means, losses | _take_usage(engine), evaluate_s)
@@ -189,6 +190,28 @@ def _tell_left_out(job: Job, engine: Engine, progress: Progress) -> None:
     if count and engine.rank == 0:
         text = f"left out of the loss: {count:,} who have every item, so that there is none that they have not"
         job.report({"kind": "note", "rank": 0, "text": text})
+
+
+def followed(batches: Iterator[tuple[Batch, bool]], told: Callable[[int], None]) -> Iterator[tuple[Batch, bool]]:
+    """Yield batches, and tell after each how many of this rank's examples are done."""
+    done = 0
+    for batch, counts in batches:
+        yield batch, counts
+        done += len(batch) if counts else 0
+        told(done)
+
+
+def _prepared(job: Job, split: str) -> Iterator[tuple[Batch, bool]]:
+    """Yield this rank's batches of a split for what is done once before a phase; reports now and then that it is."""
+    told_s = time.monotonic()
+
+    def told(done: int) -> None:
+        nonlocal told_s
+        if time.monotonic() - told_s > EVALUATING_S:
+            told_s = time.monotonic()
+            job.report({"kind": "preparing", "rank": job.ranks.rank, "split": split, "done": done})
+
+    return followed(job.feed.evaluate(split), told)
 
 
 def _evaluating(job: Job, engine: Engine, share: float) -> Callable[[int], None]:
@@ -224,6 +247,8 @@ def _run_epoch(job: Job, stretch: Stretch, engine: Engine, progress: Progress, s
         asked_s = time.monotonic()
         micro = next(batches)
         wait_s += time.monotonic() - asked_s
+        if config.tokens:
+            micro = levelled(micro, engine)
         update.seed(0)
         due = config.checkpoint_minutes and time.monotonic() - saved_s > 60 * config.checkpoint_minutes
         rate = learning_rate(config, progress.total_step - progress.phase_start, config.epochs * steps)

@@ -67,7 +67,18 @@ def stretches(system: System[Any, Any], config: TrainConfig, workers: int = 1) -
         if whole.batch_size % workers:
             key = key_of(phase, config, "batch_size")
             raise ConfigError(f"{key}: must be a multiple of {workers} workers, got {whole.batch_size}")
+        _check_tokens(system, phase, whole, config)
     return tuple(found)
+
+
+def _check_tokens(system: System[Any, Any], phase: Phase, whole: TrainConfig, config: TrainConfig) -> None:
+    """Refuse a budget of tokens that would cut nothing, or beside another cut."""
+    key = key_of(phase, config, "tokens")
+    if whole.tokens and type(system).lengths is System.lengths:
+        raise ConfigError(f"{key}: has no effect: {type(system).__name__} tells no lengths of its rows; leave it out")
+    if whole.tokens and whole.accumulate > 1:
+        other = key_of(phase, config, "accumulate")
+        raise ConfigError(f"{key}: has no effect with {other}={whole.accumulate}; leave one of both out")
 
 
 def _check_metric(system: System[Any, Any], phase: Phase, config: TrainConfig) -> None:

@@ -83,6 +83,9 @@ class TrainingRecord:
             sizes = {name: value for name, value in event.items() if name.startswith("peak_")}
             before = self.peaks.get(rank, {})
             self.peaks[rank] = {name: max(value, before.get(name, 0)) for name, value in sizes.items()}
+        elif event["kind"] == "workers":
+            self.command["workers"] = event["workers"]
+            self.machines = {rank: machine for rank, machine in self.machines.items() if rank < event["workers"]}
         elif event["kind"] == "step":
             self.end["epochs"] = event["epochs"]
         elif event["kind"] == "evaluated":

@@ -73,6 +73,14 @@ class Faulty(MSMRec):
             raise ValueError("a bug in one worker")
 
 
+class SlowEvaluation(MSMRec):
+    """MSMRec that takes its time for every batch of an evaluation."""
+
+    def examples(self, *arguments: Any) -> Any:
+        time.sleep(0.7)
+        return super().examples(*arguments)
+
+
 class Slow(MSMRec):
     """MSMRec that takes its time for every batch."""
 

@@ -203,6 +203,34 @@ def test_phases_find_on_ranks_what_they_find_in_one_process(
     torch.testing.assert_close(one.tensors["model.centre_CX"], other.tensors["model.centre_CX"], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("world", "ep", "stage", "offload", "cut"),
+    [
+        (2, 1, 0, False, {"tokens": 70}),
+        (2, 2, 1, False, {"accumulate": 4}),
+        (3, 3, 2, False, {"tokens": 70}),
+        (2, 1, 1, True, {}),
+        (2, 2, 2, True, {}),
+        (2, 2, 1, True, {"accumulate": 3}),
+        (2, 2, 2, True, {"tokens": 70}),
+    ],
+)
+def test_microbatches_and_an_optimiser_elsewhere_change_no_number(
+    ranks: Any, run_config: Make, tmp_path: Path, world: int, ep: int, stage: int, offload: bool, cut: dict[str, int]
+) -> None:
+    """Ranks have unlike numbers of microbatches in a budget; the run is stopped, and goes on in the second epoch."""
+    experts = {"experts": 6, "per_row": 2, "router": "sigmoid", "bias_rate": 0.1}
+    keys = {"batch_size": 36, "epochs": 2, "learning_rate": 5e-3, "clip_norm": 0.5, "checkpoint_steps": 1}
+    model = {"dropout": 0.0, "feedforward_mixture": experts}
+    wanted = train_here(run_config(out=str(tmp_path / "alone"), train=keys, model=model), quiet, quiet)
+    parallel = {"workers": world, "expert_parallel": ep, "zero_stage": stage, "offload": offload}
+    config = run_config(out=str(tmp_path / "ranks"), train={**keys, **cut}, model=model, parallel=parallel)
+    claim(config)
+    assert ranks.run(world, train_rank, to_json(config), 13) == [None] * world
+    for found in ranks.run(world, train_rank, to_json(config)):
+        agree(found, wanted.history)
+
+
 @pytest.mark.parametrize("stop_at", [3, 12, 13, 21])
 def test_a_run_stopped_in_any_phase_goes_on_at_another_size(
     ranks: Any, toy: Make, tmp_path: Path, stop_at: int

@@ -15,7 +15,7 @@ pytest.importorskip("ray", reason="needs the extra `cluster`")
 
 from rec.config import RunConfig, load, to_json
 from rec.errors import ConfigError, TrainingError
-from rec.runtime.training import Failure, train
+from rec.runtime.training import Failure, killed_for_memory, train
 from rec.runtime.tuning import search
 from rec.storage import Storage
 from rec.train.checkpoint import CheckpointStore
@@ -120,6 +120,12 @@ def test_what_is_wrong_with_phases_is_said_before_ray_starts(toy: Make) -> None:
         ({1: ("ValueError", "row #", 4)}, {1: ("ValueError", "row #", 4)}, True),  # twice it has not
         ({1: ("ValueError", "row #", 6)}, {1: ("ValueError", "row #", 4)}, False),
         ({0: ("OSError", "disk", 4), 1: ("OSError", "disk", 4)}, None, False),
+        ({0: ("MemoryError", "", 4), 1: ("MemoryError", "", 4)}, None, False),  # another process may have had it
+        ({0: ("MemoryError", "", 4)}, {0: ("MemoryError", "", 4)}, True),
+        ({1: ("OutOfMemoryError", "", 4)}, {1: ("OutOfMemoryError", "", 4)}, True),  # killed by Ray
+        ({1: ("OutOfMemoryError", "", 9)}, {1: ("OutOfMemoryError", "", 4)}, False),
+        (dict.fromkeys((0, 1), ("OutOfMemoryError", "CUDA out of memory", 0)), None, True),  # the model does not fit
+        (dict.fromkeys((0, 1), ("RuntimeError", "mat# and mat# shapes cannot be multiplied", 0)), None, True),
         ({0: ("RuntimeError", "gloo: closed by peer", 4)}, {0: ("RuntimeError", "gloo: closed by peer", 4)}, False),
     ],
 )
@@ -127,6 +133,19 @@ def test_what_would_only_repeat_itself(raised: Any, before: Any, wanted: bool) -
     earlier = Failure("", 3, before) if before else None
     assert Failure("", 3, raised).would_repeat(earlier, 2) == wanted
     assert not Failure("", 8, {1: ("ValueError", "row #", 9)}).would_repeat(earlier, 2)
+
+
+def test_workers_that_ray_kills_for_memory_are_known_by_what_it_says() -> None:
+    from ray.exceptions import ActorDiedError, OutOfMemoryError
+    from ray.train import WorkerGroupError
+
+    failures = {
+        0: OutOfMemoryError("Task was killed due to the node running low on memory."),
+        1: ActorDiedError(),
+        2: RuntimeError("a worker died: ray.exceptions.OutOfMemoryError: killed"),
+    }
+    found = killed_for_memory(WorkerGroupError("dead", failures), {0: {"kind": "step", "total_step": 7}})
+    assert found == {0: ("OutOfMemoryError", "", 7), 2: ("OutOfMemoryError", "", 0)}
 
 
 def test_an_exception_of_all_ranks_is_not_tried_again(ray_runtime: None, toy: Make) -> None:

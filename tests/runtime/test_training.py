@@ -159,8 +159,25 @@ def test_an_error_that_would_repeat_is_not_tried_again(ray_runtime: None, short:
     assert not any("starting again" in line for line in said)
 
 
-def test_a_rank_that_hangs_is_named_and_the_run_goes_on(ray_runtime: None, short: Make, tmp_path: Path) -> None:
-    config, said = short("sleep@loss:6", parallel={"stall_timeout_s": 15.0}), []
+def test_an_evaluation_longer_than_the_patience_is_not_taken_for_silence(ray_runtime: None, short: Make) -> None:
+    said: list[str] = []
+    config = short(
+        system="tests.runtime.faults:SlowEvaluation",
+        train={"epochs": 1, "evaluate_batch_size": 6},
+        parallel={"stall_timeout_s": 13.0},
+    )
+    train(config, quiet, said.append)
+    assert not any("starting again" in line for line in said), said
+    command = read_training(Storage(config.out))["commands"][-1]  # type: ignore[index]
+    assert command["step"] == 10
+    assert history(config)[0]["total_step"] == 10
+
+
+@pytest.mark.parametrize("place", ["loss:6", "measure"])
+def test_a_rank_that_hangs_is_named_and_the_run_goes_on(
+    ray_runtime: None, short: Make, tmp_path: Path, place: str
+) -> None:
+    config, said = short(f"sleep@{place}", parallel={"stall_timeout_s": 15.0}), []
     train(config, quiet, said.append)
     assert any("rank 1 made no progress for" in line for line in said), said
     agree(history(config), expected(short, tmp_path))

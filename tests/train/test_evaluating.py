@@ -10,6 +10,7 @@ from rec.evaluation.run import evaluate_run
 from rec.train import loop
 from rec.train.job import train_here
 from rec.train.narrator import Narrator
+from tests.toy_phases import toy_table
 
 
 def test_validation_reports_how_far_it_is(
@@ -28,6 +29,26 @@ def test_validation_reports_how_far_it_is(
     assert done == [64, 128, 192, 256, 301] * 2
     assert {event["total"] for event in events if event["kind"] == "evaluating"} == {301}
     assert capsys.readouterr().err.count("evaluate val 64/301 examples") == 2
+
+
+def test_the_loss_on_validation_reports_how_far_it_is(
+    run_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "EVALUATING_S", 0.0)
+    events: list[dict[str, Any]] = []
+    keys = {"epochs": 1, "evaluate_batch_size": 64, "metric": "val_loss"}
+    train_here(run_config(train=keys), events.append, lambda _: None)
+    assert [event["done"] for event in events if event["kind"] == "evaluating"] == [64, 128, 192, 256, 301]
+
+
+def test_what_a_phase_does_before_reports_how_far_it_is(
+    run_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "EVALUATING_S", 0.0)
+    events: list[dict[str, Any]] = []
+    train_here(run_config(**toy_table(train={"epochs": 1, "evaluate_batch_size": 64})), events.append, lambda _: None)
+    found = [event for event in events if event["kind"] == "preparing"]
+    assert [event["done"] for event in found if event["split"] == found[0]["split"]][-1] > 64
 
 
 def test_quick_validation_reports_nothing(run_config: Callable[..., RunConfig]) -> None:

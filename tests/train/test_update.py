@@ -11,14 +11,17 @@ from torch import nn
 
 from rec.batch import Batch
 from rec.config import RunConfig
+from rec.data.stream import CachedReader
 from rec.errors import TrainingError
 from rec.keys import TrainConfig
 from rec.moe.layer import MixtureOfExperts
+from rec.nn.packed import layout
+from rec.nn.sequence import SequenceEncoder
 from rec.systems.api import Phase
 from rec.terms import Term
 from rec.train.engine import LocalEngine
-from rec.train.feed import in_parts
-from rec.train.job import train_here
+from rec.train.feed import PlannedFeed, in_budgets, in_parts
+from rec.train.job import build, open_data, train_here
 from rec.train.phases import Stretch
 from rec.train.progress import Progress
 from rec.train.update import Update
@@ -53,6 +56,77 @@ def test_rows_are_cut_in_parts_and_a_part_without_rows_stands_in(rows: int, part
     found = list(in_parts(columns, parts))
     assert [len(part["a"]) if whole else -len(part["a"]) for part, whole in found] == sizes
     assert [n for part, whole in found if whole for n in part["a"]] == list(range(rows))
+
+
+@pytest.mark.parametrize(("tokens", "parts"), [(120, 5), (1, 32), (10_000, 1)])
+@pytest.mark.parametrize("model", [{}, {"feedforward_mixture": {"experts": 4, "router": "sigmoid", "bias_rate": 0.1}}])
+def test_a_run_in_budgets_of_tokens_is_the_run_on_whole_batches(
+    run_config: Make, tmp_path: Path, tokens: int, parts: int, model: dict[str, Any]
+) -> None:
+    found = []
+    for number in (0, tokens):
+        train = {"tokens": number, "epochs": 2, "clip_norm": 0.5}
+        config = run_config(out=str(tmp_path / str(number)), train=train, model={"loss": "ce", "dropout": 0.0, **model})
+        found.append(train_here(config, quiet, quiet).history)
+    for one, other in zip(*found, strict=True):
+        for name, value in one.items():
+            close = value if isinstance(value, str | None) else pytest.approx(value, rel=2e-4, abs=2e-5)
+            assert other[name] == close, name
+    data, system = open_data(config), build(config, open_data(config))
+    feed = PlannedFeed(data, system, config.train, CachedReader(data.storage, system.columns), 0, 1)
+    first = next(feed.train(system.phases()[0], 0, 0))
+    assert len(first) == pytest.approx(parts, abs=2 if 1 < parts < 32 else 0)
+    assert sum(len(batch) for batch, counts in first if counts) == 32
+    again = next(feed.train(system.phases()[0], 0, 0))
+    assert [batch.user_B.tolist() for batch, _ in first] == [batch.user_B.tolist() for batch, _ in again]
+
+
+@pytest.mark.parametrize("mixture", [{}, {"experts": 4, "balance_weight": 0.1}, {"experts": 4, "capacity_factor": 0.5}])
+def test_activations_that_are_computed_again_change_no_number(
+    run_config: Make, tmp_path: Path, mixture: dict[str, Any]
+) -> None:
+    """Dropout draws the same twice, and experts' use is counted once."""
+    found = []
+    for checkpointing in (False, True):
+        model = {"checkpointing": checkpointing, "dropout": 0.3, "blocks": 2, "feedforward_mixture": mixture}
+        config = run_config(out=str(tmp_path / str(checkpointing)), train={"epochs": 2}, model=model)
+        found.append(train_here(config, quiet, quiet).history)
+    assert found[0] == found[1]
+
+
+def test_what_is_computed_again_is_not_kept() -> None:
+    kept = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        shape = {"width": 16, "blocks": 3, "heads": 2, "feedforward": 64, "dropout": 0.1, "form": "pre_norm"}
+        encoder = SequenceEncoder(**shape, checkpointing=checkpointing)  # type: ignore[arg-type]
+        sizes: list[int] = []
+
+        def keep(value: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
+            sizes.append(value.numel())
+            return value
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+            encoder(torch.randn(40, 16, requires_grad=True), layout([10, 10, 20]))
+        kept.append(sum(sizes))
+    assert kept[1] < kept[0] / 5
+
+
+@pytest.mark.parametrize(
+    ("lengths", "most", "cut"),
+    [
+        ([3, 1, 2, 2], 6, [[0, 2], [1, 3]]),  # 2 x 3 and 2 x 2
+        ([3, 1, 2, 2], 12, [[0, 1, 2, 3]]),  # all of it fits as it is
+        ([9, 1, 1], 4, [[0], [1, 2]]),  # a row that is too long stands alone
+        ([1, 5, 1, 5], 10, [[1, 3], [0, 2]]),
+        ([0, 0, 4], 1, [[2], [0], [1]]),
+    ],
+)
+def test_budgets_hold_rows_of_like_length(lengths: list[int], most: int, cut: list[list[int]]) -> None:
+    columns = {"a": np.arange(len(lengths)), "b": [np.arange(n) for n in lengths]}
+    found = list(in_budgets(columns, np.array(lengths), most))
+    assert [part["a"].tolist() for part in found] == cut
+    assert [[len(row) for row in part["b"]] for part in found] == [[lengths[row] for row in rows] for rows in cut]
 
 
 class Rows(Batch):

@@ -63,6 +63,8 @@ def language_memory(
     rows = -(-train.batch_size // max(parallel.workers, 1) // train.accumulate)
     form = model.config
     length = texts.prompt + texts.answer
+    if train.tokens:
+        rows = min(rows, max(1, train.tokens // length))
     kv = 2 * form.num_hidden_layers * _key_width(form) * length * texts.evaluated * width
     return Memory(
         weights=held.weights,
@@ -71,7 +73,7 @@ def language_memory(
         buffers=held.buffers,
         activations=_activations(model, config, experts, rows, texts, width, vocabulary),
         cache=kv,
-        keeps_gradients=train.accumulate > 1,
+        keeps_gradients=train.accumulate > 1 or train.tokens > 0,
     )
 
 

@@ -40,7 +40,7 @@ from rec.systems.gavamoe.model import MIXTURE, VAE, WRITER, GaVaMoEModel, Known,
 from rec.systems.gavamoe.prompt import Prompter
 from rec.systems.gavamoe.samples import sample
 from rec.systems.gavamoe.trace import trace
-from rec.systems.review_writer import ReviewWriter
+from rec.systems.review_writer import ReviewWriter, words_of
 from rec.terms import Term
 
 MOST_LEVELS = 100
@@ -179,6 +179,13 @@ class GaVaMoE(
         """Return the batch of these rows; labels may be empty."""
         return collated(rows, self.level_R, self.vocabulary)
 
+    def lengths(self, rows: Columns) -> np.ndarray:
+        """Return how many tokens each prompt and text have in the writer's phase."""
+        words = words_of(rows)
+        prompt = self.prompter.prompt(list(rows["rating"]), words["feature"], words["text"])
+        length_BX = [(token >= 0).sum(1) for token in (*prompt.token_MBP[:1], prompt.answer_BA)]
+        return (length_BX[0] + length_BX[1]).numpy()
+
     def loss(self, model: Callable[[ReviewBatch], Any], batch: ReviewBatch) -> dict[str, Term]:
         """Return the cross entropy of ratings, the divergence from the prior, and the parts of the writer's loss.
 
@@ -216,7 +223,7 @@ class GaVaMoE(
         prompt = self.prompter.prompt([1.0], ["feature"], [""])
         entities = len(self.static["user_count"]) + len(self.static["item_count"])
         own = train.phases.get(WRITER, PhaseConfig())
-        told = {"batch_size": own.batch_size, "accumulate": own.accumulate}
+        told = {"batch_size": own.batch_size, "accumulate": own.accumulate, "tokens": own.tokens}
         return language_memory(
             language,
             self.config.experts,

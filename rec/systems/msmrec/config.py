@@ -52,6 +52,8 @@ class MSMRecConfig(Strict):
     max_length: int = Field(200, ge=1)
     """Most recent items of a history that the encoder sees."""
     block: BlockForm = "pre_norm"
+    checkpointing: bool = False
+    """Keeps of each block its input alone and computes the rest again when gradients are: less memory, more time."""
     attend_padding: bool = False
     """Pads histories and lets padding take part in attention; only for checkpoints that were trained so."""
     loss: Literal["ce", "ss", "gbce", "bce"] = "ce"

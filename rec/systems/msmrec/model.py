@@ -70,6 +70,7 @@ class MSMRecModel(nn.Module):
             dropout=config.dropout,
             form=config.block,
             mixture=config.feedforward_mixture,
+            checkpointing=config.checkpointing,
             seed=seed,
         )
         self.dropout = Dropout(config.dropout)

@@ -82,6 +82,10 @@ class MSMRec(
         """Return the batch for these rows."""
         return collate(rows, max_length=self.config.max_length, attend_padding=self.config.attend_padding)
 
+    def lengths(self, rows: Columns) -> np.ndarray:
+        """Return how many items of each history are read."""
+        return np.minimum([len(history) for history in rows["history"]], self.config.max_length)
+
     def loss(self, model: Callable[[HistoryBatch], Any], batch: HistoryBatch) -> dict[str, Term]:
         """Return the next-item loss over every row and, where weighted, what keeps the gate sharp or even."""
         encoded: Encoded = model(batch)

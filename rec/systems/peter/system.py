@@ -83,6 +83,11 @@ class PETER(System[ReviewBatch, PETERModel], ReviewWriter[ReviewBatch, PETERMode
             **words,
         )
 
+    def lengths(self, rows: Columns) -> np.ndarray:
+        """Return how many words each text has, with its end."""
+        word_BT = self.vocabulary.encoded(words_of(rows)["text"], self.config.words)
+        return (word_BT != NOTHING).sum(1).numpy()
+
     def loss(self, model: Callable[[ReviewBatch], Any], batch: ReviewBatch) -> dict[str, Term]:
         """Return the terms of the next word, of a text's words in any order, and of ratings."""
         seen: Seen = model(batch)

@@ -48,5 +48,11 @@ def test_memory_follows_the_keys_of_the_writers_phase() -> None:
     parts = made.memory(TrainConfig(batch_size=64, phases={"writer": PhaseConfig(accumulate=4)}), ParallelConfig())
     fewer = made.memory(TrainConfig(batch_size=128, phases={"writer": PhaseConfig(batch_size=16)}), ParallelConfig())
     assert parts.activations == fewer.activations == plain.activations // 4
+    length = made.prompter.prompt([1.0], ["feature"], [""]).token_MBP.shape[2] + 20
+    budget = made.memory(
+        TrainConfig(batch_size=64, phases={"writer": PhaseConfig(tokens=16 * length)}), ParallelConfig()
+    )
+    assert budget.activations == parts.activations
+    assert budget.keeps_gradients
     own = sum(p.numel() for p in made.model().parameters())
     assert plain.weights == pytest.approx(4 * own, rel=0.1)  # stage 1 but for its tables is left out
