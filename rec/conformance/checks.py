@@ -122,6 +122,23 @@ class Conformance:
             moved = {name for name, p in module.named_parameters() if not torch.equal(p, before[name])}
             assert moved == trained.keys()
 
+    def test_weights_in_bfloat16_train_by_the_losses_of_float32(self, built: Built) -> None:
+        """Every term's mean is within 5 % of float32's, or 0.05, and what is trained gets finite gradients."""
+        system, rows = built
+        for phase in system.phases():
+            means = []
+            for dtype in (torch.float32, torch.bfloat16):
+                torch.manual_seed(5)
+                module = in_phase(system.model().train().to(dtype), phase)
+                torch.manual_seed(6)
+                terms = system.loss(module, system.collate(rows))
+                means.append({name: float(term.mean.detach()) for name, term in terms.items()})
+                torch.stack([(t.weight * t.mean).float() for t in terms.values()]).sum().backward()
+                grads = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+                assert grads
+                assert all(grad.isfinite().all() for grad in grads.values())
+            assert means[1] == pytest.approx(means[0], rel=0.05, abs=0.05)
+
     def test_metrics_do_not_depend_on_how_rows_are_cut(self, built: Built) -> None:
         system, rows = built
         module = system.model()

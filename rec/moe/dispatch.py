@@ -6,22 +6,28 @@ width, E experts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rec import transfer
 from rec.moe.experts import Experts
-from rec.moe.grouping import Grouping, group
+from rec.moe.grouping import Grouping, group, sizes_stay
 from rec.moe.ranks import ALONE, Ranks
 from rec.moe.routing import Routing
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """The assignments of rows to experts, sorted by expert and, within one, by row."""
+    """The assignments of rows to experts, sorted by expert and, within one, by row.
+
+    Where the host does not know how many there are, A is all N K pairs: those that are no assignments come last, with
+    expert E.
+    """
 
     row_A: Tensor
     """Which row each assignment carries."""
@@ -32,6 +38,8 @@ class Order:
     """Assignments of each expert, int64."""
     dropped: int
     """Assignments that exceeded an expert's capacity, over all ranks."""
+    counts: Sequence[int] | None = None
+    """`count_E` where the host knows it."""
 
 
 def order_by_expert(
@@ -45,6 +53,8 @@ def order_by_expert(
     """
     choices = routing.expert_NK.shape[1]
     expert_S, weight_S = routing.expert_NK.flatten(), routing.weight_NK.detach().flatten()
+    if not capacity and not transfer.host_knows(expert_S):
+        return _order_of_all(torch.where(weight_S > 0, expert_S, num_experts), num_experts, choices)
     slot_A = (weight_S > 0).nonzero()[:, 0]
     kept, dropped = len(slot_A), 0
     if capacity:
@@ -61,25 +71,52 @@ def order_by_expert(
     return Order(slot_A.div(choices, rounding_mode="floor"), slot_A, expert_A, count_E, dropped)
 
 
+def _order_of_all(expert_S: Tensor, num_experts: int, choices: int) -> Order:
+    """Return the order of all pairs of row and choice, of which those of expert E are none."""
+    slot_S = stable_order(expert_S, num_experts)
+    count_E = expert_S.new_zeros(num_experts + 1).scatter_add_(0, expert_S, torch.ones_like(expert_S))[:num_experts]
+    return Order(slot_S.div(choices, rounding_mode="floor"), slot_S, expert_S[slot_S], count_E, 0)
+
+
+def sized(order: Order) -> Order:
+    """Return an order whose size the host knows, without what is no assignment."""
+    counts: Sequence[int] = order.count_E.tolist() if order.counts is None else order.counts
+    used = sum(counts)
+    if used == len(order.row_A):
+        return replace(order, counts=counts)
+    return Order(order.row_A[:used], order.slot_A[:used], order.expert_A[:used], order.count_E, order.dropped, counts)
+
+
 def carry(x_ND: Tensor, weight_NK: Tensor, order: Order, experts: Experts) -> Tensor:
     """Return the weighted sum of every row's experts, (N, D); an expert without rows costs nothing."""
+    stays = sizes_stay(order.count_E, x_ND.dtype) and not experts.sized
+    if not stays or order.counts is not None:
+        order = sized(order)
     if len(order.row_A) == 0:
         # Nothing to do, but gradients of nothing are zeros, on this worker as on others.
-        empty = experts(x_ND[:0], group(order.count_E, 0))
+        empty = experts(x_ND[:0], group(order.count_E, 0, [0] * len(order.count_E)))
         nothing = x_ND.sum() * 0 + empty.sum() + weight_NK.sum() * 0
         return nothing + empty.new_zeros(len(x_ND), empty.shape[1])
-    grouping = group(order.count_E, experts.call_rows)
-    place_A = grouping.start_E[order.expert_A] + torch.arange(len(order.row_A), device=x_ND.device)
-    place_A -= (order.count_E.cumsum(0) - order.count_E)[order.expert_A]
-    row_P = order.row_A.new_zeros(grouping.total(len(place_A)))
-    slot_P = torch.full_like(row_P, -1)
-    row_P[place_A], slot_P[place_A] = order.row_A, order.slot_A
     place_S = torch.zeros_like(weight_NK, dtype=torch.int64).flatten()
-    place_S[order.slot_A] = place_A
     used_S = None
-    if len(place_A) < len(place_S):
-        used_S = torch.zeros_like(place_S, dtype=torch.bool)
-        used_S[order.slot_A] = True
+    if stays:
+        grouping = Grouping(order.count_E, None)
+        used_A = order.expert_A < len(order.count_E)
+        row_P, slot_P = order.row_A, torch.where(used_A, order.slot_A, -1)
+        place_A = torch.where(used_A, torch.arange(len(row_P), device=x_ND.device), 0)
+        place_S[order.slot_A] = place_A
+        used_S = torch.zeros_like(place_S, dtype=torch.bool).scatter_(0, order.slot_A, used_A)
+    else:
+        grouping = group(order.count_E, experts.call_rows, order.counts)
+        place_A = grouping.start_E[order.expert_A] + torch.arange(len(order.row_A), device=x_ND.device)
+        place_A -= (order.count_E.cumsum(0) - order.count_E)[order.expert_A]
+        row_P = order.row_A.new_zeros(grouping.total(len(place_A)))
+        slot_P = torch.full_like(row_P, -1)
+        row_P[place_A], slot_P[place_A] = order.row_A, order.slot_A
+        place_S[order.slot_A] = place_A
+        if len(place_A) < len(place_S):
+            used_S = torch.zeros_like(place_S, dtype=torch.bool)
+            used_S[order.slot_A] = True
     x_PD = _Gather.apply(x_ND, row_P, place_S, used_S)
     y_PD = experts(x_PD, grouping)
     if used_S is not None:
@@ -117,7 +154,7 @@ class _Gather(torch.autograd.Function):
         place_S, used_S = ctx.saved_tensors
         grad_SD = grad_PD.index_select(0, place_S)
         if used_S is not None:
-            grad_SD *= used_S[:, None]
+            grad_SD.masked_fill_(~used_S[:, None], 0.0)
         if ctx.rows == len(place_S):
             return grad_SD, None, None, None
         return grad_SD.view(ctx.rows, -1, grad_SD.shape[1]).sum(1), None, None, None
@@ -149,7 +186,7 @@ class _Combine(torch.autograd.Function):
 
 def stable_order(expert_A: Tensor, num_experts: int) -> Tensor:
     """Return the order that sorts by expert and keeps the order within one."""
-    if expert_A.is_cuda:
+    if not transfer.host_knows(expert_A):
         return expert_A.argsort(stable=True)
     # Radix sort of narrow numbers: ten times as fast as torch's.
     narrow = expert_A.numpy().astype(np.uint8 if num_experts <= 256 else np.uint16)

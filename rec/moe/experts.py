@@ -21,6 +21,8 @@ class Experts(nn.Module):
     """What a dispatch calls: experts on rows that are sorted by expert."""
 
     num_experts: int
+    sized = False
+    """Whether `forward` splits its rows by expert, so that the host must know how many each has."""
 
     def forward(self, x_PD: Tensor, grouping: Grouping) -> Tensor:
         """Return each row's output under its expert, (P, D); rows of padding may give anything."""
@@ -121,6 +123,8 @@ class LowRankExperts(Experts):
 
 class UnlikeExperts(Experts):
     """Experts of any shapes: modules from (rows, D) to (rows, D), called one after the other."""
+
+    sized = True
 
     def __init__(self, members: list[nn.Module]) -> None:
         super().__init__()

@@ -2,7 +2,9 @@
 
 On a CPU a product per expert is slow where experts have few rows: what is paid is the call, not the arithmetic. So
 neighbouring experts with about as many rows share one batched product, with every expert padded to the fullest of its
-segment; a padding row costs less than a call. Elsewhere the library's grouped product runs on rows without padding.
+segment; a padding row costs less than a call. On another device the library's grouped product runs on rows without
+padding, in bfloat16, and the host never learns how many each expert has; in float32, for which the library would ask
+for them in each product, the host reads them once.
 
 Letters: P rows grouped by expert, padding included, D and F widths, E experts.
 """
@@ -16,6 +18,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from rec import transfer
 
 CALL_MULTIPLY_ADDS, LEAST_CALL_ROWS = 1 << 21, 32
 """What a call costs beyond its arithmetic, in multiply-adds, and in rows at least (measured on 2 cores)."""
@@ -58,7 +62,8 @@ class Grouping:
         """Return each expert's first row, int64."""
         if self.segments is None:
             return self.count_E.cumsum(0) - self.count_E
-        return torch.tensor([s.start + e * s.rows for s in self.segments for e in range(s.experts)], dtype=torch.int64)
+        starts = [s.start + e * s.rows for s in self.segments for e in range(s.experts)]
+        return transfer.to_device(starts, torch.int64, self.count_E.device)
 
     def total(self, assignments: int) -> int:
         """Return P for so many assignments."""
@@ -71,14 +76,19 @@ class Grouping:
         return list(x_PD.split([s.rows for s in self.segments for _ in range(s.experts)]))
 
 
-def group(count_E: Tensor, call_rows: int) -> Grouping:
-    """Return a grouping for these numbers of rows; a product's call costs as much as `call_rows` rows of it."""
-    if count_E.is_cuda:
-        return Grouping(count_E, None)
+def sizes_stay(count_E: Tensor, dtype: torch.dtype) -> bool:
+    """Return whether products of this type are made without the host's knowing these numbers of rows."""
+    return dtype == torch.bfloat16 and not transfer.host_knows(count_E)
+
+
+def group(count_E: Tensor, call_rows: int, counts: Sequence[int] | None = None) -> Grouping:
+    """Return a grouping for these numbers of rows; a product's call costs as much as `call_rows` rows of it.
+
+    `counts` are the same numbers where the host knows them already.
+    """
     segments: list[Segment] = []
     first = start = most = length = 0
-    counts: list[int] = count_E.tolist()
-    for expert, count in enumerate(counts):
+    for expert, count in enumerate(count_E.tolist() if counts is None else counts):
         tallest = max(most, count)
         if length and (length + 1) * tallest - length * most - count > call_rows:
             segments.append(Segment(first, length, start, most))
@@ -103,10 +113,43 @@ def grouped_product(x_PD: Tensor, weight_EDF: Tensor, grouping: Grouping) -> Ten
             more_D, more_F = -width % ALIGNED, -hidden % ALIGNED
             x_PD = nn.functional.pad(x_PD, (0, more_D))
             weight_EDF = nn.functional.pad(weight_EDF, (0, more_F, 0, more_D))
-        product: Tensor = nn.functional.grouped_mm(x_PD, weight_EDF, offs=grouping.end_E)
+        product: Tensor = _LibraryProduct.apply(x_PD, weight_EDF, grouping)
         return product[:, :hidden]
     product = _SegmentedProduct.apply(x_PD, weight_EDF, grouping.segments)
     return product
+
+
+class _LibraryProduct(torch.autograd.Function):
+    """The library's grouped product; rows beyond the last expert's are of no expert, and may come out as anything.
+
+    It is not called without rows, and an expert without any gets a gradient of zeros: some devices' kernels fail at the
+    one and leave memory as it was at the other (pytorch#172439).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x_PD: Tensor, weight_EDF: Tensor, grouping: Grouping) -> Tensor:
+        ctx.save_for_backward(x_PD, weight_EDF)
+        ctx.grouping = grouping
+        if len(x_PD) == 0:
+            return x_PD.new_zeros(0, weight_EDF.shape[2])
+        y_PF: Tensor = nn.functional.grouped_mm(x_PD, weight_EDF, offs=grouping.end_E)
+        # What is of no expert is looked up as the first row, with weight 0.
+        y_PF[:1].masked_fill_(grouping.end_E[-1] == 0, 0.0)
+        return y_PF
+
+    @staticmethod
+    def backward(ctx: Any, grad_PF: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x_PD, weight_EDF = ctx.saved_tensors
+        grad_PD = grad_EDF = None
+        if len(x_PD) == 0:
+            return torch.zeros_like(x_PD), torch.zeros_like(weight_EDF), None
+        grad_PF, end_E = grad_PF.contiguous(), ctx.grouping.end_E
+        if ctx.needs_input_grad[0]:
+            grad_PD = nn.functional.grouped_mm(grad_PF, weight_EDF.transpose(1, 2), offs=end_E)
+        if ctx.needs_input_grad[1]:
+            grad_EDF = nn.functional.grouped_mm(x_PD.T, grad_PF, offs=end_E)
+            grad_EDF = grad_EDF.masked_fill((ctx.grouping.count_E == 0)[:, None, None], 0.0)
+        return grad_PD, grad_EDF, None
 
 
 class _SegmentedProduct(torch.autograd.Function):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rec.moe.balance import decision_entropy
+from rec.moe.ranks import Later
 from rec.moe.routing import Routing
 
 SAMPLE = 512
@@ -30,8 +31,34 @@ class Usage:
 
     def clear(self) -> None:
         """Forget everything."""
-        self.total = torch.zeros(self.experts + 4, dtype=torch.float64)
-        self.last = self.total
+        self._waiting: list[tuple[Later, int]] = []
+        self._total = torch.zeros(self.experts + 4, dtype=torch.float64)
+        self._last = self._total
+
+    @property
+    def total(self) -> Tensor:
+        """What was counted; sums over workers that wait are made, so that all ask together."""
+        self.settle()
+        return self._total
+
+    @property
+    def last(self) -> Tensor:
+        """The last batch that was added; as for `total`."""
+        self.settle()
+        return self._last
+
+    def put(self, total: Tensor, last: Tensor) -> None:
+        """Go on from these counts."""
+        self.settle()
+        self._total, self._last = total, last
+
+    def settle(self) -> None:
+        """Count what was added."""
+        waiting, self._waiting = self._waiting, []
+        for seen, dropped in waiting:
+            counts = seen()
+            self._last = torch.cat([counts, torch.full_like(counts[:1], dropped)])
+            self._total = self._total.to(counts.device, non_blocking=True) + self._last
 
     @property
     def last_E(self) -> Tensor:
@@ -42,14 +69,13 @@ class Usage:
         """Return what one worker sees in one batch; observations of several workers add."""
         rows = len(routing.probability_NE)
         sample = routing.probability_NE.detach()[:: max(1, rows // SAMPLE)]
-        size = torch.tensor([rows, 0.0, len(sample)], dtype=torch.float64, device=count_E.device)
-        size[1] = _relative_entropy(sample)
-        return torch.cat([count_E, size])
+        one = count_E[:1]
+        entropy = _relative_entropy(sample).to(one.dtype)[None]
+        return torch.cat([count_E, torch.full_like(one, rows), entropy, torch.full_like(one, len(sample))])
 
-    def add(self, seen: Tensor, dropped: int) -> None:
+    def add(self, seen: Later, dropped: int) -> None:
         """Count an observation of all workers, and what they dropped."""
-        self.last = torch.cat([seen, seen.new_tensor([dropped])])
-        self.total = self.total.to(seen.device) + self.last
+        self._waiting.append((seen, dropped))
 
     def state(self) -> list[float]:
         """Return the counts, for a checkpoint."""
@@ -58,7 +84,8 @@ class Usage:
 
     def load(self, state: list[float]) -> None:
         """Go on from the counts of a checkpoint."""
-        self.total = torch.tensor(state, dtype=torch.float64)
+        self.settle()
+        self._total = torch.tensor(state, dtype=torch.float64)
 
     def summary(self, last: bool = False) -> dict[str, float]:
         """Return what was counted, or seen last: `health`, the entropy of decisions, the share dropped."""

@@ -21,7 +21,7 @@ from rec.moe.balance import (
 from rec.moe.dispatch import Order, carry, order_by_expert
 from rec.moe.experts import Experts
 from rec.moe.health import Usage
-from rec.moe.ranks import ALONE, Ranks
+from rec.moe.ranks import ALONE, Later, Ranks
 from rec.moe.routing import Routing
 from rec.terms import Term
 
@@ -36,8 +36,13 @@ class Mixed:
     y_ND: Tensor
     routing: Routing
     order: Order
-    count_E: Tensor
-    """Assignments of each expert, float64: in the batch of all workers while training, else in this one's."""
+    seen: Later
+    """What begins with the assignments of each expert, float64: see `count_E`."""
+
+    @property
+    def count_E(self) -> Tensor:
+        """Assignments of each expert, float64: in the batch of all workers while training, else in this one's."""
+        return self.seen()[: self.routing.probability_NE.shape[1]]
 
     def balance_term(self, weight: float) -> Term:
         """Return the load balance loss of the global batch; 1 is even use."""
@@ -99,25 +104,37 @@ class MixtureOfExperts(nn.Module):
             return x_ND
         routing: Routing = self.router(x_ND[:, : self.gate_width] if self.gate_width else x_ND, *hints)
         if self.training and (self.capacity_factor or not self.repeating):
-            seen = self.ranks.sum(self.usage.observe(routing, assignments(routing)) * float(self.counting))
-            even = float(seen[self.num_experts]) * routing.expert_NK.shape[1] / self.num_experts
-            capacity = max(1, int(self.capacity_factor * even)) if self.capacity_factor else 0
+            seen = self.ranks.sum_later(self.usage.observe(routing, assignments(routing)) * float(self.counting))
+            capacity = 0
+            if self.capacity_factor:
+                even = float(seen()[self.num_experts]) * routing.expert_NK.shape[1] / self.num_experts
+                capacity = max(1, int(self.capacity_factor * even))
             order = order_by_expert(routing, self.num_experts, capacity, self.ranks, self.counting)
             if not self.repeating:
                 self.usage.add(seen, order.dropped)
-            count_E = seen[: self.num_experts]
         else:
             order = order_by_expert(routing, self.num_experts)
-            count_E = order.count_E.double()
+            seen = Later(value=order.count_E.double())
         weight_NK = routing.weight_NK if self.scale == 1 else routing.weight_NK * self.scale
         y_ND = self.carry(x_ND, weight_NK, order, self.experts)
         if self.shared is not None:
             y_ND = y_ND + self.shared(x_ND)
-        return Mixed(y_ND, routing, order, count_E)
+        return Mixed(y_ND, routing, order, seen)
 
-    def gate_balance_term(self, mixed: Mixed, cluster_N: Tensor, clusters: int, weight: float) -> Term:
-        """Return the load balance loss of the global batch with every cluster's gate judged by itself."""
-        count_CE = self.ranks.sum(assignments_by_gate(mixed.routing, cluster_N, clusters) * float(self.counting))
+    def gate_counts(self, mixed: Mixed, cluster_N: Tensor, clusters: int) -> Later:
+        """Return how many rows of each cluster each expert was given in the batch of all workers, float64 (C E,)."""
+        count_CE = assignments_by_gate(mixed.routing, cluster_N, clusters) * float(self.counting)
+        return self.ranks.sum_later(count_CE.flatten())
+
+    def gate_balance_term(
+        self, mixed: Mixed, cluster_N: Tensor, clusters: int, weight: float, counts: Later | None = None
+    ) -> Term:
+        """Return the load balance loss of the global batch with every cluster's gate judged by itself.
+
+        `counts` are those of `gate_counts`, where several layers ask for them before one looks.
+        """
+        found = self.gate_counts(mixed, cluster_N, clusters) if counts is None else counts
+        count_CE = found().view(clusters, -1)
         return Term(balance_by_gate(mixed.routing, cluster_N, count_CE), len(mixed.y_ND), weight)
 
     def told(self) -> dict[str, float]:
@@ -136,7 +153,7 @@ def mixed_elsewhere(layer: MixtureOfExperts, routing: Routing) -> None:
     """Let who listens to a layer hear of a routing by which others mixed, in evaluation; of outputs they hear none."""
     order = order_by_expert(routing, layer.num_experts)
     nothing_N0 = routing.weight_NK.new_zeros(len(routing.weight_NK), 0)
-    layer(Mixed(nothing_N0, routing, order, order.count_E.double()))
+    layer(Mixed(nothing_N0, routing, order, Later(value=order.count_E.double())))
 
 
 def layers_of(module: nn.Module) -> Iterator[tuple[str, MixtureOfExperts]]:

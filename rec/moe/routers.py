@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from rec import transfer
 from rec.moe.routing import Routing, keep_top_k
 
 
@@ -95,11 +96,22 @@ class ClusterRouter(nn.Module):
 
     def forward(self, x_ND: Tensor, cluster_N: Tensor) -> Routing:
         """Return the routing of every row by the gate of its cluster (int64 in [0, C))."""
+        if not transfer.host_knows(cluster_N):
+            score_NCE = self.of_all(x_ND)
+            place_N1E = cluster_N[:, None, None].expand(-1, 1, score_NCE.shape[2])
+            return _routing(score_NCE.gather(1, place_N1E)[:, 0], self.k)
+        # On a CPU a gate is worth a look at which rows are its own.
         score_NE = x_ND.new_zeros((len(x_ND), self.weight_CDE.shape[2]), dtype=torch.float32)
         for cluster in cluster_N.unique().tolist():
             rows = (cluster_N == cluster).nonzero()[:, 0]
             score_NE = score_NE.index_copy(0, rows, x_ND[rows].float() @ self.weight_CDE[cluster].float())
         return _routing(score_NE, self.k)
+
+    def of_all(self, x_ND: Tensor) -> Tensor:
+        """Return the scores of all clusters' gates, (N, C, E)."""
+        clusters, width, experts = self.weight_CDE.shape
+        weight_DX = self.weight_CDE.float().transpose(0, 1).reshape(width, clusters * experts)
+        return (x_ND.float() @ weight_DX).view(len(x_ND), clusters, experts)
 
 
 class SoftClusterRouter(ClusterRouter):
@@ -107,10 +119,7 @@ class SoftClusterRouter(ClusterRouter):
 
     def forward(self, x_ND: Tensor, share_NC: Tensor) -> Routing:
         """Return the routing of every row by the gates' scores under its shares of clusters, which sum to 1."""
-        clusters, width, experts = self.weight_CDE.shape
-        weight_DX = self.weight_CDE.float().transpose(0, 1).reshape(width, clusters * experts)
-        score_NCE = (x_ND.float() @ weight_DX).view(len(x_ND), clusters, experts)
-        return _routing(torch.einsum("nc,nce->ne", share_NC.float(), score_NCE), self.k)
+        return _routing(torch.einsum("nc,nce->ne", share_NC.float(), self.of_all(x_ND)), self.k)
 
 
 class ConditionedRouter(nn.Module):

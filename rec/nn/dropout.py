@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from rec import transfer
+
 
 class Dropout(nn.Module):
     """Zeroes a share of the elements while training and scales the rest so that the mean stays.
@@ -27,7 +29,7 @@ class Dropout(nn.Module):
         """Return `x` with elements dropped in training, `x` itself in evaluation."""
         if not self.training or self.share == 0:
             return x
-        if x.device.type != "cpu":
+        if not transfer.host_knows(x):
             return nn.functional.dropout(x, self.share)
         dropped: Tensor = _ByteDropout.apply(x, round(self.share * 256))
         return dropped

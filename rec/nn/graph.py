@@ -19,6 +19,7 @@ from torch import Tensor
 from rec.nn.mapped import MappedRows, quiet
 
 Sparse = Tensor | MappedRows
+SINGLE_BYTES = 4
 Observe = Callable[[float], None]
 OBSERVER: ContextVar[Observe | None] = ContextVar("observer of sparse products", default=None)
 
@@ -133,18 +134,26 @@ class Product(torch.autograd.Function):
 
 
 def product(matrix: Sparse, x_ND: Tensor, transposed: Sparse | None = None) -> Tensor:
-    """Return matrix @ x; `transposed` is needed for the gradient where the matrix is not symmetric."""
-    out: Tensor = Product.apply(matrix, matrix if transposed is None else transposed, x_ND)
-    return out
+    """Return matrix @ x; `transposed` is needed for the gradient where the matrix is not symmetric.
+
+    Matrices are float32, and so are the sums that a product makes, whatever `x` is.
+    """
+    out: Tensor = Product.apply(matrix, matrix if transposed is None else transposed, _single(x_ND))
+    return out.to(x_ND.dtype)
 
 
 def mean_of_layers(matrix: Sparse, x_ND: Tensor, layers: int) -> Tensor:
     """Return the mean of x, A x, ..., A^L x for a symmetric A (LightGCN, equation 4 with equal weights)."""
-    total_ND = x_ND
+    layer_ND = total_ND = _single(x_ND)
     for _ in range(layers):
-        x_ND = product(matrix, x_ND)
-        total_ND = total_ND + x_ND
-    return total_ND / (layers + 1)
+        layer_ND = product(matrix, layer_ND)
+        total_ND = total_ND + layer_ND
+    return (total_ND / (layers + 1)).to(x_ND.dtype)
+
+
+def _single(x_ND: Tensor) -> Tensor:
+    """Return half precision as float32."""
+    return x_ND.float() if x_ND.element_size() < SINGLE_BYTES else x_ND
 
 
 def drawn_edges(user_E: Tensor, item_E: Tensor, share: float, generator: torch.Generator) -> Tensor:

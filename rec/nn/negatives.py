@@ -7,16 +7,21 @@ from copy import copy
 import torch
 from torch import Tensor
 
+from rec import transfer
 from rec.nn.mapped import MappedGraph
 
 ROUNDS = 20
+LAST = torch.iinfo(torch.int64).max
 
 
 def unseen(user_N: Tensor, seen_user_M: Tensor, seen_item_M: Tensor, num_items: int, count: int) -> Tensor:
     """Return `count` items for each entry of `user_N`, uniform over the items its user has not seen, (N, count).
 
-    Those of a user who has seen everything are 0. Drawn by rejection, and exactly where many rounds have not sufficed.
+    Those of a user who has seen everything are 0. Drawn by rejection, and exactly where many rounds have not sufficed;
+    exactly at once where the host would have to wait for each round.
     """
+    if not transfer.host_knows(user_N):
+        return _unseen_at_once(user_N, seen_user_M, seen_item_M, num_items, count)
     key_M = (seen_user_M * (num_items + 1) + seen_item_M).unique()
     drawn = torch.randint(1, num_items + 1, (len(user_N), count), device=user_N.device)
     if not len(key_M):
@@ -34,6 +39,39 @@ def unseen(user_N: Tensor, seen_user_M: Tensor, seen_item_M: Tensor, num_items: 
     row_X = bad.nonzero()[:, 0]
     drawn[bad] = _exactly(key_M, first_N[row_X], last_N[row_X], user_N[row_X], num_items)
     return drawn
+
+
+def _unseen_at_once(user_N: Tensor, seen_user_M: Tensor, seen_item_M: Tensor, num_items: int, count: int) -> Tensor:
+    """Return `unseen` by one draw of a rank among each user's unseen items; no shape depends on values."""
+    return _ranked(user_N, _distinct(seen_user_M * (num_items + 1) + seen_item_M), num_items, count)
+
+
+def _distinct(key_M: Tensor) -> Tensor:
+    """Return keys sorted; what is there twice goes behind all others, as `LAST`."""
+    key_M = key_M.sort().values
+    again_M = torch.zeros_like(key_M, dtype=torch.bool)
+    again_M[1:] = key_M[1:] == key_M[:-1]
+    return key_M.masked_fill(again_M, LAST).sort().values
+
+
+def _ranked(user_N: Tensor, key_M: Tensor, num_items: int, count: int) -> Tensor:
+    """Return `count` of each user's unseen items, 0 where there are none, given the sorted keys of what is seen."""
+    stride = num_items + 1
+    base_N = user_N * stride
+    first_N, last_N = torch.searchsorted(key_M, base_N + 1), torch.searchsorted(key_M, base_N + stride)
+    left_NC = (num_items - (last_N - first_N))[:, None].expand(-1, count)
+    rank_NC = (torch.rand(left_NC.shape, device=left_NC.device, dtype=torch.float64) * left_NC).long()
+    before_M = _before(key_M, stride)
+    place_NC = torch.searchsorted(before_M, base_N[:, None] + rank_NC, right=True)
+    return torch.where(left_NC > 0, rank_NC + 1 + place_NC - first_N[:, None], 0)
+
+
+def _before(key_M: Tensor, stride: int) -> Tensor:
+    """Return, for each item that a user has seen, the user's base and how many unseen ones come before; they rise."""
+    base_M = key_M - key_M % stride
+    start_M = torch.searchsorted(key_M, base_M + 1)
+    place_M = torch.arange(len(key_M), device=key_M.device)
+    return torch.where(key_M < LAST, key_M - 1 - (place_M - start_M), key_M)
 
 
 def _among(key_M: Tensor, key: Tensor) -> Tensor:
@@ -72,6 +110,7 @@ class Unseen:
         key_E = self.key_E.unique()
         inside_E = torch.isin(key_E % self.stride, item_W)
         self.full_F = _full(torch.bincount(key_E[inside_E] // self.stride), item_W)
+        self.ranks: tuple[Tensor, Tensor] | None = None
 
     def to(self, device: torch.device) -> Unseen:
         """Return this with its tensors on another device; itself where they are there already."""
@@ -79,7 +118,7 @@ class Unseen:
             return self
         found = copy(self)
         found.item_W, found.key_E = self.item_W.to(device), self.key_E.to(device)
-        found.full_F = self.full_F.to(device)
+        found.full_F, found.ranks = self.full_F.to(device), None
         return found
 
     def seen(self, user_M: Tensor, item_M: Tensor) -> Tensor:
@@ -94,12 +133,26 @@ class Unseen:
 
     def draw(self, user_N: Tensor) -> Tensor:
         """Return an item for each user, none of whom has seen everything, (N,)."""
+        if not transfer.host_knows(user_N):
+            return self._drawn_at_once(user_N)
         drawn_N = self.item_W[torch.randint(len(self.item_W), (len(user_N),), device=user_N.device)]
         open_M = torch.arange(len(user_N), device=user_N.device)
         while len(open_M):
             open_M = open_M[self.seen(user_N[open_M], drawn_N[open_M])]
             drawn_N[open_M] = self.item_W[torch.randint(len(self.item_W), (len(open_M),), device=user_N.device)]
         return drawn_N
+
+    def _drawn_at_once(self, user_N: Tensor) -> Tensor:
+        """Return `draw` by one draw of a rank among each user's unseen items; no shape depends on values."""
+        stride = len(self.item_W) + 1
+        if self.ranks is None:
+            item_W = self.item_W.sort().values
+            item_E = self.key_E % self.stride
+            place_E = torch.searchsorted(item_W, item_E).clamp(max=len(item_W) - 1)
+            key_E = self.key_E // self.stride * stride + place_E + 1
+            self.ranks = item_W, _distinct(key_E.masked_fill(item_W[place_E] != item_E, LAST))
+        item_W, key_M = self.ranks
+        return item_W[_ranked(user_N, key_M, stride - 1, 1)[:, 0] - 1]
 
 
 class MappedUnseen(Unseen):

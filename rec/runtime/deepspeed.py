@@ -43,6 +43,13 @@ def with_an_axis(module: nn.Module) -> Iterator[list[nn.Parameter]]:
         parameter.data = parameter.data.view(())
 
 
+def in_float32(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield parameters and buffers that are float32, with their names."""
+    for name, value in [*module.named_parameters(), *module.named_buffers()]:
+        if value.dtype == torch.float32:
+            yield name, value
+
+
 class DeepSpeedEngine:
     """Training under DeepSpeed: data-parallel, expert-parallel, ZeRO 0, 1 or 2, float32 or bfloat16.
 
@@ -60,6 +67,9 @@ class DeepSpeedEngine:
         self.model = place(module, parallel)
         self.model.note_trained(module, self.sum_over_ranks)
         self.marks = {name: set(vars(parameter)) for name, parameter in module.named_parameters()}
+        # DeepSpeed rounds the whole module before it makes its float32 copies; what came in float32 leaves in float32.
+        self.float32 = {n: t.data for n, t in in_float32(module)} if parallel.precision == "bf16" else {}
+        self.resting = {n for n, p in module.named_parameters() if n in self.float32 and getattr(p, "rests", False)}
         # What a rank updates is as large as what the plain engine clips; without ZeRO, DeepSpeed's norm leaves out
         # experts of other ranks, so there gradients are clipped here.
         self.clip_norm = (train.clip_norm or math.inf) if self.stage == 0 else math.inf
@@ -87,6 +97,43 @@ class DeepSpeedEngine:
             for lows, highs in zip(self.optimizer.fp16_groups, self.optimizer.fp32_groups, strict=True):
                 for low, high in zip(lows, highs, strict=True):
                     high.data = high.data.view(low.shape)
+        self._start_from_float32()
+
+    @torch.no_grad()
+    def _start_from_float32(self) -> None:
+        """Give the copies that are updated the weights as they came, and keep no others but what only rests here."""
+        masters = self._masters()
+        for name, parameter in self.module.named_parameters():
+            if name not in self.float32 or not parameter.requires_grad:
+                continue
+            if self.stage:
+                parameter.set_full_hp_param(self.float32[name])  # type: ignore[attr-defined]
+            else:
+                masters[parameter].copy_(self.float32[name].view_as(masters[parameter]))
+        kept = self.float32
+        self.float32 = {name: kept[name] if name in self.resting else torch.empty(0) for name in kept}
+
+    @torch.no_grad()
+    def _back_to_float32(self) -> None:
+        """Give the module weights as they are updated, whole; what rested is as it came, if it is still that."""
+        masters, trained = self._masters(), {}
+        for name, parameter in self.module.named_parameters():
+            if name in self.float32 and parameter.requires_grad:
+                whole = parameter.get_full_hp_param() if self.stage else masters[parameter]  # type: ignore[attr-defined]
+                trained[name] = whole.view_as(parameter).clone()
+        for name, value in [*self.module.named_parameters(), *self.module.named_buffers()]:
+            if name not in self.float32:
+                continue
+            before = self.float32[name]
+            same = name in self.resting and torch.equal(before.to(value.dtype).view_as(value), value)
+            value.data = trained[name] if name in trained else before.view_as(value) if same else value.data.float()
+
+    def _masters(self) -> dict[nn.Parameter, Tensor]:
+        """Return the float32 copy of each trained parameter, where each rank has all of them."""
+        if not hasattr(self.optimizer, "fp32_groups"):
+            return {}
+        pairs = zip(self.optimizer.fp16_groups, self.optimizer.fp32_groups, strict=True)
+        return {low: high for lows, highs in pairs for low, high in zip(lows, highs, strict=True)}
 
     def _zero(self, parallel: ParallelConfig) -> dict[str, Any]:
         """Return what DeepSpeed is told of what ranks share and where the optimiser lies."""
@@ -114,35 +161,42 @@ class DeepSpeedEngine:
         self.engine.set_gradient_accumulation_boundary(last)
         self.engine.backward(loss)
 
-    def step(self, rate: float) -> float:
-        """Clip, update, clear the gradients; return the global gradient norm before clipping."""
+    def step(self, rate: float) -> Tensor:
+        """Clip, update, clear the gradients; return the global gradient norm before clipping, ()."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         if self.stage:
             self.engine.step()
             for parameter in self.numbers:
                 parameter.data = parameter.data.view(())
-            return float(self.engine.get_global_grad_norm())
+            return torch.as_tensor(self.engine.get_global_grad_norm())
         norm = self._clip()
         self.engine.step()
         return norm
 
-    def _clip(self) -> float:
+    def _clip(self) -> Tensor:
         """Scale whole, averaged gradients to the largest norm; return the norm before, over experts of all ranks."""
-        grads = [(p, p.grad) for p in self.module.parameters() if p.grad is not None]
-        squares = torch.zeros(2, dtype=torch.float64, device=self.device)
-        for parameter, grad in grads:
-            place = self.model.place.get(parameter)
-            squares[0 if place is None else 1] += grad.double().square().sum()
+        grads: tuple[list[Tensor], list[Tensor]] = ([], [])
+        for parameter in self.module.parameters():
+            if parameter.grad is not None:
+                grads[parameter in self.model.place].append(parameter.grad)
+        squares = torch.stack([self._square(part) for part in grads])
         if self.model.place:
             # Every expert is counted once for each of its copies.
             torch.distributed.all_reduce(squares[1:])
             squares[1] /= self.world_size // self.model.expert_parallel
-        norm = math.sqrt(float(squares.sum()))
-        if norm > self.clip_norm:
-            for _, grad in grads:
-                grad.mul_(self.clip_norm / (norm + 1e-6))
+        norm = squares.sum().sqrt()
+        if math.isfinite(self.clip_norm):
+            scale = torch.where(norm > self.clip_norm, self.clip_norm / (norm + 1e-6), 1.0)
+            every = grads[0] + grads[1]
+            torch._foreach_mul_(every, [scale.to(grad.dtype) for grad in every])
         return norm
+
+    def _square(self, grads: list[Tensor]) -> Tensor:
+        """Return the sum of squares, float64 ()."""
+        if not grads:
+            return torch.zeros((), dtype=torch.float64, device=self.device)
+        return torch.stack(torch._foreach_norm(grads, 2, torch.float64)).square().sum()
 
     def sum_over_ranks(self, value: Tensor) -> Tensor:
         """Return the elementwise sum over ranks."""
@@ -217,6 +271,7 @@ class DeepSpeedEngine:
 
     def close(self) -> None:
         """Let go of DeepSpeed's engine, its optimiser, its hooks, and the memory they share with parameters."""
+        self._back_to_float32()
         self.engine.destroy()
         # It destroys again when it is collected, and would wipe what the next engine has noted on the parameters.
         self.engine.optimizer = None
@@ -237,10 +292,7 @@ class DeepSpeedEngine:
 
     def _fragments(self) -> dict[str, list[Fragment]]:
         """Return, for every whole parameter, the parts of it that this rank holds."""
-        masters: dict[nn.Parameter, Tensor] = {}
-        if hasattr(self.optimizer, "fp32_groups"):
-            pairs = zip(self.optimizer.fp16_groups, self.optimizer.fp32_groups, strict=True)
-            masters = {low: high for lows, highs in pairs for low, high in zip(lows, highs, strict=True)}
+        masters = self._masters()
         held: dict[str, list[Fragment]] = {name: [] for name in self.model.whole}
         for name, parameter in self.module.named_parameters():
             place = self.model.place.get(parameter, Place(name, 0))

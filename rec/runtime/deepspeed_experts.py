@@ -41,8 +41,9 @@ def place(module: nn.Module, parallel: ParallelConfig) -> Placement:
     module.placement = placement  # type: ignore[assignment]
     layers = [(name, layer) for name, layer in layers_of(module) if not layer.replicated]
     if torch.distributed.get_world_size() > 1:
+        world = WorldRanks()
         for _, layer in layers:
-            layer.ranks = WorldRanks()
+            layer.ranks = world
     if size == 1 and parallel.moe_backend == "grouped":
         return placement
     if not layers:
@@ -177,7 +178,8 @@ class _GivenGate(nn.Module):
         capacity = order.count_E.max().clamp(min=1)
         if self.ep_group is not None:
             torch.distributed.all_reduce(capacity, torch.distributed.ReduceOp.MAX, group=self.ep_group)
-        expert_A, first_E = order.expert_A, order.count_E.cumsum(0) - order.count_E
+        first_E = order.count_E.cumsum(0) - order.count_E
+        expert_A = torch.where(order.expert_A < self.num_experts, order.expert_A, -1)
         place_A = torch.arange(len(expert_A), device=x_ND.device) - first_E[expert_A]
         expert_S = torch.full((weight_NK.numel(),), -1, dtype=torch.int32, device=x_ND.device)
         place_S = torch.zeros_like(expert_S)

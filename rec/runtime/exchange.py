@@ -3,14 +3,14 @@
 Rank p of P holds the experts [p L, (p + 1) L). A row that two experts of one rank want is sent there once, and their
 weighted sum comes back as one row, so what crosses is what must.
 
-Letters: N rows of this rank, K experts per row, A assignments of this rank, S rows it sends, R rows it receives, B
-assignments it receives, Q pairs of rank and row, D width, P ranks, L experts of this rank, E = P L.
+Letters: N rows of this rank, K experts per row, A assignments of this rank, S rows it sends, R rows it receives, Q =
+P N pairs of rank and row, D width, P ranks, L experts of this rank, E = P L.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,46 +19,26 @@ from torch import Tensor
 
 from rec.moe.dispatch import Order, carry, order_by_expert
 from rec.moe.experts import Experts
+from rec.moe.ranks import Later, Waiting
 from rec.moe.routing import Routing
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """How much goes to and comes from each rank."""
-
-    rows_out: list[int]
-    rows_in: list[int]
-    assignments_out: list[int]
-    assignments_in: list[int]
-    count_PL: Tensor
-    """Assignments that come from rank p for local expert l, int64."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
-    """The ranks of a group, and who is told of the bytes that this one sends to others."""
-
-    group: Any
-    observe: Callable[[int], None] | None = None
-
-    def exchange(self, value: Tensor, sizes_out: list[int], sizes_in: list[int]) -> Tensor:
-        """Return the rows that come from all ranks, in their order, for those of `value` that go to each."""
-        if self.observe is not None:
-            crossing = sum(sizes_out) - sizes_out[torch.distributed.get_rank(self.group)]
-            self.observe(crossing * value[:1].numel() * value.element_size() if crossing else 0)
-        received = value.new_empty((sum(sizes_in), *value.shape[1:]))
-        torch.distributed.all_to_all_single(received, value.contiguous(), sizes_in, sizes_out, group=self.group)
-        return received
+from rec.runtime.messages import Link, Parcel, Places, Sizes, send, side_by_side, unpacked
 
 
 class WorldRanks:
-    """What a layer may ask of the other workers (`rec.moe.ranks.Ranks`), over the default process group."""
+    """What layers may ask of the other workers (`rec.moe.ranks.Ranks`), over the default process group."""
+
+    def __init__(self) -> None:
+        self.waiting = Waiting(self.sum)
 
     def sum(self, value: Tensor) -> Tensor:
         """Return the elementwise sum over ranks."""
         total = value.detach().clone()
         torch.distributed.all_reduce(total)
         return total
+
+    def sum_later(self, value_X: Tensor) -> Later:
+        """Return the elementwise sum over ranks, which is made with all others that wait when one is asked for."""
+        return self.waiting.add(value_X)
 
     def join(self, value_A: Tensor) -> tuple[Tensor, int]:
         """Return the values of all ranks one after the other, and where this rank's begin."""
@@ -84,43 +64,52 @@ class ExpertParallel:
 
     def __init__(self, group: Any, observe: Callable[[int], None] | None = None) -> None:
         self.link, self.ranks = Link(group=group, observe=observe), torch.distributed.get_world_size(group)
+        self.places = {training: Places(self.ranks) for training in (False, True)}
 
     def __call__(self, x_ND: Tensor, weight_NK: Tensor, order: Order, experts: Experts) -> Tensor:
         """Return the weighted sum of every row's experts, (N, D); all ranks of the group call it together."""
         rows, choices = len(x_ND), weight_NK.shape[1]
-        count_PL = order.count_E.view(self.ranks, -1)
-        slots = min(choices, count_PL.shape[1])  # no more of a row's experts can be on one rank
-        to_A = order.expert_A.div(count_PL.shape[1], rounding_mode="floor")
-        # Pairs of (destination, row) in use, each once, sorted by destination and row.
-        pair_A = to_A * rows + order.row_A
-        used_Q = torch.zeros(self.ranks * rows, dtype=torch.bool, device=x_ND.device)
-        used_Q[pair_A] = True
-        row_S = used_Q.nonzero()[:, 0] % max(rows, 1)
-        rows_P = used_Q.view(self.ranks, rows).sum(1)
-        before_P = rows_P.cumsum(0) - rows_P
-        place_A = used_Q.cumsum(0)[pair_A] - 1 - before_P[to_A]
-        slot_A = place_A * slots + self._number_within_pair(to_A, order, rows, choices)
-        sizes = self._sizes(rows_P, count_PL)
-
-        x_RD, weight_B, slot_B = Send.apply(
-            x_ND.index_select(0, row_S), weight_NK.flatten()[order.slot_A], slot_A, sizes, self.link
-        )
-        # Assignments come sorted by source, then expert.
-        count_PL = sizes.count_PL
-        expert_B = torch.arange(count_PL.shape[1], device=x_ND.device).repeat(self.ranks)
-        expert_B = expert_B.repeat_interleave(count_PL.flatten())
-        first_P = torch.tensor([0, *sizes.rows_in], device=x_ND.device).cumsum(0)[:-1]
-        slot_B = slot_B + slots * first_P.repeat_interleave(count_PL.sum(1))
-        expert_RK = torch.zeros(len(x_RD) * slots, dtype=torch.int64, device=x_ND.device)
-        expert_RK = expert_RK.index_copy(0, slot_B, expert_B).view(-1, slots)
-        weight_RK = weight_B.new_zeros(len(x_RD) * slots).index_copy(0, slot_B, weight_B).view(-1, slots)
-        arrived = order_by_expert(Routing(expert_RK, weight_RK, weight_RK), count_PL.shape[1])
-        mixed_RD = carry(x_RD, weight_RK, arrived, experts)
+        parcel, slot_A = self._parcel(order, rows, choices)
+        slots = parcel.expert_QK.shape[1]
+        weight_A = weight_NK.flatten()[order.slot_A].float()
+        weight_X = weight_A.new_zeros((self.ranks + 1) * rows * slots).index_copy(0, slot_A, weight_A)
+        weight_QK = weight_X.view(-1, slots)[: self.ranks * rows]
+        # Training and evaluation have batches of their own sizes.
+        places = self.places[torch.is_grad_enabled()]
+        x_RD, weight_RK, expert_RK, sizes = Send.apply(x_ND, weight_QK, parcel, places, self.link)
+        there_RK = (expert_RK >= 0).float()
+        arrived = order_by_expert(Routing(expert_RK.clamp(min=0).long(), there_RK, there_RK), len(sizes.count_L))
+        mixed_RD = carry(x_RD, weight_RK, replace(arrived, counts=sizes.count_L), experts)
         if torch.is_grad_enabled() and not mixed_RD.requires_grad:
             # Only other ranks may train experts in a phase; the way back is a message of all ranks all the same.
             mixed_RD.requires_grad_()
         y_SD = Return.apply(mixed_RD, sizes, self.link)
+        row_S = parcel.pair_Q[: len(y_SD)] % max(rows, 1)
         return y_SD.new_zeros(rows, y_SD.shape[1]).index_add(0, row_S, y_SD)
+
+    def _parcel(self, order: Order, rows: int, choices: int) -> tuple[Parcel, Tensor]:
+        """Return what goes to each rank, and where each assignment lies among the pairs' slots, (A,).
+
+        What is no assignment goes to a rank beyond the last, of which nothing is kept.
+        """
+        count_PL, device = order.count_E.view(self.ranks, -1), order.count_E.device
+        local = count_PL.shape[1]
+        slots = min(choices, local)  # no more of a row's experts can be on one rank
+        to_A = order.expert_A.div(local, rounding_mode="floor")
+        pair_A = to_A * rows + order.row_A
+        used_Q = torch.zeros((self.ranks + 1) * rows, dtype=torch.bool, device=device)
+        used_Q[pair_A] = True
+        used_Q = used_Q[: self.ranks * rows]
+        # Pairs in use, each once, sorted by destination and row; the others are written over each other at the end.
+        place_Q = torch.where(used_Q, used_Q.cumsum(0) - 1, len(used_Q))
+        pair_Q = torch.zeros(len(used_Q) + 1, dtype=torch.int64, device=device)
+        pair_Q = pair_Q.scatter_(0, place_Q, torch.arange(len(used_Q), device=device))[:-1]
+        number_A = torch.where(to_A < self.ranks, self._number_within_pair(to_A, order, rows, choices), 0)
+        slot_A = pair_A * slots + number_A
+        expert_X = torch.full(((self.ranks + 1) * rows * slots,), -1, dtype=torch.int16, device=device)
+        expert_X[slot_A] = (order.expert_A % local).to(torch.int16)
+        expert_QK = expert_X.view(-1, slots)[: self.ranks * rows]
+        return Parcel(pair_Q, used_Q.view(self.ranks, rows).sum(1), count_PL, expert_QK), slot_A
 
     def _number_within_pair(self, to_A: Tensor, order: Order, rows: int, choices: int) -> Tensor:
         """Return for each assignment how many of its row go to the same rank before it."""
@@ -131,40 +120,32 @@ class ExpertParallel:
             number_NK[:, k] = (to_NK[:, :k] == to_NK[:, k : k + 1]).sum(1)
         return number_NK.flatten()[order.slot_A]
 
-    def _sizes(self, rows_P: Tensor, count_PL: Tensor) -> Sizes:
-        """Tell every rank how much will come from this one."""
-        out_PX = torch.cat([rows_P[:, None], count_PL], 1)
-        in_PX = torch.empty_like(out_PX)
-        torch.distributed.all_to_all_single(in_PX, out_PX, group=self.link.group)
-        if self.link.observe is not None:
-            self.link.observe((self.ranks - 1) * out_PX[:1].numel() * out_PX.element_size())
-        lists = torch.stack([rows_P, in_PX[:, 0], count_PL.sum(1), in_PX[:, 1:].sum(1)]).tolist()
-        return Sizes(lists[0], lists[1], lists[2], lists[3], in_PX[:, 1:])
-
 
 class Send(torch.autograd.Function):
-    """Rows, and the weight and the slot of each assignment, to the ranks that hold the experts."""
+    """Rows, each once with the weights and numbers of its experts there, to the ranks that hold these."""
 
     @staticmethod
     def forward(
-        ctx: Any, x_SD: Tensor, weight_A: Tensor, slot_A: Tensor, sizes: Sizes, link: Link
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what has come: rows (R, D), weights (B,), and slots within what their source sent (B,)."""
-        ctx.sizes, ctx.link = sizes, link
-        x_RD = link.exchange(x_SD, sizes.rows_out, sizes.rows_in)
-        # One message for both: the slot travels as the bits of a float.
-        both_A2 = torch.stack([weight_A.float(), slot_A.to(torch.int32).view(torch.float32)], 1)
-        both_B2 = link.exchange(both_A2, sizes.assignments_out, sizes.assignments_in)
-        slot_B = both_B2[:, 1].contiguous().view(torch.int32).long()
-        ctx.mark_non_differentiable(slot_B)
-        return x_RD, both_B2[:, 0].contiguous(), slot_B
+        ctx: Any, x_ND: Tensor, weight_QK: Tensor, parcel: Parcel, places: Places, link: Link
+    ) -> tuple[Tensor, Tensor, Tensor, Sizes]:
+        """Return what has come: rows (R, D), weights and local experts (R, K), and how much went where."""
+        x_RD, weight_RK, expert_RK, sizes = send(x_ND, weight_QK, parcel, places, link)
+        ctx.sizes, ctx.link, ctx.rows = sizes, link, len(x_ND)
+        ctx.save_for_backward(parcel.pair_Q)
+        ctx.mark_non_differentiable(expert_RK)
+        return x_RD, weight_RK, expert_RK, sizes
 
     @staticmethod
-    def backward(ctx: Any, grad_RD: Tensor, grad_B: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        """Return the gradients of rows and weights."""
-        sizes = ctx.sizes
-        grad_SD = ctx.link.exchange(grad_RD, sizes.rows_in, sizes.rows_out)
-        return grad_SD, ctx.link.exchange(grad_B, sizes.assignments_in, sizes.assignments_out), None, None, None
+    def backward(ctx: Any, grad_RD: Tensor, grad_RK: Tensor, *_: Any) -> tuple[Tensor, Tensor, None, None, None]:
+        """Return the gradients of rows and weights, which come back in one message."""
+        sizes, (pair_Q,) = ctx.sizes, ctx.saved_tensors
+        columns = [grad_RD, grad_RK]
+        came = ctx.link.exchange(side_by_side(columns), sizes.rows_in, sizes.rows_out)
+        grad_SD, grad_SK = unpacked([came], columns)
+        pair_S = pair_Q[: len(came)]
+        grad_ND = grad_SD.new_zeros(ctx.rows, grad_SD.shape[1]).index_add_(0, pair_S % max(ctx.rows, 1), grad_SD)
+        grad_QK = grad_SK.new_zeros(len(pair_Q), grad_SK.shape[1]).index_copy_(0, pair_S, grad_SK)
+        return grad_ND, grad_QK, None, None, None
 
 
 class Return(torch.autograd.Function):

@@ -30,8 +30,11 @@ class Engine(Protocol):
     def backward(self, loss: Tensor, *, last: bool = True) -> None:
         """Add the gradient of `loss`; gradients are averaged over ranks. An update follows the last one alone."""
 
-    def step(self, rate: float) -> float:
-        """Clip, update at this learning rate, clear the gradients; return the global gradient norm before clipping."""
+    def step(self, rate: float) -> Tensor:
+        """Clip, update at this learning rate, clear the gradients; return the global gradient norm before clipping, ().
+
+        Where it lies on a device the host has not waited for it.
+        """
 
     def sum_over_ranks(self, value: Tensor) -> Tensor:
         """Return the elementwise sum over ranks."""
@@ -68,14 +71,14 @@ class LocalEngine:
         """Add the gradient of `loss`."""
         loss.backward()
 
-    def step(self, rate: float) -> float:
-        """Clip, update, clear the gradients; return the gradient norm before clipping."""
+    def step(self, rate: float) -> Tensor:
+        """Clip, update, clear the gradients; return the gradient norm before clipping, ()."""
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.clip_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return float(norm)
+        return norm
 
     def sum_over_ranks(self, value: Tensor) -> Tensor:
         """Return `value`."""

@@ -18,13 +18,24 @@ def make_optimiser(groups: Sequence[Mapping[str, Any]], config: TrainConfig) -> 
     taken off the weights (Loshchilov and Hutter 2019).
     """
     kind = torch.optim.AdamW if config.optimiser == "adamw" else torch.optim.Adam
-    return kind(
+    device = groups[0]["params"][0].device
+    made = kind(
         [dict(group) for group in groups],
         lr=config.learning_rate,
         betas=(0.9, config.adam_beta2),
         weight_decay=config.weight_decay,
-        fused=groups[0]["params"][0].device.type == "cpu",
+        fused=device.type in ("cpu", "cuda"),
     )
+    if device.type == "cuda":
+        made.register_step_pre_hook(steps_beside_parameters)
+    return made
+
+
+def steps_beside_parameters(optimiser: torch.optim.Optimizer, *_: Any) -> None:
+    """Bring counts of steps, which come from checkpoints on the CPU, to where a fused optimiser wants them."""
+    for parameter, slots in optimiser.state.items():
+        if "step" in slots and slots["step"].device != parameter.device:
+            slots["step"] = slots["step"].to(parameter.device, non_blocking=True)
 
 
 def learning_rate(config: TrainConfig, step: int, total_steps: int) -> float:

@@ -185,11 +185,15 @@ def own_flags(module: nn.Module) -> dict[str, bool]:
 
 
 def select(module: nn.Module, phase: Phase, own: Mapping[str, bool]) -> int:
-    """Let the phase's parameters move, among those that the model trains; return how many of this rank's do."""
+    """Let the phase's parameters move, among those that the model trains; return how many of this rank's do.
+
+    Those that the model trains in other phases are told by an attribute, `rests`: no precision of theirs may be lost.
+    """
     count = 0
     for name, parameter in module.named_parameters():
         moves = _own_flag(name, own) and any(fnmatch(name, glob) for glob in phase.trains)
         parameter.requires_grad_(moves)
+        parameter.rests = _own_flag(name, own) and not moves  # type: ignore[attr-defined]
         count += moves
     return count
 

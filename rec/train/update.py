@@ -8,7 +8,7 @@ gradients counts them first.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,14 +21,17 @@ from rec.batch import Batch
 from rec.errors import TrainingError
 from rec.moe.layer import layers_of
 from rec.systems.api import System
-from rec.terms import Term
+from rec.terms import Term, table_of
 from rec.train.engine import Engine
 from rec.train.phases import Stretch
 from rec.train.progress import Progress
 from rec.train.validation import counted_terms
+from rec.transfer import to_host
 
 Totals = Mapping[str, tuple[float, float]]
 """Sum and count of each term over all ranks and microbatches."""
+Step = tuple[dict[str, Term], Tensor, dict[str, float]]
+"""The terms of a step, their sums and counts over all ranks with the wish in a last row, and their weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,28 +53,37 @@ class Update:
         """
         mixtures = list(layers_of(self.engine.module))
         before = [layer.usage.total for _, layer in mixtures]
-        values, weight, wished = self._one(*micro[0], wish) if len(micro) == 1 else self._many(micro, wish)
-        norm = self.engine.step(rate)
+        terms, total, weight = self._one(*micro[0], wish) if len(micro) == 1 else self._many(micro, wish)
+        total, moved = to_host([total, self.engine.step(rate)])
+        # What the loss is and the norm come in one message after the update: a run that ends by them saves nothing.
+        values = self._noted(terms, _totals(terms, total))
+        wished = bool(total[-1, 0])
+        norm = float(moved)
         if not math.isfinite(norm):
             raise TrainingError(f"{self._place()}: the gradient's norm is {norm}")
         for (_, layer), total in zip(mixtures, before, strict=True):
             if len(micro) > 1:
-                layer.usage.last = layer.usage.total - total.to(layer.usage.total.device)
+                layer.usage.put(layer.usage.total, layer.usage.total - total.to(layer.usage.total.device))
+            layer.usage.settle()
             layer.after_step()
         return {name: value * weight[name] for name, value in values.items()}, wished
 
-    def _one(self, batch: Batch, counts: bool, wish: bool) -> tuple[dict[str, float], dict[str, float], bool]:
+    def _one(self, batch: Batch, counts: bool, wish: bool) -> Step:
         terms = self._terms(batch, counts)
-        totals, wished = self._summed(terms, _table(terms) * float(counts), wish)
-        values = self._noted(terms, totals)
-        weight = {name: term.weight_in(values) for name, term in terms.items()}
-        self.engine.backward(self._part(terms, totals, weight, counts))
-        return values, weight, wished
+        total = self._summed(table_of(terms, self.engine.device) * float(counts), wish)
+        means: dict[str, float] = {}
+        if any(term.scale is not None for term in terms.values()):
+            (known,) = to_host([total])
+            means = {name: terms[name].value_of(*pair) for name, pair in _totals(terms, known).items()}
+        weight = {name: term.weight_in(means) for name, term in terms.items()}
+        parts = [term.part_over(*sums) for term, sums in zip(terms.values(), total[:-1], strict=True)]
+        self.engine.backward(self._whole(parts, weight.values(), counts))
+        return terms, total, weight
 
-    def _many(self, micro: Sequence[tuple[Batch, bool]], wish: bool) -> tuple[dict[str, float], dict[str, float], bool]:
+    def _many(self, micro: Sequence[tuple[Batch, bool]], wish: bool) -> Step:
         ahead = self._told(micro)
         known = self._counted(micro) if ahead is None else ahead
-        own, weight, terms = torch.zeros(0, 2, dtype=torch.float64), {}, {}
+        own, weight, terms = None, {}, {}
         for place, (batch, counts) in enumerate(micro):
             self.seed(place)
             terms = self._terms(batch, counts)
@@ -79,11 +91,12 @@ class Update:
                 raise TrainingError(f"{type(self.system).__name__}.counts: {wrong}")
             means = {name: term.value_of(*known[name]) for name, term in terms.items()}
             weight = {name: term.weight_in(means) for name, term in terms.items()}
-            table = _table(terms) * float(counts)
-            own = own + table if len(own) else table
-            self.engine.backward(self._part(terms, known, weight, counts), last=place + 1 == len(micro))
-        totals, wished = self._summed(terms, own, wish)
-        return self._noted(terms, totals), weight, wished
+            table = table_of(terms, self.engine.device) * float(counts)
+            own = table if own is None else own + table
+            parts = [term.part_of(*known[name]) for name, term in terms.items()]
+            self.engine.backward(self._whole(parts, weight.values(), counts), last=place + 1 == len(micro))
+        assert own is not None
+        return terms, self._summed(own, wish), weight
 
     def _told(self, micro: Sequence[tuple[Batch, bool]]) -> Totals | None:
         """Return the counts of all that is in the step, where the system tells them from the batches alone."""
@@ -97,27 +110,25 @@ class Update:
 
     def _counted(self, micro: Sequence[tuple[Batch, bool]]) -> Totals:
         """Return sums and counts by a pass without gradients, which leaves no traces."""
-        own = torch.zeros(0, 2, dtype=torch.float64)
-        terms: dict[str, Term] = {}
+        own, terms = None, {}
         with torch.no_grad(), _as_it_was(self.engine):
             for place, (batch, counts) in enumerate(micro):
                 self.seed(place)
                 terms = self._terms(batch, counts)
-                table = _table(terms) * float(counts)
-                own = own + table if len(own) else table
-        return self._summed(terms, own, False)[0]
+                table = table_of(terms, self.engine.device) * float(counts)
+                own = table if own is None else own + table
+        assert own is not None
+        return _totals(terms, *to_host([self._summed(own, False)]))
 
     def _terms(self, batch: Batch, counts: bool) -> dict[str, Term]:
         for _, layer in layers_of(self.engine.module):
             layer.counting = counts or layer.replicated
         return counted_terms(self.system.loss(self.engine, batch.to(self.engine.device)), self.stretch)
 
-    def _summed(self, terms: Mapping[str, Term], own: Tensor, wish: bool) -> tuple[Totals, bool]:
-        """Return sums and counts over all ranks, and whether rank 0 has a wish."""
-        asked = torch.tensor([[float(wish and self.engine.rank == 0), 0.0]], dtype=torch.float64)
-        total = self.engine.sum_over_ranks(torch.cat([own, asked]))
-        pairs = zip(terms, total[:-1].tolist(), strict=True)
-        return {name: (value, count) for name, (value, count) in pairs}, bool(total[-1, 0])
+    def _summed(self, own: Tensor, wish: bool) -> Tensor:
+        """Return sums and counts over all ranks, and in a last row whether rank 0 has a wish, (terms + 1, 2)."""
+        asked = torch.full_like(own[:1], float(wish and self.engine.rank == 0))
+        return self.engine.sum_over_ranks(torch.cat([own, asked]))
 
     def _noted(self, terms: Mapping[str, Term], totals: Totals) -> dict[str, float]:
         """Return the mean of each term over the global batch, and add it to what the epoch tells."""
@@ -133,27 +144,21 @@ class Update:
             sums[0], sums[1] = sums[0] + values[name] * count, sums[1] + count
         return values
 
-    def _part(self, terms: Mapping[str, Term], totals: Totals, weight: Mapping[str, float], counts: bool) -> Tensor:
-        """Return what to differentiate here."""
-        parts = [
-            term.part_of(*totals[name]) * (weight[name] * float(counts) * self.engine.world_size)
-            for name, term in terms.items()
-        ]
-        return torch.stack([part.float() for part in parts]).sum()
+    def _whole(self, parts: Sequence[Tensor], weights: Iterable[float], counts: bool) -> Tensor:
+        """Return what to differentiate here, of what the terms give."""
+        scale = float(counts) * self.engine.world_size
+        return torch.stack(
+            [(part * (weight * scale)).float() for part, weight in zip(parts, weights, strict=True)]
+        ).sum()
 
     def _place(self) -> str:
         return f"epoch {self.progress.epoch} step {self.progress.step}"
 
 
-def _table(terms: Mapping[str, Term]) -> Tensor:
-    """Return this rank's sum and count of each term, float64 (terms, 2)."""
-    return torch.stack(
-        [torch.stack([term.sum.detach().double().cpu(), _double(term.count)]) for term in terms.values()]
-    )
-
-
-def _double(value: Tensor | float) -> Tensor:
-    return torch.as_tensor(value, dtype=torch.float64).cpu()
+def _totals(terms: Mapping[str, Term], total: Tensor) -> Totals:
+    """Return sum and count by the term's name, of a table that the host knows; what follows the terms is left."""
+    pairs: list[tuple[float, float]] = total.tolist()
+    return {name: (pair[0], pair[1]) for name, pair in zip(terms, pairs, strict=False)}
 
 
 def _unlike(terms: Mapping[str, Term], told: Totals) -> str:
@@ -174,6 +179,6 @@ def _as_it_was(engine: Engine) -> Iterator[None]:
     kept = [value.clone() for value in running]
     yield
     for usage, (total, last) in zip(usages, counted, strict=True):
-        usage.total, usage.last = total, last
+        usage.put(total, last)
     for value, was in zip(running, kept, strict=True):
         value.copy_(was)

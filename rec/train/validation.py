@@ -13,9 +13,10 @@ from rec.errors import TrainingError
 from rec.moe.layer import layers_of
 from rec.seeds import derive
 from rec.systems.api import System
-from rec.terms import Term
+from rec.terms import Term, table_of
 from rec.train.engine import Engine
 from rec.train.phases import VALIDATION_LOSS, Stretch
+from rec.transfer import to_host
 
 
 def counted_terms(terms: dict[str, Term], stretch: Stretch) -> dict[str, Term]:
@@ -48,7 +49,7 @@ def validation_loss(
     number (the rows of the last, shorter round are cut by it).
     """
     engine.module.eval()
-    sums: dict[str, torch.Tensor] = {}
+    own: torch.Tensor | None = None
     last: dict[str, Term] = {}
     for number, (batch, counts) in enumerate(batches):
         place = number * engine.world_size + engine.rank
@@ -56,12 +57,11 @@ def validation_loss(
         for _, layer in layers_of(engine.module):
             layer.counting = counts or layer.replicated
         last = counted_terms(system.loss(engine, batch.to(engine.device)), stretch)
-        for name, term in last.items():
-            pair = torch.stack([torch.as_tensor(v, dtype=torch.float64).detach().cpu() for v in (term.sum, term.count)])
-            sums[name] = sums.get(name, torch.zeros(2, dtype=torch.float64)) + pair * float(counts)
-    if not last:
+        table = table_of(last, engine.device) * float(counts)
+        own = table if own is None else own + table
+    if own is None:
         raise TrainingError("validation has no rows, so there is no loss to judge by")
-    total = engine.sum_over_ranks(torch.stack([sums[name] for name in last]))
+    (total,) = to_host([engine.sum_over_ranks(own)])
     means = {
         name: term.value_of(value, count) if count else None
         for (name, term), (value, count) in zip(last.items(), total.tolist(), strict=True)

@@ -194,9 +194,10 @@ class Recorded(LocalEngine):
         self.losses.append(float(loss.detach()))
         super().backward(loss, last=last)
 
-    def step(self, rate: float) -> float:
-        self.norms.append(super().step(rate))
-        return self.norms[-1]
+    def step(self, rate: float) -> torch.Tensor:
+        norm = super().step(rate)
+        self.norms.append(float(norm))
+        return norm
 
 
 def small(name: str, folder: Path) -> RunConfig:

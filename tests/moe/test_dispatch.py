@@ -4,7 +4,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
+from rec import transfer
 from rec.moe.dispatch import carry, dispatch_dense, order_by_expert
 from rec.moe.experts import FeedForwardExperts, LowRankExperts, UnlikeExperts, fine_grained
 from rec.moe.grouping import Grouping, group, grouped_product
@@ -235,3 +237,51 @@ def test_a_batch_that_does_not_count_takes_no_room() -> None:
     assert order_by_expert(routing, EXPERTS, capacity=1).dropped > 0
     order = order_by_expert(routing, EXPERTS, capacity=1, counting=False)
     assert (order.dropped, len(order.row_A)) == (0, 30)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("used", ["all", "some", "none", "no rows"])
+def test_where_the_host_knows_no_sizes_rows_are_mixed_as_on_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, used: str
+) -> None:
+    """Also an expert without rows, choices of weight 0, and nothing at all: gradients are zeros, not what lay there."""
+    torch.manual_seed(0)
+    experts = FeedForwardExperts(8, 16, 4).to(dtype)
+    rows = 0 if used == "no rows" else 6
+    expert = torch.tensor([[0, 2], [2, 0], [3, 0], [2, 3], [0, 3], [3, 2]])[:rows]
+    weight = torch.rand(rows, 2) + 0.1
+    weight = weight * (torch.arange(2 * rows).view(-1, 2) % 3 > 0) if used == "some" else weight
+    weight = (weight * 0 if used == "none" else weight).requires_grad_()
+    x = torch.randn(rows, 8).to(dtype).requires_grad_()
+    found = []
+    for elsewhere in (False, True):
+        if elsewhere:
+            monkeypatch.setattr(transfer, "host_knows", lambda value: False)
+        order = order_by_expert(Routing(expert, weight, torch.zeros(rows, 4)), 4)
+        y = carry(x, weight, order, experts)
+        assert order.count_E.tolist() == torch.bincount(expert[weight > 0], minlength=4).tolist()
+        found.append([y, *torch.autograd.grad(y.float().square().sum(), [x, weight, *experts.parameters()])])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=2e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-5)
+    assert not found[1][3][1].any()
+
+
+def test_experts_that_split_their_rows_are_told_the_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    experts = UnlikeExperts([nn.Linear(8, 8) for _ in range(3)]).bfloat16()
+    weight, x = torch.tensor([[0.5, 0.5], [1.0, 0.0]]), torch.randn(2, 8).bfloat16()
+    routing = Routing(torch.tensor([[2, 0], [2, 1]]), weight, torch.zeros(2, 3))
+    wanted = carry(x, weight, order_by_expert(routing, 3), experts)
+    monkeypatch.setattr(transfer, "host_knows", lambda value: False)
+    torch.testing.assert_close(carry(x, weight, order_by_expert(routing, 3), experts), wanted)
+
+
+def test_a_gate_per_cluster_gives_the_same_where_the_host_knows_no_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    router = ClusterRouter(8, 3, 4, 2)
+    x, cluster = torch.randn(7, 8), torch.tensor([2, 0, 0, 2, 0, 2, 0])
+    wanted = router(x, cluster)
+    monkeypatch.setattr(transfer, "host_knows", lambda value: False)
+    found = router(x, cluster)
+    assert found.expert_NK.tolist() == wanted.expert_NK.tolist()
+    torch.testing.assert_close(found.weight_NK, wanted.weight_NK)

@@ -3,9 +3,18 @@
 import pytest
 import torch
 
+from rec import transfer
 from rec.nn.negatives import Unseen, unseen
 
 
+@pytest.fixture(params=["cpu", "elsewhere"])
+def _where(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws as on a CPU, and as where the host does not know what has been drawn."""
+    if request.param == "elsewhere":
+        monkeypatch.setattr(transfer, "host_knows", lambda value: False)
+
+
+@pytest.mark.usefixtures("_where")
 def test_who_has_nearly_everything_gets_what_is_left() -> None:
     torch.manual_seed(0)
     items = 1000
@@ -21,6 +30,7 @@ def test_who_has_nearly_everything_gets_what_is_left() -> None:
     assert 2 not in drawn[2].tolist()
 
 
+@pytest.mark.usefixtures("_where")
 @pytest.mark.parametrize("twice", [False, True])
 def test_who_has_everything_gets_nothing(twice: bool) -> None:
     user = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2] * (1 + twice))
@@ -32,6 +42,19 @@ def test_who_has_everything_gets_nothing(twice: bool) -> None:
     assert unseen(torch.tensor([5]), user[:0], item[:0], 3, 4).shape == (1, 4)
 
 
+@pytest.mark.usefixtures("_where")
+def test_items_of_a_list_are_drawn_evenly_from_what_is_unseen() -> None:
+    """User 0 has seen 9 and 4 (twice), and 5, which may not be drawn; user 2 has seen nothing."""
+    torch.manual_seed(0)
+    user, item = torch.tensor([0, 0, 0, 0, 1]), torch.tensor([9, 4, 5, 4, 2])
+    drawn = Unseen(user, item, torch.tensor([9, 2, 4, 7])).draw(torch.tensor([0, 1, 2]).repeat(900)).view(900, 3)
+    for column, wanted in enumerate(([2, 7], [4, 7, 9], [2, 4, 7, 9])):
+        values, counts = drawn[:, column].unique(return_counts=True)
+        assert values.tolist() == wanted
+        assert counts.tolist() == pytest.approx([900 / len(wanted)] * len(wanted), abs=80)
+
+
+@pytest.mark.usefixtures("_where")
 def test_who_has_every_item_that_may_be_drawn_is_told() -> None:
     # User 0 has both items of training; user 1 has one of them, twice; user 2 has one, and one that may not be drawn.
     user, item = torch.tensor([0, 0, 1, 1, 2, 2]), torch.tensor([1, 2, 2, 2, 1, 3])

@@ -34,7 +34,7 @@ def steps(engine: Any, system: MSMRec, rows: dict[str, Any], count: int) -> list
         term = system.loss(engine, system.collate(rows))["ce"]
         total = engine.sum_over_ranks(torch.stack([term.sum.detach().double(), torch.tensor(float(term.count))]))
         engine.backward(term.sum * (engine.world_size / float(total[1])))
-        results.append((float(total[0] / total[1]), engine.step(0.01)))
+        results.append((float(total[0] / total[1]), float(engine.step(0.01))))
     return results
 
 

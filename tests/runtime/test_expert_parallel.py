@@ -105,7 +105,7 @@ def train(engine: Any, rows: Sequence[int], rank: int | None, steps: range) -> l
         loss = terms[0] + 0.05 * terms[1] + 0.01 * terms[2]
         total = float(engine.sum_over_ranks(loss.detach().double().reshape(1)))
         engine.backward(loss * (engine.world_size / sum(rows)))
-        results.append((total / sum(rows), engine.step(0.01)))
+        results.append((total / sum(rows), float(engine.step(0.01))))
         for _, layer in layers_of(engine.module):
             layer.after_step()
     return results

@@ -103,7 +103,7 @@ def stepped(engine: Any, system: Any, batch: Any, seed: int = 3) -> list[list[fl
             for t, sums in zip(terms.values(), total.tolist(), strict=True)
         ]
         engine.backward(torch.stack([part.float() for part in parts]).sum())
-        found.append([*values.values(), engine.step(0.01)])
+        found.append([*values.values(), float(engine.step(0.01))])
     return found
 
 

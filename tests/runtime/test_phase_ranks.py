@@ -275,7 +275,7 @@ def steps(engine: Any, world: int | None, rank: int) -> list[tuple[float, float]
         loss = engine(mine).square().sum()
         total = float(engine.sum_over_ranks(loss.detach().double().reshape(1)))
         engine.backward(loss * (engine.world_size / 12))
-        found.append((total / 12, engine.step(0.01)))
+        found.append((total / 12, float(engine.step(0.01))))
     return found
 
 

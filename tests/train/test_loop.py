@@ -214,4 +214,4 @@ def test_the_gradient_norm_is_told_and_clipped() -> None:
     module = torch.nn.Linear(1, 1, bias=False)
     engine = LocalEngine(module, TrainConfig(clip_norm=1.0))
     engine.backward((module.weight * 30).sum())
-    assert engine.step(0.1) == pytest.approx(30.0)
+    assert float(engine.step(0.1)) == pytest.approx(30.0)

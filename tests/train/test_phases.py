@@ -85,7 +85,7 @@ class Recording(LocalEngine):
 
     rates: list[float]
 
-    def step(self, rate: float) -> float:
+    def step(self, rate: float) -> torch.Tensor:
         self.rates.append(rate)
         return super().step(rate)
 

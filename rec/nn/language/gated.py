@@ -206,11 +206,13 @@ def balance_terms(
     """Return the load balance loss of each layer, every gate judged by its own tokens; nothing where it weighs 0."""
     if not weight:
         return {}
-    terms = {}
-    for number, (layer, one) in enumerate(zip(layers, mixed, strict=True)):
-        router: Any = layer.router
-        terms[f"balance/{number}"] = layer.gate_balance_term(one, gate_N, router.gates, weight)
-    return terms
+    routers: list[Any] = [layer.router for layer in layers]
+    asked = [(layer, one, router.gates) for layer, one, router in zip(layers, mixed, routers, strict=True)]
+    counted = [layer.gate_counts(one, gate_N, gates) for layer, one, gates in asked]
+    return {
+        f"balance/{number}": layer.gate_balance_term(one, gate_N, gates, weight, counts)
+        for number, ((layer, one, gates), counts) in enumerate(zip(asked, counted, strict=True))
+    }
 
 
 def shuffled_gates(user_B: Tensor, item_B: Tensor, share_C: Tensor, seed: int) -> Tensor:

@@ -166,7 +166,9 @@ class HealthMoEModel(nn.Module):
             if not everything:
                 negative_BC = negative_BC.masked_fill(draw_BC == 0, -torch.inf)
         if everything:
-            negative_BC = negative_BC.index_put((hidden_row, hidden_place - 1), negative_BC.new_tensor(-torch.inf))
+            negative_BC = negative_BC.index_put(
+                (hidden_row, hidden_place - 1), torch.full_like(negative_BC[0, 0], -torch.inf)
+            )
         return Scored(positive_P, row_P, negative_BC, mixed)
 
     def score(self, x_ND: Tensor) -> tuple[Tensor, Mixed | None]:
@@ -208,7 +210,7 @@ class HealthMoEModel(nn.Module):
             source: The item whose picture each item of the table has, (I,); None its own.
         """
         device = index_X.device
-        parts = [torch.zeros(len(index_X), 0, device=device)]
+        parts = [torch.zeros(len(index_X), 0, dtype=next(self.parameters()).dtype, device=device)]
         present_X3 = self.tables["item_present"][index_X.cpu()].to(device)
         image_X = index_X if source is None else source.to(device)[index_X]
         for name in self.config.of_items:

@@ -124,7 +124,7 @@ class LightGCNModel(nn.Module):
         """Return the vectors of all users and items, (U + I, D)."""
         item_ID = self.item.weight
         if self.feature_IM is not None:
-            item_ID = torch.cat([item_ID, self.project(self.feature_IM)], 1)
+            item_ID = torch.cat([item_ID, self.project(self.feature_IM.to(self.project.weight.dtype))], 1)
         node_ND = torch.cat([self.user.weight, item_ID])
         if self.graph is not None:
             node_ND = mean_of_layers(self.graph, node_ND, self.config.layers)
@@ -168,7 +168,7 @@ class LightGCNModel(nn.Module):
         """Return what items have before propagation, (X, D)."""
         item_XD = self.item.weight.index_select(0, item_X)
         if self.feature_IM is not None:
-            item_XD = torch.cat([item_XD, self.project(self.feature_IM[item_X])], 1)
+            item_XD = torch.cat([item_XD, self.project(self.feature_IM[item_X].to(self.project.weight.dtype))], 1)
         return item_XD
 
     def catalogue(self) -> Tensor:

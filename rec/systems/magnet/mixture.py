@@ -15,6 +15,7 @@ from rec.moe.balance import assignments
 from rec.moe.dispatch import order_by_expert
 from rec.moe.experts import Experts
 from rec.moe.layer import Mixed, MixtureOfExperts
+from rec.moe.ranks import Later
 from rec.moe.routing import Routing, keep_all, keep_top_k
 from rec.systems.magnet.config import MagnetConfig, TriggerConfig
 
@@ -111,7 +112,8 @@ class RoleExperts(Experts):
         if present_NA is None:
             weighed_ENAD = share_EA[:, None, :, None] * stack_NAD
         else:
-            weighed_ENAD = self.shares_of(present_NA).transpose(0, 1)[..., None] * stack_NAD
+            share_NEA = self.shares_of(present_NA).to(stack_NAD.dtype)
+            weighed_ENAD = share_NEA.transpose(0, 1)[..., None] * stack_NAD
         y_END = weighed_ENAD.sum(2)
         if self.weight_EXD is not None:
             y_END = y_END + nn.functional.leaky_relu(torch.bmm(weighed_ENAD.flatten(2), self.weight_EXD), SLOPE)
@@ -172,11 +174,11 @@ class RoleMixture(MixtureOfExperts):
         y_P = self.config.mixture_weight * y_P
         if not self.training:
             order = order_by_expert(routing, self.num_experts)
-            return Mixed(y_P[:, None], routing, order, order.count_E.double())
-        seen = self.ranks.sum(self.usage.observe(routing, assignments(routing)) * float(self.counting))
+            return Mixed(y_P[:, None], routing, order, Later(value=order.count_E.double()))
+        seen = self.ranks.sum_later(self.usage.observe(routing, assignments(routing)) * float(self.counting))
         self.usage.add(seen, 0)
         order = order_by_expert(routing, self.num_experts)
-        return Mixed(y_P[:, None], routing, order, seen[: self.num_experts])
+        return Mixed(y_P[:, None], routing, order, seen)
 
     def route(self, user_PAD: Tensor, item_PAD: Tensor) -> Routing:
         """Return the routing of pairs."""

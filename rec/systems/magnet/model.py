@@ -231,7 +231,8 @@ class MagnetModel(LightGCNModel):
 
     def carried(self, place: int, item_X: Tensor) -> Tensor:
         """Return what a modality's graph carries from items, (X, D)."""
-        lifted_XD: Tensor = self.lift[place](self.vectors[place].index_select(0, item_X))
+        vector_XM = self.vectors[place].index_select(0, item_X).to(self.item.weight.dtype)
+        lifted_XD: Tensor = self.lift[place](vector_XM)
         if self.config.streams == "gate":
             return self.item.weight.index_select(0, item_X) * lifted_XD.sigmoid()
         return 0.3 * unit(lifted_XD)
