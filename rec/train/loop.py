@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -42,6 +42,7 @@ from rec.train.phases import (
 from rec.train.progress import Progress
 from rec.train.ranks import OneRank, RankFeed, Ranks, equalise_buffers
 from rec.train.replicas import average_running_statistics, replicated_of, start_step
+from rec.train.saver import Saver
 from rec.train.update import Update
 from rec.train.validation import is_loss, validation_loss
 
@@ -79,10 +80,8 @@ class Job:
     """Builds the engine of a phase from the phase's keys."""
     feed: Feed
     report: Report
-    save: Callable[[Checkpoint, bool], None] | None
-    """Writes a checkpoint and whether it is the best; None on ranks that write none."""
-    restore: Callable[[int], Checkpoint]
-    """Reads the checkpoint of a step, on every rank."""
+    saver: Saver
+    """Writes checkpoints, and reads them again, on every rank."""
     resume: Checkpoint | None = None
     ranks: Ranks = field(default_factory=OneRank)
     directions: Mapping[str, bool] = field(default_factory=dict)
@@ -103,6 +102,18 @@ def fit(job: Job) -> Progress:
     if is_over(progress, found):
         progress.finished = True
         return progress
+    try:
+        _train_phases(job, found, progress)
+        job.saver.wait(job.report)
+    except BaseException:
+        job.saver.abandon()
+        raise
+    progress.finished = True
+    return progress
+
+
+def _train_phases(job: Job, found: Sequence[Stretch], progress: Progress) -> None:
+    """Train every phase, or the rest of them."""
     torch.manual_seed(derive(job.config.seed, "model"))
     module = job.system.model()
     own = own_flags(module)
@@ -112,13 +123,12 @@ def fit(job: Job) -> Progress:
         if resume is not None and has_ended(progress, stretch.config):
             # Between two phases there is no engine: the module is as it was made, and takes the best weights whole.
             step = progress.best_step
-            load_model(module, (resume if step is None else job.restore(step)).tensors)
+            load_model(module, (resume if step is None else job.saver.restore(step)).tensors)
         else:
             module = _train_phase(job, stretch, module, own, progress, resume)
         resume = None
         if stretch.is_last:
-            progress.finished = True
-            return progress
+            return
         gc.collect()  # engines refer to themselves
         progress.next_phase()
 
@@ -148,8 +158,9 @@ def _train_phase(
             layer.usage.load(progress.usage[name])
     job.report({"kind": "ready", "rank": engine.rank, "step": progress.total_step})
     _run_phase(job, stretch, engine, progress)
+    job.saver.wait(job.report)
     if not stretch.is_last and progress.best_step not in (None, progress.total_step):
-        engine.load_state(job.restore(progress.best_step).tensors)
+        engine.load_state(job.saver.restore(progress.best_step).tensors)
     module = engine.module
     engine.close()
     return module
@@ -221,6 +232,7 @@ def _run_epoch(job: Job, stretch: Stretch, engine: Engine, progress: Progress, s
     batches = iter(job.feed.train(phase, progress.epoch, progress.step))
     shown_s, started_s, wait_s, examples, first = 0.0, time.monotonic(), 0.0, 0, progress.step
     while progress.step < steps:
+        job.saver.poll(job.report)
         asked_s = time.monotonic()
         micro = next(batches)
         wait_s += time.monotonic() - asked_s
@@ -315,11 +327,8 @@ def _take_usage(engine: Engine) -> dict[str, Any]:
 
 
 def _save(job: Job, engine: Engine, progress: Progress, best: bool) -> None:
-    """Collect the state on every rank and write it where this rank writes."""
+    """Begin to save what this rank owns; a thread writes it."""
     average_running_statistics(engine)
     progress.usage = {name: layer.usage.state() for name, layer in layers_of(engine.module)}
     job.report({"kind": "saving", "rank": engine.rank, "total_step": progress.total_step, **peaks(engine.device)})
-    state = engine.state()
-    if job.save is not None:
-        job.save(Checkpoint(progress.total_step, state, asdict(progress)), best)
-        job.report({"kind": "saved", "rank": engine.rank, "total_step": progress.total_step})
+    job.saver.save(progress.total_step, engine.pieces(), asdict(progress), best, job.report)
