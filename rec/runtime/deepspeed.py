@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from rec.batch import Batch
 from rec.keys import ParallelConfig, TrainConfig
+from rec.nn.base import is_referred_to
+from rec.nn.making import fill
 from rec.nn.memory import BUCKET
 from rec.runtime.deepspeed_experts import import_deepspeed, parameter_groups, place
 from rec.runtime.placement import Fragment, Place, Whole
@@ -56,8 +58,9 @@ class DeepSpeedEngine:
         self.rank, self.world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
         self.device, self.stage = torch.device(device), parallel.zero_stage
         self.ranks = TorchRanks(self.device)
-        module = module.to(self.device)
         self.model = place(module, parallel)
+        fill(module, self.device)  # of experts, those that live here
+        module = module.to(self.device)
         self.model.note_trained(module, self.sum_over_ranks)
         self.marks = {name: set(vars(parameter)) for name, parameter in module.named_parameters()}
         # What a rank updates is as large as what the plain engine clips; without ZeRO, DeepSpeed's norm leaves out
@@ -227,6 +230,8 @@ class DeepSpeedEngine:
         held: dict[str, list[Fragment]] = {name: [] for name in self.model.whole}
         for name, parameter in self.module.named_parameters():
             place = self.model.place.get(parameter, Place(name, 0))
+            if is_referred_to(parameter):
+                continue
             if self.stage == 0 or not parameter.requires_grad:
                 master = masters.get(parameter, parameter)
                 held[place.name].append(Fragment(master, 0, place.at, parameter.numel(), master is parameter))

@@ -9,6 +9,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
+from rec.nn.base import is_referred_to, refuse_another_base
 from rec.train.engine import refuse_others, tensors_of
 from rec.train.shards import Tensors
 
@@ -69,7 +70,7 @@ class Placement:
 
     def __init__(self, module: nn.Module, expert_parallel: int) -> None:
         self.expert_parallel = expert_parallel
-        self.whole = {name: Whole(p.shape) for name, p in module.named_parameters()}
+        self.whole = {name: Whole(p.shape) for name, p in module.named_parameters() if not is_referred_to(p)}
         self.names = frozenset(module.state_dict())
         self.buffers = [name for name in tensors_of(module) if name not in self.whole]
         self.place: dict[nn.Parameter, Place] = {}
@@ -93,8 +94,11 @@ class Placement:
         expected = {name: tuple(whole.shape) for name, whole in self.whole.items()}
         expected |= {name: tuple(buffers[name].shape) for name in self.buffers}
         refuse_others(expected, state, self.names)
+        refuse_another_base(module, state)
         with torch.no_grad():
             for name, parameter in module.named_parameters():
+                if is_referred_to(parameter):
+                    continue
                 place = self.place.get(parameter, Place(name, 0))
                 part = state.part(f"model.{place.name}", place.at, parameter.numel())
                 parameter.copy_(part.view(parameter.shape))

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from rec.batch import Batch
 from rec.errors import CheckpointError
 from rec.keys import TrainConfig
+from rec.nn.base import is_referred_to, refuse_another_base
+from rec.nn.making import fill
 from rec.train.optim import make_optimiser
 from rec.train.shards import Piece, Tensors
 
@@ -58,6 +60,7 @@ class LocalEngine:
     world_size = 1
 
     def __init__(self, module: nn.Module, config: TrainConfig, device: str = "cpu") -> None:
+        fill(module, device)
         self.module, self.device = module.to(device), torch.device(device)
         self.clip_norm = config.clip_norm or float("inf")
         self.optimizer = make_optimiser([{"params": [p for p in module.parameters() if p.requires_grad]}], config)
@@ -112,7 +115,7 @@ class LocalEngine:
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
     """Return parameters and buffers that are saved, by name; one that has several names, by its first."""
-    found = module.state_dict(keep_vars=True)
+    found = {name: value for name, value in module.state_dict(keep_vars=True).items() if not is_referred_to(value)}
     names = {id(value): name for name, value in reversed(found.items())}
     return {name: value for name, value in found.items() if names[id(value)] == name}
 
@@ -124,8 +127,10 @@ def load_model(module: nn.Module, state: Tensors) -> None:
     Raises:
         CheckpointError: names or shapes differ.
     """
+    fill(module)
     own = tensors_of(module)
     refuse_others({name: tuple(value.shape) for name, value in own.items()}, state, module.state_dict().keys())
+    refuse_another_base(module, state)
     for name, value in own.items():
         value.copy_(state[f"model.{name}"])
 

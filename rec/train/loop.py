@@ -19,7 +19,9 @@ from rec.batch import Batch
 from rec.errors import TrainingError
 from rec.evaluation.measure import measure, metrics
 from rec.keys import TrainConfig
+from rec.moe.experts import DrawnExperts
 from rec.moe.layer import layers_of
+from rec.nn.making import fill, made_empty, made_undrawn
 from rec.seeds import derive
 from rec.systems.api import Phase, System
 from rec.train.checkpoint import Checkpoint
@@ -114,8 +116,7 @@ def fit(job: Job) -> Progress:
 
 def _train_phases(job: Job, found: Sequence[Stretch], progress: Progress) -> None:
     """Train every phase, or the rest of them."""
-    torch.manual_seed(derive(job.config.seed, "model"))
-    module = job.system.model()
+    module = _made(job)
     own = own_flags(module)
     resume = job.resume
     while True:
@@ -133,6 +134,19 @@ def _train_phases(job: Job, found: Sequence[Stretch], progress: Progress) -> Non
         progress.next_phase()
 
 
+def _made(job: Job) -> nn.Module:
+    """Return the model: without weights where they are read, without experts' where ranks may draw their own."""
+
+    def make() -> nn.Module:
+        torch.manual_seed(derive(job.config.seed, "model"))
+        model: nn.Module = job.system.model()
+        return model
+
+    if job.resume is not None:
+        return made_empty(make)
+    return made_undrawn(make, DrawnExperts) if job.ranks.world_size > 1 else make()
+
+
 def _train_phase(
     job: Job,
     stretch: Stretch,
@@ -148,6 +162,7 @@ def _train_phase(
         raise TrainingError(f"phase {phase.name!r}: no parameter that the model trains matches {phase.trains}")
     setattr(module, "phase", phase.name)  # noqa: B010 (a module's attributes are typed as tensors and modules)
     if resume is None and phase.before is not None:
+        fill(module, job.ranks.device)
         torch.manual_seed(derive(job.config.seed, "before", stretch.index))
         phase.before(module.to(job.ranks.device).eval(), RankFeed(job.ranks, job.feed.evaluate))
         equalise_buffers(module, job.ranks)

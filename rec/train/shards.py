@@ -180,8 +180,7 @@ def shared_out(pieces: Iterable[Piece], limit: int = SHARD_BYTES) -> list[list[P
     """Return pieces in groups of at most `limit` bytes; a piece that is larger is cut."""
     groups: list[list[Piece]] = []
     size = limit + 1
-    # Numbers of many bytes first: then all are where their size divides their place.
-    for whole in sorted(pieces, key=lambda piece: -piece.values.element_size()):
+    for whole in pieces:
         for piece in whole.cut(max(1, limit // whole.values.element_size())):
             if size + piece.bytes > limit:
                 groups.append([])
@@ -198,6 +197,8 @@ def write_shard(
 
     Nothing is held twice: bytes go from the pieces, which are on the CPU, to the file.
     """
+    # Numbers of many bytes first: then all are where their size divides their place.
+    pieces = sorted(pieces, key=lambda piece: -piece.values.element_size())
     head, stored, byte = _head(name, pieces)
     digests = []
 
