@@ -36,7 +36,7 @@ from rec.runtime.ranks import TorchRanks
 from rec.storage import Storage
 from rec.train.checkpoint import CheckpointStore
 from rec.train.engine import LocalEngine
-from rec.train.memory import keep_freed_memory, peaks, restart_peaks
+from rec.train.memory import peaks, restart_peaks
 from rec.train.ranks import OneRank
 from rec.train.saver import Saver
 from rec.train.shards import Piece
@@ -241,7 +241,10 @@ def _step(engine: Any, size: Size) -> None:
 
 
 class _Rank:
-    """The process group of a rank, while inside; ranks meet at a file of their own."""
+    """The process group of a rank, while inside; ranks meet at a file of their own.
+
+    What is freed goes back to the system, so that a save shows all the memory that it takes.
+    """
 
     def __init__(self, rank: int, world: int, meeting: str) -> None:
         self.rank, self.world, self.meeting = rank, world, meeting
@@ -250,7 +253,6 @@ class _Rank:
         os.environ.update(DS_ACCELERATOR="cpu", RANK=str(self.rank), LOCAL_RANK=str(self.rank))
         os.environ.update(WORLD_SIZE=str(self.world), GLOO_SOCKET_IFNAME="lo")
         torch.set_num_threads(1)
-        keep_freed_memory()
         meeting = f"file://{self.meeting}"
         torch.distributed.init_process_group("gloo", meeting, rank=self.rank, world_size=self.world)
 
