@@ -11,6 +11,7 @@ MODULES = (
     "tests.runtime.test_deepspeed",
     "tests.runtime.test_expert_parallel",
     "tests.runtime.test_phase_ranks",
+    "tests.runtime.test_saving_ranks",
 )
 
 for name in MODULES:

@@ -26,9 +26,12 @@ from rec.moe.grouping import Grouping, grouped_product
 from rec.shipped import shipped_for
 from rec.storage import Storage
 from rec.strict import resolve
-from rec.train.checkpoint import Checkpoint, CheckpointStore
+from rec.train.checkpoint import CheckpointStore
 from rec.train.engine import LocalEngine
 from rec.train.memory import peaks, restart_peaks
+from rec.train.ranks import OneRank
+from rec.train.saver import Saver
+from rec.train.shards import Piece
 
 TYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 CLOSE = {"float32": 2e-3, "bf16": 5e-2}
@@ -261,7 +264,14 @@ def storage_rows(folder: str, parameters: int) -> list[Row]:
 
     bare_write, bare_read = seconds(write), seconds(file.read_bytes)
     file.unlink()
-    saved = seconds(lambda: store.save(Checkpoint(1, tensors, {}), best=False))
-    loaded = seconds(lambda: store.load(1))
+    pieces = [Piece.whole(name, tensor) for name, tensor in tensors.items()]
+
+    def save() -> None:
+        saver = Saver(store, OneRank())
+        saver.save(1, pieces, {}, False, lambda _: None)
+        saver.wait(lambda _: None)
+
+    saved = seconds(save)
+    loaded = seconds(lambda: dict(store.load(1).tensors))
     told = f"{parameters:,} parameters"
     return [Row(f"{told}: save", saved, "s", bare_write), Row(f"{told}: load", loaded, "s", bare_read)]

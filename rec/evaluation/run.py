@@ -31,6 +31,7 @@ from rec.evaluation.records import Records, with_columns
 from rec.evaluation.settled import settle
 from rec.evaluation.shared import beside_baselines, by_group
 from rec.evaluation.task import Measured, Task, by_unit
+from rec.nn.making import made_empty
 from rec.progress import Progress
 from rec.sections import Section, to_plain
 from rec.seeds import generator
@@ -101,7 +102,7 @@ def open_run(config: RunConfig) -> Trained:
     data = open_prepared(config)
     checkpoint = load_chosen(config, data)
     system = build(config, data)
-    module = system.model().eval()
+    module = made_empty(system.model).eval()
     load_model(module, checkpoint.tensors)
     torch.set_num_threads(max(config.parallel.threads, torch.get_num_threads()))
     engine = LocalEngine(module, config.train, device)

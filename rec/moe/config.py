@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from rec.errors import ConfigError
-from rec.moe.experts import Activation, FeedForward, fine_grained
+from rec.moe.experts import Activation, FeedForward, fine_grained, without_output
 from rec.moe.layer import Mixed, MixtureOfExperts
 from rec.moe.routers import SigmoidRouter, SoftmaxRouter
 from rec.strict import Needs, Spaces, Strict, alike
@@ -92,7 +92,7 @@ class MixtureConfig(Strict):
         except ValueError as error:
             raise ConfigError(f"fine: {error}") from error
         if self.zero_start:
-            experts.down_EFD.data.zero_()
+            experts.start(without_output)
         count, k = self.experts * self.fine, self.per_row * self.fine
         seen = gate_width or width
         router = (

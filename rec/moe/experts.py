@@ -5,13 +5,14 @@ Letters: P rows grouped by expert, D width, F hidden width, R rank, E experts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from rec.moe.grouping import Grouping, grouped_product, rows_per_call
+from rec.nn.making import with_weights
 from rec.seeds import derive
 
 Activation = Literal["gelu", "swiglu"]
@@ -40,6 +41,61 @@ class Experts(nn.Module):
         self.num_experts = count
 
 
+class DrawnExperts(Experts):
+    """Experts whose first weights are drawn one by one: expert e from the seed and its number, whatever else there is.
+
+    So they can be drawn where they live, by a rank that has no others (see `rec.nn.making`).
+
+    Args:
+        experts: Their number.
+        seed: The seed.
+        shapes: Rows and columns of each parameter of an expert, by the parameter's name.
+    """
+
+    def __init__(self, experts: int, seed: int, shapes: Mapping[str, tuple[int, int]]) -> None:
+        super().__init__()
+        self.num_experts, self.seed, self.first = experts, seed, 0
+        self.changes: list[Callable[[Any], None]] = []
+        for name, shape in shapes.items():
+            self.register_parameter(name, nn.Parameter(torch.empty(experts, *shape)))
+        if not self._is_empty:
+            self.draw()
+
+    @property
+    def _is_empty(self) -> bool:
+        return any(parameter.is_meta for parameter in self.parameters())
+
+    @torch.no_grad()
+    def draw(self) -> None:
+        """Draw the first weights of the experts that are here: normal, of standard deviation 1 / sqrt(fan in)."""
+        for name, parameter in self.named_parameters():
+            kind = name.partition("_")[0]
+            for place, one in enumerate(parameter):
+                generator = torch.Generator().manual_seed(derive(self.seed, kind, self.first + place))
+                one.copy_(torch.randn(one.shape, generator=generator) * one.shape[0] ** -0.5)
+        for change in self.changes:
+            change(self)
+        self.changes.clear()
+
+    @torch.no_grad()
+    def start(self, change: Callable[[Any], None]) -> None:
+        """Change the first weights of the experts that are here, of which `first` is the number of the first."""
+        if self._is_empty:
+            self.changes.append(change)
+        else:
+            change(self)
+
+    def keep(self, first: int, count: int) -> None:
+        """Forget all experts but `count` from `first` on, in place."""
+        super().keep(first, count)
+        self.first += first
+
+
+def without_output(experts: FeedForwardExperts) -> None:
+    """Let experts add nothing at first."""
+    experts.down_EFD.data.zero_()
+
+
 class FeedForward(nn.Module):
     """One feed-forward network: an expert that every row passes, or one of many by itself."""
 
@@ -47,7 +103,8 @@ class FeedForward(nn.Module):
         self, width: int, hidden: int, *, out: int = 0, activation: Activation = "gelu", seed: int = 0
     ) -> None:
         super().__init__()
-        one = FeedForwardExperts(width, hidden, 1, out=out, activation=activation, seed=seed)
+        with with_weights():
+            one = FeedForwardExperts(width, hidden, 1, out=out, activation=activation, seed=seed)
         self.activation = activation
         self.up_DF, self.down_FD = nn.Parameter(one.up_EDF.data[0]), nn.Parameter(one.down_EFD.data[0])
 
@@ -60,20 +117,21 @@ class FeedForward(nn.Module):
         return activate(x_ND @ self.up_DF, self.activation) @ self.down_FD
 
 
-class FeedForwardExperts(Experts):
-    """E feed-forward networks: GELU, or SwiGLU with a gate of its own; `out` is the width of outputs, 0 that of inputs.
+class FeedForwardExperts(DrawnExperts):
+    """E feed-forward networks: GELU, or SwiGLU with a gate of its own.
 
-    Expert e starts from the same weights whatever else there is: its generator is seeded by its number.
+    `out` is the width of outputs, 0 that of inputs.
     """
+
+    up_EDF: nn.Parameter
+    down_EFD: nn.Parameter
 
     def __init__(
         self, width: int, hidden: int, experts: int, *, out: int = 0, activation: Activation = "gelu", seed: int = 0
     ) -> None:
-        super().__init__()
-        self.num_experts, self.activation = experts, activation
         parts = 2 if activation == "swiglu" else 1
-        self.up_EDF = nn.Parameter(_initial(experts, width, parts * hidden, seed, "up"))
-        self.down_EFD = nn.Parameter(_initial(experts, hidden, out or width, seed, "down"))
+        super().__init__(experts, seed, {"up_EDF": (width, parts * hidden), "down_EFD": (hidden, out or width)})
+        self.activation = activation
 
     def forward(self, x_PD: Tensor, grouping: Grouping) -> Tensor:
         """Return each row's output under its expert, (P, D)."""
@@ -107,14 +165,14 @@ def fine_grained(
     return FeedForwardExperts(width, hidden // split, experts * split, out=out, activation=activation, seed=seed)
 
 
-class LowRankExperts(Experts):
+class LowRankExperts(DrawnExperts):
     """E linear maps of low rank, x A_e B_e: many experts for few parameters."""
 
+    down_EDR: nn.Parameter
+    up_ERD: nn.Parameter
+
     def __init__(self, width: int, rank: int, experts: int, *, seed: int = 0) -> None:
-        super().__init__()
-        self.num_experts = experts
-        self.down_EDR = nn.Parameter(_initial(experts, width, rank, seed, "down"))
-        self.up_ERD = nn.Parameter(_initial(experts, rank, width, seed, "up"))
+        super().__init__(experts, seed, {"down_EDR": (width, rank), "up_ERD": (rank, width)})
 
     def forward(self, x_PD: Tensor, grouping: Grouping) -> Tensor:
         """Return each row's output under its expert, (P, D)."""
@@ -155,12 +213,3 @@ def activate(hidden_PF: Tensor, activation: Activation) -> Tensor:
         gate_PF, value_PF = hidden_PF.chunk(2, -1)
         return nn.functional.silu(gate_PF) * value_PF
     return nn.functional.gelu(hidden_PF)
-
-
-def _initial(experts: int, fan_in: int, fan_out: int, seed: int, name: str) -> Tensor:
-    """Return normal weights of standard deviation 1 / sqrt(fan in), drawn expert by expert."""
-    parts = []
-    for expert in range(experts):
-        generator = torch.Generator().manual_seed(derive(seed, name, expert))
-        parts.append(torch.randn(fan_in, fan_out, generator=generator) * fan_in**-0.5)
-    return torch.stack(parts)

@@ -9,9 +9,8 @@ loudly where an upgrade changes any of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -20,12 +19,15 @@ from torch import Tensor, nn
 
 from rec.batch import Batch
 from rec.keys import ParallelConfig, TrainConfig
+from rec.nn.base import is_referred_to
+from rec.nn.making import fill
 from rec.nn.memory import BUCKET
 from rec.runtime.deepspeed_experts import import_deepspeed, parameter_groups, place
-from rec.runtime.placement import Fragment, Place
+from rec.runtime.placement import Fragment, Place, Whole
 from rec.runtime.ranks import TorchRanks
-from rec.train.engine import State, slots_of
+from rec.train.engine import slots_of
 from rec.train.optim import make_optimiser
+from rec.train.shards import Piece, Tensors
 
 SLOTS = ("exp_avg", "exp_avg_sq")
 MODULE_HOOKS = ("module_forward_pre_hook", "module_forward_post_hook")
@@ -53,7 +55,7 @@ def in_float32(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 class DeepSpeedEngine:
     """Training under DeepSpeed: data-parallel, expert-parallel, ZeRO 0, 1 or 2, float32 or bfloat16.
 
-    States hold whole parameters, all experts together, so that any number of ranks can go on from what another wrote.
+    What a rank saves are parts of whole parameters, so that any number of ranks can go on from what another wrote.
     """
 
     def __init__(self, module: nn.Module, train: TrainConfig, parallel: ParallelConfig, device: str = "cpu") -> None:
@@ -63,8 +65,9 @@ class DeepSpeedEngine:
         self.rank, self.world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
         self.device, self.stage = torch.device(device), parallel.zero_stage
         self.ranks = TorchRanks(self.device)
-        module = module.to(self.device)
         self.model = place(module, parallel)
+        fill(module, self.device)  # of experts, those that live here
+        module = module.to(self.device)
         self.model.note_trained(module, self.sum_over_ranks)
         self.marks = {name: set(vars(parameter)) for name, parameter in module.named_parameters()}
         # DeepSpeed rounds the whole module before it makes its float32 copies; what came in float32 leaves in float32.
@@ -206,62 +209,54 @@ class DeepSpeedEngine:
         """Return the Python object of every rank, in the order of ranks, to all."""
         return self.ranks.gather(value)
 
-    def state(self) -> State:
-        """Return model and optimiser as plain float32 tensors on the CPU, experts of all ranks together."""
-        own = self.module.state_dict()
-        state = {f"model.{name}": own[name].detach().cpu().clone() for name in self.model.buffers}
-        held, inner, step = self._fragments(), self._inner(), self._step_count()
-        weights = self._assembled(list(self.model.whole), held, lambda fragment: fragment.master)
-        state |= {f"model.{name}": value for name, value in weights.items()}
-        if step is None:
-            return state
-        trained = [name for name, whole in self.model.whole.items() if whole.trained]
-        state |= {f"optimizer.{name}.step": step.clone() for name in trained}
-        for slot in SLOTS:
-            values = self._assembled(trained, held, partial(_slot, inner, slot))
-            state |= {f"optimizer.{name}.{slot}": value for name, value in values.items()}
-        return state
+    def pieces(self) -> list[Piece]:
+        """Return what this rank owns of model and optimiser: what it alone holds, its share of what others hold too.
 
-    def load_state(self, state: State) -> None:
+        Weights that are trained are the optimiser's own, float32 under bfloat16.
+        """
+        held, inner, step, buffers = self._fragments(), self._inner(), self._step_count(), self.module.state_dict()
+        mine = [name for number, name in enumerate(self.model.buffers) if number % self.world_size == self.rank]
+        found = [Piece.whole(f"model.{name}", buffers[name]) for name in mine]
+        for number, (name, whole) in enumerate(self.model.whole.items()):
+            updated = step is not None and whole.trained
+            for fragment in self._owned(number, whole, held[name]):
+                sources = {f"model.{name}": fragment.master}
+                slots = inner.state[fragment.master] if updated else {}
+                sources |= {f"optimizer.{name}.{slot}": slots[slot] for slot in SLOTS if updated}
+                found += [Piece(n, tuple(whole.shape), fragment.at, fragment.of(v)) for n, v in sources.items()]
+            if updated and number % self.world_size == self.rank:
+                assert step is not None
+                found.append(Piece.whole(f"optimizer.{name}.step", step))
+        return found
+
+    def _owned(self, number: int, whole: Whole, held: list[Fragment]) -> list[Fragment]:
+        """Return the parts of a parameter that this rank saves; copies on several ranks are shared out among them."""
+        if self.stage and whole.trained:
+            return held
+        size = self.model.expert_parallel if whole.spread else 1
+        shares = [part.share(number, self.rank // size, self.world_size // size) for part in held]
+        return [part for part in shares if part.size]
+
+    def load_state(self, state: Tensors) -> None:
         """Take over model and optimiser, whatever number of ranks wrote them.
 
         Raises:
             CheckpointError: names or shapes differ.
         """
         self.model.load(self.module, state)
-        inner = self._inner()
+        inner, saved = self._inner(), slots_of(state)
         for name, parts in self._fragments().items():
-            values = {"": state[f"model.{name}"], **slots_of(state, name)}
             for fragment in parts if self.model.whole[name].trained else []:
                 if not fragment.is_parameter:
-                    fragment.put(fragment.master.data, values[""])
-                if "step" not in values:
+                    fragment.put(fragment.master.data, state, f"model.{name}")
+                if "step" not in saved.get(name, []):
                     continue
                 slots = inner.state[fragment.master]
-                slots["step"] = values["step"].clone()
+                slots["step"] = state[f"optimizer.{name}.step"]
                 for slot in SLOTS:
                     if slot not in slots:
                         slots[slot] = torch.zeros_like(fragment.master.data)
-                    fragment.put(slots[slot], values[slot])
-
-    def _assembled(
-        self, names: list[str], held: dict[str, list[Fragment]], source: Callable[[Fragment], Tensor]
-    ) -> dict[str, Tensor]:
-        """Return whole tensors put together from the fragments of all ranks, in one message."""
-        wholes = [self.model.whole[name] for name in names]
-        flat = torch.zeros(sum(whole.shape.numel() for whole in wholes), device=self.device)
-        parts = dict(zip(names, flat.split([whole.shape.numel() for whole in wholes]), strict=True))
-        for name, whole in zip(names, wholes, strict=True):
-            # What all ranks or all copies of an expert hold is taken once.
-            partitioned = self.stage > 0 and whole.trained
-            if partitioned or (self.model.is_first_copy if whole.spread else self.rank == 0):
-                for fragment in held[name]:
-                    piece = source(fragment).detach().view(-1)[fragment.start : fragment.start + fragment.size]
-                    parts[name][fragment.at : fragment.at + fragment.size] = piece
-        flat = self.sum_over_ranks(flat).cpu()
-        parts = dict(zip(names, flat.split([whole.shape.numel() for whole in wholes]), strict=True))
-        # Tensors of their own: files refuse those that share memory.
-        return {name: parts[name].view(self.model.whole[name].shape).clone() for name in names}
+                    fragment.put(slots[slot], state, f"optimizer.{name}.{slot}")
 
     def _step_count(self) -> Tensor | None:
         """Return how many updates Adam has made, None before the first; a rank alone may have nothing to update."""
@@ -296,6 +291,8 @@ class DeepSpeedEngine:
         held: dict[str, list[Fragment]] = {name: [] for name in self.model.whole}
         for name, parameter in self.module.named_parameters():
             place = self.model.place.get(parameter, Place(name, 0))
+            if is_referred_to(parameter):
+                continue
             if self.stage == 0 or not parameter.requires_grad:
                 master = masters.get(parameter, parameter)
                 held[place.name].append(Fragment(master, 0, place.at, parameter.numel(), master is parameter))
@@ -307,11 +304,6 @@ class DeepSpeedEngine:
             here, there = mapping.hp_fragment_address, mapping.lp_fragment_address
             held[place.name].append(Fragment(flat, here.start, place.at + there.start, here.numel, False))
         return held
-
-
-def _slot(optimizer: Any, slot: str, fragment: Fragment) -> Tensor:
-    value: Tensor = optimizer.state[fragment.master][slot]
-    return value
 
 
 def close() -> None:

@@ -21,6 +21,7 @@ from rec.keys import ParallelConfig
 from rec.moe.dispatch import Order
 from rec.moe.experts import Experts, FeedForwardExperts, UnlikeExperts
 from rec.moe.layer import Carry, MixtureOfExperts, layers_of
+from rec.nn.making import fill
 from rec.runtime.exchange import ExpertParallel, WorldRanks
 from rec.runtime.placement import Place, Placement
 
@@ -119,6 +120,7 @@ def _file_by_expert(experts: Experts, marker: Any) -> None:
 def _use_stock(layer: MixtureOfExperts, prefix: str, first: int, marker: Any, placement: Placement) -> None:
     """Replace a layer's experts and dispatch by DeepSpeed's own."""
     whole: Any = layer.experts
+    fill(whole)
     if not hasattr(whole, "member"):
         raise ConfigError(f"parallel.moe_backend: DeepSpeed's layer cannot run {type(whole).__name__}; use grouped")
     wholes = dict(whole.named_parameters())

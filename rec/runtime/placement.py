@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from rec.errors import CheckpointError
-from rec.train.engine import State
+from rec.nn.base import is_referred_to, refuse_another_base
+from rec.train.engine import refuse_others, tensors_of
+from rec.train.shards import Tensors
+
+SLICED = 1 << 16
+"""Numbers from which on ranks that hold the same tensor each save a slice of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +28,22 @@ class Fragment:
     size: int
     is_parameter: bool
 
-    def put(self, target: Tensor, whole: Tensor) -> None:
-        """Write this fragment's part of `whole` where it stands in `target`."""
-        part = whole.flatten()[self.at : self.at + self.size]
+    def of(self, held: Tensor) -> Tensor:
+        """Return this fragment's numbers in what the optimiser holds, flat."""
+        return held.detach().view(-1)[self.start : self.start + self.size]
+
+    def put(self, target: Tensor, state: Tensors, name: str) -> None:
+        """Write this fragment's part of a tensor where it stands in `target`."""
+        part = state.part(name, self.at, self.size)
         target.view(-1)[self.start : self.start + self.size] = part.to(target.device, target.dtype)
+
+    def share(self, number: int, copy: int, copies: int) -> Fragment:
+        """Return the share of one of several ranks that hold the same: a slice, or all or nothing of what is small."""
+        if self.size < SLICED:
+            first, end = (0, self.size) if number % copies == copy else (0, 0)
+        else:
+            first, end = (copy * self.size // copies, (copy + 1) * self.size // copies)
+        return replace(self, start=self.start + first, at=self.at + first, size=end - first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +70,12 @@ class Placement:
 
     def __init__(self, module: nn.Module, expert_parallel: int) -> None:
         self.expert_parallel = expert_parallel
-        self.whole = {name: Whole(p.shape) for name, p in module.named_parameters()}
-        self.buffers = [name for name in module.state_dict() if name not in self.whole]
+        self.whole = {name: Whole(p.shape) for name, p in module.named_parameters() if not is_referred_to(p)}
+        self.names = frozenset(module.state_dict())
+        self.buffers = [name for name in tensors_of(module) if name not in self.whole]
         self.place: dict[nn.Parameter, Place] = {}
         self.expert_group = ""
         """DeepSpeed's name of the ranks that share experts, empty where experts are as other parameters."""
-        self.is_first_copy = torch.distributed.get_rank() < expert_parallel
 
     def note_trained(self, module: nn.Module, sum_over_ranks: Callable[[Tensor], Tensor]) -> None:
         """Learn which parameters are trained, those of other ranks included."""
@@ -68,25 +84,23 @@ class Placement:
         for whole, count in zip(self.whole.values(), trained.tolist(), strict=True):
             whole.trained = count > 0
 
-    def load(self, module: nn.Module, state: State) -> None:
+    def load(self, module: nn.Module, state: Tensors) -> None:
         """Put this rank's part of the weights of `state` into `module`.
 
         Raises:
             CheckpointError: names or shapes differ.
         """
-        expected = {f"model.{name}": tuple(whole.shape) for name, whole in self.whole.items()}
-        expected |= {f"model.{name}": tuple(module.state_dict()[name].shape) for name in self.buffers}
-        found = {name: tuple(value.shape) for name, value in state.items() if name.startswith("model.")}
-        for name in sorted(expected.keys() | found.keys()):
-            if expected.get(name) != found.get(name):
-                raise CheckpointError(
-                    f"checkpoint does not fit the model: {name.removeprefix('model.')} has shape {found.get(name)}, "
-                    f"expected {expected.get(name)}"
-                )
+        buffers = module.state_dict()
+        expected = {name: tuple(whole.shape) for name, whole in self.whole.items()}
+        expected |= {name: tuple(buffers[name].shape) for name in self.buffers}
+        refuse_others(expected, state, self.names)
+        refuse_another_base(module, state)
         with torch.no_grad():
             for name, parameter in module.named_parameters():
+                if is_referred_to(parameter):
+                    continue
                 place = self.place.get(parameter, Place(name, 0))
-                flat = state[f"model.{place.name}"].flatten()[place.at : place.at + parameter.numel()]
-                parameter.copy_(flat.view(parameter.shape))
+                part = state.part(f"model.{place.name}", place.at, parameter.numel())
+                parameter.copy_(part.view(parameter.shape))
             for name in self.buffers:
-                module.state_dict()[name].copy_(state[f"model.{name}"])
+                buffers[name].copy_(state[f"model.{name}"])

@@ -200,7 +200,7 @@ def _attempt(
     may_grow: Callable[[], bool],
 ) -> Failure | None:
     """Run once from the newest whole checkpoint; return how it failed, None where it finished."""
-    step = newest(storage, say)
+    step = newest(storage, say, deep=False)  # workers look at every byte, each at its share
     if step is not None:
         say(f"{config.out}: going on from step {step}")
     monitor = Monitor.remote()

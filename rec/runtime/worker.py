@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -19,6 +20,7 @@ from rec.provenance import machine
 from rec.storage import Storage
 from rec.systems.api import Phase
 from rec.train.checkpoint import Checkpoint, CheckpointStore
+from rec.train.ranks import Ranks
 
 if TYPE_CHECKING:
     from rec.train.feed import Microbatches, PlannedFeed
@@ -94,6 +96,7 @@ def _train(
     from rec.train.loop import Job, fit
     from rec.train.memory import keep_freed_memory, refuse_beyond
     from rec.train.phases import stretches
+    from rec.train.saver import Saver
 
     config, step = from_json(payload["config"]), payload["step"]
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK=str(context.get_local_rank()))
@@ -105,13 +108,8 @@ def _train(
     system = build(config, data)
     refuse_beyond(system.memory(config.train, config.parallel), device, config.parallel)
     storage = Storage(config.out, beat=Beat(report))
-    store = CheckpointStore(storage.below("checkpoints"))
-    resume = store.load(step) if step is not None else None
-
-    def save(checkpoint: Checkpoint, best: bool) -> None:
-        store.save(checkpoint, best)
-        write_history(storage, checkpoint.state)
-
+    store, ranks = CheckpointStore(storage.below("checkpoints")), TorchRanks(device)
+    resume = resumed(store, ranks, step, report) if step is not None else None
     reader: Reader
     if payload["shared"]:
         reader = SharedReader(data.storage, system.columns, payload["monitor"])
@@ -126,15 +124,25 @@ def _train(
                 wrap=lambda module, keys: deepspeed.DeepSpeedEngine(module, keys, config.parallel, device),
                 feed=StartedFeed(feed, *first_epoch(stretches(system, config.train), resume)),
                 report=report,
-                save=save if rank == 0 else None,
-                restore=store.load,
+                saver=Saver(store, ranks, partial(write_history, storage)),
                 resume=resume,
-                ranks=TorchRanks(device),
+                ranks=ranks,
                 directions=directions(system.tasks),
             )
         )
     finally:
         deepspeed.close()
+
+
+def resumed(
+    store: CheckpointStore, ranks: Ranks, most: int, report: Callable[[dict[str, Any]], None]
+) -> Checkpoint | None:
+    """Return the newest whole checkpoint up to a step after ranks have looked at all bytes of it, shared out."""
+    step, faults = store.newest_valid(ranks, most)
+    if faults:
+        goes = "starting again" if step is None else f"going on from step {step}"
+        report({"kind": "note", "text": f"damaged checkpoint passed over: {'; '.join(faults)}; {goes}"})
+    return None if step is None else store.load(step, ranks, checked=True)
 
 
 def first_epoch(found: Sequence[Stretch], resume: Checkpoint | None) -> tuple[Phase | None, int, int]:

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import nn
 
 from rec.config import RunConfig, from_table, to_toml
@@ -35,11 +35,13 @@ from rec.evaluation.protocol import data_of
 from rec.evaluation.run import warning_of
 from rec.evaluation.service import Exporting
 from rec.evaluation.settled import settle, use
+from rec.nn.making import made_empty
 from rec.storage import Storage
 from rec.strict import on_path, sources_of
 from rec.systems.api import System
 from rec.train.engine import load_model
 from rec.train.job import build, build_from, load_chosen
+from rec.train.shards import Piece, write_shard
 
 MANIFEST, FORMAT = "artifact.json", 2
 SOURCE = "source"
@@ -116,7 +118,7 @@ class Artifact:
         """
         tables = {name: self.array(f"tables/{name}") for name in self.manifest["tables"]}
         system: Any = build_from(self.config, tables)
-        module = system.model().eval().requires_grad_(False)
+        module = made_empty(system.model).eval().requires_grad_(False)
         try:
             module.load_state_dict(load_file(self.path / "model.safetensors"), assign=True)
         except RuntimeError as error:
@@ -196,13 +198,13 @@ def _write(
     data = open_prepared(config)
     checkpoint = load_chosen(config, data)
     system = build(config, data)
-    module = system.model().eval().requires_grad_(False)
+    module = made_empty(system.model).eval().requires_grad_(False)
     load_model(module, checkpoint.tensors)
     settled = settle(config, data, system, module, checkpoint.step)
     storage.write("config.toml", to_toml(config).encode())
     for name, file in sources_of(config.system.partition(":")[0]).items():
         storage.write(f"{SOURCE}/{name}", file.read_bytes())
-    storage.write("model.safetensors", save({k: v.contiguous() for k, v in module.state_dict().items()}))
+    write_shard(storage, "model.safetensors", [Piece.whole(k, v) for k, v in module.state_dict().items()])
     with torch.inference_mode():
         catalogue = {name: value.contiguous().numpy() for name, value in system.catalogue(module).items()}
     for name, value in catalogue.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -10,10 +11,10 @@ from torch import Tensor, nn
 from rec.batch import Batch
 from rec.errors import CheckpointError
 from rec.keys import TrainConfig
+from rec.nn.base import is_referred_to, refuse_another_base
+from rec.nn.making import fill
 from rec.train.optim import make_optimiser
-
-State = dict[str, Tensor]
-"""Tensors by name: `model.NAME`, and `optimizer.NAME.SLOT` for every parameter that has been updated."""
+from rec.train.shards import Piece, Tensors
 
 
 class Engine(Protocol):
@@ -42,11 +43,14 @@ class Engine(Protocol):
     def gather(self, value: Any) -> list[Any]:
         """Return the Python object of every rank, in the order of ranks, to all."""
 
-    def state(self) -> State:
-        """Return model and optimiser as plain tensors on the CPU; every rank calls it."""
+    def pieces(self) -> list[Piece]:
+        """Return what this rank owns of model and optimiser, which all ranks together own once; every rank calls it.
 
-    def load_state(self, state: State) -> None:
-        """Take over model and optimiser; every rank calls it with the same state."""
+        Names are `model.NAME`, and `optimizer.NAME.SLOT` for every parameter that has been updated.
+        """
+
+    def load_state(self, state: Tensors) -> None:
+        """Take over what this rank needs of model and optimiser; every rank calls it."""
 
     def close(self) -> None:
         """Let go of the optimiser and of every hook, so that another engine can take the module."""
@@ -59,6 +63,7 @@ class LocalEngine:
     world_size = 1
 
     def __init__(self, module: nn.Module, config: TrainConfig, device: str = "cpu") -> None:
+        fill(module, device)
         self.module, self.device = module.to(device), torch.device(device)
         self.clip_norm = config.clip_norm or float("inf")
         self.optimizer = make_optimiser([{"params": [p for p in module.parameters() if p.requires_grad]}], config)
@@ -88,21 +93,22 @@ class LocalEngine:
         """Return `value` alone."""
         return [value]
 
-    def state(self) -> State:
-        """Return model and optimiser as plain tensors on the CPU."""
-        state = {f"model.{name}": value.detach().cpu().clone() for name, value in self.module.state_dict().items()}
+    def pieces(self) -> list[Piece]:
+        """Return model and optimiser."""
+        found = [Piece.whole(f"model.{name}", value) for name, value in tensors_of(self.module).items()]
         for name, parameter in self.module.named_parameters():
             for slot, value in self.optimizer.state.get(parameter, {}).items():
-                state[f"optimizer.{name}.{slot}"] = torch.as_tensor(value).detach().cpu().clone()
-        return state
+                found.append(Piece.whole(f"optimizer.{name}.{slot}", torch.as_tensor(value)))
+        return found
 
-    def load_state(self, state: State) -> None:
+    def load_state(self, state: Tensors) -> None:
         """Take over model and optimiser."""
         load_model(self.module, state)
+        slots = slots_of(state)
         for name, parameter in self.module.named_parameters():
-            slots = slots_of(state, name)
-            if slots and parameter.requires_grad:
-                moved = {k: v.clone() if k == "step" else v.clone().to(parameter.device) for k, v in slots.items()}
+            if name in slots and parameter.requires_grad:
+                values = {slot: state[f"optimizer.{name}.{slot}"] for slot in slots[name]}
+                moved = {slot: v if slot == "step" else v.to(parameter.device) for slot, v in values.items()}
                 self.optimizer.state[parameter] = moved
 
     def close(self) -> None:
@@ -110,20 +116,48 @@ class LocalEngine:
         del self.optimizer
 
 
-def load_model(module: nn.Module, state: State) -> None:
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """Return parameters and buffers that are saved, by name; one that has several names, by its first."""
+    found = {name: value for name, value in module.state_dict(keep_vars=True).items() if not is_referred_to(value)}
+    names = {id(value): name for name, value in reversed(found.items())}
+    return {name: value for name, value in found.items() if names[id(value)] == name}
+
+
+@torch.no_grad()
+def load_model(module: nn.Module, state: Tensors) -> None:
     """Put the weights of `state` into `module`.
 
     Raises:
         CheckpointError: names or shapes differ.
     """
-    weights = {name.removeprefix("model."): v for name, v in state.items() if name.startswith("model.")}
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(f"checkpoint does not fit the model: {error}") from error
+    fill(module)
+    own = tensors_of(module)
+    refuse_others({name: tuple(value.shape) for name, value in own.items()}, state, module.state_dict().keys())
+    refuse_another_base(module, state)
+    for name, value in own.items():
+        value.copy_(state[f"model.{name}"])
 
 
-def slots_of(state: State, name: str) -> State:
-    """Return the optimiser's slots for the parameter `name`."""
-    prefix = f"optimizer.{name}."
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+def refuse_others(expected: Mapping[str, tuple[int, ...]], state: Tensors, known: Collection[str]) -> None:
+    """Check that a state has the weights of a model; further names that are `known` are passed over.
+
+    Raises:
+        CheckpointError: names or shapes differ.
+    """
+    there = [name.removeprefix("model.") for name in state if name.startswith("model.")]
+    found = {name: state.shape(f"model.{name}") for name in there if name in expected or name not in known}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise CheckpointError(
+                f"checkpoint does not fit the model: {name} has shape {found.get(name)}, expected {expected.get(name)}"
+            )
+
+
+def slots_of(state: Tensors) -> dict[str, list[str]]:
+    """Return which slots of the optimiser a state holds, by parameter."""
+    found: dict[str, list[str]] = {}
+    for key in state:
+        if key.startswith("optimizer."):
+            name, _, slot = key.removeprefix("optimizer.").rpartition(".")
+            found.setdefault(name, []).append(slot)
+    return found

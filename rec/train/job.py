@@ -9,6 +9,7 @@ training.json    see rec.train.training_record
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from rec.train.memory import keep_freed_memory, refuse_beyond, restart_peaks
 from rec.train.phases import end_in_words, is_over, refuse_more, stretches
 from rec.train.progress import Progress
 from rec.train.ranks import OneRank
+from rec.train.saver import Saver
 from rec.train.training_record import TrainingRecord, read_training
 
 PHASE_KEYS = ("epochs", "patience", "patience_examples")
@@ -208,13 +210,14 @@ def nothing_left(config: RunConfig, system: System[Any, Any], storage: Storage) 
     return f"{config.out}: nothing left to train: {end_in_words(progress, found)}"
 
 
-def newest(storage: Storage, say: Callable[[str], None]) -> int | None:
+def newest(storage: Storage, say: Callable[[str], None], *, deep: bool = True) -> int | None:
     """Return the step of the newest whole checkpoint; what is wrong with newer ones is said.
 
-    What a command has left undone that was stopped right after that checkpoint is done now.
+    What a command has left undone that was stopped right after that checkpoint is done now. Without `deep`, files of
+    tensors are whole that have their size.
     """
     store = CheckpointStore(storage.below("checkpoints"))
-    step, faults = store.newest_valid()
+    step, faults = store.newest_valid(deep=deep)
     for fault in faults:
         say(f"damaged checkpoint passed over: {fault}")
     if step is not None:
@@ -248,7 +251,7 @@ def train_here(config: RunConfig, report: Report, say: Callable[[str], None], fi
         say(over)
     store = CheckpointStore(storage.below("checkpoints"))
     step = newest(storage, say)
-    resume = store.load(step) if step is not None else None
+    resume = store.load(step, checked=True) if step is not None else None
     if resume is not None and not over:
         say(f"{config.out}: going on from step {step}")
     if not over:
@@ -258,12 +261,7 @@ def train_here(config: RunConfig, report: Report, say: Callable[[str], None], fi
     keep_freed_memory()
     restart_peaks(device)
     record = TrainingRecord(storage, config, data.manifest, report, file=file, machine=machine(device))
-    reader = CachedReader(data.storage, system.columns)
-
-    def save(checkpoint: Checkpoint, best: bool) -> None:
-        store.save(checkpoint, best)
-        write_history(storage, checkpoint.state)
-
+    reader, ranks = CachedReader(data.storage, system.columns), OneRank(device)
     progress = fit(
         Job(
             system=system,
@@ -271,10 +269,9 @@ def train_here(config: RunConfig, report: Report, say: Callable[[str], None], fi
             wrap=lambda module, keys: LocalEngine(module, keys, device),
             feed=PlannedFeed(data, system, config.train, reader, 0, 1),
             report=record,
-            save=save,
-            restore=store.load,
+            saver=Saver(store, ranks, partial(write_history, storage)),
             resume=resume,
-            ranks=OneRank(device),
+            ranks=ranks,
             directions=directions(system.tasks),
         )
     )

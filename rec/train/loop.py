@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -20,7 +20,9 @@ from rec.batch import Batch
 from rec.errors import TrainingError
 from rec.evaluation.measure import measure, metrics
 from rec.keys import TrainConfig
+from rec.moe.experts import DrawnExperts
 from rec.moe.layer import layers_of
+from rec.nn.making import fill, made_empty, made_undrawn
 from rec.seeds import derive
 from rec.systems.api import Phase, System
 from rec.train.checkpoint import Checkpoint
@@ -43,6 +45,7 @@ from rec.train.phases import (
 from rec.train.progress import Progress
 from rec.train.ranks import OneRank, RankFeed, Ranks, equalise_buffers
 from rec.train.replicas import average_running_statistics, replicated_of, start_step
+from rec.train.saver import Saver
 from rec.train.update import Update
 from rec.train.validation import is_loss, validation_loss
 
@@ -80,10 +83,8 @@ class Job:
     """Builds the engine of a phase from the phase's keys."""
     feed: Feed
     report: Report
-    save: Callable[[Checkpoint, bool], None] | None
-    """Writes a checkpoint and whether it is the best; None on ranks that write none."""
-    restore: Callable[[int], Checkpoint]
-    """Reads the checkpoint of a step, on every rank."""
+    saver: Saver
+    """Writes checkpoints, and reads them again, on every rank."""
     resume: Checkpoint | None = None
     ranks: Ranks = field(default_factory=OneRank)
     directions: Mapping[str, bool] = field(default_factory=dict)
@@ -104,8 +105,19 @@ def fit(job: Job) -> Progress:
     if is_over(progress, found):
         progress.finished = True
         return progress
-    torch.manual_seed(derive(job.config.seed, "model"))
-    module = job.system.model()
+    try:
+        _train_phases(job, found, progress)
+        job.saver.wait(job.report)
+    except BaseException:
+        job.saver.abandon()
+        raise
+    progress.finished = True
+    return progress
+
+
+def _train_phases(job: Job, found: Sequence[Stretch], progress: Progress) -> None:
+    """Train every phase, or the rest of them."""
+    module = _made(job)
     own = own_flags(module)
     resume = job.resume
     while True:
@@ -113,15 +125,27 @@ def fit(job: Job) -> Progress:
         if resume is not None and has_ended(progress, stretch.config):
             # Between two phases there is no engine: the module is as it was made, and takes the best weights whole.
             step = progress.best_step
-            load_model(module, (resume if step is None else job.restore(step)).tensors)
+            load_model(module, (resume if step is None else job.saver.restore(step)).tensors)
         else:
             module = _train_phase(job, stretch, module, own, progress, resume)
         resume = None
         if stretch.is_last:
-            progress.finished = True
-            return progress
+            return
         gc.collect()  # engines refer to themselves
         progress.next_phase()
+
+
+def _made(job: Job) -> nn.Module:
+    """Return the model: without weights where they are read, without experts' where ranks may draw their own."""
+
+    def make() -> nn.Module:
+        torch.manual_seed(derive(job.config.seed, "model"))
+        model: nn.Module = job.system.model()
+        return model
+
+    if job.resume is not None:
+        return made_empty(make)
+    return made_undrawn(make, DrawnExperts) if job.ranks.world_size > 1 else make()
 
 
 def _train_phase(
@@ -139,6 +163,7 @@ def _train_phase(
         raise TrainingError(f"phase {phase.name!r}: no parameter that the model trains matches {phase.trains}")
     setattr(module, "phase", phase.name)  # noqa: B010 (a module's attributes are typed as tensors and modules)
     if resume is None and phase.before is not None:
+        fill(module, job.ranks.device)
         torch.manual_seed(derive(job.config.seed, "before", stretch.index))
         phase.before(module.to(job.ranks.device).eval(), RankFeed(job.ranks, partial(_prepared, job)))
         equalise_buffers(module, job.ranks)
@@ -149,8 +174,9 @@ def _train_phase(
             layer.usage.load(progress.usage[name])
     job.report({"kind": "ready", "rank": engine.rank, "step": progress.total_step})
     _run_phase(job, stretch, engine, progress)
+    job.saver.wait(job.report)
     if not stretch.is_last and progress.best_step not in (None, progress.total_step):
-        engine.load_state(job.restore(progress.best_step).tensors)
+        engine.load_state(job.saver.restore(progress.best_step).tensors)
     module = engine.module
     engine.close()
     return module
@@ -244,6 +270,7 @@ def _run_epoch(job: Job, stretch: Stretch, engine: Engine, progress: Progress, s
     batches = iter(job.feed.train(phase, progress.epoch, progress.step))
     shown_s, started_s, wait_s, examples, first = 0.0, time.monotonic(), 0.0, 0, progress.step
     while progress.step < steps:
+        job.saver.poll(job.report)
         asked_s = time.monotonic()
         micro = next(batches)
         wait_s += time.monotonic() - asked_s
@@ -340,11 +367,8 @@ def _take_usage(engine: Engine) -> dict[str, Any]:
 
 
 def _save(job: Job, engine: Engine, progress: Progress, best: bool) -> None:
-    """Collect the state on every rank and write it where this rank writes."""
+    """Begin to save what this rank owns; a thread writes it."""
     average_running_statistics(engine)
     progress.usage = {name: layer.usage.state() for name, layer in layers_of(engine.module)}
     job.report({"kind": "saving", "rank": engine.rank, "total_step": progress.total_step, **peaks(engine.device)})
-    state = engine.state()
-    if job.save is not None:
-        job.save(Checkpoint(progress.total_step, state, asdict(progress)), best)
-        job.report({"kind": "saved", "rank": engine.rank, "total_step": progress.total_step})
+    job.saver.save(progress.total_step, engine.pieces(), asdict(progress), best, job.report)

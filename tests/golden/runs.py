@@ -10,6 +10,7 @@ import json
 import sys
 import tempfile
 import tomllib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from rec.train.engine import LocalEngine
 from rec.train.feed import PlannedFeed
 from rec.train.job import build, claim, write_history
 from rec.train.loop import Job, fit
+from rec.train.ranks import OneRank
+from rec.train.saver import Saver
 
 FOLDER = Path(__file__).parent
 CONFIGS = FOLDER.parents[1] / "rec" / "configs"
@@ -224,13 +227,11 @@ def record(name: str, folder: Path) -> dict[str, Any]:
         engines.append(Recorded(module, keys))
         return engines[-1]
 
-    def save(checkpoint: Any, best: bool) -> None:
-        store.save(checkpoint, best)
-        write_history(storage, checkpoint.state)
+    saver = Saver(store, OneRank(), partial(write_history, storage))
 
     reader = CachedReader(data.storage, system.columns)
     feed = PlannedFeed(data, system, config.train, reader, 0, 1)
-    progress = fit(Job(system, config.train, wrap, feed, lambda _: None, save, store.load))
+    progress = fit(Job(system, config.train, wrap, feed, lambda _: None, saver))
     numbers = evaluate_run(config, "test")
     losses = [value for engine in engines for value in engine.losses]
     norms = [value for engine in engines for value in engine.norms]

@@ -13,6 +13,7 @@ from rec.keys import ParallelConfig, TrainConfig
 from rec.systems.msmrec import MSMRec
 from rec.systems.msmrec.config import MSMRecConfig
 from rec.train.engine import LocalEngine
+from tests.states import InMemory, state_of
 
 pytest.importorskip("deepspeed", reason="needs the extra `cluster`")
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -42,7 +43,7 @@ def plain() -> tuple[list[tuple[float, float]], dict[str, torch.Tensor]]:
     system, rows = system_and_rows()
     torch.manual_seed(0)
     engine = LocalEngine(system.model(), TRAIN)
-    return steps(engine, system, rows, STEPS), engine.state()
+    return steps(engine, system, rows, STEPS), state_of(engine)
 
 
 def worker(rank: int, world: int) -> dict[Any, Any]:
@@ -61,19 +62,19 @@ def worker(rank: int, world: int) -> dict[Any, Any]:
 
         engine = make()
         before = steps(engine, system, mine, STEPS // 2)
-        saved = engine.state()
+        saved = state_of(engine)
         after = steps(engine, system, mine, STEPS - STEPS // 2)
         other = make(seed=1)
         steps(other, system, mine, 1)
-        other.load_state(saved)
+        other.load_state(InMemory(saved))
         again = steps(other, system, mine, STEPS - STEPS // 2)
         fresh = make(seed=2)
-        fresh.load_state(saved)
+        fresh.load_state(InMemory(saved))
         found[stage, precision] = {
             "steps": before + after,
             "again": again,
             "fresh": steps(fresh, system, mine, STEPS - STEPS // 2),
-            "state": engine.state(),
+            "state": state_of(engine),
         }
     return found
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rec.keys import ParallelConfig, TrainConfig
 from rec.train.engine import LocalEngine
+from tests.states import state_of
 
 pytest.importorskip("deepspeed", reason="needs the extra `cluster`")
 pytestmark = [pytest.mark.ray]
@@ -52,7 +53,7 @@ def under_deepspeed(rank: int, world: int) -> dict[Any, Any]:
         module, x_N4 = made()
         engine = DeepSpeedEngine(module, TRAIN, ParallelConfig(workers=world, zero_stage=stage, precision=precision))  # type: ignore[arg-type]
         told = losses(engine, x_N4)
-        found[stage, precision] = told, engine.state()["model.scale"], tuple(engine.module.scale.shape)
+        found[stage, precision] = told, state_of(engine)["model.scale"], tuple(engine.module.scale.shape)
     return found
 
 

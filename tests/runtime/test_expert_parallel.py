@@ -18,6 +18,7 @@ from rec.moe.layer import MixtureOfExperts, layers_of
 from rec.moe.routers import SigmoidRouter, SoftmaxRouter
 from rec.moe.routing import Routing, keep_top_k
 from rec.train.engine import LocalEngine
+from tests.states import InMemory, state_of
 
 pytest.importorskip("deepspeed", reason="needs the extra `cluster`")
 pytestmark = [pytest.mark.ray]
@@ -189,9 +190,9 @@ def test_any_shape_equals_the_local_layer(
 def training(rank: int, world: int, ep: int, k: int, stage: int, backend: str, capacity: float) -> Any:
     module = make(k, capacity_factor=capacity)
     engine = engine_of(module, world, ep, stage, backend)
-    before = engine.state()
+    before = state_of(engine)
     steps = train(engine, UNEVEN[world], rank, range(STEPS))
-    after = engine.state()
+    after = state_of(engine)
     still = [name for name in after if name.startswith("model.") and torch.equal(after[name], before.get(name))]
     health = {**module.soft.usage.summary(), "load": module.soft.usage.load_E().tolist()}
     return {"steps": steps, "still": still, "state": after, "health": health}
@@ -211,7 +212,7 @@ def test_training_gives_the_same_losses_and_norms_at_every_cut(
     for found in ranks.run(world, training, ep, k, stage, "grouped", 0.0):
         torch.testing.assert_close(torch.tensor(found["steps"]), torch.tensor(expected), rtol=1e-5, atol=1e-5)
         assert found["still"] == []
-        wanted = local.state()
+        wanted = state_of(local)
         assert found["state"].keys() == wanted.keys()
         for name, value in wanted.items():
             torch.testing.assert_close(found["state"][name], value, rtol=2e-3, atol=2e-4, msg=name)
@@ -249,10 +250,10 @@ def going_on(rank: int, world: int, ep: int, stage: int, state: Any) -> Any:
     rows = [24 // world] * world
     engine = engine_of(make(2, seed=3), world, ep, stage)
     if state is not None:
-        engine.load_state(state)
+        engine.load_state(InMemory(state))
         return train(engine, rows, rank, range(SAVED_AT, SEEN))
     train(engine, rows, rank, range(SAVED_AT))
-    return engine.state()
+    return state_of(engine)
 
 
 @pytest.mark.parametrize(("source", "target"), RESIZES)

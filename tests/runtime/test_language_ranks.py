@@ -23,6 +23,7 @@ from rec.train.phases import Stretch
 from rec.train.progress import Progress
 from rec.train.update import Update
 from tests.nn.language.small import small, tokenizer
+from tests.states import state_of
 
 pytest.importorskip("deepspeed", reason="needs the extra `cluster`")
 pytestmark = [pytest.mark.ray]
@@ -119,7 +120,7 @@ def spread(
     moments = [slots[name] for slots in inner.state.values() for name in ("exp_avg", "exp_avg_sq")]
     copies = getattr(engine.optimizer, "single_partition_of_fp32_groups", [])
     told["optimiser"] = sum(value.numel() * value.element_size() for value in [*moments, *copies])
-    return {"losses": found, "held": held, "used": used, "told": told, "state": engine.state()}
+    return {"losses": found, "held": held, "used": used, "told": told, "state": state_of(engine)}
 
 
 CASES = [
@@ -144,7 +145,7 @@ def test_losses_are_those_of_one_process(
     whole = sum(p.numel() * p.element_size() for layer in layers for p in layer.experts.parameters())
     wanted = losses(local, 0, 1, 1)
     used = [layer.usage.total[: layer.num_experts].tolist() for layer in layers]
-    state = local.state()
+    state = state_of(local)
     experts = sum(p.numel() for layer in layers for p in layer.experts.parameters())
     trained = sum(p.numel() for p in local.module.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in local.module.parameters() if not p.requires_grad)

@@ -17,6 +17,7 @@ from rec.systems.nlammr.config import NLAMMRConfig
 from rec.train.engine import LocalEngine
 from rec.train.replicas import replicated_of, start_step
 from tests.conformance import take
+from tests.states import state_of
 
 pytestmark = [pytest.mark.ray]
 MODEL = {
@@ -128,7 +129,7 @@ def spread(rank: int, world: int, stage: int, precision: str, more: dict[str, An
     engine = DeepSpeedEngine(module, TRAIN, parallel)
     steps = stepped(engine, system, batch)
     held = {name: layer.experts.num_experts for name, layer in layers_of(engine.module)}
-    return {"steps": steps, "held": held, "state": engine.state()}
+    return {"steps": steps, "held": held, "state": state_of(engine)}
 
 
 @pytest.mark.parametrize(("stage", "more"), [(1, {}), (2, {"refresh_every": 2})])
@@ -140,7 +141,7 @@ def test_patients_experts_are_spread_and_medications_stay_whole(ranks: Any, stag
     for found in ranks.run(2, spread, stage, "fp32", more):
         assert found["held"] == {"patients.project": 2, "medications.module.project": 4}
         torch.testing.assert_close(torch.tensor(found["steps"]), torch.tensor(wanted), rtol=1e-3, atol=1e-4)
-        for name, value in local.state().items():
+        for name, value in state_of(local).items():
             if name.startswith("model."):
                 torch.testing.assert_close(found["state"][name], value, rtol=2e-3, atol=2e-3, msg=name)
 

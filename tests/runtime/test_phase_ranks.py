@@ -32,7 +32,9 @@ from rec.train.loop import Job, fit
 from rec.train.phases import own_flags, select
 from rec.train.ranks import RankFeed, equalise_buffers
 from rec.train.replicas import average_running_statistics, replicated_of, start_step
+from rec.train.saver import Saver
 from tests.runtime.test_training import agree
+from tests.states import InMemory, state_of
 from tests.toy_phases import toy_table
 
 pytest.importorskip("deepspeed", reason="needs the extra `cluster`")
@@ -161,8 +163,8 @@ def train_rank(rank: int, world: int, text: str, stop_at: int = 0) -> Any:
     feed = PlannedFeed(data, system, config.train, CachedReader(data.storage, system.columns), rank, world)
     job = Job(
         system=system, config=config.train, wrap=wrap, feed=feed, report=report,
-        save=store.save if rank == 0 else None, restore=store.load,
-        resume=store.load(step) if step is not None else None, ranks=TorchRanks(), directions=directions(system.tasks),
+        saver=Saver(store, TorchRanks()), resume=store.load(step, TorchRanks()) if step is not None else None,
+        ranks=TorchRanks(), directions=directions(system.tasks),
     )  # fmt: skip
     try:
         progress = fit(job)
@@ -291,8 +293,8 @@ def frozen_parts(rank: int, world: int, ep: int, stage: int) -> Any:
         closed.clear()
         gc.collect()
         found.append(steps(engine, world, rank))
-        state = engine.state()
-        engine.load_state(state)
+        state = state_of(engine)
+        engine.load_state(InMemory(state))
         module = engine.module
         closed.append(engine.engine)
         engine.close()
@@ -309,7 +311,7 @@ def test_ranks_may_have_nothing_to_train_in_a_phase(ranks: Any, world: int, ep: 
         select(module, Phase(trains=globs), own)
         engine = LocalEngine(module, TRAIN)
         wanted.append(steps(engine, None, 0))
-        state = engine.state()
+        state = state_of(engine)
     for found, assembled in ranks.run(world, frozen_parts, ep, stage):
         torch.testing.assert_close(torch.tensor(found), torch.tensor(wanted), rtol=1e-5, atol=1e-5)
         assert assembled.keys() == state.keys()

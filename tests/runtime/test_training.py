@@ -24,6 +24,7 @@ from rec.runtime.training import train
 from rec.storage import Storage
 from rec.train.checkpoint import CheckpointStore
 from rec.train.job import train_here
+from rec.train.narrator import Narrator
 from rec.train.training_record import read_training
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -202,13 +203,13 @@ def test_a_damaged_checkpoint_is_passed_over(ray_runtime: None, short: Make, tmp
     train(config, quiet, quiet)
     folder = Path(config.out) / "checkpoints"
     newest = sorted(folder.glob("step-*"))[-1]
-    data = bytearray((newest / "optimizer.safetensors").read_bytes())
+    data = bytearray((newest / "optimizer-000-000.safetensors").read_bytes())
     data[-9] ^= 16
-    (newest / "optimizer.safetensors").write_bytes(data)
+    (newest / "optimizer-000-000.safetensors").write_bytes(data)
     said: list[str] = []
     longer = short(train={"epochs": 2})
-    train(longer, quiet, said.append)
-    assert any("damaged checkpoint passed over" in line and "optimizer.safetensors" in line for line in said)
+    train(longer, Narrator(said.append), said.append)
+    assert any("damaged checkpoint passed over" in line and "optimizer-000-000.safetensors" in line for line in said)
     agree(history(longer), expected(short, tmp_path))
 
 

@@ -30,6 +30,8 @@ from rec.train.loop import Job, fit
 from rec.train.narrator import Narrator
 from rec.train.optim import make_optimiser
 from rec.train.phases import better, higher_is_better, key_of, own_flags, resolved, select, stretches
+from rec.train.ranks import OneRank
+from rec.train.saver import Saver
 from tests.toy_phases import ToyModel, toy_table
 
 Make = Callable[..., RunConfig]
@@ -73,8 +75,7 @@ def job_of(config: RunConfig, **changes: Any) -> Job:
         wrap=LocalEngine,
         feed=feed,
         report=quiet,
-        save=store.save,
-        restore=store.load,
+        saver=Saver(store, OneRank()),
         directions=directions(system.tasks),
     )
     return replace(job, **changes)
@@ -267,21 +268,22 @@ def test_the_next_phase_starts_from_the_best_weights_of_the_one_before(toy: Make
     taken: list[dict[str, torch.Tensor]] = []
     store = CheckpointStore(claim(config).below("checkpoints"))
 
-    def save(checkpoint: Any, best: bool) -> None:
-        kept[checkpoint.step] = checkpoint
-        store.save(checkpoint, best)
+    class Keeping(Saver):
+        def save(self, step: int, pieces: Any, *others: Any) -> None:
+            kept[step] = {piece.name: piece.values.clone().view(piece.shape) for piece in pieces}
+            super().save(step, pieces, *others)
 
     def wrap(module: nn.Module, phase: TrainConfig) -> LocalEngine:
         taken.append({name: value.clone() for name, value in module.state_dict().items()})
         return LocalEngine(module, phase)
 
-    progress = fit(job_of(config, wrap=wrap, save=save))
+    progress = fit(job_of(config, wrap=wrap, saver=Keeping(store, OneRank())))
     losses = {h["total_step"]: h["val_loss/size"] for h in progress.history if h["phase"] == 0}
     best = min(losses, key=lambda step: losses[step])
     assert best != max(losses), losses
     weights = {n: v for n, v in taken[1].items() if n.startswith("autoencoder")}
-    assert all(torch.equal(v, kept[best].tensors[f"model.{n}"]) for n, v in weights.items())
-    assert any(not torch.equal(v, kept[max(losses)].tensors[f"model.{n}"]) for n, v in weights.items())
+    assert all(torch.equal(v, kept[best][f"model.{n}"]) for n, v in weights.items())
+    assert any(not torch.equal(v, kept[max(losses)][f"model.{n}"]) for n, v in weights.items())
 
 
 def test_the_old_engine_is_gone_before_the_next_is_built(toy: Make) -> None:

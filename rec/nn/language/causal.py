@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from rec.errors import ConfigError, not_loaded
+from rec.nn.base import refer_to
 from rec.nn.language.config import LanguageConfig
+from rec.nn.making import with_weights
 from rec.seeds import derive
 
 LONGEST = 2048
@@ -29,7 +31,7 @@ def causal_model(config: LanguageConfig, vocabulary: int, seed: int) -> Any:
         ConfigError: a pretrained one does not load, knows fewer tokens, or has another form than is understood.
     """
     dtype = getattr(torch, config.dtype)
-    model = _pretrained(config.name, dtype) if config.name else _small(config, vocabulary, seed).to(dtype)
+    model = _pretrained(config, dtype) if config.name else _small(config, vocabulary, seed).to(dtype)
     if vocabulary > (known := model.get_input_embeddings().num_embeddings):
         raise ConfigError(
             f"language.name: {config.name!r} knows {known:,} tokens, the data has {vocabulary:,}; "
@@ -83,13 +85,18 @@ def skeleton(config: LanguageConfig, vocabulary: int) -> Any:
             raise not_loaded("language.name", config.name, "language model", error) from error
 
 
-def _pretrained(name: str, dtype: torch.dtype) -> Any:
+def _pretrained(config: LanguageConfig, dtype: torch.dtype) -> Any:
+    """Return a pretrained model; where LoRA is to leave its weights as they are, checkpoints only refer to them."""
     from transformers import AutoModelForCausalLM
 
     try:
-        return AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
+        with with_weights():
+            model = AutoModelForCausalLM.from_pretrained(config.name, dtype=dtype)
     except (OSError, ValueError, TypeError) as error:
-        raise not_loaded("language.name", name, "language model", error) from error
+        raise not_loaded("language.name", config.name, "language model", error) from error
+    if config.lora:
+        refer_to(model)
+    return model
 
 
 def add_lora(model: Any, rank: int, seed: int) -> None:

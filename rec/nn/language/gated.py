@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -14,7 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from rec.errors import ConfigError
-from rec.moe.experts import FeedForwardExperts
+from rec.moe.experts import FeedForwardExperts, without_output
 from rec.moe.layer import Mixed, MixtureOfExperts
 from rec.moe.routers import ClusterRouter, SoftClusterRouter
 from rec.nn.language.causal import decoder_layers
@@ -137,7 +138,7 @@ def gate_layers(
         layer: Any = layers[place]
         mixture = _mixture(model, layer.mlp, config, clusters, derive(seed, "gated", place))
         like = next(layer.mlp.parameters())
-        layer.mlp = GatedFeedForward(mixture.to(like.device, like.dtype), context, number)
+        layer.mlp = GatedFeedForward(mixture.to(like.dtype), context, number)
         found.append(mixture)
     return found, context
 
@@ -154,7 +155,7 @@ def _mixture(model: Any, dense: nn.Module, config: GatedConfig, clusters: int, s
     keeps = config.shared == "dense"
     if config.init == "sliced":
         if keeps:
-            experts.down_EFD.data.zero_()
+            experts.start(without_output)
         else:
             slice_into(experts, dense, config.fine)
     # Weights of a token add up to 1: with even ones over all experts, slices then add up to the mean of whole networks.
@@ -171,7 +172,6 @@ def expert_width(hidden: int, fine: int) -> int:
     return part if part <= ALIGNED else -(-part // ALIGNED) * ALIGNED
 
 
-@torch.no_grad()
 def slice_into(experts: FeedForwardExperts, dense: nn.Module, fine: int) -> None:
     """Give expert e the neurons of slice e modulo `fine` of a dense SwiGLU network.
 
@@ -189,15 +189,19 @@ def slice_into(experts: FeedForwardExperts, dense: nn.Module, fine: int) -> None
             "model.experts.init: 'sliced' needs feed-forward networks of gate_proj, up_proj and down_proj without "
             f"biases under SiLU; {type(dense).__name__} has {activation}; use 'random'"
         )
+    experts.start(partial(_take_slices, maps=maps, fine=fine))
+
+
+def _take_slices(experts: FeedForwardExperts, maps: Sequence[nn.Linear], fine: int) -> None:
     width, hidden = experts.down_EFD.shape[1], maps[0].out_features
-    for expert in range(experts.num_experts):
-        first = expert % fine * width
+    for place in range(experts.num_experts):
+        first = (experts.first + place) % fine * width
         size = max(0, min(width, hidden - first))
         rows = slice(first, first + size)
-        experts.up_EDF[expert, :, :size] = maps[0].weight[rows].T.to(experts.up_EDF)
-        experts.up_EDF[expert, :, width : width + size] = maps[1].weight[rows].T.to(experts.up_EDF)
-        experts.down_EFD[expert] = 0
-        experts.down_EFD[expert, :size] = maps[2].weight[:, rows].T.to(experts.down_EFD)
+        experts.up_EDF[place, :, :size] = maps[0].weight[rows].T.to(experts.up_EDF)
+        experts.up_EDF[place, :, width : width + size] = maps[1].weight[rows].T.to(experts.up_EDF)
+        experts.down_EFD[place] = 0
+        experts.down_EFD[place, :size] = maps[2].weight[:, rows].T.to(experts.down_EFD)
 
 
 def balance_terms(
