@@ -152,6 +152,11 @@ class StreamingReader:
         while asked:
             yield from _got(asked.popleft())
 
+    def spent(self) -> tuple[int, float]:
+        """Return how often the node's reader decoded or copied files for workers, and its processor's seconds."""
+        found: tuple[int, float] = ray.get(self.actor.spent.remote())
+        return found
+
     def _groups(self, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
         """Yield stretches of files that have so many bytes together, the same ones on every worker."""
         group: list[str] = []

@@ -7,10 +7,9 @@ else the machine does say little.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +24,9 @@ from rec.data.stream import Plan, to_columns
 from rec.data.writing import Draft
 from rec.nn.history import COLUMNS, HistoryBatch, collate
 from rec.sections import counted
+
+if TYPE_CHECKING:
+    from rec.runtime.members import Members
 
 AT_ONCE = 1 << 19
 ITEMS, SHORTEST, LONGEST = 1_000_000, 5, 35
@@ -119,13 +121,12 @@ def _often(action: Any) -> None:
 
 def reading(data: Prepared, size: Size, say: Say) -> list[Row]:
     """Return what ranks on Ray take to read the data set once, alone and with batches made, beside one rank."""
-    import ray
-
     from rec.runtime.cluster import runtime
+    from rec.runtime.members import Members
 
     rows = []
     with runtime(1, {"OMP_NUM_THREADS": "1"}):
-        members = [ray.remote(num_cpus=0)(_Rank).remote(data, size, rank) for rank in range(max(size.ranks))]
+        members = Members(_Rank, max(size.ranks), data, size)
         for collates, title in ((False, "read and shuffled"), (True, "read, shuffled and made into batches")):
             spent, bare = _spent(data, size, members, collates, say)
             one = spent[size.ranks[0]]
@@ -134,40 +135,33 @@ def reading(data: Prepared, size: Size, say: Say) -> list[Row]:
                 rows.append(timed("  CPU time, 1 rank, limit: pyarrow that reads and shuffles", one, bare))
             for ranks in size.ranks[1:]:
                 rows.append(timed(f"  CPU time, {ranks} ranks, limit: 1 rank", spent[ranks], one, GOAL))
-        for member in members:
-            ray.kill(member)
+        members.close()
     return rows
 
 
-def _spent(
-    data: Prepared, size: Size, members: Sequence[Any], collates: bool, say: Say
-) -> tuple[dict[int, Times], Times]:
+def _spent(data: Prepared, size: Size, members: Members, collates: bool, say: Say) -> tuple[dict[int, Times], Times]:
     """Return the processor's time of each number of ranks, and of pyarrow alone, for rounds in which they take turns.
 
     No round finds what another one has decoded: each reads another part, each number of ranks has a reader of its own.
     """
-    import ray
-
     found: dict[int, list[float]] = {ranks: [] for ranks in size.ranks}
     bare: list[float] = []
     run = uuid.uuid4().hex
     for part in range(size.rounds):
         say(f"part {part + 1} of {size.rounds} of an epoch{', with batches' * collates}, by {size.ranks} ranks")
         for ranks in size.ranks:
-            found[ranks].append(_read_part(size, members[:ranks], f"{run}-{ranks}", part, collates))
+            found[ranks].append(_read_part(size, members, ranks, f"{run}-{ranks}", part, collates))
         if not collates:
             bare.append(cpu_s(partial(_bare, data, size, part)))
-    ray.get([member.forget.remote() for member in members])
+    members.ask(max(size.ranks), "forget")
     return {ranks: Times(rounds=tuple(rounds)) for ranks, rounds in found.items()}, Times(rounds=tuple(bare))
 
 
-def _read_part(size: Size, members: Sequence[Any], run: str, part: int, collates: bool) -> float:
+def _read_part(size: Size, members: Members, ranks: int, run: str, part: int, collates: bool) -> float:
     """Return the processor's seconds that ranks and their node's reader take for one part of an epoch."""
-    import ray
-
-    before = max(ray.get([member.reader_s.remote(run) for member in members]))
-    found = ray.get([member.read.remote(run, len(members), part, collates) for member in members])
-    after: float = ray.get(members[0].reader_s.remote(run))
+    before = max(members.ask(ranks, "reader_s", run))
+    found = members.ask(ranks, "read", run, ranks, part, collates)
+    after: float = members.ask(1, "reader_s", run)[0]
     first, end = size.bounds(part)
     assert sum(rows for rows, _ in found) == end - first
     return sum(seconds for _, seconds in found) + after - before
@@ -183,9 +177,7 @@ class _Rank:
 
     def reader_s(self, run: str) -> float:
         """Return the processor's seconds that the node's reader of a run has taken so far."""
-        import ray
-
-        return float(ray.get(self._reader(run).actor.spent.remote())[1])
+        return float(self._reader(run).spent()[1])
 
     def read(self, run: str, ranks: int, part: int, collates: bool) -> tuple[int, float]:
         """Read this rank's rows of a part of an epoch; return how many, and the seconds."""
