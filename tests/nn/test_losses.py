@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from rec.benchmarks.memory import largest_bytes
 from rec.nn import losses
 
 
@@ -20,6 +21,45 @@ def test_full_cross_entropy_equals_torchs_without_padding() -> None:
         torch.autograd.grad(2 * ours, (state, item)), torch.autograd.grad(2 * theirs, (state, item)), strict=True
     ):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)  # sums over 2,500 rows in another order
+
+
+@pytest.mark.parametrize(("kept", "block"), [(1 << 24, 4096), (1 << 24, 7), (0, 7), (128 * 30, 30), (0, 2)])
+def test_blocks_of_items_change_nothing(kept: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "SCORES_KEPT", kept)
+    monkeypatch.setattr(losses, "ITEMS_PER_BLOCK", block)
+    torch.manual_seed(0)
+    state = (30 * torch.randn(300, 8)).requires_grad_()  # exponentials of such scores overflow
+    item, target = torch.randn(30, 8, requires_grad=True), torch.randint(1, 30, (300,))
+    ours = losses.full_cross_entropy(state, item, target) / 300
+    score = (state.double() @ item.double().T)[:, 1:]
+    theirs = torch.nn.functional.cross_entropy(score, target - 1)
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
+    for a, b in zip(*(torch.autograd.grad(y, (state, item)) for y in (ours, theirs)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=2e-6)
+    with torch.no_grad():
+        torch.testing.assert_close(losses.full_cross_entropy(state, item, target) / 300, ours, rtol=0, atol=0)
+
+
+def test_bfloat16_is_summed_in_float32() -> None:
+    torch.manual_seed(0)
+    state, item = torch.randn(300, 16), torch.randn(50, 16)
+    target = torch.randint(1, 50, (300,))
+    wanted = losses.full_cross_entropy(state, item, target)
+    low = state.bfloat16().requires_grad_(), item.bfloat16().requires_grad_()
+    found = losses.full_cross_entropy(*low, target)
+    assert found.item() == pytest.approx(wanted.item(), rel=0.01)  # 8 bits of every score
+    assert [g.dtype for g in torch.autograd.grad(found, low)] == [torch.bfloat16] * 2
+
+
+def test_memory_of_the_full_loss_grows_neither_with_rows_nor_with_items() -> None:
+    def largest(rows: int, items: int) -> int:
+        state, item = torch.randn(rows, 4, requires_grad=True), torch.randn(items, 4, requires_grad=True)
+        target = torch.randint(1, items, (rows,))
+        return largest_bytes(lambda: losses.full_cross_entropy(state, item, target).backward())
+
+    block = 4 * losses.ROWS_PER_CHUNK * losses.ITEMS_PER_BLOCK
+    assert largest(1500, 20_000) <= block
+    assert largest(5000, 300_000) <= block
 
 
 def test_sampled_softmax_over_all_items_is_the_full_one() -> None:
@@ -62,6 +102,21 @@ def test_chunks_add_up_and_carry_gradients() -> None:
     whole, parts = (x**2).sum(), losses.chunked_sum(lambda c: (c**2).sum(), x)
     torch.testing.assert_close(whole, parts)
     torch.testing.assert_close(*(torch.autograd.grad(y, x)[0] for y in (whole, parts)))
+
+
+def test_chunks_of_rows_with_many_numbers_are_smaller() -> None:
+    sizes = []
+
+    def total(c: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(c))
+        return c.sum()
+
+    x = torch.ones(10, 2)
+    assert float(losses.chunked_sum(total, x, numbers=losses.SCORES_KEPT // 4)) == 20
+    assert sizes == [4, 4, 2]
+    sizes.clear()
+    assert float(losses.chunked_sum(total, x, numbers=2 * losses.SCORES_KEPT)) == 20
+    assert sizes == [1] * 10
 
 
 def test_two_shards_sum_to_one_batch() -> None:

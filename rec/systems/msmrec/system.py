@@ -117,7 +117,9 @@ class MSMRec(
                 score = module.scores(state, user, encoded).float()[:, 1:]
                 return nn.functional.cross_entropy(score, target - 1, reduction="sum")
 
-            return losses.chunked_sum(chunk, encoded.state_ND, encoded.user_ND, target_N), len(target_N)
+            numbers = encoded.modality_IKD.shape[0] * encoded.modality_IKD.shape[1]
+            rows = encoded.state_ND, encoded.user_ND, target_N
+            return losses.chunked_sum(chunk, *rows, numbers=numbers), len(target_N)
         positive_N = module.pair_scores(target_N, encoded)
         where = batch.where
         users = torch.arange(len(batch), device=target_N.device)
