@@ -51,7 +51,7 @@ class PeakMemory:
 
 
 class Largest(TorchDispatchMode):
-    """Watches the largest memory of one tensor that is made while it is entered."""
+    """Watches the largest memory of one tensor that is made while it is entered; views of others are none."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,14 +61,20 @@ class Largest(TorchDispatchMode):
         self, func: Any, types: Sequence[Any], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Make the call and look at what it returns."""
+        given = {value.untyped_storage().data_ptr() for value in tensors((args, kwargs or {}))}
         found = func(*args, **(kwargs or {}))
-        sizes = [value.untyped_storage().nbytes() for value in tree_leaves(found) if isinstance(value, torch.Tensor)]
-        self.bytes = max(self.bytes, *sizes, 0)
+        made = [value.untyped_storage() for value in tensors(found)]
+        self.bytes = max(self.bytes, *(part.nbytes() for part in made if part.data_ptr() not in given), 0)
         return found
 
 
+def tensors(tree: Any) -> list[torch.Tensor]:
+    """Return the tensors in arguments or results."""
+    return [value for value in tree_leaves(tree) if isinstance(value, torch.Tensor)]
+
+
 def largest_bytes(action: Callable[[], Any]) -> int:
-    """Return the bytes of the largest tensor that one call of `action` makes or writes to."""
+    """Return the bytes of the largest tensor that one call of `action` makes."""
     with Largest() as watched:
         action()
     return watched.bytes

@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-PRODUCTS = frozenset({"mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "_sparse_mm", "_sparse_addmm", "convolution"})
+PRODUCTS = frozenset(
+    {"mm", "addmm", "addmm_", "bmm", "baddbmm", "mv", "addmv", "_sparse_mm", "_sparse_addmm", "convolution"}
+)
 GATHERS = frozenset(
     {"embedding", "embedding_dense_backward", "_embedding_bag", "index", "index_select", "gather", "index_put"}
     | {"index_put_", "_index_put_impl_", "index_add", "index_add_", "scatter_add", "scatter_add_"}

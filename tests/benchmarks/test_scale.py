@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from rec.benchmarks import scale
-from rec.benchmarks.scale import entropy
+from rec.benchmarks.scale import entropy, ranking
 from rec.cli import main
 from rec.errors import RequestError
 
@@ -36,3 +37,19 @@ def test_entropy_tells_times_and_memory_of_each_size(tmp_path: Path, monkeypatch
         "SASRec",
         "MSMRec with 3 texts",
     }
+
+
+def test_ranking_tells_the_time_of_all_users_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("ITEMS", 40_000), ("SAMPLE", 20), ("USERS", 2000), ("REPEATS", 1)):
+        monkeypatch.setattr(ranking, name, value)
+    time, memory = ranking.measure(str(tmp_path), lambda _: None)
+    assert time.value > 0
+    assert memory.met
+    assert "40,000 items x 64 for 2,000 users (20 measured)" in time.name
+
+
+def test_the_bare_ranking_finds_the_best_items() -> None:
+    query_BD, item_ID = torch.randn(3, 4), torch.randn(2 * ranking.BLOCK + 5, 4)
+    item_BK, value_BK = ranking.bare(query_BD, item_ID)
+    torch.testing.assert_close(value_BK, (query_BD @ item_ID.T).topk(ranking.TOP, dim=1).values)
+    torch.testing.assert_close((query_BD[:, None] * item_ID[item_BK]).sum(-1), value_BK)

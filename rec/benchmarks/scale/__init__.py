@@ -10,7 +10,7 @@ from rec.benchmarks.row import Row
 from rec.benchmarks.work import Say
 from rec.errors import RequestError
 
-PARTS: tuple[str, ...] = ("reading", "syncs", "saves", "entropy")
+PARTS: tuple[str, ...] = ("reading", "syncs", "saves", "entropy", "ranking", "tables")
 """Modules of this package, each with `measure(folder, say) -> list[Row]`, in the order they are run."""
 
 

@@ -42,16 +42,21 @@ def hide(score_BI: Tensor, left_out: Pairs, kept: Pairs, forbidden_BI: Tensor | 
         kept: ... but for these: what is to be found is ranked even where it was seen before.
         forbidden_BI: What is never ranked, to be found or not.
     """
+    leave_out(score_BI, left_out, kept)
+    if forbidden_BI is not None:
+        score_BI.masked_fill_(forbidden_BI, -torch.inf)
+    score_BI[:, 0] = -torch.inf
+    return score_BI
+
+
+def leave_out(score_BI: Tensor, left_out: Pairs, kept: Pairs) -> None:
+    """Do what `hide` does to scores of any items, padding not among them."""
     if not bool(score_BI.sum().isfinite()):
         lowest = torch.finfo(score_BI.dtype).min
         score_BI.nan_to_num_(nan=lowest, posinf=torch.finfo(score_BI.dtype).max, neginf=lowest)
     value_P = score_BI[kept]
     score_BI[left_out] = -torch.inf
     score_BI[kept] = value_P
-    if forbidden_BI is not None:
-        score_BI.masked_fill_(forbidden_BI, -torch.inf)
-    score_BI[:, 0] = -torch.inf
-    return score_BI
 
 
 def ranks(score_BI: Tensor, relevant: Pairs, subject_B: Tensor) -> Tensor:

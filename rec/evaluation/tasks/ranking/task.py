@@ -6,7 +6,7 @@ Letters: B examples, I items with padding as item 0, K items of a list, P (examp
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from rec.evaluation.records import Records, column, ragged, records_of
 from rec.evaluation.service import Context, Exporting, Service
 from rec.evaluation.task import ALONE, Batches, Groups, Measured, Names, Ranks, Task, Values
 from rec.evaluation.tasks.ranking import baselines, cold, grouping, meanings, sections
+from rec.evaluation.tasks.ranking.blocks import Score, rank_in_blocks
 from rec.evaluation.tasks.ranking.index import write_index
 from rec.evaluation.tasks.ranking.known import write_known
 from rec.evaluation.tasks.ranking.members import known_of, names_of
@@ -77,11 +78,11 @@ class Ranking(Task):
         """Return subject, relevant items with their ranks, and the best items of each example."""
         examples = system.examples(batch)
         states, observed = system.observed(module, batch)
-        columns: dict[str, list[Any]] = {}
-        for part, score_BI in scored(system, module, states, examples, self.num_items(system)):
-            for name, value in self._ranked(system, score_BI, part, detail).items():
-                columns.setdefault(name, []).append(value)
         found: dict[str, Any] = {"subject": examples.subject_B}
+        if is_wide(system, module, examples):
+            columns = self._ranked_in_blocks(system, module, states, examples, detail)
+        else:
+            columns = self._ranked_whole(system, module, states, examples, detail)
         found |= {name: torch.cat(parts) for name, parts in columns.items() if not name.startswith("each/")}
         owner_P = examples.target[0]
         found |= {n.removeprefix("each/"): (torch.cat(v), owner_P) for n, v in columns.items() if n.startswith("each/")}
@@ -108,6 +109,43 @@ class Ranking(Task):
         raw_P = names.raw(system.entity, item_BK[row_P, place_P])
         return {"items": (raw_P, row_P), "scores": (score_BK[row_P, place_P], row_P)}
 
+    def _ranked_whole(
+        self, system: Any, module: nn.Module, states: States, examples: RankingExamples, detail: EvaluateConfig | None
+    ) -> dict[str, list[Any]]:
+        """Return columns in parts, made from the whole matrix of scores, some examples at a time."""
+        columns: dict[str, list[Any]] = {}
+        for part, score_BI in scored(system, module, states, examples, self.num_items(system)):
+            for name, value in self._ranked(system, score_BI, part, detail).items():
+                columns.setdefault(name, []).append(value)
+        return columns
+
+    def _ranked_in_blocks(
+        self, system: Any, module: nn.Module, states: States, examples: RankingExamples, detail: EvaluateConfig | None
+    ) -> dict[str, list[Any]]:
+        """Return the same columns from one pass over the catalogue, and from the matrix where that does not do."""
+        num_items, (row_P, item_P) = self.num_items(system), examples.target
+        most = min(TOP, num_items - 1)
+        cold_I = None if detail is None else torch.from_numpy(cold.is_cold(system, self._cold_count(detail)))
+        made = rank_in_blocks(part_scores(system, module, states), examples, num_items, most, cold_I)
+        found = {"each/target": item_P, "each/rank": made.rank_P, "ranked": made.ranked_B}
+        found["catalogue"] = torch.full_like(made.ranked_B, num_items - 1)
+        found["known"] = torch.bincount(examples.known[0], minlength=len(made.ranked_B))
+        found |= {"top": made.top_BK, "top_score": made.top_score_BK}
+        if cold_I is not None:
+            cold_P = cold_I.to(item_P.device)[item_P]
+            found |= {"each/rank_among_cold": made.cold_rank_P, "each/cold": cold_P}
+            found["ranked_cold"] = made.cold_ranked_B
+        for row in made.left_B.nonzero()[:, 0].tolist():
+            inside = slice(row, row + 1)
+            own = {n: v[inside] for n, v in states.items()}
+            whole = self._ranked_whole(system, module, own, part_of(examples, inside), detail)
+            for name, value in whole.items():
+                found[name][row_P == row if name.startswith("each/") else inside] = value[0]
+        return {name: [value] for name, value in found.items()}
+
+    def _cold_count(self, detail: EvaluateConfig) -> int:
+        return self.cold_count if detail.cold_count is None else detail.cold_count
+
     def _ranked(
         self, system: Any, score_BI: Tensor, examples: RankingExamples, detail: EvaluateConfig | None
     ) -> dict[str, Tensor]:
@@ -118,8 +156,8 @@ class Ranking(Task):
         found["known"] = torch.bincount(examples.known[0], minlength=len(score_BI))
         found["top"], found["top_score"] = best(score_BI, examples.subject_B, min(TOP, score_BI.shape[1] - 1))
         if detail is not None:
-            most = self.cold_count if detail.cold_count is None else detail.cold_count
-            found |= cold.ranked_among_cold(score_BI, examples, torch.from_numpy(cold.is_cold(system, most)))
+            cold_I = torch.from_numpy(cold.is_cold(system, self._cold_count(detail)))
+            found |= cold.ranked_among_cold(score_BI, examples, cold_I)
         return found
 
     @staticmethod
@@ -203,6 +241,23 @@ def scored(
         yield part_of(examples, inside), score_BI
 
 
+def is_wide(system: Any, module: nn.Module, examples: RankingExamples) -> bool:
+    """Return whether a batch is ranked block by block: where its matrix of scores is more than is held at a time."""
+    if examples.forbidden_BI is not None or is_spread(module):
+        return False
+    return len(examples.subject_B) * len(system.event_count()) > SCORES_AT_ONCE
+
+
+def part_scores(system: Ranker[Any, Any], module: nn.Module, states: States) -> Score:
+    """Return what scores a range of items for some of the examples, or for all."""
+
+    def score(row_R: Tensor | None, items: slice) -> Tensor:
+        own = states if row_R is None else {name: value[row_R] for name, value in states.items()}
+        return system.scores(module, own, items)
+
+    return score
+
+
 def holds_answers(examples: RankingExamples, top_BK: np.ndarray, catalogue_B: np.ndarray, most: int) -> bool:
     """Return whether records' best items are answers: enough of them, and just what is known was left out."""
     if top_BK.shape[1] < min(most, int(catalogue_B.min(initial=most))):
@@ -216,6 +271,24 @@ def best_unknown(
     system: Ranker[Any, Any], module: nn.Module, states: States, examples: RankingExamples, most: int, num_items: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the best items that are neither known nor forbidden, and their scores, (B, K) each; -inf at the end."""
+    if not is_wide(system, module, examples):
+        return _best_of_all(system, module, states, examples, most, num_items)
+    nobody = examples.known[0][:0], examples.known[1][:0]
+    asked = replace(examples, left_out=examples.known, target=nobody)
+    made = rank_in_blocks(part_scores(system, module, states), asked, num_items, min(most, num_items - 1))
+    items, scores = made.top_BK.cpu().numpy(), made.top_score_BK.cpu().numpy()
+    for row in made.left_B.nonzero()[:, 0].tolist():
+        inside = slice(row, row + 1)
+        own = {name: value[inside] for name, value in states.items()}
+        whole = _best_of_all(system, module, own, part_of(examples, inside), most, num_items)
+        items[row], scores[row] = whole[0][0], whole[1][0]
+    return items, scores
+
+
+def _best_of_all(
+    system: Ranker[Any, Any], module: nn.Module, states: States, examples: RankingExamples, most: int, num_items: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the same from the whole matrix of scores, some examples at a time."""
     items, scores = [], []
     for part, score_BI in scored(system, module, states, examples, num_items):
         nothing = part.known[0][:0], part.known[1][:0]
