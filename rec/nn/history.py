@@ -41,6 +41,8 @@ class HistoryBatch(Batch):
     seen_user_M: Tensor
     """Which example (0 to B - 1) has seen `seen_item_M`, earlier items than the input included."""
     seen_item_M: Tensor
+    wanted_X: Tensor | None = None
+    """Further items whose vectors a step needs beside those of `item_N`; None where all are at hand."""
 
     def __len__(self) -> int:
         """Return the number of users."""
@@ -50,7 +52,8 @@ class HistoryBatch(Batch):
         """Return this batch with every tensor on `device`."""
         if torch.device(device) == self.user_B.device:
             return self
-        values = {f.name: getattr(self, f.name).to(device) for f in fields(self)}
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        values: dict[str, Any] = {name: None if value is None else value.to(device) for name, value in given.items()}
         return replace(self, **values)
 
     def owners(self) -> Tensor:

@@ -145,6 +145,27 @@ def cross_entropy(positive_N: Tensor, negative_NC: Tensor) -> Tensor:
     return (logits.logsumexp(1) - logits[:, 0]).sum()
 
 
+def sampled_softmax(
+    negative_NC: Tensor, positive_N: Tensor, expected_C: Tensor, target_N: Tensor, drawn_C: Tensor
+) -> Tensor:
+    """Return the sum of -log softmax at the positive over it and drawn items that all rows share.
+
+    Drawn items' scores are lowered by the log of how often each is expected among them, so that the sum of exponentials
+    is that over all items in the mean; one that is a row's target counts once, as the target.
+
+    Sources: Bengio and Senecal 2008 (importance sampling); Yi et al. 2019 (the correction for popular items).
+
+    Args:
+        negative_NC: Scores of the drawn items.
+        positive_N: Scores of the targets.
+        expected_C: C q, where each item is drawn with probability q.
+        target_N: Each row's target.
+        drawn_C: Which items were drawn.
+    """
+    negative_NC = negative_NC.float() - expected_C.log()
+    return cross_entropy(positive_N, negative_NC.masked_fill(drawn_C == target_N[:, None], -torch.inf))
+
+
 def binary_cross_entropy(positive_N: Tensor, negative_NC: Tensor) -> Tensor:
     """Return the sum of -log sigmoid(positive) and -log(1 - sigmoid(negative)), negatives averaged over C."""
     positive = softplus(-positive_N.float()).sum()

@@ -17,6 +17,8 @@ from rec.nn.packed import Layout
 Fusion = Literal["inner", "bilinear", "attention"]
 Texts = Literal["encoded", "shuffled", "random", "concatenated"]
 
+EVERY = slice(None)
+
 
 class Projector(nn.Module):
     """Maps frozen vectors to the model's width; starts at zero, so that a model starts without them.
@@ -40,19 +42,17 @@ class Projector(nn.Module):
             self.weights.append(nn.Parameter(weight))
             self.biases.append(nn.Parameter(torch.zeros(self.copies, 1, b)))
 
-    def forward(self) -> Tensor:
-        """Return every item's projected vectors, (I, K, D)."""
-        items, modalities, size = self.vectors_IKM.shape
-        if self.copies == 1:
-            x = self.vectors_IKM.reshape(1, items * modalities, size)
-        else:
-            x = self.vectors_IKM.transpose(0, 1)
+    def forward(self, items: slice | Tensor = EVERY) -> Tensor:
+        """Return the projected vectors of items, (I, K, D), of all where none are told."""
+        vectors_IKM = self.vectors_IKM[items]
+        count, modalities, size = vectors_IKM.shape
+        x = vectors_IKM.reshape(1, count * modalities, size) if self.copies == 1 else vectors_IKM.transpose(0, 1)
         for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = torch.baddbmm(bias, x.to(weight.dtype), weight)
             if index + 1 < len(self.weights):
                 x = torch.relu(x)
         if self.copies == 1:
-            return x.view(items, modalities, -1)
+            return x.view(count, modalities, -1)
         return x.transpose(0, 1)
 
 

@@ -91,6 +91,30 @@ def _exactly(key_M: Tensor, first_X: Tensor, last_X: Tensor, user_X: Tensor, num
     return rank_X + 1 + place_X - first_X
 
 
+class Popular:
+    """Draws items, from 1, with probabilities that rise with a power of how often each occurs; power 0 is uniform.
+
+    Args:
+        count_I: How often each item occurs, padding included; what never does counts as once.
+        power: The exponent.
+    """
+
+    def __init__(self, count_I: Tensor, power: float) -> None:
+        weight_I = count_I.double().clamp(min=1) ** power
+        weight_I[0] = 0
+        self.up_to_I = weight_I.cumsum(0)
+
+    def draw(self, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return `count` items, drawn independently, and how often each is expected among them, (C,) each."""
+        if self.up_to_I.device != device:
+            self.up_to_I = self.up_to_I.to(device)
+        total = self.up_to_I[-1]
+        place_C = torch.rand(count, dtype=torch.float64, device=device) * total
+        item_C = torch.searchsorted(self.up_to_I, place_C, right=True).clamp(max=len(self.up_to_I) - 1)
+        weight_C = self.up_to_I[item_C] - self.up_to_I[item_C - 1]
+        return item_C, (count * weight_C / total).float()
+
+
 class Unseen:
     """Draws items uniformly from a list, none that its user has seen; what was seen is sorted once.
 

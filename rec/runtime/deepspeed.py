@@ -22,12 +22,14 @@ from rec.keys import ParallelConfig, TrainConfig
 from rec.nn.base import is_referred_to
 from rec.nn.making import fill
 from rec.nn.memory import BUCKET
+from rec.nn.sharded import update_tables
 from rec.runtime.deepspeed_experts import import_deepspeed, parameter_groups, place
 from rec.runtime.placement import Fragment, Place, Whole
 from rec.runtime.ranks import TorchRanks
 from rec.train.engine import slots_of
 from rec.train.optim import make_optimiser
 from rec.train.shards import Piece, Tensors
+from rec.train.tables import load_sums, pieces_of_tables
 
 SLOTS = ("exp_avg", "exp_avg_sq")
 MODULE_HOOKS = ("module_forward_pre_hook", "module_forward_post_hook")
@@ -76,6 +78,7 @@ class DeepSpeedEngine:
         # What a rank updates is as large as what the plain engine clips; without ZeRO, DeepSpeed's norm leaves out
         # experts of other ranks, so there gradients are clipped here.
         self.clip_norm = (train.clip_norm or math.inf) if self.stage == 0 else math.inf
+        self.tables_norm = train.clip_norm or math.inf
         config = {
             "train_micro_batch_size_per_gpu": 1,
             "train_batch_size": self.world_size,
@@ -172,10 +175,18 @@ class DeepSpeedEngine:
             self.engine.step()
             for parameter in self.numbers:
                 parameter.data = parameter.data.view(())
-            return torch.as_tensor(self.engine.get_global_grad_norm())
-        norm = self._clip()
-        self.engine.step()
-        return norm
+            norm = torch.as_tensor(self.engine.get_global_grad_norm())
+        else:
+            norm = self._clip()
+            self.engine.step()
+        tables = update_tables(
+            self.module,
+            rate=rate,
+            world_size=self.world_size,
+            clip_norm=self.tables_norm,
+            total=self.sum_over_ranks,
+        )
+        return torch.hypot(norm, norm.new_tensor(tables)) if tables else norm
 
     def _clip(self) -> Tensor:
         """Scale whole, averaged gradients to the largest norm; return the norm before, over experts of all ranks."""
@@ -227,7 +238,7 @@ class DeepSpeedEngine:
             if updated and number % self.world_size == self.rank:
                 assert step is not None
                 found.append(Piece.whole(f"optimizer.{name}.step", step))
-        return found
+        return found + pieces_of_tables(self.module)
 
     def _owned(self, number: int, whole: Whole, held: list[Fragment]) -> list[Fragment]:
         """Return the parts of a parameter that this rank saves; copies on several ranks are shared out among them."""
@@ -244,6 +255,7 @@ class DeepSpeedEngine:
             CheckpointError: names or shapes differ.
         """
         self.model.load(self.module, state)
+        load_sums(self.module, state)
         inner, saved = self._inner(), slots_of(state)
         for name, parts in self._fragments().items():
             for fragment in parts if self.model.whole[name].trained else []:

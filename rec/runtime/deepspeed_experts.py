@@ -24,6 +24,7 @@ from rec.moe.layer import Carry, MixtureOfExperts, layers_of
 from rec.nn.making import fill
 from rec.runtime.exchange import ExpertParallel, WorldRanks
 from rec.runtime.placement import Place, Placement
+from rec.runtime.tables import share_tables
 
 STOCK_PREFIX = "deepspeed_moe.experts.deepspeed_experts."
 
@@ -38,6 +39,7 @@ def place(module: nn.Module, parallel: ParallelConfig) -> Placement:
     if isinstance(known, Placement):
         return known
     size = parallel.expert_parallel
+    share_tables(module, next(module.parameters()).device)
     placement = Placement(module, size)
     module.placement = placement  # type: ignore[assignment]
     layers = [(name, layer) for name, layer in layers_of(module) if not layer.replicated]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rec.nn.base import is_referred_to, refuse_another_base
 from rec.train.engine import refuse_others, tensors_of
 from rec.train.shards import Tensors
+from rec.train.tables import load_tables, shapes_of_tables
 
 SLICED = 1 << 16
 """Numbers from which on ranks that hold the same tensor each save a slice of it."""
@@ -72,7 +73,9 @@ class Placement:
         self.expert_parallel = expert_parallel
         self.whole = {name: Whole(p.shape) for name, p in module.named_parameters() if not is_referred_to(p)}
         self.names = frozenset(module.state_dict())
-        self.buffers = [name for name in tensors_of(module) if name not in self.whole]
+        self.tables = shapes_of_tables(module)
+        """Shapes of sharded tables, whose rows are no parameters (`rec.nn.sharded`)."""
+        self.buffers = [name for name in tensors_of(module) if name not in self.whole and name not in self.tables]
         self.place: dict[nn.Parameter, Place] = {}
         self.expert_group = ""
         """DeepSpeed's name of the ranks that share experts, empty where experts are as other parameters."""
@@ -93,8 +96,9 @@ class Placement:
         buffers = module.state_dict()
         expected = {name: tuple(whole.shape) for name, whole in self.whole.items()}
         expected |= {name: tuple(buffers[name].shape) for name in self.buffers}
-        refuse_others(expected, state, self.names)
+        refuse_others(expected | self.tables, state, self.names)
         refuse_another_base(module, state)
+        load_tables(module, state)
         with torch.no_grad():
             for name, parameter in module.named_parameters():
                 if is_referred_to(parameter):

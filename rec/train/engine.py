@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
@@ -13,8 +14,10 @@ from rec.errors import CheckpointError
 from rec.keys import TrainConfig
 from rec.nn.base import is_referred_to, refuse_another_base
 from rec.nn.making import fill
+from rec.nn.sharded import update_tables
 from rec.train.optim import make_optimiser
 from rec.train.shards import Piece, Tensors
+from rec.train.tables import load_sums, pieces_of_tables
 
 
 class Engine(Protocol):
@@ -83,7 +86,9 @@ class LocalEngine:
             group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return norm
+        total = self.sum_over_ranks
+        tables = update_tables(self.module, rate=rate, world_size=1, clip_norm=self.clip_norm, total=total)
+        return torch.hypot(norm, norm.new_tensor(tables)) if tables else norm
 
     def sum_over_ranks(self, value: Tensor) -> Tensor:
         """Return `value`."""
@@ -99,11 +104,12 @@ class LocalEngine:
         for name, parameter in self.module.named_parameters():
             for slot, value in self.optimizer.state.get(parameter, {}).items():
                 found.append(Piece.whole(f"optimizer.{name}.{slot}", torch.as_tensor(value)))
-        return found
+        return found + pieces_of_tables(self.module, weights=False)
 
     def load_state(self, state: Tensors) -> None:
         """Take over model and optimiser."""
         load_model(self.module, state)
+        load_sums(self.module, state)
         slots = slots_of(state)
         for name, parameter in self.module.named_parameters():
             if name in slots and parameter.requires_grad:

@@ -4,9 +4,11 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
 from rec.benchmarks.memory import largest_bytes
 from rec.nn import losses
+from rec.nn.negatives import Popular
 
 
 def test_full_cross_entropy_equals_torchs_without_padding() -> None:
@@ -51,15 +53,18 @@ def test_bfloat16_is_summed_in_float32() -> None:
     assert [g.dtype for g in torch.autograd.grad(found, low)] == [torch.bfloat16] * 2
 
 
-def test_memory_of_the_full_loss_grows_neither_with_rows_nor_with_items() -> None:
+def test_memory_of_the_full_loss_grows_neither_with_rows_nor_with_items(monkeypatch: pytest.MonkeyPatch) -> None:
     def largest(rows: int, items: int) -> int:
         state, item = torch.randn(rows, 4, requires_grad=True), torch.randn(items, 4, requires_grad=True)
         target = torch.randint(1, items, (rows,))
         return largest_bytes(lambda: losses.full_cross_entropy(state, item, target).backward())
 
-    block = 4 * losses.ROWS_PER_CHUNK * losses.ITEMS_PER_BLOCK
-    assert largest(1500, 20_000) <= block
-    assert largest(5000, 300_000) <= block
+    for name, value in (("ROWS_PER_CHUNK", 256), ("ITEMS_PER_BLOCK", 128), ("SCORES_KEPT", 1 << 18)):
+        monkeypatch.setattr(losses, name, value)
+    block = 4 * 256 * 128
+    assert largest(300, 1000) <= block
+    assert largest(300, 4000) <= block
+    assert largest(2000, 4000) <= block
 
 
 def test_sampled_softmax_over_all_items_is_the_full_one() -> None:
@@ -69,6 +74,50 @@ def test_sampled_softmax_over_all_items_is_the_full_one() -> None:
     negatives = torch.stack([torch.tensor([i for i in range(1, 9) if i != t]) for t in target])
     ours = losses.cross_entropy(score.gather(1, target[:, None])[:, 0], score.gather(1, negatives))
     torch.testing.assert_close(ours, losses.full_cross_entropy(state, item, target))
+
+
+def sampled(state: Tensor, item: Tensor, target: Tensor, drawn: Tensor, expected: Tensor) -> Tensor:
+    positive = (state * item[target]).sum(1)
+    return losses.sampled_softmax(state @ item[drawn].T, positive, expected, target, drawn)
+
+
+def test_the_sampled_softmax_estimates_the_full_one_without_bias() -> None:
+    torch.manual_seed(0)
+    items, draws = 50, 3000
+    state, item, target = torch.randn(1, 4), torch.randn(items + 1, 4), torch.tensor([7])
+    exact = float((state @ item[1:].T).exp().sum())
+    positive = float((state * item[target]).sum())
+    for power in (0.0, 0.75):
+        popular = Popular(torch.arange(items + 1) ** 2, power)
+        drawn = [popular.draw(8, torch.device("cpu")) for _ in range(draws)]
+        found = torch.stack([sampled(state, item, target, *pair) for pair in drawn]) + positive
+        sums = found.double().exp()
+        deviation = float(sums.std()) / draws**0.5
+        assert abs(float(sums.mean()) - exact) < 4 * deviation
+        assert deviation < 0.05 * exact
+
+
+def test_the_more_is_drawn_the_nearer_the_sampled_loss_and_its_gradients_are() -> None:
+    torch.manual_seed(0)
+    items = 50
+    state, item = torch.randn(20, 4, requires_grad=True), torch.randn(items + 1, 4, requires_grad=True)
+    target = torch.randint(1, items + 1, (20,))
+    full = losses.full_cross_entropy(state, item, target)
+    wanted = torch.autograd.grad(full, (state, item))
+    popular, errors = Popular(torch.arange(items + 1), 1.0), []
+    for count in (50, 2000, 100_000):
+        found = sampled(state, item, target, *popular.draw(count, torch.device("cpu")))
+        grads = torch.autograd.grad(found, (state, item))
+        apart = [float((a - b).norm() / b.norm()) for a, b in zip(grads, wanted, strict=True)]
+        errors.append([float((found / full - 1).detach().abs()), *apart])
+    assert all(first > last for first, last in zip(errors[0], errors[-1], strict=True))
+    assert errors[-1] == pytest.approx([0, 0, 0], abs=0.03)
+
+
+def test_a_drawn_target_counts_once() -> None:
+    state, item, target = torch.randn(2, 4), torch.randn(5, 4), torch.tensor([3, 1])
+    found = sampled(state, item, target, torch.tensor([1, 2, 3, 4]), torch.ones(4))
+    torch.testing.assert_close(found, losses.full_cross_entropy(state, item, target))
 
 
 def test_bce_by_hand() -> None:

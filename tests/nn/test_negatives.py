@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rec import transfer
-from rec.nn.negatives import Unseen, unseen
+from rec.nn.negatives import Popular, Unseen, unseen
 
 
 @pytest.fixture(params=["cpu", "elsewhere"])
@@ -65,3 +65,15 @@ def test_who_has_every_item_that_may_be_drawn_is_told() -> None:
     assert kept.tolist() == [True, False, True, False]
     assert found.draw(torch.tensor([2, 1])).tolist() == [2, 1]
     assert Unseen(user[2:], item[2:], torch.tensor([1, 2])).with_some(torch.tensor([2, 1])) is None
+
+
+@pytest.mark.parametrize(("power", "weight"), [(0.0, [1, 1, 1, 1]), (0.5, [1, 2, 1, 3]), (1.0, [1, 4, 1, 9])])
+def test_popular_items_are_drawn_as_often_as_expected(power: float, weight: list[int]) -> None:
+    torch.manual_seed(0)
+    popular = Popular(torch.tensor([100, 0, 4, 1, 9]), power)
+    item, expected = popular.draw(20_000, torch.device("cpu"))
+    share = [20_000 * w / sum(weight) for w in weight]
+    for number, wanted in enumerate(share, 1):
+        assert int((item == number).sum()) == pytest.approx(wanted, abs=4.5 * wanted**0.5)
+        assert expected[item == number].tolist()[:1] == pytest.approx([wanted])
+    assert int((item == 0).sum()) == 0

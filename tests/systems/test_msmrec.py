@@ -10,8 +10,10 @@ from rec.errors import ConfigError, RequestError
 from rec.evaluation.measure import measure, metrics
 from rec.evaluation.records import ragged
 from rec.evaluation.tasks.ranking.answers import recommend_batch
+from rec.keys import TrainConfig
 from rec.systems.msmrec import MSMRec
 from rec.systems.msmrec.config import MSMRecConfig
+from rec.train.engine import LocalEngine
 from tests.conformance import Alone, Conformance, take
 
 SMALL = {"width": 8, "blocks": 1, "max_length": 10, "dropout": 0.0}
@@ -57,6 +59,11 @@ class TestConformance(Conformance):
             {"texts": "concatenated"},
             {"mask_seen": "input", "temperature": 0.1},
             {"mask_seen": "none", "mix_scale": 1.0},
+            {"gate": "none", "loss": "sampled", "negatives": 7},
+            {"gate": "none", "loss": "sampled", "negatives": 7, "item_table": "sharded"},
+            {"loss": "sampled", "negatives": 7, "output_mix": "gate", "item_table": "sharded"},
+            {"loss": "ss", "negatives": 3, "top_k": 2, "item_table": "sharded"},
+            {"loss": "bce", "gate": "mean", "item_table": "sharded", "feedforward_mixture": {"experts": 2}},
         )
     ]
 
@@ -224,3 +231,71 @@ def test_what_cannot_be_is_refused() -> None:
     system, _ = build()
     with pytest.raises(RequestError, match="row 1: history is empty"):
         system.collate({"history": [np.array([1]), np.array([], dtype=np.int64)]})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"gate": "none", "loss": "ss", "negatives": 3},
+        {"loss": "gbce", "negatives": 3},
+        {"loss": "bce", "output_mix": "gate", "fusion": "bilinear"},
+        {"loss": "sampled", "negatives": 9, "output_mix": "gate"},
+        {"loss": "sampled", "negatives": 9, "gate": "user", "projector_shared": False},
+    ],
+)
+def test_picking_items_changes_neither_losses_nor_gradients_nor_scores(
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system, rows = build(**changes)
+    sharded, _ = build(**changes, item_table="sharded")
+    whole, module = awake(system).train(), sharded.model().train()
+    module.load_state_dict(whole.state_dict())
+    batch = system.collate(rows)
+
+    def step(system: MSMRec, module: Any) -> tuple[float, dict[str, torch.Tensor]]:
+        torch.manual_seed(3)
+        module.zero_grad()
+        (term,) = system.loss(module, batch).values()
+        term.sum.backward()
+        return float(term.sum), {name: p.grad for name, p in module.named_parameters()}
+
+    loss, grads = step(system, whole)
+    found, sharded_grads = step(sharded, module)
+    assert found == pytest.approx(loss, rel=1e-6)
+    local, grad = module.item.touched()
+    table = torch.zeros_like(grads["item.weight"]).index_copy(0, local, grad)
+    torch.testing.assert_close(table, grads.pop("item.weight"), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(sharded_grads, grads, rtol=1e-4, atol=1e-6)
+    with torch.inference_mode():
+        states = system.states(whole.eval(), batch)
+        scores = system.scores(whole, states, slice(3, 20))
+        torch.testing.assert_close(sharded.scores(module.eval(), states, slice(3, 20)), scores)
+    # A whole table of many items picks, too.
+    monkeypatch.setattr("rec.systems.msmrec.model.FEW_ITEMS", 10)
+    picked, picked_grads = step(system, whole.train())
+    assert picked == pytest.approx(loss, rel=1e-6)
+    torch.testing.assert_close(picked_grads.pop("item.weight"), table, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(picked_grads, grads, rtol=1e-4, atol=1e-6)
+
+
+def test_a_step_projects_no_more_items_than_it_needs() -> None:
+    system, rows = build(loss="sampled", negatives=4, item_table="sharded")
+    module, seen = system.model(), []
+    module.projector.register_forward_hook(lambda _, given, out: seen.append((given[0], len(out))))
+    system.loss(module, system.collate(take(rows, [0])))["sampled"].sum.backward()
+    ((items, count),) = seen
+    assert count == len(items) <= len(set(rows["history"][0].tolist())) + 1 + 4
+
+
+def test_a_sharded_table_learns_the_planted_cycle() -> None:
+    rows, tables = MSMRec.sample(256, np.random.default_rng(0))
+    config = MSMRecConfig(width=32, max_length=10, dropout=0.0, gate="none", loss="sampled", item_table="sharded")
+    system = MSMRec(config, tables)
+    torch.manual_seed(0)
+    engine = LocalEngine(system.model(), TrainConfig(learning_rate=0.01))
+    for _ in range(60):
+        (term,) = system.loss(engine, system.collate(rows)).values()
+        engine.backward(term.mean)
+        engine.step(0.01)
+    found = measure(system, Alone(engine.module), iter([(system.collate(rows), True)]))
+    assert metrics(system, found)["hit@10"] > 0.9

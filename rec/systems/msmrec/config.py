@@ -16,7 +16,9 @@ class MSMRecConfig(Strict):
     """Keys of `[model]`."""
 
     NEEDS: ClassVar[Needs] = {
-        "negatives": {"loss": ["ss", "gbce"]},
+        "negatives": {"loss": ["ss", "gbce", "sampled"]},
+        "negatives_power": {"loss": ["sampled"]},
+        "table_rate": {"item_table": ["sharded"]},
         "calibration": {"loss": ["gbce"]},
         "fusion": {"gate": ["item"]},
         "strict_gate": {"gate": ["item", "user"]},
@@ -56,10 +58,19 @@ class MSMRecConfig(Strict):
     """Keeps of each block its input alone and computes the rest again when gradients are: less memory, more time."""
     attend_padding: bool = False
     """Pads histories and lets padding take part in attention; only for checkpoints that were trained so."""
-    loss: Literal["ce", "ss", "gbce", "bce"] = "ce"
-    """Full cross-entropy, sampled softmax, generalised or plain binary cross-entropy."""
+    item_table: Literal["whole", "sharded"] = "whole"
+    """Whether every worker holds the vectors of all items' ids, updated by the run's optimiser, or its share of them:
+    a step then moves and updates those that it needs, by row-wise Adagrad, and the loss must be a sampled one."""
+    table_rate: float = Field(10.0, gt=0)
+    """Factor of the learning rate for a sharded table: Adagrad's steps shrink with every update of a row."""
+    loss: Literal["ce", "ss", "gbce", "bce", "sampled"] = "ce"
+    """Full cross-entropy, sampled softmax, generalised or plain binary cross-entropy; "sampled" is cross-entropy over
+    items that all rows of a worker share, corrected for how often each is drawn: for catalogues of millions."""
     negatives: int = Field(256, ge=1)
-    """Unseen items per user that ss and gbce share over the user's steps; bce draws one per step."""
+    """Unseen items per user that ss and gbce share over the user's steps, or items of a step that sampled draws; bce
+    draws one per step."""
+    negatives_power: float = Field(0.75, ge=0)
+    """Exponent of an item's events in the probability with which sampled draws it; 0 is uniform."""
     calibration: float = Field(0.75, ge=0, le=1)
     """t of gBCE."""
     gate: Literal["item", "user", "published", "mean", "none"] = "item"
@@ -98,4 +109,13 @@ class MSMRecConfig(Strict):
     def _heads_divide(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"heads: must divide width ({self.width}), got {self.heads}")
+        return self
+
+    @model_validator(mode="after")
+    def _tables_are_sampled(self) -> Self:
+        if self.item_table == "sharded" and self.loss == "ce":
+            raise ValueError(
+                "item_table: 'sharded' has no effect on loss='ce', which scores every item in every step; choose "
+                "loss='sampled', 'ss', 'gbce' or 'bce'"
+            )
         return self

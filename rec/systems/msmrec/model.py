@@ -20,9 +20,15 @@ from rec.nn.history import HistoryBatch
 from rec.nn.modality import Compatibility, Projector, present_only
 from rec.nn.packed import Layout, causal_mean, sequence_scores
 from rec.nn.sequence import SequenceEncoder
+from rec.nn.sharded import ShardedEmbedding
+from rec.seeds import derive
 from rec.systems.msmrec.config import MSMRecConfig
 
 ALL = slice(None)
+FEW_ITEMS = 1 << 17
+"""Items up to which sampled losses, too, compute the vectors of all in every step."""
+ITEMS_AT_ONCE = 1 << 16
+"""Items whose vectors are computed at once where those of all are asked for."""
 
 
 class Catalogue(NamedTuple):
@@ -46,6 +52,12 @@ class Encoded:
     """The gate at the input, N rows over K modalities."""
     mixed: list[Mixed]
     """What the encoder's mixture layers did."""
+    item_U: Tensor | None = None
+    """Which items `item_ID` and `modality_IKD` are of, rising, where they are not of all."""
+
+    def places(self, item: Tensor) -> Tensor:
+        """Return where items stand in `item_ID` and `modality_IKD`."""
+        return item if self.item_U is None else torch.searchsorted(self.item_U, item)
 
 
 class MSMRecModel(nn.Module):
@@ -56,9 +68,16 @@ class MSMRecModel(nn.Module):
         self.config = config
         self.frozen: Catalogue | None = None
         width = config.width
-        self.item = nn.Embedding(num_items + 1, width, padding_idx=0)
+        self.num_items = num_items
         self.position = nn.Embedding(config.max_length + 1, width, padding_idx=0)
-        for table in (self.item, self.position):
+        self.item: nn.Embedding | ShardedEmbedding
+        tables = [self.position]
+        if config.item_table == "sharded":
+            self.item = ShardedEmbedding(num_items + 1, width, seed=derive(seed, "items"), rate=config.table_rate)
+        else:
+            self.item = nn.Embedding(num_items + 1, width, padding_idx=0)
+            tables = [self.item, self.position]
+        for table in tables:
             nn.init.normal_(table.weight, std=0.02)
             with torch.no_grad():
                 table.weight[0] = 0
@@ -88,23 +107,60 @@ class MSMRecModel(nn.Module):
             if config.gate in ("user", "published"):
                 self.modality = nn.Parameter(torch.randn(modalities, width) * 0.02)
 
+    @property
+    def picks(self) -> bool:
+        """Whether a pass computes the vectors of the items that it needs alone."""
+        return self.config.item_table == "sharded" or (self.config.loss != "ce" and self.num_items > FEW_ITEMS)
+
     def catalogue(self) -> Catalogue:
-        """Return the items' vectors, which depend on the weights alone."""
-        item_ID = self.item.weight
+        """Return the items' vectors, which depend on the weights alone.
+
+        Where passes pick items, those of single texts are computed when they are asked for and are no part of it.
+        """
+        if not self.picks:
+            return self.with_texts(self.item.weight, ALL)
+        starts = range(0, self.num_items + 1, ITEMS_AT_ONCE)
+        return Catalogue(torch.cat([self.part(slice(s, s + ITEMS_AT_ONCE)).item_ID for s in starts]), None)
+
+    def part(self, items: slice) -> Catalogue:
+        """Return the vectors of a range of items, those of texts where scores need them."""
+        if not self.picks:
+            item_ID, modality_IKD = self.frozen or self.catalogue()
+            return Catalogue(item_ID[items], None if modality_IKD is None else modality_IKD[items])
+        if self.frozen is not None and self.config.output_mix != "gate":
+            return Catalogue(self.frozen.item_ID[items], None)
+        start, end, _ = items.indices(self.num_items + 1)
+        items = slice(start, end)
+        rows = self.item.range(items) if isinstance(self.item, ShardedEmbedding) else self.item.weight[items]
+        return self.with_texts(rows.to(self.position.weight.dtype), items)
+
+    def picked(self, item_U: Tensor) -> tuple[Tensor, Catalogue]:
+        """Return the vectors of some items' ids, which rise, and their vectors with those of texts."""
+        id_UD = self.item.vectors(item_U) if isinstance(self.item, ShardedEmbedding) else self.item(item_U)
+        id_UD = id_UD.to(self.position.weight.dtype)
+        return id_UD, self.with_texts(id_UD, item_U)
+
+    def with_texts(self, item_ID: Tensor, items: slice | Tensor) -> Catalogue:
+        """Return the vectors of items from those of their ids."""
         if self.config.gate == "none":
             return Catalogue(item_ID, None)
-        modality_IKD = self.projector() * (torch.arange(len(item_ID), device=item_ID.device) > 0)[:, None, None]
-        if self.present_IK is not None:
-            modality_IKD = modality_IKD * self.present_IK[..., None]
+        if isinstance(items, slice):
+            number_I = torch.arange(*items.indices(self.num_items + 1), device=item_ID.device)
+        else:
+            number_I = items
+        modality_IKD = self.projector(items) * (number_I > 0)[:, None, None]
+        present_IK = self.present(items)
+        if present_IK is not None:
+            modality_IKD = modality_IKD * present_IK[..., None]
         if self.config.output_mix == "mean":
-            item_ID = item_ID + self.mean_of(modality_IKD)
+            item_ID = item_ID + self.mean_of(modality_IKD, present_IK)
         return Catalogue(item_ID, modality_IKD)
 
-    def mean_of(self, modality_IKD: Tensor) -> Tensor:
+    def mean_of(self, modality_IKD: Tensor, present_IK: Tensor | None) -> Tensor:
         """Return the mean over the texts that each item has, (I, D)."""
-        if self.present_IK is None:
+        if present_IK is None:
             return modality_IKD.mean(1)
-        return modality_IKD.sum(1) / self.present_IK.sum(1, keepdim=True).clamp(min=1)
+        return modality_IKD.sum(1) / present_IK.sum(1, keepdim=True).clamp(min=1)
 
     def present(self, index: Tensor | slice) -> Tensor | None:
         """Return which texts some items have, (..., K); None where all have all."""
@@ -113,21 +169,29 @@ class MSMRecModel(nn.Module):
     def forward(self, batch: HistoryBatch) -> Encoded:
         """Return states and gate for every row of the batch."""
         config, where = self.config, batch.where
-        id_ND = self.item(batch.item_N)
+        place_N, item_U = batch.item_N, None
+        if self.picks:
+            further = () if batch.wanted_X is None else (batch.wanted_X,)
+            item_U, place = torch.cat([batch.item_N, *further]).unique(return_inverse=True)
+            id_UD, (item_ID, modality_IKD) = self.picked(item_U)
+            place_N = place[: len(batch.item_N)]
+            id_ND = nn.functional.embedding(place_N, id_UD)
+        else:
+            id_ND = self.item(batch.item_N)
+            item_ID, modality_IKD = self.frozen or self.catalogue()
         x_ND = id_ND * config.width**0.5 + self.position(batch.position_N)
-        item_ID, modality_IKD = self.frozen or self.catalogue()
         if modality_IKD is None:
             state_ND, mixed = self.encoder(self.dropout(x_ND), where)
-            return Encoded(state_ND, id_ND, item_ID, None, None, mixed)
+            return Encoded(state_ND, id_ND, item_ID, None, None, mixed, item_U)
         user_ND = self._user(id_ND, x_ND, where)
-        modality_NKD = modality_IKD[batch.item_N]
+        modality_NKD = modality_IKD[place_N]
         chosen = self.route(user_ND, modality_NKD, self.present(batch.item_N))
         x_ND = self.dropout(x_ND)
         if config.input_mix:
             mix_ND = torch.einsum("nk,nkd->nd", chosen.dense().to(x_ND.dtype), modality_NKD)
             x_ND = x_ND + mix_ND * (config.mix_scale or config.width**0.5)
         state_ND, mixed = self.encoder(x_ND, where)
-        return Encoded(state_ND, user_ND, item_ID, modality_IKD, chosen, mixed)
+        return Encoded(state_ND, user_ND, item_ID, modality_IKD, chosen, mixed, item_U)
 
     def _user(self, id_ND: Tensor, x_ND: Tensor, where: Layout) -> Tensor:
         """Return what the gate knows of the user at each row."""
@@ -163,12 +227,17 @@ class MSMRecModel(nn.Module):
             return routing.keep_top_k(probability_NK, self.config.top_k)
         return routing.keep_all(probability_NK)
 
-    def scores(self, state_ND: Tensor, user_ND: Tensor, encoded: Encoded | Catalogue, items: slice = ALL) -> Tensor:
-        """Return every row's score of every item of a range, (N, I); no item vector per user is made."""
-        score_NI = state_ND @ encoded.item_ID[items].T
-        if self.config.output_mix != "gate" or encoded.modality_IKD is None:
+    def scores(
+        self, state_ND: Tensor, user_ND: Tensor, encoded: Encoded | Catalogue, items: slice | Tensor = ALL
+    ) -> Tensor:
+        """Return every row's score of every item of `encoded`, (N, I); no item vector per user is made.
+
+        `items` tells which items these are.
+        """
+        score_NI = state_ND @ encoded.item_ID.T
+        modality_IKD = encoded.modality_IKD
+        if self.config.output_mix != "gate" or modality_IKD is None:
             return score_NI
-        modality_IKD = encoded.modality_IKD[items]
         count, modalities, _ = modality_IKD.shape
         flat = modality_IKD.reshape(count * modalities, -1)
         present_IK = self.present(items)
@@ -177,20 +246,22 @@ class MSMRecModel(nn.Module):
 
     def pair_scores(self, item_N: Tensor, encoded: Encoded) -> Tensor:
         """Return each row's score of one item of its own, (N,)."""
-        score_N = (encoded.state_ND * encoded.item_ID[item_N]).sum(-1)
+        place_N = encoded.places(item_N)
+        score_N = (encoded.state_ND * encoded.item_ID[place_N]).sum(-1)
         if self.config.output_mix != "gate" or encoded.modality_IKD is None:
             return score_N
-        modality_NKD = encoded.modality_IKD[item_N]
+        modality_NKD = encoded.modality_IKD[place_N]
         weight_NK = self.route(encoded.user_ND, modality_NKD, self.present(item_N)).dense()
         return score_N + (weight_NK * torch.einsum("nd,nkd->nk", encoded.state_ND, modality_NKD)).sum(-1)
 
     def candidate_scores(self, item_BC: Tensor, encoded: Encoded, where: Layout) -> Tensor:
         """Return each row's scores of candidates that the rows of a user share, (N, C)."""
-        score_NC = sequence_scores(encoded.state_ND, encoded.item_ID[item_BC], where)
+        place_BC = encoded.places(item_BC)
+        score_NC = sequence_scores(encoded.state_ND, encoded.item_ID[place_BC], where)
         if self.config.output_mix != "gate" or encoded.modality_IKD is None:
             return score_NC
         users, count = item_BC.shape
-        flat = encoded.modality_IKD[item_BC].reshape(users, -1, encoded.state_ND.shape[1])
+        flat = encoded.modality_IKD[place_BC].reshape(users, -1, encoded.state_ND.shape[1])
         shape = (*score_NC.shape, flat.shape[1] // count)
         present_BCK = self.present(item_BC)
         present_NCK = None if present_BCK is None else present_BCK[where.sequence_N]

@@ -8,6 +8,8 @@ specification's sections 2.3 and 6. With `gate = "none"` the system is SASRec.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,7 @@ from rec.moe.balance import assignments, balance, decision_entropy
 from rec.nn import losses
 from rec.nn.history import COLUMNS, HistoryBatch, collate, sample_histories
 from rec.nn.modality import choose_vectors, gate_per_user, or_none
-from rec.nn.negatives import unseen
+from rec.nn.negatives import Popular, unseen
 from rec.sections import Section
 from rec.seeds import derive
 from rec.systems.api import System, Wanted
@@ -88,13 +90,19 @@ class MSMRec(
 
     def loss(self, model: Callable[[HistoryBatch], Any], batch: HistoryBatch) -> dict[str, Term]:
         """Return the next-item loss over every row and, where weighted, what keeps the gate sharp or even."""
-        encoded: Encoded = model(batch)
         module: Any = getattr(model, "module", model)
         target_N = batch.next_item_N
         if self.config.attend_padding:
             raise ConfigError("model.attend_padding: is for evaluating published checkpoints, not for training")
+        if module.picks:  # what is drawn decides whose vectors the pass needs
+            drawn = self._draw(batch)
+            wanted = torch.cat([target_N, drawn[0].flatten()])
+            encoded: Encoded = model(replace(batch, wanted_X=wanted))
+        else:
+            encoded = model(batch)
+            drawn = self._draw(batch)
         terms: dict[str, Term] = {}
-        terms[self.config.loss] = Term(*self._next_item(module, encoded, batch, target_N))
+        terms[self.config.loss] = Term(*self._next_item(module, encoded, batch, target_N, drawn))
         if encoded.routing is not None and self.config.entropy_weight:
             total = decision_entropy(encoded.routing.probability_NE)
             terms["gate_entropy"] = Term(total, len(target_N), self.config.entropy_weight)
@@ -104,8 +112,28 @@ class MSMRec(
             terms["balance"] = Term(balance(encoded.routing, count_K), len(target_N), self.config.balance_weight)
         return terms | self.config.feedforward_mixture.terms(encoded.mixed)
 
+    def _draw(self, batch: HistoryBatch) -> tuple[Tensor, Tensor]:
+        """Return the items that stand against targets, as the loss wants them, and how often each is expected."""
+        config, where = self.config, batch.where
+        device = batch.item_N.device
+        nothing = torch.zeros(0, dtype=torch.int64, device=device)
+        if config.loss == "ce":
+            return nothing, nothing
+        if config.loss == "sampled":
+            return self._popular.draw(config.negatives, device)
+        users = torch.arange(len(batch), device=device)
+        # What a user will see next is no negative either.
+        seen_user = torch.cat([batch.seen_user_M, users])
+        seen_item = torch.cat([batch.seen_item_M, batch.target_B])
+        asking, count = (where.sequence_N, 1) if config.loss == "bce" else (users, config.negatives)
+        return unseen(asking, seen_user, seen_item, self.num_items, count), nothing
+
+    @cached_property
+    def _popular(self) -> Popular:
+        return Popular(torch.from_numpy(np.array(self.static["item_count"])), self.config.negatives_power)
+
     def _next_item(
-        self, module: MSMRecModel, encoded: Encoded, batch: HistoryBatch, target_N: Tensor
+        self, module: MSMRecModel, encoded: Encoded, batch: HistoryBatch, target_N: Tensor, drawn: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, int]:
         """Return the loss as a sum over rows, and how many rows it is of."""
         config = self.config
@@ -122,15 +150,13 @@ class MSMRec(
             return losses.chunked_sum(chunk, *rows, numbers=numbers), len(target_N)
         positive_N = module.pair_scores(target_N, encoded)
         where = batch.where
-        users = torch.arange(len(batch), device=target_N.device)
-        # What a user will see next is no negative either.
-        seen_user = torch.cat([batch.seen_user_M, users])
-        seen_item = torch.cat([batch.seen_item_M, batch.target_B])
+        if config.loss == "sampled":
+            return self._sampled(module, encoded, positive_N, target_N, drawn), len(target_N)
         if config.loss == "bce":
-            drawn_NC = unseen(where.sequence_N, seen_user, seen_item, self.num_items, 1)
+            drawn_NC = drawn[0]
             negative_NC, some_N = module.pair_scores(drawn_NC[:, 0], encoded)[:, None], drawn_NC[:, 0] > 0
         else:
-            drawn_BC = unseen(users, seen_user, seen_item, self.num_items, config.negatives)
+            drawn_BC = drawn[0]
             negative_NC, some_N = module.candidate_scores(drawn_BC, encoded, where), drawn_BC[where.sequence_N, 0] > 0
         if not bool(some_N.all()):  # users who have everything
             self.left_out |= set(batch.user_B[where.sequence_N[~some_N]].tolist())
@@ -140,6 +166,28 @@ class MSMRec(
         if config.loss == "ss":
             return losses.cross_entropy(positive_N, negative_NC), len(positive_N)
         return losses.gbce(positive_N, negative_NC, self.num_items, config.calibration), len(positive_N)
+
+    def _sampled(
+        self,
+        module: MSMRecModel,
+        encoded: Encoded,
+        positive_N: Tensor,
+        target_N: Tensor,
+        drawn: tuple[Tensor, Tensor],
+    ) -> Tensor:
+        """Return the loss over items that all rows share, a chunk of rows at a time."""
+        drawn_C, expected_C = drawn
+        place_C, modality_IKD = encoded.places(drawn_C), encoded.modality_IKD
+        gated = self.config.output_mix == "gate" and modality_IKD is not None
+        few = Catalogue(encoded.item_ID[place_C], modality_IKD[place_C] if gated and modality_IKD is not None else None)
+
+        def chunk(state: Tensor, user: Tensor, positive: Tensor, target: Tensor) -> Tensor:
+            return losses.sampled_softmax(
+                module.scores(state, user, few, drawn_C), positive, expected_C, target, drawn_C
+            )
+
+        numbers = len(drawn_C) * (self.num_modalities if gated else 1)
+        return losses.chunked_sum(chunk, encoded.state_ND, encoded.user_ND, positive_N, target_N, numbers=numbers)
 
     def examples(self, batch: HistoryBatch) -> RankingExamples:
         """Return users, their next items, and what each has seen; the config says what of it is left out."""
@@ -168,16 +216,16 @@ class MSMRec(
 
     def scores(self, module: MSMRecModel, states: States, items: slice) -> Tensor:
         """Return the scores of a range of items for users in these states."""
-        return module.scores(states["state_BD"], states["user_BD"], module.frozen or module.catalogue(), items).float()
+        return module.scores(states["state_BD"], states["user_BD"], module.part(items), items).float()
 
     def details(self, module: MSMRecModel, states: States, example: int, items: Sequence[int]) -> dict[str, Any]:
         """Return the modalities' weights behind each item, None for texts that it does not have."""
-        modality_IKD = (module.frozen or module.catalogue()).modality_IKD
-        if modality_IKD is None:
+        if not self.num_modalities:
             return {}
-        modality_CKD = modality_IKD[items]
-        users = states["user_BD"][example].expand(len(modality_CKD), -1)
-        index_C = torch.tensor(items, device=modality_CKD.device)
+        user_D = states["user_BD"][example]
+        index_C = torch.tensor(items, device=user_D.device)
+        modality_CKD = _texts(module, index_C)
+        users = user_D.expand(len(modality_CKD), -1)
         return {"modalities": _weights(module, users, modality_CKD, index_C)[1]}
 
     def item_vectors(self, module: MSMRecModel) -> Tensor | None:
@@ -195,11 +243,14 @@ class MSMRec(
     def catalogue(self, module: MSMRecModel) -> dict[str, Tensor]:
         """Return the items' vectors and, where there are texts, each modality's."""
         item_ID, modality_IKD = module.catalogue()
+        if module.picks and self.config.gate == "none":  # the weights themselves
+            return {}
         return {"item_ID": item_ID} | ({} if modality_IKD is None else {"modality_IKD": modality_IKD})
 
     def freeze(self, module: MSMRecModel, catalogue: Mapping[str, Tensor]) -> None:
         """Let the module answer from a catalogue that was computed before."""
-        module.frozen = Catalogue(catalogue["item_ID"], catalogue.get("modality_IKD"))
+        if "item_ID" in catalogue:
+            module.frozen = Catalogue(catalogue["item_ID"], catalogue.get("modality_IKD"))
 
     def explain(self, module: MSMRecModel, batch: HistoryBatch, items: Sequence[int]) -> list[dict[str, Any]]:
         """Return each user's score of an item as parts of its id and of each modality, and the modalities' weights.
@@ -209,10 +260,10 @@ class MSMRec(
         encoded, last = module(batch), batch.where.last_B
         item_B = torch.tensor(items)
         state_BD, user_BD = encoded.state_ND[last], encoded.user_ND[last]
-        part_BP = (state_BD * module.item.weight[item_B]).sum(-1, keepdim=True)
+        part_BP = (state_BD * module.item(item_B)).sum(-1, keepdim=True)
         if encoded.modality_IKD is None:
             return [{"score": sum(parts), "parts": parts} for parts in part_BP.tolist()]
-        modality_BKD = encoded.modality_IKD[item_B]
+        modality_BKD = _texts(module, item_B)
         weight_BK, told = _weights(module, user_BD, modality_BKD, item_B)
         present_BK = module.present(item_B)
         there_BK = torch.ones_like(weight_BK) if present_BK is None else present_BK.to(weight_BK.dtype)
@@ -251,6 +302,17 @@ def _weights(
     weight_BK = module.route(user_BD, modality_BKD, present_BK).dense()
     each = [None] * len(weight_BK) if present_BK is None else list(present_BK)
     return weight_BK, [or_none(shares, there) for shares, there in zip(weight_BK.tolist(), each, strict=True)]
+
+
+def _texts(module: MSMRecModel, item_C: Tensor) -> Tensor:
+    """Return the vectors of some items' texts, (C, K, D)."""
+    if module.picks:
+        item_U, place_C = item_C.unique(return_inverse=True)
+        modality_UKD = module.picked(item_U)[1].modality_IKD
+    else:
+        modality_UKD, place_C = (module.frozen or module.catalogue()).modality_IKD, item_C
+    assert modality_UKD is not None
+    return modality_UKD[place_C]
 
 
 def _last(encoded: Encoded, batch: HistoryBatch) -> dict[str, Tensor]:

@@ -26,6 +26,7 @@ from rec.evaluation.tasks.ranking.ranks import best, coverage, hide, metric_name
 from rec.evaluation.tasks.ranking.service import RankingService
 from rec.keys import EvaluateConfig
 from rec.moe.layer import is_spread
+from rec.nn.sharded import is_sharded
 from rec.sections import Section
 from rec.systems.capabilities import Ranker, RankingExamples, States
 
@@ -233,8 +234,9 @@ def scored(
     system: Ranker[Any, Any], module: nn.Module, states: States, examples: RankingExamples, num_items: int
 ) -> Iterator[tuple[RankingExamples, Tensor]]:
     """Yield consecutive examples with their scores of all items, at most `SCORES_AT_ONCE` of them at a time."""
-    # Where experts are spread over workers, every worker makes the same calls, however many rows it has.
-    size = len(examples.subject_B) if is_spread(module) else max(1, SCORES_AT_ONCE // num_items)
+    # Where experts or tables are spread over workers, every worker makes the same calls, however many rows it has.
+    together = is_spread(module) or is_sharded(module)
+    size = len(examples.subject_B) if together else max(1, SCORES_AT_ONCE // num_items)
     for start in range(0, len(examples.subject_B), size):
         inside = slice(start, start + size)
         score_BI = all_scores(system, module, {n: v[inside] for n, v in states.items()}, num_items)
@@ -243,7 +245,7 @@ def scored(
 
 def is_wide(system: Any, module: nn.Module, examples: RankingExamples) -> bool:
     """Return whether a batch is ranked block by block: where its matrix of scores is more than is held at a time."""
-    if examples.forbidden_BI is not None or is_spread(module):
+    if examples.forbidden_BI is not None or is_spread(module) or is_sharded(module):
         return False
     return len(examples.subject_B) * len(system.event_count()) > SCORES_AT_ONCE
 
