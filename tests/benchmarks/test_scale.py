@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rec.benchmarks import scale
-from rec.benchmarks.scale import entropy, ranking
+from rec.benchmarks.scale import entropy, ranking, tables
 from rec.cli import main
 from rec.errors import RequestError
 
@@ -53,3 +53,17 @@ def test_the_bare_ranking_finds_the_best_items() -> None:
     item_BK, value_BK = ranking.bare(query_BD, item_ID)
     torch.testing.assert_close(value_BK, (query_BD @ item_ID.T).topk(ranking.TOP, dim=1).values)
     torch.testing.assert_close((query_BD[:, None] * item_ID[item_BK]).sum(-1), value_BK)
+
+
+@pytest.mark.ray
+def test_tables_tell_memory_and_steps_of_two_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("psutil", reason="needs the extra `cluster`")
+    for name, value in (("LARGE", 200_000), ("SMALL", 1000), ("LOOKUPS", 64), ("STEPS", 2)):
+        monkeypatch.setattr(tables, name, value)
+    memory, step, moved = tables.measure(str(tmp_path), lambda _: None)
+    table = 4 * 200_000 * (tables.WIDTH + 1)
+    assert memory.limit is not None
+    assert memory.limit > 0.9 * table
+    assert memory.value < memory.limit
+    assert step.value > 0
+    assert moved.value <= 4 * 2 * 64 * tables.WIDTH

@@ -96,7 +96,7 @@ def dense(gate: str) -> tuple[list[float], Any, MSMRec]:
             torch.manual_seed(10 * number + rank)
             terms += system.loss(module, system.collate(take(rows, part))).values()
         loss = torch.stack([term.sum for term in terms]).sum() / sum(float(term.count) for term in terms)
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
         loss.backward()
         optimiser.step()
         with torch.no_grad():
@@ -123,7 +123,7 @@ def test_two_ranks_train_as_a_dense_table_does(ranks: Any, gate: str, stage: int
 
 def test_one_process_goes_on_from_what_two_ranks_saved(ranks: Any) -> None:
     saved = ranks.run(2, worker, "none", 1)[0]["saved"]
-    system, rows = system_and_rows("none", "sharded")
+    system, _ = system_and_rows("none", "sharded")
     engine = LocalEngine(system.model(), TRAIN)
     engine.load_state(InMemory(saved))
     assert torch.equal(engine.module.item.weight, saved["model.item.weight"])

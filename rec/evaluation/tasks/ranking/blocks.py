@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rec.evaluation.tasks.ranking.ranks import Pairs, leave_out, order_number
 from rec.systems.capabilities import RankingExamples
@@ -25,8 +25,10 @@ Score = Callable[[Tensor | None, slice], Tensor]
 """Scores of a range of items, for some examples or for all, to be written to."""
 SCORES_PER_BLOCK, FEWEST = 1 << 22, 1024
 """Scores of a block, 16 MiB: they stay in a cache; and the fewest items that a block has."""
-SPARE = 22
+SPARE = 6
 """Items that a list holds beyond those that are asked for, so that ties at its end are seen."""
+PER_COLUMN = 64
+"""Items of a column, in which only the best are looked for where its highest score is among the best."""
 NEARBY, MOST_NEARBY = 3e-6, 4096
 """How far scores of one pair lie apart that two products give, in parts of the highest; most items as near as that."""
 
@@ -136,6 +138,7 @@ class _Above:
         self.count_T = torch.zeros_like(pair_T)
         self.near_T = torch.zeros_like(pair_T)
         self.close: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.mask = torch.empty(0, dtype=torch.bool, device=row_P.device)
 
     def add(self, score_BW: Tensor, start: int, column_C: Tensor | None = None) -> None:
         """Count in a block, or in some columns of it."""
@@ -147,8 +150,8 @@ class _Above:
         score_TW = score_BW if self.every else score_BW[self.row_T]
         if column_C is not None:
             score_TW = score_TW[:, column_C]
-        high_T = counted(score_TW > self.high_T[:, None])
-        near_T = counted(score_TW > self.low_T[:, None]) - high_T
+        high_T = self._count_above(score_TW, self.high_T)
+        near_T = self._count_above(score_TW, self.low_T) - high_T
         self.count_T += high_T
         self.near_T += near_T
         some_S = ((near_T > 0) & (self.near_T <= MOST_NEARBY)).nonzero()[:, 0]
@@ -158,6 +161,13 @@ class _Above:
             row_C, place_C = ((score_SW > low_S1) & (score_SW <= high_S1)).nonzero().unbind(1)
             item_C = start + (place_C if column_C is None else column_C[place_C])
             self.close.append((some_S[row_C], item_C, score_SW[row_C, place_C].float()))
+
+    def _count_above(self, score_TW: Tensor, least_T: Tensor) -> Tensor:
+        """Return how many scores of each row are above one, int64 (T,)."""
+        if len(self.mask) < score_TW.numel():  # new memory costs more than the comparison does
+            self.mask = torch.empty(score_TW.numel(), dtype=torch.bool, device=score_TW.device)
+        mask_TW = self.mask[: score_TW.numel()].view(score_TW.shape)
+        return counted(torch.gt(score_TW, least_T[:, None], out=mask_TW))
 
     @property
     def left_P(self) -> Tensor:
@@ -194,15 +204,23 @@ class _Best:
 
     def add(self, score_BW: Tensor, start: int) -> None:
         """Take in what a block has that is better."""
-        row_R = (score_BW.amax(1).float() > self.value_BT[:, -1]).nonzero()[:, 0]
+        # A block is looked at as columns of every G-th item: the best items are in the columns with the highest peaks.
+        columns = -(-score_BW.shape[1] // PER_COLUMN)
+        if missing := columns * PER_COLUMN - score_BW.shape[1]:
+            score_BW = nn.functional.pad(score_BW, (0, missing), value=-torch.inf)
+        score_BJG = score_BW.reshape(len(score_BW), PER_COLUMN, columns)
+        peak_BG = score_BJG.amax(1)
+        row_R = (peak_BG.amax(1).float() > self.value_BT[:, -1]).nonzero()[:, 0]
         if not len(row_R):
             return
         size = self.value_BT.shape[1]
-        score_RW = score_BW if len(row_R) == len(score_BW) else score_BW[row_R]
-        new = score_RW.float().topk(min(size, score_BW.shape[1]), dim=1)
+        column_RS = peak_BG[row_R].topk(min(size, columns), dim=1).indices
+        score_RN = score_BJG.transpose(1, 2)[row_R[:, None], column_RS].flatten(1).float()
+        new = score_RN.topk(min(size, score_RN.shape[1]), dim=1)
+        item_RT = column_RS.gather(1, new.indices // PER_COLUMN) + new.indices % PER_COLUMN * columns + start
         both = torch.cat([self.value_BT[row_R], new.values], 1).topk(size, dim=1)
-        item = torch.cat([self.item_BT[row_R], new.indices + start], 1)
-        self.value_BT[row_R], self.item_BT[row_R] = both.values, item.gather(1, both.indices)
+        item_RX = torch.cat([self.item_BT[row_R], item_RT], 1)
+        self.value_BT[row_R], self.item_BT[row_R] = both.values, item_RX.gather(1, both.indices)
 
     def lists(self, subject_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the best items and scores, as `ranks.best` gives them, and whose last place too many share."""
