@@ -69,6 +69,7 @@ CIRCUMSTANCES: dict[str, list[tuple[str, dict[str, Any]]]] = {
         ("sequences", {"gate": "user", "loss": "gbce", "feedforward_mixture": MIXTURE}),
         ("sequences", {"gate": "published", "loss": "ss", "feedforward_mixture": MIXTURE | {"router": "sigmoid"}}),
         ("sequences", {"input_mix": False}),
+        ("sequences", {"gate": "none", "loss": "sampled", "item_table": "sharded"}),
     ],
     HEALTHMOE: [
         ("pairs", {}),
