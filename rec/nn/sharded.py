@@ -107,7 +107,7 @@ class ShardedEmbedding(nn.Module):
         self.square_L = torch.zeros(end - first, device=device)
         for start in range(first // DRAWN_AT_ONCE * DRAWN_AT_ONCE, end, DRAWN_AT_ONCE):
             generator = torch.Generator().manual_seed(derive(self.seed, "rows", start))
-            drawn = torch.randn(min(DRAWN_AT_ONCE, self.rows - start), self.width, generator=generator, device="cpu") * self.std
+            drawn = torch.randn(min(DRAWN_AT_ONCE, self.rows - start), self.width, generator=generator) * self.std
             low, high = max(start, first), min(start + len(drawn), end)
             self.weight_LD[low - first : high - first] = drawn[low - start : high - start]
         if not first and end:
