@@ -10,11 +10,7 @@ from rec.benchmarks.row import Row
 from rec.benchmarks.work import Say
 from rec.errors import RequestError
 
-<<<<<<< HEAD
 PARTS: tuple[str, ...] = ("reading", "syncs", "saves", "entropy", "ranking", "tables")
-=======
-PARTS: tuple[str, ...] = ("saves", "entropy", "ranking", "tables")
->>>>>>> 9c6c84e (benchmarks: rec benchmark scale --only tables; ranking in blocks looks for the best in columns with the highest peaks)
 """Modules of this package, each with `measure(folder, say) -> list[Row]`, in the order they are run."""
 
 
