@@ -23,14 +23,15 @@ from rec.data.stream import CachedReader
 from rec.data.writing import write_table
 from rec.errors import EvaluationError
 from rec.evaluation import experts
-from rec.evaluation.bootstrap import equals, intervals, summed_interval
+from rec.evaluation.bootstrap import equals
+from rec.evaluation.groups import of_all, of_group
 from rec.evaluation.headline import same_everywhere
 from rec.evaluation.measure import directions, measure, metrics, told_of
 from rec.evaluation.measurement import METRICS, Stopwatch, keep_former, read_measurement, write_measurement
 from rec.evaluation.records import Records, with_columns
 from rec.evaluation.settled import settle
 from rec.evaluation.shared import beside_baselines, by_group
-from rec.evaluation.task import Measured, Task, by_unit
+from rec.evaluation.task import Measured, Task
 from rec.nn.making import made_empty
 from rec.progress import Progress
 from rec.sections import Section, to_plain
@@ -239,7 +240,7 @@ def measured_task(run: Trained, task: Task, split: str, all_records: Mapping[str
     numbers["examples"] = len(records)
     numbers["metrics"] = task.metrics(records, values)
     numbers["meanings"] = _meanings(task, numbers["metrics"])
-    numbers["interval"] = _intervals(task, measured, task.shown, rng)
+    numbers["interval"] = of_all(task, measured, task.shown, rng)
 
     def batches(part: str) -> Iterator[Any]:
         return shown(run.feed, part, f"baselines on {part}")
@@ -252,8 +253,7 @@ def measured_task(run: Trained, task: Task, split: str, all_records: Mapping[str
         equals({name: values[name] for name in (*task.shown, *values) if name in values}), numbers["baselines"].values()
     )
     numbers["groups"] = {
-        name: {"examples": int(inside.sum()), **_of_group(task, measured, rng, inside)}
-        for name, inside in groups.each()
+        name: {"examples": int(inside.sum()), **of_group(task, measured, rng, inside)} for name, inside in groups.each()
     }
     numbers["experts"] = experts.numbers(run.module, records, groups) if task is system.tasks[0] else {}
     numbers["notes"] = [*_without_value(task, measured), *task.enrich(measured)]
@@ -285,42 +285,6 @@ def _without_value(task: Task, measured: Measured) -> list[str]:
         total = len(measured.records)
         notes.append(f"{count:,} of {total:,} examples have no {first}, and are left out of it")
     return notes
-
-
-def _intervals(
-    task: Task,
-    measured: Measured,
-    names: Sequence[str],
-    rng: np.random.Generator,
-    inside_B: np.ndarray | None = None,
-) -> dict[str, dict[str, float]]:
-    """Return some metrics with their intervals, over all examples or those of a group."""
-    unit_B, resamples = task.unit(measured.records), measured.config.bootstrap
-    inside_B = np.ones(len(measured.records), bool) if inside_B is None else inside_B
-    unit_B = None if unit_B is None else unit_B[inside_B]
-    plain = {n: by_unit(measured.values[n][inside_B], unit_B) for n in names if n in measured.values}
-    found = intervals(plain, resamples, rng)
-    sums = task.sums(measured.records)
-    for name in (n for n in names if n in sums):
-        told = summed_interval(sums[name].within(inside_B), unit_B, resamples, rng)
-        found |= {} if told is None else {name: told.plain()}
-    return {name: found[name] for name in names if name in found}
-
-
-def _of_group(
-    task: Task, measured: Measured, rng: np.random.Generator, inside_B: np.ndarray
-) -> dict[str, dict[str, float | None]]:
-    """Return the metrics that are told of a group, with their intervals where they have one."""
-    found: dict[str, dict[str, float | None]] = {}
-    found |= {name: {**ends} for name, ends in _intervals(task, measured, task.grouped, rng, inside_B).items()}
-    if all(name in found for name in task.grouped):
-        return found
-    inside = {name: value[inside_B] for name, value in measured.values.items()}
-    metrics = task.metrics(measured.records.filter(inside_B), inside)
-    for name in task.grouped:
-        if name not in found and metrics.get(name) is not None:
-            found[name] = {"mean": metrics[name], "low": None, "high": None}
-    return {name: found[name] for name in task.grouped if name in found}
 
 
 def _sections(run: Trained, task: Task, measured: Measured, history: Sequence[Mapping[str, Any]]) -> list[Section]:
