@@ -38,6 +38,10 @@ ABANDONED_S = 24 * 3600.0
 """Age from which on what another host has left is taken for left."""
 
 
+def quiet() -> None:
+    """Take no note of what is read or written."""
+
+
 class Storage:
     """One folder on some file system; every path below is relative to it, with forward slashes."""
 
@@ -47,7 +51,7 @@ class Storage:
         filesystem: fs.FileSystem | None = None,
         retries: int = 4,
         wait_s: float = 0.2,
-        beat: Callable[[], None] = lambda: None,
+        beat: Callable[[], None] = quiet,
     ):
         self.uri, self.beat = root, beat
         """`beat` is called after every `CHUNK_BYTES` that are read or written, so that long files are not silent."""
