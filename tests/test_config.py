@@ -57,7 +57,7 @@ def test_overrides_are_dotted_toml_values(tmp_path: Path) -> None:
         ({"model": {"mix_scale": float("nan")}}, "model.mix_scale: input should be a finite number, got nan"),
         ({"tune": {"use": "gate"}}, "tune.use: input should be a list, as in [1, 2], got 'gate'"),
         ({"data": {}}, "data.root: required key is missing"),
-        ({"model": {"loss": "mse"}}, "model.loss: input should be 'ce', 'ss', 'gbce' or 'bce', got 'mse'"),
+        ({"model": {"loss": "mse"}}, "model.loss: input should be 'ce', 'ss', 'gbce', 'bce' or 'sampled', got 'mse'"),
         (
             {"system": "rec.errors:ConfigError"},
             "'rec.errors:ConfigError' is no system: expected a class with Config and tasks",

@@ -98,9 +98,9 @@ def _kept(split: str, keys: Mapping[str, Any]) -> str:
 
 def read_measurement(storage: Storage, split: str) -> dict[str, Any] | None:
     """Return the record of the metrics that are on file, None where they have none."""
-    name = f"evaluation/{split}/{FILE}"
-    if not storage.exists(name):
+    name, beside = (f"evaluation/{split}/{file}" for file in (FILE, METRICS))
+    if not storage.exists(name) or not storage.exists(beside):
         return None
     found: dict[str, Any] = storage.read_json(name)
-    metrics = storage.sha256(f"evaluation/{split}/{METRICS}")
+    metrics = storage.sha256(beside)
     return found if found.get("format") == FORMAT and found.get("metrics_sha256") == metrics else None

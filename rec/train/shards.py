@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from rec.errors import CheckpointError
+from rec.json_text import json_text
 from rec.storage import Storage
 
 SHARD_BYTES = 4_000_000_000
@@ -225,7 +226,7 @@ def _head(file: str, pieces: Sequence[Piece]) -> tuple[bytes, dict[str, Stored],
         shape = piece.shape if piece.is_whole else piece.values.shape
         table[key] = {"dtype": NAMES[piece.values.dtype], "shape": shape, "data_offsets": [byte, byte + piece.bytes]}
         byte += piece.bytes
-    text = json.dumps(table).encode()
+    text = json_text(table).encode()
     text += b" " * (-len(text) % 8)
     head = len(text).to_bytes(8, "little") + text
     stored: dict[str, Stored] = {}

@@ -142,7 +142,9 @@ def test_a_person_can_tell_visits_and_gets_labels(browser, sets_artifact) -> Non
     with served(sets_artifact) as address:
         page = Page(browser, address)
         (code,) = wait_for(lambda: page.field("visits"), "a form")
-        assert page.all("#notice")[0].text == "Generated data; no medical advice."
+        assert page.all("#notice")[0].text == (
+            "Generated data; no medical advice. Labels are synthetic: nobody has judged what is relevant."
+        )
         code.send_keys("code 1", Keys.ENTER, "code 7", Keys.ENTER)
         next(b for b in page.field("visits", "button.link") if "another visit" in b.text).click()
         page.field("visits")[1].send_keys("code 3", Keys.ENTER)

@@ -164,4 +164,5 @@ def test_the_page_of_a_search_says_what_was_found_and_draws_a_panel_per_key(tmp_
     assert panels.count("<svg") == 16
     table_html = text.split("Trials</h2>")[1]
     assert table_html.index('class="scroll"') < table_html.index("<table>")
-    assert table_html.count("<tr>") == 12, "a head, and the trials that were measured"
+    parts = table_html.split("<table>")[1:]  # a wide one is cut between columns
+    assert {part.count("<tr>") for part in parts} == {12}, "a head, and the trials that were measured"

@@ -19,6 +19,7 @@ import torch.distributed
 from rec.benchmarks.row import Row, load_now
 from rec.benchmarks.timing import Times, seconds
 from rec.benchmarks.work import Say
+from rec.json_text import json_text
 from rec.nn.sharded import ShardedEmbedding, update_tables
 from rec.runtime.tables import TableRanks
 
@@ -101,6 +102,6 @@ def train(rank: int, world: int, meeting: str, answer: str, large: int, small: i
             times[name] += [took] if number else []
     found: dict[str, Any] = {"memory": psutil.Process().memory_info().rss - before, **times}
     found["largest"] = largest_bytes(lambda: step(tables["large"]))
-    Path(answer).write_text(json.dumps(found))
+    Path(answer).write_text(json_text(found))
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
