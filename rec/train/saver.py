@@ -93,9 +93,9 @@ class Saver:
     def abandon(self) -> None:
         """Let what is being saved come to its end where it can, after training has failed; tells nobody."""
         self.give_up_s = time.monotonic() + GRACE_S
-        if self.thread is not None:
+        if self.thread is not None and self.thread.ident is not None:  # a run may end just before it starts
             self.thread.join()
-            self.thread = self.error = None
+        self.thread = self.error = None
 
     def _copied(self, pieces: Sequence[Piece]) -> list[Piece]:
         """Return pieces whose values are in memory of their own on the host, in that of the save before if it fits."""

@@ -331,3 +331,18 @@ def test_a_run_that_fails_keeps_what_is_being_saved(tmp_path: Path) -> None:
     threading.Timer(0.2, storage.may.set).start()
     saver.abandon()
     assert (saver.store.steps(), events) == ([1], [])
+
+
+def test_a_run_that_ends_just_before_a_save_starts_ends_as_it_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, saver, events = saver_of(tmp_path)
+
+    def interrupted(thread: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        saver.save(1, [Piece.whole("model.weight", torch.zeros(2))], {}, False, events.append)
+    saver.abandon()
+    assert saver.thread is None
