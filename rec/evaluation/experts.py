@@ -16,7 +16,7 @@ from rec.batch import Batch
 from rec.evaluation.history import EPOCHS, epochs
 from rec.evaluation.records import Records, column
 from rec.evaluation.task import Groups
-from rec.moe.figures import layer_labels, share_map
+from rec.moe.figures import cosine_map, layer_labels, share_map
 from rec.moe.health import similarity
 from rec.moe.layer import Mixed, MixtureOfExperts, layers_of
 from rec.sections import Event, Heatmap, Lines, LineSeries, Section, Text
@@ -27,6 +27,7 @@ NOTE = (
     "one does everything; entropy of decisions is 1 where the router is undecided and 0 where it is sure. Dropped is "
     "the share of assignments for which an expert had no room, never used the share of experts that no row came to."
 )
+ALIKE = "Cosine between their weights: 1 the same, 0 nothing in common."
 COLUMN = "routed/"
 """Start of the names of records' columns with each example's mean share of every expert of a layer."""
 
@@ -98,7 +99,7 @@ def sections(experts: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -
         if final["groups"]:
             parts.append(share_map("who is sent where: mean share of assignments", final["groups"]))
         if "similarity" in final:
-            parts.append(_alike(final["similarity"]))
+            parts.append(cosine_map("how alike experts are", final["similarity"], ALIKE))
         found.append(Section(title=f"Experts of {label[layer]}", parts=parts, folded=len(found) > 0))
     return found
 
@@ -152,21 +153,5 @@ def _health(layer: str, x: Sequence[int], history: Sequence[Mapping[str, Any]]) 
         y_axis="share or entropy",
         events=events,
         low=0.0,
-        high=1.0,
-    )
-
-
-def _alike(matrix: Sequence[Sequence[float]]) -> Heatmap:
-    names = _names(len(matrix))
-    return Heatmap(
-        title="how alike experts are",
-        caption="Cosine between their weights: 1 the same, 0 nothing in common.",
-        matrix=matrix,
-        x_names=names,
-        y_names=names,
-        x_axis="expert",
-        y_axis="expert",
-        meaning="cosine",
-        low=-1.0,
         high=1.0,
     )

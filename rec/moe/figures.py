@@ -44,3 +44,20 @@ def share_map(
         low=0.0,
         wide=True,
     )
+
+
+def cosine_map(title: str, matrix: Sequence[Sequence[float]], caption: str = "") -> Heatmap:
+    """Return the cosine of every two experts of a layer, told by number."""
+    names = [str(index) for index in range(len(matrix))]
+    return Heatmap(
+        title=title,
+        caption=caption,
+        matrix=matrix,
+        x_names=names,
+        y_names=names,
+        x_axis="expert",
+        y_axis="expert",
+        meaning="cosine",
+        low=-1.0,
+        high=1.0,
+    )

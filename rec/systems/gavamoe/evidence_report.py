@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rec.moe.figures import layer_labels, share_map
+from rec.moe.figures import cosine_map, layer_labels, share_map
 from rec.sections import Heatmap, Section, Table, Text, counted, interval, number, sentence
 
 Numbers = Mapping[str, Any]
@@ -147,22 +147,10 @@ def _differ(numbers: Numbers, label: Mapping[str, str]) -> Section:
         for name, entry in layers.items()
         for one in entry["off"]
     ]
-    figures = [_alike(label[name], layers[name]["similarity"]) for name in _drawn(layers)]
+    figures = [
+        cosine_map(f"{label[name]}: how alike what experts give is", layers[name]["similarity"])
+        for name in _drawn(layers)
+    ]
     head = ["switched off", "share of slots", "nats per token more"]
     tables = [Table(head=head, rows=rows)] if rows else []
     return Section(title="How much experts differ", parts=[Text(text=note, tone="note"), *tables, *figures])
-
-
-def _alike(label: str, similarity: Sequence[Sequence[float]]) -> Heatmap:
-    names = [str(expert) for expert in range(len(similarity))]
-    return Heatmap(
-        title=f"{label}: how alike what experts give is",
-        matrix=similarity,
-        x_names=names,
-        y_names=names,
-        x_axis="expert",
-        y_axis="expert",
-        meaning="cosine",
-        low=-1.0,
-        high=1.0,
-    )
