@@ -200,9 +200,9 @@ class DeepSpeedEngine:
             torch.distributed.all_reduce(squares[1:])
             squares[1] /= self.world_size // self.model.expert_parallel
         norm = squares.sum().sqrt()
-        if math.isfinite(self.clip_norm):
+        every = grads[0] + grads[1]
+        if math.isfinite(self.clip_norm) and every:  # a rank may have nothing to train in a phase
             scale = torch.where(norm > self.clip_norm, self.clip_norm / (norm + 1e-6), 1.0)
-            every = grads[0] + grads[1]
             torch._foreach_mul_(every, [scale.to(grad.dtype) for grad in every])
         return norm
 
