@@ -12,6 +12,7 @@ import torch.distributed
 from torch.multiprocessing.spawn import start_processes
 
 from rec.benchmarks import moe
+from rec.benchmarks.ranks import as_rank
 from rec.benchmarks.row import Row, timed
 from rec.benchmarks.timing import Times, in_turns
 from rec.json_text import json_text
@@ -50,14 +51,11 @@ def measure(small: bool = False) -> list[Row]:
 
 
 def _rank(rank: int, folder: str, small: bool) -> None:
-    torch.set_num_threads(1)
     keep_freed_memory()
-    torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
-    points = [_point(rank, ROWS // 8 if small else ROWS, width, k) for width in WIDTHS for k in CHOICES]
-    if rank == 0:
-        Path(folder, "found.json").write_text(json_text(points))
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    with as_rank(rank, 2, f"{folder}/meeting"):
+        points = [_point(rank, ROWS // 8 if small else ROWS, width, k) for width in WIDTHS for k in CHOICES]
+        if rank == 0:
+            Path(folder, "found.json").write_text(json_text(points))
 
 
 def _point(rank: int, rows: int, width: int, k: int) -> dict[str, Any]:

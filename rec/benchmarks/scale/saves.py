@@ -7,7 +7,6 @@ DeepSpeed. A state of P numbers is 12 P bytes on disk: masters and two moments o
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,11 +16,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-import torch.distributed
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import start_processes
 
 from rec.benchmarks.memory import PeakMemory
+from rec.benchmarks.ranks import as_rank
 from rec.benchmarks.row import Row, timed
 from rec.benchmarks.timing import Times, seconds
 from rec.benchmarks.work import Say
@@ -115,7 +114,8 @@ def _memory(folder: str, size: Size) -> list[Row]:
 
 def _saving_rank(rank: int, folder: str, size: Size) -> None:
     Path(folder).mkdir(exist_ok=True)
-    with _Rank(rank, 2, f"{folder}/meeting"):
+    # What is freed goes back to the system, so that a save shows all the memory that it takes.
+    with as_rank(rank, 2, f"{folder}/meeting"):
         engine = _engine(size, 2)
         _step(engine, size)
         saver = Saver(CheckpointStore(Storage(f"{folder}/checkpoints")), TorchRanks())
@@ -206,7 +206,7 @@ def _large(folder: str, size: Size, say: Say) -> list[Row]:
 def _large_rank(rank: int, world: int, folder: str, size: Size) -> None:
     """Save a state as one of two ranks (world 0), or go on from it as one of `world` and compare every number."""
     Path(folder).mkdir(exist_ok=True)
-    with _Rank(rank, world or 2, f"{folder}/meeting-{world}"):
+    with as_rank(rank, world or 2, f"{folder}/meeting-{world}"):
         store, ranks = CheckpointStore(Storage(f"{folder}/checkpoints")), TorchRanks()
         engine = _engine(size, world or 2, empty=world > 0)
         if not world:
@@ -238,27 +238,6 @@ def _step(engine: Any, size: Size) -> None:
     x_ND = torch.randn(size.rows, size.width, generator=torch.Generator().manual_seed(engine.rank)).to(dtype)
     engine.backward(engine(x_ND).float().square().mean())
     engine.step(1e-4)
-
-
-class _Rank:
-    """The process group of a rank, while inside; ranks meet at a file of their own.
-
-    What is freed goes back to the system, so that a save shows all the memory that it takes.
-    """
-
-    def __init__(self, rank: int, world: int, meeting: str) -> None:
-        self.rank, self.world, self.meeting = rank, world, meeting
-
-    def __enter__(self) -> None:
-        os.environ.update(DS_ACCELERATOR="cpu", RANK=str(self.rank), LOCAL_RANK=str(self.rank))
-        os.environ.update(WORLD_SIZE=str(self.world), GLOO_SOCKET_IFNAME="lo")
-        torch.set_num_threads(1)
-        meeting = f"file://{self.meeting}"
-        torch.distributed.init_process_group("gloo", meeting, rank=self.rank, world_size=self.world)
-
-    def __exit__(self, *_: object) -> None:
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
 
 
 def _quiet(_: Any) -> None:

@@ -6,7 +6,6 @@ A difference between two and three mixture layers is what a layer costs; what is
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch.distributed
 from torch.multiprocessing.spawn import start_processes
 
 from rec.benchmarks.counting import Counts, counting
+from rec.benchmarks.ranks import as_rank
 from rec.benchmarks.row import Row
 from rec.benchmarks.work import Say
 from rec.json_text import json_text
@@ -111,11 +111,7 @@ def counts_of(layers: int, size: int | None, rank: int) -> dict[str, int]:
 
 
 def _rank(rank: int, folder: str, size: int) -> None:
-    os.environ.update(DS_ACCELERATOR="cpu", RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
-    found = {str(layers): counts_of(layers, size, rank) for layers in LAYERS}
-    if rank == 0:
-        Path(folder, "found.json").write_text(json_text(found))
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    with as_rank(rank, 2, f"{folder}/meeting"):
+        found = {str(layers): counts_of(layers, size, rank) for layers in LAYERS}
+        if rank == 0:
+            Path(folder, "found.json").write_text(json_text(found))

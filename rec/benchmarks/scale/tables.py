@@ -16,6 +16,7 @@ import psutil
 import torch
 import torch.distributed
 
+from rec.benchmarks.ranks import as_rank
 from rec.benchmarks.row import Row, load_now
 from rec.benchmarks.timing import Times, seconds
 from rec.benchmarks.work import Say
@@ -77,10 +78,14 @@ def _run(folder: Path, world: int, say: Say) -> list[dict[str, Any]]:
 
 def train(rank: int, world: int, meeting: str, answer: str, large: int, small: int, lookups: int, steps: int) -> None:
     """Train a large and a small table in turns as one rank, and write down what it took."""
+    with as_rank(rank, world, meeting):
+        Path(answer).write_text(json_text(_trained(rank, world, large, small, lookups, steps)))
+
+
+def _trained(rank: int, world: int, large: int, small: int, lookups: int, steps: int) -> dict[str, Any]:
+    """Return the memory that both tables take, the seconds of their steps, and the largest tensor of one."""
     from rec.benchmarks.memory import largest_bytes
 
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=world)
     ranks, before = TableRanks(), psutil.Process().memory_info().rss
     tables = {}
     for name, rows in (("large", large), ("small", small)):
@@ -102,6 +107,4 @@ def train(rank: int, world: int, meeting: str, answer: str, large: int, small: i
             times[name] += [took] if number else []
     found: dict[str, Any] = {"memory": psutil.Process().memory_info().rss - before, **times}
     found["largest"] = largest_bytes(lambda: step(tables["large"]))
-    Path(answer).write_text(json_text(found))
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    return found

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rec.batch import Column, Columns
-from rec.nn.language.words import Vocabulary
+from rec.nn.language.words import NOTHING, Vocabulary
 from rec.systems.review_writer import Reviews, words_of
 
 COLUMNS = (
@@ -36,6 +36,11 @@ class ReviewBatch(Reviews):
     """The rating as a place among all levels."""
     word_BL: Tensor
     """The words of the text by their numbers, `NOTHING` where it has fewer; none where words are not asked for."""
+
+    @property
+    def word_count(self) -> int:
+        """Return how many words the texts have together, where words are asked for."""
+        return int((self.word_BL != NOTHING).sum())
 
 
 def collated(rows: Columns, level_R: np.ndarray, vocabulary: Vocabulary | None = None) -> ReviewBatch:

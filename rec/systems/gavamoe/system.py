@@ -27,7 +27,7 @@ from rec.moe.layer import is_spread
 from rec.nn.decoding import write as write_texts
 from rec.nn.language.memory import Texts, language_memory
 from rec.nn.language.tokens import LanguageTokens
-from rec.nn.language.words import NOTHING, Vocabulary
+from rec.nn.language.words import Vocabulary
 from rec.nn.memory import Memory
 from rec.sections import Section
 from rec.systems.api import Phase, System, Wanted
@@ -200,8 +200,7 @@ class GaVaMoE(
             error = torch.nn.functional.cross_entropy(seen.score_BR.float(), batch.level_B, reduction="sum")
             terms["rating_ce"] = Term(error, len(batch), scale)
         if seen.word_nll_B is not None:
-            count = int((batch.word_BL != NOTHING).sum())
-            terms["word_ce"] = Term(seen.word_nll_B.sum(), count, scale * pairs.words_weight)
+            terms["word_ce"] = Term(seen.word_nll_B.sum(), batch.word_count, scale * pairs.words_weight)
         if seen.kl_B is not None:
             beta = pairs.beta_at(module.epoch if module.training else 0)
             terms["kl"] = Term(seen.kl_B.sum(), len(batch), scale * beta)
@@ -214,7 +213,7 @@ class GaVaMoE(
             return module.writer.counts(prompt)
         found = {"rating_ce": float(len(batch))}
         if self.config.pairs.words:
-            found["word_ce"] = float((batch.word_BL != NOTHING).sum())
+            found["word_ce"] = float(batch.word_count)
         return found if module.phase == VAE else found | {"kl": float(len(batch))}
 
     def memory(self, train: TrainConfig, parallel: ParallelConfig) -> Memory:
