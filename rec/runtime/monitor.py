@@ -59,3 +59,12 @@ class _Monitor:
 
 
 Monitor = ray.remote(num_cpus=0)(_Monitor)
+
+
+def least_done(silent: dict[int, tuple[float, dict[str, Any]]]) -> int:
+    """Return the rank that all others wait for: of those at the lowest step that do not say that they wait, the one
+    that has been silent for longest."""
+    return min(
+        silent,
+        key=lambda r: (silent[r][1].get("total_step", 0), silent[r][1].get("kind") == "waiting", -silent[r][0]),
+    )

@@ -26,7 +26,7 @@ from rec.progress import Progress as Waiting
 from rec.runtime.cluster import PRIVATE, QUIET, Demand, cpus_to_start, refuse_shared_gpus, runtime, worker_environment
 from rec.runtime.datasets import fits_shared_memory, share
 from rec.runtime.elastic import Sizes
-from rec.runtime.monitor import Monitor
+from rec.runtime.monitor import Monitor, least_done
 from rec.runtime.network import ConnectedWorkers
 from rec.runtime.worker import train_worker
 from rec.storage import Storage, absolute
@@ -364,7 +364,7 @@ class Pump(threading.Thread):
             return
         if self.stalled or not silent or min(s for s, _ in silent.values()) < self.stall_timeout_s:
             return
-        rank = min(silent, key=lambda r: (silent[r][1].get("total_step", 0), -silent[r][0]))
+        rank = least_done(silent)
         seconds, last = silent[rank]
         self.stalled = f"rank {rank} made no progress for {seconds:.0f} s after {describe(last)}"
         self._end_workers()

@@ -195,7 +195,7 @@ def _run_phase(job: Job, stretch: Stretch, engine: Engine, progress: Progress) -
             continue
         started_s = time.monotonic()
         average_running_statistics(engine)
-        batches = job.feed.evaluate("val", config.validation_share)
+        batches = _own_share(job, job.feed.evaluate("val", config.validation_share))
         told = _evaluating(job, engine, config.validation_share)
         means: dict[str, float | None]
         if is_loss(config.metric):
@@ -237,7 +237,13 @@ def _prepared(job: Job, split: str) -> Iterator[tuple[Batch, bool]]:
             told_s = time.monotonic()
             job.report({"kind": "preparing", "rank": job.ranks.rank, "split": split, "done": done})
 
-    return followed(job.feed.evaluate(split), told)
+    return followed(_own_share(job, job.feed.evaluate(split)), told)
+
+
+def _own_share(job: Job, batches: Iterator[tuple[Batch, bool]]) -> Iterator[tuple[Batch, bool]]:
+    """Yield this rank's batches, and report after the last that only the other ranks are waited for."""
+    yield from batches
+    job.report({"kind": "waiting", "rank": job.ranks.rank})
 
 
 def _evaluating(job: Job, engine: Engine, share: float) -> Callable[[int], None]:
