@@ -11,7 +11,8 @@ from torch import nn
 
 from rec.benchmarks.counting import Counts, counting
 from rec.benchmarks.scale.syncs import LAYER_SYNCS, STEP_SYNCS, step_counts
-from rec.keys import TrainConfig
+from rec.evaluation.measure import Recorder
+from rec.keys import EvaluateConfig, TrainConfig
 from rec.systems.api import System
 from rec.systems.gavamoe import GaVaMoE
 from rec.systems.healthmoe import HealthMoE
@@ -124,3 +125,17 @@ def test_counts_of_steps_follow_their_parameters() -> None:
     steps_beside_parameters(optimiser)
     assert (optimiser.state[here]["step"].device.type, optimiser.state[there]["step"].device.type) == ("cpu", "meta")
     assert float(optimiser.state[here]["step"]) == 3
+
+
+@pytest.mark.parametrize(("detail", "most"), [(None, 6), (EvaluateConfig(), 8)], ids=["metrics", "report"])
+def test_the_columns_of_an_evaluated_batch_come_to_the_host_together(detail: EvaluateConfig | None, most: int) -> None:
+    """What is left are four looks at the scores: is any not a number, are any equal."""
+    rows, tables = MSMRec.sample(12, np.random.default_rng(0))
+    system = MSMRec(MSMRec.Config.model_validate({}), tables)
+    record = Recorder(system, system.model().eval(), detail)
+    batch = system.collate(dict(rows))
+    with torch.inference_mode(), counting(where=True) as found:
+        made = record(batch)
+    (records,) = made.values()
+    assert found.syncs.total() <= most, found.places.most_common()
+    assert len(records.column_names) > 6

@@ -21,8 +21,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rec import transfer
 
-READ = ("_local_scalar_dense", "equal")
-"""A value of a tensor is read."""
+READ = ("_local_scalar_dense", "item", "is_nonzero", "equal")
+"""A value of a tensor is read; without gradients the second and third are not taken apart."""
 SHAPED = ("nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "bincount", "isin")
 """The shape of what comes out depends on values; a histogram looks for the largest first."""
 COPIED = ("tolist", "cpu", "numpy", "__array__")

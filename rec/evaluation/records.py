@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
+from rec.transfer import to_host
+
 Records: TypeAlias = Any
 """A `pyarrow.Table`."""
 Ragged = tuple[Any, Tensor | np.ndarray]
@@ -26,7 +28,7 @@ def records_of(columns: Mapping[str, Any], rows: int) -> Records:
         columns: Per name a tensor or array (B,) or (B, K), a list of B values, an Arrow array, or `Ragged`.
         rows: B.
     """
-    return pa.table({name: _arrow(value, rows) for name, value in columns.items()})
+    return pa.table({name: _arrow(value, rows) for name, value in _on_host(columns).items()})
 
 
 def joined(parts: Sequence[Records]) -> Records:
@@ -64,7 +66,7 @@ def ragged(records: Records, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 def with_columns(records: Records, columns: Mapping[str, Any]) -> Records:
     """Return the records with more columns, or others in their place."""
-    for name, value in columns.items():
+    for name, value in _on_host(columns).items():
         array = _arrow(value, len(records))
         place = records.schema.get_field_index(name)
         records = records.append_column(name, array) if place < 0 else records.set_column(place, name, array)
@@ -80,8 +82,24 @@ def _array(records: Records, name: str) -> Any:
     )
 
 
+def _on_host(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return columns whose tensors are on the CPU, for which the host waits once."""
+    tensors = {id(part): part for value in columns.values() for part in _parts(value) if isinstance(part, Tensor)}
+    moved_to = dict(zip(tensors, to_host(list(tensors.values())), strict=True))
+    return {
+        name: tuple(moved_to.get(id(part), part) for part in value)
+        if isinstance(value, tuple)
+        else moved_to.get(id(value), value)
+        for name, value in columns.items()
+    }
+
+
+def _parts(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
 def _numpy(value: Any) -> np.ndarray:
-    return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+    return value.numpy() if isinstance(value, Tensor) else np.asarray(value)
 
 
 def _arrow(value: Any, rows: int) -> Any:

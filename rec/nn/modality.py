@@ -137,7 +137,7 @@ def gate_per_user(weight_NK: Tensor, where: Layout) -> dict[str, Tensor]:
     """
     weight_NK, users = weight_NK.double(), len(where.length_B)
     there_N = (weight_NK > 0).any(1)
-    length_B = torch.bincount(where.sequence_N[there_N], minlength=users)
+    length_B = where.length_B.new_zeros(users).index_add_(0, where.sequence_N, there_N.to(where.length_B.dtype))
     place_N = there_N.cumsum(0) - 1 - (length_B.cumsum(0) - length_B)[where.sequence_N]
     half_N = place_N < (length_B[where.sequence_N] + 1) // 2
     parts = {"gate": there_N, "gate_first": half_N, "gate_even": place_N % 2 == 0}

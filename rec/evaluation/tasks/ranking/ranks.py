@@ -25,6 +25,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rec import transfer
+
 KINDS = ("hit", "recall", "precision", "ndcg", "map", "mrr")
 ORDER_SEED = 0x5DEECE66D
 AT_ONCE = 1 << 25
@@ -102,7 +104,7 @@ def _higher_and_equal(score_PI: Tensor, own_P1: Tensor) -> tuple[Tensor, Tensor]
 
 def ranked(score_BI: Tensor) -> Tensor:
     """Return how many items are ranked for each example, int64 (B,); `score_BI` is as `hide` returns it."""
-    if score_BI.device.type == "cpu":  # numpy counts in two thirds of the time
+    if transfer.host_knows(score_BI):  # numpy counts in two thirds of the time
         return torch.from_numpy(np.count_nonzero(score_BI.detach().numpy() > -np.inf, axis=1))
     return (score_BI > -torch.inf).sum(1)
 
