@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import gc
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from rec.benchmarks.graph import FREEDOM, Trained, planted_data
+from rec.benchmarks.memory import give_back
 from rec.benchmarks.moe import peak_bytes
 from rec.benchmarks.row import Row
 from rec.benchmarks.timing import median_s
@@ -31,9 +29,7 @@ FANOUT = 10
 
 def held_bytes() -> int:
     """Return this process' memory but for files that are mapped, as far as the system was given back what is free."""
-    gc.collect()
-    with contextlib.suppress(AttributeError):  # glibc's
-        ctypes.CDLL(None).malloc_trim(0)
+    give_back()
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status["RssAnon"].split()[0]) << 10
 

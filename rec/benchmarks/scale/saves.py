@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import start_processes
 
-from rec.benchmarks.memory import PeakMemory
+from rec.benchmarks.memory import PeakMemory, give_back
 from rec.benchmarks.ranks import as_rank
 from rec.benchmarks.row import Row, timed
 from rec.benchmarks.timing import Times, seconds
@@ -114,12 +114,12 @@ def _memory(folder: str, size: Size) -> list[Row]:
 
 def _saving_rank(rank: int, folder: str, size: Size) -> None:
     Path(folder).mkdir(exist_ok=True)
-    # What is freed goes back to the system, so that a save shows all the memory that it takes.
     with as_rank(rank, 2, f"{folder}/meeting"):
         engine = _engine(size, 2)
         _step(engine, size)
         saver = Saver(CheckpointStore(Storage(f"{folder}/checkpoints")), TorchRanks())
         share = sum(piece.bytes for piece in engine.pieces())
+        give_back()
         restart_peaks()
         before = peaks()["peak_memory_bytes"]
         saver.save(1, engine.pieces(), {}, True, _quiet)
