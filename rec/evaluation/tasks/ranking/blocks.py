@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rec import transfer
 from rec.evaluation.tasks.ranking.ranks import Pairs, leave_out, order_number
 from rec.systems.capabilities import RankingExamples
 
@@ -167,7 +168,11 @@ class _Above:
         if len(self.mask) < score_TW.numel():  # new memory costs more than the comparison does
             self.mask = torch.empty(score_TW.numel(), dtype=torch.bool, device=score_TW.device)
         mask_TW = self.mask[: score_TW.numel()].view(score_TW.shape)
-        return counted(torch.gt(score_TW, least_T[:, None], out=mask_TW))
+        if host_reads(score_TW):  # numpy compares with a column in a quarter of the time
+            np.greater(score_TW.numpy(), least_T[:, None].numpy(), out=mask_TW.numpy())
+        else:
+            torch.gt(score_TW, least_T[:, None], out=mask_TW)
+        return counted(mask_TW)
 
     @property
     def left_P(self) -> Tensor:
@@ -204,18 +209,19 @@ class _Best:
 
     def add(self, score_BW: Tensor, start: int) -> None:
         """Take in what a block has that is better."""
-        # A block is looked at as columns of every G-th item: the best items are in the columns with the highest peaks.
-        columns = -(-score_BW.shape[1] // PER_COLUMN)
-        if missing := columns * PER_COLUMN - score_BW.shape[1]:
-            score_BW = nn.functional.pad(score_BW, (0, missing), value=-torch.inf)
-        score_BJG = score_BW.reshape(len(score_BW), PER_COLUMN, columns)
-        peak_BG = score_BJG.amax(1)
-        row_R = (peak_BG.amax(1).float() > self.value_BT[:, -1]).nonzero()[:, 0]
+        row_R = (score_BW.amax(1).float() > self.value_BT[:, -1]).nonzero()[:, 0]
         if not len(row_R):
             return
+        # A block is looked at as columns of every G-th item: the best items are in the columns with the highest peaks.
+        columns = -(-score_BW.shape[1] // PER_COLUMN)
+        score_RW = score_BW if len(row_R) == len(score_BW) else score_BW[row_R]
+        if missing := columns * PER_COLUMN - score_RW.shape[1]:
+            score_RW = nn.functional.pad(score_RW, (0, missing), value=-torch.inf)
+        score_RJG = score_RW.reshape(len(row_R), PER_COLUMN, columns)
         size = self.value_BT.shape[1]
-        column_RS = peak_BG[row_R].topk(min(size, columns), dim=1).indices
-        score_RN = score_BJG.transpose(1, 2)[row_R[:, None], column_RS].flatten(1).float()
+        column_RS = score_RJG.amax(1).topk(min(size, columns), dim=1).indices
+        every_R1 = torch.arange(len(row_R), device=row_R.device)[:, None]
+        score_RN = score_RJG.transpose(1, 2)[every_R1, column_RS].flatten(1).float()
         new = score_RN.topk(min(size, score_RN.shape[1]), dim=1)
         item_RT = column_RS.gather(1, new.indices // PER_COLUMN) + new.indices % PER_COLUMN * columns + start
         both = torch.cat([self.value_BT[row_R], new.values], 1).topk(size, dim=1)
@@ -235,9 +241,14 @@ class _Best:
         return torch.where(value_BK > -torch.inf, item_BK, 0), value_BK, crowded_B
 
 
+def host_reads(value: Tensor) -> bool:
+    """Return whether numpy has this tensor's values at no cost."""
+    return transfer.host_knows(value) and value.dtype != torch.bfloat16 and not value.requires_grad
+
+
 def counted(mask_BW: Tensor) -> Tensor:
     """Return how many of each row are true, int64 (B,); on a CPU by numpy, which counts bytes in no time."""
-    if mask_BW.device.type == "cpu":
+    if transfer.host_knows(mask_BW):
         return torch.tensor([np.count_nonzero(row_W) for row_W in mask_BW.numpy()], dtype=torch.int64)
     return mask_BW.sum(1)
 
