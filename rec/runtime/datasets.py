@@ -26,7 +26,7 @@ SHARED_SHARE = 0.3
 """Largest share of a node's object store that shared splits may take."""
 RECENT_SHARE = 0.15
 """Share of a node's object store that holds what its reader has handed out last."""
-GROUP_BYTES = 4 << 20
+GROUP_BYTES = 8 << 20
 """Bytes of the files that are handed out together: a call to another process costs as much as some thousand rows."""
 GROUPS_AHEAD = 2
 POLL_S = 0.05
@@ -106,10 +106,14 @@ class _NodeReader:
         self.made = 0
 
     def read(self, names: tuple[str, ...]) -> list[Any]:
-        """Return a reference to these files' tables; in a list, so that no call resolves it."""
+        """Return a reference to these files' rows, and how many each file has; in a list, so that no call resolves it.
+
+        The rows are one piece of memory: what it costs a worker to find a table in shared memory grows with its pieces.
+        """
         if names not in self.recent:
             tables = list(self.reader.read(names))
-            self.recent[names] = ray.put(tables), sum(table.nbytes for table in tables)
+            rows = pa.concat_tables(tables).combine_chunks()
+            self.recent[names] = ray.put((rows, [len(table) for table in tables])), rows.nbytes
             self.made += 1
             while len(self.recent) > 1 and sum(size for _, size in self.recent.values()) > self.most_bytes:
                 del self.recent[next(iter(self.recent))]
@@ -171,14 +175,17 @@ class StreamingReader:
             yield tuple(group)
 
 
-def _got(asked: Any) -> list[pa.Table]:
-    """Return the tables that a node's reader was asked for."""
+def _got(asked: Any) -> Iterator[pa.Table]:
+    """Yield the tables that a node's reader was asked for, one per file."""
     try:
         (found,) = ray.get(asked)
-        tables: list[pa.Table] = ray.get(found)
+        rows, counts = ray.get(found)
     except ray.exceptions.RayTaskError as error:
         raise error.cause if isinstance(error.cause, RecError) else error from None
-    return tables
+    start = 0
+    for count in counts:
+        yield rows.slice(start, count)
+        start += count
 
 
 def _files(blocks: Iterator[pa.Table]) -> Iterator[tuple[str, pa.Table]]:
