@@ -160,6 +160,7 @@ def _pod(values: Values, sizes: Sizes, name: str, env: list[Manifest], gpus: dic
             "runAsUser": values.user,
             "runAsGroup": values.user,
             "fsGroup": values.user,
+            "fsGroupChangePolicy": "OnRootMismatch",
         },
         "containers": [{key: value for key, value in container.items() if value != []}],
         "volumes": [

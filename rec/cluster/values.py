@@ -154,8 +154,8 @@ class Values(Strict):
     """Seconds between the notice that a pod has to go and its end."""
     idle_s: int = Field(300, ge=1)
     """Seconds without work after which autoscaling ends a node."""
-    config: str = "rec/configs/demo.toml"
-    """Of the jobs: in the image, or on a volume."""
+    config: str = Field("/app/rec/configs/demo.toml", pattern="^/")
+    """Of the jobs: in the image, where the project lies in /app, or on a volume."""
     overrides: tuple[str, ...] = ()
     """Keys of the config that hold for all jobs, such as "out=/data/run"."""
     volumes: tuple[Volume, ...] = ()

@@ -84,6 +84,8 @@ def test_the_image_is_of_the_locked_versions_and_of_files_that_are_there() -> No
 def test_the_user_and_the_version_of_the_image_are_those_of_the_manifests() -> None:
     values = load_values(ROOT / "cluster" / "values.toml")
     assert IMAGE.rstrip().endswith(f"USER {values.user}")
+    assert "\nWORKDIR /app\n" in IMAGE
+    assert (ROOT / values.config.removeprefix("/app/")).exists()
     assert f"\nray=={values.ray_version}\n" in (ROOT / "requirements.lock").read_text()
 
 

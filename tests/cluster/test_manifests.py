@@ -137,7 +137,7 @@ def test_the_command_of_every_job_is_one_of_ours_with_keys_that_are_known(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    program, kind, *words = shlex.split(MADE[name]["spec"]["entrypoint"])
+    program, kind, *words = shlex.split(MADE[name]["spec"]["entrypoint"].replace("/app/", ""))
     assert program == "rec"
     overrides = [word for word in words if "=" in word]
     options = parser().parse_args([kind, *(word for word in words if "=" not in word)])
@@ -194,3 +194,23 @@ def test_an_artifact_brings_a_service_that_is_known(registry: Registry[Any]) -> 
     told = yaml.safe_load(service["spec"]["serveConfigV2"])
     assert told["applications"][0]["args"] == {"artifact": "/artifacts/mine"}
     assert yaml.safe_load(files["serve.yaml"])["applications"][0]["args"] == {"artifact": "/home/artifacts/mine"}
+
+
+def test_only_what_stays_keeps_its_state_elsewhere() -> None:
+    kept = {name for name, made in manifests(FULL).items() if "gcsFaultToleranceOptions" in cluster_of(made)}
+    assert kept == {"cpu/cluster.yaml", "cpu/serve.yaml", "gpu/cluster.yaml", "gpu/serve.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["render", "values.toml"], "cluster render: needs --out"),
+        (["check", "manifests"], "cluster check: needs --crds"),
+        (["render", "values.toml", "--out", "a", "--crds", "b"], "cluster render: takes no --crds"),
+        (["render", "values.toml", "--out", "a", "name=b"], "cluster: takes no keys, got 'name=b'"),
+        (["render", "none.toml", "--out", "a"], "none.toml: cannot be read"),
+    ],
+)
+def test_the_command_says_what_it_lacks(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cluster", *words]) == 1
+    assert told in capsys.readouterr().err.splitlines()[-1]
