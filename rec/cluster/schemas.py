@@ -96,10 +96,11 @@ def read_documents(path: str | Path) -> list[dict[str, Any]]:
 
     top = Path(path)
     files = sorted(file for end in ("*.yaml", "*.yml") for file in top.rglob(end)) if top.is_dir() else [top]
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # KubeRay's files are a megabyte each
     found = []
     for file in files:
         try:
-            documents = [document for document in yaml.safe_load_all(file.read_text()) if document is not None]
+            documents = [document for document in yaml.load_all(file.read_text(), loader) if document is not None]
         except OSError as error:
             raise ConfigError(f"{file}: cannot be read ({error.strerror})") from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:

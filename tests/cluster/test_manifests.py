@@ -3,7 +3,7 @@
 import copy
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +71,16 @@ def test_every_key_is_known(values: Values, name: str, registry: Registry[Any]) 
     assert faults(manifests(values)[name], SCHEMAS, registry) == []
 
 
+@pytest.fixture(scope="module")
+def real() -> Mapping[tuple[str, str], Any]:
+    return read_crds(REAL)
+
+
 @pytest.mark.data
 @pytest.mark.skipif(not REAL.exists(), reason="KubeRay's own files are not in shared/kuberay/crds")
 @pytest.mark.parametrize("name", MADE)
-def test_every_key_is_known_to_the_files_of_kuberay_itself(name: str) -> None:
-    assert faults(manifests(FULL)[name], read_crds(REAL)) == []
+def test_every_key_is_known_to_the_files_of_kuberay_itself(name: str, real: Mapping[tuple[str, str], Any]) -> None:
+    assert faults(manifests(FULL)[name], real) == []
 
 
 def cluster_of(manifest: dict[str, Any]) -> Any:
