@@ -42,7 +42,7 @@ LAYERS = [
     },
     {"systems"},
     {"train", "evaluation"},
-    {"report", "conformance"},
+    {"report", "conformance", "cluster"},
     {"tuning", "serving"},
     {"runtime"},
     {"benchmarks"},

@@ -10,6 +10,7 @@ from functools import partial
 
 from rec.cli import (
     benchmark,
+    cluster,
     columns,
     evaluate,
     export,
@@ -40,6 +41,7 @@ COMMANDS = {
     "serve": serve,
     "upgrade": upgrade,
     "benchmark": benchmark,
+    "cluster": cluster,
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from rec.cluster.service import files_of_service
 from rec.config import RunConfig
 from rec.data.prepared import open_prepared
 from rec.data.stream import to_columns
@@ -44,12 +45,4 @@ def export(config: RunConfig, target: str, say: Callable[[str], None]) -> Artifa
                 fault = str(error).splitlines()[-1]
         raise DataError(f"{config.data.root}: no row of the test split can be asked as a request: {fault}")
 
-    extras = {
-        "serve.yaml": _template("serve.yaml").format(name=path.name, path=path),
-        "rayservice.yaml": _template("rayservice.yaml").format(name=path.name),
-    }
-    return export_run(config, target, finish, extras, say)
-
-
-def _template(name: str) -> str:
-    return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
+    return export_run(config, target, finish, files_of_service(path.name, str(path)), say)
