@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rec.benchmarks.row import Row
+from rec.benchmarks.row import Row, timed
 from rec.benchmarks.steps import weighted
-from rec.benchmarks.timing import seconds
+from rec.benchmarks.timing import median_s, seconds, side_by_side
 from rec.benchmarks.work import Say
 from rec.keys import TrainConfig
 from rec.moe.grouping import Grouping, grouped_product
+from rec.nn.packed import edge_attention, layout, slab_attention, takes_edges
 from rec.shipped import shipped_for
 from rec.storage import Storage
 from rec.strict import resolve
@@ -39,6 +40,8 @@ CLOSE = {"float32": 2e-3, "bf16": 5e-2}
 COUNTS = ((5, 0, 7, 0), (0, 0, 0, 9), (3, 4, 2, 1), (0, 0, 0, 0))
 """Rows of four experts, of which some or all have none."""
 MSMREC = "rec.systems.msmrec:MSMRec"
+LONGEST, WIDTH, REPEATS = 200, 64, 10
+"""Histories whose attention is measured: up to so many items, of one head so wide, so often."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +72,8 @@ def measure(folder: str, say: Say, sizes: Sizes | None = None, systems: Sequence
         for count in COUNTS:
             told = f"grouped product, {kind}, rows {count}"
             parts.append((told, lambda t=told, k=kind, c=count: [product_row(t, k, c, device)]))  # type: ignore[misc]
+    for kind in TYPES:
+        parts.append((f"attention, {kind}", lambda k=kind: attention_rows(k, device, sizes.rows)))  # type: ignore[misc]
     for items in sizes.items:
         parts.append((f"{items:,} items", lambda i=items: [memory_row(i, device)]))  # type: ignore[misc]
     parts.append((f"{sizes.parameters:,} parameters", lambda: storage_rows(folder, sizes.parameters)))
@@ -221,6 +226,34 @@ def product_row(told: str, kind: str, count: Sequence[int], device: torch.device
     scale = max(float(value.abs().max()) for value in found[0] if value.numel()) or 1.0
     apart = max(float((a - b).abs().max()) for a, b in zip(*found, strict=True) if a.numel())
     return Row(told, apart / scale, "1", CLOSE[kind], 1.0)
+
+
+def attention_rows(kind: str, device: torch.device, sequences: int) -> list[Row]:
+    """Return the time of attention within histories, both ways: one call for all of them beside slabs of like length.
+
+    Where torch has no such call there are slabs alone, as in training.
+    """
+    where = layout(np.random.default_rng(0).integers(2, LONGEST + 1, sequences)).to(device)
+    rows = len(where.sequence_N)
+    torch.manual_seed(0)
+    qkv = [torch.randn(rows, 1, WIDTH).to(device, TYPES[kind]).requires_grad_() for _ in range(3)]
+
+    def gradients(attention: Callable[..., torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        found = torch.autograd.grad(attention(*qkv, where).float().square().sum(), qkv)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return found
+
+    told = f"attention of {sequences} histories, {rows:,} items, {kind}"
+    if not takes_edges(qkv[0]):
+        return [Row(f"{told}: by slabs", median_s(lambda: gradients(slab_attention), REPEATS), "s")]
+    one, slabs = (gradients(attention) for attention in (edge_attention, slab_attention))
+    apart = max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(one, slabs, strict=True))
+    times = side_by_side(lambda: gradients(edge_attention), lambda: gradients(slab_attention), REPEATS)
+    return [
+        timed(f"{told}: by one call, limit: by slabs", *times),
+        Row(f"{told}: distance of gradients to those by slabs", apart, "1", CLOSE[kind], 1.0),
+    ]
 
 
 def memory_row(items: int, device: torch.device) -> Row:

@@ -1,12 +1,12 @@
 """Sequences of different lengths without padding: one row per element, sequences one after the other.
 
-Letters: B sequences, N rows in all, S slots (rows and the little padding attention needs), L positions, H heads,
-D width.
+Letters: B sequences, X = B + 1 edges between them, N rows in all, S slots (rows and the little padding attention
+needs), L positions, H heads, D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,9 @@ from torch.autograd.function import once_differentiable
 
 SLACK = 0.06
 """Largest share of slots in a slab that hold no row: a slab takes in shorter sequences up to this."""
+HALF = (torch.float16, torch.bfloat16)
+WIDEST, MULTIPLE = 256, 8
+"""Widths of a head that torch's attention over sequences of any lengths takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,8 @@ class Layout:
 
     length_B: Tensor
     start_B: Tensor
+    edge_X: Tensor
+    """First row of each sequence, and N: int32, as torch's attention over sequences of any lengths is told them."""
     sequence_N: Tensor
     """Which sequence a row belongs to."""
     position_N: Tensor
@@ -43,13 +48,18 @@ class Layout:
     """Sequences in the order of the slabs."""
 
     @property
+    def longest(self) -> int:
+        """Length of the longest sequence, 0 where there is none."""
+        return self.slabs[0][2] if self.slabs else 0
+
+    @property
     def last_B(self) -> Tensor:
         """Row of each sequence's last element."""
         return self.start_B + self.length_B - 1
 
     def to(self, device: torch.device | str) -> Layout:
         """Return this layout with its tensors on `device`."""
-        names = ("length_B", "start_B", "sequence_N", "position_N", "slot_N", "row_S", "empty")
+        names = ("length_B", "start_B", "edge_X", "sequence_N", "position_N", "slot_N", "row_S", "empty")
         moved = {name: getattr(self, name).to(device, non_blocking=True) for name in names}
         return Layout(**moved, slabs=self.slabs, order_B=self.order_B.to(device))
 
@@ -75,10 +85,11 @@ def layout(lengths: Sequence[int] | np.ndarray) -> Layout:
     missing = longest.astype(np.int64) - length[order]
     before = np.cumsum(missing) - missing
     empty_slot = np.arange(slots - total) + np.repeat(first_slot + length[order] - before, missing)
-    length_B, start_B, sequence_N, position_N, slot_N, row_S, empty, order_B = (
-        torch.from_numpy(a) for a in (length, start, sequence, position, slot, row, empty_slot, order)
+    edge = np.append(start, total).astype(np.int32)
+    length_B, start_B, edge_X, sequence_N, position_N, slot_N, row_S, empty, order_B = (
+        torch.from_numpy(a) for a in (length, start, edge, sequence, position, slot, row, empty_slot, order)
     )
-    return Layout(length_B, start_B, sequence_N, position_N, slot_N, row_S, empty, tuple(slabs), order_B)
+    return Layout(length_B, start_B, edge_X, sequence_N, position_N, slot_N, row_S, empty, tuple(slabs), order_B)
 
 
 def _slabs(descending: np.ndarray) -> tuple[list[tuple[int, int, int]], np.ndarray]:
@@ -101,6 +112,43 @@ def _slabs(descending: np.ndarray) -> tuple[list[tuple[int, int, int]], np.ndarr
 
 def causal_attention(q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor, where: Layout) -> Tensor:
     """Return each row's attention over the rows of its own sequence up to itself, (N, H, D)."""
+    attention = edge_attention if takes_edges(q_NHD) else slab_attention
+    return attention(q_NHD, k_NHD, v_NHD, where)
+
+
+def takes_edges(q_NHD: Tensor) -> bool:
+    """Return whether torch has attention over sequences of any lengths for such rows.
+
+    It has on GPUs from Ampere on, in half precision, since 2.10.
+    """
+    width = q_NHD.shape[2]
+    if not q_NHD.is_cuda or q_NHD.dtype not in HALF or width > WIDEST or width % MULTIPLE or not len(q_NHD):
+        return False
+    new_enough = torch.cuda.get_device_capability(q_NHD.device) >= (8, 0)
+    return new_enough and torch.backends.cuda.is_flash_attention_available() and _varlen_attn() is not None
+
+
+def _varlen_attn() -> Callable[..., Any] | None:
+    """Return torch's attention over sequences of any lengths; it takes long to import, so where it is used alone."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    return varlen_attn
+
+
+def edge_attention(q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor, where: Layout) -> Tensor:
+    """Return what `causal_attention` does by one call for all sequences, where `takes_edges` says so."""
+    attention = _varlen_attn()
+    assert attention is not None
+    edges, longest = where.edge_X, where.longest
+    # A window of (-1, 0) sees all rows before a row and none after it.
+    mixed_NHD: Tensor = attention(q_NHD, k_NHD, v_NHD, edges, edges, longest, longest, window_size=(-1, 0))
+    return mixed_NHD
+
+
+def slab_attention(q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor, where: Layout) -> Tensor:
+    """Return what `causal_attention` does by one call for each slab, on any device in any precision."""
     sizes = [count * longest for _, count, longest in where.slabs]
     # Split, not sliced: the backward pass of a slice fills a whole tensor with zeros.
     pieces = [to_slots(x, where).split(sizes) for x in (q_NHD, k_NHD, v_NHD)]
