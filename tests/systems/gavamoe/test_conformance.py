@@ -2,6 +2,8 @@
 
 from typing import Any, ClassVar
 
+import torch
+
 from rec.conformance import Conformance
 from rec.systems.gavamoe import GaVaMoE
 
@@ -28,3 +30,10 @@ class TestGaVaMoE(Conformance):
         {"language": LANGUAGE, "experts": {"experts": 0}, "prompt": SHORT},
         {"language": LANGUAGE, "experts": {"experts": 2, "gates": "random"}, "prompt": SHORT},
     ]
+
+    def still(self, system: Any, module: Any) -> None:
+        """Latents are hardly spread, and nobody is unknown by chance."""
+        pairs = module.pairs
+        pairs.config = pairs.config.model_copy(update={"unknown_share": 0.0})
+        torch.nn.init.zeros_(pairs.log_variance.weight)
+        torch.nn.init.constant_(pairs.log_variance.bias, -60.0)
