@@ -1,5 +1,6 @@
 """What a run says of steps that are cut into microbatches."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def test_batch_normalisation_over_rows_is_told_and_one_that_all_compute_alike_is
             return ()
 
     system: Any = Plain()
-    (stretch,) = [s for s in stretches(_magnet(), TrainConfig(accumulate=2))]
+    (stretch,) = stretches(_magnet(), TrainConfig(accumulate=2))
     rows, alike = nn.ModuleDict({"norm": nn.BatchNorm1d(3)}), nn.ModuleDict({"all": Replicated(nn.BatchNorm1d(3))})
     assert "batch normalisation is over each microbatch (norm)" in cut_in_words(system, stretch, rows)
     assert cut_in_words(system, stretch, alike) == ""
@@ -94,8 +95,6 @@ def test_running_statistics_move_once_by_the_mean_over_microbatches(momentum: fl
 
 def test_a_phase_without_the_terms_says_nothing_of_them() -> None:
     (stretch,) = stretches(_magnet(), TrainConfig(accumulate=2))
-    from dataclasses import replace
-
     other = replace(stretch, phase=Phase(terms=("bpr",)))
     assert cut_in_words(_magnet(), stretch, nn.Linear(1, 1))
     assert cut_in_words(_magnet(), other, nn.Linear(1, 1)) == ""

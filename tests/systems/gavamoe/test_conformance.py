@@ -28,7 +28,11 @@ class TestGaVaMoE(Conformance):
             "prompt": {"rating": "none", "own_vectors": False, **SHORT},
         },
         {"language": LANGUAGE, "experts": {"experts": 0}, "prompt": SHORT},
-        {"language": LANGUAGE, "experts": {"experts": 2, "gates": "random"}, "prompt": SHORT},
+        {
+            "language": LANGUAGE,
+            "experts": {"experts": 2, "per_row": 1, "gates": "random", "balance_weight": 0.1},
+            "prompt": SHORT,
+        },
     ]
 
     def still(self, system: Any, module: Any) -> None:
