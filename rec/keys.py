@@ -44,8 +44,9 @@ class TrainConfig(Strict):
     """Examples per optimiser step over all workers."""
     accumulate: int = Field(1, ge=1)
     """Microbatches that each worker makes of its examples of a step, one after the other: less memory for more time.
-    Losses and gradients are those of the whole batch, but where rows of a batch are compared with each other: those
-    of a microbatch are, and balance of experts is that of microbatches."""
+    Losses, gradients and the balance of experts are those of the whole batch. What is drawn is drawn for each
+    microbatch. What a run names when it starts is that of each: terms that compare rows of a batch with each other,
+    what exceeds an expert's capacity, batch normalisation over rows."""
     tokens: int = Field(0, ge=0)
     """Most tokens or events of a microbatch, its rows times the longest of them: each worker makes as many microbatches
     of its examples of a step as that takes, of rows of like length, and one of a row that is longer by itself. What is

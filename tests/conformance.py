@@ -21,6 +21,9 @@ class EveryUsersOther:
     def with_some(self, user_N: torch.Tensor) -> None:
         """Something can be drawn for everybody."""
 
+    def to(self, _: Any) -> EveryUsersOther:
+        return self
+
 
 def loss_of(system: Any, module: Any, rows: Mapping[str, Any]) -> torch.Tensor:
     """Return the weighted sum of a batch's mean terms."""

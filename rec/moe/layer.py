@@ -23,6 +23,7 @@ from rec.moe.experts import Experts
 from rec.moe.health import Usage
 from rec.moe.ranks import ALONE, Later, Ranks
 from rec.moe.routing import Routing
+from rec.moe.step import StepCounts
 from rec.terms import Term
 
 Carry = Callable[[Tensor, Tensor, Order, Experts], Tensor]
@@ -41,7 +42,7 @@ class Mixed:
 
     @property
     def count_E(self) -> Tensor:
-        """Assignments of each expert, float64: in the batch of all workers while training, else in this one's."""
+        """Assignments of each expert, float64: in the whole step while training, else in this worker's batch."""
         return self.seen()[: self.routing.probability_NE.shape[1]]
 
     def balance_term(self, weight: float) -> Term:
@@ -93,7 +94,7 @@ class MixtureOfExperts(nn.Module):
         self.replicated = False
         self.repeating = False
         self.owner_N: Tensor | None = None
-        self.usage = Usage(self.num_experts)
+        self.usage, self.whole = Usage(self.num_experts), StepCounts()
 
     def forward(self, x_ND: Tensor | Mixed, *hints: Tensor) -> Mixed:
         """Return the mixed rows, (N, D), with the routing they come from; `hints` go to the router.
@@ -112,6 +113,7 @@ class MixtureOfExperts(nn.Module):
             order = order_by_expert(routing, self.num_experts, capacity, self.ranks, self.counting)
             if not self.repeating:
                 self.usage.add(seen, order.dropped)
+                seen = self.whole.of(seen)
         else:
             order = order_by_expert(routing, self.num_experts)
             seen = Later(value=order.count_E.double())
@@ -122,9 +124,13 @@ class MixtureOfExperts(nn.Module):
         return Mixed(y_ND, routing, order, seen)
 
     def gate_counts(self, mixed: Mixed, cluster_N: Tensor, clusters: int) -> Later:
-        """Return how many rows of each cluster each expert was given in the batch of all workers, float64 (C E,)."""
+        """Return how many rows of each cluster each expert was given in the batch of all workers, float64 (C E,).
+
+        While training, of the whole step.
+        """
         count_CE = assignments_by_gate(mixed.routing, cluster_N, clusters) * float(self.counting)
-        return self.ranks.sum_later(count_CE.flatten())
+        found = self.ranks.sum_later(count_CE.flatten())
+        return self.whole.of(found) if self.training else found
 
     def gate_balance_term(
         self, mixed: Mixed, cluster_N: Tensor, clusters: int, weight: float, counts: Later | None = None

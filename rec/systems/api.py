@@ -186,6 +186,14 @@ class System(ABC, Generic[B, M]):
         """
         return None
 
+    def within_batch(self) -> tuple[str, ...]:
+        """Return the terms of the loss that compare rows of a batch with each other, such as a contrast in the batch.
+
+        Where a step is cut into microbatches they are those of each one, and a run says so. All other terms have to be
+        sums over rows, or of rows and of what all of the step count (`rec.moe.step`).
+        """
+        return ()
+
     def memory(self, train: TrainConfig, parallel: ParallelConfig) -> Memory | None:
         """Return the bytes that a worker needs to train it, estimated from shapes alone; None where that is not known.
 

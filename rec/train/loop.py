@@ -29,6 +29,7 @@ from rec.train.checkpoint import Checkpoint
 from rec.train.engine import Engine, load_model
 from rec.train.feed import Microbatches, levelled
 from rec.train.memory import peaks
+from rec.train.microbatches import cut_in_words
 from rec.train.optim import learning_rate
 from rec.train.phases import (
     Stretch,
@@ -173,6 +174,8 @@ def _train_phase(
         for name, layer in layers_of(engine.module):
             layer.usage.load(progress.usage[name])
     job.report({"kind": "ready", "rank": engine.rank, "step": progress.total_step})
+    if engine.rank == 0 and (text := cut_in_words(job.system, stretch, engine.module)):
+        job.report({"kind": "note", "rank": 0, "text": text})
     _run_phase(job, stretch, engine, progress)
     job.saver.wait(job.report)
     if not stretch.is_last and progress.best_step not in (None, progress.total_step):

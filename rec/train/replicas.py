@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rec.moe.layer import layers_of
@@ -21,6 +21,39 @@ def start_step(branches: list[tuple[str, Replicated]], seed: int, phase: int, to
     """Seed every replicated branch for a step, alike on all ranks."""
     for name, branch in branches:
         branch.start(derive(seed, "replicated", phase, total_step, name))
+
+
+class Running:
+    """Running means and variances of batch normalisation in a step of several microbatches.
+
+    Each microbatch moves them from where they were before the step, and they go to the mean: as over ranks, and as one
+    batch moves them where microbatches are alike.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        parts = [part for part in module.modules() if isinstance(part, _BatchNorm)]
+        self.values = [value for part in parts for value in part.buffers(recurse=False)]
+        self.before = [value.clone() for value in self.values]
+        self.moved: list[list[Tensor]] = []
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Set them to what they were."""
+        for value, was in zip(self.values, self.before, strict=True):
+            value.copy_(was)
+
+    def take(self, counts: bool) -> None:
+        """Note where a microbatch has moved them, unless it counts nowhere, and put them back."""
+        if counts and self.values:
+            self.moved.append([value.clone() for value in self.values])
+        self.put_back()
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Set them to the mean of what was noted."""
+        for value, *moved in zip(self.values, *self.moved, strict=True):
+            if moved:
+                value.copy_(torch.stack(moved).double().mean(0))
 
 
 @torch.no_grad()

@@ -15,17 +15,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from rec.batch import Batch
 from rec.errors import TrainingError
 from rec.moe.layer import layers_of
+from rec.moe.step import step_counts_of
+from rec.nn.stepwise import Stepwise
 from rec.systems.api import System
 from rec.terms import Term, table_of
 from rec.train.engine import Engine
 from rec.train.phases import Stretch
 from rec.train.progress import Progress
-from rec.train.validation import counted_terms
+from rec.train.replicas import Running
+from rec.train.validation import counted_terms, let_count
 from rec.transfer import to_host
 
 Totals = Mapping[str, tuple[float, float]]
@@ -66,6 +68,9 @@ class Update:
                 layer.usage.put(layer.usage.total, layer.usage.total - total.to(layer.usage.total.device))
             layer.usage.settle()
             layer.after_step()
+        for part in self.engine.module.modules():
+            if isinstance(part, Stepwise):
+                part.after_step()
         return {name: value * weight[name] for name, value in values.items()}, wished
 
     def _one(self, batch: Batch, counts: bool, wish: bool) -> Step:
@@ -84,6 +89,7 @@ class Update:
         ahead = self._told(micro)
         known = self._counted(micro) if ahead is None else ahead
         own, weight, terms = None, {}, {}
+        running = Running(self.engine.module)
         for place, (batch, counts) in enumerate(micro):
             self.seed(place)
             terms = self._terms(batch, counts)
@@ -95,7 +101,11 @@ class Update:
             own = table if own is None else own + table
             parts = [term.part_of(*known[name]) for name, term in terms.items()]
             self.engine.backward(self._whole(parts, weight.values(), counts), last=place + 1 == len(micro))
+            running.take(counts)
         assert own is not None
+        running.settle()
+        for whole in step_counts_of(self.engine.module):
+            whole.clear()
         return terms, self._summed(own, wish), weight
 
     def _told(self, micro: Sequence[tuple[Batch, bool]]) -> Totals | None:
@@ -109,20 +119,24 @@ class Update:
         return {name: (0.0, count) for name, count in zip(names, total.tolist(), strict=True)}
 
     def _counted(self, micro: Sequence[tuple[Batch, bool]]) -> Totals:
-        """Return sums and counts by a pass without gradients, which leaves no traces."""
+        """Return sums and counts by a pass without gradients, which leaves no traces but counts of the whole step."""
         own, terms = None, {}
+        wholes = list(step_counts_of(self.engine.module))
+        for whole in wholes:
+            whole.note()
         with torch.no_grad(), _as_it_was(self.engine):
             for place, (batch, counts) in enumerate(micro):
                 self.seed(place)
                 terms = self._terms(batch, counts)
                 table = table_of(terms, self.engine.device) * float(counts)
                 own = table if own is None else own + table
+            for whole in wholes:
+                whole.tell()
         assert own is not None
         return _totals(terms, *to_host([self._summed(own, False)]))
 
     def _terms(self, batch: Batch, counts: bool) -> dict[str, Term]:
-        for _, layer in layers_of(self.engine.module):
-            layer.counting = counts or layer.replicated
+        let_count(self.engine.module, counts)
         return counted_terms(self.system.loss(self.engine, batch.to(self.engine.device)), self.stretch)
 
     def _summed(self, own: Tensor, wish: bool) -> Tensor:
@@ -174,11 +188,8 @@ def _as_it_was(engine: Engine) -> Iterator[None]:
     """Put back afterwards what a forward in training counts and averages."""
     usages = [layer.usage for _, layer in layers_of(engine.module)]
     counted = [(usage.total, usage.last) for usage in usages]
-    parts = [part for part in engine.module.modules() if isinstance(part, _BatchNorm)]
-    running = [value for part in parts for value in part.buffers(recurse=False)]
-    kept = [value.clone() for value in running]
+    running = Running(engine.module)
     yield
     for usage, (total, last) in zip(usages, counted, strict=True):
         usage.put(total, last)
-    for value, was in zip(running, kept, strict=True):
-        value.copy_(was)
+    running.put_back()

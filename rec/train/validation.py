@@ -7,10 +7,12 @@ from fnmatch import fnmatch
 from typing import Any
 
 import torch
+from torch import nn
 
 from rec.batch import Batch
 from rec.errors import TrainingError
 from rec.moe.layer import layers_of
+from rec.moe.step import step_counts_of
 from rec.seeds import derive
 from rec.systems.api import System
 from rec.terms import Term, table_of
@@ -30,6 +32,15 @@ def counted_terms(terms: dict[str, Term], stretch: Stretch) -> dict[str, Term]:
     if not found:
         raise TrainingError(f"phase {stretch.phase.name!r}: no loss term matches {globs}; there are {sorted(terms)}")
     return found
+
+
+def let_count(module: nn.Module, counts: bool) -> None:
+    """Let mixtures inside a module know whether the next batch counts, or only keeps step with other workers."""
+    for _, layer in layers_of(module):
+        layer.counting = counts or layer.replicated
+    for whole in step_counts_of(module):
+        whole.counting = counts
+        whole.start()
 
 
 def is_loss(metric: str) -> bool:
@@ -54,8 +65,7 @@ def validation_loss(
     for number, (batch, counts) in enumerate(batches):
         place = number * engine.world_size + engine.rank
         torch.manual_seed(derive(stretch.config.seed, VALIDATION_LOSS, stretch.index, place))
-        for _, layer in layers_of(engine.module):
-            layer.counting = counts or layer.replicated
+        let_count(engine.module, counts)
         last = counted_terms(system.loss(engine, batch.to(engine.device)), stretch)
         table = table_of(last, engine.device) * float(counts)
         own = table if own is None else own + table

@@ -67,8 +67,8 @@ class Writes:
         terms: dict[str, Any] = getattr(model, "module", model).writer.terms(written)
         return terms
 
-    def counts(self, module: Any, batch: Asked) -> dict[str, float]:
-        counts: dict[str, float] = module.writer.counts(batch.prompt)
+    def counts(self, module: Any, batch: Asked) -> dict[str, float] | None:
+        counts: dict[str, float] | None = module.writer.counts(batch.prompt)
         return counts
 
 
@@ -131,6 +131,7 @@ CASES = [
     (2, {"expert_parallel": 2, "zero_stage": 1}, {"checkpointing": True}, 2, 0.0),
     (2, {"expert_parallel": 2, "zero_stage": 2}, {"checkpointing": True}, 3, 0.0),
     (2, {"expert_parallel": 2, "zero_stage": 0}, {}, 2, 0.0),
+    (2, {"expert_parallel": 2, "zero_stage": 1}, {"lora": 2, "checkpointing": True}, 3, 0.1),
     (2, {"expert_parallel": 1, "zero_stage": 2}, {"lora": 2}, 2, 0.0),
     (2, {"expert_parallel": 2, "zero_stage": 1}, {"lora": 2, "checkpointing": True}, 1, 0.1),
 ]

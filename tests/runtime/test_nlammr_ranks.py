@@ -64,6 +64,7 @@ def trained(rank: int, world: int, sizes: list[int], dropout: float, more: dict[
         for parameter in module.parameters():
             parameter.grad = ranks.sum(parameter.grad) / world
         optimizer.step()
+        module.after_step()
         told.append(values)
     return {"told": told, "state": {name: value.numpy() for name, value in module.state_dict().items()}}
 
@@ -105,6 +106,7 @@ def stepped(engine: Any, system: Any, batch: Any, seed: int = 3) -> list[list[fl
         ]
         engine.backward(torch.stack([part.float() for part in parts]).sum())
         found.append([*values.values(), float(engine.step(0.01))])
+        engine.module.after_step()
     return found
 
 

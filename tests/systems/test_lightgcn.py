@@ -24,6 +24,9 @@ class TestLightGCN(Conformance):
         SMALL | {"edge_dropout": 0.5, "content": {"text": 0.9}, "fanout": 2},
     ]
 
+    def still(self, system: Any, module: Any) -> None:
+        module.unseen = EveryUsersOther()
+
 
 def built(**changes: Any) -> tuple[LightGCN, dict[str, Any], Any]:
     columns, tables = LightGCN.sample(12, np.random.default_rng(0))

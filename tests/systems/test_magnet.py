@@ -30,6 +30,10 @@ class TestMagnet(Conformance):
         SMALL | {"fanout": 2, "edge_dropout": 0.5},
     ]
 
+    def still(self, system: Any, module: Any) -> None:
+        module.unseen = EveryUsersOther()
+        module.mixture.config = module.mixture.config.model_copy(update={"noise": 0.0})
+
     def test_every_trained_parameter_moves(self, built) -> None:
         if built[0].config.mixture == "off":
             pytest.skip("the router decides nothing")

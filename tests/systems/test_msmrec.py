@@ -67,6 +67,20 @@ class TestConformance(Conformance):
         )
     ]
 
+    def still(self, system: Any, module: Any) -> None:
+        """The same items stand against every row's."""
+        config = system.config
+        count = 1 if config.loss == "bce" else config.negatives
+        item_C = torch.arange(count) * 3 % system.num_items + 1
+
+        def draw(batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+            if config.loss == "sampled":
+                return item_C, torch.ones(count)
+            asking = len(batch.item_N) if config.loss == "bce" else len(batch)
+            return item_C.expand(asking, -1), item_C[:0]
+
+        system._draw = draw
+
 
 @pytest.mark.parametrize("gate", ["item", "user", "none"])
 def test_later_items_change_neither_state_nor_gate(gate: str) -> None:

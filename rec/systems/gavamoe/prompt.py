@@ -100,7 +100,7 @@ class Prompter:
         if self.config.rating == "predicted":
             moods = [[mood] * len(texts) for mood in MOODS]
         elif self.config.rating == "given":
-            moods = [[MOODS[rating >= POSITIVE] for rating in ratings]]
+            moods = [[MOODS[bool(rating >= POSITIVE)] for rating in ratings]]
         else:
             moods = [[""] * len(texts)]
         told = list(features) if self.config.feature else [""] * len(texts)

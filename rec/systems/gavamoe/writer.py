@@ -131,14 +131,8 @@ class PairWriter(nn.Module):
         return nll_of_texts(found.score_NW, found.target_N, (prompt.answer_BA >= 0).sum(1))
 
     def counts(self, prompt: Prompt) -> dict[str, float] | None:
-        """Return the count of each of `terms`; None where it follows from more than the prompt."""
-        answer = {"text_nll": float((prompt.answer_BA >= 0).sum())}
-        if not self.config.balance_weight:
-            return answer
-        if prompt.chooses:
-            return None
-        read = float((prompt.token_MBP[0] >= 0).sum() + (prompt.read_BA >= 0).sum())
-        return answer | {f"balance/{number}": read for number in range(len(self.layers))}
+        """Return the count of each of `terms`; None with a balance, which wants to know where all of a step goes."""
+        return None if self.config.balance_weight else {"text_nll": float((prompt.answer_BA >= 0).sum())}
 
     def start(self, batch: tuple[Prompt, Pairs]) -> tuple[Tensor, Writing]:
         """Read the prompts; return the scores of each text's first token, (B, W), and what is kept.

@@ -178,7 +178,7 @@ class RoleMixture(MixtureOfExperts):
         seen = self.ranks.sum_later(self.usage.observe(routing, assignments(routing)) * float(self.counting))
         self.usage.add(seen, 0)
         order = order_by_expert(routing, self.num_experts)
-        return Mixed(y_P[:, None], routing, order, seen)
+        return Mixed(y_P[:, None], routing, order, self.whole.of(seen))
 
     def route(self, user_PAD: Tensor, item_PAD: Tensor) -> Routing:
         """Return the routing of pairs."""

@@ -91,6 +91,10 @@ class Magnet(
             terms["router_z"] = mixed.z_term(config.z_weight)
         return terms
 
+    def within_batch(self) -> tuple[str, ...]:
+        """Return the contrast of views, among the nodes of a batch."""
+        return ("view_contrast_user", "view_contrast_item") if self.config.contrast_weight else ()
+
     def states(self, module: MagnetModel, batch: InteractionBatch) -> dict[str, Tensor]:
         """Return users' streams; of users who are not known, the mean of the items they come with."""
         stack_NAD = module.streams()

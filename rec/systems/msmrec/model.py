@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from rec.moe import routing
 from rec.moe.layer import Mixed
 from rec.moe.routing import Routing
+from rec.moe.step import StepCounts
 from rec.nn.dropout import Dropout
 from rec.nn.history import HistoryBatch
 from rec.nn.modality import Compatibility, Projector, present_only
@@ -92,7 +93,7 @@ class MSMRecModel(nn.Module):
             checkpointing=config.checkpointing,
             seed=seed,
         )
-        self.dropout = Dropout(config.dropout)
+        self.dropout, self.whole = Dropout(config.dropout), StepCounts()
         self.present_IK: Tensor | None
         """Which texts items have; None where all have all."""
         self.register_buffer("present_IK", None, persistent=False)

@@ -22,6 +22,7 @@ from rec.evaluation.records import Records
 from rec.evaluation.task import Measured
 from rec.evaluation.tasks.ranking import Ranking
 from rec.moe.balance import assignments, balance, decision_entropy
+from rec.moe.ranks import Later
 from rec.nn import losses
 from rec.nn.history import COLUMNS, HistoryBatch, collate, sample_histories
 from rec.nn.modality import choose_vectors, gate_per_user, or_none
@@ -108,7 +109,8 @@ class MSMRec(
             terms["gate_entropy"] = Term(total, len(target_N), self.config.entropy_weight)
         if encoded.routing is not None and self.config.balance_weight:
             total_over_ranks = getattr(model, "sum_over_ranks", lambda value: value)
-            count_K = total_over_ranks(assignments(encoded.routing))
+            own_K = assignments(encoded.routing) * float(module.whole.counting)
+            count_K = module.whole.of(Later(value=total_over_ranks(own_K)))()
             terms["balance"] = Term(balance(encoded.routing, count_K), len(target_N), self.config.balance_weight)
         return terms | self.config.feedforward_mixture.terms(encoded.mixed)
 

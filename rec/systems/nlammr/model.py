@@ -17,6 +17,7 @@ from rec.moe.layer import Mixed
 from rec.nn.dropout import Dropout
 from rec.nn.encoders import TextEncoder, in_chunks
 from rec.nn.replicated import Replicated
+from rec.nn.stepwise import Stepwise
 from rec.systems.nlammr.batch import SECTIONS, VisitBatch, code_count
 from rec.systems.nlammr.config import NLAMMRConfig
 from rec.systems.nlammr.medications import Made, MedicationBranch
@@ -40,7 +41,7 @@ class Scored:
     """What experts of either side did."""
 
 
-class NLAMMRModel(nn.Module):
+class NLAMMRModel(nn.Module, Stepwise):
     """The patients' side, the medications' side, and their inner products."""
 
     text_VD: Tensor
@@ -113,7 +114,6 @@ class NLAMMRModel(nn.Module):
         is_due = int(self.age) % self.config.refresh_every == 0
         made: Made = self.medications(self.text_VD, None if is_due else self.structure_VG)
         vector_VC, mixed, structure_VG = made
-        self.age += 1
         if is_due:
             assert structure_VG is not None
             self.structure_VG.copy_(structure_VG.detach())
@@ -122,6 +122,11 @@ class NLAMMRModel(nn.Module):
         branch = self.medications.module
         assert isinstance(branch, MedicationBranch)
         return vector_VC + 0 * torch.stack([p.sum() for p in branch.gin.parameters()]).sum(), mixed
+
+    def after_step(self) -> None:
+        """Count the step: after so many, molecules are encoded anew."""
+        if self.config.refresh_every > 1:
+            self.age += 1
 
     def texts(self, batch: VisitBatch) -> PatientTexts:
         """Return the texts of visits as vectors: those written with the data, or encoded here."""

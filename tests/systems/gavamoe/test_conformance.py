@@ -2,6 +2,8 @@
 
 from typing import Any, ClassVar
 
+import torch
+
 from rec.conformance import Conformance
 from rec.systems.gavamoe import GaVaMoE
 
@@ -26,5 +28,16 @@ class TestGaVaMoE(Conformance):
             "prompt": {"rating": "none", "own_vectors": False, **SHORT},
         },
         {"language": LANGUAGE, "experts": {"experts": 0}, "prompt": SHORT},
-        {"language": LANGUAGE, "experts": {"experts": 2, "gates": "random"}, "prompt": SHORT},
+        {
+            "language": LANGUAGE,
+            "experts": {"experts": 2, "per_row": 1, "gates": "random", "balance_weight": 0.1},
+            "prompt": SHORT,
+        },
     ]
+
+    def still(self, system: Any, module: Any) -> None:
+        """Latents are hardly spread, and nobody is unknown by chance."""
+        pairs = module.pairs
+        pairs.config = pairs.config.model_copy(update={"unknown_share": 0.0})
+        torch.nn.init.zeros_(pairs.log_variance.weight)
+        torch.nn.init.constant_(pairs.log_variance.bias, -60.0)
