@@ -28,6 +28,7 @@ from rec.evaluation.task import Measured
 from rec.evaluation.tasks.ranking import Ranking
 from rec.json_text import json_text
 from rec.nn.encoders import trained_parts
+from rec.nn.input_tables import InputTables
 from rec.nn.modality import or_none
 from rec.nn.pairs import COLUMNS, PairsBatch, flattened
 from rec.nn.shapley import shapley, subsets
@@ -125,7 +126,12 @@ class HealthMoE(
     @cached_property
     def contains_IT(self) -> Tensor:
         """What each item contains."""
-        return torch.from_numpy(np.asarray(self.static["item_contains"])).float()
+        return self.contained["item"]
+
+    @cached_property
+    def contained(self) -> InputTables:
+        """The same as a table that a device keeps."""
+        return InputTables({"item": torch.from_numpy(np.asarray(self.static["item_contains"])).float()})
 
     @property
     def notice(self) -> str:  # type: ignore[override]  # nobody sets it
@@ -262,7 +268,7 @@ class HealthMoE(
         return hidden_BI
 
     def _forbidden(self, avoid_BT: Tensor) -> Tensor:
-        return avoid_BT.float() @ self.contains_IT.to(avoid_BT.device).T > 0
+        return avoid_BT.float() @ self.contained.whole("item", avoid_BT.device).T > 0
 
     def details(self, module: HealthMoEModel, states: States, example: int, items: Sequence[int]) -> dict[str, Any]:
         """Return the share of each modality in some items' scores, and each expert's share."""
