@@ -26,8 +26,9 @@ from rec.moe.routing import Routing, keep_all
 
 TILE = 4096
 """Right rows that a processor scores together for a left row: few enough to stay near it, enough for a call."""
-PASS_BYTES = 1 << 30
-"""Most that a pass of pairs takes elsewhere, 1 GiB: few calls, each with enough to do."""
+PASS_BYTES, PROCESSOR_BYTES = 1 << 30, 1 << 28
+"""Most that a pass of pairs takes on a device, 1 GiB: few calls, each with enough to do; and on a processor, 256 MiB:
+more memory takes it longer."""
 DECIDED = 64
 """Left rows of which the host asks together how many of their pairs each expert has, where it has to wait for that."""
 KEPT_BYTES = 1 << 28
@@ -37,6 +38,11 @@ gelu_ = torch.ops.aten.gelu_
 """GELU in place: without new memory it takes two thirds of the time."""
 Widths = tuple[int, int, int]
 """Columns of the left row, of the right row and of the inner product, 0 without one."""
+
+
+def pass_bytes(where: Tensor) -> int:
+    """Return the most that a pass of pairs takes on the device of a tensor."""
+    return PROCESSOR_BYTES if transfer.host_knows(where) else PASS_BYTES
 
 
 def splits(network: nn.Module, left: int) -> bool:

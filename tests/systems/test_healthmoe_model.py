@@ -105,7 +105,7 @@ def test_passes_of_joined_rows_are_as_large_as_their_memory_lets_them(
     assert called == [len(user_BD) * len(item_ID)]
     called.clear()
     # Sized for the users that all ranks are taken to have, not for the twelve of this one.
-    monkeypatch.setattr(model, "PASS_BYTES", 4 * columns * model.USERS_OF_RANKS * 7)
+    monkeypatch.setattr(pairs, "PROCESSOR_BYTES", 4 * columns * model.USERS_OF_RANKS * 7)
     torch.testing.assert_close(module.scores_of(user_BD, prepared), expected, rtol=1e-5, atol=1e-5)
     assert called == [12 * 7, 12 * 7, 12 * 7, 12 * 4]
 

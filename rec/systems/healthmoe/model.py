@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rec.moe.experts import FeedForward
 from rec.moe.layer import Mixed, is_spread
-from rec.moe.pairs import PASS_BYTES, LinearPairScores, PairScores, Right, splits
+from rec.moe.pairs import LinearPairScores, PairScores, Right, pass_bytes, splits
 from rec.nn.dropout import Dropout
 from rec.nn.encoders import ImageEncoder, TextEncoder, in_chunks
 from rec.nn.input_tables import InputTables
@@ -302,7 +302,7 @@ class HealthMoEModel(nn.Module):
         """Return every user's score of these neighbouring items, (B, I); padding's means nothing.
 
         What is made of the items last asked for is kept, in evaluation, until training goes on. `block` is how many
-        items are scored at once where a mixture cannot be split by side; 0: what `PASS_BYTES` hold.
+        items are scored at once where a mixture cannot be split by side; 0: what `pass_bytes` hold.
         """
         if self.training or self.prepared is None or self.prepared.item_ID is not item_ID:
             self.prepared = None  # before the next, so that there is room for it
@@ -333,22 +333,23 @@ class HealthMoEModel(nn.Module):
             inner_BW = self._inner(user_BD.to(prepared.scores.dtype))
             return prepared.scores.scores(user_BD, inner_BW, prepared.right, some)
         parts, item_ID = [], prepared.item_ID
-        block = block or self._items_per_pass(len(user_BD), item_ID.shape[1], item_ID.element_size())
+        block = block or self._items_per_pass(len(user_BD), item_ID)
         for part_ID in item_ID[some].split(block):
             shape = (len(user_BD), len(part_ID), -1)
             x_ND = torch.cat([user_BD[:, None].expand(shape), part_ID[None].expand(shape)], 2).flatten(0, 1)
             parts.append(self.score(x_ND)[0].view(shape[:2]))
         return torch.cat(parts, 1)
 
-    def _items_per_pass(self, users: int, item_columns: int, item_bytes: int) -> int:
+    def _items_per_pass(self, users: int, item_ID: Tensor) -> int:
         """Return how many items a pass of users' pairs through the mixture may have, by the memory that it takes."""
         config, mixture = self.config, self.config.mixture
-        joined = self.user_columns + item_columns
+        joined = self.user_columns + item_ID.shape[1]
         fused = joined + config.width * self.product
         choices, networks = mixture.per_row * mixture.fine + mixture.shared, mixture.per_row + mixture.shared
         passed = choices * (fused + config.out) + 2 * networks * config.hidden
         users = USERS_OF_RANKS if is_spread(self) else users
-        return max(1, PASS_BYTES // (max(1, users) * (joined + fused + passed) * item_bytes))
+        pair_bytes = (joined + fused + passed) * item_ID.element_size()
+        return max(1, pass_bytes(item_ID) // (max(1, users) * pair_bytes))
 
     def _inner(self, x_ND: Tensor) -> Tensor:
         """Return a side's factor of the product of both sides: the mean of its projections, no columns without one."""

@@ -41,6 +41,9 @@ from rec.systems.healthmoe.config import HealthMoEConfig
 from rec.systems.healthmoe.model import HealthMoEModel, Scored
 from rec.terms import Term
 
+ITEMS_AT_ONCE = 1 << 16
+"""Items that are compared at once with what users avoid."""
+
 
 @dataclass(frozen=True, slots=True)
 class TokenForm:
@@ -124,13 +127,8 @@ class HealthMoE(
         return places
 
     @cached_property
-    def contains_IT(self) -> Tensor:
-        """What each item contains."""
-        return self.contained["item"]
-
-    @cached_property
     def contained(self) -> InputTables:
-        """The same as a table that a device keeps."""
+        """What each item contains, (I, T)."""
         return InputTables({"item": torch.from_numpy(np.asarray(self.static["item_contains"])).float()})
 
     @property
@@ -268,7 +266,8 @@ class HealthMoE(
         return hidden_BI
 
     def _forbidden(self, avoid_BT: Tensor) -> Tensor:
-        return avoid_BT.float() @ self.contained.whole("item", avoid_BT.device).T > 0
+        contains_IT = self.contained.whole("item", avoid_BT.device)
+        return torch.cat([avoid_BT.float() @ part_XT.T > 0 for part_XT in contains_IT.split(ITEMS_AT_ONCE)], 1)
 
     def details(self, module: HealthMoEModel, states: States, example: int, items: Sequence[int]) -> dict[str, Any]:
         """Return the share of each modality in some items' scores, and each expert's share."""
@@ -304,7 +303,7 @@ class HealthMoE(
         return mixed.routing.dense().view(*item_BK.shape, -1)
 
     def _contained(self, item: int, avoid_T: Tensor) -> list[str]:
-        inside_T = self.contains_IT[item].bool() & avoid_T.cpu()
+        inside_T = self.contained["item"][item].bool() & avoid_T.cpu()
         return [self.tags[t] for t in inside_T.nonzero()[:, 0].tolist()]
 
     def _parts(
