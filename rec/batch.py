@@ -11,6 +11,8 @@ from typing import Any, Self, overload
 import numpy as np
 import torch
 
+from rec.transfer import sent
+
 Columns = Mapping[str, Any]
 """Rows as columns: a numpy array of one value per row; where rows are ragged a `RaggedColumn`, or a list of arrays."""
 
@@ -138,9 +140,9 @@ class Batch:
     """Base of every system's batch: a record of tensors that moves between devices as one."""
 
     def to(self, device: torch.device | str) -> Self:
-        """Return this batch with every tensor, those of batches in it included, on `device`."""
+        """Return this batch with every tensor, those of batches in it included, on `device`; the host does not wait."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        tensors = {k: v.to(device, non_blocking=True) for k, v in values.items() if isinstance(v, torch.Tensor)}
+        tensors = {k: sent(v, device) for k, v in values.items() if isinstance(v, torch.Tensor)}
         return replace(self, **tensors, **{k: v.to(device) for k, v in values.items() if isinstance(v, Batch)})
 
     def owners(self) -> torch.Tensor | None:

@@ -13,6 +13,7 @@ from rec.benchmarks.counting import Counts, counting
 from rec.benchmarks.scale.syncs import LAYER_SYNCS, STEP_SYNCS, step_counts
 from rec.evaluation.measure import Recorder
 from rec.keys import EvaluateConfig, TrainConfig
+from rec.nn import input_tables
 from rec.systems.api import System
 from rec.systems.gavamoe import GaVaMoE
 from rec.systems.healthmoe import HealthMoE
@@ -34,7 +35,7 @@ LANGUAGE = {"width": 16, "layers": 2, "heads": 2, "hidden": 24, "max_tokens": 24
 ENCODERS = {"text": {"width": 16, "layers": 1}, "image": {"width": 16, "layers": 1}}
 MOST: list[tuple[type[System[Any, Any]], dict[str, Any], dict[str, int]]] = [
     (MSMRec, {"width": 8, "max_length": 10, "feedforward_mixture": {"experts": 4}}, {"train": 4}),
-    (HealthMoE, {"width": 8, "hidden": 16, "out": 8, "negatives": 0, **ENCODERS}, {"train": 15}),
+    (HealthMoE, {"width": 8, "hidden": 16, "out": 8, "negatives": 0, **ENCODERS}, {"train": 10}),
     (LightGCN, {"width": 8}, {"train": 1}),
     (Magnet, {"width": 8}, {"train": 7}),
     (NLAMMR, {"width": 8, "graph_width": 6, "patient_moe": True}, {"train": 2}),
@@ -83,6 +84,22 @@ def test_a_step_waits_no_more_often_than_it_must(
     for name, counts in found.items():
         assert counts.syncs.total() <= most[name], counts.places.most_common()
         assert counts.operations.total() > 50
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{}, {"user": ["text", "history"], "item": ["image", "id"], "modality_dropout": 0.1}, {"encoders": "frozen"}],
+)
+def test_tables_that_no_device_can_hold_cost_one_wait_of_a_step(
+    keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, tables = HealthMoE.sample(12, np.random.default_rng(0))
+    config = HealthMoE.Config.model_validate({**MOST[1][1], **keys})
+    kept = waits(HealthMoE(config, tables), dict(rows))["train"]
+    monkeypatch.setattr(input_tables, "_room", lambda device: 0)
+    read = waits(HealthMoE(config, tables), dict(rows))["train"]
+    assert read.syncs - kept.syncs == {"wait": 1}, read.places
+    assert kept.syncs["wait"] == 1
 
 
 @pytest.mark.parametrize(("loss", "negatives"), [("ce", 0), ("bce", 1), ("gbce", 8)])

@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rec.cli.run import count, runs, say, writable
 from rec.config import RunConfig
 from rec.errors import RequestError
 from rec.progress import tell
+from rec.sections import counted
+
+if TYPE_CHECKING:
+    from rec.evaluation.run import Workers
 
 TEXT = "measure a trained run, compare two, or score plain arrays"
 INTERRUPTED = "the same command starts again"
@@ -32,6 +36,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--all", action="store_true", help="print every metric, not only those that tell most")
     command.add_argument("--json", metavar="FILE", help="write the results there as well")
     command.add_argument("--predictions", metavar="FOLDER", help="read what `rec predict` wrote; runs no model")
+    command.add_argument("--workers", type=count, default=0, metavar="N", help="processes that share out the examples")
     command.add_argument("--split", default="test", choices=("val", "test"), help="which split (default: test)")
     command.add_argument("--seeds", type=count, default=0, metavar="N", help="seeds 0 to N-1, each in out/seed-N")
 
@@ -47,7 +52,11 @@ def run(options: argparse.Namespace) -> int:
         raise RequestError("evaluate: expected RUN, --compare or --arrays")
     if options.predictions and options.seeds:
         raise RequestError("evaluate: --predictions are of one run; expected no --seeds")
-    return evaluate(_runs(options), options.split, options.json, options.all, options.predictions)
+    if options.predictions and options.workers:
+        raise RequestError("evaluate: --predictions run no model; expected no --workers")
+    return evaluate(
+        _runs(options), options.split, options.json, options.all, options.predictions, workers=options.workers
+    )
 
 
 def _runs(options: argparse.Namespace) -> list[RunConfig]:
@@ -65,15 +74,20 @@ def evaluate(
     json_file: str | None = None,
     everything: bool = False,
     predictions: str | None = None,
+    workers: int = 0,
 ) -> int:
-    """Measure every run, print what tells most, and return 1 where a metric that the config expects is not reached."""
+    """Measure every run, print what tells most, and return 1 where a metric that the config expects is not reached.
+
+    With workers, so many processes of Ray run the model.
+    """
     from rec.evaluation.headline import headline, settings_in_words, simple_tables, summarise
     from rec.evaluation.run import evaluate_run, met
     from rec.report.text import paragraph
     from rec.report.text import table as text_table
     from rec.sections import sentence
 
-    results = [evaluate_run(config, split, predictions, say) for config in configs]
+    others = _workers(workers) if workers else None
+    results = [evaluate_run(config, split, predictions, say, others) for config in configs]
     first, summary = results[0], summarise(results)
     tell(_metrics(results, summary, everything))
     for table in simple_tables(first):
@@ -92,6 +106,14 @@ def evaluate(
     if missed:
         say(f"error: {'; '.join(missed)}")
     return 1 if missed else 0
+
+
+def _workers(count: int) -> Workers:
+    from rec.runtime.cluster import starting
+    from rec.runtime.predict import RayWorkers
+
+    say(f"evaluate: {starting()}, for {counted(count, 'worker')}")
+    return RayWorkers(count)
 
 
 def _metrics(results: list[dict[str, Any]], summary: dict[str, Any], everything: bool) -> str:
@@ -121,7 +143,7 @@ def _compare(options: argparse.Namespace) -> int:
     from rec.evaluation.headline import settings_in_words
     from rec.evaluation.run import read_numbers, seed_folders
     from rec.report.text import paragraph, table
-    from rec.sections import counted, sentence
+    from rec.sections import sentence
 
     a, b = options.compare
     results = compare(a, b, 10_000, options.split)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -118,10 +118,18 @@ def measure(
             if told is not None:
                 told(done)
     steps = zip(*engine.gather(parts), strict=True)
-    kept = [part for step in steps for part in step if part is not None]
-    if not kept:
+    return of_all([part for step in steps for part in step if part is not None], system)
+
+
+def of_all(parts: Sequence[Mapping[str, Records]], system: System[Any, Any]) -> dict[str, Records]:
+    """Return the records of each task by its name, of parts that follow each other.
+
+    Raises:
+        EvaluationError: there are none.
+    """
+    if not parts:
         raise EvaluationError("the split has no examples, so there is nothing to measure")
-    return {task.name: joined([part[task.name] for part in kept]) for task in system.tasks}
+    return {task.name: joined([part[task.name] for part in parts]) for task in system.tasks}
 
 
 def metrics(system: System[Any, Any], records: Mapping[str, Records]) -> dict[str, float | None]:

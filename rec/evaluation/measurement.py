@@ -47,6 +47,7 @@ def write_measurement(
     manifest: Manifest,
     keys: EvaluateConfig,
     from_predictions: bool,
+    workers: int,
 ) -> None:
     """Write the record of a measurement, before its metrics: their file, as bytes, says that all is there."""
     folder = f"evaluation/{split}"
@@ -58,6 +59,7 @@ def write_measurement(
         "versions": provenance.versions(),
         "machine": provenance.machine(watch.device),
         "from_predictions": from_predictions,
+        "workers": workers,
         "parameters": sum(parameter.numel() for parameter in module.parameters()),
         "data": data_of(manifest),
         "keys": keys.model_dump(mode="json"),

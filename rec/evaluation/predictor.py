@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from rec.batch import Column, RaggedColumn, stored
+from rec.batch import Column, Columns, RaggedColumn, stored
 from rec.data.stream import to_columns
 from rec.data.writing import write_table
 from rec.errors import CheckpointError, DataError, EvaluationError, RecError
 from rec.evaluation import requests
-from rec.evaluation.measure import Recorder, teller, told_of
+from rec.evaluation.measure import Recorder, of_all, teller, told_of
 from rec.evaluation.predict import Order, Part
 from rec.evaluation.records import Records, joined, moved, records_of
 from rec.evaluation.run import open_run
@@ -57,10 +57,11 @@ class Predictor:
             "system": order.config.system,
             **{key: str(claim[key]) for key in ("run", "step", "split", "weights", "config")},
         }
-        detail = order.config.evaluate if order.split is not None else None
-        self.recorder = Recorder(self.system, self.module, detail)
-        with torch.inference_mode():
-            self.tell = teller(self.system, self.module)
+        if order.split is not None:
+            self.recorder = Recorder(self.system, self.module, order.config.evaluate)
+        else:
+            with torch.inference_mode():
+                self.tell = teller(self.system, self.module)
 
     @torch.inference_mode()
     def __call__(self, part: Part) -> dict[str, Any]:
@@ -80,18 +81,28 @@ class Predictor:
         self.storage.write_json(part.note, note)
         return note
 
+    @torch.inference_mode()
+    def records(self, part: Part) -> dict[str, Records]:
+        """Return the records of a part of a split."""
+        return of_all([records for *_, records in self._recorded(part)], self.system)
+
     def _split(self, part: Part) -> tuple[pa.Table, dict[str, Records]]:
         """Return the answers and the records of a part of a split."""
-        rows = self._rows(part)
         answers, records = [], []
+        for first, columns, batch, found in self._recorded(part):
+            given = self._subjects(columns, np.arange(part.start + first, part.start + first + len(batch)))
+            answers.append(moved(records_of({**given, **self._answers(batch, found)}, len(batch))))
+            records.append(found)
+            self.told(first + len(batch))
+        return joined(answers), of_all(records, self.system)
+
+    def _recorded(self, part: Part) -> Iterator[tuple[int, Columns, Any, dict[str, Records]]]:
+        """Yield where each batch of a part of a split starts in it, its columns, itself, and its records."""
+        rows = self._rows(part)
         for start in range(0, len(rows), self.batch_size):
             columns = to_columns(rows.slice(start, self.batch_size))
             batch = self.system.collate(columns).to(self.device)
-            records.append({name: moved(table) for name, table in self.recorder(batch).items()})
-            given = self._subjects(columns, np.arange(part.start + start, part.start + start + len(batch)))
-            answers.append(moved(records_of({**given, **self._answers(batch, records[-1])}, len(batch))))
-            self.told(start + len(batch))
-        return joined(answers), {t.name: joined([found[t.name] for found in records]) for t in self.system.tasks}
+            yield start, columns, batch, {name: moved(table) for name, table in self.recorder(batch).items()}
 
     def _rows(self, part: Part) -> pa.Table:
         """Return a part's rows, which may stand in several files."""

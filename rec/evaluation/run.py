@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -91,6 +91,18 @@ class Trained:
             yield batch.to(self.engine.device)
 
 
+class Workers(Protocol):
+    """Processes that make records of a split."""
+
+    count: int
+
+    def records(self, run: Trained, split: str, told: Callable[[int], None]) -> dict[str, Records]:
+        """Return the records of each task by its name, those that `measure` returns.
+
+        `told` receives, now and then, how many examples are done.
+        """
+
+
 def open_run(config: RunConfig) -> Trained:
     """Return the checkpoint that validation chose.
 
@@ -112,7 +124,11 @@ def open_run(config: RunConfig) -> Trained:
 
 
 def evaluate_run(
-    config: RunConfig, split: str, predictions: str | None = None, say: Callable[[str], None] = lambda _: None
+    config: RunConfig,
+    split: str,
+    predictions: str | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    workers: Workers | None = None,
 ) -> Numbers:
     """Measure the run's best checkpoint on a split, write the results beside it, and return them.
 
@@ -123,11 +139,12 @@ def evaluate_run(
         split: The split.
         predictions: A folder of `rec predict`, whose records are read; None runs the model.
         say: Receives what a person should know.
+        workers: Processes that run the model, each on batches of its own; None runs it in this one.
     """
     watch = Stopwatch(device_of(config.parallel))
     run = open_run(config)
     if predictions is None:
-        records = _records(run, split)
+        records = _records(run, split, workers)
     else:
         from rec.evaluation.predict import read_records
 
@@ -148,24 +165,25 @@ def evaluate_run(
         manifest=run.data.manifest,
         keys=config.evaluate,
         from_predictions=predictions is not None,
+        workers=workers.count if workers is not None else 0,
     )
     storage.write(f"{folder}/{METRICS}", filed)
     return numbers
 
 
-def _records(run: Trained, split: str) -> dict[str, Records]:
+def _records(run: Trained, split: str, workers: Workers | None) -> dict[str, Records]:
     """Return the records of a split, by running the model."""
     feed = run.feed
     line, total = Progress(f"evaluate {split}", feed.examples(split)), feed.examples(split)
     line.show(0, "examples", force=True)
+
+    def told(done: int) -> None:
+        line.show(done, "examples", force=done == total)
+
     with line:
-        return measure(
-            run.system,
-            run.engine,
-            feed.evaluate(split),
-            run.config.evaluate,
-            told=lambda done: line.show(done, "examples", force=done == total),
-        )
+        if workers is not None:
+            return workers.records(run, split, told)
+        return measure(run.system, run.engine, feed.evaluate(split), run.config.evaluate, told=told)
 
 
 def conclude(run: Trained, split: str, records: Mapping[str, Records]) -> Numbers:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from rec import transfer
 from rec.moe.dispatch import carry, stable_order
 from rec.moe.experts import FeedForward, FeedForwardExperts, activate
 from rec.moe.layer import MixtureOfExperts, mixed_elsewhere
@@ -24,7 +25,12 @@ from rec.moe.routers import SigmoidRouter, SoftmaxRouter
 from rec.moe.routing import Routing, keep_all
 
 TILE = 4096
-"""Right rows that are scored together for a left row: few enough to stay near the processor, enough for a call."""
+"""Right rows that a processor scores together for a left row: few enough to stay near it, enough for a call."""
+PASS_BYTES, PROCESSOR_BYTES = 1 << 30, 1 << 28
+"""Most that a pass of pairs takes on a device, 1 GiB: few calls, each with enough to do; and on a processor, 256 MiB:
+more memory takes it longer."""
+DECIDED = 64
+"""Left rows of which the host asks together how many of their pairs each expert has, where it has to wait for that."""
 KEPT_BYTES = 1 << 28
 """Most that is kept of a right side; beyond, it is computed for every batch of left rows, a tile at a time."""
 
@@ -32,6 +38,11 @@ gelu_ = torch.ops.aten.gelu_
 """GELU in place: without new memory it takes two thirds of the time."""
 Widths = tuple[int, int, int]
 """Columns of the left row, of the right row and of the inner product, 0 without one."""
+
+
+def pass_bytes(where: Tensor) -> int:
+    """Return the most that a pass of pairs takes on the device of a tensor."""
+    return PROCESSOR_BYTES if transfer.host_knows(where) else PASS_BYTES
 
 
 def splits(network: nn.Module, left: int) -> bool:
@@ -61,6 +72,8 @@ class Stack:
         parts = [part.to(after_OP.dtype) for part in networks.first_layer(widths)]
         self.left_ELF, self.right_ERF, self.inner_EWF = (part[None] if part.ndim == 2 else part for part in parts)
         self.down_EFP = (down[None] if down.ndim == 2 else down).to(after_OP.dtype) @ after_OP
+        self.columns = self.right_ERF.shape[0] * self.right_ERF.shape[2]
+        """What first layers make of a right row."""
         self.activation = networks.activation
 
     def of_one(self, left_EBF: Tensor, b: int, inner_W: Tensor, expert: int | slice = slice(None)) -> Tensor:
@@ -132,8 +145,8 @@ class PairScores:
         right_IR, inner_IW = right_IR.to(self.dtype), inner_IW.to(self.dtype)
         inner_IV = torch.cat([inner_IW, inner_IW.new_ones(len(inner_IW), 1)], 1)
         right = Right(right_IR=right_IR, inner_IV=inner_IV)
-        stacks = [stack.right_ERF for stack in (self.always, self.routed) if stack is not None]
-        columns = sum(weight_ERF.shape[0] * weight_ERF.shape[2] for weight_ERF in stacks)
+        stacks = [stack for stack in (self.always, self.routed) if stack is not None]
+        columns = sum(stack.columns for stack in stacks)
         if len(right_IR) * columns * right_IR.element_size() > KEPT_BYTES:
             return right
         return Right(right_IR=right_IR, inner_IV=inner_IV, kept=self._tile(right, 0, len(right_IR)))
@@ -160,8 +173,11 @@ class PairScores:
         score_BN = left_BL.new_empty(len(left_BL), max(0, last - first))
         always_EBF = None if self.always is None else left_BL @ self.always.left_ELF
         gated = self._gated(left_BL)
-        for start in range(first, last, TILE):
-            tile = self._tile(right, start, min(start + TILE, last))
+        size = self.tile_rows(score_BN)
+        for start in range(first, last, size):
+            tile = self._tile(right, start, min(start + size, last))
+            if gated is not None:
+                gated.begin(tile, inner_BW)
             for b, inner_W in enumerate(inner_BW):
                 mixed_NP = tile.inner_NV.new_zeros(len(tile.inner_NV), len(self.bias_P))
                 if self.always is not None and always_EBF is not None and tile.always_ENF is not None:
@@ -175,6 +191,17 @@ class PairScores:
         if self.layer is not None and gated is not None:
             mixed_elsewhere(self.layer, gated.routing(score_BN.shape[1]))
         return score_BN
+
+    def tile_rows(self, where: Tensor) -> int:
+        """Return how many right rows are scored together for a left row on the device of a tensor."""
+        if transfer.host_knows(where):
+            return TILE
+        columns = len(self.bias_P) + sum(stack.columns for stack in (self.always, self.routed) if stack is not None)
+        if self.routed is not None and self.layer is not None:
+            assert isinstance(self.layer.router, SoftmaxRouter | SigmoidRouter)
+            _, hidden, out = self.routed.down_EFP.shape
+            columns += self.layer.router.k * (hidden + out + 4 * DECIDED)
+        return max(TILE, PASS_BYTES // (columns * where.element_size()))
 
     def _gated(self, left_BL: Tensor) -> _ByLeft | _ByPair | None:
         if self.layer is None or self.routed is None:
@@ -213,7 +240,12 @@ class _ByLeft:
 
     def __init__(self, stack: Stack, left_EBF: Tensor, routing: Routing) -> None:
         self.stack, self.left_EBF, self.by_left = stack, left_EBF, routing
-        self.expert_BK, self.weight_BK = routing.expert_NK.tolist(), routing.weight_NK.tolist()
+        self.expert_BK, self.weight_BK = (
+            part.tolist() for part in transfer.to_host([routing.expert_NK, routing.weight_NK])
+        )
+
+    def begin(self, tile: Tile, inner_BW: Tensor) -> None:
+        """Go on to a tile."""
 
     def add(self, mixed_NP: Tensor, tile: Tile, b: int, inner_W: Tensor) -> None:
         """Add what the experts of one left row make of its pairs."""
@@ -242,23 +274,49 @@ class _ByPair:
         self.stack, self.left_EBF, self.router = stack, left_EBF, router
         self.gate_BE, self.gate_WE = gate_BE, gate_WE
         self.share_BE, self.probability_BE = torch.zeros_like(gate_BE), torch.zeros_like(gate_BE)
+        self.tile: Tile | None = None
+        self.inner_BW = gate_BE[:, :0]
+        self.decided: dict[int, tuple[Tensor, Tensor, list[int]]] = {}
+        """Of left rows to come: weights of their pairs, order of choices by expert, choices of each expert."""
+
+    def begin(self, tile: Tile, inner_BW: Tensor) -> None:
+        """Go on to a tile."""
+        self.tile, self.inner_BW, self.decided = tile, inner_BW, {}
 
     def add(self, mixed_NP: Tensor, tile: Tile, b: int, inner_W: Tensor) -> None:
         """Add what every pair's experts make of it."""
-        assert tile.gate_NE is not None
-        gate_VE = torch.cat([self.gate_WE * inner_W[:, None], self.gate_BE[b, None]])
-        routing = self.router.decide(torch.addmm(tile.gate_NE, tile.inner_NV, gate_VE).float())
-        self.probability_BE[b] += routing.probability_NE.sum(0)
-        weight_NK = routing.weight_NK.to(mixed_NP.dtype)
-        expert_A = routing.expert_NK.flatten()
-        self.share_BE[b] += torch.bincount(expert_A, weight_NK.flatten(), len(self.gate_WE.T))
+        if b not in self.decided:
+            together = 1 if transfer.host_knows(mixed_NP) else DECIDED
+            rows = range(b, min(b + together, len(self.inner_BW)))
+            found = [self._decide(row) for row in rows]
+            (count_RE,) = transfer.to_host([torch.stack([count_E for _, _, count_E in found])])
+            counts = count_RE.tolist()
+            self.decided = {row: (*found[at][:2], counts[at]) for at, row in enumerate(rows)}
+        weight_NK, slot_A, count = self.decided.pop(b)
         up_EVF = self.stack.of_one(self.left_EBF, b, inner_W)
-        slot_A = stable_order(expert_A, len(up_EVF))
-        given_AP = self._experts(tile, up_EVF, slot_A, torch.bincount(expert_A, minlength=len(up_EVF)).tolist())
+        given_AP = self._experts(tile, up_EVF, slot_A, count)
         place_A = torch.empty_like(slot_A)
         place_A.scatter_(0, slot_A, torch.arange(len(slot_A), device=slot_A.device))
         for place_N, weight_N in zip(place_A.view(weight_NK.shape).T, weight_NK.T, strict=True):
             mixed_NP.addcmul_(given_AP.index_select(0, place_N), weight_N[:, None])
+
+    def _decide(self, b: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return weights of a left row's pairs, the order of their choices by expert, and choices of each expert."""
+        assert self.tile is not None
+        assert self.tile.gate_NE is not None
+        gate_VE = torch.cat([self.gate_WE * self.inner_BW[b, :, None], self.gate_BE[b, None]])
+        routing = self.router.decide(torch.addmm(self.tile.gate_NE, self.tile.inner_NV, gate_VE).float())
+        self.probability_BE[b] += routing.probability_NE.sum(0)
+        weight_NK, expert_A = routing.weight_NK.to(self.gate_BE.dtype), routing.expert_NK.flatten()
+        experts = self.gate_BE.shape[1]
+        if transfer.host_knows(expert_A):
+            share_E = torch.bincount(expert_A, weight_NK.flatten(), experts)
+            count_E = torch.bincount(expert_A, minlength=experts)
+        else:  # histograms would look for the largest number first
+            share_E = routing.dense().sum(0)
+            count_E = expert_A.new_zeros(experts).scatter_add_(0, expert_A, torch.ones_like(expert_A))
+        self.share_BE[b] += share_E
+        return weight_NK, stable_order(expert_A, experts), count_E
 
     def _experts(self, tile: Tile, up_EVF: Tensor, slot_A: Tensor, counts: list[int]) -> Tensor:
         """Return what experts make of their pairs, which come sorted by expert, (A, P)."""

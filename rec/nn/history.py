@@ -16,6 +16,7 @@ from rec.batch import Batch, Column, Columns, RaggedColumn
 from rec.errors import RequestError
 from rec.nn.packed import Layout, layout
 from rec.nn.pairs import flattened
+from rec.transfer import sent
 
 COLUMNS = (
     Column("user", "int64", entity="user", optional=True),
@@ -49,12 +50,12 @@ class HistoryBatch(Batch):
         return len(self.user_B)
 
     def to(self, device: torch.device | str) -> Self:
-        """Return this batch with every tensor on `device`."""
+        """Return this batch with every tensor on `device`; the host does not wait."""
         if torch.device(device) == self.user_B.device:
             return self
         given = {f.name: getattr(self, f.name) for f in fields(self)}
-        values: dict[str, Any] = {name: None if value is None else value.to(device) for name, value in given.items()}
-        return replace(self, **values)
+        values: dict[str, Any] = {n: sent(v, device) for n, v in given.items() if isinstance(v, Tensor)}
+        return replace(self, where=self.where.to(device), **values)
 
     def owners(self) -> Tensor:
         """Return the user of each packed row, (N,)."""

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from rec.transfer import sent
+
 SLACK = 0.06
 """Largest share of slots in a slab that hold no row: a slab takes in shorter sequences up to this."""
 HALF = (torch.float16, torch.bfloat16)
@@ -59,9 +61,8 @@ class Layout:
 
     def to(self, device: torch.device | str) -> Layout:
         """Return this layout with its tensors on `device`."""
-        names = ("length_B", "start_B", "edge_X", "sequence_N", "position_N", "slot_N", "row_S", "empty")
-        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in names}
-        return Layout(**moved, slabs=self.slabs, order_B=self.order_B.to(device))
+        names = ("length_B", "start_B", "edge_X", "sequence_N", "position_N", "slot_N", "row_S", "empty", "order_B")
+        return Layout(**{name: sent(getattr(self, name), device) for name in names}, slabs=self.slabs)
 
 
 def layout(lengths: Sequence[int] | np.ndarray) -> Layout:

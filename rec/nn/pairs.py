@@ -61,6 +61,11 @@ def flattened(lists: Any) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(row), torch.from_numpy(item)
 
 
+def counts(row_P: Tensor, rows: int) -> Tensor:
+    """Return how often each row occurs, int64 (rows,); a histogram would make the host wait for the largest number."""
+    return row_P.new_zeros(rows).scatter_add_(0, row_P, torch.ones_like(row_P))
+
+
 def chosen_positives(batch: PairsBatch, most: int, with_history: bool) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
     """Return the relevant pairs of one step (row, item), and what stands for the users' histories then.
 
@@ -69,7 +74,7 @@ def chosen_positives(batch: PairsBatch, most: int, with_history: bool) -> tuple[
     """
     row_P, item_P = batch.target_row_P, batch.target_P
     history = batch.history_row_M, batch.history_M
-    count_B = torch.bincount(row_P, minlength=len(batch))
+    count_B = counts(row_P, len(batch))
     limit_B = torch.full_like(count_B, most)
     if with_history:
         limit_B = torch.minimum(limit_B, (count_B + 1).div(2, rounding_mode="floor"))
@@ -81,7 +86,9 @@ def chosen_positives(batch: PairsBatch, most: int, with_history: bool) -> tuple[
         place_P[order] = torch.arange(len(order), device=order.device) - first_B[row_P[order]]
         chosen_P = place_P < limit_B[row_P]
         if with_history:
-            rest = row_P[~chosen_P], item_P[~chosen_P]
+            rest_R = (~chosen_P).nonzero()[:, 0]
+            rest = row_P[rest_R], item_P[rest_R]
             history = torch.cat([history[0], rest[0]]), torch.cat([history[1], rest[1]])
-        row_P, item_P = row_P[chosen_P], item_P[chosen_P]
+        chosen_C = chosen_P.nonzero()[:, 0]
+        row_P, item_P = row_P[chosen_C], item_P[chosen_C]
     return row_P, item_P, history

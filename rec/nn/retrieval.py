@@ -11,6 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rec.transfer import sent, to_device, to_host
+
+Lists = list[tuple[list[int], list[float]]]
+"""Each user's items and their scores."""
 Score = Callable[[slice], Tensor]
 """Scores every user against a range of items, (B, W)."""
 BLOCK = 1 << 17
@@ -41,7 +45,8 @@ def top_items(
         score: The scores of a range of items; it may be written to.
         num_items: Items, padding included.
         asks: One per user.
-        seen: (user, item) pairs to leave out, each (M,); does not hold for users who name candidates.
+        seen: (user, item) pairs to leave out, each (M,); does not hold for users who name candidates. On the host they
+            make it wait for nothing, elsewhere once per block where there are several.
         block: Items scored at once.
     """
     most = min(max(ask.k for ask in asks), num_items)
@@ -55,10 +60,13 @@ def top_items(
         score_BW = score(slice(start, end))
         if start == 0:
             score_BW[:, 0] = -torch.inf
-        inside = (hidden_item >= start) & (hidden_item < end) if end - start < num_items else slice(None)
-        score_BW[hidden_user[inside], hidden_item[inside] - start] = -torch.inf
+        user, item = hidden_user, hidden_item
+        if end - start < num_items:
+            inside_X = ((item >= start) & (item < end)).nonzero()[:, 0]
+            user, item = user[inside_X], item[inside_X]
+        score_BW[sent(user, score_BW.device), sent(item - start, score_BW.device)] = -torch.inf
         for row, candidate_C in allowed.items():
-            kept_C = candidate_C[(candidate_C >= start) & (candidate_C < end)] - start
+            kept_C = sent(candidate_C[(candidate_C >= start) & (candidate_C < end)] - start, score_BW.device)
             kept = score_BW[row, kept_C]
             score_BW[row] = -torch.inf
             score_BW[row, kept_C] = kept
@@ -78,17 +86,28 @@ def top_among(
     hidden_user, hidden_item = _hidden(asks, seen)
     score_BC = score_BC.masked_fill(candidate_BC == 0, -torch.inf)
     for row in range(len(asks)):
-        left_out = torch.isin(candidate_BC[row], hidden_item[hidden_user == row])
+        left_out = torch.isin(candidate_BC[row], sent(hidden_item[hidden_user == row], candidate_BC.device))
         score_BC[row].masked_fill_(left_out, -torch.inf)
     best = score_BC.topk(min(max(ask.k for ask in asks), score_BC.shape[1]), dim=1)
     return candidate_BC.gather(1, best.indices), best.values
 
 
-def as_lists(items_BK: Tensor, scores_BK: Tensor, asks: Sequence[Ask]) -> list[tuple[list[int], list[float]]]:
-    """Return each user's own k items and scores; what was left out is cut off."""
-    kept_B = scores_BK.isfinite().sum(1).tolist()
-    rows = zip(items_BK.tolist(), scores_BK.tolist(), kept_B, asks, strict=True)
-    return [(items[: min(kept, ask.k)], scores[: min(kept, ask.k)]) for items, scores, kept, ask in rows]
+def as_lists(items_BK: Tensor, scores_BK: Tensor, asks: Sequence[Ask]) -> Lists:
+    """Return each user's own k items and scores; what was left out is cut off. The host waits once."""
+    return all_as_lists([(items_BK, scores_BK)], asks, [])[0][0]
+
+
+def all_as_lists(
+    found: Sequence[tuple[Tensor, Tensor]], asks: Sequence[Ask], more: Sequence[Tensor]
+) -> tuple[list[Lists], list[Tensor]]:
+    """Return `as_lists` of several rankings, and what else the host is to know; it waits once for all."""
+    asked = [part for items_BK, scores_BK in found for part in (items_BK, scores_BK, scores_BK.isfinite().sum(1))]
+    known = to_host([*asked, *more])
+    lists = []
+    for first in range(0, len(asked), 3):
+        rows = zip(*(part.tolist() for part in known[first : first + 3]), asks, strict=True)
+        lists.append([(items[: min(kept, ask.k)], scores[: min(kept, ask.k)]) for items, scores, kept, ask in rows])
+    return lists, known[len(asked) :]
 
 
 def _hidden(asks: Sequence[Ask], seen: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -96,10 +115,10 @@ def _hidden(asks: Sequence[Ask], seen: tuple[Tensor, Tensor]) -> tuple[Tensor, T
     user, item = seen
     named = [row for row, ask in enumerate(asks) if ask.candidates is not None]
     if named:
-        free = ~torch.isin(user, torch.tensor(named, device=user.device))
+        free = ~torch.isin(user, to_device(named, torch.int64, user.device))
         user, item = user[free], item[free]
     pairs = [(row, index) for row, ask in enumerate(asks) for index in ask.exclude]
     if pairs:
-        more = torch.tensor(pairs, device=user.device)
+        more = sent(torch.tensor(pairs), user.device)
         user, item = torch.cat([user, more[:, 0]]), torch.cat([item, more[:, 1]])
     return user, item

@@ -7,7 +7,7 @@ import math
 import os
 import threading
 from collections import Counter, defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from rec.runtime.served import TOKEN
 from rec.serving.answers import Answerer
 from rec.serving.app import create
 from rec.serving.artifact import Artifact
+from rec.serving.border import Shares
 from rec.serving.example import differs
 from rec.serving.multiplex import Multiplexer
 
@@ -41,7 +42,7 @@ class RayMeters:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.recent: deque[float] = deque(maxlen=RECENT)
         self.passes = [0.0, 0.0, 0.0]
-        self.used: dict[tuple[str, str], Sequence[float]] = {}
+        self.used: dict[tuple[str, str], Shares] = {}
         plain, route = ("artifact",), ("artifact", "route")
         share = ("artifact", "kind", "layer", "index")
         self.out = {
@@ -72,7 +73,7 @@ class RayMeters:
         self.passes = [a + b for a, b in zip(self.passes, (1, size, seconds), strict=True)]
         self.waiting = waiting
 
-    def shares(self, kind: str, name: str, shares: Sequence[float]) -> None:
+    def shares(self, kind: str, name: str, shares: Shares) -> None:
         """Note how experts or modalities were used."""
         self.used[kind, name] = shares
 
@@ -103,7 +104,7 @@ class RayMeters:
             self.out["p50"].set(float(p50))
             self.out["p99"].set(float(p99))
         for (kind, name), shares in list(self.used.items()):
-            for index, share in enumerate(shares):
+            for index, share in enumerate(shares.tolist() if isinstance(shares, torch.Tensor) else shares):
                 self.out["share"].set(share, {"kind": kind, "layer": name, "index": str(index)})
 
 

@@ -118,11 +118,9 @@ class Answerer:
         asked = route.parse(route.request.model_validate(dict(request)))
         return self.finished(route.joined(self.work(route, asked)))
 
-    def shares(self) -> dict[str, list[float]]:
-        """Return each mixture layer's use of its experts in the batch that was answered last."""
-        return {
-            name: share_E.tolist() for context in self.contexts.values() for name, share_E in context.shares.items()
-        }
+    def shares(self) -> dict[str, torch.Tensor]:
+        """Return each mixture layer's use of its experts in the batch that was answered last, (E,), on the device."""
+        return {name: share_E for context in self.contexts.values() for name, share_E in context.shares.items()}
 
     def _note(self, name: str, mixed: Mixed) -> None:
         share_E = mixed.routing.dense().mean(0)

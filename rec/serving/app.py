@@ -217,8 +217,8 @@ class Asked:
 
     def _work(self, route: Route[Any], asked: Sequence[Any]) -> Sequence[Answer]:
         answers = self.answerer.work(route, asked)
-        for name, shares in self.answerer.shares().items():
-            self.meters.shares("expert", name, shares)
+        for name, share_E in self.answerer.shares().items():
+            self.meters.shares("expert", name, share_E)
         for name, shares in route.shares(answers).items():
             self.meters.shares("modality", name, shares)
         return answers

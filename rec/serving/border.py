@@ -14,6 +14,7 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from pydantic_core import to_json
+from torch import Tensor
 
 from rec.errors import RequestError
 from rec.json_text import is_finite, json_text
@@ -37,6 +38,9 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
+Shares = Sequence[float] | Tensor
+
+
 class Meters(Protocol):
     """Receives what is measured."""
 
@@ -46,8 +50,8 @@ class Meters(Protocol):
     def batch(self, size: int, seconds: float, waiting: int) -> None:
         """Count a pass of the model."""
 
-    def shares(self, kind: str, name: str, shares: Sequence[float]) -> None:
-        """Note how experts or modalities were used."""
+    def shares(self, kind: str, name: str, shares: Shares) -> None:
+        """Note how experts or modalities were used; what lies on a device is read when it is handed over, not now."""
 
     def close(self) -> None:
         """Hand over what is left and end."""

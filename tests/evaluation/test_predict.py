@@ -13,9 +13,11 @@ import pytest
 
 from rec.config import RunConfig, override
 from rec.errors import ConfigError, EvaluationError
-from rec.evaluation.predict import Order, Part, parts_of, predict, read_records, rows_per_part
+from rec.evaluation.measure import of_all
+from rec.evaluation.predict import Order, Part, identity, parts_of, predict, read_records, rows_per_part
 from rec.evaluation.predictor import Predictor, predict_here
-from rec.evaluation.run import evaluate_run, open_run
+from rec.evaluation.records import Records
+from rec.evaluation.run import Trained, evaluate_run, open_run
 from rec.nn.retrieval import Ask
 from rec.storage import Storage
 
@@ -72,6 +74,37 @@ def test_evaluation_of_predictions_is_evaluation_of_patients(
     food_trained: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     same_as_evaluation(small(food_trained), tmp_path / "p", monkeypatch)
+
+
+class Parted:
+    """Measures a split part by part in this process, the last part first."""
+
+    count = 3
+
+    def records(self, run: Trained, split: str, told: Callable[[int], None]) -> dict[str, Records]:
+        asked = Order(config=run.config, folder=run.config.out, split=split)
+        predictor = Predictor(asked, {**identity(run.config), "split": split})
+        rows = run.data.split_rows(split)
+        parts = parts_of(rows, rows_per_part(rows, run.config.train.evaluate_batch_size))
+        assert len(parts) > 3
+        found = [predictor.records(part) for part in reversed(parts)]
+        told(rows)
+        return of_all(found[::-1], run.system)
+
+
+@pytest.mark.parametrize("kind", ["users", "patients"])
+def test_parts_measured_apart_are_what_is_measured_together(
+    kind: str, trained: RunConfig, food_trained: RunConfig
+) -> None:
+    config = small(trained if kind == "users" else food_trained)
+    storage = Storage(f"{config.out}/evaluation/test")
+    found = []
+    for workers, count in ((None, 0), (Parted(), 3)):
+        evaluate_run(config, "test", workers=workers)
+        assert storage.read_json("measurement.json")["workers"] == count
+        found.append({name: storage.sha256(name) for name in storage.list() if name != "measurement.json"})
+        assert {"metrics.json", "sections.json", "ranking.parquet"} <= found[-1].keys()
+    assert found[0] == found[1]
 
 
 def test_answers_are_the_raw_ids_that_a_request_would_get(trained: RunConfig, tmp_path: Path) -> None:
@@ -302,6 +335,8 @@ def test_the_command_line(trained: RunConfig, tmp_path: Path, capsys: pytest.Cap
     folder = str(tmp_path / "p")
     assert main(["predict", str(file), "--to", folder]) == 0
     assert "predict test 0/301" in capsys.readouterr().err
+    assert main(["evaluate", str(file), "--predictions", folder, "--workers", "2"]) == 1
+    assert "--predictions run no model; expected no --workers" in capsys.readouterr().err
     assert main(["evaluate", str(file), "--predictions", folder]) == 0
     assert "301 examples of the test split" in capsys.readouterr().out
     (tmp_path / "r.jsonl").write_text('{"user": "1"}')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import pytest
 
 pytest.importorskip("ray", reason="needs the extra `cluster`")
 
+from rec.cli import main
 from rec.config import RunConfig, override, to_toml
 from rec.errors import CheckpointError
 from rec.evaluation.predict import Order, predict
@@ -26,6 +28,7 @@ from rec.evaluation.predictor import predict_here
 from rec.evaluation.run import evaluate_run
 from rec.runtime.predict import predict_on_ray
 from rec.train.job import train_here
+from tests.systems.test_nlammr_runs import run_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,6 +86,28 @@ def test_actors_write_what_this_process_writes(ray_runtime: None, trained: RunCo
     assert sums(here) == sums(there)
     expected = evaluate_run(order(trained, tmp_path).config, "test")["metrics"]
     assert evaluate_run(order(trained, tmp_path).config, "test", str(tmp_path / "there"))["metrics"] == expected
+
+
+def measured(config: RunConfig, capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    """Return what `rec evaluate` prints and writes: checksums of all files but that of what it cost."""
+    assert main(["evaluate", config.out, "train.evaluate_batch_size=16", "--all", *words]) == 0
+    folder = Path(config.out) / "evaluation" / "test"
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    cost = json.loads(files.pop("measurement.json"))
+    assert len(files) >= 3
+    return {"printed": capsys.readouterr().out, "files": files, "workers": cost["workers"]}
+
+
+@pytest.mark.parametrize("system", ["ranking", "sets"])
+def test_two_workers_measure_what_one_process_measures(
+    system: str, ray_runtime: None, trained: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = trained if system == "ranking" else run_of(tmp_path, "visits", epochs=1, unit_texts=False)
+    here = measured(config, capsys)
+    assert "jaccard" in here["printed"] if system == "sets" else "ndcg@10" in here["printed"]
+    there = measured(config, capsys, "--workers", "2")
+    assert (here.pop("workers"), there.pop("workers")) == (0, 2)
+    assert there == here
 
 
 def test_an_actor_that_is_killed_is_started_again(ray_runtime: None, slow: RunConfig, tmp_path: Path) -> None:

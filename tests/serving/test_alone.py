@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from rec.keys import ServeConfig
+from rec.nn.input_tables import InputTables
 from rec.serving.answers import Answerer
 from rec.serving.app import create
 from rec.serving.artifact import Artifact
@@ -99,7 +100,8 @@ def test_where_everything_must_be_avoided_nothing_is_shown_and_that_is_told(food
     system: Any = answerer.system
     contains_IT = np.array(system.static["item_contains"])
     contains_IT[1:, 0] = True
-    system.contains_IT = torch.from_numpy(contains_IT).float()
+    system.static = {**system.static, "item_contains": contains_IT}
+    system.contained = InputTables({"item": torch.from_numpy(contains_IT).float()})
     clients, avoid = asked(answerer)[0], [system.tags[0].upper()]
     first, second = clients.ask(post("recommend", {"user": "p1", "avoid": avoid}), post("recommend", {"user": "p2"}))
     assert (told(first)["items"], EMPTY in told(first)["notes"]) == ([], True)

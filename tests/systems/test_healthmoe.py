@@ -66,6 +66,18 @@ def test_the_reference_design_joins_four_projections_of_256() -> None:
     assert mixed.y_ND.shape == (5, 256)
 
 
+@pytest.mark.parametrize("size", [1, 7, 24, 25, 1000])
+def test_what_must_not_be_shown_is_found_in_blocks_of_items(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    system, rows, _ = built()
+    monkeypatch.setattr("rec.systems.healthmoe.system.ITEMS_AT_ONCE", size)
+    contains, avoid = system.static["item_contains"], system.static["user_avoid"]
+    found = system.examples(system.collate(rows)).forbidden_BI
+    expected = [[bool((contains[item] & avoid[user]).any()) for item in range(25)] for user in rows["user"]]
+    assert found is not None
+    assert found.tolist() == expected
+    assert any(map(any, expected))
+
+
 def test_one_expert_equals_a_plain_network_and_dense_the_full_softmax() -> None:
     _, _, module = built(mixture={"experts": 4, "per_row": 4})
     layer = module.mixture

@@ -15,21 +15,25 @@ import torch
 from torch import Tensor, nn
 
 from rec.moe.experts import FeedForward
-from rec.moe.layer import Mixed
-from rec.moe.pairs import LinearPairScores, PairScores, Right, splits
+from rec.moe.layer import Mixed, is_spread
+from rec.moe.pairs import LinearPairScores, PairScores, Right, pass_bytes, splits
 from rec.nn.dropout import Dropout
 from rec.nn.encoders import ImageEncoder, TextEncoder, in_chunks
+from rec.nn.input_tables import InputTables
 from rec.nn.negatives import unseen
-from rec.nn.pairs import PairsBatch, chosen_positives
+from rec.nn.pairs import PairsBatch, chosen_positives, counts
 from rec.seeds import derive
 from rec.systems.healthmoe.config import HealthMoEConfig
+from rec.transfer import sent
 
 ITEMS_AT_ONCE = 256
 """Items whose texts and pictures are encoded together where all are."""
+ENCODED = {"text": "tokens", "image": "pixels"}
+"""What a modality's own encoder reads of it, as its table is called."""
 SAMPLE = 64
 """Users and items by which projections are centred."""
-BLOCK = 128
-"""Items that are scored for a batch of users at once in evaluation; the same on all ranks, whatever their users."""
+USERS_OF_RANKS = 256
+"""Users for whom a pass over items is sized where experts are spread: the same on all ranks, whatever their users."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +58,11 @@ class HealthMoEModel(nn.Module):
         super().__init__()
         self.config = config
         # Memory-mapped and shared: items' texts and pictures are inputs, no part of the weights.
-        self.tables = {name: torch.from_numpy(np.asarray(tables[name])) for name in tables if name.startswith("item_")}
-        self.known_I = self.tables["item_count"] > 0
-        self.warm_W = self.known_I.nonzero()[:, 0]
-        self.warm_place_I = self.known_I.cumsum(0) * self.known_I  # from 1 among warm items, 0 for cold ones
+        named = {name: torch.from_numpy(np.asarray(tables[name])) for name in tables if name.startswith("item_")}
+        self.known_I = named["item_count"] > 0
+        warm_place_I = self.known_I.cumsum(0) * self.known_I  # from 1 among warm items, 0 for cold ones
+        more = {"known": self.known_I, "warm": self.known_I.nonzero()[:, 0], "warm_place": warm_place_I}
+        self.tables = InputTables(named | more)
         self.num_items = len(self.known_I) - 1
         self.frozen = self.cached = None
         self.prepared: ItemScoring | None = None
@@ -112,7 +117,8 @@ class HealthMoEModel(nn.Module):
         """
         self.eval()
         index_X = torch.from_numpy(np.flatnonzero(tables["item_count"])[:SAMPLE])
-        samples = {f"item_{n}": self._values(n, index_X, None) for n in self.config.of_items if n != "id"}
+        of_items = [name for name in self.config.of_items if name != "id"]
+        samples = {f"item_{n}": self._encoded(n, self.tables[self._table(n)][index_X]) for n in of_items}
         kind = "tokens" if self.config.encoders == "trained" else "text"
         for name, table in (("attributes", "user_attributes"), ("text", f"user_{kind}")):
             if name in self.config.of_users:
@@ -137,10 +143,11 @@ class HealthMoEModel(nn.Module):
         row_P, item_P, history = chosen_positives(batch, config.positives, "history" in config.user)
         users = torch.arange(len(batch), device=device)
         # Only items with a training pair: others are not to be learned as what nobody wants.
-        warm_W, warm_place_I = self.warm_W.to(device), self.warm_place_I.to(device)
+        warm_W, warm_place_I = (self.tables.whole(name, device) for name in ("warm", "warm_place"))
         hidden_row = torch.cat([batch.target_row_P, batch.history_row_M])
         hidden_place = warm_place_I[torch.cat([batch.target_P, batch.history_M])]
-        hidden_row, hidden_place = hidden_row[hidden_place > 0], hidden_place[hidden_place > 0]
+        hidden_M = hidden_place.nonzero()[:, 0]
+        hidden_row, hidden_place = hidden_row[hidden_M], hidden_place[hidden_M]
         everything = config.negatives == 0 or config.head == "classification"
         if everything:
             negative_BC = warm_W.expand(len(batch), -1)
@@ -192,7 +199,7 @@ class HealthMoEModel(nn.Module):
         x_BD = torch.cat([user_BD, slots.to(user_BD.dtype).expand(len(user_BD), -1)], 1)
         y_BO, mixed = self.mix(x_BD)
         score_BI = self.head(self.dropout(y_BO)).float()
-        return score_BI.masked_fill(~self.known_I.to(score_BI.device), -torch.inf), mixed
+        return score_BI.masked_fill(~self.tables.whole("known", score_BI.device), -torch.inf), mixed
 
     def item_side(
         self,
@@ -210,32 +217,34 @@ class HealthMoEModel(nn.Module):
             source: The item whose picture each item of the table has, (I,); None its own.
         """
         device = index_X.device
+        of_items = [name for name in self.config.of_items if name != "id"]
         parts = [torch.zeros(len(index_X), 0, dtype=next(self.parameters()).dtype, device=device)]
-        present_X3 = self.tables["item_present"][index_X.cpu()].to(device)
-        image_X = index_X if source is None else source.to(device)[index_X]
+        image_X = index_X if source is None else sent(source, device)[index_X]
+        read = {self._table(n): image_X if n == "image" else index_X for n in of_items if f"item {n}" not in left_out}
+        read |= {"item_present": index_X} | ({"known": index_X} if "id" in self.config.of_items else {})
+        found = self.tables.rows(read, {} if pixels is None else {self._table("image"): pixels})
         for name in self.config.of_items:
             if name == "id":
-                value_XM, present_X = self.id(index_X), self.known_I.to(device)[index_X]
+                value_XM, present_X = self.id(index_X), found["known"]
             else:
-                place = ("text", "image", "attributes").index(name)
-                present_X = present_X3[:, place]
-                chosen = image_X if name == "image" else index_X
+                present_X = found["item_present"][:, ("text", "image", "attributes").index(name)]
                 if f"item {name}" in left_out:
                     value_XM = torch.zeros(len(index_X), self._linear(f"item_{name}").in_features, device=device)
                 else:
-                    value_XM = self._values(name, chosen, pixels)
+                    value_XM = self._encoded(name, found[self._table(name)])
             parts.append(self._projected(f"item_{name}", value_XM, present_X, f"item {name}" in left_out))
         return torch.cat(parts, 1)
 
-    def _values(self, name: str, index_X: Tensor, pixels: Tensor | None) -> Tensor:
-        """Return what is known of one modality of items before it is projected."""
-        device, place = index_X.device, index_X.cpu()
+    def _table(self, name: str) -> str:
+        """Return the table that holds what is known of one modality of items."""
+        trained = self.config.encoders == "trained"
+        return f"item_{ENCODED[name] if trained and name in ENCODED else name}"
+
+    def _encoded(self, name: str, row_XR: Tensor) -> Tensor:
+        """Return rows of one modality's table as they are projected."""
         if self.config.encoders == "frozen" or name == "attributes":
-            return self.tables[f"item_{name}"][place].to(device)
-        if name == "text":
-            return in_chunks(self.text, self.tables["item_tokens"][place].to(device), ITEMS_AT_ONCE)
-        table = self.tables["item_pixels"] if pixels is None else pixels
-        return in_chunks(self.image, table[place].to(device), ITEMS_AT_ONCE)
+            return row_XR
+        return in_chunks(self.text if name == "text" else self.image, row_XR, ITEMS_AT_ONCE)
 
     def user_side(self, batch: PairsBatch, history: tuple[Tensor, Tensor], left_out: Collection[str] = ()) -> Tensor:
         """Return the joined projections of users, (B, D); `history` is rows and the items' joined projections."""
@@ -244,7 +253,7 @@ class HealthMoEModel(nn.Module):
             if name == "history":
                 total_BD = batch.attributes_BA.new_zeros(len(batch), history[1].shape[1])
                 total_BD = total_BD.to(history[1].dtype).index_add(0, *history)
-                count_B = torch.bincount(history[0], minlength=len(batch))
+                count_B = counts(history[0], len(batch))
                 value_BM, present_B = total_BD / count_B.clamp(min=1)[:, None], count_B > 0
             elif name == "attributes":
                 value_BM, present_B = batch.attributes_BA, batch.present_BM[:, 1]
@@ -289,11 +298,11 @@ class HealthMoEModel(nn.Module):
         """Return users' joined projections in evaluation, where all of their history counts."""
         return self.user_side(batch, (batch.history_row_M, item_ID[batch.history_M]), left_out)
 
-    def all_scores(self, user_BD: Tensor, item_ID: Tensor, some: slice = slice(None), block: int = BLOCK) -> Tensor:
+    def all_scores(self, user_BD: Tensor, item_ID: Tensor, some: slice = slice(None), block: int = 0) -> Tensor:
         """Return every user's score of these neighbouring items, (B, I); padding's means nothing.
 
         What is made of the items last asked for is kept, in evaluation, until training goes on. `block` is how many
-        items are scored at once where a mixture cannot be split by side.
+        items are scored at once where a mixture cannot be split by side; 0: what `pass_bytes` hold.
         """
         if self.training or self.prepared is None or self.prepared.item_ID is not item_ID:
             self.prepared = None  # before the next, so that there is room for it
@@ -316,21 +325,31 @@ class HealthMoEModel(nn.Module):
         right = None if scores is None else scores.right(item_ID, self._inner(item_ID.to(scores.dtype)))
         return ItemScoring(item_ID, scores, right)
 
-    def scores_of(
-        self, user_BD: Tensor, prepared: ItemScoring, some: slice = slice(None), block: int = BLOCK
-    ) -> Tensor:
+    def scores_of(self, user_BD: Tensor, prepared: ItemScoring, some: slice = slice(None), block: int = 0) -> Tensor:
         """Return every user's score of these neighbouring items, (B, I)."""
         if self.config.head == "classification":
             return self.classify(user_BD)[0][:, some]
         if prepared.scores is not None and prepared.right is not None:
             inner_BW = self._inner(user_BD.to(prepared.scores.dtype))
             return prepared.scores.scores(user_BD, inner_BW, prepared.right, some)
-        parts = []
-        for part_ID in prepared.item_ID[some].split(block):
+        parts, item_ID = [], prepared.item_ID
+        block = block or self._items_per_pass(len(user_BD), item_ID)
+        for part_ID in item_ID[some].split(block):
             shape = (len(user_BD), len(part_ID), -1)
             x_ND = torch.cat([user_BD[:, None].expand(shape), part_ID[None].expand(shape)], 2).flatten(0, 1)
             parts.append(self.score(x_ND)[0].view(shape[:2]))
         return torch.cat(parts, 1)
+
+    def _items_per_pass(self, users: int, item_ID: Tensor) -> int:
+        """Return how many items a pass of users' pairs through the mixture may have, by the memory that it takes."""
+        config, mixture = self.config, self.config.mixture
+        joined = self.user_columns + item_ID.shape[1]
+        fused = joined + config.width * self.product
+        choices, networks = mixture.per_row * mixture.fine + mixture.shared, mixture.per_row + mixture.shared
+        passed = choices * (fused + config.out) + 2 * networks * config.hidden
+        users = USERS_OF_RANKS if is_spread(self) else users
+        pair_bytes = (joined + fused + passed) * item_ID.element_size()
+        return max(1, pass_bytes(item_ID) // (max(1, users) * pair_bytes))
 
     def _inner(self, x_ND: Tensor) -> Tensor:
         """Return a side's factor of the product of both sides: the mean of its projections, no columns without one."""

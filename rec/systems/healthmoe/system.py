@@ -28,6 +28,7 @@ from rec.evaluation.task import Measured
 from rec.evaluation.tasks.ranking import Ranking
 from rec.json_text import json_text
 from rec.nn.encoders import trained_parts
+from rec.nn.input_tables import InputTables
 from rec.nn.modality import or_none
 from rec.nn.pairs import COLUMNS, PairsBatch, flattened
 from rec.nn.shapley import shapley, subsets
@@ -39,6 +40,10 @@ from rec.systems.healthmoe.analysis import Analysis
 from rec.systems.healthmoe.config import HealthMoEConfig
 from rec.systems.healthmoe.model import HealthMoEModel, Scored
 from rec.terms import Term
+from rec.transfer import to_host
+
+ITEMS_AT_ONCE = 1 << 16
+"""Items that are compared at once with what users avoid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +128,9 @@ class HealthMoE(
         return places
 
     @cached_property
-    def contains_IT(self) -> Tensor:
-        """What each item contains."""
-        return torch.from_numpy(np.asarray(self.static["item_contains"])).float()
+    def contained(self) -> InputTables:
+        """What each item contains, (I, T)."""
+        return InputTables({"item": torch.from_numpy(np.asarray(self.static["item_contains"])).float()})
 
     @property
     def notice(self) -> str:  # type: ignore[override]  # nobody sets it
@@ -252,7 +257,7 @@ class HealthMoE(
 
     def reasons(self, states: States, example: int, item: int) -> list[str]:
         """Return what an item contains of what its user must avoid."""
-        return self._contained(item, states["avoid_BT"][example].bool())
+        return self._contained(item, states["avoid_BT"][example])
 
     def hidden(self, batch: PairsBatch) -> Tensor:
         """Return which items are not ranked: padding, what is known of the user, what the user must not be shown."""
@@ -262,7 +267,8 @@ class HealthMoE(
         return hidden_BI
 
     def _forbidden(self, avoid_BT: Tensor) -> Tensor:
-        return avoid_BT.float() @ self.contains_IT.to(avoid_BT.device).T > 0
+        contains_IT = self.contained.whole("item", avoid_BT.device)
+        return torch.cat([avoid_BT.float() @ part_XT.T > 0 for part_XT in contains_IT.split(ITEMS_AT_ONCE)], 1)
 
     def details(self, module: HealthMoEModel, states: States, example: int, items: Sequence[int]) -> dict[str, Any]:
         """Return the share of each modality in some items' scores, and each expert's share."""
@@ -298,8 +304,8 @@ class HealthMoE(
         return mixed.routing.dense().view(*item_BK.shape, -1)
 
     def _contained(self, item: int, avoid_T: Tensor) -> list[str]:
-        inside_T = self.contains_IT[item].bool() & avoid_T.cpu()
-        return [self.tags[t] for t in inside_T.nonzero()[:, 0].tolist()]
+        inside_T = np.asarray(self.static["item_contains"][item], bool)
+        return [tag for tag, inside, out in zip(self.tags, inside_T, avoid_T.tolist(), strict=True) if inside and out]
 
     def _parts(
         self, module: HealthMoEModel, state_KD: Tensor, item_ID: Tensor, index_K: Tensor
@@ -332,8 +338,9 @@ class HealthMoE(
         """
         item_ID, index_B = module.catalogue(), torch.tensor(items)
         state_BD = module.states(batch, item_ID)
+        (avoid_BT,) = to_host([batch.avoid_BT])
         for row, item in enumerate(items):
-            if inside := self._contained(item, batch.avoid_BT[row]):
+            if inside := self._contained(item, avoid_BT[row]):
                 raise RequestError(f"this item is never recommended to this user: it contains {', '.join(inside)}")
         part_BP, absent_BM = self._parts(module, state_BD, item_ID, index_B)
         names = ["nothing known", *self.modalities]

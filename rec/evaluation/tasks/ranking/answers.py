@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rec.nn.retrieval import Ask, as_lists, top_items
+from rec import transfer
+from rec.nn.retrieval import Ask, all_as_lists, as_lists, top_items
 from rec.systems.capabilities import Pairs, Ranker, States
 
 Answer = dict[str, Any]
@@ -31,7 +32,7 @@ def recommend(
         num_items: I, padding included.
     """
     forbidden_BI = system.forbidden(states)
-    if forbidden_BI is None or not bool(forbidden_BI.any()):
+    if forbidden_BI is None or (transfer.host_knows(forbidden_BI) and not bool(forbidden_BI.any())):
         best = top_items(lambda items: system.scores(module, states, items), num_items, asks, seen)
         answers: list[Answer] = [{"items": i, "scores": s} for i, s in as_lists(*best, asks)]
         if forbidden_BI is not None:
@@ -53,19 +54,22 @@ def _but_forbidden(
     num_items: int,
     forbidden_BI: Tensor,
 ) -> list[Answer]:
-    """Return answers without what is forbidden, and which of the best items were."""
+    """Return answers without what is forbidden, and which of the best items were. The host waits once."""
     score_BI = system.scores(module, states, slice(0, num_items))
 
-    def best(score: Tensor) -> list[tuple[list[int], list[float]]]:
-        return as_lists(*top_items(lambda items: score[:, items].clone(), num_items, asks, seen), asks)
+    def best(score: Tensor) -> tuple[Tensor, Tensor]:
+        return top_items(lambda items: score[:, items].clone(), num_items, asks, seen)
 
-    answers = []
-    kept, wanted = best(score_BI.masked_fill(forbidden_BI, -torch.inf)), best(score_BI)
-    for row, ((items, scores), (all_items, _)) in enumerate(zip(kept, wanted, strict=True)):
+    found = best(score_BI.masked_fill(forbidden_BI, -torch.inf)), best(score_BI)
+    out_BK = forbidden_BI.gather(1, found[1][0])
+    (kept, wanted), (out_BK, *own) = all_as_lists(found, asks, [out_BK, *states.values()])
+    known, answers = dict(zip(states, own, strict=True)), []
+    rows = zip(kept, wanted, out_BK.tolist(), strict=True)
+    for row, ((items, scores), (all_items, _), out) in enumerate(rows):
         withheld = [
-            {"item": item, "contains": system.reasons(states, row, item)}
-            for item in all_items
-            if forbidden_BI[row, item]
+            {"item": item, "contains": system.reasons(known, row, item)}
+            for item, is_out in zip(all_items, out, strict=False)
+            if is_out
         ]
         answers.append({"items": items, "scores": scores, "withheld": withheld})
     return answers

@@ -18,6 +18,7 @@ from rec.keys import ServeConfig
 from rec.nn.retrieval import Ask, as_lists, top_among, top_items
 from rec.sections import counted
 from rec.systems.capabilities import Pairs, Ranker, States
+from rec.transfer import sent, to_device, to_host
 
 FILE = "index.faiss"
 RECALL_K, AGREEMENT_K, RECALL_EXAMPLES = 100, 10, 500
@@ -48,10 +49,11 @@ class Index:
         seen_B = torch.bincount(seen[0], minlength=len(asks)).tolist()
         own = [max(self.candidates, a.k) + s + len(a.exclude) for s, a in zip(seen_B, asks, strict=True)]
         count = min(max(own), len(self.vector_ID) - 1)
-        item_BC = torch.from_numpy(self.search(query_BD.cpu().numpy(), count)).to(query_BD.device)
+        (near_BD,) = to_host([query_BD])
+        item_BC = sent(torch.from_numpy(self.search(near_BD.numpy(), count)), query_BD.device)
         # No more than an ask alone would get, whatever is asked in its company.
         place_C = torch.arange(count, device=item_BC.device)
-        item_BC = item_BC.masked_fill(place_C >= torch.tensor(own, device=item_BC.device)[:, None], 0)
+        item_BC = item_BC.masked_fill(place_C >= to_device(own, torch.int64, item_BC.device)[:, None], 0)
         score_BC = system.candidate_scores(module, states, item_BC)
         if score_BC is None:
             score_BC = torch.einsum("bcd,bd->bc", self.vector_ID[item_BC], query_BD)

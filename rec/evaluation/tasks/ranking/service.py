@@ -27,6 +27,7 @@ from rec.evaluation.tasks.ranking.requests import (
 from rec.keys import ServeConfig
 from rec.nn.retrieval import Ask
 from rec.systems.capabilities import Explainer, Ranker
+from rec.transfer import to_device
 
 POPULARITY, MODEL = "popularity", "model"
 NOBODY = "nothing is known of what the user has seen: the most popular items"
@@ -248,10 +249,10 @@ class RankingService(Service):
         return self.index.predict(self.system, self.module, states, [wish.ask for wish in wishes], self._seen(wishes))
 
     def _seen(self, wishes: Sequence[Wish]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return what is left out as (subject, item) pairs."""
+        """Return what is left out as (subject, item) pairs, on the host."""
         row = np.repeat(np.arange(len(wishes)), [len(wish.history) for wish in wishes])
         item = np.concatenate([wish.history for wish in wishes])
-        return torch.from_numpy(row).to(self.context.device), torch.from_numpy(item).to(self.context.device)
+        return torch.from_numpy(row), torch.from_numpy(item)
 
     def _states(self, wishes: Sequence[Wish]) -> dict[str, torch.Tensor]:
         """Return the states of subjects: of known ones as exported, of others from what the requests tell."""
@@ -262,10 +263,12 @@ class RankingService(Service):
         fresh = self.ranker.states(self.module, self.batch([wishes[row] for row in told])) if told else {}
         if len(told) == len(wishes):
             return {name: fresh[name] for name in tables}
-        known = torch.tensor([wish.subject if wish.as_known else -1 for wish in wishes], device=self.context.device)
+        subjects = [wish.subject if wish.as_known else -1 for wish in wishes]
+        known = to_device(subjects, torch.int64, self.context.device)
         states = {name: table[known.clamp(min=0)] for name, table in tables.items()}
+        told_T = to_device(told, torch.int64, self.context.device)
         for name, value in fresh.items():
-            states[name][told] = value
+            states[name][told_T] = value
         return states
 
     def _items(self, prediction: Answer, ask: Ask) -> list[Answer]:

@@ -16,6 +16,7 @@ from rec.evaluation.service import PICTURE, Answer, Context, Message, Number, Se
 from rec.evaluation.tasks.sets.filters import Filter, filtered
 from rec.keys import ServeConfig
 from rec.systems.capabilities import SetPredictor
+from rec.transfer import to_host
 
 
 class Told(BaseModel):
@@ -113,7 +114,7 @@ class SetsService(Service):
     def answer_rows(self, rows: Sequence[Row]) -> list[Answer]:
         """Return the labels of each row, what interacts among them, what was missing, and why where that is asked."""
         batch = self.context.batch(self.rows.stacked(rows))
-        probability_BV = self.predictor.probabilities(self.module, batch).float().cpu()
+        (probability_BV,) = to_host([self.predictor.probabilities(self.module, batch).float()])
         probability_BV[:, : self.labels.first] = -1.0
         order_BV = probability_BV.argsort(dim=1, descending=True, stable=True).numpy()
         score_BV = probability_BV.numpy()
