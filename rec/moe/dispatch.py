@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from rec.moe.experts import Experts
 from rec.moe.grouping import Grouping, group, sizes_stay
 from rec.moe.ranks import ALONE, Ranks
 from rec.moe.routing import Routing
+from rec.moe.rows import Combine, Gather
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,9 @@ def order_by_expert(
     expert_S, weight_S = routing.expert_NK.flatten(), routing.weight_NK.detach().flatten()
     if not capacity and not transfer.host_knows(expert_S):
         return _order_of_all(torch.where(weight_S > 0, expert_S, num_experts), num_experts, choices)
+    if not capacity and len(weight_S) and float(weight_S.amin()) > 0:
+        slot_A = stable_order(expert_S, num_experts)
+        return _order_of(slot_A, expert_S.index_select(0, slot_A), num_experts, choices, 0)
     slot_A = (weight_S > 0).nonzero()[:, 0]
     kept, dropped = len(slot_A), 0
     if capacity:
@@ -66,9 +69,14 @@ def order_by_expert(
             slot_A = slot_A[stays[first : first + kept]]
         dropped = int((~stays).sum())
     slot_A = slot_A[stable_order(expert_S[slot_A], num_experts)]
-    expert_A = expert_S[slot_A]
+    return _order_of(slot_A, expert_S[slot_A], num_experts, choices, dropped)
+
+
+def _order_of(slot_A: Tensor, expert_A: Tensor, num_experts: int, choices: int, dropped: int) -> Order:
+    """Return the order of these pairs of row and choice, which come sorted by expert."""
     count_E = torch.bincount(expert_A, minlength=num_experts)
-    return Order(slot_A.div(choices, rounding_mode="floor"), slot_A, expert_A, count_E, dropped)
+    row_A = slot_A if choices == 1 else slot_A.div(choices, rounding_mode="floor")
+    return Order(row_A, slot_A, expert_A, count_E, dropped)
 
 
 def _order_of_all(expert_S: Tensor, num_experts: int, choices: int) -> Order:
@@ -98,30 +106,28 @@ def carry(x_ND: Tensor, weight_NK: Tensor, order: Order, experts: Experts) -> Te
         nothing = x_ND.sum() * 0 + empty.sum() + weight_NK.sum() * 0
         return nothing + empty.new_zeros(len(x_ND), empty.shape[1])
     place_S = torch.zeros_like(weight_NK, dtype=torch.int64).flatten()
+    place_A = torch.arange(len(order.row_A), device=x_ND.device)
     used_S = None
     if stays:
         grouping = Grouping(order.count_E, None)
         used_A = order.expert_A < len(order.count_E)
-        row_P, slot_P = order.row_A, torch.where(used_A, order.slot_A, -1)
-        place_A = torch.where(used_A, torch.arange(len(row_P), device=x_ND.device), 0)
-        place_S[order.slot_A] = place_A
+        row_P, place_A = order.row_A, torch.where(used_A, place_A, 0)
         used_S = torch.zeros_like(place_S, dtype=torch.bool).scatter_(0, order.slot_A, used_A)
     else:
         grouping = group(order.count_E, experts.call_rows, order.counts)
-        place_A = grouping.start_E[order.expert_A] + torch.arange(len(order.row_A), device=x_ND.device)
-        place_A -= (order.count_E.cumsum(0) - order.count_E)[order.expert_A]
-        row_P = order.row_A.new_zeros(grouping.total(len(place_A)))
-        slot_P = torch.full_like(row_P, -1)
-        row_P[place_A], slot_P[place_A] = order.row_A, order.slot_A
-        place_S[order.slot_A] = place_A
+        row_P = order.row_A
+        if (places := grouping.total(len(place_A))) > len(place_A):
+            shift_E = grouping.start_E - (order.count_E.cumsum(0) - order.count_E)
+            place_A += shift_E.index_select(0, order.expert_A)
+            row_P = row_P.new_zeros(places).scatter_(0, place_A, row_P)
         if len(place_A) < len(place_S):
-            used_S = torch.zeros_like(place_S, dtype=torch.bool)
-            used_S[order.slot_A] = True
-    x_PD = _Gather.apply(x_ND, row_P, place_S, used_S)
+            used_S = torch.zeros_like(place_S, dtype=torch.bool).index_fill_(0, order.slot_A, True)
+    place_S.scatter_(0, order.slot_A, place_A)
+    x_PD = Gather.apply(x_ND, row_P, place_S, used_S)
     y_PD = experts(x_PD, grouping)
     if used_S is not None:
         weight_NK = weight_NK * used_S.view(weight_NK.shape)
-    y_ND: Tensor = _Combine.apply(y_PD, weight_NK, row_P, slot_P, place_S)
+    y_ND: Tensor = Combine.apply(y_PD, weight_NK, row_P, place_S)
     return y_ND
 
 
@@ -138,50 +144,6 @@ def dispatch_dense(x_ND: Tensor, routing: Routing, experts: Experts) -> Tensor:
         total = total + share_NE[:, expert, None].to(x_ND.dtype) * experts(x_ND, Grouping(count_E, None))
     assert isinstance(total, Tensor)
     return total
-
-
-class _Gather(torch.autograd.Function):
-    """Rows to places; its gradient gathers too, as every slot in use has one place."""
-
-    @staticmethod
-    def forward(ctx: Any, x_ND: Tensor, row_P: Tensor, place_S: Tensor, used_S: Tensor | None) -> Tensor:
-        ctx.save_for_backward(place_S, used_S)
-        ctx.rows = len(x_ND)
-        return x_ND.index_select(0, row_P)
-
-    @staticmethod
-    def backward(ctx: Any, grad_PD: Tensor) -> tuple[Tensor, None, None, None]:
-        place_S, used_S = ctx.saved_tensors
-        grad_SD = grad_PD.index_select(0, place_S)
-        if used_S is not None:
-            grad_SD.masked_fill_(~used_S[:, None], 0.0)
-        if ctx.rows == len(place_S):
-            return grad_SD, None, None, None
-        return grad_SD.view(ctx.rows, -1, grad_SD.shape[1]).sum(1), None, None, None
-
-
-class _Combine(torch.autograd.Function):
-    """The weighted sum of each row's places; padding has no weight."""
-
-    @staticmethod
-    def forward(ctx: Any, y_PD: Tensor, weight_NK: Tensor, row_P: Tensor, slot_P: Tensor, place_S: Tensor) -> Tensor:
-        ctx.save_for_backward(y_PD, weight_NK, row_P, slot_P, place_S)
-        weight_NK = weight_NK.to(y_PD.dtype)
-        place_NK = place_S.view(weight_NK.shape)
-        out_ND = y_PD.index_select(0, place_NK[:, 0]).mul_(weight_NK[:, 0, None])
-        for k in range(1, weight_NK.shape[1]):
-            out_ND.addcmul_(y_PD.index_select(0, place_NK[:, k]), weight_NK[:, k, None])
-        return out_ND
-
-    @staticmethod
-    def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        y_PD, weight_NK, row_P, slot_P, place_S = ctx.saved_tensors
-        weight_P = weight_NK.flatten()[slot_P].masked_fill(slot_P < 0, 0.0).to(grad_ND.dtype)
-        grad_PD = grad_ND.index_select(0, row_P)
-        # One pass over both for the weights, then the rows' gradient in place.
-        product_P = (grad_PD * y_PD).sum(1, dtype=torch.float32)
-        grad_NK = product_P[place_S].view(weight_NK.shape).to(weight_NK.dtype)
-        return grad_PD.mul_(weight_P[:, None]), grad_NK, None, None, None
 
 
 def stable_order(expert_A: Tensor, num_experts: int) -> Tensor:
