@@ -42,6 +42,10 @@ class Order:
     """`count_E` where the host knows it."""
 
 
+Places = tuple[Tensor, Tensor, Tensor | None]
+"""Each place's row (P,), each slot's place (S,), and whether a slot is in use (S,) unless all are."""
+
+
 def order_by_expert(
     routing: Routing, num_experts: int, capacity: int = 0, ranks: Ranks = ALONE, counting: bool = True
 ) -> Order:
@@ -55,9 +59,8 @@ def order_by_expert(
     expert_S, weight_S = routing.expert_NK.flatten(), routing.weight_NK.detach().flatten()
     if not capacity and not transfer.host_knows(expert_S):
         return _order_of_all(torch.where(weight_S > 0, expert_S, num_experts), num_experts, choices)
-    if not capacity and len(weight_S) and float(weight_S.amin()) > 0:
-        slot_A = stable_order(expert_S, num_experts)
-        return _order_of(slot_A, expert_S.index_select(0, slot_A), num_experts, choices, 0)
+    if not capacity and len(weight_S) and weight_S.float().numpy().min() > 0:
+        return _order_of(None, expert_S, num_experts, choices, 0)
     slot_A = (weight_S > 0).nonzero()[:, 0]
     kept, dropped = len(slot_A), 0
     if capacity:
@@ -68,15 +71,20 @@ def order_by_expert(
         if counting:
             slot_A = slot_A[stays[first : first + kept]]
         dropped = int((~stays).sum())
-    slot_A = slot_A[stable_order(expert_S[slot_A], num_experts)]
     return _order_of(slot_A, expert_S[slot_A], num_experts, choices, dropped)
 
 
-def _order_of(slot_A: Tensor, expert_A: Tensor, num_experts: int, choices: int, dropped: int) -> Order:
-    """Return the order of these pairs of row and choice, which come sorted by expert."""
-    count_E = torch.bincount(expert_A, minlength=num_experts)
+def _order_of(slot_A: Tensor | None, expert_A: Tensor, num_experts: int, choices: int, dropped: int) -> Order:
+    """Return the order of pairs of row and choice, all of them if none are named, given the expert of each."""
+    by_expert_A = stable_order(expert_A, num_experts)
+    slot_A = by_expert_A if slot_A is None else slot_A.index_select(0, by_expert_A)
     row_A = slot_A if choices == 1 else slot_A.div(choices, rounding_mode="floor")
-    return Order(row_A, slot_A, expert_A, count_E, dropped)
+    if not transfer.host_knows(expert_A):
+        count_E = torch.bincount(expert_A, minlength=num_experts)
+        return Order(row_A, slot_A, expert_A.index_select(0, by_expert_A), count_E, dropped)
+    count = np.bincount(expert_A.numpy(), minlength=num_experts)
+    sorted_A = torch.from_numpy(np.arange(num_experts).repeat(count))
+    return Order(row_A, slot_A, sorted_A, torch.from_numpy(count), dropped, count.tolist())
 
 
 def _order_of_all(expert_S: Tensor, num_experts: int, choices: int) -> Order:
@@ -91,7 +99,7 @@ def sized(order: Order) -> Order:
     counts: Sequence[int] = order.count_E.tolist() if order.counts is None else order.counts
     used = sum(counts)
     if used == len(order.row_A):
-        return replace(order, counts=counts)
+        return order if order.counts is not None else replace(order, counts=counts)
     return Order(order.row_A[:used], order.slot_A[:used], order.expert_A[:used], order.count_E, order.dropped, counts)
 
 
@@ -105,30 +113,57 @@ def carry(x_ND: Tensor, weight_NK: Tensor, order: Order, experts: Experts) -> Te
         empty = experts(x_ND[:0], group(order.count_E, 0, [0] * len(order.count_E)))
         nothing = x_ND.sum() * 0 + empty.sum() + weight_NK.sum() * 0
         return nothing + empty.new_zeros(len(x_ND), empty.shape[1])
-    place_S = torch.zeros_like(weight_NK, dtype=torch.int64).flatten()
-    place_A = torch.arange(len(order.row_A), device=x_ND.device)
-    used_S = None
     if stays:
         grouping = Grouping(order.count_E, None)
-        used_A = order.expert_A < len(order.count_E)
-        row_P, place_A = order.row_A, torch.where(used_A, place_A, 0)
-        used_S = torch.zeros_like(place_S, dtype=torch.bool).scatter_(0, order.slot_A, used_A)
+        row_P, place_S, used_S = _places_of_all(order)
     else:
         grouping = group(order.count_E, experts.call_rows, order.counts)
-        row_P = order.row_A
-        if (places := grouping.total(len(place_A))) > len(place_A):
-            shift_E = grouping.start_E - (order.count_E.cumsum(0) - order.count_E)
-            place_A += shift_E.index_select(0, order.expert_A)
-            row_P = row_P.new_zeros(places).scatter_(0, place_A, row_P)
-        if len(place_A) < len(place_S):
-            used_S = torch.zeros_like(place_S, dtype=torch.bool).index_fill_(0, order.slot_A, True)
-    place_S.scatter_(0, order.slot_A, place_A)
+        find = _places_on_host if transfer.host_knows(order.row_A) else _places
+        row_P, place_S, used_S = find(order, grouping, weight_NK.numel())
     x_PD = Gather.apply(x_ND, row_P, place_S, used_S)
     y_PD = experts(x_PD, grouping)
     if used_S is not None:
         weight_NK = weight_NK * used_S.view(weight_NK.shape)
     y_ND: Tensor = Combine.apply(y_PD, weight_NK, row_P, place_S)
     return y_ND
+
+
+def _places_of_all(order: Order) -> Places:
+    """Return the places of all slots, one after the other: the host does not know which are in use."""
+    used_A = order.expert_A < len(order.count_E)
+    place_A = torch.where(used_A, torch.arange(len(used_A), device=used_A.device), 0)
+    place_S = torch.zeros_like(place_A).scatter_(0, order.slot_A, place_A)
+    return order.row_A, place_S, torch.zeros_like(used_A).scatter_(0, order.slot_A, used_A)
+
+
+def _places(order: Order, grouping: Grouping, slots: int) -> Places:
+    """Return the places of assignments in segments."""
+    row_P, place_A = order.row_A, torch.arange(len(order.row_A), device=order.row_A.device)
+    if (places := grouping.total(len(place_A))) > len(place_A):
+        place_A += (grouping.start_E - (order.count_E.cumsum(0) - order.count_E))[order.expert_A]
+        row_P = row_P.new_zeros(places).scatter_(0, place_A, row_P)
+    place_S = place_A.new_zeros(slots).scatter_(0, order.slot_A, place_A)
+    if len(place_A) == slots:
+        return row_P, place_S, None
+    return row_P, place_S, torch.zeros_like(place_S, dtype=torch.bool).index_fill_(0, order.slot_A, True)
+
+
+def _places_on_host(order: Order, grouping: Grouping, slots: int) -> Places:
+    """Return what `_places` does by numpy, whose calls take half as long: much of what few rows take."""
+    row, slot, place = order.row_A.numpy(), order.slot_A.numpy(), np.arange(len(order.row_A))
+    row_P = order.row_A
+    if (places := grouping.total(len(place))) > len(place):
+        count = order.count_E.numpy()
+        place += (grouping.starts() - (count.cumsum() - count)).repeat(count)
+        row_P = row_P.new_zeros(places)
+        row_P.numpy()[place] = row
+    place_S = np.zeros(slots, dtype=np.int64)
+    place_S[slot] = place
+    used_S = None
+    if len(place) < slots:
+        used_S = np.zeros(slots, dtype=np.bool_)
+        used_S[slot] = True
+    return row_P, torch.from_numpy(place_S), None if used_S is None else torch.from_numpy(used_S)
 
 
 def dispatch_dense(x_ND: Tensor, routing: Routing, experts: Experts) -> Tensor:

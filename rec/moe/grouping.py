@@ -66,8 +66,12 @@ class Grouping:
         """Return each expert's first row, int64."""
         if self.segments is None:
             return self.count_E.cumsum(0) - self.count_E
-        starts = [s.start + e * s.rows for s in self.segments for e in range(s.experts)]
-        return transfer.to_device(starts, torch.int64, self.count_E.device)
+        return transfer.to_device(self.starts(), torch.int64, self.count_E.device)
+
+    def starts(self) -> list[int]:
+        """Return each expert's first row where the host knows it."""
+        assert self.segments is not None
+        return [s.start + e * s.rows for s in self.segments for e in range(s.experts)]
 
     def total(self, assignments: int) -> int:
         """Return P for so many assignments."""
