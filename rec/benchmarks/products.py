@@ -17,6 +17,7 @@ PRODUCTS = frozenset(
 GATHERS = frozenset(
     {"embedding", "embedding_dense_backward", "_embedding_bag", "index", "index_select", "gather", "index_put"}
     | {"index_put_", "_index_put_impl_", "index_add", "index_add_", "scatter_add", "scatter_add_"}
+    | {"_embedding_bag_forward_only"}
 )
 """Names of operations of torch: what moves rows by index, with what its gradient is."""
 

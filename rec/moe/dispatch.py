@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from rec.moe.experts import Experts
 from rec.moe.grouping import Grouping, group, sizes_stay
 from rec.moe.ranks import ALONE, Ranks
 from rec.moe.routing import Routing
+from rec.moe.rows import Combine, Gather
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,10 @@ class Order:
     """`count_E` where the host knows it."""
 
 
+Places = tuple[Tensor, Tensor, Tensor | None]
+"""Each place's row (P,), each slot's place (S,), and whether a slot is in use (S,) unless all are."""
+
+
 def order_by_expert(
     routing: Routing, num_experts: int, capacity: int = 0, ranks: Ranks = ALONE, counting: bool = True
 ) -> Order:
@@ -55,6 +59,8 @@ def order_by_expert(
     expert_S, weight_S = routing.expert_NK.flatten(), routing.weight_NK.detach().flatten()
     if not capacity and not transfer.host_knows(expert_S):
         return _order_of_all(torch.where(weight_S > 0, expert_S, num_experts), num_experts, choices)
+    if not capacity and len(weight_S) and weight_S.float().numpy().min() > 0:
+        return _order_of(None, expert_S, num_experts, choices, 0)
     slot_A = (weight_S > 0).nonzero()[:, 0]
     kept, dropped = len(slot_A), 0
     if capacity:
@@ -65,10 +71,20 @@ def order_by_expert(
         if counting:
             slot_A = slot_A[stays[first : first + kept]]
         dropped = int((~stays).sum())
-    slot_A = slot_A[stable_order(expert_S[slot_A], num_experts)]
-    expert_A = expert_S[slot_A]
-    count_E = torch.bincount(expert_A, minlength=num_experts)
-    return Order(slot_A.div(choices, rounding_mode="floor"), slot_A, expert_A, count_E, dropped)
+    return _order_of(slot_A, expert_S[slot_A], num_experts, choices, dropped)
+
+
+def _order_of(slot_A: Tensor | None, expert_A: Tensor, num_experts: int, choices: int, dropped: int) -> Order:
+    """Return the order of pairs of row and choice, all of them if none are named, given the expert of each."""
+    by_expert_A = stable_order(expert_A, num_experts)
+    slot_A = by_expert_A if slot_A is None else slot_A.index_select(0, by_expert_A)
+    row_A = slot_A if choices == 1 else slot_A.div(choices, rounding_mode="floor")
+    if not transfer.host_knows(expert_A):
+        count_E = torch.bincount(expert_A, minlength=num_experts)
+        return Order(row_A, slot_A, expert_A.index_select(0, by_expert_A), count_E, dropped)
+    count = np.bincount(expert_A.numpy(), minlength=num_experts)
+    sorted_A = torch.from_numpy(np.arange(num_experts).repeat(count))
+    return Order(row_A, slot_A, sorted_A, torch.from_numpy(count), dropped, count.tolist())
 
 
 def _order_of_all(expert_S: Tensor, num_experts: int, choices: int) -> Order:
@@ -83,7 +99,7 @@ def sized(order: Order) -> Order:
     counts: Sequence[int] = order.count_E.tolist() if order.counts is None else order.counts
     used = sum(counts)
     if used == len(order.row_A):
-        return replace(order, counts=counts)
+        return order if order.counts is not None else replace(order, counts=counts)
     return Order(order.row_A[:used], order.slot_A[:used], order.expert_A[:used], order.count_E, order.dropped, counts)
 
 
@@ -97,32 +113,57 @@ def carry(x_ND: Tensor, weight_NK: Tensor, order: Order, experts: Experts) -> Te
         empty = experts(x_ND[:0], group(order.count_E, 0, [0] * len(order.count_E)))
         nothing = x_ND.sum() * 0 + empty.sum() + weight_NK.sum() * 0
         return nothing + empty.new_zeros(len(x_ND), empty.shape[1])
-    place_S = torch.zeros_like(weight_NK, dtype=torch.int64).flatten()
-    used_S = None
     if stays:
         grouping = Grouping(order.count_E, None)
-        used_A = order.expert_A < len(order.count_E)
-        row_P, slot_P = order.row_A, torch.where(used_A, order.slot_A, -1)
-        place_A = torch.where(used_A, torch.arange(len(row_P), device=x_ND.device), 0)
-        place_S[order.slot_A] = place_A
-        used_S = torch.zeros_like(place_S, dtype=torch.bool).scatter_(0, order.slot_A, used_A)
+        row_P, place_S, used_S = _places_of_all(order)
     else:
         grouping = group(order.count_E, experts.call_rows, order.counts)
-        place_A = grouping.start_E[order.expert_A] + torch.arange(len(order.row_A), device=x_ND.device)
-        place_A -= (order.count_E.cumsum(0) - order.count_E)[order.expert_A]
-        row_P = order.row_A.new_zeros(grouping.total(len(place_A)))
-        slot_P = torch.full_like(row_P, -1)
-        row_P[place_A], slot_P[place_A] = order.row_A, order.slot_A
-        place_S[order.slot_A] = place_A
-        if len(place_A) < len(place_S):
-            used_S = torch.zeros_like(place_S, dtype=torch.bool)
-            used_S[order.slot_A] = True
-    x_PD = _Gather.apply(x_ND, row_P, place_S, used_S)
+        find = _places_on_host if transfer.host_knows(order.row_A) else _places
+        row_P, place_S, used_S = find(order, grouping, weight_NK.numel())
+    x_PD = Gather.apply(x_ND, row_P, place_S, used_S)
     y_PD = experts(x_PD, grouping)
     if used_S is not None:
         weight_NK = weight_NK * used_S.view(weight_NK.shape)
-    y_ND: Tensor = _Combine.apply(y_PD, weight_NK, row_P, slot_P, place_S)
+    y_ND: Tensor = Combine.apply(y_PD, weight_NK, row_P, place_S)
     return y_ND
+
+
+def _places_of_all(order: Order) -> Places:
+    """Return the places of all slots, one after the other: the host does not know which are in use."""
+    used_A = order.expert_A < len(order.count_E)
+    place_A = torch.where(used_A, torch.arange(len(used_A), device=used_A.device), 0)
+    place_S = torch.zeros_like(place_A).scatter_(0, order.slot_A, place_A)
+    return order.row_A, place_S, torch.zeros_like(used_A).scatter_(0, order.slot_A, used_A)
+
+
+def _places(order: Order, grouping: Grouping, slots: int) -> Places:
+    """Return the places of assignments in segments."""
+    row_P, place_A = order.row_A, torch.arange(len(order.row_A), device=order.row_A.device)
+    if (places := grouping.total(len(place_A))) > len(place_A):
+        place_A += (grouping.start_E - (order.count_E.cumsum(0) - order.count_E))[order.expert_A]
+        row_P = row_P.new_zeros(places).scatter_(0, place_A, row_P)
+    place_S = place_A.new_zeros(slots).scatter_(0, order.slot_A, place_A)
+    if len(place_A) == slots:
+        return row_P, place_S, None
+    return row_P, place_S, torch.zeros_like(place_S, dtype=torch.bool).index_fill_(0, order.slot_A, True)
+
+
+def _places_on_host(order: Order, grouping: Grouping, slots: int) -> Places:
+    """Return what `_places` does by numpy, whose calls take half as long: much of what few rows take."""
+    row, slot, place = order.row_A.numpy(), order.slot_A.numpy(), np.arange(len(order.row_A))
+    row_P = order.row_A
+    if (places := grouping.total(len(place))) > len(place):
+        count = order.count_E.numpy()
+        place += (grouping.starts() - (count.cumsum() - count)).repeat(count)
+        row_P = row_P.new_zeros(places)
+        row_P.numpy()[place] = row
+    place_S = np.zeros(slots, dtype=np.int64)
+    place_S[slot] = place
+    used_S = None
+    if len(place) < slots:
+        used_S = np.zeros(slots, dtype=np.bool_)
+        used_S[slot] = True
+    return row_P, torch.from_numpy(place_S), None if used_S is None else torch.from_numpy(used_S)
 
 
 def dispatch_dense(x_ND: Tensor, routing: Routing, experts: Experts) -> Tensor:
@@ -138,50 +179,6 @@ def dispatch_dense(x_ND: Tensor, routing: Routing, experts: Experts) -> Tensor:
         total = total + share_NE[:, expert, None].to(x_ND.dtype) * experts(x_ND, Grouping(count_E, None))
     assert isinstance(total, Tensor)
     return total
-
-
-class _Gather(torch.autograd.Function):
-    """Rows to places; its gradient gathers too, as every slot in use has one place."""
-
-    @staticmethod
-    def forward(ctx: Any, x_ND: Tensor, row_P: Tensor, place_S: Tensor, used_S: Tensor | None) -> Tensor:
-        ctx.save_for_backward(place_S, used_S)
-        ctx.rows = len(x_ND)
-        return x_ND.index_select(0, row_P)
-
-    @staticmethod
-    def backward(ctx: Any, grad_PD: Tensor) -> tuple[Tensor, None, None, None]:
-        place_S, used_S = ctx.saved_tensors
-        grad_SD = grad_PD.index_select(0, place_S)
-        if used_S is not None:
-            grad_SD.masked_fill_(~used_S[:, None], 0.0)
-        if ctx.rows == len(place_S):
-            return grad_SD, None, None, None
-        return grad_SD.view(ctx.rows, -1, grad_SD.shape[1]).sum(1), None, None, None
-
-
-class _Combine(torch.autograd.Function):
-    """The weighted sum of each row's places; padding has no weight."""
-
-    @staticmethod
-    def forward(ctx: Any, y_PD: Tensor, weight_NK: Tensor, row_P: Tensor, slot_P: Tensor, place_S: Tensor) -> Tensor:
-        ctx.save_for_backward(y_PD, weight_NK, row_P, slot_P, place_S)
-        weight_NK = weight_NK.to(y_PD.dtype)
-        place_NK = place_S.view(weight_NK.shape)
-        out_ND = y_PD.index_select(0, place_NK[:, 0]).mul_(weight_NK[:, 0, None])
-        for k in range(1, weight_NK.shape[1]):
-            out_ND.addcmul_(y_PD.index_select(0, place_NK[:, k]), weight_NK[:, k, None])
-        return out_ND
-
-    @staticmethod
-    def backward(ctx: Any, grad_ND: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        y_PD, weight_NK, row_P, slot_P, place_S = ctx.saved_tensors
-        weight_P = weight_NK.flatten()[slot_P].masked_fill(slot_P < 0, 0.0).to(grad_ND.dtype)
-        grad_PD = grad_ND.index_select(0, row_P)
-        # One pass over both for the weights, then the rows' gradient in place.
-        product_P = (grad_PD * y_PD).sum(1, dtype=torch.float32)
-        grad_NK = product_P[place_S].view(weight_NK.shape).to(weight_NK.dtype)
-        return grad_PD.mul_(weight_P[:, None]), grad_NK, None, None, None
 
 
 def stable_order(expert_A: Tensor, num_experts: int) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from rec.moe.feed_forward import SegmentedFeedForward
 from rec.moe.grouping import Grouping, grouped_product, rows_per_call
 from rec.nn.making import with_weights
 from rec.seeds import derive
@@ -135,6 +136,10 @@ class FeedForwardExperts(DrawnExperts):
 
     def forward(self, x_PD: Tensor, grouping: Grouping) -> Tensor:
         """Return each row's output under its expert, (P, D)."""
+        if grouping.segments is not None and self.activation == "gelu":
+            weights = (weight.to(x_PD.dtype) for weight in (self.up_EDF, self.down_EFD))
+            y_PD: Tensor = SegmentedFeedForward.apply(x_PD, *weights, grouping.segments)
+            return y_PD
         hidden_PF = activate(grouped_product(x_PD, self.up_EDF, grouping), self.activation)
         return grouped_product(hidden_PF, self.down_EFD, grouping)
 

@@ -6,7 +6,7 @@ segment; a padding row costs less than a call. On another device the library's g
 padding, in bfloat16, and the host never learns how many each expert has; in float32, for which the library would ask
 for them in each product, the host reads them once.
 
-Letters: P rows grouped by expert, padding included, D and F widths, E experts.
+Letters: P rows grouped by expert, padding included, X those of a segment, D and F widths, E experts.
 """
 
 from __future__ import annotations
@@ -42,6 +42,10 @@ class Segment:
         """Return the row after its last."""
         return self.start + self.experts * self.rows
 
+    def of(self, x_PD: Tensor) -> Tensor:
+        """Return its X rows of all."""
+        return x_PD[self.start : self.end]
+
 
 @dataclass(frozen=True)
 class Grouping:
@@ -62,8 +66,12 @@ class Grouping:
         """Return each expert's first row, int64."""
         if self.segments is None:
             return self.count_E.cumsum(0) - self.count_E
-        starts = [s.start + e * s.rows for s in self.segments for e in range(s.experts)]
-        return transfer.to_device(starts, torch.int64, self.count_E.device)
+        return transfer.to_device(self.starts(), torch.int64, self.count_E.device)
+
+    def starts(self) -> list[int]:
+        """Return each expert's first row where the host knows it."""
+        assert self.segments is not None
+        return [s.start + e * s.rows for s in self.segments for e in range(s.experts)]
 
     def total(self, assignments: int) -> int:
         """Return P for so many assignments."""
@@ -161,7 +169,7 @@ class _SegmentedProduct(torch.autograd.Function):
         ctx.segments = segments
         y_PF = x_PD.new_empty(len(x_PD), weight_EDF.shape[2])
         for s in segments:
-            _product(x_PD, weight_EDF, y_PF, s)
+            multiply(s.of(x_PD), weight_EDF, s.of(y_PF), s)
         return y_PF
 
     @staticmethod
@@ -170,31 +178,34 @@ class _SegmentedProduct(torch.autograd.Function):
         grad_PF = grad_PF.contiguous()
         grad_PD = grad_EDF = None
         if ctx.needs_input_grad[0]:
-            grad_PD = torch.empty_like(x_PD)
+            grad_PD, weight_EFD = torch.empty_like(x_PD), weight_EDF.transpose(1, 2)
             for s in ctx.segments:
-                _product(grad_PF, weight_EDF.transpose(1, 2), grad_PD, s)
+                multiply(s.of(grad_PF), weight_EFD, s.of(grad_PD), s)
         if ctx.needs_input_grad[1]:
             grad_EDF = torch.empty_like(weight_EDF)
             for s in ctx.segments:
-                out = grad_EDF[s.first : s.first + s.experts]
-                if s.rows == 0:
-                    out.zero_()
-                    continue
-                rows, grad = x_PD[s.start : s.end], grad_PF[s.start : s.end]
-                if s.experts == 1:
-                    torch.mm(rows.T, grad, out=out[0])
-                else:
-                    shape = (s.experts, s.rows, -1)
-                    torch.bmm(rows.view(shape).transpose(1, 2), grad.view(shape), out=out)
+                multiply_for_weights(s.of(x_PD), s.of(grad_PF), grad_EDF, s)
         return grad_PD, grad_EDF, None
 
 
-def _product(x_PD: Tensor, weight_EDF: Tensor, out_PF: Tensor, s: Segment) -> None:
+def multiply(rows_XD: Tensor, weight_EDF: Tensor, out_XF: Tensor, s: Segment) -> None:
+    """Write the products of a segment's X rows with its experts' weights."""
     if s.rows == 0:
         return
-    rows, out = x_PD[s.start : s.end], out_PF[s.start : s.end]
     if s.experts == 1:
-        torch.mm(rows, weight_EDF[s.first], out=out)
+        torch.mm(rows_XD, weight_EDF[s.first], out=out_XF)
     else:
         shape = (s.experts, s.rows, -1)
-        torch.bmm(rows.view(shape), weight_EDF[s.first : s.first + s.experts], out=out.view(shape))
+        torch.bmm(rows_XD.view(shape), weight_EDF[s.first : s.first + s.experts], out=out_XF.view(shape))
+
+
+def multiply_for_weights(rows_XD: Tensor, grad_XF: Tensor, out_EDF: Tensor, s: Segment) -> None:
+    """Write the gradients of a segment's experts' weights, given its X rows and the gradients of their products."""
+    out = out_EDF[s.first : s.first + s.experts]
+    if s.rows == 0:
+        out.zero_()
+    elif s.experts == 1:
+        torch.mm(rows_XD.T, grad_XF, out=out[0])
+    else:
+        shape = (s.experts, s.rows, -1)
+        torch.bmm(rows_XD.view(shape).transpose(1, 2), grad_XF.view(shape), out=out)
