@@ -21,9 +21,9 @@ def system(**changes: Any) -> tuple[GaVaMoE, Any]:
     return found, found.collate(rows)
 
 
-@pytest.mark.parametrize("balance", [0.0, 0.1])
-def test_counts_are_those_of_the_terms_in_every_phase(balance: float) -> None:
-    made, batch = system(experts={"experts": 2, "balance_weight": balance}, prompt={"rating": "none"})
+@pytest.mark.parametrize("rating", ["none", "given", "predicted"])
+def test_counts_are_those_of_the_terms_in_every_phase(rating: str) -> None:
+    made, batch = system(experts={"experts": 2, "balance_weight": 0.0}, prompt={"rating": rating})
     module = made.model()
     for phase in made.phases():
         module.phase = phase.name
@@ -35,8 +35,9 @@ def test_counts_are_those_of_the_terms_in_every_phase(balance: float) -> None:
         assert any(fnmatch(name, glob) for glob in phase.terms for name in told)
 
 
-def test_counts_that_follow_from_a_predicted_rating_are_not_told() -> None:
-    made, batch = system(experts={"experts": 2, "balance_weight": 0.1}, prompt={"rating": "predicted"})
+@pytest.mark.parametrize("rating", ["none", "given", "predicted"])
+def test_a_balance_wants_a_pass_that_counts(rating: str) -> None:
+    made, batch = system(experts={"experts": 2, "balance_weight": 0.1}, prompt={"rating": rating})
     module = made.model()
     module.phase = "writer"
     assert made.counts(module, batch) is None
