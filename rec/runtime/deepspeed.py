@@ -67,7 +67,7 @@ class DeepSpeedEngine:
         self.rank, self.world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
         self.device, self.stage = torch.device(device), parallel.zero_stage
         self.ranks = TorchRanks(self.device)
-        self.model = place(module, parallel)
+        self.model = place(module, parallel, self.device)
         fill(module, self.device)  # of experts, those that live here
         module = module.to(self.device)
         self.model.note_trained(module, self.sum_over_ranks)

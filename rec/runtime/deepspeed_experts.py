@@ -29,7 +29,7 @@ from rec.runtime.tables import share_tables
 STOCK_PREFIX = "deepspeed_moe.experts.deepspeed_experts."
 
 
-def place(module: nn.Module, parallel: ParallelConfig) -> Placement:
+def place(module: nn.Module, parallel: ParallelConfig, device: torch.device) -> Placement:
     """Leave this rank its experts and connect the mixture layers; a module that is wrapped again stays as it is.
 
     Raises:
@@ -39,7 +39,7 @@ def place(module: nn.Module, parallel: ParallelConfig) -> Placement:
     if isinstance(known, Placement):
         return known
     size = parallel.expert_parallel
-    share_tables(module, next(module.parameters()).device)
+    share_tables(module, device)
     placement = Placement(module, size)
     module.placement = placement  # type: ignore[assignment]
     layers = [(name, layer) for name, layer in layers_of(module) if not layer.replicated]
