@@ -115,7 +115,7 @@ def carry(x_ND: Tensor, weight_NK: Tensor, order: Order, experts: Experts) -> Te
         return nothing + empty.new_zeros(len(x_ND), empty.shape[1])
     if stays:
         grouping = Grouping(order.count_E, None)
-        row_P, place_S, used_S = _places_of_all(order)
+        row_P, place_S, used_S = _places_of_all(order, weight_NK.numel())
     else:
         grouping = group(order.count_E, experts.call_rows, order.counts)
         find = _places_on_host if transfer.host_knows(order.row_A) else _places
@@ -128,12 +128,12 @@ def carry(x_ND: Tensor, weight_NK: Tensor, order: Order, experts: Experts) -> Te
     return y_ND
 
 
-def _places_of_all(order: Order) -> Places:
-    """Return the places of all slots, one after the other: the host does not know which are in use."""
+def _places_of_all(order: Order, slots: int) -> Places:
+    """Return the places without padding, where the host does not know which of the order's pairs are assignments."""
     used_A = order.expert_A < len(order.count_E)
     place_A = torch.where(used_A, torch.arange(len(used_A), device=used_A.device), 0)
-    place_S = torch.zeros_like(place_A).scatter_(0, order.slot_A, place_A)
-    return order.row_A, place_S, torch.zeros_like(used_A).scatter_(0, order.slot_A, used_A)
+    place_S, used_S = place_A.new_zeros(slots), used_A.new_zeros(slots)
+    return order.row_A, place_S.scatter_(0, order.slot_A, place_A), used_S.scatter_(0, order.slot_A, used_A)
 
 
 def _places(order: Order, grouping: Grouping, slots: int) -> Places:

@@ -1,5 +1,7 @@
 """Rows to places and back, and experts of a segment, against their definitions."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -82,3 +84,16 @@ def test_places_are_the_same_where_the_host_knows_them_and_where_not(
     assert order.counts == other.counts
     for name in ("row_A", "slot_A", "expert_A", "count_E"):
         assert torch.equal(getattr(order, name), getattr(other, name)), name
+
+
+def test_an_order_that_was_cut_to_its_assignments_has_places_for_all_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As other ranks' rows come: their sizes are told, and the products' need not be."""
+    torch.manual_seed(0)
+    experts = FeedForwardExperts(8, 16, 3).bfloat16()
+    x_ND, weight_NK = torch.randn(4, 8).bfloat16(), torch.tensor([[0.5, 0.0], [0.0, 0.0], [0.2, 0.3], [0.0, 1.0]])
+    routing = Routing(torch.tensor([[2, 0], [0, 1], [2, 1], [0, 2]]), weight_NK, torch.zeros(4, 3))
+    order = order_by_expert(routing, 3)
+    wanted = dispatch.carry(x_ND, weight_NK, order, experts)
+    monkeypatch.setattr(transfer, "host_knows", lambda value: False)
+    order = replace(order_by_expert(routing, 3), counts=order.counts)
+    torch.testing.assert_close(dispatch.carry(x_ND, weight_NK, order, experts), wanted)
