@@ -39,6 +39,7 @@ BEST = "best.json"
 KEEP_LAST, FORMAT, BEFORE = 2, 3, 2
 """Checkpoints that are kept beside the best; the format that is written, and an older one that is read."""
 KINDS = ("model", "optimizer")
+MODEL = KINDS[:1]
 ALONE = OneRank()
 
 
@@ -258,7 +259,13 @@ class CheckpointStore:
         step = self.best_step()
         if step is None:
             raise CheckpointError(f"{self.storage.uri}: no checkpoint was chosen yet; run `rec train CONFIG` first")
-        return self.load(step, kinds=KINDS[:1])
+        if faults := self.faults(step, kinds=MODEL):
+            whole = [str(other) for other in self.steps() if other != step and not self.faults(other)]
+            raise CheckpointError(
+                f"{'; '.join(faults)}: the checkpoint that validation chose, step {step}, is damaged; whole are "
+                f"{', '.join(whole) or 'no others'}; put the file back, or train in another out="
+            )
+        return self.load(step, kinds=MODEL, checked=True)
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ from rec.provenance import machine
 from rec.storage import Storage, absolute, to_bytes
 from rec.strict import flat, is_among, resolve
 from rec.systems.api import System
-from rec.train.checkpoint import Checkpoint, CheckpointStore
+from rec.train.checkpoint import MODEL, Checkpoint, CheckpointStore
 from rec.train.device import device_of
 from rec.train.engine import LocalEngine
 from rec.train.feed import PlannedFeed
@@ -220,9 +220,17 @@ def newest(storage: Storage, say: Callable[[str], None], *, deep: bool = True) -
     step, faults = store.newest_valid(deep=deep)
     for fault in faults:
         say(f"damaged checkpoint passed over: {fault}")
+    if step is None and faults:
+        say("no whole checkpoint is left: starting from the beginning")
     if step is not None:
         store.settle(step)
         write_history(storage, store.state(step))
+        best = store.best_step()
+        if best not in (None, step) and (lost := store.faults(best, kinds=MODEL, deep=deep)):
+            say(
+                f"the checkpoint that validation chose is damaged: {'; '.join(lost)}; until a better one is chosen, "
+                "`rec evaluate` and `rec export` refuse this run"
+            )
     return step
 
 

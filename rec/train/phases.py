@@ -67,6 +67,9 @@ def stretches(system: System[Any, Any], config: TrainConfig, workers: int = 1) -
         if whole.batch_size % workers:
             key = key_of(phase, config, "batch_size")
             raise ConfigError(f"{key}: must be a multiple of {workers} workers, got {whole.batch_size}")
+        if whole.accumulate > (rows := whole.batch_size // workers):
+            key = key_of(phase, config, "accumulate")
+            raise ConfigError(f"{key}: at most the {rows} rows of a worker's batch, got {whole.accumulate}")
         _check_tokens(system, phase, whole, config)
     return tuple(found)
 

@@ -11,6 +11,7 @@ import torch
 from rec.conformance import take
 from rec.evaluation.measure import measure, metrics
 from rec.keys import ParallelConfig, TrainConfig
+from rec.nn.making import made_empty
 from rec.nn.sharded import EPSILON, is_sharded
 from rec.systems.msmrec import MSMRec
 from rec.systems.msmrec.config import MSMRecConfig
@@ -65,7 +66,7 @@ def worker(rank: int, world: int, gate: str, stage: int) -> dict[str, Any]:
     losses += [step(engine, system, mine, number) for number in range(STEPS // 2, STEPS)]
     ranked = measure(system, engine, iter([(system.collate(mine), True)]))
     torch.manual_seed(1)
-    other = DeepSpeedEngine(system.model(), TRAIN, ParallelConfig(workers=world, zero_stage=stage))
+    other = DeepSpeedEngine(made_empty(system.model), TRAIN, ParallelConfig(workers=world, zero_stage=stage))
     other.load_state(InMemory(saved))
     again = [step(other, system, mine, number) for number in range(STEPS // 2, STEPS)]
     held = other.module.item.weight.shape

@@ -52,6 +52,15 @@ def test_the_best_is_loaded_without_its_optimiser(store: CheckpointStore, tmp_pa
         store.load(3)
 
 
+def test_a_damaged_best_is_named_with_what_is_whole(store: CheckpointStore, tmp_path: Path) -> None:
+    save_at(store, 1, best=True)
+    for step in (2, 3):
+        save_at(store, step, best=False, state={"total_step": step, "best_step": 1})
+    (tmp_path / "step-00000001" / FILES[0]).unlink()
+    with pytest.raises(CheckpointError, match=r"missing: the checkpoint that validation chose, step 1, .* are 2, 3;"):
+        store.load_best()
+
+
 def test_best_and_the_last_two_are_kept(store: CheckpointStore) -> None:
     for step in range(1, 7):
         save_at(store, step, best=step == 2)

@@ -508,3 +508,12 @@ def test_keys_of_phases_survive_the_files_of_a_run(toy: Make, tmp_path: Path) ->
     assert load(tmp_path / "run.toml") == config
     changed = load(tmp_path / "run.toml", ["train.phases.experts.epochs=5"])
     assert changed.train.phases["experts"] == PhaseConfig(epochs=5, optimiser="adam")
+
+
+def test_a_step_has_at_most_as_many_microbatches_as_a_worker_has_rows(toy: Make) -> None:
+    train = {"batch_size": 32, "accumulate": 17}
+    config = toy(train=train, parallel={"workers": 2})
+    with pytest.raises(ConfigError, match=r"^train.accumulate: at most the 16 rows of a worker's batch, got 17$"):
+        build(config, open_prepared(config))
+    alone = toy(train=train)
+    assert build(alone, open_prepared(alone))
