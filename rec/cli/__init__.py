@@ -10,6 +10,7 @@ from functools import partial
 
 from rec.cli import (
     benchmark,
+    cluster,
     columns,
     evaluate,
     export,
@@ -39,6 +40,7 @@ COMMANDS = {
     "export": export,
     "serve": serve,
     "upgrade": upgrade,
+    "cluster": cluster,
     "benchmark": benchmark,
 }
 

@@ -1,0 +1,22 @@
+"""A cluster of real nodes on this machine, shared by the tests that need one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from rec.errors import ConfigError
+from rec.runtime.local_cluster import LocalCluster, Shape, running
+from rec.runtime.local_links import require_possible
+
+
+@pytest.fixture(scope="session")
+def local_nodes() -> Iterator[LocalCluster]:
+    """Two Ray nodes of two CPUs, each in its own network namespace; whoever cuts a link joins it again."""
+    try:
+        require_possible()
+    except ConfigError as error:
+        pytest.skip(str(error))
+    with running("tests", Shape(rate="1gbit")) as cluster:
+        yield cluster
