@@ -24,7 +24,7 @@ EXAMPLES = """examples:
   rec cluster status
   rec cluster down                       # after a crash too
 
-node 0 is the head; node i has the address 10.203.X.(i+2), this machine 10.203.X.1; --name tells clusters apart"""
+node 0 is the head; node i has the address 10.203.X.(i+2), this machine 10.203.X.1"""
 SIZE = re.compile(r"(\d+)(MiB|GiB)")
 LEAST_STORE = 75 << 20
 
