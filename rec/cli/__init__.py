@@ -19,6 +19,7 @@ from rec.cli import (
     report,
     results,
     serve,
+    submit,
     sweep,
     train,
     tune,
@@ -40,6 +41,7 @@ COMMANDS = {
     "export": export,
     "serve": serve,
     "upgrade": upgrade,
+    "submit": submit,
     "cluster": cluster,
     "benchmark": benchmark,
 }
