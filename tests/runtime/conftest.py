@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 from rec.errors import ConfigError
-from rec.runtime.local_cluster import LocalCluster, Shape, running
+from rec.runtime.local_cluster import LocalCluster, Shape, down, names, running
 from rec.runtime.local_links import require_possible
 
 
@@ -18,5 +20,8 @@ def local_nodes() -> Iterator[LocalCluster]:
         require_possible()
     except ConfigError as error:
         pytest.skip(str(error))
-    with running("tests", Shape(rate="1gbit")) as cluster:
+    for name in names():  # of test runs that were killed
+        if name[0] == "t" and name[1:].isdigit() and not psutil.pid_exists(int(name[1:])):
+            down(name)
+    with running(f"t{os.getpid()}", Shape(rate="1gbit")) as cluster:
         yield cluster
