@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -17,6 +18,9 @@ PLAIN_WIDTH = 100
 """Columns where what is written goes to no terminal."""
 CLEARED = "\r\x1b[K"
 """Takes back what stands in a terminal's line."""
+
+PROGRESS = re.compile(r"^[^\d/]+ \d+/\d+(?= |,|$)|, \d+ (s|min \d+ s|h \d+ min) so far$")
+"""What a plain line of `Progress` looks like: "step 3/100 loss 1.2", "waiting for workers, 7 s so far"."""
 
 
 class Progress:
@@ -104,6 +108,24 @@ class Progress:
         except (OSError, ValueError):  # a terminal that tells no size
             width = 80
         return line if width < 2 or len(line) < width else f"{line[: width - 2]}…"
+
+
+class Merged:
+    """Shows the log of work that goes on elsewhere: on a terminal, all its lines of progress as one."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream = stream or sys.stderr
+        self.terminal = self.stream.isatty()
+
+    def show(self, line: str) -> None:
+        """Show a line."""
+        if not self.terminal:
+            self.stream.write(f"{line}\n")
+        elif PROGRESS.search(line):
+            self.stream.write(f"{CLEARED}{line[: max(1, terminal_width() - 2)]}")
+        else:
+            self.stream.write(f"{CLEARED}{line}\n")
+        self.stream.flush()
 
 
 def tell(text: str) -> None:

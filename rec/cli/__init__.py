@@ -19,6 +19,7 @@ from rec.cli import (
     report,
     results,
     serve,
+    submit,
     sweep,
     train,
     tune,
@@ -40,8 +41,9 @@ COMMANDS = {
     "export": export,
     "serve": serve,
     "upgrade": upgrade,
-    "benchmark": benchmark,
+    "submit": submit,
     "cluster": cluster,
+    "benchmark": benchmark,
 }
 
 

@@ -259,12 +259,12 @@ def require_cluster(demand: Demand | None) -> None:
     resources = ray.cluster_resources()
     _require(demand, demand.cpus + 1, resources.get("CPU", 0.0), "the cluster", " and 1 for data")
     _require_gpus(demand, resources.get("GPU", 0.0), "the cluster")
-    _require_nodes(demand, living_nodes())
+    _require_nodes(demand, living_nodes().values())
 
 
-def living_nodes() -> list[Mapping[str, float]]:
-    """Return the resources of each node of the cluster that is alive."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+def living_nodes() -> dict[str, Mapping[str, float]]:
+    """Return the resources of each node of the cluster that is alive, by its id."""
+    return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
 
 
 def fitting(each: Mapping[str, float], nodes: Iterable[Mapping[str, float]]) -> int:
@@ -278,7 +278,7 @@ def fitting(each: Mapping[str, float], nodes: Iterable[Mapping[str, float]]) -> 
     return sum(room)
 
 
-def _require_nodes(demand: Demand, nodes: Sequence[Mapping[str, float]]) -> None:
+def _require_nodes(demand: Demand, nodes: Iterable[Mapping[str, float]]) -> None:
     """Check that what is enough in all is not too scattered: Ray would wait for ever."""
     if not demand.each or (there := fitting(demand.each, nodes)) >= demand.count:
         return

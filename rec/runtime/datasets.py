@@ -19,7 +19,7 @@ from rec.data.prepared import Prepared
 from rec.data.stream import CachedReader
 from rec.data.views.view import SPLITS
 from rec.errors import DataError, RecError
-from rec.runtime.cluster import quiet_data
+from rec.runtime.cluster import living_nodes, quiet_data
 from rec.storage import Storage
 
 SHARED_SHARE = 0.3
@@ -56,8 +56,7 @@ def fits_shared_memory(data: Prepared, splits: Sequence[str]) -> bool:
 
 def object_stores() -> dict[str, float]:
     """Return the bytes of shared memory of every node that is alive, by its id."""
-    alive = (node for node in ray.nodes() if node["Alive"])
-    return {node["NodeID"]: node["Resources"].get("object_store_memory", 0.0) for node in alive}
+    return {node: there.get("object_store_memory", 0.0) for node, there in living_nodes().items()}
 
 
 def share(data: Prepared, split: str, columns: Sequence[Column]) -> list[Any]:

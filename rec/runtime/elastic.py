@@ -6,19 +6,24 @@ is whole; here the driver chooses before every attempt, and starts a larger one 
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from rec.config import RunConfig
-from rec.errors import ConfigError
+from rec.errors import ConfigError, TrainingError
 from rec.keys import ParallelConfig
+from rec.progress import Progress
 from rec.runtime.cluster import SPARE_CPUS, fitting, living_nodes
+from rec.sections import counted
 from rec.systems.api import System
 from rec.train.phases import stretches
 
 GROW_S = 60.0
 """Fewest seconds that a number of workers is kept before more are looked for."""
+WAIT_S, POLL_S = 300.0, 2.0
+"""Longest wait for nodes with room for the fewest workers, and seconds between looks."""
 
 
 def sizes(config: RunConfig, system: System[Any, Any]) -> tuple[int, ...]:
@@ -32,7 +37,7 @@ def sizes(config: RunConfig, system: System[Any, Any]) -> tuple[int, ...]:
     )
 
 
-def room(parallel: ParallelConfig, nodes: Sequence[Mapping[str, float]]) -> int:
+def room(parallel: ParallelConfig, nodes: Collection[Mapping[str, float]]) -> int:
     """Return how many workers the nodes have room for, with a CPU left for data."""
     free = sum(node.get("CPU", 0.0) for node in nodes) - SPARE_CPUS
     return min(fitting(parallel.worker_resources, nodes), int(free / parallel.worker_resources["CPU"] + 1e-9))
@@ -41,13 +46,22 @@ def room(parallel: ParallelConfig, nodes: Sequence[Mapping[str, float]]) -> int:
 class Sizes:
     """Chooses the number of workers of each attempt."""
 
-    def __init__(self, config: RunConfig, system: System[Any, Any]) -> None:
+    def __init__(self, config: RunConfig, system: System[Any, Any], stop: threading.Event) -> None:
+        """Choose for a run; where `stop` gets set, nothing is waited for."""
+        self.stop, self.asked_s = stop, 0.0
         self.config, self.sizes = config, sizes(config, system)
         self.workers, self.since_s = 0, 0.0
 
     def choose(self) -> RunConfig:
-        """Return the config of the next attempt: the most workers that fit now, or the fewest, which may wait."""
-        self.workers, self.since_s = self._fitting(), time.monotonic()
+        """Return the config of the next attempt: with the most workers that living nodes have room for.
+
+        Raises:
+            TrainingError: for long there was no room for the fewest.
+        """
+        if (found := self._fitting()) is None:
+            found = self._waited()
+        self.workers = found
+        self.since_s = self.asked_s = time.monotonic()
         update = {"workers": self.workers, "min_workers": 0}
         return self.config.model_copy(update={"parallel": self.config.parallel.model_copy(update=update)})
 
@@ -56,13 +70,36 @@ class Sizes:
         if self.workers == self.sizes[0] or time.monotonic() - self.since_s < GROW_S:
             return False
         self.since_s = time.monotonic()
-        return self._fitting() > self.workers
+        return (self._fitting() or 0) > self.workers
 
-    def _fitting(self) -> int:
-        if len(self.sizes) == 1:
-            return self.sizes[0]
-        most = room(self.config.parallel, living_nodes())
-        return next((size for size in self.sizes if size <= most), self.sizes[-1])
+    def must_shrink(self) -> bool:
+        """Return whether living nodes have no room for the workers of this attempt any more; asked now and then."""
+        if time.monotonic() - self.asked_s < POLL_S:
+            return False
+        self.asked_s = time.monotonic()
+        return fitting(self.config.parallel.worker_resources, living_nodes().values()) < self.workers
+
+    def _waited(self) -> int:
+        """Return the number of workers that fit once enough nodes are there."""
+        fewest, deadline_s = self.sizes[-1], time.monotonic() + WAIT_S
+        with Progress(f"waiting for nodes with room for {counted(fewest, 'worker')}"):
+            while (found := self._fitting()) is None and not self.stop.wait(POLL_S):
+                if time.monotonic() > deadline_s:
+                    there = fitting(self.config.parallel.worker_resources, living_nodes().values())
+                    raise TrainingError(
+                        f"parallel.workers: the nodes that are left have room for {there}, expected {fewest}, and no "
+                        f"other came in {WAIT_S:.0f} s; the same command goes on from the last checkpoint once there "
+                        "are more, with parallel.min_workers at once on fewer"
+                    )
+        return found or fewest
+
+    def _fitting(self) -> int | None:
+        """Return the most workers that fit beside a CPU for data; the fewest may take that too."""
+        nodes = living_nodes().values()
+        most, fewest = room(self.config.parallel, nodes), self.sizes[-1]
+        if found := next((size for size in self.sizes if size <= most), 0):
+            return found
+        return fewest if fitting(self.config.parallel.worker_resources, nodes) >= fewest else None
 
 
 def refuse_elastic(parallel: ParallelConfig, what: str) -> None:

@@ -16,18 +16,18 @@ from typing import Any
 import ray
 import ray.train
 from ray.train.torch import TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from rec import errors
 from rec.batch import Column
 from rec.config import RunConfig, to_json
 from rec.data.prepared import Prepared
-from rec.errors import RecError, TrainingError
-from rec.progress import Progress as Waiting
+from rec.errors import TrainingError
 from rec.runtime.cluster import PRIVATE, QUIET, Demand, cpus_to_start, refuse_shared_gpus, runtime, worker_environment
 from rec.runtime.datasets import fits_shared_memory, share
 from rec.runtime.elastic import Sizes
-from rec.runtime.monitor import Monitor, least_done
+from rec.runtime.monitor import Monitor
 from rec.runtime.network import ConnectedWorkers
+from rec.runtime.pump import DRIVER, Pump, describe
 from rec.runtime.worker import train_worker
 from rec.storage import Storage, absolute
 from rec.systems.api import System
@@ -38,11 +38,8 @@ from rec.train.phases import stretches
 from rec.train.progress import Progress
 from rec.train.training_record import TrainingRecord
 
-POLL_S, START_POLL_S = 0.5, 0.1
 ERROR = "error.txt"
 """File of a run's folder with the tracebacks of workers that ended it."""
-DRIVER = -1
-"""Stands for a rank in events of the driver itself."""
 
 
 def train(
@@ -86,14 +83,17 @@ def train(
     with runtime(cpus_to_start(parallel), worker_environment(parallel), demand=Demand.by_workers(parallel)):
         report({"kind": "runtime"})
         shared = Shared(data, columns) if fits_shared_memory(data, SPLITS) else None
-        failures, stop, before, sizes = 0, stop or threading.Event(), None, Sizes(config, system)
+        stop = stop or threading.Event()
+        failures, before, sizes = 0, None, Sizes(config, system, stop)
         while True:
             sized = _sized(sizes, system, report, say)
-            failure = _attempt(sized, storage, shared, report, say, stop, sizes.may_grow)
+            if stop.is_set():
+                break
+            failure = _attempt(sized, storage, shared, report, say, stop, sizes)
             if failure is None or stop.is_set():
                 break
-            if failure.may_grow:
-                say("there is room for more workers; going on from the last checkpoint")
+            if failure.resized:
+                say(f"{failure.resized}; going on from the last checkpoint")
                 continue
             cause = failure.cause
             if failure.would_repeat(before, sized.parallel.workers):
@@ -147,8 +147,8 @@ class Failure:
     """What ranks have raised: kind, first line without digits, and at which step."""
     told: str = ""
     """All that Ray says of it, with the tracebacks of workers."""
-    may_grow: bool = False
-    """Whether it was ended after a checkpoint because more workers fit: that is no failure."""
+    resized: str = ""
+    """Why it was ended to start with another number of workers: that is no failure."""
 
     def would_repeat(self, before: Failure | None, workers: int) -> bool:
         """Return whether another attempt would end the same way.
@@ -197,21 +197,24 @@ def _attempt(
     report: Report,
     say: Callable[[str], None],
     stop: threading.Event,
-    may_grow: Callable[[], bool],
+    sizes: Sizes,
 ) -> Failure | None:
     """Run once from the newest whole checkpoint; return how it failed, None where it finished."""
     step = newest(storage, say, deep=False)  # workers look at every byte, each at its share
     if step is not None:
         say(f"{config.out}: going on from step {step}")
-    monitor = Monitor.remote()
-    pump = Pump(monitor, report, config.parallel.stall_timeout_s, stop, may_grow)
+    # It lives with the driver: on another node it would be lost with that.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    monitor = Monitor.options(scheduling_strategy=here).remote()
+    payload = {"config": to_json(config), "step": step, "monitor": monitor, "shared": shared is not None}
+    trainer = _trainer(config, payload)
+    pump = Pump(monitor, report, config.parallel.stall_timeout_s, stop, sizes, trainer.abandon)
     pump.start()
     if shared is not None:
         shared.offer_to(monitor)
-    payload = {"config": to_json(config), "step": step, "monitor": monitor, "shared": shared is not None}
     try:
         with pump.waiting:
-            _trainer(config, payload).fit()
+            trainer.fit()
         return None
     except ray.exceptions.RayError as error:
         ended: Exception = error
@@ -223,8 +226,8 @@ def _attempt(
             ray.kill(monitor)
     if pump.error is not None:
         raise pump.error
-    if pump.grows:
-        return Failure("more workers fit", step, {}, may_grow=True)
+    if pump.resized:
+        return Failure(pump.resized, step, {}, resized=pump.resized)
     told = "\n".join(str(one) for one in (ended, *getattr(ended, "worker_failures", {}).values()))
     raised = {} if pump.stalled else pump.raised | killed_for_memory(ended, pump.last)
     return Failure(pump.stalled or _cause(ended, pump.last), step, raised, told)
@@ -269,11 +272,20 @@ class Trainer(TorchTrainer):  # type: ignore[misc]
             unused.append("PlacementGroupCleanerCallback")
         return [c for c in super()._create_default_callbacks() if type(c).__name__ not in unused]
 
+    controller: Any = None
+    """The actor that runs an attempt, known where the main thread waits for it."""
+
     def _register_sigint_handler(self, controller: Any) -> None:
         """Leave Ctrl-C to the command: Ray's handler ends the process by itself, with another exit code."""
+        self.controller = controller
+
+    def abandon(self) -> None:
+        """End an attempt whose workers are not placed yet: Ray would wait for their place."""
+        if self.controller is not None:
+            ray.kill(self.controller)
 
 
-def _trainer(config: RunConfig, payload: dict[str, Any]) -> TorchTrainer:
+def _trainer(config: RunConfig, payload: dict[str, Any]) -> Trainer:
     parallel = config.parallel
     environment = {**QUIET, **worker_environment(parallel)}
     collective_s = max(60.0, 4 * parallel.stall_timeout_s)
@@ -294,92 +306,6 @@ def _trainer(config: RunConfig, payload: dict[str, Any]) -> TorchTrainer:
             worker_runtime_env={"env_vars": environment},
         ),
     )
-
-
-class Pump(threading.Thread):
-    """Carries workers' events to `report`, and ends the workers when all fall silent."""
-
-    def __init__(
-        self,
-        monitor: Any,
-        report: Report,
-        stall_timeout_s: float,
-        stop: threading.Event,
-        may_grow: Callable[[], bool],
-    ) -> None:
-        super().__init__(daemon=True, name="pump")
-        self.may_grow, self.saved, self.grows = may_grow, False, False
-        self.asked_to_stop = stop
-        self.monitor, self.report, self.stall_timeout_s = monitor, report, stall_timeout_s
-        self.waiting = Waiting("waiting for workers to start, load the model and make a first step")
-        self.ended = threading.Event()
-        self.error: RecError | None = None
-        self.stalled: str | None = None
-        self.last: dict[int, dict[str, Any]] = {}
-        self.raised: dict[int, tuple[str, str, int]] = {}
-
-    def run(self) -> None:
-        """Follow the workers until stopped."""
-        while not self.ended.wait(POLL_S if 0 in self.last else START_POLL_S):
-            try:
-                self._check(self._drain())
-            except ray.exceptions.GetTimeoutError:
-                continue
-            except ray.exceptions.RayError:
-                return
-
-    def stop(self) -> None:
-        """Take what is left and end."""
-        self.ended.set()
-        self.join()
-        with contextlib.suppress(ray.exceptions.RayError):
-            self._drain()
-
-    def _drain(self) -> dict[int, tuple[float, dict[str, Any]]]:
-        """Report what is new; return how long each worker has been silent, with its last event."""
-        events, silent = ray.get(self.monitor.poll.remote(), timeout=30)
-        for event in events:
-            self.last[event["rank"]] = event
-            if event["kind"] == "error" and self.error is None:
-                kind = getattr(errors, event["type"], TrainingError)
-                self.error = kind(event["message"])
-            if event["kind"] == "raised":
-                words = re.sub(r"\d+", "#", event["message"])
-                self.raised[event["rank"]] = event["type"], words, event["total_step"]
-            if event["kind"] == "step":
-                self.waiting.end()
-            self.saved |= event["kind"] == "saved"
-            self.report(event)
-        return silent
-
-    def _check(self, silent: dict[int, tuple[float, dict[str, Any]]]) -> None:
-        """End the workers when none has said anything for too long; the one that did least is named."""
-        if self.asked_to_stop.is_set() or (self.error is not None and DRIVER in self.last):
-            self._end_workers()
-            return
-        saved, self.saved = self.saved, False
-        if saved and not self.grows and self.may_grow():
-            self.grows = True
-            self._end_workers()
-            return
-        if self.stalled or not silent or min(s for s, _ in silent.values()) < self.stall_timeout_s:
-            return
-        rank = least_done(silent)
-        seconds, last = silent[rank]
-        self.stalled = f"rank {rank} made no progress for {seconds:.0f} s after {describe(last)}"
-        self._end_workers()
-
-    def _end_workers(self) -> None:
-        for handle in ray.get(self.monitor.handles.remote(), timeout=30):
-            ray.kill(handle)
-
-
-def describe(event: dict[str, Any]) -> str:
-    """Return in words how far a worker had come."""
-    if not event:
-        return "its start"
-    step = f" at step {event['total_step']}" if "total_step" in event else ""
-    return f"{event['kind']!r}{step}"
 
 
 def _cause(failure: Exception, last: dict[int, dict[str, Any]]) -> str:

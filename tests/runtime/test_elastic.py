@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,7 @@ import pytest
 pytest.importorskip("ray", reason="needs the extra `cluster`")
 
 from rec.config import RunConfig, from_table, override
-from rec.errors import ConfigError
+from rec.errors import ConfigError, TrainingError
 from rec.keys import ParallelConfig
 from rec.runtime import elastic
 from rec.runtime.cluster import Demand, cpus_to_start
@@ -68,17 +71,45 @@ def test_how_many_workers_there_is_room_for(keys: dict[str, Any], nodes: list[di
 
 
 def test_the_largest_number_that_fits_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = elastic.Sizes(*made(["parallel.workers=8", "parallel.min_workers=2"]))
+    sizes = elastic.Sizes(*made(["parallel.workers=8", "parallel.min_workers=2"]), Event())
     for cpus, workers in ((9.0, 8), (8.0, 4), (5.0, 4), (3.0, 2), (2.0, 2)):  # with fewer, it waits for two
-        monkeypatch.setattr(elastic, "living_nodes", lambda cpus=cpus: [{"CPU": cpus}])
+        monkeypatch.setattr(elastic, "living_nodes", lambda cpus=cpus: {"one": {"CPU": cpus}})
         chosen = sizes.choose().parallel
         assert (chosen.workers, chosen.min_workers) == (workers, 0)
-    monkeypatch.setattr(elastic, "living_nodes", lambda: [{"CPU": 9.0}])
+    monkeypatch.setattr(elastic, "living_nodes", lambda: {"one": {"CPU": 9.0}})
     assert not sizes.may_grow()  # so soon
     monkeypatch.setattr(elastic, "GROW_S", 0.0)
     assert sizes.may_grow()
     assert sizes.choose().parallel.workers == 8
     assert not sizes.may_grow()
+
+
+def test_what_is_lost_is_waited_for_or_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two nodes of two CPUs, one of which is lost: three workers find no room, which Ray would wait for."""
+    monkeypatch.setattr(elastic, "POLL_S", 0.01)
+    words = ["parallel.workers=3", "train.batch_size=126"]
+    there = {"head": {"CPU": 2.0}, "other": {"CPU": 2.0}}
+    monkeypatch.setattr(elastic, "living_nodes", lambda: there)
+    fixed, stop = elastic.Sizes(*made(words), Event()), Event()
+    assert fixed.choose().parallel.workers == 3
+    assert not fixed.must_shrink()  # asked again so soon
+    time.sleep(0.02)
+    assert not fixed.must_shrink()
+    lost = there.pop("other")
+    time.sleep(0.02)
+    assert fixed.must_shrink()
+    elastic_run = elastic.Sizes(*made([*words, "parallel.min_workers=1"]), Event())
+    assert elastic_run.choose().parallel.workers == 1  # beside a CPU for data
+    assert elastic.Sizes(*made([*words, "parallel.min_workers=2"]), Event()).choose().parallel.workers == 2
+    threading.Timer(0.2, there.update, [{"other": lost}]).start()
+    assert fixed.choose().parallel.workers == 3  # once it is back
+    del there["other"]
+    monkeypatch.setattr(elastic, "WAIT_S", 0.1)
+    with pytest.raises(TrainingError, match=r"parallel.workers: the nodes that are left have room for 2, expected 3"):
+        fixed.choose()
+    stop.set()
+    monkeypatch.setattr(elastic, "WAIT_S", 60.0)
+    assert elastic.Sizes(*made(words), stop).choose().parallel.workers == 3  # the caller ends without an attempt
 
 
 def test_the_fewest_are_demanded_and_a_machine_gives_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,15 +136,19 @@ def test_a_run_shrinks_with_the_cluster_and_grows_again(
     ray_runtime: None, run_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The cluster has 4 CPUs; it is as if nodes were lost while a worker is killed, and there again later."""
-    # Asked before the first attempt, after its first checkpoint, and when a worker is killed.
-    seen = iter([[{"CPU": 4.0}], [{"CPU": 4.0}], [{"CPU": 2.0}]])
-    monkeypatch.setattr(elastic, "living_nodes", lambda: next(seen, [{"CPU": 4.0}]))
+    marker = tmp_path / "marker"
+
+    def nodes() -> dict[str, dict[str, float]]:
+        lost = not marker.exists() and sum(event["kind"] == "workers" for event in events) == 1
+        return {"one": {"CPU": 2.0 if lost else 4.0}}
+
+    monkeypatch.setattr(elastic, "living_nodes", nodes)
     monkeypatch.setattr(elastic, "GROW_S", 0.0)
     said: list[str] = []
     events: list[dict[str, Any]] = []
     keys = {"train": {"epochs": 2, "checkpoint_steps": 4, "clip_norm": 1.0}}
-    (tmp_path / "marker").write_text("1")
-    model = {"dropout": 0.0, "fault": "kill@loss:6", "marker": str(tmp_path / "marker")}
+    marker.write_text("1")
+    model = {"dropout": 0.0, "fault": "kill@loss:6", "marker": str(marker)}
     config = run_config(system=FAULTY, model=model, parallel={"workers": 8, "min_workers": 1}, **keys)
     train(config, events.append, said.append)
     assert [event["workers"] for event in events if event["kind"] == "workers"] == [2, 1, 2]

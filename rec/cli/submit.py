@@ -1,0 +1,87 @@
+"""`rec submit`: a command of this package as a job of a cluster."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rec.cli.run import say
+from rec.config import load
+from rec.errors import ConfigError, RequestError
+from rec.storage import absolute
+
+TEXT = "run a command as a job of a Ray cluster, and follow it"
+INTERRUPTED = "the job goes on: rec submit --follow ID picks it up, --stop ID ends it, --list names all"
+JOBS = ("prepare", "train", "tune", "evaluate", "predict", "report", "export", "benchmark")
+EXAMPLES = """examples:
+  rec submit train mine.toml out=s3://runs/mine data.root=s3://data/mine parallel.workers=8
+  rec submit prepare mine.toml --exclude 'raw/' --address http://head:8265
+  rec submit --list
+  rec submit --follow rec-train-1f0c3a52
+  rec submit --stop rec-train-1f0c3a52
+  rec submit train mine.toml out=/shared/run data.root=/shared/data -- --seeds 3
+
+the working directory travels, without what .gitignore names; the exit code is the job's
+RAY_API_SERVER_ADDRESS names the cluster, RAY_AUTH_TOKEN its token; options of JOB follow after --"""
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add what the command takes beside overrides."""
+    command.add_argument("job", metavar="JOB", nargs="?", choices=JOBS, help=f"one of {', '.join(JOBS)}")
+    command.add_argument("words", metavar="CONFIG", nargs="*", help="what JOB takes")
+    command.add_argument("--address", help="the cluster's dashboard (default: RAY_API_SERVER_ADDRESS, or this machine)")
+    command.add_argument("--working-dir", default=".", metavar="DIR", help="folder that travels (default: this one)")
+    text = "leave out of it, as a line of .gitignore; may be repeated"
+    command.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help=text)
+    command.add_argument("--detach", action="store_true", help="do not follow it")
+    other = command.add_mutually_exclusive_group()
+    other.add_argument("--follow", metavar="ID", help="follow a job that was submitted")
+    other.add_argument("--stop", metavar="ID", help="end a job")
+    other.add_argument("--list", action="store_true", help="name all jobs")
+
+
+def run(options: argparse.Namespace) -> int | None:
+    """Submit a job, or ask about those that were."""
+    other = options.follow or options.stop or options.list
+    if bool(options.job) == bool(other):
+        raise RequestError("rec submit: expected a JOB, or one of --follow, --stop and --list")
+    folder = Path(options.working_dir).absolute()
+    words = [options.job, *options.words, *options.overrides]
+    if options.job:
+        _check(options, folder)
+    from rec.progress import Merged
+    from rec.runtime import submit
+
+    client = submit.connected(options.address)
+    if options.list:
+        print("\n".join(submit.listed(client)) or "no job was submitted")
+        return None
+    if options.stop:
+        say(f"{options.stop}: {'stopped' if submit.stop(client, options.stop) else 'had ended already'}")
+        return None
+    name = options.follow or submit.submit(client, words, folder, options.exclude, say)
+    if options.detach:
+        print(name)
+        return None
+    return submit.follow(client, name, Merged().show)
+
+
+def _check(options: argparse.Namespace, folder: Path) -> None:
+    """Refuse here what the job would refuse there, and results that would be lost with the job's own folder.
+
+    Raises:
+        RequestError: the working directory is none.
+        ConfigError: the config is wrong, or names paths that are relative.
+    """
+    if not folder.is_dir():
+        raise RequestError(f"--working-dir {folder}: there is no such folder")
+    config = next((word for word in options.words if word.endswith(".toml")), None)
+    if config is None or not (folder / config).is_file():
+        return
+    found = load(str(folder / config), options.overrides)
+    for key, path in (("out", found.out), ("data.root", found.data.root)):
+        if path != absolute(path):
+            raise ConfigError(
+                f"{key}: {path!r} is relative, and the job's folder ends with the job; name a path that every node "
+                "opens, such as /shared/run or s3://bucket/run"
+            )

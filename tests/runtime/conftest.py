@@ -1,0 +1,27 @@
+"""A cluster of real nodes on this machine, shared by the tests that need one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from rec.errors import ConfigError
+from rec.runtime.local_cluster import LocalCluster, Shape, down, names, running
+from rec.runtime.local_links import require_possible
+
+
+@pytest.fixture(scope="session")
+def local_nodes() -> Iterator[LocalCluster]:
+    """Two Ray nodes of two CPUs, each in its own network namespace; whoever cuts a link joins it again."""
+    try:
+        require_possible()
+    except ConfigError as error:
+        pytest.skip(str(error))
+    for name in names():  # of test runs that were killed
+        if name[0] == "t" and name[1:].isdigit() and not psutil.pid_exists(int(name[1:])):
+            down(name)
+    with running(f"t{os.getpid()}", Shape(rate="1gbit")) as cluster:
+        yield cluster
