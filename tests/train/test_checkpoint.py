@@ -13,6 +13,7 @@ from torch import Tensor
 from rec.errors import CheckpointError, DataError
 from rec.storage import Storage
 from rec.train.checkpoint import CheckpointStore
+from rec.train.job import newest
 from rec.train.ranks import OneRank
 from rec.train.saver import Saver
 from rec.train.shards import Piece, merged, shared_out
@@ -59,6 +60,23 @@ def test_a_damaged_best_is_named_with_what_is_whole(store: CheckpointStore, tmp_
     (tmp_path / "step-00000001" / FILES[0]).unlink()
     with pytest.raises(CheckpointError, match=r"missing: the checkpoint that validation chose, step 1, .* are 2, 3;"):
         store.load_best()
+
+
+def test_what_is_left_of_a_damaged_run_is_told(tmp_path: Path) -> None:
+    store, said = CheckpointStore(Storage(str(tmp_path / "checkpoints"))), []
+    for step in (1, 2, 3):
+        save_at(store, step, best=step == 1, state={"total_step": step, "best_step": 1, "history": []})
+    (tmp_path / "checkpoints" / "step-00000001" / FILES[0]).unlink()
+    assert newest(Storage(str(tmp_path)), said.append) == 3
+    assert len(said) == 1
+    assert said[0].startswith("the checkpoint that validation chose is damaged: ")
+    assert f"step-00000001/{FILES[0]}: missing" in said[0]
+    for step in (2, 3):
+        (tmp_path / "checkpoints" / f"step-{step:08d}" / FILES[1]).unlink()
+    said.clear()
+    assert newest(Storage(str(tmp_path)), said.append) is None
+    assert said[-1] == "no whole checkpoint is left: starting from the beginning"
+    assert len(said) == 4
 
 
 def test_best_and_the_last_two_are_kept(store: CheckpointStore) -> None:
