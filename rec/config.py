@@ -53,6 +53,20 @@ class RunConfig(Strict):
         return self
 
 
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Return the table in a file.
+
+    Raises:
+        ConfigError: it cannot be read, or is no TOML.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a TOML file ({error})") from error
+
+
 def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Return the checked config at `path` with `a.b=value` overrides applied.
 
@@ -62,12 +76,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         ConfigError: the file cannot be read, a key is unknown or missing, a value has the wrong type or range, or a key
             is set that has no effect beside the others.
     """
-    try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a TOML file ({error})") from error
+    table = read_toml(path)
     on_path(Path(path).resolve().parent)
     return _overridden(table, overrides)
 

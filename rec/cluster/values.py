@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from rec.config import check
-from rec.errors import ConfigError
+from rec.config import check, read_toml
 from rec.strict import Strict
 
 Kind = Literal["prepare", "train", "tune", "evaluate", "predict", "benchmark"]
@@ -176,11 +174,5 @@ def load_values(path: str | Path) -> Values:
     Raises:
         ConfigError: the file cannot be read, or a key is unknown, missing or wrong.
     """
-    try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a TOML file ({error})") from error
-    values: Values = check(Values, table, "")
+    values: Values = check(Values, read_toml(path), "")
     return values
