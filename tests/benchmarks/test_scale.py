@@ -58,10 +58,10 @@ def test_the_bare_ranking_finds_the_best_items() -> None:
 @pytest.mark.ray
 def test_tables_tell_memory_and_steps_of_two_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("psutil", reason="needs the extra `cluster`")
-    for name, value in (("LARGE", 200_000), ("SMALL", 1000), ("LOOKUPS", 64), ("STEPS", 2)):
+    for name, value in (("LARGE", 1_000_000), ("SMALL", 1000), ("LOOKUPS", 64), ("STEPS", 2)):
         monkeypatch.setattr(tables, name, value)
     memory, step, moved = tables.measure(str(tmp_path), lambda _: None)
-    table = 4 * 200_000 * (tables.WIDTH + 1)
+    table = 4 * 1_000_000 * (tables.WIDTH + 1)
     assert memory.limit is not None
     assert memory.limit > 0.9 * table
     assert memory.value < memory.limit
