@@ -92,6 +92,13 @@ def test_what_interacts_in_a_set_is_told_by_name_and_severity(sets, sets_client)
     assert all({entry["label"], entry["other"]} <= kept for entry in few["interactions"])
 
 
+def same(ours, theirs) -> bool:
+    """Whether labels are the same; rows that are answered in batches of other sizes differ in the last digits."""
+    names = [[entry["label"] for entry in labels] for labels in (ours, theirs)]
+    ours, theirs = ([entry["probability"] for entry in labels] for labels in (ours, theirs))
+    return names[0] == names[1] and ours == pytest.approx(theirs, abs=1e-6)
+
+
 @pytest.mark.parametrize("how", ["greedy", "two_sat"])
 def test_a_request_may_ask_for_a_filter(sets, sets_client, how) -> None:
     rows = [{"visits": [["code 1", "code 7"], ["code 3"]]}, {"visits": [["code 9", "code 4"]]}]
@@ -101,9 +108,10 @@ def test_a_request_may_ask_for_a_filter(sets, sets_client, how) -> None:
     for before, after in zip(plain, found, strict=True):
         assert after["interactions"] == []
         both = [*after["labels"], *after["taken_out"]]
-        assert sorted(both, key=lambda e: -e["probability"]) == before["labels"]
+        assert same(sorted(both, key=lambda e: -e["probability"]), before["labels"])
     asked = {"threshold": 0.1, "filter": "none"}
-    assert ask(sets_client, path="predict", rows=rows, **asked)["answers"] == plain
+    unfiltered = ask(sets_client, path="predict", rows=rows, **asked)["answers"]
+    assert all(same(one["labels"], other["labels"]) for one, other in zip(unfiltered, plain, strict=True))
     problems = ask(sets_client, 422, "predict", rows=rows, filter="strict")["detail"]
     assert problems[0]["where"] == "body.filter"
 
