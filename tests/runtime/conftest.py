@@ -1,4 +1,4 @@
-"""A cluster of real nodes on this machine, shared by the tests that need one."""
+"""A cluster of real nodes on this machine, shared by the tests of a module that needs one: idle, it would slow others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rec.runtime.local_cluster import LocalCluster, Shape, down, names, running
 from rec.runtime.local_links import require_possible
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def local_nodes() -> Iterator[LocalCluster]:
     """Two Ray nodes of two CPUs, each in its own network namespace; whoever cuts a link joins it again."""
     try:
