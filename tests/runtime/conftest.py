@@ -1,4 +1,4 @@
-"""A cluster of real nodes on this machine, shared by the tests of a module that needs one: idle, it would slow others."""
+"""A cluster of real nodes on this machine, shared by the tests of a module: idle, it would slow those of others."""
 
 from __future__ import annotations
 
