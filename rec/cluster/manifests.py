@@ -14,7 +14,8 @@ SERVED = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response junk-response",
 }
-"""Of services: requests only read, so that one whose replica died is sent to another."""
+"""Of services: HAProxy in front of replicas is the router that retries. Requests only read, so that one whose replica
+died before it answered may be sent to another."""
 Manifest = dict[str, Any]
 
 

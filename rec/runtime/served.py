@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from rec.cluster.manifests import SERVED
 from rec.errors import RequestError
 from rec.json_text import json_text
 
@@ -29,10 +30,7 @@ STATE = "serving.json"
 TOKEN = "REC_SERVE_TOKEN"
 """Where the environment holds the token that clients send."""
 PROXY = {
-    # HAProxy in front of replicas: the router that retries. Requests only read, so one whose replica died before it
-    # answered may be sent to another.
-    "RAY_SERVE_ENABLE_HA_PROXY": "1",
-    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response junk-response",
+    **SERVED,
     "RAY_SERVE_HAPROXY_RETRIES": "3",
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",

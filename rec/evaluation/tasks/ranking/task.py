@@ -26,6 +26,7 @@ from rec.evaluation.tasks.ranking.ranks import best, coverage, hide, metric_name
 from rec.evaluation.tasks.ranking.service import RankingService
 from rec.keys import EvaluateConfig
 from rec.moe.layer import is_spread
+from rec.nn.pairs import counts
 from rec.nn.sharded import is_sharded
 from rec.sections import Section
 from rec.systems.capabilities import Ranker, RankingExamples, States
@@ -130,7 +131,7 @@ class Ranking(Task):
         made = rank_in_blocks(part_scores(system, module, states), examples, num_items, most, cold_I)
         found = {"each/target": item_P, "each/rank": made.rank_P, "ranked": made.ranked_B}
         found["catalogue"] = torch.full_like(made.ranked_B, num_items - 1)
-        found["known"] = per_row(examples.known[0], len(made.ranked_B))
+        found["known"] = counts(examples.known[0], len(made.ranked_B))
         found |= {"top": made.top_BK, "top_score": made.top_score_BK}
         if cold_I is not None:
             cold_P = cold_I.to(item_P.device)[item_P]
@@ -154,7 +155,7 @@ class Ranking(Task):
         found = {"each/target": examples.target[1], "each/rank": ranks(score_BI, examples.target, examples.subject_B)}
         found["ranked"] = ranked(score_BI)
         found["catalogue"] = torch.full_like(found["ranked"], score_BI.shape[1] - 1)
-        found["known"] = per_row(examples.known[0], len(score_BI))
+        found["known"] = counts(examples.known[0], len(score_BI))
         found["top"], found["top_score"] = best(score_BI, examples.subject_B, min(TOP, score_BI.shape[1] - 1))
         if detail is not None:
             cold_I = torch.from_numpy(cold.is_cold(system, self._cold_count(detail)))
@@ -299,11 +300,6 @@ def _best_of_all(
         items.append(item_BK.cpu().numpy())
         scores.append(score_BK.float().cpu().numpy())
     return np.concatenate(items), np.concatenate(scores)
-
-
-def per_row(row_P: Tensor, rows: int) -> Tensor:
-    """Return how many pairs each row has, int64 (B,); unlike a histogram it does not look for the largest first."""
-    return row_P.new_zeros(rows).index_add_(0, row_P, torch.ones_like(row_P))
 
 
 def part_of(examples: RankingExamples, inside: slice) -> RankingExamples:
