@@ -96,6 +96,7 @@ class ParallelConfig(Strict):
             {"workers": {"not": [0]}},
         ),
         "gpus_per_worker": {"gpu": [True]},
+        "grow_s": {"min_workers": {"not": [0]}},
         "offload": {"gpu": [True], "workers": {"not": [0]}, "zero_stage": [1, 2]},
     }
 
@@ -105,6 +106,8 @@ class ParallelConfig(Strict):
     """Fewest workers that a run starts with, or goes on with after a loss, where the cluster has no room for `workers`;
     more join after a checkpoint when there is room again. Of the numbers between, the largest that fits, divides every
     batch and is divided by `expert_parallel` is taken. 0 waits for all `workers`."""
+    grow_s: float = Field(60.0, ge=0)
+    """Fewest seconds that a number of workers is kept before room for more is looked for, at a checkpoint."""
     expert_parallel: int = Field(1, ge=1)
     """Ranks that share one copy of the experts; must divide workers."""
     moe_backend: Literal["grouped", "deepspeed"] = "grouped"
