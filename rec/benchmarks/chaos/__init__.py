@@ -33,7 +33,7 @@ KEYS = (
 )
 PARALLEL = (
     *(f"parallel.workers={WORKERS}", "parallel.min_workers=1", "parallel.grow_s=5", "parallel.max_failures=1000"),
-    "parallel.stall_timeout_s=60",
+    "parallel.stall_timeout_s=120",
 )
 GOALS_S = {"worker": 30.0, "node": 60.0, "link": 60.0, "driver": 30.0}
 """Most seconds to the next step."""
@@ -70,20 +70,25 @@ def measure(folder: str, chaos: Chaos, say: Say) -> list[Row]:
 
 def disturbed(nodes: LocalCluster, root: Path, chaos: Chaos, say: Say) -> list[Row]:
     """Return the rows of a run on a cluster that is there, whose head has a state."""
-    keys = [*KEYS, f"data.root={root / 'data'}", f"train.epochs={EPOCHS * chaos.faults}"]
-    config = override(load(CONFIG), [*keys, "parallel.workers=0", f"out={root / 'undisturbed'}"])
-    view = resolve(config.system).view
-    prepare(config.data, InProcess(), lambda _: None, [view] if view else [])
     say("the same run without faults, in one process")
-    wanted = train_here(config, lambda _: None, lambda _: None).history
+    keys, wanted = undisturbed(root, EPOCHS * chaos.faults)
     start_s = time.monotonic()
-    run = Training(nodes, root, [CONFIG, *keys, *PARALLEL])
+    run = Training(nodes, root, [*keys, *PARALLEL])
     try:
         rows = _through(run, chaos, wanted[-1]["total_step"], say)
         run.finish(_left(chaos, start_s))
     finally:
         run.process.kill()
     return [*rows, *_kept(run, wanted), Row("chaos: all of it", (time.monotonic() - start_s) / 60, "min")]
+
+
+def undisturbed(root: Path, epochs: int) -> tuple[list[str], list[dict[str, Any]]]:
+    """Return the config file and keys of a run that goes through faults, and the history of the same without any."""
+    keys = [*KEYS, f"data.root={root / 'data'}", f"train.epochs={epochs}"]
+    config = override(load(CONFIG), [*keys, "parallel.workers=0", f"out={root / 'undisturbed'}"])
+    view = resolve(config.system).view
+    prepare(config.data, InProcess(), lambda _: None, [view] if view else [])
+    return [CONFIG, *keys], train_here(config, lambda _: None, lambda _: None).history
 
 
 def _through(run: Training, chaos: Chaos, steps: int, say: Say) -> list[Row]:
