@@ -128,7 +128,7 @@ class ParallelConfig(Strict):
     """Share of a GPU that a worker reserves, so that several trials of one worker may use one; 0 takes a whole one.
     Workers of one run need a GPU each: NCCL refuses two ranks on one."""
     max_failures: int = Field(3, ge=0)
-    """Restarts from the last checkpoint after a lost worker before the job gives up."""
+    """Restarts from one checkpoint after lost workers before the job gives up; after a newer one they count anew."""
     stall_timeout_s: float = Field(600.0, gt=0)
     """Seconds without progress of any rank after which the job names the rank and restarts."""
 

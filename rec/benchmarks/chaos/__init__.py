@@ -32,7 +32,7 @@ KEYS = (
     *(f"train.checkpoint_steps={INTERVAL}", "train.learning_rate=5e-4", "train.patience=1000"),
 )
 PARALLEL = (
-    *(f"parallel.workers={WORKERS}", "parallel.min_workers=1", "parallel.grow_s=5", "parallel.max_failures=1000"),
+    *(f"parallel.workers={WORKERS}", "parallel.min_workers=1", "parallel.grow_s=5"),
     "parallel.stall_timeout_s=120",
 )
 GOALS_S = {"worker": 30.0, "node": 60.0, "link": 60.0, "driver": 30.0}
