@@ -52,9 +52,9 @@ def train(
     """Train with `parallel.workers` Ray Train workers; go on where the run's folder stands.
 
     A worker that is lost or hangs costs at most the work since the last checkpoint: the run starts again, up to
-    `parallel.max_failures` times from one checkpoint. An error that would only repeat itself ends the run at once: one of our own, one that
-    all ranks raise at one step, or one that comes again before there is any progress. Where `stop` gets set,
-    the workers are ended and this returns. `file` is the TOML file of the config, where it has one.
+    `parallel.max_failures` times from one checkpoint. An error that would only repeat itself ends the run at once: one
+    of our own, one that all ranks raise at one step, or one that comes again before there is any progress. Where `stop`
+    gets set, the workers are ended and this returns. `file` is the TOML file of the config, where it has one.
 
     Raises:
         TrainingError: too many failures, or a loss that is not finite.

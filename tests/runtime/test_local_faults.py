@@ -128,7 +128,8 @@ def test_a_submitted_job_dies_with_the_head_and_the_same_command_goes_on(
     code, said = ended(first)
     print(said)
     assert code == 1
-    assert said.splitlines()[-1].startswith("error: ")
+    assert "the cluster does not answer; asking for another 120 s" in said
+    assert said.splitlines()[-1].startswith("error: rec-train-")
     stood = store.steps()[-1]
     code, said = ended(submitted(local_nodes, tmp_path / "second", words))
     assert code == 0, said

@@ -124,8 +124,8 @@ def recorded(config: RunConfig, peaks_of_one: list[int]) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "times", "experts"),
-    # The second kill of a model that is being built hits the recovery from the first; that of a step comes after a newer
-    # checkpoint, and counts as the first.
+    # The second kill of a model that is being built hits the recovery from the first; that of a step comes after a
+    # newer checkpoint, and counts as the first.
     [
         ("kill@model", 2, 0),
         ("kill@loss:6", 2, 2),
