@@ -28,7 +28,7 @@ INTERVAL = 20
 EPOCHS, WORKERS = 8, 3
 """Of training per fault, and the most workers."""
 KEYS = (
-    *("data.read.interactions=20000", "model.blocks=1", "model.dropout=0.0", "train.batch_size=24"),
+    *("data.read.interactions=10000", "model.blocks=1", "model.dropout=0.0", "train.batch_size=24"),
     *(f"train.checkpoint_steps={INTERVAL}", "train.learning_rate=5e-4", "train.patience=1000"),
 )
 PARALLEL = (

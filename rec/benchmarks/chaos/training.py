@@ -111,34 +111,12 @@ class Training:
         return [(node, process) for node in nodes for process in self.nodes.processes(node, WORKER)]
 
     def again(self) -> list[tuple[int, int]]:
-        """Return of each attempt but the first how many steps it has done again, as far as was heard.
-
-        Then, of these, how many up to the checkpoint that was being written: steps made meanwhile are of the next one.
-        """
-        reached, writing, found = 0, None, []
-        for event in self.events():
-            kind = event["kind"]
-            if kind == "step":
-                reached = max(reached, event["total_step"])
-            elif kind == "saving":
-                writing = event["total_step"]
-            elif kind == "saved" and event["total_step"] == writing:
-                writing = None
-            elif kind == "ready":
-                last = reached if writing is None else writing
-                found.append((max(0, reached - event["step"]), max(0, last - event["step"])))
-                writing = None
-        return found[1:]
+        """Return what `done_again` does of all that was heard."""
+        return done_again(self.events())
 
     def lost(self) -> list[str]:
-        """Return where an attempt went on before a checkpoint that was told to be whole."""
-        saved, found = 0, []
-        for event in self.events():
-            if event["kind"] == "saved":
-                saved = max(saved, event["total_step"])
-            elif event["kind"] == "ready" and event["step"] < saved:
-                found.append(f"went on from step {event['step']} though the checkpoint of step {saved} was there")
-        return found
+        """Return what `gone_before` does of all that was heard."""
+        return gone_before(self.events())
 
     def faults(self) -> list[str]:
         """Return what is wrong with checkpoints, every byte of which is read; a run deletes old ones meanwhile."""
@@ -153,3 +131,35 @@ class Training:
 
     def _told(self) -> str:
         return self.log.read_text(errors="replace")[-TOLD:]
+
+
+def done_again(events: Sequence[Event]) -> list[tuple[int, int]]:
+    """Return of each attempt but the first how many steps it has done again, as far as was heard.
+
+    Then, of these, how many up to the checkpoint that was being written: steps made meanwhile are of the next one.
+    """
+    reached, writing, found = 0, None, []
+    for event in events:
+        kind = event["kind"]
+        if kind == "step":
+            reached = max(reached, event["total_step"])
+        elif kind == "saving":
+            writing = event["total_step"]
+        elif kind == "saved" and event["total_step"] == writing:
+            writing = None
+        elif kind == "ready":
+            last = reached if writing is None else writing
+            found.append((max(0, reached - event["step"]), max(0, last - event["step"])))
+            writing = None
+    return found[1:]
+
+
+def gone_before(events: Sequence[Event]) -> list[str]:
+    """Return where an attempt went on before a checkpoint that was told to be whole."""
+    saved, found = 0, []
+    for event in events:
+        if event["kind"] == "saved":
+            saved = max(saved, event["total_step"])
+        elif event["kind"] == "ready" and event["step"] < saved:
+            found.append(f"went on from step {event['step']} though the checkpoint of step {saved} was there")
+    return found
