@@ -11,7 +11,6 @@ import numpy as np
 
 from rec.cluster.plan import Plan, Stage
 from rec.cluster.traffic import KINDS, WIRE_BYTES
-from rec.nn.memory import in_words
 from rec.sections import Section, Table, Text, counted
 
 MOST_ROWS = 16
@@ -131,10 +130,10 @@ def _memory(plan: Plan, stage: Stage, of: str) -> Section:
         "activations": "what a microbatch's forward keeps for its backward",
         "cache": "texts that are being written",
     }
-    rows = [(words[name], in_words(value)) for name, value in named.items() if value]
+    rows = [(words[name], size(value)) for name, value in named.items() if value]
     if plan.table_bytes:
-        rows.append(("rows of sharded tables, with their sums", in_words(plan.table_bytes)))
-    rows.append(("most at once", in_words(memory.total + plan.table_bytes)))
+        rows.append(("rows of sharded tables, with their sums", size(plan.table_bytes)))
+    rows.append(("most at once", size(memory.total + plan.table_bytes)))
     return Section(title=f"Memory per worker{of}", parts=[Table(head=("for", "size"), rows=rows)])
 
 

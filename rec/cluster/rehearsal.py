@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -76,20 +76,35 @@ class _Owners:
 
     def __init__(self, noted: Noted, table: ShardedEmbedding, workers: int) -> None:
         self.noted, self.table, self.world_size = noted, table, workers
+        self.waits = False
+        """Whether vectors of the last lookup have not come yet; those that come without one are gradients."""
 
     def counts(self, count_P: Tensor) -> Tensor:
         """Return `count_P`: others ask for as much as they are asked for."""
         asked: list[int] = count_P.tolist()
-        total = max(1, sum(asked))
-        share = tuple(count / total for count in asked)
-        back = torch.is_grad_enabled()
-        self.noted.tables.append(Table(asked=sum(asked), width=self.table.width, backward=back, places=share))
+        total = sum(asked)
+        share = tuple(count / max(1, total) for count in asked)
+        self.noted.tables.append(Table(asked=total, width=self.table.width, backward=False, places=share))
+        self.waits = True
         return count_P
 
     def exchange(self, value: Tensor, sizes_out: Sequence[int], sizes_in: Sequence[int]) -> Tensor:
         """Return indices of 0, or drawn vectors."""
         shape = (sum(sizes_in), *value.shape[1:])
-        return torch.randn(shape) * self.table.std if value.is_floating_point() else value.new_zeros(shape)
+        if not value.is_floating_point():
+            return value.new_zeros(shape)
+        if not self.waits:
+            self._note_gradients(len(value))
+        self.waits = False
+        return torch.randn(shape) * self.table.std
+
+    def _note_gradients(self, rows: int) -> None:
+        """Note that gradients come back for the last lookup of so many rows."""
+        found = self.noted.tables
+        for place in reversed(range(len(found))):
+            if found[place].asked == rows and not found[place].backward:
+                found[place] = replace(found[place], backward=True)
+                return
 
     def sum(self, value: Tensor) -> Tensor:
         """Return `value`."""
