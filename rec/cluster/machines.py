@@ -105,6 +105,6 @@ def seated(
     needed = " and ".join(counted(amount, name) for name, amount in parallel.worker_resources.items() if amount)
     data = f" beside {counted(spare_cpus, 'CPU')} for data" if spare_cpus else ""
     raise ConfigError(
-        f"{key}: the nodes ({' + '.join(one.told for one in there)}) have room for {max(most, 0)} workers of {needed} "
+        f"{key}: the nodes ({' + '.join(one.told for one in there)}) have room for {counted(max(most, 0), 'worker')} of {needed} "
         f"each{data}, expected {fewest}; lower it, name more nodes, or let workers share with parallel.cpus_per_worker"
     )
