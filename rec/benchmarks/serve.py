@@ -23,7 +23,8 @@ from rec.data.prepare import prepare
 from rec.data.runner import InProcess
 from rec.json_text import json_text
 from rec.keys_data import DataConfig, TextConfig
-from rec.runtime.serving import deploy, deploy_web, limits, serving_runtime
+from rec.runtime.proxies import serving_runtime
+from rec.runtime.serving import deploy, deploy_web, limits
 from rec.serving.artifact import Artifact
 from rec.serving.export import export
 from rec.train.job import train_here

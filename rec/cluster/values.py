@@ -120,6 +120,8 @@ class Service(Strict):
     """Its folder on a volume; the last part is the name of the application."""
     token_secret: str = ""
     """Secret whose key `token` is REC_SERVE_TOKEN, for artifacts with serve.token=true."""
+    deadline_ms: float = Field(2000.0, gt=0)
+    """The artifact's `serve.deadline_ms`: what has said nothing a second later is given up, and another replica asked."""
 
 
 class ExternalState(Strict):
