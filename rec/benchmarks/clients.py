@@ -35,13 +35,23 @@ class Answered:
     body: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """An attempt that met no answer, or a bad one."""
+
+    begun_s: float
+    way: int
+    """The proxy that was asked."""
+    cause: str
+    """The status, or the kind of exception."""
+
+
 @dataclass(slots=True)
 class Seen:
     """What clients saw, times by the monotonic clock."""
 
     answers: list[Answered] = field(default_factory=list)
-    unanswered: list[tuple[float, int]] = field(default_factory=list)
-    """When attempts began that met no answer or a bad one, and at which proxy."""
+    unanswered: list[Unanswered] = field(default_factory=list)
     reopened: int = 0
     """Kept connections that a proxy had closed, as it may: opened anew, as browsers and HTTP libraries do."""
 
@@ -65,6 +75,10 @@ class Clients(threading.Thread):
         self.bodies = bodies.read_bytes().splitlines()
         self.clients, self.pause_s, self.ended, self.seen = clients, clients / per_s, threading.Event(), Seen()
 
+    def ask_per_s(self, per_s: float) -> None:
+        """Ask so often from now on."""
+        self.pause_s = self.clients / per_s
+
     def run(self) -> None:
         """Ask until ended."""
         asyncio.run(self._all())
@@ -86,48 +100,47 @@ class Clients(threading.Thread):
             question, start_s, answer = pauses.randrange(len(self.bodies)), time.monotonic(), b""
             for _ in self.urls:
                 begun_s = time.monotonic()
-                answer, kept = await self._ask(self.urls[way], self.bodies[question], kept)
-                if answer:
+                cause, answer, kept = await self._ask(self.urls[way], self.bodies[question], kept)
+                if not cause:
                     break
-                self.seen.unanswered.append((begun_s, way))
+                self.seen.unanswered.append(Unanswered(begun_s, way, cause))
                 way = (way + 1) % len(self.urls)
             took_s, answered_by = time.monotonic() - start_s, way if answer else -1
             self.seen.answers.append(Answered(start_s, took_s, home, answered_by, question, answer))
         if kept:
             kept[1].close()
 
-    async def _ask(self, url: Any, body: bytes, kept: Kept | None) -> tuple[bytes, Kept | None]:
-        """Return a good answer and its connection; nothing and none where there was no such."""
+    async def _ask(self, url: Any, body: bytes, kept: Kept | None) -> tuple[str, bytes, Kept | None]:
+        """Return why an attempt failed, empty where it did not, its answer, and the connection if it can be kept."""
         while True:
             used = kept is not None
             try:
                 if kept is None:
                     kept = await asyncio.wait_for(asyncio.open_connection(url.hostname, url.port), CONNECT_S)
-                answer = await asyncio.wait_for(_exchange(kept, url, body), ANSWER_S)
-                if answer:
-                    return answer, kept
-                used = False
+                status, answer = await asyncio.wait_for(_exchange(kept, url, body), ANSWER_S)
+                if status == "200":
+                    return "", answer, kept
+                used, cause = False, status
             except (asyncio.IncompleteReadError, ConnectionError) as error:
-                used = used and not getattr(error, "partial", b"")
-            except (OSError, ValueError, TimeoutError):
-                used = False
+                used, cause = used and not getattr(error, "partial", b""), type(error).__name__
+            except (OSError, ValueError, TimeoutError) as error:
+                used, cause = False, type(error).__name__
             if kept is not None:
                 kept[1].close()
             kept = None
             if not used:
-                return b"", None
+                return cause, b"", None
             self.seen.reopened += 1
 
 
-async def _exchange(kept: Kept, url: Any, body: bytes) -> bytes:
-    """Send one request and return the body of its answer, empty where its status is not 200."""
+async def _exchange(kept: Kept, url: Any, body: bytes) -> tuple[str, bytes]:
+    """Send one request and return the status and the body of its answer."""
     reader, writer = kept
     head = f"POST {url.path} HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Type: application/json\r\n"
     writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
     told = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
     length = int(told.split("content-length:")[1].split("\r\n")[0])
-    answer = await reader.readexactly(length)
-    return answer if told.split()[1] == "200" else b""
+    return told.split()[1], await reader.readexactly(length)
 
 
 @contextlib.contextmanager

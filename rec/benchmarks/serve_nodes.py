@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
-import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from typing import Any
 from rec.benchmarks.clients import Seen, asking
 from rec.benchmarks.row import Row
 from rec.errors import ConfigError
-from rec.json_text import json_text
 from rec.runtime.local_cluster import LocalCluster
 from rec.runtime.serving import replica_pids
 
@@ -40,7 +38,7 @@ class Service:
 
     cluster: LocalCluster
     artifact: Path
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes]
     lines: list[str] = field(default_factory=list)
 
     @property
@@ -69,9 +67,10 @@ class Service:
             ConfigError: that failed.
         """
         words = [sys.executable, "-m", "rec.cli", "upgrade", self.name, str(artifact)]
-        done = self.cluster.popen(0, words, stderr=subprocess.PIPE, text=True)
-        if told := done.communicate()[1].strip() if done.wait() else "":
-            raise ConfigError(f"rec upgrade: {told.splitlines()[-1]}")
+        done = self.cluster.popen(0, words, stderr=subprocess.PIPE)
+        told = done.communicate()[1].decode().splitlines()
+        if done.returncode:
+            raise ConfigError(f"rec upgrade: {told[-1]}")
 
 
 @contextlib.contextmanager
@@ -83,15 +82,16 @@ def service(cluster: LocalCluster, artifact: Path, keys: Mapping[str, Any]) -> I
     """
     words = [sys.executable, "-m", "rec.cli", "serve", str(artifact), "--port", str(PORT)]
     words += [f"serve.{key}={value}" for key, value in keys.items()]
-    process = cluster.popen(0, words, stderr=subprocess.PIPE, text=True)
+    process = cluster.popen(0, words, stderr=subprocess.PIPE)
     found = Service(cluster, artifact, process)
     assert process.stderr is not None
+    told = io.TextIOWrapper(process.stderr)
     try:
         while not any("rec upgrade" in line for line in found.lines):
-            if not (line := process.stderr.readline()):
+            if not (line := told.readline()):
                 raise ConfigError(f"rec serve: {' '.join(found.lines[-3:])}")
             found.lines.append(line.strip())
-        threading.Thread(target=lambda: found.lines.extend(process.stderr or ()), daemon=True).start()
+        threading.Thread(target=lambda: found.lines.extend(told), daemon=True).start()
         yield found
     finally:
         process.send_signal(signal.SIGTERM)
@@ -145,8 +145,8 @@ class Loss:
 
     def rows(self, how: str) -> list[Row]:
         """Return what is to be shown."""
-        begun = [begun_s for begun_s, way in self.seen.unanswered if way == 1]
-        living = sum(way == 0 for _, way in self.seen.unanswered)
+        begun = [one.begun_s for one in self.seen.unanswered if one.way == 1]
+        living = sum(one.way == 0 for one in self.seen.unanswered)
         there = sum(begun_s < self.lost_s for begun_s in begun)
         longest_s = max(a.seconds for a in self.seen.answers if a.home == 0)
         return [
@@ -180,3 +180,81 @@ def lose(served: Service, bodies: Path, how: Callable[[LocalCluster], None], sec
         time.sleep(seconds)
         ended_s = time.monotonic()
     return Loss(clients.end(), began_s, lost_s, ended_s)
+
+
+def upgraded(served: Service, bodies: Path, target: Path) -> tuple[Seen, float]:
+    """Return what clients of both proxies saw who asked during an upgrade, and how long that took."""
+    urls = [served.url(node, "/v1/recommend") for node in range(NODES)]
+    with asking(urls, bodies, CLIENTS, PER_S) as clients:
+        time.sleep(WINDOW_S)
+        start_s = time.monotonic()
+        served.upgrade(target)
+        took_s = time.monotonic() - start_s
+        time.sleep(WINDOW_S)
+    return clients.end(), took_s
+
+
+def mixed(seen: Seen, versions: Sequence[Sequence[Sequence[str]]]) -> int:
+    """Return how many answers are of no whole version; `versions` holds the items that each gives to each question."""
+    told = ([item["item"] for item in json.loads(a.body)["items"]] for a in seen.answers if a.way >= 0)
+    asked = (a.question for a in seen.answers if a.way >= 0)
+    return sum(all(items != version[at] for version in versions) for items, at in zip(told, asked, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """How the number of replicas followed the load, in seconds since the load changed."""
+
+    seen: Seen
+    began_s: float
+    """When the load rose, by the monotonic clock."""
+    most_s: float
+    """Until the last of the most replicas answered."""
+    fell_s: float
+    """From the rise to the fall of the load."""
+    fewest_s: float
+    """From then until the fewest were left."""
+
+    def rows(self, most: int) -> list[Row]:
+        """Return what is to be shown."""
+        answers, middle_s, end_s = self.seen.answers, self.began_s + self.most_s, self.began_s + self.fell_s
+        return [
+            Row(f"autoscaling: until replica {most} of {most} answers", self.most_s, "s"),
+            Row("autoscaling: p99 before", 1e3 * self.seen.quantile_s(0.99, 0.0, self.began_s), "ms"),
+            Row("autoscaling: p99 until then", 1e3 * self.seen.quantile_s(0.99, self.began_s, middle_s), "ms"),
+            Row(f"autoscaling: p99 with {most}", 1e3 * self.seen.quantile_s(0.99, middle_s, end_s), "ms"),
+            Row("autoscaling: until one is left after the load", self.fewest_s, "s"),
+            Row(f"autoscaling: failed of {len(answers):,} requests", self.seen.failed(), "", goal=0.0),
+            Row("autoscaling: attempts that a proxy failed", len(self.seen.unanswered), "", goal=0.0),
+        ]
+
+
+def scaled(served: Service, bodies: Path, most: int, loads: tuple[float, float], limit_s: float = 240.0) -> Scaling:
+    """Return how replicas follow a load that rises for a while from the first to the second of two rates.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    urls = [served.url(node, "/v1/recommend") for node in range(NODES)]
+    with asking(urls[:1], bodies, CLIENTS, loads[0]) as clients:
+        time.sleep(WINDOW_S)
+        began_s, seen = time.monotonic(), set[str]()
+        clients.ask_per_s(loads[1])
+        while len(seen) < most:
+            seen.add(served.health()["replica"])
+            _in_time(began_s, limit_s, f"{len(seen)} of {most} replicas answer")
+            time.sleep(0.1)
+        most_s = time.monotonic() - began_s
+        time.sleep(2 * WINDOW_S)
+        fell_s = time.monotonic() - began_s
+        clients.ask_per_s(loads[0])
+        while (left := sum(map(len, replicas_by_node(served.cluster, served.name)))) > 1:
+            _in_time(began_s + fell_s, limit_s, f"{left} replicas are left")
+            time.sleep(0.5)
+        fewest_s = time.monotonic() - began_s - fell_s
+    return Scaling(clients.end(), began_s, most_s, fell_s, fewest_s)
+
+
+def _in_time(since_s: float, limit_s: float, what: str) -> None:
+    if time.monotonic() - since_s > limit_s:
+        raise ConfigError(f"rec serve: {what} after {limit_s:.0f} s")

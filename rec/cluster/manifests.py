@@ -15,11 +15,13 @@ SERVED = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response junk-response response-timeout",
     "RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S": "1",
-    "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
+    "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "2s",
     "RAY_SERVE_HAPROXY_HEALTH_CHECK_FALL": "3",
+    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
 }
 """Of services: HAProxy in front of replicas is the router that retries. Requests only read, so that one whose replica
-died, or whose node no longer answers, may be sent to another. Replicas that do not answer checks for 4 s get none."""
+died, or whose node no longer answers, may be sent to another. Replicas that do not answer checks for 9 s get none. What they tell
+of their load every 2 s is what autoscaling goes by."""
 ANSWER = "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S"
 """Seconds of silence after which a request is sent to another replica: a living one answers by `serve.deadline_ms`."""
 

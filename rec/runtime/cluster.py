@@ -293,10 +293,10 @@ def _require_nodes(demand: Demand, nodes: Iterable[Mapping[str, float]]) -> None
 
 
 def together(demand: Demand) -> int:
-    """Return how many jobs of one demand the cluster has room for at the same time, with a CPU left for data."""
-    resources = ray.cluster_resources()
-    room = int((resources.get("CPU", 0) - 1) / demand.cpus)
-    return min(room, int(resources.get("GPU", 0) / demand.gpus)) if demand.gpus else room
+    """Return how many jobs of one demand living nodes have room for at the same time, with a CPU left for data."""
+    nodes = living_nodes().values()
+    room = int((sum(node.get("CPU", 0.0) for node in nodes) - 1) / demand.cpus)
+    return min(room, fitting(demand.each, nodes) // demand.count)
 
 
 def refuse_shared_gpus(parallel: ParallelConfig) -> None:

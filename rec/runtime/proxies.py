@@ -1,13 +1,12 @@
-"""A Ray with Serve's proxies: a private one on this machine, or a cluster with a proxy on each node that has replicas."""
+"""A Ray with Serve's proxies: a private one on this machine, or a cluster, with one on each node that has replicas."""
 
 from __future__ import annotations
 
 import logging
-import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 

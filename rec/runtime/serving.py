@@ -65,8 +65,9 @@ def _deployment(cls: type, config: ServeConfig) -> Any:
                 "min_replicas": config.replicas,
                 "max_replicas": config.max_replicas,
                 "target_ongoing_requests": config.target_ongoing_requests,
+                "look_back_period_s": 10,
                 "upscale_delay_s": 5,
-                "downscale_delay_s": 60,
+                "downscale_delay_s": config.downscale_delay_s,
             }
         }
     return serve.deployment(
