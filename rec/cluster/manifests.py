@@ -20,8 +20,8 @@ SERVED = {
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
 }
 """Of services: HAProxy in front of replicas is the router that retries. Requests only read, so that one whose replica
-died, or whose node no longer answers, may be sent to another. Replicas that do not answer checks for 9 s get none. What they tell
-of their load every 2 s is what autoscaling goes by."""
+died, or whose node no longer answers, may be sent to another. Nodes without a connection for 1 s, and replicas that do
+not answer checks for 9 s, get none. Autoscaling goes by what replicas tell of their load, every 2 s."""
 ANSWER = "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S"
 """Seconds of silence after which a request is sent to another replica: a living one answers by `serve.deadline_ms`."""
 

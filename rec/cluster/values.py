@@ -121,7 +121,7 @@ class Service(Strict):
     token_secret: str = ""
     """Secret whose key `token` is REC_SERVE_TOKEN, for artifacts with serve.token=true."""
     deadline_ms: float = Field(2000.0, gt=0)
-    """The artifact's `serve.deadline_ms`: of a replica that is silent a second longer, another one takes the request."""
+    """The artifact's `serve.deadline_ms`: where a replica is silent a second longer, another one gets the request."""
 
 
 class ExternalState(Strict):
