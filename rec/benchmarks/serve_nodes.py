@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,39 @@ from typing import Any
 from rec.benchmarks.clients import Seen, asking
 from rec.benchmarks.row import Row
 from rec.errors import ConfigError
-from rec.runtime.local_cluster import LocalCluster
+from rec.runtime.local_cluster import LocalCluster, Shape, running
 from rec.runtime.serving import replica_pids
 
-NODES, CPUS, PORT = 2, 4, 8000
+NODES, CPUS, PORT, PATH = 2, 4, 8000, "/v1/recommend"
 REPLICAS = {"replicas": 2, "cpus_per_replica": 0.5}
+MOST = 4
+SCALED = {"max_replicas": MOST, "cpus_per_replica": 0.5, "target_ongoing_requests": 8, "downscale_delay_s": 20}
+LOADS = 20.0, 2000.0
+"""Requests per second that are asked for: few, and more than replicas answer, so that all clients wait."""
+QUESTIONS = 50
 CLIENTS, PER_S = 64, 100.0
 BEFORE_S, AFTER_S, WINDOW_S = 20.0, 60.0, 5.0
 BACK, BACK_S = 1.5, 30.0
 """What p99 may be of that before, and seconds until it is."""
 Say = Callable[[str], None]
+
+
+def measure(artifact: Path, second: Path, bodies: Path, say: Say) -> list[Row]:
+    """Return what clients saw of a lost node, of an upgrade to a second version, and of a load that rose and fell."""
+    rows: list[Row] = []
+    with running(f"b{os.getpid()}", Shape(nodes=NODES, cpus=CPUS)) as cluster:
+        for how, lost in (("link cut", lambda: cluster.cut(1)), ("node killed", lambda: kill(cluster, 1))):
+            with service(cluster, artifact, REPLICAS) as served:
+                say(f"{how}: {CLIENTS} clients of two proxies, {PER_S:.0f} requests per second, one of two nodes lost")
+                rows += lose(served, bodies, lost).rows(how)
+            cluster.heal(1)
+        with service(cluster, artifact, REPLICAS) as served:
+            say("upgrade: over both nodes")
+            rows += upgraded(served, bodies, second).rows()
+        with service(cluster, artifact, SCALED) as served:
+            say(f"autoscaling: from {LOADS[0]:.0f} to {LOADS[1]:.0f} requests per second asked for, and back")
+            rows += scaled(served, bodies, MOST, LOADS).rows(MOST)
+    return rows
 
 
 @dataclass
@@ -56,9 +79,12 @@ class Service:
             found: dict[str, Any] = json.load(answer)
         return found
 
-    def replicas(self, asked: int = 20) -> set[str]:
-        """Return the replicas that answer."""
-        return {self.health()["replica"] for _ in range(asked)}
+    def ask(self, body: bytes) -> bytes:
+        """Return the answer to a request."""
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(self.url(0, PATH), data=body, headers=headers)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return bytes(answer.read())
 
     def upgrade(self, artifact: Path) -> None:
         """Replace the artifact by another one, as people do.
@@ -168,37 +194,72 @@ class Loss:
         ]
 
 
-def lose(served: Service, bodies: Path, how: Callable[[LocalCluster], None], seconds: float = AFTER_S) -> Loss:
+def lose(served: Service, bodies: Path, how: Callable[[], None], seconds: float = AFTER_S) -> Loss:
     """Return what clients of both proxies saw who asked while node 1 was lost."""
-    urls = [served.url(node, "/v1/recommend") for node in range(NODES)]
+    urls = [served.url(node, PATH) for node in range(NODES)]
     with asking(urls, bodies, CLIENTS, PER_S) as clients:
         time.sleep(WINDOW_S)
         began_s = time.monotonic()
         time.sleep(min(seconds, BEFORE_S))
         lost_s = time.monotonic()
-        how(served.cluster)
+        how()
         time.sleep(seconds)
         ended_s = time.monotonic()
     return Loss(clients.end(), began_s, lost_s, ended_s)
 
 
-def upgraded(served: Service, bodies: Path, target: Path) -> tuple[Seen, float]:
-    """Return what clients of both proxies saw who asked during an upgrade, and how long that took."""
-    urls = [served.url(node, "/v1/recommend") for node in range(NODES)]
-    with asking(urls, bodies, CLIENTS, PER_S) as clients:
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """What clients saw of an upgrade."""
+
+    seen: Seen
+    took_s: float
+    versions: tuple[list[list[str]], list[list[str]]]
+    """The items that each version gives to each question."""
+
+    @property
+    def mixed(self) -> int:
+        """How many answers are of no whole version."""
+        answers = [(a.question, items(a.body)) for a in self.seen.answers if a.way >= 0]
+        return sum(all(told != version[asked] for version in self.versions) for asked, told in answers)
+
+    def rows(self) -> list[Row]:
+        """Return what is to be shown."""
+        before, after = self.versions
+        distinct = sum(a != b for a, b in zip(before, after, strict=True)) / len(before)
+        return [
+            Row(
+                f"upgrade: requests that no proxy answered, of {len(self.seen.answers):,}",
+                self.seen.failed(),
+                "",
+                goal=0.0,
+            ),
+            Row("upgrade: attempts that a proxy failed", len(self.seen.unanswered), "", goal=0.0),
+            Row("upgrade: answers of no whole version", self.mixed, "", goal=0.0),
+            Row("upgrade: share of questions that versions answer differently", distinct, ""),
+            Row("upgrade: time until the new version answers alone", self.took_s, "s"),
+        ]
+
+
+def upgraded(served: Service, bodies: Path, target: Path) -> Upgrade:
+    """Return what clients of both proxies saw who asked during an upgrade."""
+    few = bodies.with_name("few.jsonl")
+    few.write_text("".join(bodies.read_text().splitlines(keepends=True)[:QUESTIONS]))
+    urls = [served.url(node, PATH) for node in range(NODES)]
+    before = [items(served.ask(body)) for body in few.read_bytes().splitlines()]
+    with asking(urls, few, CLIENTS, PER_S) as clients:
         time.sleep(WINDOW_S)
         start_s = time.monotonic()
         served.upgrade(target)
         took_s = time.monotonic() - start_s
         time.sleep(WINDOW_S)
-    return clients.end(), took_s
+    after = [items(served.ask(body)) for body in few.read_bytes().splitlines()]
+    return Upgrade(clients.end(), took_s, (before, after))
 
 
-def mixed(seen: Seen, versions: Sequence[Sequence[Sequence[str]]]) -> int:
-    """Return how many answers are of no whole version; `versions` holds the items that each gives to each question."""
-    told = ([item["item"] for item in json.loads(a.body)["items"]] for a in seen.answers if a.way >= 0)
-    asked = (a.question for a in seen.answers if a.way >= 0)
-    return sum(all(items != version[at] for version in versions) for items, at in zip(told, asked, strict=True))
+def items(answer: bytes) -> list[str]:
+    """Return the items of an answer, best first."""
+    return [item["item"] for item in json.loads(answer)["items"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +296,7 @@ def scaled(served: Service, bodies: Path, most: int, loads: tuple[float, float],
     Raises:
         ConfigError: they do not.
     """
-    urls = [served.url(node, "/v1/recommend") for node in range(NODES)]
+    urls = [served.url(node, PATH) for node in range(NODES)]
     with asking(urls[:1], bodies, CLIENTS, loads[0]) as clients:
         time.sleep(WINDOW_S)
         began_s, seen = time.monotonic(), set[str]()

@@ -13,10 +13,10 @@ from pathlib import Path
 import ray
 
 from rec.cluster.manifests import ANSWER, served
-from rec.errors import ConfigError
+from rec.errors import ConfigError, one_line
 from rec.keys import ServeConfig
 from rec.progress import Progress
-from rec.runtime.cluster import Demand, runtime
+from rec.runtime.cluster import MOST_TOLD, Demand, runtime
 from rec.runtime.errors_log import LOG, NAME
 from rec.runtime.ports import check_port, free_port
 from rec.runtime.served import FOLDER, PROXY, TOKEN, State, end_proxies
@@ -59,7 +59,11 @@ def serving_runtime(configs: Sequence[ServeConfig], host: str, port: int) -> Ite
 
             before = set() if private and not on_cluster else set(serve.status().applications)
             with Progress("starting Ray Serve and its proxies"):
-                serve.start(proxy_location="EveryNode", http_options={"host": host, "port": port})
+                try:
+                    serve.start(proxy_location="EveryNode", http_options={"host": host, "port": port})
+                except ray.exceptions.RayError as error:
+                    cause = one_line(str(error))[:MOST_TOLD]
+                    raise ConfigError(f"rec serve: Ray Serve's proxies do not start: {cause}") from error
             content = {
                 "address": ray.get_runtime_context().gcs_address,
                 "token": os.environ.get("RAY_AUTH_TOKEN", ""),

@@ -35,6 +35,8 @@ PROXY = {
     "RAY_SERVE_HAPROXY_NBTHREAD": "2",
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",
+    # Ray ends proxies that are not there after 5 s, and starts them again: on a busy node that would never end.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     "RAY_SERVE_LOG_TO_STDERR": "0",
     # The loop that answers never blocks, as the model has a thread of its own: no second loop to hand requests to.
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
