@@ -27,11 +27,10 @@ NODES, CPUS, PORT, PATH = 2, 4, 8000, "/v1/recommend"
 REPLICAS = {"replicas": 2, "cpus_per_replica": 0.5}
 MOST = 4
 SCALED = {"max_replicas": MOST, "cpus_per_replica": 0.5, "target_ongoing_requests": 8, "downscale_delay_s": 20}
-LOADS = 20.0, 2000.0
+FEW, MANY = 20.0, 2000.0
 """Requests per second that are asked for: few, and more than replicas answer, so that all clients wait."""
 QUESTIONS = 50
-CLIENTS, PER_S = 64, 100.0
-BEFORE_S, AFTER_S, WINDOW_S = 20.0, 60.0, 5.0
+WINDOW_S = 5.0
 BACK, BACK_S = 1.5, 30.0
 """What p99 may be of that before, and seconds until it is."""
 Say = Callable[[str], None]
@@ -39,20 +38,33 @@ Say = Callable[[str], None]
 
 def measure(artifact: Path, second: Path, bodies: Path, say: Say) -> list[Row]:
     """Return what clients saw of a lost node, of an upgrade to a second version, and of a load that rose and fell."""
-    rows: list[Row] = []
+    rows, crowd = list[Row](), Crowd()
     with running(f"b{os.getpid()}", Shape(nodes=NODES, cpus=CPUS)) as cluster:
         for how, lost in (("link cut", lambda: cluster.cut(1)), ("node killed", lambda: kill(cluster, 1))):
             with service(cluster, artifact, REPLICAS) as served:
-                say(f"{how}: {CLIENTS} clients of two proxies, {PER_S:.0f} requests per second, one of two nodes lost")
-                rows += lose(served, bodies, lost).rows(how)
+                say(f"{how}: {crowd.clients} clients of two proxies, {crowd.per_s:.0f} requests per second")
+                rows += lose(served, bodies, lost, crowd).rows(how)
             cluster.heal(1)
         with service(cluster, artifact, REPLICAS) as served:
             say("upgrade: over both nodes")
-            rows += upgraded(served, bodies, second).rows()
+            rows += upgraded(served, bodies, second, crowd).rows()
         with service(cluster, artifact, SCALED) as served:
-            say(f"autoscaling: from {LOADS[0]:.0f} to {LOADS[1]:.0f} requests per second asked for, and back")
-            rows += scaled(served, bodies, MOST, LOADS).rows(MOST)
+            say(f"autoscaling: from {FEW:.0f} to {MANY:.0f} requests per second asked for, and back")
+            rows += scaled(served, bodies, MOST, Crowd(per_s=FEW), MANY).rows(MOST)
     return rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crowd:
+    """Who asks, and for how long."""
+
+    clients: int = 64
+    per_s: float = 100.0
+    """Requests of all of them together."""
+    before_s: float = 20.0
+    """Seconds before anything happens."""
+    after_s: float = 60.0
+    """Seconds after it."""
 
 
 @dataclass
@@ -194,16 +206,16 @@ class Loss:
         ]
 
 
-def lose(served: Service, bodies: Path, how: Callable[[], None], seconds: float = AFTER_S) -> Loss:
+def lose(served: Service, bodies: Path, how: Callable[[], None], crowd: Crowd) -> Loss:
     """Return what clients of both proxies saw who asked while node 1 was lost."""
     urls = [served.url(node, PATH) for node in range(NODES)]
-    with asking(urls, bodies, CLIENTS, PER_S) as clients:
+    with asking(urls, bodies, crowd.clients, crowd.per_s) as clients:
         time.sleep(WINDOW_S)
         began_s = time.monotonic()
-        time.sleep(min(seconds, BEFORE_S))
+        time.sleep(crowd.before_s)
         lost_s = time.monotonic()
         how()
-        time.sleep(seconds)
+        time.sleep(crowd.after_s)
         ended_s = time.monotonic()
     return Loss(clients.end(), began_s, lost_s, ended_s)
 
@@ -241,13 +253,13 @@ class Upgrade:
         ]
 
 
-def upgraded(served: Service, bodies: Path, target: Path) -> Upgrade:
+def upgraded(served: Service, bodies: Path, target: Path, crowd: Crowd) -> Upgrade:
     """Return what clients of both proxies saw who asked during an upgrade."""
     few = bodies.with_name("few.jsonl")
     few.write_text("".join(bodies.read_text().splitlines(keepends=True)[:QUESTIONS]))
     urls = [served.url(node, PATH) for node in range(NODES)]
     before = [items(served.ask(body)) for body in few.read_bytes().splitlines()]
-    with asking(urls, few, CLIENTS, PER_S) as clients:
+    with asking(urls, few, crowd.clients, crowd.per_s) as clients:
         time.sleep(WINDOW_S)
         start_s = time.monotonic()
         served.upgrade(target)
@@ -290,17 +302,17 @@ class Scaling:
         ]
 
 
-def scaled(served: Service, bodies: Path, most: int, loads: tuple[float, float], limit_s: float = 240.0) -> Scaling:
-    """Return how replicas follow a load that rises for a while from the first to the second of two rates.
+def scaled(served: Service, bodies: Path, most: int, crowd: Crowd, per_s: float, limit_s: float = 240.0) -> Scaling:
+    """Return how replicas follow a crowd's load that for a while rises to so many requests per second.
 
     Raises:
         ConfigError: they do not.
     """
     urls = [served.url(node, PATH) for node in range(NODES)]
-    with asking(urls[:1], bodies, CLIENTS, loads[0]) as clients:
+    with asking(urls[:1], bodies, crowd.clients, crowd.per_s) as clients:
         time.sleep(WINDOW_S)
         began_s, seen = time.monotonic(), set[str]()
-        clients.ask_per_s(loads[1])
+        clients.ask_per_s(per_s)
         while len(seen) < most:
             seen.add(served.health()["replica"])
             _in_time(began_s, limit_s, f"{len(seen)} of {most} replicas answer")
@@ -308,7 +320,7 @@ def scaled(served: Service, bodies: Path, most: int, loads: tuple[float, float],
         most_s = time.monotonic() - began_s
         time.sleep(2 * WINDOW_S)
         fell_s = time.monotonic() - began_s
-        clients.ask_per_s(loads[0])
+        clients.ask_per_s(crowd.per_s)
         while (left := sum(map(len, replicas_by_node(served.cluster, served.name)))) > 1:
             _in_time(began_s + fell_s, limit_s, f"{left} replicas are left")
             time.sleep(0.5)
