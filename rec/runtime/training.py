@@ -25,7 +25,7 @@ from rec.errors import TrainingError
 from rec.runtime.assignment import node_of_each
 from rec.runtime.cluster import PRIVATE, QUIET, Demand, cpus_to_start, refuse_shared_gpus, runtime, worker_environment
 from rec.runtime.datasets import fits_shared_memory, share
-from rec.runtime.elastic import Sizes
+from rec.runtime.elastic import WAIT_S, Sizes
 from rec.runtime.monitor import Monitor
 from rec.runtime.network import ConnectedWorkers
 from rec.runtime.pump import DRIVER, Pump, describe
@@ -49,13 +49,15 @@ def train(
     say: Callable[[str], None],
     stop: threading.Event | None = None,
     file: str | None = None,
+    wait_s: float = WAIT_S,
 ) -> None:
     """Train with `parallel.workers` Ray Train workers; go on where the run's folder stands.
 
     A worker that is lost or hangs costs at most the work since the last checkpoint: the run starts again, up to
     `parallel.max_failures` times. An error that would only repeat itself ends the run at once: one of our own, one that
     all ranks raise at one step, or one that comes again before there is any progress. Where `stop` gets set,
-    the workers are ended and this returns. `file` is the TOML file of the config, where it has one.
+    the workers are ended and this returns. `file` is the TOML file of the config, where it has one, and `wait_s` the
+    longest wait for nodes with room for the workers.
 
     Raises:
         TrainingError: too many failures, or a loss that is not finite.
@@ -85,7 +87,7 @@ def train(
         report({"kind": "runtime"})
         shared = Shared(data, columns) if fits_shared_memory(data, SPLITS) else None
         stop = stop or threading.Event()
-        failures, before, sizes = 0, None, Sizes(config, system, stop)
+        failures, before, sizes = 0, None, Sizes(config, system, stop, wait_s)
         while True:
             sized = _sized(sizes, system, report, say)
             if stop.is_set():

@@ -45,4 +45,4 @@ def export(config: RunConfig, target: str, say: Callable[[str], None]) -> Artifa
                 fault = str(error).splitlines()[-1]
         raise DataError(f"{config.data.root}: no row of the test split can be asked as a request: {fault}")
 
-    return export_run(config, target, finish, files_of_service(path.name, str(path)), say)
+    return export_run(config, target, finish, files_of_service(path.name, str(path), config.serve.deadline_ms), say)
