@@ -20,8 +20,8 @@ from rec.runtime.cluster import SPARE_CPUS, fitting, living_nodes
 from rec.sections import counted
 from rec.systems.api import System
 
-GROW_S = 60.0
-"""Fewest seconds that a number of workers is kept before more are looked for."""
+ELASTIC = ("min_workers", "grow_s")
+"""Keys of a number of workers that may change."""
 WAIT_S, POLL_S = 300.0, 2.0
 """Longest wait for nodes with room for the fewest workers, and seconds between looks."""
 
@@ -53,12 +53,13 @@ class Sizes:
             found = self._waited()
         self.workers = found
         self.since_s = self.asked_s = time.monotonic()
-        update = {"workers": self.workers, "min_workers": 0}
-        return self.config.model_copy(update={"parallel": self.config.parallel.model_copy(update=update)})
+        # What only the driver needs would be refused beside a fixed number.
+        fixed = {"workers": self.workers, **{name: ParallelConfig.model_fields[name].default for name in ELASTIC}}
+        return self.config.model_copy(update={"parallel": self.config.parallel.model_copy(update=fixed)})
 
     def may_grow(self) -> bool:
         """Return whether more workers fit than there are, and those have been there for a while."""
-        if self.workers == self.sizes[0] or time.monotonic() - self.since_s < GROW_S:
+        if self.workers == self.sizes[0] or time.monotonic() - self.since_s < self.config.parallel.grow_s:
             return False
         self.since_s = time.monotonic()
         return (self._fitting() or 0) > self.workers

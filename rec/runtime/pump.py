@@ -53,7 +53,7 @@ class Pump(threading.Thread):
         while not self.ended.wait(POLL_S if 0 in self.last else START_POLL_S):
             try:
                 self._check(self._drain())
-            except ray.exceptions.GetTimeoutError:
+            except (ray.exceptions.GetTimeoutError, ray.exceptions.ActorUnavailableError):
                 continue
             except ray.exceptions.RayError:
                 return

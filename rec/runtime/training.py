@@ -54,10 +54,10 @@ def train(
     """Train with `parallel.workers` Ray Train workers; go on where the run's folder stands.
 
     A worker that is lost or hangs costs at most the work since the last checkpoint: the run starts again, up to
-    `parallel.max_failures` times. An error that would only repeat itself ends the run at once: one of our own, one that
-    all ranks raise at one step, or one that comes again before there is any progress. Where `stop` gets set,
-    the workers are ended and this returns. `file` is the TOML file of the config, where it has one, and `wait_s` the
-    longest wait for nodes with room for the workers.
+    `parallel.max_failures` times from one checkpoint. An error that would only repeat itself ends the run at once: one
+    of our own, one that all ranks raise at one step, or one that comes again before there is any progress. Where `stop`
+    gets set, the workers are ended and this returns. `file` is the TOML file of the config, where it has one, and
+    `wait_s` the longest wait for nodes with room for the workers.
 
     Raises:
         TrainingError: too many failures, or a loss that is not finite.
@@ -101,7 +101,9 @@ def train(
             cause = failure.cause
             if failure.would_repeat(before, sized.parallel.workers):
                 raise TrainingError(f"this would only repeat itself: {cause}{_filed(storage, failure)}")
-            failures, before = failures + 1, failure
+            # A newer checkpoint since the failure before: the run gets ahead, however often it fails.
+            failures = failures + 1 if before is not None and failure.start == before.start else 1
+            before = failure
             if failures > config.parallel.max_failures:
                 raise TrainingError(f"gave up after {failures} failures; the last: {cause}{_filed(storage, failure)}")
             say(f"failure {failures} of at most {config.parallel.max_failures}: {cause}; starting again")
