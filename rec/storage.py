@@ -27,10 +27,10 @@ import pyarrow as pa
 from pyarrow import fs
 
 from rec.errors import DataError, StorageError
-from rec.filesystems import Held, absolute, cause, uri_below, open_uri
+from rec.filesystems import Held, absolute, cause, open_uri, uri_below
 from rec.json_text import json_text
 
-__all__ = ["Storage", "absolute", "uri_below", "open_uri"]
+__all__ = ["Storage", "absolute", "open_uri", "uri_below"]
 T = TypeVar("T")
 CHUNK_BYTES = 1 << 22
 TEMPORARY = re.compile(r"\.(?P<host>[0-9a-f]{8})-(?P<process>[0-9]+)-[0-9a-f]{8}\.tmp$")

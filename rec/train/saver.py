@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from rec.errors import StorageError, TrainingError
-from rec.sections import counted
 from rec.train.checkpoint import Checkpoint, CheckpointStore, Part
 from rec.train.ranks import Ranks
 from rec.train.shards import Piece
@@ -120,7 +119,7 @@ class Saver:
         self._missed(trouble, must, report)
 
     def _begun(self, step: int, must: bool, report: Report) -> str | None:
-        """Return the name of a save after clearing its place, None where the storage fails and need not be waited for."""
+        """Return the name of a save after clearing its place, None where it is not waited for a storage."""
         patience_s, trouble = time.monotonic() + (PATIENCE_S if must else 0), ""
         if self.ranks.rank == 0:  # nobody writes before it has cleared the folder
             while trouble := self._trouble_in(lambda: self.store.begin(step)):
@@ -140,7 +139,7 @@ class Saver:
         """Count a checkpoint that was not written; every rank does so for the same one."""
         self.missed += 1
         if must or self.missed > MOST_MISSED:
-            others = f", nor the {counted(self.missed - 1, 'one')} before" if self.missed > 1 else ""
+            others = f", nor the {self.missed - 1} before" if self.missed > 1 else ""
             raise TrainingError(f"the checkpoint of step {self.step} could not be written{others}: {trouble}")
         if self.ranks.rank == 0:
             text = f"the checkpoint of step {self.step} was not written; training goes on, and the next one is tried"
