@@ -21,7 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rec.batch import Column
 from rec.config import RunConfig, to_json
 from rec.data.prepared import Prepared
-from rec.errors import TrainingError
+from rec.errors import StorageError, TrainingError
 from rec.runtime.assignment import node_of_each
 from rec.runtime.cluster import PRIVATE, QUIET, Demand, cpus_to_start, refuse_shared_gpus, runtime, worker_environment
 from rec.runtime.datasets import fits_shared_memory, share
@@ -131,7 +131,12 @@ def _tell_end(storage: Storage, config: RunConfig, system: System[Any, Any], rec
     storage.delete("ray")
 
 
-PASSING = (OSError.__name__, MemoryError.__name__, *(kind.__name__ for kind in OSError.__subclasses__()))
+PASSING = (
+    StorageError.__name__,
+    OSError.__name__,
+    MemoryError.__name__,
+    *(kind.__name__ for kind in OSError.__subclasses__()),
+)
 """Kinds of exceptions that can go away by themselves."""
 MEMORY = (MemoryError.__name__, "OutOfMemoryError")
 """Kinds of which a second one at the same step tells that there is too little."""
@@ -290,6 +295,12 @@ class Trainer(TorchTrainer):  # type: ignore[misc]
             ray.kill(self.controller)
 
 
+def _for_ray(out: str) -> str:
+    """Return where Ray Train writes its notes: nobody reads them, and a store that fails would end the attempt."""
+    storage = Storage(out)
+    return storage.path("ray") if storage.is_local else f"{ray._private.worker._global_node.get_session_dir_path()}/rec"
+
+
 def _trainer(config: RunConfig, payload: dict[str, Any]) -> Trainer:
     parallel = config.parallel
     environment = {**QUIET, **worker_environment(parallel)}
@@ -307,7 +318,7 @@ def _trainer(config: RunConfig, payload: dict[str, Any]) -> Trainer:
         run_config=ray.train.RunConfig(
             # A name that was used before would make Ray Train resume by itself.
             name=f"attempt-{uuid.uuid4().hex[:8]}",
-            storage_path=f"{config.out}/ray",
+            storage_path=_for_ray(config.out),
             failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),
             worker_runtime_env={"env_vars": environment},
         ),
