@@ -9,7 +9,7 @@ loudly where an upgrade changes any of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -60,14 +60,22 @@ class DeepSpeedEngine:
     What a rank saves are parts of whole parameters, so that any number of ranks can go on from what another wrote.
     """
 
-    def __init__(self, module: nn.Module, train: TrainConfig, parallel: ParallelConfig, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        train: TrainConfig,
+        parallel: ParallelConfig,
+        device: str = "cpu",
+        nodes: Sequence[str] = (),
+    ) -> None:
+        """Wrap a module; `nodes` tells the node of each rank, on which experts are shared first."""
         deepspeed = import_deepspeed()
         if not deepspeed.comm.is_initialized():
             deepspeed.init_distributed(dist_backend=torch.distributed.get_backend(), verbose=False)
         self.rank, self.world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
         self.device, self.stage = torch.device(device), parallel.zero_stage
         self.ranks = TorchRanks(self.device)
-        self.model = place(module, parallel, self.device)
+        self.model = place(module, parallel, self.device, nodes)
         fill(module, self.device)  # of experts, those that live here
         module = module.to(self.device)
         self.model.note_trained(module, self.sum_over_ranks)
@@ -244,8 +252,8 @@ class DeepSpeedEngine:
         """Return the parts of a parameter that this rank saves; copies on several ranks are shared out among them."""
         if self.stage and whole.trained:
             return held
-        size = self.model.expert_parallel if whole.spread else 1
-        shares = [part.share(number, self.rank // size, self.world_size // size) for part in held]
+        copy, size = (self.model.copy, self.model.expert_parallel) if whole.spread else (self.rank, 1)
+        shares = [part.share(number, copy, self.world_size // size) for part in held]
         return [part for part in shares if part.size]
 
     def load_state(self, state: Tensors) -> None:

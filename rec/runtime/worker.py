@@ -109,6 +109,7 @@ def _train(
     refuse_beyond(system.memory(config.train, config.parallel), device, config.parallel)
     storage = Storage(config.out, beat=Beat(report))
     store, ranks = CheckpointStore(storage.below("checkpoints")), TorchRanks(device)
+    nodes = ranks.gather(ray.get_runtime_context().get_node_id())
     resume = resumed(store, ranks, step, report) if step is not None else None
     reader: Reader
     if payload["shared"]:
@@ -121,7 +122,7 @@ def _train(
             Job(
                 system=system,
                 config=config.train,
-                wrap=lambda module, keys: deepspeed.DeepSpeedEngine(module, keys, config.parallel, device),
+                wrap=lambda module, keys: deepspeed.DeepSpeedEngine(module, keys, config.parallel, device, nodes),
                 feed=StartedFeed(feed, *first_epoch(stretches(system, config.train), resume)),
                 report=report,
                 saver=Saver(store, ranks, partial(write_history, storage)),
