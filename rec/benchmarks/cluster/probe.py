@@ -13,13 +13,14 @@ import torch.distributed
 from torch import Tensor
 
 from rec.json_text import json_text
+from rec.runtime import exchange
 from rec.systems.msmrec import MSMRec
 from rec.systems.msmrec.config import MSMRecConfig
 from rec.systems.msmrec.model import MSMRecModel
 
 COLLECTIVES = (
     *("all_reduce", "reduce", "broadcast", "all_gather", "all_gather_into_tensor", "reduce_scatter_tensor"),
-    *("all_to_all_single", "all_gather_object", "broadcast_object_list", "barrier"),
+    *("all_to_all_single", "all_gather_object", "broadcast_object_list", "barrier", "isend", "irecv"),
 )
 
 
@@ -63,6 +64,23 @@ class Spent:
         self.calls: dict[str, int] = {}
         self.bytes: dict[str, int] = {}
         self.seconds: dict[str, float] = {}
+        self.rows, self.rows_bytes = 0, 0
+        """Rows that had an expert on another rank, once for each such rank, and the bytes of rows that had to cross."""
+
+    def noted(self, send: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what sends rows to experts, which counts those that must go to other ranks."""
+
+        @functools.wraps(send)
+        def counted(x_ND: Tensor, weight_QK: Tensor, parcel: Any, places: Any, link: Any) -> Any:
+            found = send(x_ND, weight_QK, parcel, places, link)
+            sizes, slots = found[3], weight_QK.shape[1]
+            rows = sum(sizes.rows_out) - sizes.rows_out[link.rank]
+            # There with weights and numbers of experts, and back; then the gradients of all but the numbers.
+            each = 4 * x_ND.shape[1] * x_ND.element_size() + slots * (2 * weight_QK.element_size() + 2)
+            self.rows, self.rows_bytes = self.rows + rows, self.rows_bytes + rows * each
+            return found
+
+        return counted
 
     def wrapped(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         """Return a collective that counts itself; one that others are made of counts there."""
@@ -84,7 +102,8 @@ class Spent:
 
     def as_json(self) -> dict[str, Any]:
         """Return what was counted as plain values."""
-        return {"calls": dict(self.calls), "seconds": dict(self.seconds), "bytes": dict(self.bytes)}
+        told = {"calls": dict(self.calls), "seconds": dict(self.seconds), "bytes": dict(self.bytes)}
+        return told | {"rows": self.rows, "rows_bytes": self.rows_bytes}
 
 
 @functools.cache
@@ -95,6 +114,7 @@ def spent() -> Spent:
         wrapped = found.wrapped(name, getattr(torch.distributed, name))
         setattr(torch.distributed, name, wrapped)
         setattr(torch.distributed.distributed_c10d, name, wrapped)
+    exchange.send = found.noted(exchange.send)  # type: ignore[attr-defined]
     return found
 
 

@@ -6,13 +6,15 @@ import json
 import statistics
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rec.benchmarks.cluster.counters import Counters
 from rec.benchmarks.cluster.probe import ProbedConfig
 from rec.benchmarks.work import Say
+from rec.cluster.traffic import Work, least
 from rec.config import RunConfig, to_json
 from rec.data.generated.catalogue import CatalogueConfig
 from rec.data.prepare import prepare
@@ -25,7 +27,7 @@ from rec.moe.config import MixtureConfig
 from rec.runtime.local_cluster import LocalCluster
 
 SOURCE = "rec.data.generated.catalogue:PlantedCatalogue"
-CATALOGUE = CatalogueConfig(users=8192, items=2000, interactions=240_000, modalities=("a",), shards=4)
+CATALOGUE = CatalogueConfig(users=4096, items=2000, interactions=120_000, modalities=("a",), shards=4)
 CPUS_PER_WORKER = 1.5
 """Of nodes with two logical CPUs, so that each holds one worker; one for data is left."""
 WIDTH, BLOCKS, EXPERTS, PER_ROW, MAX_LENGTH, BATCH = 64, 2, 8, 2, 50, 128
@@ -40,11 +42,10 @@ class Way:
     expert_parallel: int = 1
     batch: int = BATCH
     """Examples per step and worker."""
-    steps: int = 100
+    steps: int = 32
     """Steps that are measured."""
     zero_stage: int = 1
     precision: str = "fp32"
-    model: dict[str, Any] = field(default_factory=dict)
 
     @property
     def in_words(self) -> str:
@@ -66,6 +67,8 @@ class Measured:
     """Bytes that each node sent, those of an idle cluster taken off."""
     cpu: dict[str, float]
     """CPU-seconds by kind of process."""
+    idle_cpu: float
+    """CPU-seconds per second of a cluster that has no run."""
     ranks: tuple[dict[str, Any], ...]
     """Of each rank: calls, seconds and bytes of collectives, CPU-seconds, and the parts of the model it trains."""
 
@@ -91,8 +94,25 @@ class Measured:
 
     @property
     def cpu_per_sample(self) -> float:
-        """CPU-seconds of all processes of the cluster per example."""
-        return sum(self.cpu.values()) / self.samples
+        """CPU-seconds of all processes of the cluster per example, without what an idle cluster takes."""
+        return (sum(self.cpu.values()) - self.idle_cpu * self.seconds) / self.samples
+
+    @property
+    def least_bytes(self) -> float:
+        """Bytes per step that have to cross where every rank is on a node of its own.
+
+        Rows are counted as they were sent; for what is held alike the formula of `rec.cluster.traffic` says it.
+        """
+        parts, way = self.ranks[0]["parts"], self.way
+        work = Work(
+            dense=parts["shared"][0],
+            experts=parts["experts"][0] * way.expert_parallel,
+            expert_parallel=way.expert_parallel,
+            zero_stage=way.zero_stage,
+            number_bytes=2 if way.precision == "bf16" else 4,
+        )
+        rows = sum(rank["rows_bytes"] for rank in self.ranks) / self.steps
+        return least(work, range(way.workers)).crossing + rows
 
 
 def data_set(folder: str, say: Say) -> Prepared:
@@ -107,7 +127,7 @@ def config_of(way: Way, data: Prepared, folder: Path) -> RunConfig:
     """Return the run of a way to train: an epoch to warm up, one that is measured, and one that ends."""
     mixture = MixtureConfig(experts=EXPERTS, per_row=PER_ROW)
     model = {"gate": "none", "loss": "bce", "width": WIDTH, "blocks": BLOCKS, "max_length": MAX_LENGTH}
-    model |= {"feedforward": 4 * WIDTH, "feedforward_mixture": mixture, **way.model, "marks": str(folder)}
+    model |= {"feedforward": 4 * WIDTH, "feedforward_mixture": mixture, "marks": str(folder)}
     per_epoch = max(1, data.split_rows("train") // (way.batch * way.workers))
     epochs = 2 + -(-way.steps // per_epoch)
     return RunConfig(
@@ -127,9 +147,17 @@ def config_of(way: Way, data: Prepared, folder: Path) -> RunConfig:
 
 
 def trained(
-    cluster: LocalCluster, way: Way, data: Prepared, folder: Path, counters: Counters, idle: list[float]
+    cluster: LocalCluster,
+    way: Way,
+    data: Prepared,
+    folder: Path,
+    counters: Counters,
+    idle: Sequence[float],
+    idle_cpu: float,
 ) -> Measured:
-    """Train, and return what the epochs between the first and the last have cost; `idle` are bytes per second.
+    """Train, and return what the epochs between the first and the last have cost.
+
+    `idle` and `idle_cpu` are the bytes of each node and the CPU-seconds per second without a run.
 
     Raises:
         TrainingError: the run failed.
@@ -151,6 +179,7 @@ def trained(
         seconds=seconds,
         sent=tuple(total - rate * seconds for total, rate in zip(sent, idle, strict=True)),
         cpu=counters.cpu_between(start_s, end_s),
+        idle_cpu=idle_cpu,
         ranks=tuple(_between(marks[1], marks[-1]) for marks in ranks),
     )
 
@@ -178,4 +207,4 @@ def _between(first: dict[str, Any], last: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"parts": last["parts"], "cpu_s": last["cpu_s"] - first["cpu_s"]}
     for key in ("calls", "seconds", "bytes"):
         found[key] = {name: value - first[key].get(name, 0) for name, value in last[key].items()}
-    return found
+    return found | {key: last[key] - first[key] for key in ("rows", "rows_bytes")}
