@@ -65,6 +65,8 @@ class Mixture:
     out: int = 0
     """Numbers of a row as it comes back; 0 is `width`."""
     number_bytes: int = FULL
+    backward: bool = True
+    """Whether gradients come back; not where the same is computed once more for a backward, or only counted."""
     capacity: bool = False
     """Whether each expert's rows are limited, so that ranks compare all assignments."""
     fullest: float = 1.0
@@ -83,6 +85,7 @@ class Table:
     asked: float
     """Distinct rows that the rank asks for."""
     width: int
+    backward: bool = True
     places: tuple[float, ...] = (1.0,)
     """Which part of them lies in each of so many equal stretches of the table."""
 
@@ -112,6 +115,8 @@ class Work:
     """Lookups in sharded tables, in one microbatch."""
     sums: tuple[int, ...] = ()
     """Bytes of each small sum over all ranks in a step."""
+    gradient_sums: int = 1
+    """How often gradients are summed in a step: ZeRO 2 keeps no whole ones, so it does after every microbatch."""
     microbatches: int = 1
     ahead: int = 0
     """Forward passes of the microbatches before the step's own, in which terms are counted."""
@@ -231,7 +236,7 @@ def traffic(work: Work, nodes: Sequence[int]) -> Traffic:
 def _parameters(found: Ranks, work: Work, groups: Sequence[Sequence[int]]) -> None:
     """Note gradients and weights: DeepSpeed sums whole buckets, also where a rank keeps only a part of them."""
     for name, ranks, count in _alike(work, groups):
-        found.add_up(f"{name}gradients", ranks, count * work.number_bytes, _syncs(work))
+        found.add_up(f"{name}gradients", ranks, count * work.number_bytes, work.gradient_sums)
         if work.zero_stage:
             found.gather(f"{name}weights", ranks, count * work.number_bytes)
 
@@ -245,18 +250,14 @@ def _alike(work: Work, groups: Sequence[Sequence[int]]) -> Iterator[tuple[str, S
             yield "expert ", ranks, work.experts // work.expert_parallel
 
 
-def _syncs(work: Work) -> int:
-    """Return how often gradients are summed in a step: ZeRO 2 keeps no whole ones, so after every microbatch."""
-    return work.microbatches if work.zero_stage == 2 else 1
-
-
 def _rows(found: Ranks, work: Work, mixture: Mixture, first: int, second: int) -> None:
     """Note what a rank has for another that holds other experts of a layer, and what comes back."""
     ranks, forward = work.expert_parallel, work.microbatches * (1 + work.ahead)
+    back_again = work.microbatches * mixture.backward
     here, out = mixture.experts // ranks, mixture.out or mixture.width
     if work.backend == "deepspeed":
         slots = mixture.fullest * mixture.rows * mixture.choices / mixture.experts * here
-        both = forward + work.microbatches
+        both = forward + back_again
         found.send("rows", first, second, both * slots * mixture.width * mixture.number_bytes, both)
         found.send("rows", second, first, both * slots * out * mixture.number_bytes, both)
         return
@@ -266,13 +267,14 @@ def _rows(found: Ranks, work: Work, mixture: Mixture, first: int, second: int) -
     head = -(-(ranks + ranks * here) * COUNT // sent) * sent
     found.send("rows", first, second, forward * ((1 + 1 / SPARE) * rows * sent + head), forward)
     found.send("rows", second, first, forward * rows * back, forward)
-    found.send("rows", first, second, work.microbatches * rows * back, work.microbatches)
-    found.send("rows", second, first, work.microbatches * rows * (there + kept * WEIGHT), work.microbatches)
+    found.send("rows", first, second, back_again * rows * back, back_again)
+    found.send("rows", second, first, back_again * rows * (there + kept * WEIGHT), back_again)
 
 
 def _lookups(found: Ranks, work: Work, table: Table) -> None:
     """Note a lookup of every rank: counts, indices, vectors, and gradients on the way back."""
     share_P, forward = table.owners(len(found.nodes)), work.microbatches * (1 + work.ahead)
+    back_again = work.microbatches * table.backward
     for asking in range(len(found.nodes)):
         for owner, share in enumerate(share_P):
             if asking == owner:
@@ -280,7 +282,7 @@ def _lookups(found: Ranks, work: Work, table: Table) -> None:
             rows = table.asked * float(share)
             found.send("tables", asking, owner, forward * (COUNT + rows * COUNT), 2 * forward)
             found.send("tables", owner, asking, forward * rows * table.width * FULL, forward)
-            found.send("tables", asking, owner, work.microbatches * rows * table.width * FULL, work.microbatches)
+            found.send("tables", asking, owner, back_again * rows * table.width * FULL, back_again)
 
 
 def least(work: Work, nodes: Sequence[int]) -> Traffic:
@@ -302,14 +304,14 @@ def least(work: Work, nodes: Sequence[int]) -> Traffic:
         there = mixture.width * mixture.number_bytes
         for group in groups:
             for first, second in ((a, b) for a in group for b in group if nodes[a] != nodes[b]):
-                size = rows * (there + kept * (WEIGHT + CHOSEN) + back)
-                found.send("rows", first, second, work.microbatches * size)
-                found.send("rows", second, first, work.microbatches * rows * (back + there + kept * WEIGHT))
+                size, again = there + kept * (WEIGHT + CHOSEN), back + there + kept * WEIGHT
+                found.send("rows", first, second, work.microbatches * rows * (size + back * mixture.backward))
+                found.send("rows", second, first, work.microbatches * rows * (back + (again - back) * mixture.backward))
     for table in work.tables:
         for asking in range(len(nodes)):
             for owner, share in enumerate(table.owners(len(nodes))):
                 if nodes[asking] != nodes[owner]:
                     rows = work.microbatches * table.asked * float(share)
-                    found.send("tables", asking, owner, rows * (COUNT + table.width * FULL))
+                    found.send("tables", asking, owner, rows * (COUNT + table.width * FULL * table.backward))
                     found.send("tables", owner, asking, rows * table.width * FULL)
     return found.told

@@ -21,7 +21,7 @@ from rec.errors import ConfigError
 from rec.keys import ParallelConfig
 from rec.moe.dispatch import Order
 from rec.moe.experts import Experts, FeedForwardExperts, UnlikeExperts
-from rec.moe.layer import Carry, MixtureOfExperts, layers_of
+from rec.moe.layer import Carry, MixtureOfExperts, layers_of, layers_to_spread
 from rec.nn.making import fill
 from rec.runtime.exchange import ExpertParallel, WorldRanks
 from rec.runtime.placement import Place, Placement
@@ -45,27 +45,18 @@ def place(module: nn.Module, parallel: ParallelConfig, device: torch.device, nod
     share_tables(module, device)
     placement = Placement(module, size)
     module.placement = placement  # type: ignore[assignment]
-    layers = [(name, layer) for name, layer in layers_of(module) if not layer.replicated]
     if torch.distributed.get_world_size() > 1:
         world = WorldRanks()
-        for _, layer in layers:
-            layer.ranks = world
-    if size == 1 and parallel.moe_backend == "grouped":
-        return placement
-    if not layers:
-        key, value = ("expert_parallel", size) if size > 1 else ("moe_backend", parallel.moe_backend)
-        raise ConfigError(f"parallel.{key}: the model has no experts to spread over workers; got {value}")
+        for _, layer in layers_of(module):
+            if not layer.replicated:
+                layer.ranks = world
     rank, sharing = (
         torch.distributed.get_rank(),
         expert_groups(nodes or [""] * torch.distributed.get_world_size(), size),
     )
     placement.copy, own = next((copy, ranks) for copy, ranks in enumerate(sharing) if rank in ranks)
-    for name, layer in layers:
+    for name, layer in layers_to_spread(module, size, parallel.moe_backend):
         prefix = f"{name}.experts" if name else "experts"
-        if layer.num_experts % size:
-            raise ConfigError(
-                f"parallel.expert_parallel: must divide the {layer.num_experts} experts of {name!r}, got {size}"
-            )
         for inner, _ in layer.experts.named_parameters():
             placement.whole[f"{prefix}.{inner}"].spread = True
         marker = _marker(layer, size)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from rec.cluster.machines import sizes
 from rec.config import RunConfig
 from rec.errors import ConfigError, TrainingError
 from rec.keys import ParallelConfig
@@ -18,23 +19,11 @@ from rec.progress import Progress
 from rec.runtime.cluster import SPARE_CPUS, fitting, living_nodes
 from rec.sections import counted
 from rec.systems.api import System
-from rec.train.phases import stretches
 
 GROW_S = 60.0
 """Fewest seconds that a number of workers is kept before more are looked for."""
 WAIT_S, POLL_S = 300.0, 2.0
 """Longest wait for nodes with room for the fewest workers, and seconds between looks."""
-
-
-def sizes(config: RunConfig, system: System[Any, Any]) -> tuple[int, ...]:
-    """Return the numbers of workers that a run may have, the largest first: they divide batches and experts' ranks."""
-    parallel = config.parallel
-    batches = [stretch.config.batch_size for stretch in stretches(system, config.train)]
-    return tuple(
-        count
-        for count in range(parallel.workers, parallel.fewest - 1, -1)
-        if count % parallel.expert_parallel == 0 and not any(size % count for size in batches)
-    )
 
 
 def room(parallel: ParallelConfig, nodes: Collection[Mapping[str, float]]) -> int:

@@ -22,6 +22,7 @@ from rec.batch import Column
 from rec.config import RunConfig, to_json
 from rec.data.prepared import Prepared
 from rec.errors import TrainingError
+from rec.runtime.assignment import node_of_each
 from rec.runtime.cluster import PRIVATE, QUIET, Demand, cpus_to_start, refuse_shared_gpus, runtime, worker_environment
 from rec.runtime.datasets import fits_shared_memory, share
 from rec.runtime.elastic import Sizes
@@ -299,6 +300,7 @@ def _trainer(config: RunConfig, payload: dict[str, Any]) -> Trainer:
             num_workers=parallel.workers,
             use_gpu=parallel.gpu,
             resources_per_worker=parallel.worker_resources,
+            label_selector=node_of_each(parallel),
         ),
         run_config=ray.train.RunConfig(
             # A name that was used before would make Ray Train resume by itself.
