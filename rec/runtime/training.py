@@ -29,6 +29,7 @@ from rec.runtime.elastic import WAIT_S, Sizes
 from rec.runtime.monitor import Monitor
 from rec.runtime.network import ConnectedWorkers
 from rec.runtime.pump import DRIVER, Pump, describe
+from rec.runtime.run_metrics import RunMetrics
 from rec.runtime.worker import train_worker
 from rec.storage import Storage, absolute
 from rec.systems.api import System
@@ -82,8 +83,9 @@ def train(
         newest(storage, say)
         _tell_end(storage, config, system, record)
         return
-    report, parallel = record, config.parallel
+    parallel = config.parallel
     with runtime(cpus_to_start(parallel), worker_environment(parallel), demand=Demand.by_workers(parallel)):
+        report = RunMetrics(config.out, record)
         report({"kind": "runtime"})
         shared = Shared(data, columns) if fits_shared_memory(data, SPLITS) else None
         stop = stop or threading.Event()
