@@ -249,6 +249,7 @@ class ServeConfig(Strict):
 
     NEEDS: ClassVar[Needs] = {
         "target_ongoing_requests": {"max_replicas": {"not": [0]}},
+        "downscale_delay_s": {"max_replicas": {"not": [0]}},
         "index_candidates": {"index": {"not": ["exact"]}},
     }
 
@@ -258,6 +259,8 @@ class ServeConfig(Strict):
     """Most copies that autoscaling starts; 0 keeps `replicas`."""
     target_ongoing_requests: int = Field(32, ge=1)
     """Requests per replica that autoscaling aims at."""
+    downscale_delay_s: float = Field(60.0, ge=0)
+    """Seconds of less load after which autoscaling ends copies."""
     cpus_per_replica: float = Field(1.0, gt=0)
     gpus_per_replica: float = Field(0.0, ge=0, le=1)
     """Share of a GPU that a replica reserves and keeps its model on, so that several may use one; 0 answers on CPUs."""

@@ -65,7 +65,7 @@ def _tune(work: Work, folder: str) -> list[Row]:
 def _serve(work: Work, folder: str) -> list[Row]:
     from rec.benchmarks import serve
 
-    return serve.measure(folder, work.minutes, work.say)
+    return serve.measure(folder, work.minutes, work.only, work.say)
 
 
 def _encoders(work: Work, folder: str) -> list[Row]:

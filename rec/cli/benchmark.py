@@ -14,6 +14,7 @@ EXAMPLES = """examples:
   rec benchmark train --json train.json --data out/ml-1m/data
   rec benchmark moe --json moe.json
   rec benchmark serve --minutes 2
+  rec benchmark serve --only nodes
   rec benchmark encoders --images 20000
   rec benchmark graph --data out/baby/data
   rec benchmark visits --json visits.json
@@ -46,7 +47,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--pairs", type=count, default=1_000_000, help="generated reviews, for writer (default: 1000000)"
     )
-    text = "parts of scale, separated by commas (default: all)"
+    text = "parts of scale or serve, separated by commas (default: all)"
     command.add_argument("--only", type=_parts, default=(), metavar="PARTS", help=text)
 
 
@@ -60,8 +61,8 @@ def run(options: argparse.Namespace) -> int:
     from rec.benchmarks.work import Work
 
     writable(options.json)
-    if options.only and options.name != "scale":
-        raise RequestError(f"--only: {options.name} has no parts; they are scale's")
+    if options.only and options.name not in ("scale", "serve"):
+        raise RequestError(f"--only: {options.name} has no parts; scale and serve have")
     sizes = ("interactions", "trials", "minutes", "images", "items", "edges", "prescriptions", "pairs")
     more = ("only", "faults", "seed")
     work = Work(say=say, data=options.data, **{name: getattr(options, name) for name in (*sizes, *more)})

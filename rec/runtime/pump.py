@@ -57,6 +57,10 @@ class Pump(threading.Thread):
                 continue
             except ray.exceptions.RayError:
                 return
+            except RecError as error:  # of what takes the events
+                self.error = self.error or error
+                self._end_workers()
+                return
 
     def stop(self) -> None:
         """Take what is left and end."""
