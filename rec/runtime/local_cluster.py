@@ -229,13 +229,13 @@ class LocalCluster:
         Raises:
             ConfigError: one has ended, or is not there in time.
         """
-        started, deadline_s = dict(started), time.monotonic() + START_S
+        latest, deadline_s = dict(started), time.monotonic() + START_S
         while True:
             alive = {one["node_name"] for one in self.listed() if one["state"] == "ALIVE"}
-            left = [node for node in started if started[node].name not in alive]
+            left = [node for node in latest if latest[node].name not in alive]
             if not left:
                 return
-            ended = [node for node in left if started[node].process.poll() not in (None, 0)]
+            ended = [node for node in left if latest[node].process.poll() not in (None, 0)]
             if ended or time.monotonic() > deadline_s:
                 node = (ended or left)[0]
                 told = (self.folder / f"{node}.log").read_text(errors="replace")[-TOLD:]
@@ -244,7 +244,7 @@ class LocalCluster:
                     raise ConfigError(f"rec cluster: node {node} {what}; its log ends with: {told}")
                 self.links.end([self.links.namespace(node)])
                 (self.folder / f"{node}.log").unlink()
-                started[node] = self.start(node)
+                latest[node] = self.start(node)
             time.sleep(POLL_S)
 
     def _known(self, node: int) -> int:
