@@ -101,6 +101,12 @@ def _scale(work: Work, folder: str) -> list[Row]:
     return scale.measure(folder, work.only, work.say)
 
 
+def _chaos(work: Work, folder: str) -> list[Row]:
+    from rec.benchmarks import chaos
+
+    return chaos.measure(folder, chaos.Chaos(faults=work.faults, minutes=work.minutes, seed=work.seed), work.say)
+
+
 def _gpu(work: Work, folder: str) -> list[Row]:
     from rec.benchmarks import gpu
 
@@ -120,4 +126,5 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "writer": _writer,
     "scale": _scale,
     "gpu": _gpu,
+    "chaos": _chaos,
 }

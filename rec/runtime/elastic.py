@@ -11,6 +11,7 @@ import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from rec.cluster.machines import sizes
 from rec.config import RunConfig
 from rec.errors import ConfigError, TrainingError
 from rec.keys import ParallelConfig
@@ -18,23 +19,11 @@ from rec.progress import Progress
 from rec.runtime.cluster import SPARE_CPUS, fitting, living_nodes
 from rec.sections import counted
 from rec.systems.api import System
-from rec.train.phases import stretches
 
-GROW_S = 60.0
-"""Fewest seconds that a number of workers is kept before more are looked for."""
+ELASTIC = ("min_workers", "grow_s")
+"""Keys of a number of workers that may change."""
 WAIT_S, POLL_S = 300.0, 2.0
 """Longest wait for nodes with room for the fewest workers, and seconds between looks."""
-
-
-def sizes(config: RunConfig, system: System[Any, Any]) -> tuple[int, ...]:
-    """Return the numbers of workers that a run may have, the largest first: they divide batches and experts' ranks."""
-    parallel = config.parallel
-    batches = [stretch.config.batch_size for stretch in stretches(system, config.train)]
-    return tuple(
-        count
-        for count in range(parallel.workers, parallel.fewest - 1, -1)
-        if count % parallel.expert_parallel == 0 and not any(size % count for size in batches)
-    )
 
 
 def room(parallel: ParallelConfig, nodes: Collection[Mapping[str, float]]) -> int:
@@ -64,12 +53,13 @@ class Sizes:
             found = self._waited()
         self.workers = found
         self.since_s = self.asked_s = time.monotonic()
-        update = {"workers": self.workers, "min_workers": 0}
-        return self.config.model_copy(update={"parallel": self.config.parallel.model_copy(update=update)})
+        # What only the driver needs would be refused beside a fixed number.
+        fixed = {"workers": self.workers, **{name: ParallelConfig.model_fields[name].default for name in ELASTIC}}
+        return self.config.model_copy(update={"parallel": self.config.parallel.model_copy(update=fixed)})
 
     def may_grow(self) -> bool:
         """Return whether more workers fit than there are, and those have been there for a while."""
-        if self.workers == self.sizes[0] or time.monotonic() - self.since_s < GROW_S:
+        if self.workers == self.sizes[0] or time.monotonic() - self.since_s < self.config.parallel.grow_s:
             return False
         self.since_s = time.monotonic()
         return (self._fitting() or 0) > self.workers

@@ -210,7 +210,7 @@ class LocalCluster:
     def states(self) -> dict[int, str]:
         """Return what the head says of each node, "ALIVE" or "DEAD"; nothing where the head does not answer."""
         found: dict[int, str] = {}
-        for one in self._listed():
+        for one in self.listed():
             node = int(one["node_ip"].rsplit(".", 1)[1]) - 2
             # A node that came back stands there twice.
             found[node] = "ALIVE" if "ALIVE" in (one["state"], found.get(node)) else one["state"]
@@ -224,7 +224,7 @@ class LocalCluster:
         """
         deadline_s = time.monotonic() + START_S
         while True:
-            alive = {one["node_name"] for one in self._listed() if one["state"] == "ALIVE"}
+            alive = {one["node_name"] for one in self.listed() if one["state"] == "ALIVE"}
             left = [node for node in started if started[node].name not in alive]
             if not left:
                 return
@@ -241,9 +241,9 @@ class LocalCluster:
             raise ConfigError(f"rec cluster: {self.name!r} has no node {node}; expected 0 to {self.shape.nodes - 1}")
         return node
 
-    def _listed(self) -> list[dict[str, Any]]:
-        """Return the head's list of nodes, empty where it does not answer."""
-        asked = urllib.request.Request(f"{self.dashboard}/api/v0/nodes?detail=false")
+    def listed(self, what: str = "nodes") -> list[dict[str, Any]]:
+        """Return the head's list of "nodes", "actors", "placement_groups" or "jobs", empty where it does not answer."""
+        asked = urllib.request.Request(f"{self.dashboard}/api/v0/{what}?detail=false")
         asked.add_header("Authorization", f"Bearer {self.token}")
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:

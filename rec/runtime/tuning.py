@@ -269,7 +269,8 @@ def _param_space(config: RunConfig, space: Mapping[str, Dimension]) -> dict[str,
 
 def _loggers(config: RunConfig) -> list[Any]:
     """Return what carries results to MLflow where it is installed; TensorBoard gets them by itself."""
-    if importlib.util.find_spec("mlflow") is None:
+    storage = Storage(config.out)
+    if importlib.util.find_spec("mlflow") is None or not storage.is_local:  # whose database is a local file
         return []
     from ray.tune.logger.mlflow import MLflowLoggerCallback
 
@@ -280,7 +281,7 @@ def _loggers(config: RunConfig) -> list[Any]:
             super().log_trial_result(iteration, trial, {k.replace("@", "_at_"): v for k, v in result.items()})
 
     name = config.system.rsplit(":", 1)[-1]
-    return [Renaming(tracking_uri=f"sqlite:///{config.out}/mlflow.db", experiment_name=name)]
+    return [Renaming(tracking_uri=f"sqlite:///{storage.path('mlflow.db')}", experiment_name=name)]
 
 
 @contextmanager

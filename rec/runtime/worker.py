@@ -15,7 +15,7 @@ from rec.batch import Batch
 from rec.config import from_json
 from rec.data.prepared import open_prepared
 from rec.data.stream import Reader
-from rec.errors import RecError
+from rec.errors import RecError, StorageError
 from rec.provenance import machine
 from rec.storage import Storage
 from rec.systems.api import Phase
@@ -51,6 +51,9 @@ def train_worker(payload: dict[str, Any]) -> None:
     report({"kind": "placed"})
     try:
         _train(payload, rank, world_size, context, report)
+    except StorageError as error:  # which may answer again
+        report({"kind": "raised", "type": StorageError.__name__, "message": first_line(error), **stands})
+        raise
     except RecError as error:
         report({"kind": "error", "type": type(error).__name__, "message": str(error)})
         raise
@@ -109,6 +112,7 @@ def _train(
     refuse_beyond(system.memory(config.train, config.parallel), device, config.parallel)
     storage = Storage(config.out, beat=Beat(report))
     store, ranks = CheckpointStore(storage.below("checkpoints")), TorchRanks(device)
+    nodes = ranks.gather(ray.get_runtime_context().get_node_id())
     resume = resumed(store, ranks, step, report) if step is not None else None
     reader: Reader
     if payload["shared"]:
@@ -121,7 +125,7 @@ def _train(
             Job(
                 system=system,
                 config=config.train,
-                wrap=lambda module, keys: deepspeed.DeepSpeedEngine(module, keys, config.parallel, device),
+                wrap=lambda module, keys: deepspeed.DeepSpeedEngine(module, keys, config.parallel, device, nodes),
                 feed=StartedFeed(feed, *first_epoch(stretches(system, config.train), resume)),
                 report=report,
                 saver=Saver(store, ranks, partial(write_history, storage)),
