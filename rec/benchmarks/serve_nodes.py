@@ -199,7 +199,7 @@ class Loss:
         ]
 
 
-def lose(served: Service, bodies: Path, how: Callable[[], None], crowd: Crowd) -> Loss:
+def lose(served: Service, bodies: Path, how: Callable[[], object], crowd: Crowd) -> Loss:
     """Return what clients of both proxies saw who asked while node 1 was lost."""
     urls = [served.url(node, PATH) for node in range(NODES)]
     with asking(urls, bodies, crowd.clients, crowd.per_s) as clients:
