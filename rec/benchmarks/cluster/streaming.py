@@ -101,7 +101,9 @@ def rows_of(size: Size, watched: Watched, seconds: float) -> list[Row]:
         Row(text, size.rows * LENGTH * 4, "B", float(size.store)),
         Row("  largest share of a store in use", max(watched.store, default=0.0), "", goal=1.0),
         Row("  bytes spilled to disks", watched.spilled, "B", goal=SPILL_GOAL),
-        Row("  memory of the largest process, second half of the run, limit: first half", late, "B", early, GROWTH_GOAL),
+        Row(
+            "  memory of the largest process, second half of the run, limit: first half", late, "B", early, GROWTH_GOAL
+        ),
         Row("  the run, from its command to its end", seconds, "s"),
         Row("  bytes read into training per second, all nodes", size.nodes * size.rows * LENGTH * 4 / seconds, "B/s"),
     ]
