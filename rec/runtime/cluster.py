@@ -13,7 +13,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -263,8 +263,17 @@ def require_cluster(demand: Demand | None) -> None:
 
 
 def living_nodes() -> dict[str, Mapping[str, float]]:
-    """Return the resources of each node of the cluster that is alive, by its id."""
-    return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+    """Return the resources of each node of the cluster that is alive and stays, by its id."""
+    leaving = leaving_nodes()
+    nodes = ray.nodes()
+    return {one["NodeID"]: one["Resources"] for one in nodes if one["Alive"] and one["NodeID"] not in leaving}
+
+
+def leaving_nodes() -> Collection[str]:
+    """Return the ids of nodes that will be taken away: they were told to end, or the autoscaler has had notice."""
+    # Ray has no public name for it; its own autoscaler and Ray Data ask here too.
+    found: Collection[str] = ray._private.state.state.get_draining_nodes()
+    return found
 
 
 def fitting(each: Mapping[str, float], nodes: Iterable[Mapping[str, float]]) -> int:

@@ -213,14 +213,15 @@ def _attempt(
     monitor = Monitor.options(scheduling_strategy=here).remote()
     payload = {"config": to_json(config), "step": step, "monitor": monitor, "shared": shared is not None}
     trainer = _trainer(config, payload)
-    pump = Pump(monitor, report, config.parallel.stall_timeout_s, stop, sizes, trainer.abandon)
+    pump = Pump(monitor, report, config.parallel.stall_timeout_s, stop, sizes, trainer.abandon, say)
     pump.start()
     if shared is not None:
         shared.offer_to(monitor)
     try:
         with pump.waiting:
             trainer.fit()
-        return None
+        pump.stop()
+        return Failure(pump.resized, step, {}, resized=pump.resized) if pump.leaving and pump.resized else None
     except ray.exceptions.RayError as error:
         ended: Exception = error
     except ray.train.TrainingFailedError as error:
