@@ -44,7 +44,9 @@ class Pump(threading.Thread):
         self.say, self.looked_s = say, 0.0
         super().__init__(daemon=True, name="pump")
         self.sizes, self.abandon, self.saved = sizes, abandon, False
-        self.stragglers, self.nodes, self.leaving = Stragglers(), {}, ""
+        self.stragglers, self.leaving = Stragglers(), ""
+        self.nodes: dict[str, str] = {}
+        """Addresses of the nodes that workers are on, by id."""
         self.resized = ""
         """Why the workers were ended to start with another number of them."""
         self.asked_to_stop = stop

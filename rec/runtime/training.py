@@ -28,6 +28,7 @@ from rec.runtime.elastic import Sizes
 from rec.runtime.monitor import Monitor
 from rec.runtime.network import ConnectedWorkers
 from rec.runtime.pump import DRIVER, Pump, describe
+from rec.runtime.versions import Asked
 from rec.runtime.worker import train_worker
 from rec.storage import Storage, absolute
 from rec.systems.api import System
@@ -82,9 +83,11 @@ def train(
     report, parallel = record, config.parallel
     with runtime(cpus_to_start(parallel), worker_environment(parallel), demand=Demand.by_workers(parallel)):
         report({"kind": "runtime"})
+        versions = Asked()
         shared = Shared(data, columns) if fits_shared_memory(data, SPLITS) else None
         stop = stop or threading.Event()
         failures, before, sizes = 0, None, Sizes(config, system, stop)
+        versions.require(say)
         while True:
             sized = _sized(sizes, system, report, say)
             if stop.is_set():

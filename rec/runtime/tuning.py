@@ -75,7 +75,10 @@ def search(config: RunConfig, say: Say) -> str:
     wanted = config.tune.concurrent or max(1, int((os.cpu_count() or 1) / cpus))
     one = demand = Demand.by_workers(config.parallel)
     if most := config.tune.concurrent:
-        demand = Demand(most * cpus, most * one.gpus, "tune.concurrent", "lower it", "trials")
+        each, count = one.each, most * one.count
+        demand = Demand(
+            most * cpus, most * one.gpus, "tune.concurrent", "lower it", "workers of trials", "", each, count
+        )
     say(f"{config.out}: {starting()}, for the search")
     with quiet(), runtime(wanted * cpus, worker_environment(config.parallel), demand=demand):
         room = together(one)
