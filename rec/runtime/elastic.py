@@ -86,7 +86,7 @@ class Sizes:
     def _waited(self) -> int:
         """Return the number of workers that fit once enough nodes are there."""
         fewest, deadline_s = self.sizes[-1], time.monotonic() + WAIT_S
-        asked = [*[dict(self.config.parallel.worker_resources)] * fewest, {"CPU": SPARE_CPUS}]
+        asked = [*[self.config.parallel.worker_resources] * fewest, {"CPU": float(SPARE_CPUS)}]
         with Progress(f"waiting for nodes with room for {counted(fewest, 'worker')}"), wished(asked):
             while (found := self._fitting()) is None and not self.stop.wait(POLL_S):
                 if time.monotonic() > deadline_s:
