@@ -309,10 +309,11 @@ def _require_nodes(demand: Demand, nodes: Sequence[Mapping[str, float]]) -> None
     """Check that what is enough in all is not too scattered: Ray would wait for ever."""
     if not demand.each or (there := fitting(demand.each, nodes)) >= demand.count:
         return
-    told = " and ".join(counted(amount, name) for name, amount in demand.each.items() if amount)
+    names = [name for name, amount in demand.each.items() if amount]
+    told = " and ".join(counted(demand.each[name], name) for name in names)
     raise ConfigError(
         f"{demand.key}: the nodes of the cluster have room for {there} {demand.of} of {told} each, expected "
-        f"{demand.count}: one needs all of it on one node, and {_in_words(nodes, list(demand.each))}; {demand.remedy}"
+        f"{demand.count}: one needs all of it on one node, and {_in_words(nodes, names)}; {demand.remedy}"
     )
 
 
