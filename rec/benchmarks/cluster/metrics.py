@@ -11,7 +11,7 @@ from rec.runtime.local_cluster import LocalCluster
 
 FOUND = "prom_metrics_service_discovery.json"
 """Ray's list of where each node shows its metrics, on the head."""
-LINE = re.compile(r'^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)$')
+LINE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)$")
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 ANSWER_S = 5.0
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -101,7 +101,9 @@ def rows_of(size: Size, watched: Watched, seconds: float) -> list[Row]:
         Row(text, size.rows * LENGTH * 4, "B", float(size.store)),
         Row("  largest share of a store in use", max(watched.store, default=0.0), "", goal=1.0),
         Row("  bytes spilled to disks", watched.spilled, "B", goal=SPILL_GOAL),
-        Row("  memory of the largest process, second half of the run, limit: first half", late, "B", early, GROWTH_GOAL),
+        Row(
+            "  memory of the largest process, second half of the run, limit: first half", late, "B", early, GROWTH_GOAL
+        ),
         Row("  the run, from its command to its end", seconds, "s"),
         Row("  bytes read into training per second, all nodes", size.nodes * size.rows * LENGTH * 4 / seconds, "B/s"),
     ]
@@ -124,7 +126,6 @@ def written(root: str, rows: int) -> Prepared:
 def histories(rng: np.random.Generator, first: int, rows: int) -> pa.Table:
     """Return rows of users with random items."""
     offsets = np.arange(0, (rows + 1) * LENGTH, LENGTH, dtype=np.int32)
-    # Halves of 32 random bits that no encoding makes smaller, but the last ones, which are the model's items.
     items = rng.integers(1, ITEMS, rows * LENGTH, dtype=np.int32)
     return pa.table(
         {
@@ -145,7 +146,7 @@ def _train(cluster: LocalCluster, data: Prepared, folder: Path) -> None:
     config = RunConfig(
         system="rec.systems.msmrec:MSMRec",
         out=str(folder / "run"),
-        model=MSMRecConfig(gate="none", loss="bce", width=16, blocks=1, max_length=8),
+        model=MSMRecConfig(gate="none", loss="ce", width=16, blocks=1, max_length=8),
         data=DataConfig(root=data.root),
         train=TrainConfig(batch_size=BATCH * workers, epochs=1, shuffle_window=8 * FILE_ROWS),
         parallel=ParallelConfig(workers=workers, cpus_per_worker=CPUS_PER_WORKER),
@@ -185,14 +186,17 @@ def _look(cluster: LocalCluster, watched: Watched) -> None:
         for page in pages
     ]
     watched.store.append(max(shares, default=0.0) / cluster.shape.store_bytes)
-    spilled = [
-        value for page in pages for name, labels, value in page
-        if (name == SPILLED and labels.get("State") == "Spilled") or (name == STORE and labels.get("Location") == "SPILLED")
-    ]  # fmt: skip
+    spilled = [value for page in pages for name, labels, value in page if _is_spilled(name, labels)]
     watched.spilled = max(watched.spilled, *spilled, 0.0)
     spaces = [cluster.links.namespace(node) for node in range(cluster.shape.nodes)]
     sizes = [own_bytes(pid) for space in spaces for pid in cluster.links.pids(space)]
     watched.memory.append(max(sizes, default=0.0))
+
+
+def _is_spilled(name: str, labels: Mapping[str, str]) -> bool:
+    return (name == SPILLED and labels.get("State") == "Spilled") or (
+        name == STORE and labels.get("Location") == "SPILLED"
+    )
 
 
 def own_bytes(pid: int) -> float:
