@@ -189,7 +189,7 @@ def trained(
     )
 
 
-def run_on(cluster: LocalCluster, words: list[str], log: Path) -> None:
+def run_on(cluster: LocalCluster, words: list[str], log: Path, limit_s: float = LIMIT_S) -> None:
     """Run a module on the head.
 
     Raises:
@@ -197,7 +197,7 @@ def run_on(cluster: LocalCluster, words: list[str], log: Path) -> None:
     """
     with log.open("wb") as file:
         process = cluster.popen(0, [sys.executable, "-m", *words], stdout=file, stderr=subprocess.STDOUT)
-        code = process.wait(LIMIT_S)
+        code = process.wait(limit_s)
     if code:
         raise TrainingError(f"the run failed with exit code {code}: {log.read_text(errors='replace')[-2000:]}")
 
