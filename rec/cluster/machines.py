@@ -104,7 +104,8 @@ def seated(
     key = "parallel.min_workers" if parallel.min_workers else "parallel.workers"
     needed = " and ".join(counted(amount, name) for name, amount in parallel.worker_resources.items() if amount)
     data = f" beside {counted(spare_cpus, 'CPU')} for data" if spare_cpus else ""
+    held, fitting = " + ".join(one.told for one in there), counted(max(most, 0), "worker")
     raise ConfigError(
-        f"{key}: the nodes ({' + '.join(one.told for one in there)}) have room for {counted(max(most, 0), 'worker')} of {needed} "
-        f"each{data}, expected {fewest}; lower it, name more nodes, or let workers share with parallel.cpus_per_worker"
+        f"{key}: the nodes ({held}) have room for {fitting} of {needed} each{data}, expected {fewest}; "
+        "lower it, name more nodes, or let workers share with parallel.cpus_per_worker"
     )

@@ -53,6 +53,7 @@ def runtime(
     meanwhile: Sequence[str] = (),
     metrics_port: int | None = None,
     demand: Demand | None = None,
+    on_cluster: Mapping[str, str] | None = None,
 ) -> Iterator[None]:
     """Be connected to Ray inside: to the cluster that RAY_ADDRESS names, else to a private one on this machine.
 
@@ -65,6 +66,7 @@ def runtime(
         meanwhile: Modules to import in a thread while Ray starts; none of Ray's own.
         metrics_port: Where a private runtime shows its metrics to Prometheus; None leaves the choice to Ray.
         demand: What has to be there, of the machine or of the cluster.
+        on_cluster: What processes that this one starts on a cluster are to have in their environment.
 
     Raises:
         ConfigError: the machine or the cluster has less than is demanded, or no cluster answers.
@@ -82,7 +84,7 @@ def runtime(
     try:
         if os.environ.get("RAY_ADDRESS"):
             with Progress(starting()):
-                connect()
+                connect(on_cluster)
             require_cluster(demand)
         else:
             sweep()
@@ -136,8 +138,8 @@ def _end(started: set[psutil.Process]) -> None:
     psutil.wait_procs(left, timeout=PATIENCE_S)
 
 
-def connect() -> None:
-    """Connect to the cluster that RAY_ADDRESS names.
+def connect(environment: Mapping[str, str] | None = None) -> None:
+    """Connect to the cluster that RAY_ADDRESS names; what this process starts there has an environment of its own.
 
     Raises:
         ConfigError: none answers there.
@@ -145,7 +147,8 @@ def connect() -> None:
     try:
         with own_signals():
             # A submitted job may have an environment of its own, which a second one must not contradict.
-            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+            given = {"env_vars": dict(environment)} if environment else None
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env=given)
     except (ConnectionError, RuntimeError, ValueError) as error:
         told = one_line(str(error))[:MOST_TOLD]
         raise ConfigError(f"RAY_ADDRESS: no cluster answers at {os.environ['RAY_ADDRESS']!r} ({told})") from error
@@ -290,10 +293,10 @@ def _require_nodes(demand: Demand, nodes: Iterable[Mapping[str, float]]) -> None
 
 
 def together(demand: Demand) -> int:
-    """Return how many jobs of one demand the cluster has room for at the same time, with a CPU left for data."""
-    resources = ray.cluster_resources()
-    room = int((resources.get("CPU", 0) - 1) / demand.cpus)
-    return min(room, int(resources.get("GPU", 0) / demand.gpus)) if demand.gpus else room
+    """Return how many jobs of one demand living nodes have room for at the same time, with a CPU left for data."""
+    nodes = living_nodes().values()
+    room = int((sum(node.get("CPU", 0.0) for node in nodes) - 1) / demand.cpus)
+    return min(room, fitting(demand.each, nodes) // demand.count)
 
 
 def refuse_shared_gpus(parallel: ParallelConfig) -> None:

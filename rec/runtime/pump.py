@@ -53,9 +53,13 @@ class Pump(threading.Thread):
         while not self.ended.wait(POLL_S if 0 in self.last else START_POLL_S):
             try:
                 self._check(self._drain())
-            except ray.exceptions.GetTimeoutError:
+            except (ray.exceptions.GetTimeoutError, ray.exceptions.ActorUnavailableError):
                 continue
             except ray.exceptions.RayError:
+                return
+            except RecError as error:  # of what takes the events
+                self.error = self.error or error
+                self._end_workers()
                 return
 
     def stop(self) -> None:

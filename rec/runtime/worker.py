@@ -15,7 +15,7 @@ from rec.batch import Batch
 from rec.config import from_json
 from rec.data.prepared import open_prepared
 from rec.data.stream import Reader
-from rec.errors import RecError
+from rec.errors import RecError, StorageError
 from rec.provenance import machine
 from rec.storage import Storage
 from rec.systems.api import Phase
@@ -51,6 +51,9 @@ def train_worker(payload: dict[str, Any]) -> None:
     report({"kind": "placed"})
     try:
         _train(payload, rank, world_size, context, report)
+    except StorageError as error:  # which may answer again
+        report({"kind": "raised", "type": StorageError.__name__, "message": first_line(error), **stands})
+        raise
     except RecError as error:
         report({"kind": "error", "type": type(error).__name__, "message": str(error)})
         raise

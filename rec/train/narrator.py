@@ -17,11 +17,16 @@ class Narrator:
         self.line: Progress | None = None
         self.phase = ""
         self.evaluating: Progress | None = None
+        self.troubles: set[str] = set()
+        """What ranks were in trouble with."""
         self.heard = False
         """Whether anything was done."""
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Show one event of rank 0."""
+        if event["kind"] == "trouble" and event["text"].partition(":")[0] not in self.troubles:
+            self.troubles.add(event["text"].partition(":")[0])  # ranks have the same trouble at the same time
+            self.say(event["text"])
         if event.get("rank", 0) != 0:
             return
         self.heard = True
