@@ -31,7 +31,7 @@ INSIDE = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
 PORT, DASHBOARD = 6379, 8265
 SERVER = "gcs_server"
 """The process of the head that knows the cluster."""
-START_S = 120.0
+START_S = 300.0
 """Longest wait for a node to be there."""
 SLOW = "node timed out during startup"
 """What a node says that gave up after Ray's own 30 s, as on a busy machine: it is started again."""
