@@ -35,8 +35,10 @@ CURRENT = "ray_current_cluster"
 """A file that a killed head leaves: Ray takes raylets of other nodes, which it sees on this machine, for its own."""
 SERVER = "gcs_server"
 """The process of the head that knows the cluster."""
-START_S = 120.0
+START_S = 300.0
 """Longest wait for a node to be there."""
+SLOW = "node timed out during startup"
+"""What a node says that gave up after Ray's own 30 s, as on a busy machine: it is started again."""
 POLL_S = 0.3
 ANSWER_S = 5.0
 TOLD = 800
@@ -227,7 +229,7 @@ class LocalCluster:
         Raises:
             ConfigError: one has ended, or is not there in time.
         """
-        deadline_s = time.monotonic() + START_S
+        deadline_s, started = time.monotonic() + START_S, dict(started)
         while True:
             alive = {one["node_name"] for one in self.listed() if one["state"] == "ALIVE"}
             left = [node for node in started if started[node].name not in alive]
@@ -237,6 +239,10 @@ class LocalCluster:
             if ended or time.monotonic() > deadline_s:
                 node = (ended or left)[0]
                 told = (self.folder / f"{node}.log").read_text(errors="replace")[-TOLD:]
+                if ended and SLOW in told and time.monotonic() < deadline_s:
+                    self.links.end([self.links.namespace(node)])
+                    started[node] = self.start(node)
+                    continue
                 what = "ended while it started" if ended else f"was not there after {START_S:.0f} s"
                 raise ConfigError(f"rec cluster: node {node} {what}; its log ends with: {told}")
             time.sleep(POLL_S)
