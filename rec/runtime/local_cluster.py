@@ -35,10 +35,10 @@ CURRENT = "ray_current_cluster"
 """A file that a killed head leaves: Ray takes raylets of other nodes, which it sees on this machine, for its own."""
 SERVER = "gcs_server"
 """The process of the head that knows the cluster."""
-START_S = 240.0
+START_S = 300.0
 """Longest wait for a node to be there."""
-SLOW = "timed out during startup"
-"""What Ray says of a node that took more than 30 s, as on a busy machine: it is started again."""
+SLOW = "node timed out during startup"
+"""What a node says that gave up after Ray's own 30 s, as on a busy machine: it is started again."""
 POLL_S = 0.3
 ANSWER_S = 5.0
 TOLD = 800
@@ -229,22 +229,22 @@ class LocalCluster:
         Raises:
             ConfigError: one has ended, or is not there in time.
         """
-        latest, deadline_s = dict(started), time.monotonic() + START_S
+        deadline_s, started = time.monotonic() + START_S, dict(started)
         while True:
             alive = {one["node_name"] for one in self.listed() if one["state"] == "ALIVE"}
-            left = [node for node in latest if latest[node].name not in alive]
+            left = [node for node in started if started[node].name not in alive]
             if not left:
                 return
-            ended = [node for node in left if latest[node].process.poll() not in (None, 0)]
+            ended = [node for node in left if started[node].process.poll() not in (None, 0)]
             if ended or time.monotonic() > deadline_s:
                 node = (ended or left)[0]
                 told = (self.folder / f"{node}.log").read_text(errors="replace")[-TOLD:]
-                if SLOW not in told or time.monotonic() > deadline_s:
-                    what = "ended while it started" if ended else f"was not there after {START_S:.0f} s"
-                    raise ConfigError(f"rec cluster: node {node} {what}; its log ends with: {told}")
-                self.links.end([self.links.namespace(node)])
-                (self.folder / f"{node}.log").unlink()
-                latest[node] = self.start(node)
+                if ended and SLOW in told and time.monotonic() < deadline_s:
+                    self.links.end([self.links.namespace(node)])
+                    started[node] = self.start(node)
+                    continue
+                what = "ended while it started" if ended else f"was not there after {START_S:.0f} s"
+                raise ConfigError(f"rec cluster: node {node} {what}; its log ends with: {told}")
             time.sleep(POLL_S)
 
     def _known(self, node: int) -> int:
