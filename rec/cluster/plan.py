@@ -228,6 +228,7 @@ def _stage(
         sums=(*noted.sums, *[NORM] * (NORMS if len(nodes) > 1 else 0)),
         # What was noted is of all microbatches; only ZeRO 2 sums gradients after each.
         gradient_sums=len(sample.micro) if parallel.zero_stage == 2 else 1,
+        owners_alone=not parallel.gpu,
         backend=parallel.moe_backend,
     )
     frozen = parts.frozen + parts.frozen_experts // parallel.expert_parallel

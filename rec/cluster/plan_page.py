@@ -174,8 +174,12 @@ def assumptions(plan: Plan) -> list[str]:
         found += [
             "Nodes are given to ranks with most room first, whole groups that share experts before single ranks; other "
             "jobs of the cluster take none of it.",
-            "Sums and gathers go round a ring of ranks, as gloo's and NCCL's do. DeepSpeed sums whole gradients, also "
-            "where a rank keeps only its part (zero_stage 1 and 2).",
+            "Sums and gathers go round a ring of ranks, as gloo's and NCCL's do. "
+            + (
+                "On GPUs whole gradients are summed, also where a rank keeps only its part (zero_stage 1 and 2)."
+                if parallel.gpu
+                else "Where a rank updates only its part (zero_stage 1 and 2), it alone gets the sum of its gradients."
+            ),
             f"Bytes are payload; each message costs about {WIRE_BYTES} more on a link of each end, and frames of 1,500 "
             "bytes add 5 % on a real one. Data, evaluation, checkpoints and Ray's own messages are not counted.",
         ]

@@ -117,6 +117,8 @@ class Work:
     """Bytes of each small sum over all ranks in a step."""
     gradient_sums: int = 1
     """How often gradients are summed in a step: ZeRO 2 keeps no whole ones, so it does after every microbatch."""
+    owners_alone: bool = False
+    """Whether the sum of gradients goes to the rank alone that updates them (`rec.runtime.reducing`), not to all."""
     microbatches: int = 1
     ahead: int = 0
     """Forward passes of the microbatches before the step's own, in which terms are counted."""
@@ -236,7 +238,8 @@ def traffic(work: Work, nodes: Sequence[int]) -> Traffic:
 def _parameters(found: Ranks, work: Work, groups: Sequence[Sequence[int]]) -> None:
     """Note gradients and weights: DeepSpeed sums whole buckets, also where a rank keeps only a part of them."""
     for name, ranks, count in _alike(work, groups):
-        found.add_up(f"{name}gradients", ranks, count * work.number_bytes, work.gradient_sums)
+        summed = found.gather if work.zero_stage and work.owners_alone else found.add_up
+        summed(f"{name}gradients", ranks, count * work.number_bytes, work.gradient_sums)
         if work.zero_stage:
             found.gather(f"{name}weights", ranks, count * work.number_bytes)
 

@@ -1,7 +1,8 @@
 """DeepSpeed as an engine for the loop, and its state as plain tensors by parameter name.
 
 Everything private of DeepSpeed that we touch (checked with 0.19): `_hp_mapping` of a parameter, the optimisers'
-`single_partition_of_fp32_groups`, `fp32_groups`, `fp16_groups`, and the handles of the engine's hooks.
+`single_partition_of_fp32_groups`, `fp32_groups`, `fp16_groups`, `allreduce_and_copy_with_multiple_ranks`, and the
+handles of the engine's hooks.
 `tests/runtime/test_deepspeed.py` compares losses, gradient norms and saved states with the plain engine, and fails
 loudly where an upgrade changes any of them.
 """
@@ -26,6 +27,7 @@ from rec.nn.sharded import update_tables
 from rec.runtime.deepspeed_experts import import_deepspeed, parameter_groups, place
 from rec.runtime.placement import Fragment, Place, Whole
 from rec.runtime.ranks import TorchRanks
+from rec.runtime.reducing import sum_for_owners
 from rec.train.engine import slots_of
 from rec.train.optim import make_optimiser
 from rec.train.shards import Piece, Tensors
@@ -103,6 +105,7 @@ class DeepSpeedEngine:
             self.engine, self.optimizer, _, _ = deepspeed.initialize(
                 model=module, optimizer=make_optimiser(groups, train), config=config, dist_init_required=False
             )
+        sum_for_owners(self.optimizer)
         self.module: nn.Module = self.engine.module
         inner = self._inner()
         if inner is not self.optimizer and self.stage == 0:

@@ -25,6 +25,12 @@ def test_zero_gathers_weights_beside_the_sum() -> None:
     assert least(Work(dense=1000, zero_stage=1), (0, 1)).sent(1) == 2 * (1 / 2) * 4 * 1000
 
 
+def test_sums_for_owners_alone_are_half_as_many_bytes() -> None:
+    found = traffic(Work(dense=1000, owners_alone=True), (0, 1))
+    assert found.sent(0, "gradients") == 1 / 2 * 4 * 1000
+    assert found.crossing == least(Work(dense=1000), (0, 1)).crossing
+
+
 def test_a_ring_crosses_between_nodes_once_where_ranks_of_a_node_follow_each_other() -> None:
     work = Work(dense=1000, zero_stage=0)
     near, far = traffic(work, (0, 0, 1, 1)), traffic(work, (0, 1, 0, 1))
