@@ -101,6 +101,12 @@ def _scale(work: Work, folder: str) -> list[Row]:
     return scale.measure(folder, work.only, work.say)
 
 
+def _cluster(work: Work, folder: str) -> list[Row]:
+    from rec.benchmarks import cluster
+
+    return cluster.measure(folder, work.only, work.say)
+
+
 def _chaos(work: Work, folder: str) -> list[Row]:
     from rec.benchmarks import chaos
 
@@ -125,6 +131,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "visits": _visits,
     "writer": _writer,
     "scale": _scale,
+    "cluster": _cluster,
     "gpu": _gpu,
     "chaos": _chaos,
 }

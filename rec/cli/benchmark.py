@@ -9,6 +9,8 @@ from rec.errors import RequestError
 
 TEXT = "measure speed beside its limit"
 INTERRUPTED = "what was measured is lost"
+PARTED = ("scale", "serve", "cluster")
+"""Benchmarks with parts."""
 EXAMPLES = """examples:
   rec benchmark evaluate
   rec benchmark train --json train.json --data out/ml-1m/data
@@ -20,6 +22,7 @@ EXAMPLES = """examples:
   rec benchmark visits --json visits.json
   rec benchmark writer --json writer.json
   rec benchmark scale --only saves,tables
+  rec benchmark cluster --only scaling,model --json cluster.json    # as root: it starts Ray nodes of its own
   rec benchmark gpu --json gpu.json
   rec benchmark chaos --seed 1 --faults 10 --minutes 20
   rec benchmark prepare --interactions 10000000"""
@@ -27,8 +30,9 @@ EXAMPLES = """examples:
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add what the command takes beside overrides."""
-    names = ("train", "evaluate", "prepare", "moe", "tune", "serve", "encoders", "graph", "visits", "writer")
-    command.add_argument("name", choices=(*names, "scale", "gpu", "chaos"))
+    names = ("train", "evaluate", "prepare", "moe", "tune", "encoders", "graph", "visits", "writer")
+    known = (*names, *PARTED, "gpu", "chaos")
+    command.add_argument("name", choices=known, metavar="NAME", help=f"one of {', '.join(known)}")
     command.add_argument("--json", metavar="FILE", help="write the rows there as well")
     command.add_argument("--data", metavar="ROOT", help="prepared data set (default: one of ML-1M's size is made)")
     command.add_argument("--interactions", type=count, default=10_000_000, help="for prepare (default: 10000000)")
@@ -47,7 +51,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--pairs", type=count, default=1_000_000, help="generated reviews, for writer (default: 1000000)"
     )
-    text = "parts of scale or serve, separated by commas (default: all)"
+    text = f"parts of {' or '.join(PARTED)}, separated by commas (default: all)"
     command.add_argument("--only", type=_parts, default=(), metavar="PARTS", help=text)
 
 
@@ -61,8 +65,8 @@ def run(options: argparse.Namespace) -> int:
     from rec.benchmarks.work import Work
 
     writable(options.json)
-    if options.only and options.name not in ("scale", "serve"):
-        raise RequestError(f"--only: {options.name} has no parts; scale and serve have")
+    if options.only and options.name not in PARTED:
+        raise RequestError(f"--only: {options.name} has no parts; {', '.join(PARTED)} have")
     sizes = ("interactions", "trials", "minutes", "images", "items", "edges", "prescriptions", "pairs")
     more = ("only", "faults", "seed")
     work = Work(say=say, data=options.data, **{name: getattr(options, name) for name in (*sizes, *more)})

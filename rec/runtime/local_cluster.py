@@ -29,10 +29,16 @@ SHOWN = "ray"
 """Ray's folder as each node sees it: one of its own, as on a machine of its own."""
 INSIDE = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
 PORT, DASHBOARD = 6379, 8265
+STORED = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_rpc_server_reconnect_timeout_s": "300"}
+"""Where the head has a state: nodes wait so long for another head, by Ray's own value for 60 s."""
+CURRENT = "ray_current_cluster"
+"""A file that a killed head leaves: Ray takes raylets of other nodes, which it sees on this machine, for its own."""
 SERVER = "gcs_server"
 """The process of the head that knows the cluster."""
-START_S = 120.0
+START_S = 300.0
 """Longest wait for a node to be there."""
+SLOW = "node timed out during startup"
+"""What a node says that gave up after Ray's own 30 s, as on a busy machine: it is started again."""
 POLL_S = 0.3
 ANSWER_S = 5.0
 TOLD = 800
@@ -111,7 +117,7 @@ class LocalCluster:
         """The environment of processes on the nodes: this one's without what it has of Ray."""
         mine = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
         path = os.pathsep.join([str(Path(sys.executable).parent), mine.get("PATH", os.defpath)])
-        stored = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": self.shape.state} if self.shape.state else {}
+        stored = {"RAY_gcs_storage_path": self.shape.state, **STORED} if self.shape.state else {}
         return {**mine, **self.client, **NOTICED, **stored, "PATH": path, "RAY_USAGE_STATS_ENABLED": "0"}
 
     def start(self, node: int) -> Started:
@@ -121,6 +127,7 @@ class LocalCluster:
         words += [f"--object-store-memory={self.shape.store_bytes}", f"--temp-dir={self.folder / SHOWN}"]
         words += ["--disable-usage-stats", f"--node-name={name}"]
         if node == 0:
+            (self.folder / "0" / CURRENT).unlink(missing_ok=True)
             words += ["--head", f"--port={PORT}", "--include-dashboard=true", f"--dashboard-port={DASHBOARD}"]
             words += [f"--dashboard-host={self.address(0)}"]
         else:
@@ -222,7 +229,7 @@ class LocalCluster:
         Raises:
             ConfigError: one has ended, or is not there in time.
         """
-        deadline_s = time.monotonic() + START_S
+        deadline_s, started = time.monotonic() + START_S, dict(started)
         while True:
             alive = {one["node_name"] for one in self.listed() if one["state"] == "ALIVE"}
             left = [node for node in started if started[node].name not in alive]
@@ -232,6 +239,10 @@ class LocalCluster:
             if ended or time.monotonic() > deadline_s:
                 node = (ended or left)[0]
                 told = (self.folder / f"{node}.log").read_text(errors="replace")[-TOLD:]
+                if ended and SLOW in told and time.monotonic() < deadline_s:
+                    self.links.end([self.links.namespace(node)])
+                    started[node] = self.start(node)
+                    continue
                 what = "ended while it started" if ended else f"was not there after {START_S:.0f} s"
                 raise ConfigError(f"rec cluster: node {node} {what}; its log ends with: {told}")
             time.sleep(POLL_S)

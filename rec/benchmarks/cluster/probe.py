@@ -13,10 +13,12 @@ import torch.distributed
 from torch import Tensor
 
 from rec.json_text import json_text
+from rec.nn.history import HistoryBatch
 from rec.runtime import exchange
 from rec.systems.msmrec import MSMRec
 from rec.systems.msmrec.config import MSMRecConfig
 from rec.systems.msmrec.model import MSMRecModel
+from rec.terms import Term
 
 COLLECTIVES = (
     *("all_reduce", "reduce", "broadcast", "all_gather", "all_gather_into_tensor", "reduce_scatter_tensor"),
@@ -42,6 +44,11 @@ class Probed(MSMRec):
         spent()
         return super().model()
 
+    def loss(self, model: Callable[[HistoryBatch], Any], batch: HistoryBatch) -> dict[str, Term]:
+        """Return the loss, and count the batch's rows."""
+        spent().passed += len(batch.item_N)
+        return super().loss(model, batch)
+
     def start_epoch(self, module: MSMRecModel, epoch: int) -> None:
         """Note time, CPU time and collectives so far, and what of the model this rank trains."""
         super().start_epoch(module, epoch)
@@ -64,8 +71,9 @@ class Spent:
         self.calls: dict[str, int] = {}
         self.bytes: dict[str, int] = {}
         self.seconds: dict[str, float] = {}
-        self.rows, self.rows_bytes = 0, 0
-        """Rows that had an expert on another rank, once for each such rank, and the bytes of rows that had to cross."""
+        self.passed, self.rows, self.rows_bytes = 0, 0, 0
+        """Rows of all batches; those of all layers that had an expert on another rank, once for each such rank, and the
+        bytes that had to cross for them."""
 
     def noted(self, send: Callable[..., Any]) -> Callable[..., Any]:
         """Return what sends rows to experts, which counts those that must go to other ranks."""
@@ -103,7 +111,7 @@ class Spent:
     def as_json(self) -> dict[str, Any]:
         """Return what was counted as plain values."""
         told = {"calls": dict(self.calls), "seconds": dict(self.seconds), "bytes": dict(self.bytes)}
-        return told | {"rows": self.rows, "rows_bytes": self.rows_bytes}
+        return told | {"passed": self.passed, "rows": self.rows, "rows_bytes": self.rows_bytes}
 
 
 @functools.cache

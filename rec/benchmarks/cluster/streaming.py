@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,15 +16,15 @@ import pyarrow as pa
 from rec.benchmarks.cluster.bench import RATE, Bench
 from rec.benchmarks.cluster.counters import WORKER, kind_of
 from rec.benchmarks.cluster.metrics import addresses, shown
-from rec.benchmarks.cluster.training import CPUS_PER_WORKER, LIMIT_S
+from rec.benchmarks.cluster.training import CPUS_PER_WORKER, LIMIT_S, run_on
 from rec.benchmarks.row import Row
 from rec.benchmarks.work import Say
 from rec.config import RunConfig, to_json
 from rec.data.prepared import Prepared
 from rec.data.writing import Draft
-from rec.errors import TrainingError
 from rec.keys import ParallelConfig, TrainConfig
 from rec.keys_data import DataConfig
+from rec.moe.config import MixtureConfig
 from rec.runtime.local_cluster import LocalCluster, Shape, running
 from rec.sections import counted
 from rec.systems.msmrec.config import MSMRecConfig
@@ -40,6 +38,14 @@ BESIDE = 1.5 * GIB
 LENGTH, FILE_ROWS, ITEMS = 8192, 128, 1000
 """Items of a history, of which the model reads the last: large rows, so that bytes and not steps take the time."""
 BATCH = 64
+MODEL = MSMRecConfig(
+    gate="none",
+    loss="ce",
+    width=16,
+    blocks=1,
+    max_length=8,
+    feedforward_mixture=MixtureConfig(experts=2, per_row=1),
+)
 GROWTH_GOAL, SPILL_GOAL = 1.2, 0.0
 EVERY_S = 1.0
 STORE, SPILLED = "ray_object_store_memory", "ray_spill_manager_objects_bytes"
@@ -69,6 +75,8 @@ class Watched:
     """Most bytes that lay on disks for want of room."""
     memory: list[float] = field(default_factory=list)
     """Bytes of their own of the largest worker or reader, by time."""
+    names: set[str] = field(default_factory=set)
+    """Names of all metrics that nodes have shown."""
 
 
 def measure(bench: Bench) -> list[Row]:
@@ -84,11 +92,7 @@ def streamed(folder: str, name: str, size: Size, say: Say) -> list[Row]:
     data = written(f"{folder}/data", size.rows)
     with running(name, Shape(nodes=size.nodes, cpus=2, store_bytes=size.store, rate=RATE)) as cluster:
         say(f"{counted(size.nodes, 'node')} of {size.store / MIB:.0f} MiB of object store each train on it")
-        start_s = time.monotonic()
-        with watching(cluster) as watched:
-            _train(cluster, data, Path(folder))
-        seconds = time.monotonic() - start_s
-    return rows_of(size, watched, seconds)
+        return rows_of(size, *trained_on(cluster, data, Path(folder)))
 
 
 def rows_of(size: Size, watched: Watched, seconds: float) -> list[Row]:
@@ -126,7 +130,6 @@ def written(root: str, rows: int) -> Prepared:
 def histories(rng: np.random.Generator, first: int, rows: int) -> pa.Table:
     """Return rows of users with random items."""
     offsets = np.arange(0, (rows + 1) * LENGTH, LENGTH, dtype=np.int32)
-    # Halves of 32 random bits that no encoding makes smaller, but the last ones, which are the model's items.
     items = rng.integers(1, ITEMS, rows * LENGTH, dtype=np.int32)
     return pa.table(
         {
@@ -137,28 +140,26 @@ def histories(rng: np.random.Generator, first: int, rows: int) -> pa.Table:
     )
 
 
-def _train(cluster: LocalCluster, data: Prepared, folder: Path) -> None:
-    """Train one epoch on a cluster.
+def trained_on(cluster: LocalCluster, data: Prepared, folder: Path) -> tuple[Watched, float]:
+    """Train one epoch with a worker per node; return what was seen meanwhile, and the seconds.
 
     Raises:
         TrainingError: the run failed.
     """
-    workers = cluster.shape.nodes
+    workers, start_s = cluster.shape.nodes, time.monotonic()
     config = RunConfig(
         system="rec.systems.msmrec:MSMRec",
         out=str(folder / "run"),
-        model=MSMRecConfig(gate="none", loss="bce", width=16, blocks=1, max_length=8),
+        model=MODEL,
         data=DataConfig(root=data.root),
         train=TrainConfig(batch_size=BATCH * workers, epochs=1, shuffle_window=8 * FILE_ROWS),
         parallel=ParallelConfig(workers=workers, cpus_per_worker=CPUS_PER_WORKER),
     )
     (folder / "config.json").write_text(to_json(config))
     words = ["rec.benchmarks.cluster.driver", str(folder / "config.json"), str(folder / "events")]
-    with (folder / "log").open("wb") as log:
-        driver = cluster.popen(0, [sys.executable, "-m", *words], stdout=log, stderr=subprocess.STDOUT)
-        if driver.wait(3 * LIMIT_S):
-            told = (folder / "log").read_text(errors="replace")[-2000:]
-            raise TrainingError(f"the run that streams failed: {told}")
+    with watching(cluster) as watched:
+        run_on(cluster, words, folder / "log", limit_s=3 * LIMIT_S)
+    return watched, time.monotonic() - start_s
 
 
 @contextlib.contextmanager
@@ -182,19 +183,23 @@ def watching(cluster: LocalCluster) -> Iterator[Watched]:
 def _look(cluster: LocalCluster, watched: Watched) -> None:
     """Take note of how things are now."""
     pages = [shown(address) for address in addresses(cluster)]
+    watched.names |= {name for page in pages for name, _, _ in page}
     shares = [
         sum(value for name, labels, value in page if name == STORE and labels.get("Location") != "SPILLED")
         for page in pages
     ]
     watched.store.append(max(shares, default=0.0) / cluster.shape.store_bytes)
-    spilled = [
-        value for page in pages for name, labels, value in page
-        if (name == SPILLED and labels.get("State") == "Spilled") or (name == STORE and labels.get("Location") == "SPILLED")
-    ]  # fmt: skip
+    spilled = [value for page in pages for name, labels, value in page if _is_spilled(name, labels)]
     watched.spilled = max(watched.spilled, *spilled, 0.0)
     spaces = [cluster.links.namespace(node) for node in range(cluster.shape.nodes)]
     sizes = [own_bytes(pid) for space in spaces for pid in cluster.links.pids(space)]
     watched.memory.append(max(sizes, default=0.0))
+
+
+def _is_spilled(name: str, labels: Mapping[str, str]) -> bool:
+    return (name == SPILLED and labels.get("State") == "Spilled") or (
+        name == STORE and labels.get("Location") == "SPILLED"
+    )
 
 
 def own_bytes(pid: int) -> float:

@@ -78,6 +78,11 @@ class Measured:
         return self.steps * self.way.workers * self.way.batch
 
     @property
+    def rows_per_step(self) -> float:
+        """Rows that pass each block in a step, over all workers."""
+        return sum(rank["passed"] for rank in self.ranks) / self.steps
+
+    @property
     def step_s(self) -> float:
         """Seconds per step."""
         return self.seconds / self.steps
@@ -184,7 +189,7 @@ def trained(
     )
 
 
-def run_on(cluster: LocalCluster, words: list[str], log: Path) -> None:
+def run_on(cluster: LocalCluster, words: list[str], log: Path, limit_s: float = LIMIT_S) -> None:
     """Run a module on the head.
 
     Raises:
@@ -192,7 +197,7 @@ def run_on(cluster: LocalCluster, words: list[str], log: Path) -> None:
     """
     with log.open("wb") as file:
         process = cluster.popen(0, [sys.executable, "-m", *words], stdout=file, stderr=subprocess.STDOUT)
-        code = process.wait(LIMIT_S)
+        code = process.wait(limit_s)
     if code:
         raise TrainingError(f"the run failed with exit code {code}: {log.read_text(errors='replace')[-2000:]}")
 
@@ -207,4 +212,4 @@ def _between(first: dict[str, Any], last: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"parts": last["parts"], "cpu_s": last["cpu_s"] - first["cpu_s"]}
     for key in ("calls", "seconds", "bytes"):
         found[key] = {name: value - first[key].get(name, 0) for name, value in last[key].items()}
-    return found | {key: last[key] - first[key] for key in ("rows", "rows_bytes")}
+    return found | {key: last[key] - first[key] for key in ("passed", "rows", "rows_bytes")}
