@@ -40,7 +40,7 @@ def measure(artifact: Path, second: Path, bodies: Path, say: Say) -> list[Row]:
     """Return what clients saw of a lost node, of an upgrade to a second version, and of a load that rose and fell."""
     rows, crowd = list[Row](), Crowd()
     with running(f"b{os.getpid()}", Shape(nodes=NODES, cpus=CPUS)) as cluster:
-        for how, lost in (("link cut", lambda: cluster.cut(1)), ("node killed", lambda: kill(cluster, 1))):
+        for how, lost in (("link cut", lambda: cluster.cut(1)), ("node killed", lambda: cluster.kill(1))):
             with service(cluster, artifact, REPLICAS) as served:
                 say(f"{how}: {crowd.clients} clients of two proxies, {crowd.per_s:.0f} requests per second")
                 rows += lose(served, bodies, lost, crowd).rows(how)
@@ -147,13 +147,6 @@ def replicas_by_node(cluster: LocalCluster, name: str) -> list[list[int]]:
     return found
 
 
-def kill(cluster: LocalCluster, node: int) -> None:
-    """Kill all processes of a node."""
-    for pid in cluster.links.pids(cluster.links.namespace(node)):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
 @dataclass(frozen=True, slots=True)
 class Loss:
     """What clients saw of the loss of node 1."""
@@ -206,7 +199,7 @@ class Loss:
         ]
 
 
-def lose(served: Service, bodies: Path, how: Callable[[], None], crowd: Crowd) -> Loss:
+def lose(served: Service, bodies: Path, how: Callable[[], object], crowd: Crowd) -> Loss:
     """Return what clients of both proxies saw who asked while node 1 was lost."""
     urls = [served.url(node, PATH) for node in range(NODES)]
     with asking(urls, bodies, crowd.clients, crowd.per_s) as clients:

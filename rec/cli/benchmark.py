@@ -31,7 +31,8 @@ EXAMPLES = """examples:
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add what the command takes beside overrides."""
     names = ("train", "evaluate", "prepare", "moe", "tune", "encoders", "graph", "visits", "writer")
-    command.add_argument("name", choices=(*names, *PARTED, "gpu", "chaos"))
+    known = (*names, *PARTED, "gpu", "chaos")
+    command.add_argument("name", choices=known, metavar="NAME", help=f"one of {', '.join(known)}")
     command.add_argument("--json", metavar="FILE", help="write the rows there as well")
     command.add_argument("--data", metavar="ROOT", help="prepared data set (default: one of ML-1M's size is made)")
     command.add_argument("--interactions", type=count, default=10_000_000, help="for prepare (default: 10000000)")

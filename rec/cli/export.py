@@ -28,7 +28,6 @@ def run(options: argparse.Namespace) -> None:
 
     config = load_run(options.config, options.overrides)
     name = config.system.rsplit(":", 1)[-1].lower()
-    target = options.to or uri_below(config.out, f"export/{name}")
-    artifact = export(config, target, say)
+    artifact = export(config, options.to or uri_below(config.out, f"export/{name}"), say)
     counts = ", ".join(counted(told["count"], name) for name, told in artifact.manifest["entities"].items())
-    say(f"{target if '://' in target else artifact.path}: step {artifact.manifest['step']}, {counts}")
+    say(f"{artifact.place}: step {artifact.manifest['step']}, {counts}")

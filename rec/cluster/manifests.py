@@ -15,20 +15,22 @@ SERVED = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response junk-response response-timeout",
     "RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S": "1",
-    "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "2s",
-    "RAY_SERVE_HAPROXY_HEALTH_CHECK_FALL": "3",
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
 }
 """Of services: HAProxy in front of replicas is the router that retries. Requests only read, so that one whose replica
-died, or whose node no longer answers, may be sent to another. Nodes without a connection for 1 s, and replicas that do
-not answer checks for 9 s, get none. Autoscaling goes by what replicas tell of their load, every 2 s."""
-ANSWER = "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S"
-"""Seconds of silence after which a request is sent to another replica: a living one answers by `serve.deadline_ms`."""
+died, or whose node no longer answers, may be sent to another. Autoscaling goes by what replicas tell of their load."""
+ANSWER, CHECK = "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S", "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER"
+"""Seconds of silence after which a request is sent to another replica, and the time between checks and for each: two
+that fail in a row take a replica out. Shorter checks take out busy replicas that still answer."""
 
 
 def served(deadline_ms: float) -> dict[str, str]:
-    """Return what all processes of Ray have in their environment where artifacts with this deadline are served."""
-    return SERVED | {ANSWER: str(math.ceil(deadline_ms / 1000) + 1)}
+    """Return what all processes of Ray have in their environment where artifacts with this deadline are served.
+
+    A living replica answers by `serve.deadline_ms`, if only that it is late.
+    """
+    seconds = math.ceil(deadline_ms / 1000) + 1
+    return SERVED | {ANSWER: str(seconds), CHECK: f"{seconds}s"}
 
 
 Manifest = dict[str, Any]

@@ -26,11 +26,13 @@ def page(plan: Plan) -> list[Section]:
 
 def _places(plan: Plan) -> Section:
     ranks_of = plan.ranks_of
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (machine.name, machine.told, spans(ranks) or "-", _sharing(plan, ranks))
         for machine, ranks in zip(plan.machines, ranks_of, strict=True)
     ]
-    parts: list[Text | Table] = [Table(head=("node", "has", "ranks", "share experts"), rows=_alike(rows))]
+    if len(rows) > MOST_ROWS:
+        rows = _many(plan)
+    parts: list[Text | Table] = [Table(head=("node", "has", "ranks", "share experts"), rows=rows)]
     if plan.across:
         told = "; ".join(f"ranks {spans(group)}" for group in plan.across[:MOST_ROWS])
         parts.append(
@@ -41,6 +43,20 @@ def _places(plan: Plan) -> Section:
             )
         )
     return Section(title="Ranks on nodes", parts=parts)
+
+
+def _many(plan: Plan) -> list[tuple[str, ...]]:
+    """Return a row for all nodes that follow each other and have as many ranks."""
+    found: list[tuple[str, ...]] = []
+    pairs = zip(plan.machines, plan.ranks_of, strict=True)
+    for (told, each), run in groupby(pairs, key=lambda pair: (pair[0].told, len(pair[1]))):
+        alike = list(run)
+        names, ranks = (alike[0][0].name, alike[-1][0].name), [rank for _, held in alike for rank in held]
+        size = plan.parallel.expert_parallel
+        sharing = "each rank has all" if size == 1 else f"groups of {size}"
+        ends = names[0] if len(alike) == 1 else f"{names[0]} to {names[1]}"
+        found.append((ends, told, f"{each} each: {spans(ranks)}" if each else "-", sharing if each else "-"))
+    return found
 
 
 def _sharing(plan: Plan, ranks: Sequence[int]) -> str:
@@ -253,7 +269,7 @@ def _alike(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
     if len(rows) <= MOST_ROWS:
         return list(rows)
     found = []
-    for _, run in groupby(rows, key=lambda row: row[3 if len(row) == 4 else 1 :]):
+    for _, run in groupby(rows, key=lambda row: row[1:]):
         alike = list(run)
         found.append((f"{alike[0][0]} to {alike[-1][0]}", *alike[0][1:]) if len(alike) > 1 else alike[0])
     return found

@@ -13,7 +13,8 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -259,15 +260,41 @@ def require_cluster(demand: Demand | None) -> None:
     """
     if demand is None:
         return
-    resources = ray.cluster_resources()
-    _require(demand, demand.cpus + 1, resources.get("CPU", 0.0), "the cluster", " and 1 for data")
-    _require_gpus(demand, resources.get("GPU", 0.0), "the cluster")
-    _require_nodes(demand, living_nodes().values())
+    nodes = [*living_nodes().values(), *nodes_to_come(demand)]
+    there = {name: sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
+    _require(demand, demand.cpus + 1, there["CPU"], "the cluster", " and 1 for data")
+    _require_gpus(demand, there["GPU"], "the cluster")
+    _require_nodes(demand, nodes)
 
 
 def living_nodes() -> dict[str, Mapping[str, float]]:
-    """Return the resources of each node of the cluster that is alive, by its id."""
-    return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+    """Return the resources of each node of the cluster that is alive and stays, by its id."""
+    leaving = leaving_nodes()
+    nodes = ray.nodes()
+    return {one["NodeID"]: one["Resources"] for one in nodes if one["Alive"] and one["NodeID"] not in leaving}
+
+
+def nodes_to_come(demand: Demand) -> Sequence[Mapping[str, float]]:
+    """Return the resources of nodes that an autoscaler may start, at most as many of a kind as a demand could use.
+
+    Those of a kind that live already count again: this is for what a cluster can never have.
+    """
+    config = ray._private.state.state.get_cluster_config()
+    if config is None:
+        return []
+    most = max(demand.count, math.ceil(demand.cpus), math.ceil(demand.gpus)) + 1
+    found: list[Mapping[str, float]] = []
+    for group in config.node_group_configs:
+        count = most if group.max_count < 0 else min(group.max_count, most)
+        found += [{name: float(amount) for name, amount in group.resources.items()}] * count
+    return found
+
+
+def leaving_nodes() -> Collection[str]:
+    """Return the ids of nodes that will be taken away: they were told to end, or the autoscaler has had notice."""
+    # Ray has no public name for it; its own autoscaler and Ray Data ask here too.
+    found: Collection[str] = ray._private.state.state.get_draining_nodes()
+    return found
 
 
 def fitting(each: Mapping[str, float], nodes: Iterable[Mapping[str, float]]) -> int:
@@ -281,15 +308,22 @@ def fitting(each: Mapping[str, float], nodes: Iterable[Mapping[str, float]]) -> 
     return sum(room)
 
 
-def _require_nodes(demand: Demand, nodes: Iterable[Mapping[str, float]]) -> None:
+def _require_nodes(demand: Demand, nodes: Sequence[Mapping[str, float]]) -> None:
     """Check that what is enough in all is not too scattered: Ray would wait for ever."""
     if not demand.each or (there := fitting(demand.each, nodes)) >= demand.count:
         return
-    told = " and ".join(counted(amount, name) for name, amount in demand.each.items() if amount)
+    names = [name for name, amount in demand.each.items() if amount]
+    told = " and ".join(counted(demand.each[name], name) for name in names)
     raise ConfigError(
         f"{demand.key}: the nodes of the cluster have room for {there} {demand.of} of {told} each, expected "
-        f"{demand.count}: one needs all of it on one node; {demand.remedy}"
+        f"{demand.count}: one needs all of it on one node, and {_in_words(nodes, names)}; {demand.remedy}"
     )
+
+
+def _in_words(nodes: Sequence[Mapping[str, float]], names: Sequence[str]) -> str:
+    """Return what nodes have of some resources."""
+    kinds = Counter(" and ".join(counted(node.get(name, 0.0), name) for name in names) for node in nodes)
+    return "there are " + ", ".join(f"{counted(count, 'node')} of {kind}" for kind, count in kinds.items())
 
 
 def together(demand: Demand) -> int:

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+import ray
+from ray.autoscaler.sdk import request_resources
 
 from rec.cluster.machines import sizes
 from rec.config import RunConfig
@@ -74,7 +78,8 @@ class Sizes:
     def _waited(self) -> int:
         """Return the number of workers that fit once enough nodes are there."""
         fewest, deadline_s = self.sizes[-1], time.monotonic() + self.wait_s
-        with Progress(f"waiting for nodes with room for {counted(fewest, 'worker')}"):
+        asked = [*[self.config.parallel.worker_resources] * fewest, {"CPU": float(SPARE_CPUS)}]
+        with Progress(f"waiting for nodes with room for {counted(fewest, 'worker')}"), wished(asked):
             while (found := self._fitting()) is None and not self.stop.wait(POLL_S):
                 if time.monotonic() > deadline_s:
                     there = fitting(self.config.parallel.worker_resources, living_nodes().values())
@@ -92,6 +97,18 @@ class Sizes:
         if found := next((size for size in self.sizes if size <= most), 0):
             return found
         return fewest if fitting(self.config.parallel.worker_resources, nodes) >= fewest else None
+
+
+@contextmanager
+def wished(bundles: Sequence[Mapping[str, float]]) -> Iterator[None]:
+    """Have an autoscaler, where there is one, make room for these inside."""
+    if ray.is_initialized():
+        request_resources(bundles=list(bundles))
+    try:
+        yield
+    finally:
+        if ray.is_initialized():
+            request_resources(bundles=[])
 
 
 def refuse_elastic(parallel: ParallelConfig, what: str) -> None:

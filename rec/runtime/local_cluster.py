@@ -29,6 +29,10 @@ SHOWN = "ray"
 """Ray's folder as each node sees it: one of its own, as on a machine of its own."""
 INSIDE = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
 PORT, DASHBOARD = 6379, 8265
+STORED = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_rpc_server_reconnect_timeout_s": "300"}
+"""Where the head has a state: nodes wait so long for another head, by Ray's own value for 60 s."""
+CURRENT = "ray_current_cluster"
+"""A file that a killed head leaves: Ray takes raylets of other nodes, which it sees on this machine, for its own."""
 SERVER = "gcs_server"
 """The process of the head that knows the cluster."""
 START_S = 300.0
@@ -113,7 +117,7 @@ class LocalCluster:
         """The environment of processes on the nodes: this one's without what it has of Ray."""
         mine = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
         path = os.pathsep.join([str(Path(sys.executable).parent), mine.get("PATH", os.defpath)])
-        stored = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": self.shape.state} if self.shape.state else {}
+        stored = {"RAY_gcs_storage_path": self.shape.state, **STORED} if self.shape.state else {}
         return {**mine, **self.client, **NOTICED, **stored, "PATH": path, "RAY_USAGE_STATS_ENABLED": "0"}
 
     def start(self, node: int) -> Started:
@@ -123,6 +127,7 @@ class LocalCluster:
         words += [f"--object-store-memory={self.shape.store_bytes}", f"--temp-dir={self.folder / SHOWN}"]
         words += ["--disable-usage-stats", f"--node-name={name}"]
         if node == 0:
+            (self.folder / "0" / CURRENT).unlink(missing_ok=True)
             words += ["--head", f"--port={PORT}", "--include-dashboard=true", f"--dashboard-port={DASHBOARD}"]
             words += [f"--dashboard-host={self.address(0)}"]
         else:

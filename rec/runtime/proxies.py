@@ -110,8 +110,10 @@ def _own_files(folder: str) -> dict[str, str]:
 def _largest(configs: Sequence[ServeConfig]) -> Demand:
     """Return what the artifact that takes most demands from the start: several may share the machine's CPUs."""
     gpus = sum(config.replicas * config.gpus_per_replica for config in configs)
-    cpus = max(config.replicas * config.cpus_per_replica for config in configs)
-    return Demand(cpus, gpus, "serve.replicas", REMEDY, "replicas", gpu_key="serve.gpus_per_replica")
+    most = max(configs, key=lambda config: config.replicas * config.cpus_per_replica)
+    cpus = most.replicas * most.cpus_per_replica
+    each = {"CPU": most.cpus_per_replica, "GPU": most.gpus_per_replica}
+    return Demand(cpus, gpus, "serve.replicas", REMEDY, "replicas", "serve.gpus_per_replica", each, most.replicas)
 
 
 def _is_error(record: logging.LogRecord) -> bool:

@@ -73,7 +73,7 @@ class State:
 
     def add(self, artifact: Artifact, overrides: Mapping[str, Any], route: str) -> None:
         """Note one more application."""
-        self.apps[artifact.name] = {"artifact": str(artifact.path), "overrides": dict(overrides), "route": route}
+        self.apps[artifact.name] = {"artifact": artifact.place, "overrides": dict(overrides), "route": route}
         self.write()
 
     def write(self) -> None:

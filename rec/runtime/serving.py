@@ -51,7 +51,7 @@ def multiplexed(args: Mapping[str, Any]) -> Any:
 
     overrides = {name: value for name, value in args.items() if name not in ("artifacts", "most")}
     artifacts = [Artifact.open(str(path)) for path in args["artifacts"]]
-    paths = {artifact.name: str(artifact.path) for artifact in artifacts}
+    paths = {artifact.name: artifact.place for artifact in artifacts}
     return _deployment(Multiplexed, limits(artifacts[0], overrides)).bind(paths, overrides, int(args["most"]))
 
 
@@ -130,7 +130,7 @@ def serve_artifacts(
     say(f"{', '.join(names)}: {starting()}, to serve")
     with serving_runtime(configs, host, port) as state:
         if most:
-            args = {"artifacts": [str(artifact.path) for artifact in artifacts], "most": most, **overrides}
+            args = {"artifacts": [artifact.place for artifact in artifacts], "most": most, **overrides}
             run(multiplexed(args), "multiplexed", "/")
         for artifact in artifacts:
             route = "/" if len(artifacts) == 1 and not most else f"/{artifact.name}"
@@ -156,7 +156,7 @@ def deploy(artifact: Artifact, overrides: Mapping[str, Any], route: str) -> None
     Raises:
         DataError: its replicas do not start; the cause is named.
     """
-    run(app({"artifact": str(artifact.path), **overrides}), artifact.name, route)
+    run(app({"artifact": artifact.place, **overrides}), artifact.name, route)
 
 
 def run(application: Any, name: str, route: str) -> None:
@@ -228,13 +228,13 @@ def replace(state: State, name: str, path: str, say: Say) -> None:
         )
     overrides, route, started_s = before["overrides"], before["route"], time.monotonic()
     try:
-        run(app({"artifact": str(artifact.path), **overrides}), name, route)
+        run(app({"artifact": artifact.place, **overrides}), name, route)
     except DataError as error:
         run(app({"artifact": before["artifact"], **overrides}), name, route)
         raise DataError(f"{path}: rolled back to {before['artifact']}: {error}") from error
-    before["artifact"] = str(artifact.path)
+    before["artifact"] = artifact.place
     state.write()
-    say(f"{name}: now {artifact.path} ({time.monotonic() - started_s:.1f} s)")
+    say(f"{name}: now {artifact.place} ({time.monotonic() - started_s:.1f} s)")
 
 
 def _cause(name: str) -> str:

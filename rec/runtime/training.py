@@ -30,6 +30,7 @@ from rec.runtime.monitor import Monitor
 from rec.runtime.network import ConnectedWorkers
 from rec.runtime.pump import DRIVER, Pump, describe
 from rec.runtime.run_metrics import RunMetrics
+from rec.runtime.versions import Asked
 from rec.runtime.worker import train_worker
 from rec.storage import Storage, absolute
 from rec.systems.api import System
@@ -87,9 +88,11 @@ def train(
     with runtime(cpus_to_start(parallel), worker_environment(parallel), demand=Demand.by_workers(parallel)):
         report = RunMetrics(config.out, record)
         report({"kind": "runtime"})
+        versions = Asked()
         shared = Shared(data, columns) if fits_shared_memory(data, SPLITS) else None
         stop = stop or threading.Event()
         failures, before, sizes = 0, None, Sizes(config, system, stop, wait_s)
+        versions.require(say)
         while True:
             sized = _sized(sizes, system, report, say)
             if stop.is_set():
@@ -220,14 +223,15 @@ def _attempt(
     monitor = Monitor.options(scheduling_strategy=here).remote()
     payload = {"config": to_json(config), "step": step, "monitor": monitor, "shared": shared is not None}
     trainer = _trainer(config, payload)
-    pump = Pump(monitor, report, config.parallel.stall_timeout_s, stop, sizes, trainer.abandon)
+    pump = Pump(monitor, report, config.parallel.stall_timeout_s, stop, sizes, trainer.abandon, say)
     pump.start()
     if shared is not None:
         shared.offer_to(monitor)
     try:
         with pump.waiting:
             trainer.fit()
-        return None
+        pump.stop()
+        return Failure(pump.resized, step, {}, resized=pump.resized) if pump.leaving and pump.resized else None
     except ray.exceptions.RayError as error:
         ended: Exception = error
     except ray.train.TrainingFailedError as error:

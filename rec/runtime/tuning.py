@@ -75,7 +75,8 @@ def search(config: RunConfig, say: Say) -> str:
     wanted = config.tune.concurrent or max(1, int((os.cpu_count() or 1) / cpus))
     one = demand = Demand.by_workers(config.parallel)
     if most := config.tune.concurrent:
-        demand = Demand(most * cpus, most * one.gpus, "tune.concurrent", "lower it", "trials")
+        key, of = "tune.concurrent", "workers of trials"
+        demand = Demand(most * cpus, most * one.gpus, key, "lower it", of, each=one.each, count=most * one.count)
     say(f"{config.out}: {starting()}, for the search")
     with quiet(), runtime(wanted * cpus, worker_environment(config.parallel), demand=demand):
         room = together(one)

@@ -56,6 +56,8 @@ class Artifact:
 
     path: Path
     manifest: dict[str, Any]
+    uri: str = ""
+    """What it was opened by, where it lies elsewhere."""
 
     @classmethod
     def open(cls, path: str) -> Artifact:
@@ -65,7 +67,7 @@ class Artifact:
             DataError: there is none, it is not whole, or another version wrote it.
         """
         manifest = Storage(path).manifest(MANIFEST, FORMAT, "artifact", "rec export CONFIG")
-        return cls(fetch(path, manifest, MANIFEST) if "://" in path else Path(path).absolute(), manifest)
+        return cls(fetch(path, manifest, MANIFEST) if "://" in path else Path(path).absolute(), manifest, path)
 
     def verify(self) -> None:
         """Check every file against its checksum.
@@ -77,6 +79,11 @@ class Artifact:
         for entry in self.manifest["files"]:
             if fault := storage.fault(entry):
                 raise DataError(f"{fault}; export the artifact again")
+
+    @property
+    def place(self) -> str:
+        """What opens it on every node: a URI, or its absolute path."""
+        return self.uri if "://" in self.uri else str(self.path)
 
     @property
     def name(self) -> str:

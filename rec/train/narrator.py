@@ -17,15 +17,15 @@ class Narrator:
         self.line: Progress | None = None
         self.phase = ""
         self.evaluating: Progress | None = None
-        self.troubles: set[str] = set()
-        """What ranks were in trouble with."""
+        self.troubled = -1
+        """The step of the last checkpoint that ranks could not write."""
         self.heard = False
         """Whether anything was done."""
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Show one event of rank 0."""
-        if event["kind"] == "trouble" and event["text"].partition(":")[0] not in self.troubles:
-            self.troubles.add(event["text"].partition(":")[0])  # ranks have the same trouble at the same time
+        if event["kind"] == "trouble" and event["total_step"] != self.troubled:
+            self.troubled = event["total_step"]  # ranks have the same trouble at the same time
             self.say(event["text"])
         if event.get("rank", 0) != 0:
             return

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("psutil", reason="needs the extra `cluster`")
+
 from rec.benchmarks import chaos
 from rec.benchmarks.chaos.faults import FAULTS, order
 from rec.benchmarks.chaos.training import done_again, gone_before

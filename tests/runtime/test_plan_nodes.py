@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -87,9 +88,17 @@ def measured(nodes: LocalCluster, words: list[str], out: Path, spans: int = 2) -
     return found[0], found[1]
 
 
-@pytest.mark.parametrize("words", [SPREAD], ids=["experts"])
-def test_bytes_on_a_link_are_as_planned(nodes: LocalCluster, data: str, tmp_path: Path, words: list[str]) -> None:
-    keys = [f"data.root={data}", *ONE_EACH, *TRAIN, *words]
+def test_ranks_that_share_experts_are_put_on_one_node(nodes: LocalCluster, tmp_path: Path) -> None:
+    """Of two nodes with room for three each, both get a pair; Ray by itself would fill the first."""
+    assert nodes.run([sys.executable, "-m", "tests.runtime.placed", str(tmp_path / "found")]) == 0
+    found = json.loads((tmp_path / "found").read_text())
+    print(found)
+    assert sorted(found["ours"]) == [nodes.address(0)] * 2 + [nodes.address(1)] * 2
+    assert found["ours"][0] == found["ours"][1]
+
+
+def test_bytes_on_a_link_are_as_planned(nodes: LocalCluster, data: str, tmp_path: Path) -> None:
+    keys = [f"data.root={data}", *ONE_EACH, *TRAIN, *SPREAD]
     plan = planned(load(CONFIG, [*keys, f"out={tmp_path / 'run'}"]), "2x3")
     assert plan.nodes == [0, 1]
     told = plan.stages[0].traffic.wire(1)

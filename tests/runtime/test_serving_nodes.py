@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("ray", reason="needs the extra `cluster`")
 
-from rec.benchmarks.serve_nodes import Crowd, Loss, kill, lose, replicas_by_node, scaled, service, upgraded
+from rec.benchmarks.serve_nodes import Crowd, Loss, lose, replicas_by_node, scaled, service, upgraded
 from rec.config import RunConfig
 from rec.runtime.local_cluster import LocalCluster
 from rec.serving.artifact import Artifact

@@ -116,12 +116,12 @@ def _kept(run: Training, wanted: Sequence[Mapping[str, Any]]) -> list[Row]:
     if lost:
         raise TrainingError("; ".join(lost))
     distances = apart(run.history(), wanted)
+    beyond, most = (max((steps[which] for steps in again), default=0) for which in (0, 1))
+    done = f"chaos: most steps done again of {INTERVAL} between checkpoints"
     return [
         Row("chaos: attempts after the first", len(again), ""),
-        Row(
-            f"chaos: most steps done again of {INTERVAL} between checkpoints", max(n for _, n in again), "", INTERVAL, 1
-        ),
-        Row("chaos: same, with those made while the next one was written", max(n for n, _ in again), "", INTERVAL),
+        Row(done, most, "", INTERVAL, 1),
+        Row("chaos: same, with those made while the next one was written", beyond, "", INTERVAL),
         Row("chaos: damaged files of checkpoints", len(run.faults()), "", goal=0),
         *(
             Row(f"chaos: {name}, farthest from the run without faults", distances[name], "", goal=SAME[name])

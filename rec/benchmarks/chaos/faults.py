@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import psutil
+
 from rec.benchmarks.chaos.training import Training
 from rec.runtime.local_cluster import SERVER
 
@@ -30,7 +32,7 @@ Fault = Callable[[Training, random.Random], Survived]
 
 def kill_worker(run: Training, rng: random.Random) -> Survived:
     """Kill one of the processes that train."""
-    node, process = rng.choice(run.workers())
+    node, process = _worker(run, rng)
     since_s = time.time()
     process.kill()
     return Survived(f"killed a worker on node {node}", run.next_step(since_s, WITHIN_S, restarted=True))
@@ -38,7 +40,7 @@ def kill_worker(run: Training, rng: random.Random) -> Survived:
 
 def pause_worker(run: Training, rng: random.Random) -> Survived:
     """Stop one of the processes that train for some seconds."""
-    node, process = rng.choice(run.workers())
+    node, process = _worker(run, rng)
     seconds = rng.uniform(3.0, 10.0)
     process.send_signal(signal.SIGSTOP)
     time.sleep(seconds)
@@ -103,6 +105,18 @@ def kill_head(run: Training, rng: random.Random) -> Survived:
     since_s = time.time()
     run.start()
     return Survived("killed the head, same command again", run.next_step(since_s, WITHIN_S, restarted=True))
+
+
+def _worker(run: Training, rng: random.Random) -> tuple[int, psutil.Process]:
+    """Return one of the processes that train, and its node; an attempt may have ended just now."""
+    found: list[tuple[int, psutil.Process]] = []
+
+    def look() -> bool:
+        found[:] = run.workers()
+        return bool(found)
+
+    run.wait(look, WITHIN_S)
+    return rng.choice(found)
 
 
 FAULTS: Mapping[str, Fault] = {

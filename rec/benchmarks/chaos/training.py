@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -39,6 +40,8 @@ class Training:
         self.nodes, self.words, self.out = nodes, [*words, f"out={folder / 'run'}"], folder / "run"
         self.log, self.file = folder / "driver.log", folder / "events.jsonl"
         self.file.touch()
+        self.heard: list[Event] = []
+        self.read_bytes = 0
         self.store = CheckpointStore(Storage(str(self.out)).below("checkpoints"))
         self.process = self.start()
 
@@ -51,9 +54,15 @@ class Training:
 
     def events(self, kind: str = "") -> list[Event]:
         """Return what was heard so far, of all drivers."""
-        lines = self.file.read_text().split("\n")[:-1]  # the last may be half there
-        found = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
-        return [event for event in found if kind in ("", event["kind"])]
+        with self.file.open("rb") as file:
+            file.seek(self.read_bytes)
+            new = file.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        self.read_bytes += len(whole)
+        for line in whole.splitlines():
+            with contextlib.suppress(ValueError):  # of a driver that was killed while it wrote
+                self.heard.append(json.loads(line))
+        return [event for event in self.heard if kind in ("", event["kind"])]
 
     def said(self) -> str:
         """Return what drivers have said."""
@@ -101,12 +110,12 @@ class Training:
             raise TrainingError(f"the driver ended with {self.process.returncode}: {self._told()}")
 
     def is_training(self) -> bool:
-        """Return whether the last that was heard is of steps, and processes are there that make them."""
+        """Return whether the last that was heard is of steps."""
         events = self.events()
-        return events[-1]["kind"] in ("step", "saving", "saved") and bool(self.workers()) if events else False
+        return bool(events) and events[-1]["kind"] in ("step", "saving", "saved")
 
     def workers(self) -> list[tuple[int, psutil.Process]]:
-        """Return the processes that train, with their nodes."""
+        """Return the processes that train, or are about to, with their nodes."""
         nodes = range(self.nodes.shape.nodes)
         return [(node, process) for node in nodes for process in self.nodes.processes(node, WORKER)]
 
