@@ -39,7 +39,7 @@ class RunMetrics:
         if event["kind"] not in SHOWN:
             return
         phase = str(event.get("phase_name", event.get("phase", "")))
-        found = {}
+        found: dict[tuple[str, tuple[str, ...]], float] = {}
         for words, value in numbers(event):
             name, part = named(event["kind"], words)
             found[name, (self.run, str(event.get("rank", "")), phase, part)] = value
