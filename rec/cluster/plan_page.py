@@ -197,8 +197,8 @@ def assumptions(plan: Plan) -> list[str]:
     )
     found.append(
         "Memory is that of tensors that a step needs by its shapes, and too low: a worker took twice as much where it "
-        "was measured, for copies and what the allocator keeps, and about 0.6 GiB for Python and libraries. Splits of the "
-        "data set lie in shared memory beside it."
+        "was measured, for copies and what the allocator keeps, and about 0.6 GiB for Python and libraries. Splits of "
+        "the data set lie in shared memory beside it."
     )
     return found
 
