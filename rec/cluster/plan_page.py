@@ -196,8 +196,9 @@ def assumptions(plan: Plan) -> list[str]:
         + (f" with one {scaled:.1f}th of its rows." if scaled > 1 else ".")
     )
     found.append(
-        "Memory is that of tensors: beside it come Python and libraries (about 0.6 GiB), the data set's splits in "
-        "shared memory, and what the allocator keeps."
+        "Memory is that of tensors that a step needs by its shapes, and too low: a worker took twice as much where it "
+        "was measured, for copies and what the allocator keeps, and about 0.6 GiB for Python and libraries. Splits of "
+        "the data set lie in shared memory beside it."
     )
     return found
 

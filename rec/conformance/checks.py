@@ -141,7 +141,7 @@ class Conformance:
         assert 0 < counts.active <= counts.total
         for stage in told.stages:
             assert 0 < stage.trained <= counts.total
-            kinds = [kind for kind in stage.traffic.kinds if kind.endswith("gradients")]
+            kinds = [kind for kind in stage.traffic.kinds if kind.endswith(("gradients", "weights"))]
             assert sum(stage.traffic.sent(0, kind) for kind in kinds) == 4 * stage.trained
             assert stage.memory.activations > 0
         assert page(told)
