@@ -33,6 +33,10 @@ from rec.transfer import to_host
 
 SAVE, LEAVE = 1.0, 2.0
 """What the first rank may wish for with a step: a checkpoint, and an end after it."""
+Totals = Mapping[str, tuple[float, float]]
+"""Sum and count of each term over all ranks and microbatches."""
+Step = tuple[dict[str, Term], Tensor, dict[str, float]]
+"""The terms of a step, their sums and counts over all ranks with the wish in a last row, and their weights."""
 
 
 class Left(Exception):
