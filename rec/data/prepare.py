@@ -23,6 +23,7 @@ from rec.data.stages.entities import Side, good_ids, refuse_ids, scan_side, sett
 from rec.data.stages.event_tables import write_events
 from rec.data.stages.features import entity_table, write_encoded, write_item_texts, write_tags
 from rec.data.stages.idle import refuse_idle
+from rec.data.stages.modalities import write_modalities
 from rec.data.stages.records import ROWS_PER_PARTITION, Records, Vocabulary, compact, core, read_records
 from rec.data.stages.split import Split, split_records
 from rec.data.tables import Kind, notes_of, read
@@ -130,6 +131,9 @@ def _prepared(config: DataConfig, runner: Runner, say: Say) -> Prepared:
     with Progress("prepare: write tags and classes"):
         write_tags(draft, sides["user"], sides["item"])
     items = sides["item"].known
+    if config.modalities is not None:
+        count_I = np.bincount(split.records.item_E[trained], minlength=len(items) + 1)[1:]
+        items, told["written"] = write_modalities(draft, items, count_I, config, runner, say)
     if config.text is not None:
         items = write_item_texts(draft, items, config.text, runner, say)
         told["modalities"] = list(config.text.modalities)

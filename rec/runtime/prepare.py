@@ -12,11 +12,13 @@ from ray import cloudpickle
 
 from rec.data import prepare as passes
 from rec.data.prepared import Prepared
-from rec.data.runner import Actors, InProcess
+from rec.data.runner import Actors, InProcess, Pool
 from rec.errors import RecError
 from rec.keys_data import DataConfig
+from rec.keys_modalities import WriterConfig
 from rec.progress import Progress
 from rec.runtime.cluster import Demand, runtime, starting
+from rec.runtime.pool import ActorPool, vllm_pool
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -51,6 +53,14 @@ class OnRay:
                 _Actor, fn_constructor_args=(maker,), batch_size=1, compute=pool, **resources
             ),
         )
+
+    def pool(self, make: Callable[[], Callable[[Any], Any]], actors: Actors) -> Pool:
+        """Return actors that call `make()(task)` for tasks that are not all known beforehand."""
+        return ActorPool(make, actors)
+
+    def vllm_pool(self, config: WriterConfig) -> Pool:
+        """Return what answers lists of conversations with vLLM."""
+        return vllm_pool(config)
 
     def _collect(self, tasks: Sequence[Any], title: str, apply: Callable[[Any], Any]) -> list[Any]:
         """Return the results of all tasks, in order, while showing how many are done."""
