@@ -206,8 +206,8 @@ WORK_KEYS = (
         f"modalities.writer.{name}"
         for name in (
             "url", "key", "stream", "concurrency", "requests_per_minute", "tokens_per_minute", "timeout_s", "retries",
-            "budget_tokens", "budget_money", "input_price", "output_price", "tokenizer", "cache", "batch_size", "actors",
-            "cpus_per_actor", "gpus_per_actor",
+            "budget_tokens", "budget_money", "input_price", "output_price", "tokenizer", "cache", "batch_size",
+            "actors", "cpus_per_actor", "gpus_per_actor",
         )
     ),
 )  # fmt: skip

@@ -61,7 +61,7 @@ EXAMPLES = (
     ),
     ExampleConfig(
         fields=JUMANJI,
-        context="Two children release a man who was trapped for decades in a magical board game full of jungle dangers.",
+        context="Two children free a man who was trapped for decades in a magical board game full of jungle dangers.",
         answer={
             "narrative": "Children survive a magical board game whose dangers become real.",
             "dialogue": "Urgent warnings and comic remarks among startled players.",
@@ -105,8 +105,8 @@ class WriterConfig(Strict):
     }
 
     kind: Literal["template", "chat", "local", "vllm"] = "template"
-    """"template": from what is known of an item, offline. "chat": any HTTP server of chat completions. "local": a causal
-    model of transformers. "vllm": vLLM through Ray Data, where it is installed."""
+    """"template": from what is known of an item, offline. "chat": any HTTP server of chat completions. "local": a
+    causal model of transformers. "vllm": vLLM through Ray Data, where it is installed."""
     model: str = ""
     """What the server calls it; of "local" and "vllm" a name or path."""
     url: str = ""
@@ -132,7 +132,7 @@ class WriterConfig(Strict):
     retries: int = Field(6, ge=0)
     """How often a request that failed is made again, after waits that double, or as long as the server asks for."""
     budget_tokens: int = Field(0, ge=0)
-    """Tokens of prompts and answers that a command may use at most; 0 sets no limit. What is in the cache costs none."""
+    """Tokens of prompts and answers that a command may use at most; 0 sets no limit. Answers in the cache cost none."""
     budget_money: float = Field(0.0, ge=0)
     """The same in the unit of the prices; 0 sets no limit."""
     input_price: float = Field(0.0, ge=0)
@@ -161,7 +161,9 @@ class WriterConfig(Strict):
         if self.asks and not self.model:
             raise ValueError(f"model: kind {self.kind!r} needs the name of a model")
         if self.kind == "chat" and not self.url.startswith(("http://", "https://")):
-            raise ValueError(f"url: kind 'chat' needs an address that starts with http:// or https://, got {self.url!r}")
+            raise ValueError(
+                f"url: kind 'chat' needs an address that starts with http:// or https://, got {self.url!r}"
+            )
         if self.budget_money and not (self.input_price or self.output_price):
             raise ValueError("budget_money: has no effect without input_price or output_price")
         return self
@@ -203,8 +205,9 @@ class ModalitiesConfig(Strict):
         "faithfulness": {"writer.kind": list(MODELS)},
     }
 
-    fields: tuple[str, ...] = ITEM_FIELDS
-    """Columns of the items that templates and prompts may name."""
+    fields: tuple[str, ...] = ()
+    """Further columns of the items that templates and prompts may name, beside what is told of every film (`title`,
+    `year`, `genres`, `directors`, `writers`, `actors`, `plot`, ..., "" where it is unknown)."""
     templates: dict[str, str] = {}
     """By modality, the text that the offline template writes, with {fields}; the nine of films have their own."""
     prompt: PromptConfig = PromptConfig()
@@ -227,13 +230,15 @@ class ModalitiesConfig(Strict):
         prompts = {"prompt.system": (self.prompt.system, {ASPECTS}), "prompt.user": (self.prompt.user, {CONTEXT})}
         templates: dict[str, Any] = {f"templates.{name}": (text, set()) for name, text in self.templates.items()}
         for key, (text, more) in (prompts | templates).items():
-            known = {*self.fields, *more}
+            known = {*ITEM_FIELDS, *self.fields, *more}
             for name in named_in(text, key):
                 if name not in known:
                     raise ValueError(f"{key}: {{{name}}} is none of {', '.join(sorted(known))}")
         for number, example in enumerate(self.prompt.examples):
-            if unknown := [name for name in example.fields if name not in self.fields]:
-                raise ValueError(f"prompt.examples.{number}.fields: {unknown[0]!r} is none of {', '.join(self.fields)}")
+            known = {*ITEM_FIELDS, *self.fields}
+            if unknown := [name for name in example.fields if name not in known]:
+                told = ", ".join(sorted(known))
+                raise ValueError(f"prompt.examples.{number}.fields: {unknown[0]!r} is none of {told}")
         return self
 
 

@@ -59,7 +59,12 @@ class Answers:
 
     def put(self, key: bytes, answer: Answer) -> None:
         """Keep an answer; one that is there already stays."""
-        told = {"text": answer.text, "finish": answer.finish, "input": answer.usage.input, "output": answer.usage.output}
+        told = {
+            "text": answer.text,
+            "finish": answer.finish,
+            "input": answer.usage.input,
+            "output": answer.usage.output,
+        }
         self._do("INSERT OR IGNORE INTO answers (key, answer) VALUES (?, ?)", key, json_text(told))
 
     def _do(self, words: str, *values: bytes | str) -> tuple[str, ...] | None:

@@ -73,5 +73,7 @@ class Budget:
             return f"data.modalities.writer.budget_tokens: {self.spent.total:,} of {self.tokens:,} tokens are used"
         if self.money and (cost := self.prices.money(usage)) > self.money:
             spent = self.prices.money(self.spent)
-            return f"data.modalities.writer.budget_money: {spent:.4g} of {self.money:g} is spent, {cost:.4g} were needed"
+            return (
+                f"data.modalities.writer.budget_money: {spent:.4g} of {self.money:g} is spent, {cost:.4g} were needed"
+            )
         return ""

@@ -41,7 +41,13 @@ class Estimate:
 
 
 def estimate(
-    sample: Iterable[Sequence[Item]], writer: ModelWriter, count: TokenCount, prices: Prices, *, items: int, selected: int
+    sample: Iterable[Sequence[Item]],
+    writer: ModelWriter,
+    count: TokenCount,
+    prices: Prices,
+    *,
+    items: int,
+    selected: int,
 ) -> Estimate:
     """Return what asking about some selected items costs, scaled to all of them."""
     looked, questions, asked, answered, output = 0, 0, 0, 0, 0

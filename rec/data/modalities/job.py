@@ -63,7 +63,7 @@ class Job:
         self.config, self.frame, self.names, self.say = config, frame, tuple(names), say
         self.judge, self.retrieve, self.runner = judge, retrieve, runner
         self.fields = tuple(dict.fromkeys((*FIELDS, *config.fields)))
-        if unknown := [name for name in config.fields if name not in FIELDS and name not in frame]:
+        if unknown := [name for name in config.fields if name not in frame]:
             known = ", ".join(str(name) for name in frame.columns)
             raise ConfigError(f"data.modalities.fields: {unknown[0]!r} is no column of the items ({known})")
         self.templates = Templates(self.names, config.templates)

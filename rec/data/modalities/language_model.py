@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 
-
 class Message(NamedTuple):
     """A part of a conversation."""
 

@@ -87,9 +87,9 @@ class Prompter:
         except (ValueError, RecursionError) as error:
             raise Unusable(f"it is not JSON ({error})") from error
         if not self._plainly_fits(told):
-            for error in self._checked.iter_errors(told):
-                where = ".".join(map(str, error.absolute_path))
-                raise Unusable(f"{where or 'the answer'}: {error.message[:200]}")
+            for found in self._checked.iter_errors(told):
+                where = ".".join(map(str, found.absolute_path))
+                raise Unusable(f"{where or 'the answer'}: {found.message[:200]}")
         return {name: " ".join(told[name].split()) for name in self.names}
 
     def _plainly_fits(self, told: Any) -> bool:
@@ -97,7 +97,9 @@ class Prompter:
         return (
             isinstance(told, dict)
             and told.keys() == set(self.names)
-            and all(isinstance(text, str) and text.strip() and len(text) <= self.config.longest for text in told.values())
+            and all(
+                isinstance(text, str) and text.strip() and len(text) <= self.config.longest for text in told.values()
+            )
         )
 
 

@@ -9,23 +9,14 @@ from functools import partial
 from rec.data.modalities.items import TEMPLATE, Item, Written
 from rec.data.modalities.passages import Facts
 from rec.data.texts import TEMPLATES
-from rec.errors import ConfigError
 
 
 class Templates:
-    """A template per modality: a config's own, else that of films."""
+    """A template per modality: a config's own, else that of films, else one that tells nothing."""
 
     def __init__(self, names: Sequence[str], own: Mapping[str, str]) -> None:
-        for name in names:
-            if name not in own and name not in TEMPLATES:
-                raise ConfigError(
-                    f"data.modalities.templates: none for {name!r}, which is no column of the items; there are "
-                    f"{', '.join(TEMPLATES)}, expected {name} = \"text with {{fields}}\""
-                )
-        fills: dict[str, Callable[[Facts], str]] = {
-            name: partial(_filled, own[name]) if name in own else TEMPLATES[name] for name in names
-        }
-        self._fills = fills
+        fills: dict[str, Callable[[Facts], str]] = {name: partial(_filled, text) for name, text in own.items()}
+        self._fills = {name: (TEMPLATES | fills).get(name, _nothing) for name in names}
 
     def texts(self, facts: Facts, names: Sequence[str] | None = None) -> dict[str, str]:
         """Return the texts of an item by modality, of some or of all; "" where nothing is known that one could tell."""
@@ -35,6 +26,10 @@ class Templates:
         """Return what templates write of an item."""
         texts = self.texts(item.facts)
         return Written(item=item, texts=texts, writers=dict.fromkeys(texts, TEMPLATE))
+
+
+def _nothing(facts: Facts) -> str:
+    return ""
 
 
 def _filled(template: str, facts: Facts) -> str:

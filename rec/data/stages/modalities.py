@@ -53,7 +53,8 @@ def job_of(config: DataConfig, items: pd.DataFrame, count_I: np.ndarray, runner:
     Raises:
         ConfigError: there is none to write.
     """
-    assert config.modalities is not None and config.text is not None, "checked with the config"
+    assert config.modalities is not None, "whoever calls has looked"
+    assert config.text is not None, "checked with the config"
     names = [name for name in config.text.modalities if name not in items]
     if not names:
         raise ConfigError(

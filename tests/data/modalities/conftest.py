@@ -21,7 +21,9 @@ class Chat:
 
     def behave(self, **keys: Any) -> None:
         body = json.dumps(keys).encode()
-        urllib.request.urlopen(urllib.request.Request(f"{self.base}/behave", body, {"Content-Type": "application/json"}))
+        urllib.request.urlopen(
+            urllib.request.Request(f"{self.base}/behave", body, {"Content-Type": "application/json"})
+        )
 
     def told(self) -> dict[str, Any]:
         with urllib.request.urlopen(f"{self.base}/told") as answer:

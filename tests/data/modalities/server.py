@@ -130,7 +130,7 @@ class Server:
             return f"Sure! {title} is a film.", "stop"
         found = {name: f"{title} as {name}" for name in keys["names"]}
         if title in keys["invent"] and not again:
-            found = {name: f"{title} by Zanzibar Quixote" for name in keys["names"]}
+            found = dict.fromkeys(keys["names"], f"{title} by Zanzibar Quixote")
         text = json.dumps(found)
         return (text[: len(text) // 2], "length") if title in keys["cut"] and not again else (text, "stop")
 
