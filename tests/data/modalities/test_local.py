@@ -100,7 +100,7 @@ def test_a_model_that_does_not_load_is_told(tmp_path: Path) -> None:
 
 
 def test_vllm_is_refused_without_ray(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="'vllm' runs on Ray; set parallel.workers"):
+    with pytest.raises(ConfigError, match=r"'vllm' runs on Ray; set parallel\.workers"):
         all_of(job_of(tmp_path, 1, writer={"kind": "vllm", "model": "m"}))
 
 
