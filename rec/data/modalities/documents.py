@@ -12,6 +12,7 @@ from typing import Any
 from rec.data.sources.metadata import ALIASES
 from rec.data.tables import ForeignTable, Kind, Piece, TableFormat, columns, files, pieces, read
 from rec.data.tables.files import ENDINGS, UNREADABLE, Location, locate, opened
+from rec.data.tables.types import PLAIN
 from rec.errors import DataError
 from rec.keys_knowledge import KnowledgeConfig
 
@@ -55,7 +56,7 @@ class Part:
 
     piece: Piece | None = None
     chosen: Chosen | None = None
-    format: TableFormat = TableFormat()
+    format: TableFormat = PLAIN
     uris: tuple[str, ...] = ()
 
 

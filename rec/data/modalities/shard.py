@@ -55,7 +55,7 @@ class ShardDraft:
         """Cut a document into passages; those that are there already are not taken again."""
         names = names_of(document.title, document.year)
         year = f"{names.year:04}" if names.year else ""
-        where, before = f"{document.file}:{document.row}", len(self.passages)
+        where, before = f"{document.file.rsplit('/', 1)[-1]}:{document.row}", len(self.passages)
         for text in stretches(document.text, words, overlap):
             name = passage_id(document.title, year, text)
             if name not in self.seen:
@@ -80,7 +80,7 @@ class ShardDraft:
         storage.write(PASSAGES, stream.getvalue())
         name_N, document_N = np.array(self.names, np.uint64).reshape(-1, 2).T
         order = np.argsort(name_N, kind="stable")
-        arrays = {
+        arrays: dict[str, np.ndarray] = {
             "name": name_N[order], "name_document": document_N[order].astype(np.int32),
             "document": np.array(self.first, np.int32), "main": np.array(self.main, np.uint64),
             "year": np.array(self.year, np.int16), "file": np.array(self.file, np.int32),

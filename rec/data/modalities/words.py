@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import Stemmer
 from bm25s.stopwords import STOPWORDS_EN_PLUS
 
-WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)\]]*\s+(?=[\"'“‘(\[]*[^\W_a-z])")
+WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
+SENTENCE_END = re.compile(r"(?<=[.!?])[\"'\u201d\u2019)\]]*\s+(?=[\"'\u201c\u2018(\[]*[^\W_a-z])")
 SHORTENED = re.compile(r"(?:\b[A-Z]|\b(?:Mr|Mrs|Ms|Dr|St|Lt|Sgt|Capt|Col|Gen|Prof|Rev|Jr|Sr|vs|No))\.$")
 """How a piece ends whose full stop ends no sentence: an initial, a title."""
 MOST_FORMS = 1 << 20
@@ -56,7 +56,7 @@ class Words:
 
 def folded(text: str) -> str:
     """Return a text in lower case, without accents."""
-    text = text.lower().replace("’", "'")
+    text = text.lower().replace("\u2019", "'")
     if text.isascii():
         return text
     apart = unicodedata.normalize("NFKD", text)
