@@ -50,9 +50,9 @@ def drift(
     """
     both = [n for n, (a, b) in enumerate(zip(before, after, strict=True)) if a.strip() and b.strip()]
     first, second = [before[n] for n in both], [after[n] for n in both]
-    only = [sum(bool(text.strip()) for text in texts) - len(both) for texts in (before, after)]
+    only_before, only_after = (sum(bool(t.strip()) for t in texts) - len(both) for texts in (before, after))
     if not both:
-        return Drift(0, *only, same=0, overlap=0, cosine=0, others=0, words_before=0, words_after=0)
+        return Drift(0, only_before, only_after, same=0, overlap=0, cosine=0, others=0, words_before=0, words_after=0)
     words = Words()
     pairs = [(set(words.hashes(a)), set(words.hashes(b))) for a, b in zip(first, second, strict=True)]
     one_IC, two_IC = _unit(encode(first)), _unit(encode(second))
@@ -60,7 +60,8 @@ def drift(
     known = [None, None] if scores is None else [float(np.mean([part[n] for n in both])) for part in scores]
     return Drift(
         len(both),
-        *only,
+        only_before,
+        only_after,
         same=float(np.mean([a == b for a, b in zip(first, second, strict=True)])),
         overlap=float(np.mean([len(a & b) / len(a | b) if a | b else 1.0 for a, b in pairs])),
         cosine=float((one_IC * two_IC).sum(1).mean()),

@@ -15,9 +15,9 @@ MADE_UP_NAME = 2.0
 """Further evidence against a sentence for each name, year or number that no source has."""
 LEAST_WORDS = 3
 """A sentence of fewer content words is judged together with its neighbour."""
-NAME = re.compile(
-    r"[^\W\d_a-z][^\s,;:!?()\"]*(?: (?:of |the |de |la |van |von )*[^\W\d_a-z][^\s,;:!?()\"]*)*|\d[\d.,]*"
-)
+CAPITALISED = r"[^\W\d_a-z][^\s,;:!?()\"]*"
+NAME = re.compile(rf"{CAPITALISED}(?: (?:of |the |de |la |van |von )*{CAPITALISED})*|\d[\d.,]*s?")
+YEAR = re.compile(r"1[89]\d\d|20\d\d")
 Entails = Callable[[Sequence[tuple[str, str]]], list[float]]
 """Returns, per pair of sources and sentence, the probability that the first entails the second."""
 
@@ -66,12 +66,22 @@ class Checker:
         A sentence is as faithful as the evidence of its words: each that sources have speaks for it, the more the rarer
         it is among sources of other items, and each that they lack against it.
         """
-        known = {hashed for source in sources for hashed in self.of.hashes(source)}
+        known = self.known(sources)
         judged = [self._judged(text, known) for text in texts]
         entailed = self._entailed(judged, sources)
         return [
             self._told(text, parts, known, least) for text, parts, least in zip(texts, judged, entailed, strict=True)
         ]
+
+    def lacking(self, text: str, sources: Sequence[str]) -> bool:
+        """Return whether a text has content words that no source has."""
+        return not self.known([text]) <= self.known(sources)
+
+    def known(self, sources: Sequence[str]) -> set[int]:
+        """Return the words that sources have, with the decades of their years."""
+        forms = {form for source in sources for form in WORD.findall(source)}
+        forms |= {f"{form[:3]}0s" for form in forms if YEAR.fullmatch(form)}
+        return {hashed for hashed in map(self.of.hash_of, forms) if hashed}
 
     def _judged(self, text: str, known: set[int]) -> list[_Sentence]:
         found: list[_Sentence] = []
@@ -148,8 +158,9 @@ def entities(text: str, words: Words, common: frozenset[int] = frozenset()) -> l
             name = match[0].rstrip(".,'\u2019-")
             hashes = words.hashes(name)
             at_start = not sentence[: match.start()].strip("\"'([\u201c\u2018 ")
-            if at_start and len(hashes) > 1 and hashes[0] in common:
-                name, hashes = name.split(" ", 1)[1], hashes[1:]
+            first, _, rest = name.partition(" ")
+            if at_start and rest and all(h in common for h in words.hashes(first)):
+                name, hashes = rest, words.hashes(rest)
             elif at_start and all(h in common for h in hashes):
                 continue
             if hashes:

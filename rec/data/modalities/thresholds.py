@@ -49,14 +49,16 @@ def choose_threshold(
         false_alarms: Largest share of texts, as they are, that may score less.
         rng: Draws the items, at most MOST_ITEMS, and what is planted.
         groups: Of each item, such as its genre: inventions come from another item of the same group.
+
+    A swapped sentence all of whose words the item's own sources have, such as its genre and decade, is no invention.
     """
     drawn = rng.permutation(len(texts))[:MOST_ITEMS] if len(texts) > MOST_ITEMS else np.arange(len(texts))
     rows = [texts[n] for n in drawn]
     planted = plant(rows, rng, None if groups is None else [groups[n] for n in drawn])
     faithful, invented = list[float](), list[float]()
     for n, row, changed in zip(drawn, rows, planted, strict=True):
-        both = [*row, *(text for text in changed if text is not None)]
-        score = [one.score for one in checker.check(both, sources[n])]
+        lies = [text for text in changed if text is not None and checker.lacking(text, sources[n])]
+        score = [one.score for one in checker.check([*row, *lies], sources[n])]
         faithful += [s for s, text in zip(score[: len(row)], row, strict=True) if text.strip()]
         invented += score[len(row) :]
     return threshold_of(np.array(faithful), np.array(invented), false_alarms)
@@ -87,7 +89,7 @@ def threshold_of(faithful: np.ndarray, invented: np.ndarray, false_alarms: float
 def plant(
     rows: Sequence[Sequence[str]], rng: np.random.Generator, groups: Sequence[str] | None = None
 ) -> list[list[str | None]]:
-    """Return texts with one sentence swapped for one of the same modality of another item; None where that is no change.
+    """Return texts with one sentence swapped for one of another item's same modality, None where nothing changes.
 
     Args:
         rows: Texts of items by modality.
