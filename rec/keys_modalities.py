@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from rec.keys_knowledge import FaithfulnessConfig, KnowledgeConfig
 from rec.strict import Needs, Strict, alike
 
 ITEM_FIELDS = (
@@ -183,23 +184,22 @@ class SelectConfig(Strict):
     """Items of whose metadata there are at most so many characters; unset, of any number."""
 
 
-class FaithfulnessConfig(Strict):
+class KeepingConfig(FaithfulnessConfig):
     """What becomes of texts that say what neither the item's metadata nor its passages do."""
 
-    NEEDS: ClassVar[Needs] = {"then": {"least": {"not": [0.0]}}, "reflect": {"least": {"not": [0.0]}}}
+    NEEDS: ClassVar[Needs] = {**FaithfulnessConfig.NEEDS, **alike(("reflect", "then"), {"threshold": {"not": [None]}})}
 
-    least: float = Field(0.0, ge=0, le=1)
-    """Score below which a text is not kept as it is; 0 keeps all, and measures alone."""
-    reflect: bool = True
-    """Asks once more, with the words named that nothing supports."""
-    then: Literal["template", "mask"] = "template"
-    """A text that stays below is written by template, or left out."""
+    reflect: bool = False
+    """Asks once more about texts that score less than `threshold`, with the words named that nothing supports."""
+    then: Literal["keep", "template", "mask"] = "keep"
+    """Texts that still score less are kept, written by template, or left out."""
 
 
 class ModalitiesConfig(Strict):
     """How the texts of `data.text.modalities` are written that are no columns of the items."""
 
     NEEDS: ClassVar[Needs] = {
+        "knowledge": {"writer.kind": list(MODELS)},
         "prompt": {"writer.kind": list(MODELS)},
         "select": {"writer.kind": list(MODELS)},
         "faithfulness": {"writer.kind": list(MODELS)},
@@ -210,10 +210,12 @@ class ModalitiesConfig(Strict):
     `year`, `genres`, `directors`, `writers`, `actors`, `plot`, ..., "" where it is unknown)."""
     templates: dict[str, str] = {}
     """By modality, the text that the offline template writes, with {fields}; the nine of films have their own."""
+    knowledge: KnowledgeConfig | None = None
+    """Files from which passages are found for each item that a model writes of; unset, it has the metadata alone."""
     prompt: PromptConfig = PromptConfig()
     writer: WriterConfig = WriterConfig()
     select: SelectConfig = SelectConfig()
-    faithfulness: FaithfulnessConfig = FaithfulnessConfig()
+    faithfulness: KeepingConfig = KeepingConfig()
     batch: int = Field(2048, ge=1)
     """Items that are held at once."""
 

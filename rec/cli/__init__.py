@@ -14,6 +14,7 @@ from rec.cli import (
     columns,
     evaluate,
     export,
+    modalities,
     predict,
     prepare,
     report,
@@ -31,6 +32,7 @@ OVERRIDE = re.compile(r"^[a-z_][\w.@\"-]*=")
 COMMANDS = {
     "prepare": prepare,
     "columns": columns,
+    "modalities": modalities,
     "train": train,
     "tune": tune,
     "evaluate": evaluate,

@@ -106,13 +106,26 @@ def _call(function: Callable[[Any], Any], task: bytes) -> tuple[bytes, bytes]:
 
 def prepare(config: DataConfig, say: Callable[[str], None], views: Sequence[str] = (), cpus: int = 2) -> Prepared:
     """Return the data set made from `config` on the cluster, or on this machine with `cpus` tasks at a time."""
+    return with_runner(config, say, lambda runner: passes.prepare(config, runner, say, views), cpus)
+
+
+def with_runner(config: DataConfig, say: Callable[[str], None], work: Callable[[OnRay], T], cpus: int = 2) -> T:
+    """Return what `work` does on the cluster, or on this machine with `cpus` tasks at a time."""
     needed, demand = 0, None
+    if config.modalities is not None and config.modalities.writer.kind == "local":
+        keys, at = config.modalities.writer, "data.modalities.writer"
+        needed = math.ceil(keys.actors * keys.cpus_per_actor)
+        remedy = f"lower it, or {at}.cpus_per_actor and {at}.gpus_per_actor"
+        gpus = keys.actors * keys.gpus_per_actor
+        demand = Demand(
+            keys.actors * keys.cpus_per_actor, gpus, f"{at}.actors", remedy, "models", gpu_key=f"{at}.gpus_per_actor"
+        )
     if (encode := config.encode) is not None:
-        needed = math.ceil(encode.actors * encode.cpus_per_actor)
+        needed = max(needed, math.ceil(encode.actors * encode.cpus_per_actor))
         remedy = "lower it, or data.encode.cpus_per_actor and data.encode.gpus_per_actor"
         gpus = encode.actors * encode.gpus_per_actor
         cpus_each, key = encode.cpus_per_actor, "data.encode.gpus_per_actor"
         demand = Demand(encode.actors * cpus_each, gpus, "data.encode.actors", remedy, "encoders", gpu_key=key)
     say(f"{config.root}: {starting()}, to prepare")
     with runtime(max(cpus, needed) - 1, demand=demand):
-        return passes.prepare(config, OnRay(), say, views)
+        return work(OnRay())

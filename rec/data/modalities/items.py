@@ -22,6 +22,8 @@ class Item:
     retrieved: tuple[Retrieved, ...] = ()
     selected: bool = True
     """Whether a model writes of it."""
+    shown: bool = True
+    """Whether it is shown what was found."""
 
     @property
     def sources(self) -> list[str]:

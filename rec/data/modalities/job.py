@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,23 +17,29 @@ from rec.data.modalities.budget import Budget, BudgetSpent, Prices
 from rec.data.modalities.chat import ChatModel
 from rec.data.modalities.cost import Estimate, estimate
 from rec.data.modalities.counting import TokenCount
+from rec.data.modalities.entailment import Entailment
+from rec.data.modalities.faithfulness import Checker
 from rec.data.modalities.items import Item, Written
 from rec.data.modalities.language_model import LanguageModel
 from rec.data.modalities.local import CausalModel
 from rec.data.modalities.passages import Facts, Retrieved
 from rec.data.modalities.prompts import Prompter
+from rec.data.modalities.rarity import Rarity
 from rec.data.modalities.select import selected
 from rec.data.modalities.template import Templates
-from rec.data.modalities.writers import Judge, ModalityWriter, ModelWriter, TemplateWriter
+from rec.data.modalities.writers import ModalityWriter, ModelWriter, TemplateWriter
 from rec.data.runner import Actors, Runner
 from rec.data.sources.metadata import FIELDS
 from rec.errors import ConfigError, DataError
 from rec.keys_modalities import ModalitiesConfig, WriterConfig
 from rec.progress import Progress
 from rec.sections import counted
+from rec.storage import absolute
 
 ESTIMATED = 10_000
 """Items that an estimate looks at, at most."""
+LEARNED = 20_000
+"""Items whose sources tell how rare words are, at most."""
 VLLM_AT_ONCE = 16_384
 """Items that one job of vLLM answers, as its engines start anew with each."""
 LEAST_AT_ONCE, AHEAD = 1024, 64
@@ -57,11 +62,11 @@ class Job:
         root: str,
         runner: Runner,
         say: Say,
-        judge: Judge | None = None,
         retrieve: Retrieve | None = None,
+        show: bool = True,
     ) -> None:
         self.config, self.frame, self.names, self.say = config, frame, tuple(names), say
-        self.judge, self.retrieve, self.runner = judge, retrieve, runner
+        self.retrieve, self.show, self.runner = retrieve, show, runner
         self.fields = tuple(dict.fromkeys((*FIELDS, *config.fields)))
         if unknown := [name for name in config.fields if name not in frame]:
             known = ", ".join(str(name) for name in frame.columns)
@@ -69,48 +74,53 @@ class Job:
         self.templates = Templates(self.names, config.templates)
         self.prices = Prices(config.writer.input_price, config.writer.output_price)
         self.count_I = count_I
-        self.cache = config.writer.cache or str(Path(root).absolute().parent / "answers")
+        self.cache = config.writer.cache or beside(root, "answers")
 
     @cached_property
     def selected_I(self) -> np.ndarray:
         """Which items a model writes of."""
         if not self.config.writer.asks:
             return np.zeros(len(self.frame), bool)
-        lengths = [
-            [sum(map(len, facts.values())) for facts in self._facts(start)]
-            for start in range(0, len(self.frame), self.config.batch)
-        ]
-        characters_I = np.array([length for part in lengths for length in part], np.int64)
+        every = range(len(self.frame))
+        parts = (every[start : start + self.config.batch] for start in range(0, len(every), self.config.batch))
+        lengths = [sum(map(len, facts.values())) for part in parts for facts in self._facts(part)]
+        characters_I = np.array(lengths, np.int64)
         return selected(self.count_I, characters_I, self.config.select)
 
-    def _facts(self, start: int) -> list[dict[str, str]]:
-        return facts_of(self.frame.iloc[start : start + self.config.batch], self.fields)
+    def _facts(self, places: Sequence[int]) -> list[dict[str, str]]:
+        return facts_of(self.frame.iloc[list(places)], self.fields)
 
-    def batches(self) -> Iterator[list[Item]]:
-        """Yield all items, in order."""
-        for start in range(0, len(self.frame), self.config.batch):
-            yield self._items(range(start, min(start + self.config.batch, len(self.frame))), self._facts(start))
+    def batches(self, places: Sequence[int]) -> Iterator[list[Item]]:
+        """Yield items, with what is found of those that a model writes of."""
+        for start in range(0, len(places), self.config.batch):
+            yield self._items(places[start : start + self.config.batch])
 
-    def _items(self, places: Sequence[int], facts: Sequence[dict[str, str]]) -> list[Item]:
-        chosen = self.selected_I[list(places)]
+    def _items(self, places: Sequence[int]) -> list[Item]:
+        facts, chosen = self._facts(places), self.selected_I[list(places)]
         found: list[Sequence[Retrieved]] = [()] * len(facts)
         asked = [number for number in range(len(facts)) if chosen[number]]
         if self.retrieve is not None and asked:
             for number, some in zip(asked, self.retrieve([facts[n] for n in asked]), strict=True):
                 found[number] = some
         return [
-            Item(place, fact, tuple(some), bool(yes))
+            Item(place, fact, tuple(some), bool(yes), self.show)
             for place, fact, some, yes in zip(places, facts, found, chosen, strict=True)
         ]
 
-    def _sample(self) -> Iterator[list[Item]]:
-        """Yield selected items, evenly from all of them where they are many."""
+    def sample(self, most: int = ESTIMATED) -> list[int]:
+        """Return selected items, evenly from all of them where they are more."""
         places = np.flatnonzero(self.selected_I)
-        if len(places) > ESTIMATED:
-            places = places[np.linspace(0, len(places) - 1, ESTIMATED).astype(int)]
-        for start in range(0, len(places), self.config.batch):
-            some = places[start : start + self.config.batch]
-            yield self._items(some.tolist(), facts_of(self.frame.iloc[some], self.fields))
+        if len(places) > most:
+            places = places[np.linspace(0, len(places) - 1, most).astype(int)]
+        return places.tolist()
+
+    @cached_property
+    def checker(self) -> Checker:
+        """What compares texts with their sources; how rare words are it learns from the sources of some items."""
+        keys, some = self.config.faithfulness, self.sample(LEARNED)
+        with Progress(f"modalities: learn how rare words are from {counted(len(some), 'item')}"):
+            rarity = Rarity.learned(item.sources for batch in self.batches(some) for item in batch)
+        return Checker(rarity, Entailment(keys.entailment, keys.entailment_tokens) if keys.entailment else None)
 
     @cached_property
     def writer(self) -> ModalityWriter:
@@ -123,7 +133,7 @@ class Job:
             busy = keys.concurrency if keys.kind == "chat" else keys.batch_size * keys.actors
             at_once = max(LEAST_AT_ONCE, AHEAD * busy)
         return ModelWriter(
-            self._model(keys, prompter.schema), Answers(self.cache), prompter, self.templates, self.judge,
+            self._model(keys, prompter.schema), Answers(self.cache), prompter, self.templates, self.checker.check,
             self.config.faithfulness, kind=keys.kind, at_once=at_once,
         )  # fmt: skip
 
@@ -150,21 +160,27 @@ class Job:
         chosen = int(self.selected_I.sum())
         with Progress(f"modalities: count the tokens of questions about {counted(chosen, 'item')}"):
             return estimate(
-                self._sample(), self.writer, self.count, self.prices, items=len(self.frame), selected=chosen
+                self.batches(self.sample()),
+                self.writer,
+                self.count,
+                self.prices,
+                items=len(self.frame),
+                selected=chosen,
             )
 
-    def write(self) -> Iterator[list[Written]]:
-        """Yield what is written of all items, in order, after the cost was said.
+    def write(self, places: Sequence[int] | None = None) -> Iterator[list[Written]]:
+        """Yield what is written of some items or all, in order, after the cost of all was said.
 
         Raises:
             DataError: the budget is spent, or the model answers nothing any more; answers so far are kept.
         """
         if (found := self.estimate()) is not None:
             self.say(found.told(self.prices))
+        places = range(len(self.frame)) if places is None else places
         done, start_s = 0, time.monotonic()
-        with Progress("modalities: write texts of items", len(self.frame)) as progress:
+        with Progress("modalities: write texts of items", len(places)) as progress:
             try:
-                for written in self.writer.write(self.batches()):
+                for written in self.writer.write(self.batches(places)):
                     done += len(written)
                     progress.show(done, self._pace(done / max(time.monotonic() - start_s, 1e-9)))
                     yield written
@@ -188,3 +204,9 @@ class Job:
             f"{fault}; {self.writer.whole:,} of {counted(int(self.selected_I.sum()), 'item')} are written, and kept in "
             f"{self.cache}: the same command goes on with them and as much again, or raise the budget"
         )
+
+
+def beside(root: str, name: str) -> str:
+    """Return a folder beside that of a data set."""
+    above, _, _ = absolute(root).rstrip("/").rpartition("/")
+    return f"{above}/{name}"

@@ -53,7 +53,7 @@ class Prompter:
 
     def first(self, item: Item) -> Conversation:
         """Return the first question about an item."""
-        passages = [" ".join(one.passage.text.split()) for one in item.retrieved]
+        passages = [" ".join(one.passage.text.split()) for one in item.retrieved if item.shown]
         context = "\n".join(f"[{number}] {text}" for number, text in enumerate(passages, 1)) or NOTHING
         return (*self.start, Message("user", self.config.user.format_map({**item.facts, CONTEXT: context})))
 

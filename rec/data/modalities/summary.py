@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rec.data.modalities.budget import Prices
 from rec.data.modalities.items import Written
+from rec.data.modalities.job import Job
 from rec.data.modalities.language_model import Told
+from rec.data.modalities.writers import ModelWriter
 
 
 @dataclass(slots=True)
@@ -87,14 +89,8 @@ class Summary:
         return found
 
 
-def summary_rows(found: Mapping[str, Any]) -> list[list[str]]:
-    """Return a row of cells per modality: its coverage, who wrote it, how faithful it is."""
-    rows = []
-    for name, of in found["modalities"].items():
-        writers = ", ".join(f"{writer} {count:,}" for writer, count in sorted(of["writers"].items()))
-        shares = ["" if of[key] is None else f"{of[key]:.3f}" for key in ("faithfulness", "words", "entities")]
-        rows.append([name, f"{of['coverage']:.3f}", writers or "nobody", *shares])
-    return rows
-
-
-SUMMARY_HEAD = ("modality", "coverage", "written by", "faithfulness", "words", "entities")
+def told_of(job: Job, summary: Summary) -> dict[str, Any]:
+    """Return what is told of all items that a job wrote, with what asking took."""
+    if isinstance(job.writer, ModelWriter):
+        return summary.as_json(job.writer.model.told, job.writer.cached, job.prices)
+    return summary.as_json()

@@ -15,10 +15,10 @@ from rec.data.modalities.language_model import Answer, Conversation, LanguageMod
 from rec.data.modalities.prompts import Prompter, Unusable
 from rec.data.modalities.template import Templates
 from rec.json_text import json_text
-from rec.keys_modalities import FaithfulnessConfig
+from rec.keys_modalities import KeepingConfig
 
-Judge = Callable[[str, Sequence[str]], Faithfulness]
-"""How far sources support a text."""
+Judge = Callable[[Sequence[str], Sequence[str]], Sequence[Faithfulness]]
+"""How far sources support each of some texts."""
 
 
 class ModalityWriter(ABC):
@@ -56,7 +56,7 @@ class ModelWriter(ModalityWriter):
         prompter: Prompter,
         templates: Templates,
         judge: Judge | None,
-        faithfulness: FaithfulnessConfig,
+        faithfulness: KeepingConfig,
         *,
         kind: str,
         at_once: int,
@@ -121,7 +121,7 @@ class ModelWriter(ModalityWriter):
             texts, judged = await self._reflected(conversation, texts, judged, written)
         written.texts, written.faithfulness = texts, judged
         written.writers = dict.fromkeys(texts, self.kind)
-        for name in self._low(judged):
+        for name in self._low(judged) if self.faithfulness.then != "keep" else ():
             masked = self.faithfulness.then == "mask"
             written.texts[name] = "" if masked else self.templates.texts(written.item.facts, [name])[name]
             written.writers[name] = MASKED if masked else TEMPLATE
@@ -146,10 +146,11 @@ class ModelWriter(ModalityWriter):
         if self.judge is None:
             return {}
         sources = item.sources
-        return {name: self.judge(text, sources) for name, text in texts.items()}
+        return dict(zip(texts, self.judge(list(texts.values()), sources), strict=True))
 
     def _low(self, judged: dict[str, Faithfulness]) -> dict[str, Faithfulness]:
-        return {name: found for name, found in judged.items() if found.score < self.faithfulness.least}
+        least = self.faithfulness.threshold or 0.0
+        return {name: found for name, found in judged.items() if found.score < least}
 
     async def _ask(self, conversation: Conversation, written: Written) -> Answer:
         """Return an answer, from the cache where it is there, and keep it where it is new."""

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from rec.data.modalities.index import index_of
 from rec.data.modalities.items import Written
-from rec.data.modalities.job import Job
+from rec.data.modalities.job import Job, beside
 from rec.data.modalities.passages import Passage
-from rec.data.modalities.summary import Summary
+from rec.data.modalities.retrieval import Retriever
+from rec.data.modalities.summary import Summary, told_of
 from rec.data.modalities.tables import passages_table, written_table
-from rec.data.modalities.writers import ModelWriter
 from rec.data.runner import Runner
 from rec.data.writing import Draft
 from rec.errors import ConfigError
@@ -47,8 +48,12 @@ def write_modalities(
     return items.assign(**texts), told | {"files": kept.files}
 
 
-def job_of(config: DataConfig, items: pd.DataFrame, count_I: np.ndarray, runner: Runner, say: Say) -> Job:
+def job_of(
+    config: DataConfig, items: pd.DataFrame, count_I: np.ndarray, runner: Runner, say: Say, show: bool = True
+) -> Job:
     """Return the job of writing those modalities of items that are none of their columns.
+
+    Without `show`, the writer is not shown what was found of an item, by which its texts are judged all the same.
 
     Raises:
         ConfigError: there is none to write.
@@ -61,14 +66,12 @@ def job_of(config: DataConfig, items: pd.DataFrame, count_I: np.ndarray, runner:
             f"data.modalities: has no effect: all of data.text.modalities ({', '.join(config.text.modalities)}) are "
             "columns of the items"
         )
-    return Job(config.modalities, items, count_I, names, root=config.root, runner=runner, say=say)
-
-
-def told_of(job: Job, summary: Summary) -> dict[str, Any]:
-    """Return what is told of all items, with what asking took."""
-    if isinstance(job.writer, ModelWriter):
-        return summary.as_json(job.writer.model.told, job.writer.cached, job.prices)
-    return summary.as_json()
+    keys, retrieve = config.modalities.knowledge, None
+    if keys is not None:
+        retrieve = Retriever(index_of(keys, beside(config.root, "knowledge"), runner, say), keys).retrieve
+    return Job(
+        config.modalities, items, count_I, names, root=config.root, runner=runner, say=say, retrieve=retrieve, show=show
+    )
 
 
 class Kept:

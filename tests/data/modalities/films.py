@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from rec.data.modalities.job import Job
-from rec.data.modalities.writers import Judge
 from rec.data.runner import InProcess
 from rec.keys_modalities import ModalitiesConfig
 
@@ -44,12 +43,12 @@ def film_tables(folder: Path, count: int = 9, *, names: tuple[str, ...] = ("narr
     }
 
 
-def job_of(folder: Path, count: int = 20, judge: Judge | None = None, **keys: Any) -> Job:
+def job_of(folder: Path, count: int = 20, **keys: Any) -> Job:
     """Return the job of writing films' modalities; `keys` are those of [data.modalities]."""
     config = ModalitiesConfig.model_validate(keys)
     names = keys.get("templates") or ["narrative", "pace"]
     frame, counts = films(count), np.arange(count)
-    return Job(config, frame, counts, list(names), root=f"{folder}/data", runner=InProcess(), say=_quiet, judge=judge)
+    return Job(config, frame, counts, list(names), root=f"{folder}/data", runner=InProcess(), say=_quiet)
 
 
 def _quiet(_: str) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from rec.data.modalities.faithfulness import Faithfulness
 from rec.data.modalities.items import Written
 from rec.data.modalities.job import Job
 from rec.errors import DataError
@@ -17,9 +16,9 @@ from tests.data.modalities.films import job_of
 NAMES = ["narrative", "pace"]
 
 
-def asked(chat: Chat, folder: Path, count: int = 20, judge: Any = None, more: Any = None, **writer: Any) -> Job:
+def asked(chat: Chat, folder: Path, count: int = 20, more: Any = None, **writer: Any) -> Job:
     keys = {"kind": "chat", "url": chat.url, "model": "m", "cache": f"{folder}/answers", "concurrency": 8} | writer
-    return job_of(folder, count, judge, writer=keys, **(more or {}))
+    return job_of(folder, count, writer=keys, **(more or {}))
 
 
 def all_of(job: Job) -> list[Written]:
@@ -162,19 +161,13 @@ def test_items_of_which_the_same_is_known_are_asked_about_once(tmp_path: Path, c
     assert chat.told()["asked"] == {"Drama": 1, "Musical": 1, "Action": 1}
 
 
-def _judge(text: str, sources: Any) -> Faithfulness:
-    """Find one name that nothing supports."""
-    bad = "Zanzibar" in text
-    return Faithfulness(words=0.2 if bad else 1.0, entities=1.0, score=0.2 if bad else 1.0, unsupported=("Zanzibar",))
-
-
 def test_what_nothing_supports_is_reflected_on(tmp_path: Path, chat: Chat) -> None:
     chat.behave(names=NAMES, invent=["Film 1"])
-    found = all_of(asked(chat, tmp_path, 3, _judge, {"faithfulness": {"least": 0.5}}))
+    found = all_of(asked(chat, tmp_path, 3, {"faithfulness": {"threshold": 0.5, "reflect": True}}))
     assert [one.reflected for one in found] == [False, True, False]
     assert found[1].texts["pace"] == "Film 1 as pace"
     last = next(body for body in chat.told()["last"] if len(body["messages"]) == 8)
-    assert "narrative: Zanzibar" in last["messages"][-1]["content"]
+    assert "narrative: Zanzibar Quixote" in last["messages"][-1]["content"]
 
 
 @pytest.mark.parametrize(("then", "text"), [("template", "Two spies meet in Paris and talk."), ("mask", "")])
@@ -182,11 +175,11 @@ def test_what_stays_unsupported_is_written_by_template_or_left_out(
     tmp_path: Path, chat: Chat, then: str, text: str
 ) -> None:
     chat.behave(names=NAMES, invent=["Film 1"])
-    keys = {"faithfulness": {"least": 0.5, "reflect": False, "then": then}}
-    found = all_of(asked(chat, tmp_path, 3, _judge, keys))
+    keys = {"faithfulness": {"threshold": 0.5, "then": then}}
+    found = all_of(asked(chat, tmp_path, 3, keys))
     assert found[1].texts["narrative"] == text
     assert found[1].writers["narrative"] == ("template" if then == "template" else "masked")
-    assert found[1].faithfulness["narrative"].score == 0.2
+    assert found[1].faithfulness["narrative"].score < 0.5
     assert chat.told()["requests"] == 3
 
 
