@@ -14,7 +14,6 @@ from rec.data.items import facts_of
 from rec.data.modalities.answers import Answers
 from rec.data.modalities.batched import BatchedModel
 from rec.data.modalities.budget import Budget, BudgetSpent, Prices
-from rec.data.modalities.chat import ChatModel
 from rec.data.modalities.cost import Estimate, estimate
 from rec.data.modalities.counting import TokenCount
 from rec.data.modalities.entailment import Entailment
@@ -140,6 +139,12 @@ class Job:
     def _model(self, keys: WriterConfig, schema: Mapping[str, Any]) -> LanguageModel:
         budget = Budget(keys.budget_tokens, keys.budget_money, self.prices)
         if keys.kind == "chat":
+            try:
+                from rec.data.modalities.chat import ChatModel
+            except ModuleNotFoundError as error:
+                raise ConfigError(
+                    f"data.modalities.writer.kind: 'chat' needs the package {error.name}; install rec[chat]"
+                ) from error
             return ChatModel(keys, budget, self.count, schema=schema)
         if keys.kind == "vllm":
             pool = self.runner.vllm_pool(keys)

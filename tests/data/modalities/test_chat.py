@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from rec.benchmarks.chat_server import Chat
 from rec.data.modalities.items import Written
 from rec.data.modalities.job import Job
 from rec.errors import DataError
-from tests.data.modalities.conftest import Chat
 from tests.data.modalities.films import job_of
 
 NAMES = ["narrative", "pace"]

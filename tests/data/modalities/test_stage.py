@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from rec.benchmarks.chat_server import Chat
 from rec.data.prepared import Prepared
 from rec.errors import ConfigError, DataError
 from rec.keys_data import DataConfig
-from tests.data.modalities.conftest import Chat
 from tests.data.modalities.films import film_tables
 from tests.data.own import prepared
 

@@ -1,6 +1,6 @@
 """A server of chat completions that behaves as it is told: slow, failing, limiting, and answering badly.
 
-`python -m tests.data.modalities.server` prints its port. What is asked decides how it is answered, so that runs repeat.
+`python -m rec.benchmarks.chat_server` prints its port. What is asked decides how it is answered, so that runs repeat.
 """
 
 from __future__ import annotations
@@ -9,49 +9,59 @@ import asyncio
 import hashlib
 import json
 import re
+import subprocess
+import sys
 import time
+import urllib.request
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from aiohttp import web
 
+from rec.json_text import json_text
+
 PLAIN: dict[str, Any] = {
-    "names": ["plot"],
+    "names": ["plot"],  # of the modalities that it answers with
     "delay_s": 0.0,
     "fail": 0.0,  # share of requests that fail with `status`
     "status": 500,
     "reset": 0.0,  # share of requests whose connection is cut
-    "retry_after": "",  # with status 429
-    "limit": 0,  # requests at the same time from which on others get 429
+    "garbage": 0.0,  # share of answers that are no chat completion
+    "break_off": 0.0,  # share of streamed answers that break off
+    "retry_after": "",
     "malformed": [],  # titles whose first answer is no JSON
     "hopeless": [],  # titles whose every answer is no JSON
     "cut": [],  # titles whose first answer is too long
     "invent": [],  # titles whose first answer says what nobody knows
-    "garbage": 0.0,  # share of answers that are no chat completion
-    "break_off": 0.0,  # share of streamed answers that break off
-    "word_s": 0.0,  # between two words of a streamed answer
-    "hold_after": 0,  # answers after which no further one is given; 0 gives all
     "refuse": [],  # titles that are refused with status 400
+    "word_s": 0.0,  # between two parts of a streamed answer
+    "hold_after": 0,  # answers after which no further one is given; 0 gives all
     "key": "",  # what Authorization must hold
-    "usage": True,
 }
+"""How it behaves unless it is told otherwise; of shares, what fails is drawn by the question and how often it came."""
 
 
 class Server:
+    """Answers as its keys say, and counts what it sees."""
+
     def __init__(self) -> None:
         self.keys = dict(PLAIN)
         self.reset()
 
     def reset(self) -> None:
+        """Forget what was seen."""
         self.asked: Counter[str] = Counter()
         self.answered: Counter[str] = Counter()
         self.tries: Counter[str] = Counter()
-        self.requests, self.open, self.most_open = 0, 0, 0
+        self.requests, self.begun, self.open, self.most_open = 0, 0, 0, 0
         self.area_s, self.at_s, self.first_s = 0.0, 0.0, 0.0
         self.times: list[float] = []
         self.bodies: list[dict[str, Any]] = []
 
     def told(self) -> dict[str, Any]:
+        """Return what was seen: requests by title, and how many were open at a time."""
         span_s = max(self.at_s - self.first_s, 1e-9)
         return {
             "requests": self.requests,
@@ -68,15 +78,13 @@ class Server:
     def _step(self, change: int) -> None:
         now_s = time.monotonic()
         self.first_s = self.first_s or now_s
-        if self.open or change < 0:
-            self.area_s += self.open * (now_s - (self.at_s or now_s))
-        elif self.at_s:  # nothing was open: idle time counts as such
-            pass
+        self.area_s += self.open * (now_s - (self.at_s or now_s))
         self.at_s = now_s
         self.open += change
         self.most_open = max(self.most_open, self.open)
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
+        """Answer a request, or fail to."""
         keys = self.keys
         raw = await request.read()
         body = json.loads(raw)
@@ -100,8 +108,6 @@ class Server:
         self.asked[title] += 1
         self.tries[question] += 1
         chance = _share(question, self.tries[question])
-        if keys["limit"] and self.open > keys["limit"]:
-            return web.Response(status=429, headers={"Retry-After": keys["retry_after"] or "1"})
         if chance < keys["reset"]:
             assert request.transport is not None
             request.transport.close()
@@ -111,7 +117,11 @@ class Server:
             return web.Response(status=keys["status"], text="it fails", headers=headers)
         if title in keys["refuse"]:
             return web.Response(status=400, text="too long")
-        while keys["hold_after"] and sum(self.answered.values()) >= keys["hold_after"]:
+        self.begun += 1
+        begun = self.begun
+        while self.keys["hold_after"] and begun > self.keys["hold_after"]:
+            if request.transport is None:  # whoever asked is gone
+                return web.Response()
             await asyncio.sleep(0.02)
         await asyncio.sleep(keys["delay_s"])
         if chance < keys["garbage"]:
@@ -121,7 +131,7 @@ class Server:
         if not body.get("stream"):
             choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
             self.answered[title] += 1
-            return web.json_response({"choices": [choice]} | ({"usage": usage} if keys["usage"] else {}))
+            return web.json_response({"choices": [choice], "usage": usage})
         return await self._stream(request, title, text, finish, usage, chance < keys["break_off"])
 
     def _text(self, title: str, again: bool) -> tuple[str, str]:
@@ -131,7 +141,7 @@ class Server:
         found = {name: f"{title} as {name}" for name in keys["names"]}
         if title in keys["invent"] and not again:
             found = dict.fromkeys(keys["names"], f"{title} by Zanzibar Quixote")
-        text = json.dumps(found)
+        text = json_text(found)
         return (text[: len(text) // 2], "length") if title in keys["cut"] and not again else (text, "stop")
 
     async def _stream(
@@ -141,7 +151,7 @@ class Server:
         await response.prepare(request)
 
         async def send(event: dict[str, Any]) -> None:
-            await response.write(f"data: {json.dumps(event)}\n\n".encode())
+            await response.write(f"data: {json_text(event)}\n\n".encode())
 
         parts = [text[at : at + 8] for at in range(0, len(text), 8)]
         for part in parts[: len(parts) // 2] if breaks else parts:
@@ -158,6 +168,7 @@ class Server:
         return response
 
     async def behave(self, request: web.Request) -> web.Response:
+        """Take other keys."""
         given = await request.json()
         if given.pop("reset_counts", True):
             self.reset()
@@ -167,6 +178,7 @@ class Server:
         return web.Response()
 
     async def tell(self, request: web.Request) -> web.Response:
+        """Answer with what was seen."""
         return web.json_response(self.told())
 
 
@@ -175,7 +187,39 @@ def _share(question: str, attempt: int) -> float:
     return int.from_bytes(found, "little") / 2**32
 
 
+class Chat:
+    """A server in a process of its own: tell it how to behave, and ask what it saw."""
+
+    def __init__(self, port: int) -> None:
+        self.base = f"http://127.0.0.1:{port}"
+        self.url = f"{self.base}/v1/chat/completions"
+
+    def behave(self, **keys: Any) -> None:
+        """Let it behave in another way, and forget what it saw."""
+        headers = {"Content-Type": "application/json"}
+        urllib.request.urlopen(urllib.request.Request(f"{self.base}/behave", json_text(keys).encode(), headers))
+
+    def told(self) -> dict[str, Any]:
+        """Return what it saw."""
+        with urllib.request.urlopen(f"{self.base}/told") as answer:
+            found: dict[str, Any] = json.loads(answer.read())
+        return found
+
+
+@contextmanager
+def serving() -> Iterator[Chat]:
+    """Run a server inside."""
+    command = [sys.executable, "-m", "rec.benchmarks.chat_server"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None, "it is a pipe"
+        try:
+            yield Chat(int(process.stdout.readline()))
+        finally:
+            process.kill()
+
+
 async def main() -> None:
+    """Serve until the process is ended."""
     server = Server()
     app = web.Application(client_max_size=1 << 24)
     app.add_routes(
