@@ -101,6 +101,12 @@ def _scale(work: Work, folder: str) -> list[Row]:
     return scale.measure(folder, work.only, work.say)
 
 
+def _modalities(work: Work, folder: str) -> list[Row]:
+    from rec.benchmarks import modalities
+
+    return modalities.measure(folder, work.only, work.say)
+
+
 def _gpu(work: Work, folder: str) -> list[Row]:
     from rec.benchmarks import gpu
 
@@ -119,5 +125,6 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "visits": _visits,
     "writer": _writer,
     "scale": _scale,
+    "modalities": _modalities,
     "gpu": _gpu,
 }

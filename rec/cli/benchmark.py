@@ -19,14 +19,18 @@ EXAMPLES = """examples:
   rec benchmark visits --json visits.json
   rec benchmark writer --json writer.json
   rec benchmark scale --only saves,tables
+  rec benchmark modalities --only busy,failing
   rec benchmark gpu --json gpu.json
   rec benchmark prepare --interactions 10000000"""
+
+PARTED = ("scale", "modalities")
+"""Benchmarks of several parts, each of which can be run alone."""
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add what the command takes beside overrides."""
     names = ("train", "evaluate", "prepare", "moe", "tune", "serve", "encoders", "graph", "visits", "writer")
-    command.add_argument("name", choices=(*names, "scale", "gpu"))
+    command.add_argument("name", choices=(*names, "scale", "modalities", "gpu"))
     command.add_argument("--json", metavar="FILE", help="write the rows there as well")
     command.add_argument("--data", metavar="ROOT", help="prepared data set (default: one of ML-1M's size is made)")
     command.add_argument("--interactions", type=count, default=10_000_000, help="for prepare (default: 10000000)")
@@ -41,7 +45,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--pairs", type=count, default=1_000_000, help="generated reviews, for writer (default: 1000000)"
     )
-    text = "parts of scale, separated by commas (default: all)"
+    text = "parts of scale or modalities, separated by commas (default: all)"
     command.add_argument("--only", type=_parts, default=(), metavar="PARTS", help=text)
 
 
@@ -55,8 +59,8 @@ def run(options: argparse.Namespace) -> int:
     from rec.benchmarks.work import Work
 
     writable(options.json)
-    if options.only and options.name != "scale":
-        raise RequestError(f"--only: {options.name} has no parts; they are scale's")
+    if options.only and options.name not in PARTED:
+        raise RequestError(f"--only: {options.name} has no parts; {' and '.join(PARTED)} have")
     sizes = ("interactions", "trials", "minutes", "images", "items", "edges", "prescriptions", "pairs", "only")
     work = Work(say=say, data=options.data, **{name: getattr(options, name) for name in sizes})
     return run(options.name, work, options.json)
