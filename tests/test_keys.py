@@ -39,6 +39,11 @@ CHECKS = ("pydantic/main.py", "rec/strict.py", "rec/config.py")
 REFUSALS = ("has no effect", "is propagated", "needs mixture.experts=0", "one of both", "must divide")
 TINY_BERT = {"width": 8, "layers": 1, "heads": 2}
 MIXTURE = {"experts": 2, "per_row": 1}
+TEMPLATES = ONE | {
+    "text": {"modalities": ["text", "mood"], "width": 16},
+    "modalities": {"templates": {"mood": "{title} {text}"}, "fields": ["text"]},
+}
+"""Texts of which one is written by a template of the config."""
 DATA: dict[str, dict[str, Any]] = {
     "sequences": SEQUENCES,
     "pairs": PAIRS,
@@ -46,6 +51,7 @@ DATA: dict[str, dict[str, Any]] = {
     "one": ONE,
     "reviews": REVIEWS,
     "written": WRITTEN,
+    "templates": TEMPLATES,
 }
 MSMREC, HEALTHMOE = "rec.systems.msmrec:MSMRec", "rec.systems.healthmoe:HealthMoE"
 LIGHTGCN, MAGNET = "rec.systems.lightgcn:LightGCN", "rec.systems.magnet:Magnet"

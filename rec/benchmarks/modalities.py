@@ -46,8 +46,8 @@ GENRES = ("Drama", "Comedy, Romance", "Action, Thriller", "Musical", "Documentar
 PATIENCE_S = 120.0
 
 
-def measure(folder: str, only: Sequence[str], say: Say) -> list[Row]:
-    """Return the rows of some parts, or of all.
+def measure(folder: str, only: Sequence[str], say: Say, asked: int = ASKED) -> list[Row]:
+    """Return the rows of some parts, or of all; a server is asked about so many items.
 
     Raises:
         RequestError: there is no such part.
@@ -60,7 +60,7 @@ def measure(folder: str, only: Sequence[str], say: Say) -> list[Row]:
             say(f"modalities: {name}")
             place = f"{folder}/{name}"
             Path(place).mkdir()
-            found += PARTS[name](chat, place)
+            found += PARTS[name](chat, place, asked)
     return found
 
 
@@ -82,7 +82,7 @@ def films(start: int, count: int) -> pd.DataFrame:
     )
 
 
-def template(_: Chat, folder: str) -> list[Row]:
+def template(_: Chat, folder: str, __: int) -> list[Row]:
     """Return the processor's time of templates and TF-IDF, beside that of the bare functions for the same items."""
     items = films(0, ITEMS)
     config = DataConfig.model_validate(
@@ -106,7 +106,7 @@ def template(_: Chat, folder: str) -> list[Row]:
     return [Row(name, cpu_s(ours), "s", limit=cpu_s(bare), goal=1 / 0.8)]
 
 
-def memory(_: Chat, folder: str) -> list[Row]:
+def memory(_: Chat, folder: str, __: int) -> list[Row]:
     """Return the highest memory while templates write many items, beside that of few."""
     peaks = []
     for count in (FEW, MANY):
@@ -127,10 +127,10 @@ def _batches(count: int) -> Iterator[list[Item]]:
         yield [Item(start + place, fact) for place, fact in enumerate(facts)]
 
 
-def busy(chat: Chat, folder: str) -> list[Row]:
+def busy(chat: Chat, folder: str, asked: int) -> list[Row]:
     """Return the share of a server's places that stay empty."""
     chat.behave(names=NAMES, delay_s=LATENCY_S)
-    job = _job(chat, folder, ASKED, concurrency=PLACES)
+    job = _job(chat, folder, asked, concurrency=PLACES)
     before_s = time.process_time()
     _write(job)
     spent_s = time.process_time() - before_s
@@ -138,55 +138,55 @@ def busy(chat: Chat, folder: str) -> list[Row]:
     name = f"empty share of {PLACES} places of a server that answers after {LATENCY_S * 1000:g} ms"
     return [
         Row(name, empty, "", goal=0.1),
-        Row("CPU time of the client per item", spent_s / ASKED * 1000, "ms"),
+        Row("CPU time of the client per item", spent_s / asked * 1000, "ms"),
     ]
 
 
-def failing(chat: Chat, folder: str) -> list[Row]:
+def failing(chat: Chat, folder: str, asked: int) -> list[Row]:
     """Return the requests per item where every fifth fails."""
     chat.behave(names=NAMES, fail=0.2)
-    faults = [one for one in _write(_job(chat, folder, ASKED, concurrency=PLACES)) if one]
-    requests = chat.told()["requests"] / ASKED
+    faults = [one for one in _write(_job(chat, folder, asked, concurrency=PLACES)) if one]
+    requests = chat.told()["requests"] / asked
     return [
         Row("requests per item of a server that fails 20 % of them", requests, "", goal=1.3),
         Row("items that were not written", len(faults), "items", goal=0),
     ]
 
 
-def budget(chat: Chat, folder: str) -> list[Row]:
+def budget(chat: Chat, folder: str, asked: int) -> list[Row]:
     """Return the share of items that half of the cost writes."""
     chat.behave(names=NAMES)
-    whole = _job(chat, f"{folder}/whole", ASKED)
+    whole = _job(chat, f"{folder}/whole", asked)
     _write(whole)
     used = _model(whole).model.told.usage.total
-    half = _job(chat, f"{folder}/half", ASKED, budget_tokens=used // 2)
+    half = _job(chat, f"{folder}/half", asked, budget_tokens=used // 2)
     with contextlib.suppress(DataError):
         _write(half)
     spent = _model(half).model.told.usage.total
     return [
-        Row("share of items that half of the tokens leave unwritten", 1 - _model(half).whole / ASKED, "", goal=0.51),
+        Row("share of items that half of the tokens leave unwritten", 1 - _model(half).whole / asked, "", goal=0.51),
         Row("tokens that were spent, limit: the budget", spent, "tokens", limit=used // 2, goal=1.0),
     ]
 
 
-def killed(chat: Chat, folder: str) -> list[Row]:
+def killed(chat: Chat, folder: str, asked: int) -> list[Row]:
     """Return the items that are answered twice where the first command is killed at half."""
-    chat.behave(names=NAMES, hold_after=ASKED // 2)
-    command = [sys.executable, "-m", "rec.benchmarks.modalities", chat.url, folder]
+    chat.behave(names=NAMES, hold_after=asked // 2)
+    command = [sys.executable, "-m", "rec.benchmarks.modalities", chat.url, folder, str(asked)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         with Answers(f"{folder}/answers") as answers:
             end_s = time.monotonic() + PATIENCE_S
-            while len(answers) < ASKED // 2 and time.monotonic() < end_s:
+            while len(answers) < asked // 2 and time.monotonic() < end_s:
                 time.sleep(0.05)
         os.kill(process.pid, signal.SIGKILL)
     chat.behave(names=NAMES, hold_after=0, reset_counts=False)
-    _write(_job(chat, folder, ASKED))
+    _write(_job(chat, folder, asked))
     answered: Mapping[str, int] = chat.told()["answered"]
     return [
         Row(
             "items that are answered twice after a kill at half", sum(n > 1 for n in answered.values()), "items", goal=0
         ),
-        Row("items without an answer", ASKED - len(answered), "items", goal=0),
+        Row("items without an answer", asked - len(answered), "items", goal=0),
     ]
 
 
@@ -211,7 +211,7 @@ def _quiet(_: str) -> None:
     return None
 
 
-PARTS: Mapping[str, Callable[[Chat, str], list[Row]]] = {
+PARTS: Mapping[str, Callable[[Chat, str, int], list[Row]]] = {
     "template": template,
     "memory": memory,
     "busy": busy,
@@ -221,4 +221,4 @@ PARTS: Mapping[str, Callable[[Chat, str], list[Row]]] = {
 }
 
 if __name__ == "__main__":
-    _write(_job(sys.argv[1], sys.argv[2], ASKED))
+    _write(_job(sys.argv[1], sys.argv[2], int(sys.argv[3])))

@@ -41,8 +41,10 @@ LEARNED = 20_000
 """Items whose sources tell how rare words are, at most."""
 VLLM_AT_ONCE = 16_384
 """Items that one job of vLLM answers, as its engines start anew with each."""
-LEAST_AT_ONCE, AHEAD = 1024, 64
-"""Items that are begun before the first of them is done: one that waits for long holds up no others."""
+AHEAD = 8
+"""Items that are worked on for each place of a server: some wait for their turn, some after a failure."""
+LEAST_HELD, HELD = 1024, 8
+"""Items that are begun before the first of them is done, for each that is worked on."""
 Say = Callable[[str], None]
 Retrieve = Callable[[Sequence[Facts]], Sequence[Sequence[Retrieved]]]
 """What is found of some items elsewhere."""
@@ -127,14 +129,21 @@ class Job:
         if not self.config.writer.asks:
             return TemplateWriter(self.templates)
         prompter = Prompter(self.config.prompt, self.names, self.fields)
-        keys, at_once = self.config.writer, VLLM_AT_ONCE
+        keys = self.config.writer
+        at_once = VLLM_AT_ONCE
         if keys.kind != "vllm":
-            busy = keys.concurrency if keys.kind == "chat" else keys.batch_size * keys.actors
-            at_once = max(LEAST_AT_ONCE, AHEAD * busy)
+            at_once = AHEAD * (keys.concurrency if keys.kind == "chat" else keys.batch_size * keys.actors)
         return ModelWriter(
-            self._model(keys, prompter.schema), Answers(self.cache), prompter, self.templates, self.checker.check,
-            self.config.faithfulness, kind=keys.kind, at_once=at_once,
-        )  # fmt: skip
+            self._model(keys, prompter.schema),
+            Answers(self.cache),
+            prompter,
+            self.templates,
+            self.checker.check,
+            self.config.faithfulness,
+            kind=keys.kind,
+            at_once=at_once,
+            held=max(LEAST_HELD, HELD * at_once),
+        )
 
     def _model(self, keys: WriterConfig, schema: Mapping[str, Any]) -> LanguageModel:
         budget = Budget(keys.budget_tokens, keys.budget_money, self.prices)

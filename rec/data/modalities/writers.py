@@ -60,9 +60,11 @@ class ModelWriter(ModalityWriter):
         *,
         kind: str,
         at_once: int,
+        held: int,
     ) -> None:
         self.model, self.answers, self.prompter, self.templates = model, answers, prompter, templates
-        self.judge, self.faithfulness, self.kind, self.at_once = judge, faithfulness, kind, at_once
+        self.judge, self.faithfulness, self.kind = judge, faithfulness, kind
+        self.at_once, self.held = at_once, held
         identity = model.identity()
         self.name = str(identity["model"])
         self.identity = json_text(identity, sort_keys=True)
@@ -77,7 +79,7 @@ class ModelWriter(ModalityWriter):
         """Yield what is written of all items."""
 
         def stream() -> AsyncIterator[list[Written]]:
-            return in_order(batches, self._write, at_once=self.at_once)
+            return in_order(batches, self._write, at_once=self.at_once, held=self.held)
 
         yield from run_through([self.model], stream)
 
