@@ -30,7 +30,8 @@ PARTED = ("scale", "modalities")
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add what the command takes beside overrides."""
     names = ("train", "evaluate", "prepare", "moe", "tune", "serve", "encoders", "graph", "visits", "writer")
-    command.add_argument("name", choices=(*names, "scale", "modalities", "gpu"))
+    every = (*names, *PARTED, "gpu")
+    command.add_argument("name", metavar="NAME", choices=every, help=f"one of {', '.join(every)}")
     command.add_argument("--json", metavar="FILE", help="write the rows there as well")
     command.add_argument("--data", metavar="ROOT", help="prepared data set (default: one of ML-1M's size is made)")
     command.add_argument("--interactions", type=count, default=10_000_000, help="for prepare (default: 10000000)")

@@ -17,9 +17,9 @@ from rec.sections import counted
 TEXT = "write the texts of a catalogue's items, and tell what that costs and how faithful they are"
 INTERRUPTED = "answers so far are kept, and nothing is asked twice: the same command goes on"
 EXAMPLES = """examples:
-  rec modalities rec/configs/ml-100k-chat.toml --estimate      # what it would cost; asks nothing
-  rec modalities rec/configs/ml-100k-chat.toml                 # asks what was not asked before, and keeps the answers
-  rec modalities rec/configs/ml-100k-chat.toml --compare       # with and without retrieval, side by side
+  rec modalities rec/configs/ml-100k-chat.toml --estimate   # what it would cost; asks nothing
+  rec modalities rec/configs/ml-100k-chat.toml              # asks what was not asked before
+  rec modalities rec/configs/ml-100k-chat.toml --compare    # with and without retrieval
   rec modalities mine.toml --compare --items 50 --json compare.json
   rec modalities mine.toml data.modalities.writer.budget_money=5
 
