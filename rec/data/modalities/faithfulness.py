@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from rec.data.modalities.rarity import Rarity
+from rec.data.modalities.rarity import AGAINST, Rarity
 from rec.data.modalities.words import MOST_FORMS, WORD, Words, sentences
 
 DOUBT = 1.0
@@ -62,8 +62,8 @@ class Checker:
 
     def __init__(self, rarity: Rarity, entails: Entails | None = None) -> None:
         self.rarity, self.entails, self.of = rarity, entails, Words()
-        self.forms: dict[str, tuple[int, float, float, bool]] = {}
-        """By form as it stands in a text: hash, evidence for and against, whether it may be a name."""
+        self.forms: dict[str, tuple[int, float, bool]] = {}
+        """By form as it stands in a text: hash, evidence where sources have it, whether it may be a name."""
         self.names: dict[str, tuple[int, ...]] = {}
         """By name: the hashes that sources must have."""
 
@@ -71,7 +71,7 @@ class Checker:
         """Return the faithfulness of texts that were written from the same sources.
 
         A sentence is as faithful as the evidence of its words: each that sources have speaks for it, the more the rarer
-        it is among sources of other items, and each that they lack against it.
+        it is among sources of other items, and each that they lack against it, as much for all.
         """
         known, judged = self.known(sources), dict[str, _Sentence]()
         parts = [self._judged(text, known, judged) for text in texts]
@@ -85,7 +85,7 @@ class Checker:
         """Return the words that sources have, with the decades of their years."""
         forms = set(WORD.findall("\n".join(sources)))
         forms |= {f"{form[:3]}0s" for form in forms if len(form) == 4 and YEAR.fullmatch(form)}
-        return set(map(self.of.hash_of, forms))
+        return set(map(self.of.hash_of, forms)) - {0}
 
     def _judged(self, text: str, known: set[int], judged: dict[str, _Sentence]) -> list[_Sentence]:
         """Return a text's sentences; those that were judged before are not judged again."""
@@ -103,7 +103,7 @@ class Checker:
     def _sentence(self, text: str, known: set[int]) -> _Sentence:
         one, forms, seen = _Sentence(text), WORD.findall(text), set[int]()
         for place, form in enumerate(forms):
-            hashed, support, against, capital = self.forms.get(form) or self._form(form)
+            hashed, support, capital = self.forms.get(form) or self._form(form)
             if not hashed or hashed in seen:
                 continue
             seen.add(hashed)
@@ -114,19 +114,19 @@ class Checker:
                 one.supported += support
             else:
                 one.lacking.append(form)
-                one.against += against + (MADE_UP_NAME if capital and place else 0)
+                one.against += AGAINST + (MADE_UP_NAME if capital and place else 0)
         names = _names(text, self.of, self.rarity.common)
         lacking = [name for name in names if not known.issuperset(self.names.get(name) or self._name(name))]
         one.names, one.lacking_names = len(names), len(lacking)
         one.lacking = lacking + one.lacking
         return one
 
-    def _form(self, form: str) -> tuple[int, float, float, bool]:
+    def _form(self, form: str) -> tuple[int, float, bool]:
         """Return what is known of a word, and keep it at hand."""
         if len(self.forms) >= MOST_FORMS:
             self.forms.clear()
         hashed = self.of.hash_of(form)
-        found = self.forms[form] = (hashed, *self.rarity.of(hashed), not form[0].islower())
+        found = self.forms[form] = (hashed, self.rarity.of(hashed), not form[0].islower())
         return found
 
     def _name(self, name: str) -> tuple[int, ...]:
