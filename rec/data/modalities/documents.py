@@ -135,20 +135,29 @@ def _of_lines(location: Location, config: KnowledgeConfig) -> Iterator[Document]
 
 
 def _of_text(location: Location) -> Iterator[Document]:
-    """Yield the paragraphs of a text: what stands between blank lines."""
+    """Yield a text that its file's name gives a title, whole, else its paragraphs: what stands between blank lines."""
     name = location.name.rsplit("/", 1)[-1]
     for ending in (".gz", ".bz2", ".xz", ".zst", *TEXTS):
         name = name.removesuffix(ending)
-    named = NAMED.match(name)
-    title, year = (named["title"], named["year"]) if named else ("", "")
-    number, held = 0, list[str]()
-    for line in (*_lines(location), ""):
+    paragraphs = _paragraphs(location)
+    if named := NAMED.match(name):
+        if text := " ".join(paragraphs):
+            yield Document(location.name, 1, named["title"], named["year"], text)
+        return
+    for number, text in enumerate(paragraphs, 1):
+        yield Document(location.name, number, "", "", text)
+
+
+def _paragraphs(location: Location) -> Iterator[str]:
+    held = list[str]()
+    for line in _lines(location):
         if line.strip():
             held.append(line.strip())
         elif held:
-            number += 1
-            yield Document(location.name, number, title, year, " ".join(held))
+            yield " ".join(held)
             held = []
+    if held:
+        yield " ".join(held)
 
 
 def _lines(location: Location) -> Iterator[str]:

@@ -12,24 +12,28 @@ from rec.data.modalities.words import WORD, Words
 SUPPORT = 0.35
 """Share of the content words of a faithful text that its sources have, beyond chance. Of a text that quotes it is 1, of
 another author's account of the same film 0.2; what is found hardly changes between."""
+AGAINST = -math.log(1 - SUPPORT)
+"""Evidence of a word that sources lack: sources of other items lack it as often, and these 1 - SUPPORT times as often,
+however rare it is."""
 MOST_WORDS = 1 << 18
 """Words whose rarity is kept; others are as rare as can be."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rarity:
-    """The evidence of single words, as logarithms of likelihood ratios of faithful to invented."""
+    """The evidence of words that sources have: logarithms of how much likelier that is of a faithful text."""
 
     items: int = 0
     """Items whose sources it was learned from."""
-    weight: dict[int, tuple[float, float]] = field(default_factory=dict)
-    """By hash: for a text being faithful where sources have the word, against it where they lack it."""
+    weight: dict[int, float] = field(default_factory=dict)
+    """By hash."""
     common: frozenset[int] = frozenset()
     """Words that stand in lower case somewhere: capitals do not make them names."""
 
-    def of(self, word: int) -> tuple[float, float]:
+    def of(self, word: int) -> float:
         """Return the evidence of a word."""
-        return self.weight.get(word) or evidence(0, self.items)
+        found = self.weight.get(word)
+        return evidence(0, self.items) if found is None else found
 
     @classmethod
     def learned(cls, sources: Iterable[Sequence[str]]) -> Rarity:
@@ -50,11 +54,10 @@ class Rarity:
         return cls(items, {h: evidence(n, items) for h, n in kept.items()}, frozenset(common & kept.keys()))
 
 
-def evidence(count: int, items: int) -> tuple[float, float]:
+def evidence(count: int, items: int) -> float:
     """Return the evidence of a word that the sources of `count` of `items` items have.
 
     Sources of another item have it by chance p = (count + 1/2) / (items + 1), the right ones besides with SUPPORT.
     """
     by_chance = (count + 0.5) / (items + 1)
-    right = SUPPORT + (1 - SUPPORT) * by_chance
-    return math.log(right / by_chance), math.log((1 - by_chance) / (1 - right))
+    return math.log((SUPPORT + (1 - SUPPORT) * by_chance) / by_chance)

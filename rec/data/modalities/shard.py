@@ -160,6 +160,7 @@ class Shard:
         import bm25s
 
         found = bm25s.BM25(backend="numpy")
+        found.nonoccurrence_array = None  # which only indexing sets
         found.scores = {
             "data": self.by_word_value, "indices": self.by_word_place, "indptr": self.by_word_start,
             "num_docs": len(self),

@@ -14,6 +14,7 @@ WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"'\u201d\u2019)\]]*\s+(?=[\"'\u201c\u2018(\[]*[^\W_a-z])")
 SHORTENED = re.compile(r"(?:\b[A-Z]|\b(?:Mr|Mrs|Ms|Dr|St|Lt|Sgt|Capt|Col|Gen|Prof|Rev|Jr|Sr|vs|No))\.$")
 """How a piece ends whose full stop ends no sentence: an initial, a title."""
+CONTRACTED = re.compile(r"(?:n't|'(?:s|ll|re|ve|d|m))$")
 MOST_FORMS = 1 << 20
 """Forms of words whose stems are kept at hand."""
 STOP_WORDS = frozenset(STOPWORDS_EN_PLUS)
@@ -41,17 +42,15 @@ class Words:
         return [h for h in map(self.hash_of, WORD.findall(text)) if h]
 
     def _hash(self, form: str) -> int:
-        word = folded(form).removesuffix("'s")
+        word = CONTRACTED.sub("", folded(form))
         if word in STOP_WORDS or not word:
             return 0
         stem = self.stemmer.stemWord(word).encode("utf-8", "replace")
         return int.from_bytes(hashlib.blake2b(stem, digest_size=8).digest()) or 1
 
-    def __getstate__(self) -> None:
+    def __reduce__(self) -> tuple[type[Words], tuple[()]]:
         """Leave what is at hand behind: the library's stemmer cannot travel between processes."""
-
-    def __setstate__(self, state: None) -> None:
-        self.__init__()  # type: ignore[misc]
+        return Words, ()
 
 
 def folded(text: str) -> str:
