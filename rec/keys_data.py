@@ -251,7 +251,11 @@ class DataConfig(Strict):
             return self
         if self.text is None:
             raise ValueError("modalities: has no effect without data.text, which tells the modalities that are written")
-        named = {"templates": self.modalities.templates, "prompt.about": self.modalities.prompt.about}
+        own = self.modalities
+        named: dict[str, dict[str, Any]] = {
+            "templates": own.templates, "prompt.about": own.prompt.about,
+            "faithfulness.thresholds": own.faithfulness.thresholds,
+        }  # fmt: skip
         for key, table in named.items():
             if unknown := [name for name in table if name not in self.text.modalities]:
                 known = ", ".join(self.text.modalities)

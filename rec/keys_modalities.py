@@ -187,12 +187,21 @@ class SelectConfig(Strict):
 class KeepingConfig(FaithfulnessConfig):
     """What becomes of texts that say what neither the item's metadata nor its passages do."""
 
-    NEEDS: ClassVar[Needs] = {**FaithfulnessConfig.NEEDS, **alike(("reflect", "then"), {"threshold": {"not": [None]}})}
+    NEEDS: ClassVar[Needs] = {
+        **FaithfulnessConfig.NEEDS,
+        **dict.fromkeys(("reflect", "then"), ({"threshold": {"not": [None]}}, {"thresholds": {"not": [{}]}})),
+    }
 
+    thresholds: dict[str, float] = {}
+    """By modality, in the place of `threshold`; `rec modalities` tells good ones."""
     reflect: bool = False
     """Asks once more about texts that score less than `threshold`, with the words named that nothing supports."""
     then: Literal["keep", "template", "mask"] = "keep"
     """Texts that still score less are kept, written by template, or left out."""
+
+    def least(self, modality: str) -> float | None:
+        """Return the score below which a modality's texts are taken for invented, None where none is set."""
+        return self.thresholds.get(modality, self.threshold)
 
 
 class ModalitiesConfig(Strict):

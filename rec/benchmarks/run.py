@@ -65,7 +65,7 @@ def _tune(work: Work, folder: str) -> list[Row]:
 def _serve(work: Work, folder: str) -> list[Row]:
     from rec.benchmarks import serve
 
-    return serve.measure(folder, work.minutes, work.say)
+    return serve.measure(folder, work.minutes, work.only, work.say)
 
 
 def _encoders(work: Work, folder: str) -> list[Row]:
@@ -107,6 +107,18 @@ def _modalities(work: Work, folder: str) -> list[Row]:
     return modalities.measure(folder, work.only, work.say)
 
 
+def _cluster(work: Work, folder: str) -> list[Row]:
+    from rec.benchmarks import cluster
+
+    return cluster.measure(folder, work.only, work.say)
+
+
+def _chaos(work: Work, folder: str) -> list[Row]:
+    from rec.benchmarks import chaos
+
+    return chaos.measure(folder, chaos.Chaos(faults=work.faults, minutes=work.minutes, seed=work.seed), work.say)
+
+
 def _gpu(work: Work, folder: str) -> list[Row]:
     from rec.benchmarks import gpu
 
@@ -126,5 +138,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "writer": _writer,
     "scale": _scale,
     "modalities": _modalities,
+    "cluster": _cluster,
     "gpu": _gpu,
+    "chaos": _chaos,
 }

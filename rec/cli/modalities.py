@@ -23,7 +23,7 @@ EXAMPLES = """examples:
   rec modalities mine.toml --compare --items 50 --json compare.json
   rec modalities mine.toml data.modalities.writer.budget_money=5
 
-`rec prepare` writes what is missing as well, and takes all answers that are there. Keys: docs/modalities.md
+`rec prepare` takes all answers that are there, and asks for the others. Keys: docs/modalities.md
   [data.modalities.writer]
   kind = "chat"                        # or "local", "vllm", "template"
   url = "http://localhost:8000/v1/chat/completions"
@@ -74,7 +74,7 @@ def _estimate_text(found: Mapping[str, Any]) -> str:
 
 
 def _written_text(found: Mapping[str, Any]) -> str:
-    parts = [table(SUMMARY_HEAD, _summary_rows(found)), _cost(found), _threshold(found["threshold"])]
+    parts = [table(SUMMARY_HEAD, _summary_rows(found)), _cost(found), _thresholds(found["thresholds"])]
     faults = [f"{number:,} items by template: {fault}" for fault, number in found["faults"].items()]
     end = "`rec prepare` takes these answers, and asks for none of them again."
     return "\n".join(part for part in (*parts, *map(paragraph, (*faults, end))) if part)
@@ -99,7 +99,7 @@ def _comparison_text(found: Mapping[str, Any]) -> str:
         table(head, rows),
         "cosine, same words, equal: of the two texts of an item; of others: of texts of two items",
         *(f"{side}: {_cost(told)}" for side, told in sides.items()),
-        _threshold(found["threshold"]),
+        _thresholds(found["thresholds"]),
     ]
     return "\n".join(part for part in parts if part)
 
@@ -116,13 +116,14 @@ def _cost(found: Mapping[str, Any]) -> str:
     )
 
 
-def _threshold(found: Mapping[str, Any] | None) -> str:
-    if found is None:
-        return ""
-    return paragraph(
-        f"data.modalities.faithfulness.threshold={found['value']:.3f} finds {found['found']:.1%} of sentences that are "
-        f"swapped in from other items, with {found['false_alarms']:.1%} false alarms"
-    )
+def _thresholds(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return by modality the score that tells inventions, and how well."""
+    lines = [
+        f"data.modalities.faithfulness.thresholds.{name}={one['value']:.3f} finds {one['found']:.1%} of sentences "
+        f"that are swapped in from other items, with {one['false_alarms']:.1%} false alarms"
+        for name, one in found.items()
+    ]
+    return "\n".join(map(paragraph, lines))
 
 
 def _summary_rows(found: Mapping[str, Any]) -> list[list[str]]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from rec.data.modalities.compare import compared, threshold
+from rec.data.modalities.compare import compared, thresholds
 from rec.data.modalities.items import Written
 from rec.data.modalities.job import Job
 from rec.data.modalities.summary import Summary, told_of
@@ -21,7 +20,7 @@ from rec.keys_data import DataConfig
 from rec.sections import counted
 
 JUDGED = 2000
-"""Items whose texts a threshold is chosen by, at most."""
+"""Items whose texts thresholds are chosen by, at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +63,8 @@ class Catalogue:
             summary.add(written)
             if len(some) < JUDGED:
                 some += [one for one in written if one.faithfulness]
-        return told_of(job, summary) | {"threshold": threshold(job, some)}
+        return told_of(job, summary) | {"thresholds": thresholds(job, some)}
 
     def compare(self, items: int) -> dict[str, Any]:
         """Return how texts with and without what was found differ, of at most so many items."""
-        return compared(partial(self.job), items)
+        return compared(self.job, items)

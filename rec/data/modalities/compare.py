@@ -13,7 +13,7 @@ from rec.data.modalities.drift import drift
 from rec.data.modalities.items import Written
 from rec.data.modalities.job import Job
 from rec.data.modalities.summary import Summary, told_of
-from rec.data.modalities.thresholds import choose_threshold
+from rec.data.modalities.thresholds import choose_thresholds
 from rec.data.modalities.writers import ModelWriter
 from rec.errors import ConfigError
 from rec.seeds import generator
@@ -40,26 +40,25 @@ def compared(make: Callable[[bool], Job], items: int) -> dict[str, Any]:
     sides = {name: told_of(jobs[name], _summary(written)) for name, written in texts.items()}
     names = jobs[WITH].names
     found = {"items": len(places), "sides": sides, "drift": {name: _drift(texts, name) for name in names}}
-    return found | {"threshold": threshold(jobs[WITH], texts[WITH])}
+    return found | {"thresholds": thresholds(jobs[WITH], texts[WITH])}
 
 
-def threshold(job: Job, written: Sequence[Written]) -> dict[str, Any] | None:
-    """Return the score below which texts of a model are taken for invented, chosen by planted inventions.
+def thresholds(job: Job, written: Sequence[Written]) -> dict[str, Any]:
+    """Return by modality the score below which texts of a model are taken for invented, chosen by planted inventions.
 
-    None where the config sets one, or too little is written to choose by.
+    Of modalities for which the config sets one, or of which too little is written to choose by, there is none.
     """
     some = [one for one in written if one.faithfulness]
-    if job.config.faithfulness.threshold is not None or len(some) < 2 or not isinstance(job.writer, ModelWriter):
-        return None
+    if not some or not isinstance(job.writer, ModelWriter):
+        return {}
+    keys = job.config.faithfulness
     texts = [list(one.texts.values()) for one in some]
     sources = [one.item.sources for one in some]
-    groups = [one.item.facts.get("genres", "") for one in some]
+    groups = [one.item.facts["genres"] for one in some]
     chance = generator(0, "planted inventions")
-    try:
-        found = choose_threshold(job.checker, texts, sources, job.config.faithfulness.false_alarms, chance, groups)
-    except ValueError:  # texts that are all alike
-        return None
-    return asdict(found)
+    found = choose_thresholds(job.checker, texts, sources, keys.false_alarms, chance, groups)
+    chosen = zip(job.names, found, strict=True)
+    return {name: asdict(one) for name, one in chosen if one is not None and keys.least(name) is None}
 
 
 def _summary(written: list[Written]) -> Summary:

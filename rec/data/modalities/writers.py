@@ -151,8 +151,8 @@ class ModelWriter(ModalityWriter):
         return dict(zip(texts, self.judge(list(texts.values()), sources), strict=True))
 
     def _low(self, judged: dict[str, Faithfulness]) -> dict[str, Faithfulness]:
-        least = self.faithfulness.threshold or 0.0
-        return {name: found for name, found in judged.items() if found.score < least}
+        least = {name: self.faithfulness.least(name) or 0.0 for name in judged}
+        return {name: found for name, found in judged.items() if found.score < least[name]}
 
     async def _ask(self, conversation: Conversation, written: Written) -> Answer:
         """Return an answer, from the cache where it is there, and keep it where it is new."""
