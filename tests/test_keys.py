@@ -152,8 +152,8 @@ def others(model: Strict, name: str) -> Iterator[Any]:
     candidates += [not value] if isinstance(value, bool) else []
     candidates += [value + 1, value * 2, 2, 3] if isinstance(value, int) and not isinstance(value, bool) else []
     candidates += [value / 2, 0.25, 0.75, 2.0] if isinstance(value, float) else []
-    candidates += [[3], ["text"]] if isinstance(value, tuple) else []
-    candidates += [{"text": 0.5}] if isinstance(value, dict) else []
+    candidates += [[3], ["text"], [{"answer": {}}]] if isinstance(value, tuple) else []
+    candidates += [{"text": 0.5}, {"text": "told"}] if isinstance(value, dict) else []
     candidates += [5, "2020-01-01", ["item"], 0.5, {"encoder": "tfidf"}] if value is None else []
     candidates += ["other"] if isinstance(value, str) and kinds == [str] else []
     for candidate in candidates:
