@@ -22,8 +22,8 @@ EXAMPLES = """examples:
   rec plan mine.toml                      # on the cluster at RAY_ADDRESS, else on this machine
   rec plan mine.toml --nodes 2x4 --json plan.json
 
-No worker is started. The data set has to be there (rec prepare): what a model has and sends follows from it. One step
-of one rank is made here, on CPUs, to count rows, lookups and what a microbatch keeps."""
+No worker is started. The data set has to be there (rec prepare): what a model has and sends follows
+from it. One step of one rank is made here, on CPUs, to count rows, lookups and what is kept."""
 SAMPLE_ROWS = 512
 """Most examples of a microbatch that is made; what larger ones have follows from these."""
 

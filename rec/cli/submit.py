@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from rec.cli.run import say
 from rec.config import load
@@ -47,12 +49,17 @@ def run(options: argparse.Namespace) -> int | None:
         raise RequestError("rec submit: expected a JOB, or one of --follow, --stop and --list")
     folder = Path(options.working_dir).absolute()
     words = [options.job, *options.words, *options.overrides]
-    if options.job:
-        _check(options, folder)
+    if options.job and not folder.is_dir():
+        raise RequestError(f"--working-dir {folder}: there is no such folder")
+    # What a config names is slow to import, as Ray's client is: one is had beside the other.
+    with ThreadPoolExecutor(1) as others:
+        found = others.submit(_connected, options.address)
+        if options.job:
+            _check(options, folder)
+        client = found.result()
     from rec.progress import Merged
     from rec.runtime import submit
 
-    client = submit.connected(options.address)
     if options.list:
         print("\n".join(submit.listed(client)) or "no job was submitted")
         return None
@@ -66,15 +73,19 @@ def run(options: argparse.Namespace) -> int | None:
     return submit.follow(client, name, Merged().show)
 
 
+def _connected(address: str | None) -> Any:
+    """Return a client of the cluster."""
+    from rec.runtime.submit import connected
+
+    return connected(address)
+
+
 def _check(options: argparse.Namespace, folder: Path) -> None:
     """Refuse here what the job would refuse there, and results that would be lost with the job's own folder.
 
     Raises:
-        RequestError: the working directory is none.
         ConfigError: the config is wrong, or names paths that are relative.
     """
-    if not folder.is_dir():
-        raise RequestError(f"--working-dir {folder}: there is no such folder")
     config = next((word for word in options.words if word.endswith(".toml")), None)
     if config is None or not (folder / config).is_file():
         return

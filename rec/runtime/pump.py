@@ -109,7 +109,7 @@ class Pump(threading.Thread):
             return
         self._look_for_notice()
         saved, self.saved = self.saved, False
-        if not self.resized:
+        if not self.resized and not self.leaving:
             if saved and self.sizes.may_grow():
                 self.resized = "there is room for more workers"
             elif not silent and self.sizes.must_shrink():

@@ -16,6 +16,8 @@ from torch import Tensor
 
 SPREAD = 2
 """How many times its even share the largest part may be: a ring passes the largest one on at every step."""
+SEVERAL = -1
+"""Stands for a rank where a part is for several."""
 
 
 def sum_for_owners(optimizer: Any) -> None:
@@ -42,7 +44,7 @@ def sum_for_owners(optimizer: Any) -> None:
             for rank in range(world)
         ]
         even = max(sizes) * world <= SPREAD * sum(sizes)
-        if divide or communication_data_type != bucket[0].dtype or None in owners or not even:
+        if divide or communication_data_type != bucket[0].dtype or SEVERAL in owners or not even:
             whole(bucket, communication_data_type, log, divide, group, bucket_ranks, output_bucket)
             return
         by_owner = sorted(range(len(bucket)), key=lambda place: owners[place])
@@ -76,8 +78,8 @@ def _rank(group: Any) -> int:
     return torch.distributed.get_rank(group)
 
 
-def _only(ranks: Any) -> int | None:
-    """Return the one rank of several or none."""
+def _only(ranks: Any) -> int:
+    """Return the one rank that a part is for, or that there are several."""
     if isinstance(ranks, int):
         return ranks
-    return next(iter(ranks)) if len(ranks) == 1 else None
+    return int(next(iter(ranks))) if len(ranks) == 1 else SEVERAL

@@ -29,6 +29,7 @@ class RunMetrics:
         """Show the numbers of a run, whose name is one of the tags."""
         self.run, self.report = run, report
         self.gauges: dict[str, Gauge] = {}
+        self.kept: dict[tuple[str, tuple[str, ...]], float] = {}
         self.events = Counter("rec_events", description="Events of a run, by kind.", tag_keys=("run", "kind"))
 
     def __call__(self, event: dict[str, Any]) -> None:
@@ -37,13 +38,20 @@ class RunMetrics:
         self.events.inc(1.0, {"run": self.run, "kind": event["kind"]})
         if event["kind"] not in SHOWN:
             return
-        phase = event.get("phase_name", event.get("phase", ""))
-        tags = {"run": self.run, "rank": str(event.get("rank", "")), "phase": str(phase)}
+        phase = str(event.get("phase_name", event.get("phase", "")))
+        found: dict[tuple[str, tuple[str, ...]], float] = {}
         for words, value in numbers(event):
             name, part = named(event["kind"], words)
+            found[name, (self.run, str(event.get("rank", "")), phase, part)] = value
+        if event["kind"] == "step":
+            # Ray forgets a gauge that was not set since it was last asked: what seldom comes is said again.
+            found |= self.kept
+        else:
+            self.kept |= found
+        for (name, tags), value in found.items():
             if name not in self.gauges:
                 self.gauges[name] = Gauge(name, description="What a run told last.", tag_keys=TAGS)
-            self.gauges[name].set(value, {**tags, "part": part})
+            self.gauges[name].set(value, dict(zip(TAGS, tags, strict=True)))
 
 
 def numbers(event: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], float]]:

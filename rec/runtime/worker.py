@@ -20,8 +20,8 @@ from rec.provenance import machine
 from rec.storage import Storage
 from rec.systems.api import Phase
 from rec.train.checkpoint import Checkpoint, CheckpointStore
-from rec.train.loop import Left
 from rec.train.ranks import Ranks
+from rec.train.update import Left
 
 if TYPE_CHECKING:
     from rec.train.feed import Microbatches, PlannedFeed

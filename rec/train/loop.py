@@ -48,19 +48,11 @@ from rec.train.progress import Progress
 from rec.train.ranks import OneRank, RankFeed, Ranks, equalise_buffers
 from rec.train.replicas import average_running_statistics, replicated_of, start_step
 from rec.train.saver import Saver
-from rec.train.update import Update
+from rec.train.update import LEAVE, SAVE, Left, Update
 from rec.train.validation import is_loss, validation_loss
 
 Report = Callable[[dict[str, Any]], None]
 """Receives events: {"kind": "step" | "evaluated" | "saved" | ..., ...}. Never blocks on other ranks."""
-
-
-SAVE, LEAVE = 1.0, 2.0
-"""What the first rank may wish for with a step: a checkpoint, and an end after it."""
-
-
-class Left(Exception):
-    """The run was told to leave its machines; all that it has done is saved."""
 
 
 EVALUATING_S = 2.0

@@ -37,6 +37,14 @@ Step = tuple[dict[str, Term], Tensor, dict[str, float]]
 """The terms of a step, their sums and counts over all ranks with the wish in a last row, and their weights."""
 
 
+SAVE, LEAVE = 1.0, 2.0
+"""What the first rank may wish for with a step: a checkpoint, and an end after it."""
+
+
+class Left(Exception):
+    """The run was told to leave its machines; all that it has done is saved."""
+
+
 @dataclass(frozen=True, slots=True)
 class Update:
     """What one step is made with."""

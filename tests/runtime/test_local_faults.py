@@ -25,7 +25,7 @@ from tests.runtime.test_training import agree
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[2]
-EPOCHS, BEFORE = 10, 30
+EPOCHS, BEFORE = 12, 30
 """Of a run, and steps before its fault."""
 WORKER_S, NODE_S = 30.0, 60.0
 """Most seconds to the next step after a killed worker or driver, and after a killed node."""
@@ -51,7 +51,7 @@ def start(
     def begin() -> Training:
         run = Training(local_nodes, tmp_path, [*undisturbed[0], *chaos.PARALLEL])
         runs.append(run)
-        run.wait(lambda: run.step() >= BEFORE, 120)
+        run.wait(lambda: run.step() >= BEFORE, LEFT_S)
         return run
 
     yield begin
@@ -148,7 +148,7 @@ def submitted(nodes: LocalCluster, folder: Path, words: list[str]) -> subprocess
     )
 
 
-def wait(happened: Callable[[], bool], process: subprocess.Popen[str], limit_s: float = 180) -> None:
+def wait(happened: Callable[[], bool], process: subprocess.Popen[str], limit_s: float = LEFT_S) -> None:
     """Wait until something is so while a command runs."""
     deadline_s = time.monotonic() + limit_s
     while not happened():

@@ -21,10 +21,11 @@ Metric = tuple[str, dict[str, str], float]
 
 def addresses(cluster: LocalCluster) -> list[str]:
     """Return where the nodes show metrics, as the head tells Prometheus."""
-    path = cluster.folder / "0" / FOUND
-    if not path.exists():
+    # The head's link to it in its folder leads nowhere outside of its namespace.
+    paths = sorted(cluster.folder.glob(f"0/session_*/{FOUND}"))
+    if not paths:
         return []
-    targets = [target for entry in json.loads(path.read_text()) for target in entry["targets"]]
+    targets = [target for entry in json.loads(paths[-1].read_text()) for target in entry["targets"]]
     return sorted(target for target in targets if target.startswith(f"{cluster.subnet}."))
 
 

@@ -36,7 +36,7 @@ class ProbedConfig(MSMRecConfig):
 class Probed(MSMRec):
     """MSMRec that is measured."""
 
-    Config = ProbedConfig
+    Config = ProbedConfig  # type: ignore[assignment]  # a wider config than the system's own
     config: ProbedConfig
 
     def model(self) -> MSMRecModel:
