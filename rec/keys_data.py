@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from rec.errors import ConfigError
+from rec.keys_modalities import ModalitiesConfig
 from rec.strict import Needs, Strict, alike, check_whole, resolve
 
 TABLES = "rec.data.sources.tables:Tables"
@@ -200,7 +201,15 @@ class ContentConfig(Strict):
 
 WORK_KEYS = (
     "root", "views", "shard_rows", "text.batch_size", "text.actors", "encode.shard_items", "encode.batch_size",
-    "encode.actors", "encode.cpus_per_actor", "encode.gpus_per_actor",
+    "encode.actors", "encode.cpus_per_actor", "encode.gpus_per_actor", "modalities.batch",
+    *(
+        f"modalities.writer.{name}"
+        for name in (
+            "url", "key", "stream", "concurrency", "requests_per_minute", "tokens_per_minute", "timeout_s", "retries",
+            "budget_tokens", "budget_money", "input_price", "output_price", "tokenizer", "cache", "batch_size",
+            "actors", "cpus_per_actor", "gpus_per_actor",
+        )
+    ),
 )  # fmt: skip
 """Keys of `[data]` that say where and how the work is done, and change nothing in the data."""
 
@@ -218,6 +227,8 @@ class DataConfig(Strict):
     split: SplitConfig = SplitConfig()
     text: TextConfig | None = None
     """K texts per item; unset writes none."""
+    modalities: ModalitiesConfig | None = None
+    """How those texts are written that no source brings; unset, the templates of films write them."""
     encode: EncodeConfig | None = None
     """Texts and pictures of users and items as numbers; unset encodes none."""
     content: ContentConfig = ContentConfig()
@@ -233,6 +244,23 @@ class DataConfig(Strict):
             return table
         keys, read = source_keys(table.get("source", TABLES)), table.get("read", {})
         return table if isinstance(read, keys) else table | {"read": keys.model_validate(read)}
+
+    @model_validator(mode="after")
+    def _modalities_are_texts(self) -> Self:
+        if self.modalities is None:
+            return self
+        if self.text is None:
+            raise ValueError("modalities: has no effect without data.text, which tells the modalities that are written")
+        own = self.modalities
+        named: dict[str, dict[str, Any]] = {
+            "templates": own.templates, "prompt.about": own.prompt.about,
+            "faithfulness.thresholds": own.faithfulness.thresholds,
+        }  # fmt: skip
+        for key, table in named.items():
+            if unknown := [name for name in table if name not in self.text.modalities]:
+                known = ", ".join(self.text.modalities)
+                raise ValueError(f"modalities.{key}.{unknown[0]}: is none of data.text.modalities ({known})")
+        return self
 
 
 def source_keys(name: str) -> type[Strict]:

@@ -39,6 +39,11 @@ CHECKS = ("pydantic/main.py", "rec/strict.py", "rec/config.py")
 REFUSALS = ("has no effect", "is propagated", "needs mixture.experts=0", "one of both", "must divide")
 TINY_BERT = {"width": 8, "layers": 1, "heads": 2}
 MIXTURE = {"experts": 2, "per_row": 1}
+TEMPLATES = ONE | {
+    "text": {"modalities": ["text", "mood"], "width": 16},
+    "modalities": {"templates": {"mood": "{title} {text}"}, "fields": ["text"]},
+}
+"""Texts of which one is written by a template of the config."""
 DATA: dict[str, dict[str, Any]] = {
     "sequences": SEQUENCES,
     "pairs": PAIRS,
@@ -46,6 +51,7 @@ DATA: dict[str, dict[str, Any]] = {
     "one": ONE,
     "reviews": REVIEWS,
     "written": WRITTEN,
+    "templates": TEMPLATES,
 }
 MSMREC, HEALTHMOE = "rec.systems.msmrec:MSMRec", "rec.systems.healthmoe:HealthMoE"
 LIGHTGCN, MAGNET = "rec.systems.lightgcn:LightGCN", "rec.systems.magnet:Magnet"
@@ -146,8 +152,8 @@ def others(model: Strict, name: str) -> Iterator[Any]:
     candidates += [not value] if isinstance(value, bool) else []
     candidates += [value + 1, value * 2, 2, 3] if isinstance(value, int) and not isinstance(value, bool) else []
     candidates += [value / 2, 0.25, 0.75, 2.0] if isinstance(value, float) else []
-    candidates += [[3], ["text"]] if isinstance(value, tuple) else []
-    candidates += [{"text": 0.5}] if isinstance(value, dict) else []
+    candidates += [[3], ["text"], [{"answer": {}}]] if isinstance(value, tuple) else []
+    candidates += [{"text": 0.5}, {"text": "told"}] if isinstance(value, dict) else []
     candidates += [5, "2020-01-01", ["item"], 0.5, {"encoder": "tfidf"}] if value is None else []
     candidates += ["other"] if isinstance(value, str) and kinds == [str] else []
     for candidate in candidates:

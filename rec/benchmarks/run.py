@@ -101,6 +101,12 @@ def _scale(work: Work, folder: str) -> list[Row]:
     return scale.measure(folder, work.only, work.say)
 
 
+def _modalities(work: Work, folder: str) -> list[Row]:
+    from rec.benchmarks import modalities
+
+    return modalities.measure(folder, work.only, work.say)
+
+
 def _cluster(work: Work, folder: str) -> list[Row]:
     from rec.benchmarks import cluster
 
@@ -131,6 +137,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "visits": _visits,
     "writer": _writer,
     "scale": _scale,
+    "modalities": _modalities,
     "cluster": _cluster,
     "gpu": _gpu,
     "chaos": _chaos,

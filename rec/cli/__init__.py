@@ -14,6 +14,7 @@ from rec.cli import (
     columns,
     evaluate,
     export,
+    modalities,
     plan,
     predict,
     prepare,
@@ -32,6 +33,7 @@ OVERRIDE = re.compile(r"^[a-z_][\w.@\"-]*=")
 COMMANDS = {
     "prepare": prepare,
     "columns": columns,
+    "modalities": modalities,
     "train": train,
     "tune": tune,
     "evaluate": evaluate,

@@ -9,7 +9,7 @@ from rec.errors import RequestError
 
 TEXT = "measure speed beside its limit"
 INTERRUPTED = "what was measured is lost"
-PARTED = ("scale", "serve", "cluster")
+PARTED = ("scale", "serve", "cluster", "modalities")
 """Benchmarks with parts."""
 EXAMPLES = """examples:
   rec benchmark evaluate
@@ -23,6 +23,7 @@ EXAMPLES = """examples:
   rec benchmark writer --json writer.json
   rec benchmark scale --only saves,tables
   rec benchmark cluster --only scaling,model --json cluster.json    # as root: it starts Ray nodes of its own
+  rec benchmark modalities --only busy,failing
   rec benchmark gpu --json gpu.json
   rec benchmark chaos --seed 1 --faults 10 --minutes 20
   rec benchmark prepare --interactions 10000000"""

@@ -5,13 +5,19 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rec.config import RunConfig, load
 from rec.errors import ConfigError, RequestError, printable
 from rec.filesystems import uri_below
 from rec.progress import CLEARED, Progress
 from rec.strict import resolve
+
+if TYPE_CHECKING:
+    from rec.data.runner import Runner
+T = TypeVar("T")
 
 
 def say(text: str) -> None:
@@ -85,15 +91,31 @@ def prepare(config: RunConfig) -> None:
         in_process(config.data, InProcess(), say, views)
 
 
+def with_runner(config: RunConfig, work: Callable[[Runner], T]) -> T:
+    """Return what `work` does with Ray Data, or in this process where parallel.workers is 0."""
+    if config.parallel.workers:
+        from rec.runtime.prepare import with_runner as on_ray
+
+        return on_ray(config.data, say, work)
+    from rec.data.runner import InProcess
+
+    _refuse_actors(config)
+    return work(InProcess())
+
+
 def _refuse_actors(config: RunConfig) -> None:
     """Refuse keys of encoders' processes where everything runs in this one.
 
     Raises:
         ConfigError: one is set.
     """
-    parts = {"text": ("actors",), "encode": ("actors", "gpus_per_actor")}
-    for section, keys in parts.items():
-        part = getattr(config.data, section)
+    own = config.data.modalities
+    parts: dict[str, tuple[Any, tuple[str, ...]]] = {
+        "text": (config.data.text, ("actors",)),
+        "encode": (config.data.encode, ("actors", "gpus_per_actor")),
+        "modalities.writer": (None if own is None else own.writer, ("actors",)),
+    }
+    for section, (part, keys) in parts.items():
         for key in keys if part is not None else ():
             if getattr(part, key) != type(part).model_fields[key].default:
                 raise ConfigError(f"data.{section}.{key}: has no effect with parallel.workers=0; leave it out")

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from rec import sections
@@ -23,6 +25,7 @@ from rec.data.stages.entities import Side, good_ids, refuse_ids, scan_side, sett
 from rec.data.stages.event_tables import write_events
 from rec.data.stages.features import entity_table, write_encoded, write_item_texts, write_tags
 from rec.data.stages.idle import refuse_idle
+from rec.data.stages.modalities import write_modalities
 from rec.data.stages.records import ROWS_PER_PARTITION, Records, Vocabulary, compact, core, read_records
 from rec.data.stages.split import Split, split_records
 from rec.data.tables import Kind, notes_of, read
@@ -104,25 +107,80 @@ def _there(config: DataConfig, say: Say) -> Prepared | None:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """Users, items and records of both, filtered, numbered and split."""
+
+    sides: dict[str, Side]
+    names: Vocabulary
+    split: Split
+
+    @property
+    def trained(self) -> np.ndarray:
+        """Which records are for training."""
+        return np.asarray(self.split.part_E == TRAIN)
+
+    @property
+    def item_counts(self) -> np.ndarray:
+        """The records of training of each item."""
+        items = self.split.records.item_E[self.trained]
+        return np.bincount(items, minlength=len(self.names.items) + 1)[1:]
+
+
+def items_of(config: DataConfig, runner: Runner, say: Say) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return the items that a data set of `config` would hold, and the records of training of each; write none.
+
+    Raises:
+        DataError: an input cannot be read, or its records are not of items.
+    """
+    work = Storage(config.root).below(f"{WORK}-items")
+    try:
+        raw = _open(config, work, runner, say)
+        if isinstance(raw.records, Events):
+            raise DataError(f"data.source: records of {config.source} are events, whose items have no modalities")
+        with Progress("read items and records"):
+            read = _read(config, raw, raw.records, work, runner, say, Counter())
+    finally:
+        work.delete("")
+    return read.sides["item"].known, read.item_counts
+
+
+def _open(config: DataConfig, work: Storage, runner: Runner, say: Say) -> RawData:
+    source: Source = resolve(config.source, "data.source")(config.read)
+    return source.open(Workplace(work.below("raw"), runner, say))
+
+
+def _read(
+    config: DataConfig,
+    raw: RawData,
+    table: RecordTable,
+    work: Storage,
+    runner: Runner,
+    say: Say,
+    dropped: Counter[str],
+) -> _Read:
+    """Return what a source has of users, items and records, as it is kept."""
+    sides, records, names = _entities_and_records(config, raw, table, work, runner, dropped)
+    _tell_strangers(config, sides, say)
+    for note in (*names.notes, *(note for side in sides.values() for note in notes_of(side.pieces))):
+        say(note)
+    with Progress("prepare: split records"):
+        split = split_records(records, len(names.users), len(names.items), config.split, dropped, table.table.name)
+    return _Read(sides, names, split)
+
+
 def _prepared(config: DataConfig, runner: Runner, say: Say) -> Prepared:
     draft, dropped = Draft(config.root), Counter[str]()
     work = draft.root.below(WORK)
     work.delete("records")
-    source: Source = resolve(config.source, "data.source")(config.read)
-    raw = source.open(Workplace(work.below("raw"), runner, say))
+    raw = _open(config, work, runner, say)
     dropped += Counter(raw.dropped)
     refuse_idle(config, raw)
     if isinstance(raw.records, Events):
         return _of_events(config, raw, raw.records, draft, runner, say)
-    sides, records, names = _entities_and_records(config, raw, raw.records, work, runner, dropped)
-    _tell_strangers(config, sides, say)
-    for note in (*names.notes, *(note for side in sides.values() for note in notes_of(side.pieces))):
-        say(note)
-    where = raw.records.table.name
-    with Progress("prepare: split records"):
-        split = split_records(records, len(names.users), len(names.items), config.split, dropped, where)
+    read = _read(config, raw, raw.records, work, runner, say, dropped)
+    sides, names, split, trained = read.sides, read.names, read.split, read.trained
     told: dict[str, Any] = {"encoded": {}, "modalities": []}
-    trained = split.part_E == TRAIN
     if config.encode is not None:
         places = {"user": split.records.user_E[trained], "item": split.records.item_E[trained] - 1}
         seen = {name: np.unique(place) for name, place in places.items()}
@@ -130,6 +188,8 @@ def _prepared(config: DataConfig, runner: Runner, say: Say) -> Prepared:
     with Progress("prepare: write tags and classes"):
         write_tags(draft, sides["user"], sides["item"])
     items = sides["item"].known
+    if config.modalities is not None:
+        items, told["written"] = write_modalities(draft, items, read.item_counts, config, runner, say)
     if config.text is not None:
         items = write_item_texts(draft, items, config.text, runner, say)
         told["modalities"] = list(config.text.modalities)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
+from rec.errors import ConfigError
+from rec.keys_modalities import WriterConfig
 from rec.progress import Progress
 
 T = TypeVar("T")
@@ -26,6 +29,18 @@ class Actors:
         return "cuda" if self.gpus else "cpu"
 
 
+class Pool(Protocol):
+    """Workers that have been made, and take task after task until they are closed."""
+
+    size: int
+
+    def submit(self, worker: int, task: Any) -> Future[Any]:
+        """Let one worker do a task, after those that it was given before."""
+
+    def close(self) -> None:
+        """End the workers."""
+
+
 class Runner(Protocol):
     """Runs the parts of a pass; results come back in the order of the tasks."""
 
@@ -36,6 +51,16 @@ class Runner(Protocol):
         self, make: Callable[[], Callable[[T], R]], tasks: Sequence[T], title: str, actors: Actors
     ) -> list[R]:
         """Return `make()(task)` for every task; `make` is called once per actor and may take long."""
+
+    def pool(self, make: Callable[[], Callable[[Any], Any]], actors: Actors) -> Pool:
+        """Return workers that call `make()(task)` for tasks that are not all known beforehand."""
+
+    def vllm_pool(self, config: WriterConfig) -> Pool:
+        """Return one worker that answers lists of conversations with vLLM.
+
+        Raises:
+            ConfigError: it is not installed, or nothing runs on Ray.
+        """
 
 
 class InProcess:
@@ -55,6 +80,38 @@ class InProcess:
     ) -> list[R]:
         """Return `make()(task)` for every task."""
         return self.map(make(), tasks, title) if tasks else []
+
+    def pool(self, make: Callable[[], Callable[[Any], Any]], actors: Actors) -> Pool:
+        """Return one worker, a thread of this process."""
+        return Thread(make)
+
+    def vllm_pool(self, config: WriterConfig) -> Pool:
+        """Refuse what only Ray runs."""
+        raise ConfigError("data.modalities.writer.kind: 'vllm' runs on Ray; set parallel.workers to 1 or more")
+
+
+class Thread(Generic[T, R]):
+    """A pool of one thread; what it calls is made with the first task."""
+
+    size = 1
+
+    def __init__(self, make: Callable[[], Callable[[T], R]]) -> None:
+        self.make, self.function, self.thread = make, None, ThreadPoolExecutor(1, thread_name_prefix="pool")
+
+    function: Callable[[T], R] | None
+
+    def submit(self, worker: int, task: T) -> Future[R]:
+        """Let the thread do a task."""
+        return self.thread.submit(self._call, task)
+
+    def _call(self, task: T) -> R:
+        if self.function is None:
+            self.function = self.make()
+        return self.function(task)
+
+    def close(self) -> None:
+        """End the thread after its task."""
+        self.thread.shutdown(wait=False, cancel_futures=True)
 
 
 def part_bounds(rows: int, parts: int, part: int) -> tuple[int, int]:

@@ -12,11 +12,13 @@ from ray import cloudpickle
 
 from rec.data import prepare as passes
 from rec.data.prepared import Prepared
-from rec.data.runner import Actors, InProcess
+from rec.data.runner import Actors, InProcess, Pool
 from rec.errors import RecError
 from rec.keys_data import DataConfig
+from rec.keys_modalities import WriterConfig
 from rec.progress import Progress
 from rec.runtime.cluster import Demand, runtime, starting
+from rec.runtime.pool import ActorPool, vllm_pool
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -51,6 +53,14 @@ class OnRay:
                 _Actor, fn_constructor_args=(maker,), batch_size=1, compute=pool, **resources
             ),
         )
+
+    def pool(self, make: Callable[[], Callable[[Any], Any]], actors: Actors) -> Pool:
+        """Return actors that call `make()(task)` for tasks that are not all known beforehand."""
+        return ActorPool(make, actors)
+
+    def vllm_pool(self, config: WriterConfig) -> Pool:
+        """Return what answers lists of conversations with vLLM."""
+        return vllm_pool(config)
 
     def _collect(self, tasks: Sequence[Any], title: str, apply: Callable[[Any], Any]) -> list[Any]:
         """Return the results of all tasks, in order, while showing how many are done."""
@@ -96,9 +106,22 @@ def _call(function: Callable[[Any], Any], task: bytes) -> tuple[bytes, bytes]:
 
 def prepare(config: DataConfig, say: Callable[[str], None], views: Sequence[str] = (), cpus: int = 2) -> Prepared:
     """Return the data set made from `config` on the cluster, or on this machine with `cpus` tasks at a time."""
+    return with_runner(config, say, lambda runner: passes.prepare(config, runner, say, views), cpus)
+
+
+def with_runner(config: DataConfig, say: Callable[[str], None], work: Callable[[OnRay], T], cpus: int = 2) -> T:
+    """Return what `work` does on the cluster, or on this machine with `cpus` tasks at a time."""
     needed, demand = 0, None
+    if config.modalities is not None and config.modalities.writer.kind == "local":
+        keys, at = config.modalities.writer, "data.modalities.writer"
+        needed = math.ceil(keys.actors * keys.cpus_per_actor)
+        remedy = f"lower it, or {at}.cpus_per_actor and {at}.gpus_per_actor"
+        gpus = keys.actors * keys.gpus_per_actor
+        demand = Demand(
+            keys.actors * keys.cpus_per_actor, gpus, f"{at}.actors", remedy, "models", gpu_key=f"{at}.gpus_per_actor"
+        )
     if (encode := config.encode) is not None:
-        needed = math.ceil(encode.actors * encode.cpus_per_actor)
+        needed = max(needed, math.ceil(encode.actors * encode.cpus_per_actor))
         remedy = "lower it, or data.encode.cpus_per_actor and data.encode.gpus_per_actor"
         gpus = encode.actors * encode.gpus_per_actor
         cpus_each, key = encode.cpus_per_actor, "data.encode.gpus_per_actor"
@@ -108,4 +131,4 @@ def prepare(config: DataConfig, say: Callable[[str], None], views: Sequence[str]
         )
     say(f"{config.root}: {starting()}, to prepare")
     with runtime(max(cpus, needed) - 1, demand=demand):
-        return passes.prepare(config, OnRay(), say, views)
+        return work(OnRay())

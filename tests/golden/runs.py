@@ -108,6 +108,7 @@ SMALL_GRAPH = [*SHORT, "train.epochs=3", "train.batch_size=256"]
 RUNS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "demo": ("demo", SEQUENCES, SMALL_BATCH),
     "ml-100k": ("ml-100k", SEQUENCES, SMALL_BATCH),
+    "ml-100k-chat": ("ml-100k-chat", SEQUENCES, SMALL_BATCH),
     "ml-1m": ("ml-1m", SEQUENCES, SMALL_BATCH),
     "sasrec": ("ml-1m", SEQUENCES, [*SMALL_BATCH, "model.gate=none"]),
     "sasrec-bce": ("ml-1m", SEQUENCES, [*SMALL_BATCH, "model.gate=none", "model.loss=bce"]),

@@ -10,6 +10,8 @@ import pytest
 pytest.importorskip("ray", reason="needs the extra `cluster`")
 
 from rec.data import prepare as passes
+from rec.data.modalities.index import index_of
+from rec.data.modalities.retrieval import Retriever
 from rec.data.prepared import Prepared
 from rec.data.runner import InProcess
 from rec.data.schema import Workplace
@@ -18,6 +20,7 @@ from rec.data.sources.tables import ColumnNames, TablesConfig
 from rec.data.stages import records
 from rec.errors import DataError
 from rec.keys_data import DataConfig
+from rec.keys_knowledge import KnowledgeConfig
 from rec.nn.history import COLUMNS
 from rec.runtime.datasets import SharedReader, StreamingReader, fits_shared_memory, share
 from rec.runtime.prepare import OnRay, prepare
@@ -87,6 +90,20 @@ def test_visits_gathered_by_ray_are_those_of_one_process(ray_runtime: None, tmp_
     assert here.records.table.equals(there.records.table)
     assert here.dropped == there.dropped
     assert len(here.records.table) == 7
+
+
+def test_knowledge_indexed_by_ray_is_that_of_one_process(ray_runtime: None, tmp_path: Path) -> None:
+    for number in range(3):  # files are read by tasks of their own
+        rows = "".join(f"Film {n},a person of place{n} meets another\n" for n in range(number, 60, 3))
+        (tmp_path / f"{number}.csv").write_text(f"title,text\n{rows}")
+    keys = KnowledgeConfig(paths=tuple(str(tmp_path / f"{number}.csv") for number in range(3)), width=8)
+    items = [{"title": f"Film {n}"} for n in range(61)]
+    here, there = (
+        Retriever(index_of(keys, str(tmp_path / name), runner, quiet), keys).retrieve(items)
+        for name, runner in (("here", InProcess()), ("there", OnRay()))
+    )
+    assert here == there
+    assert [len(one) for one in here] == [1] * 60 + [0]
 
 
 def test_an_error_in_a_task_is_the_drivers_error(ray_runtime: None, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from rec.data.encoders import (
     learn_tokenizer,
     tokenizer_json,
 )
+from rec.data.items import as_text
 from rec.data.joined import class_codes, tags_table, write_joined
 from rec.data.runner import Actors, Runner
 from rec.data.sources.metadata import FIELDS, named
@@ -90,7 +91,7 @@ def _with_texts(items: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
         text = frame[name].astype(object).where(frame[name].notna(), "").astype(str)
         frame[name] = text.where(text.str.strip() != "", "")
     if written:
-        films = named(_as_text(items))[list(FIELDS)].to_numpy()
+        films = named(as_text(items))[list(FIELDS)].to_numpy()
         texts = [write_texts(dict(zip(FIELDS, film, strict=True)), written) for film in films]
         frame[list(written)] = texts
     return frame
@@ -106,13 +107,6 @@ def _tell_unknown(name: str, unknown: int, items: int, say: Say) -> None:
     if unknown:
         advice = "; leave it out of data.text.modalities" if unknown == items else ""
         say(f"items: text {name!r}: nothing is known of {unknown:,} of {items:,}, which have no such text{advice}")
-
-
-def _as_text(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return all columns but pictures as text, empty where nothing is known."""
-    kept = {name: frame[name] for name in frame.columns if name not in ("image", "image present")}
-    text = {name: column.astype(object).where(column.notna(), "").astype(str) for name, column in kept.items()}
-    return pd.DataFrame(text).drop(columns=["item"], errors="ignore").rename(columns={"id": "item"})
 
 
 def _encoded(texts: list[str], config: TextConfig, runner: Runner) -> np.ndarray:

@@ -45,7 +45,9 @@ def refuse_idle(config: DataConfig, raw: RawData) -> None:
         raise ConfigError(f"data.filter.minimum_rating: has no effect: {config.source} brings no ratings here")
     _refuse_shares(config, raw)
     if config.text is not None:
-        _refuse_texts(config, config.text.modalities, raw.items)
+        own = config.modalities
+        if own is None or not own.writer.asks:  # a model writes whatever it is asked for
+            _refuse_texts(config, config.text.modalities, raw.items, () if own is None else tuple(own.templates))
     if isinstance(raw.records, RecordTable) and raw.records.part is not None and config.split.protocol != "given":
         raise ConfigError("data.split.protocol: the source brings the split; expected 'given', or no column of parts")
     for modality in config.filter.required:
@@ -87,11 +89,11 @@ def _refuse_content(config: DataConfig, raw: RawData) -> None:
             raise ConfigError(f"data.content.modalities: {config.source} brings no {name} of items here")
 
 
-def _refuse_texts(config: DataConfig, modalities: Sequence[str], items: EntityTable | None) -> None:
-    """Refuse texts that are neither columns of the items nor written by template."""
+def _refuse_texts(config: DataConfig, modalities: Sequence[str], items: EntityTable | None, own: Sequence[str]) -> None:
+    """Refuse texts that are neither columns of the items nor written by template, one's own or that of films."""
     if items is None:
         raise ConfigError(f"data.text: has no effect: {config.source} brings nothing of items to write texts of here")
-    known, there = [*items.columns, *TEMPLATES], columns(items.table)
+    known, there = [*items.columns, *own, *TEMPLATES], columns(items.table)
     for name in modalities:
         if name in there and name not in items.columns:
             paths, keep = items.table.name, "keep" in type(config.read).model_fields
@@ -102,5 +104,5 @@ def _refuse_texts(config: DataConfig, modalities: Sequence[str], items: EntityTa
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ConfigError(
                 f"data.text.modalities: {name!r} is neither a column of items that is read "
-                f"({', '.join(items.columns)}) nor a text by template ({', '.join(TEMPLATES)}){hint}"
+                f"({', '.join(items.columns)}) nor a text by template ({', '.join([*own, *TEMPLATES])}){hint}"
             )

@@ -1,0 +1,241 @@
+"""A server of chat completions that behaves as it is told: slow, failing, limiting, and answering badly.
+
+`python -m rec.benchmarks.chat_server` prints its port. What is asked decides how it is answered, so that runs repeat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from aiohttp import web
+
+from rec.json_text import json_text
+
+PLAIN: dict[str, Any] = {
+    "names": ["plot"],  # of the modalities that it answers with
+    "delay_s": 0.0,
+    "fail": 0.0,  # share of requests that fail with `status`
+    "status": 500,
+    "reset": 0.0,  # share of requests whose connection is cut
+    "garbage": 0.0,  # share of answers that are no chat completion
+    "break_off": 0.0,  # share of streamed answers that break off
+    "retry_after": "",
+    "malformed": [],  # titles whose first answer is no JSON
+    "hopeless": [],  # titles whose every answer is no JSON
+    "cut": [],  # titles whose first answer is too long
+    "invent": [],  # titles whose first answer says what nobody knows
+    "refuse": [],  # titles that are refused with status 400
+    "word_s": 0.0,  # between two parts of a streamed answer
+    "hold_after": 0,  # answers after which no further one is given; 0 gives all
+    "key": "",  # what Authorization must hold
+}
+"""How it behaves unless it is told otherwise; of shares, what fails is drawn by the question and how often it came."""
+
+
+class Server:
+    """Answers as its keys say, and counts what it sees."""
+
+    def __init__(self) -> None:
+        self.keys = dict(PLAIN)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was seen."""
+        self.asked: Counter[str] = Counter()
+        self.answered: Counter[str] = Counter()
+        self.tries: Counter[str] = Counter()
+        self.requests, self.begun, self.open, self.most_open = 0, 0, 0, 0
+        self.area_s, self.at_s, self.first_s = 0.0, 0.0, 0.0
+        self.times: list[float] = []
+        self.bodies: list[dict[str, Any]] = []
+
+    def told(self) -> dict[str, Any]:
+        """Return what was seen: requests by title, and how many were open at a time."""
+        span_s = max(self.at_s - self.first_s, 1e-9)
+        return {
+            "requests": self.requests,
+            "asked": self.asked,
+            "answered": self.answered,
+            "most_open": self.most_open,
+            "open": self.open,
+            "mean_open": self.area_s / span_s,
+            "span_s": span_s,
+            "times": self.times,
+            "last": self.bodies[-3:],
+        }
+
+    def _step(self, change: int) -> None:
+        now_s = time.monotonic()
+        self.first_s = self.first_s or now_s
+        self.area_s += self.open * (now_s - (self.at_s or now_s))
+        self.at_s = now_s
+        self.open += change
+        self.most_open = max(self.most_open, self.open)
+
+    async def complete(self, request: web.Request) -> web.StreamResponse:
+        """Answer a request, or fail to."""
+        keys = self.keys
+        raw = await request.read()
+        body = json.loads(raw)
+        self.requests += 1
+        self.times.append(time.monotonic())
+        self.bodies = [*self.bodies[-2:], body]
+        self._step(+1)
+        try:
+            if keys["key"] and request.headers.get("Authorization") != f"Bearer {keys['key']}":
+                return web.Response(status=401, text=f"wrong key {request.headers.get('Authorization')}")
+            return await self._answer(request, body, hashlib.sha256(raw).hexdigest())
+        finally:
+            self._step(-1)
+
+    async def _answer(self, request: web.Request, body: dict[str, Any], question: str) -> web.StreamResponse:
+        keys, messages = self.keys, body["messages"]
+        users = [message["content"] for message in messages if message["role"] == "user"]
+        titled = [m[1] for text in users if (m := re.match(r"Title: (.*?)(?: \(|\n|$)", text))]
+        title = titled[-1] if titled else users[-1]
+        again = not users[-1].startswith("Title: ")
+        self.asked[title] += 1
+        self.tries[question] += 1
+        chance = _share(question, self.tries[question])
+        if chance < keys["reset"]:
+            assert request.transport is not None
+            request.transport.close()
+            return web.Response()
+        if chance < keys["fail"]:
+            headers = {"Retry-After": keys["retry_after"]} if keys["retry_after"] else {}
+            return web.Response(status=keys["status"], text="it fails", headers=headers)
+        if title in keys["refuse"]:
+            return web.Response(status=400, text="too long")
+        self.begun += 1
+        begun = self.begun
+        while self.keys["hold_after"] and begun > self.keys["hold_after"]:
+            if request.transport is None:  # whoever asked is gone
+                return web.Response()
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(keys["delay_s"])
+        if chance < keys["garbage"]:
+            return web.Response(text='{"choices": []}', content_type="application/json")
+        text, finish = self._text(title, again)
+        usage = {"prompt_tokens": sum(len(m["content"]) for m in messages) // 4, "completion_tokens": len(text) // 4}
+        if not body.get("stream"):
+            choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
+            self.answered[title] += 1
+            return web.json_response({"choices": [choice], "usage": usage})
+        return await self._stream(request, title, text, finish, usage, chance < keys["break_off"])
+
+    def _text(self, title: str, again: bool) -> tuple[str, str]:
+        keys = self.keys
+        if title in keys["hopeless"] or (title in keys["malformed"] and not again):
+            return f"Sure! {title} is a film.", "stop"
+        found = {name: f"{title} as {name}" for name in keys["names"]}
+        if title in keys["invent"] and not again:
+            found = dict.fromkeys(keys["names"], f"{title} by Zanzibar Quixote")
+        text = json_text(found)
+        return (text[: len(text) // 2], "length") if title in keys["cut"] and not again else (text, "stop")
+
+    async def _stream(
+        self, request: web.Request, title: str, text: str, finish: str, usage: dict[str, int], breaks: bool
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+
+        async def send(event: dict[str, Any]) -> None:
+            await response.write(f"data: {json_text(event)}\n\n".encode())
+
+        parts = [text[at : at + 8] for at in range(0, len(text), 8)]
+        for part in parts[: len(parts) // 2] if breaks else parts:
+            await send({"choices": [{"index": 0, "delta": {"content": part}, "finish_reason": None}]})
+            await asyncio.sleep(self.keys["word_s"])
+        if breaks:
+            assert request.transport is not None
+            request.transport.close()
+            return response
+        await send({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
+        await send({"choices": [], "usage": usage})
+        await response.write(b"data: [DONE]\n\n")
+        self.answered[title] += 1
+        return response
+
+    async def behave(self, request: web.Request) -> web.Response:
+        """Take other keys."""
+        given = await request.json()
+        if given.pop("reset_counts", True):
+            self.reset()
+            self.keys = PLAIN | given
+        else:
+            self.keys |= given
+        return web.Response()
+
+    async def tell(self, request: web.Request) -> web.Response:
+        """Answer with what was seen."""
+        return web.json_response(self.told())
+
+
+def _share(question: str, attempt: int) -> float:
+    found = hashlib.blake2b(f"{question} {attempt}".encode(), digest_size=4).digest()
+    return int.from_bytes(found, "little") / 2**32
+
+
+class Chat:
+    """A server in a process of its own: tell it how to behave, and ask what it saw."""
+
+    def __init__(self, port: int) -> None:
+        self.base = f"http://127.0.0.1:{port}"
+        self.url = f"{self.base}/v1/chat/completions"
+
+    def behave(self, **keys: Any) -> None:
+        """Let it behave in another way, and forget what it saw."""
+        headers = {"Content-Type": "application/json"}
+        urllib.request.urlopen(urllib.request.Request(f"{self.base}/behave", json_text(keys).encode(), headers))
+
+    def told(self) -> dict[str, Any]:
+        """Return what it saw."""
+        with urllib.request.urlopen(f"{self.base}/told") as answer:
+            found: dict[str, Any] = json.loads(answer.read())
+        return found
+
+
+@contextmanager
+def serving() -> Iterator[Chat]:
+    """Run a server inside."""
+    command = [sys.executable, "-m", "rec.benchmarks.chat_server"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None, "it is a pipe"
+        try:
+            yield Chat(int(process.stdout.readline()))
+        finally:
+            process.kill()
+
+
+async def main() -> None:
+    """Serve until the process is ended."""
+    server = Server()
+    app = web.Application(client_max_size=1 << 24)
+    app.add_routes(
+        [
+            web.post("/v1/chat/completions", server.complete),
+            web.post("/behave", server.behave),
+            web.get("/told", server.tell),
+        ]
+    )
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)
+    await site.start()
+    print(runner.addresses[0][1], flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,224 @@
+"""Writing of modalities: its speed beside the bare functions, and how well a server of chat completions is used."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from rec.benchmarks.chat_server import Chat, serving
+from rec.benchmarks.memory import PeakMemory, give_back
+from rec.benchmarks.row import Row
+from rec.benchmarks.timing import cpu_s
+from rec.benchmarks.work import Say
+from rec.data.encoders import Tfidf
+from rec.data.items import facts_of
+from rec.data.modalities.answers import Answers
+from rec.data.modalities.items import Item
+from rec.data.modalities.job import Job
+from rec.data.modalities.template import Templates
+from rec.data.modalities.writers import ModelWriter, TemplateWriter
+from rec.data.runner import InProcess
+from rec.data.sources.metadata import FIELDS
+from rec.data.stages.features import write_item_texts
+from rec.data.stages.modalities import Kept, write_modalities
+from rec.data.texts import write_texts
+from rec.data.writing import Draft
+from rec.errors import DataError, RequestError
+from rec.keys_data import MODALITIES, DataConfig
+from rec.keys_modalities import ModalitiesConfig
+from rec.seeds import generator
+
+ITEMS, ASKED, FEW, MANY = 100_000, 4000, 10_000, 1_000_000
+BATCH, WIDTH = 2048, 128
+PLACES, LATENCY_S = 64, 0.05
+NAMES = ("narrative", "visual", "audio")
+GENRES = ("Drama", "Comedy, Romance", "Action, Thriller", "Musical", "Documentary")
+PATIENCE_S = 120.0
+
+
+def measure(folder: str, only: Sequence[str], say: Say, asked: int = ASKED) -> list[Row]:
+    """Return the rows of some parts, or of all; a server is asked about so many items.
+
+    Raises:
+        RequestError: there is no such part.
+    """
+    if unknown := [name for name in only if name not in PARTS]:
+        raise RequestError(f"--only: {unknown[0]!r} is no part of modalities; there are {', '.join(PARTS)}")
+    found: list[Row] = []
+    with serving() as chat:
+        for name in only or PARTS:
+            say(f"modalities: {name}")
+            place = f"{folder}/{name}"
+            Path(place).mkdir()
+            found += PARTS[name](chat, place, asked)
+    return found
+
+
+def films(start: int, count: int) -> pd.DataFrame:
+    """Return made-up films: a plot of words whose frequencies fall as those of a language."""
+    rng = generator(start, "benchmark films")
+    words = np.array([f"word{number}" for number in range(30_000)])
+    drawn = words[np.minimum(rng.zipf(1.3, (count, 24)), len(words)) - 1]
+    numbers = np.arange(start, start + count)
+    return pd.DataFrame(
+        {
+            "id": [f"f{n}" for n in numbers],
+            "title": [f"Film {n}" for n in numbers],
+            "year": [str(1950 + n % 70) for n in numbers],
+            "genres": [GENRES[n % len(GENRES)] for n in numbers],
+            "directors": [f"Director {n % 4000}" for n in numbers],
+            "plot": [f"{' '.join(row[:12])} said {row[12]}. {' '.join(row[13:])} in a town." for row in drawn],
+        }
+    )
+
+
+def template(_: Chat, folder: str, __: int) -> list[Row]:
+    """Return the processor's time of templates and TF-IDF, beside that of the bare functions for the same items."""
+    items = films(0, ITEMS)
+    config = DataConfig.model_validate(
+        {"root": f"{folder}/data", "text": {"width": WIDTH}, "modalities": {"batch": BATCH}}
+    )
+    assert config.text is not None, "it is set above"
+    text = config.text
+
+    def ours() -> None:
+        draft = Draft(config.root)
+        found, _ = write_modalities(draft, items, np.ones(len(items)), config, InProcess(), _quiet)
+        write_item_texts(draft, found, text, InProcess(), _quiet)
+
+    def bare() -> None:
+        facts = facts_of(items, FIELDS)
+        rows = [write_texts(film, MODALITIES) for film in facts]
+        for texts in ([one or "none" for row in rows for one in row], [" ".join(row) for row in rows]):
+            Tfidf.learned(texts, WIDTH)
+
+    name = f"{ITEMS:,} items by template and TF-IDF, CPU seconds, limit: the bare functions"
+    return [Row(name, cpu_s(ours), "s", limit=cpu_s(bare), goal=1 / 0.8)]
+
+
+def memory(_: Chat, folder: str, __: int) -> list[Row]:
+    """Return the highest memory while templates write many items, beside that of few."""
+    peaks = []
+    for count in (FEW, MANY):
+        give_back()
+        writer, kept = TemplateWriter(Templates(MODALITIES, {})), Kept(Draft(f"{folder}/{count}"))
+        with PeakMemory() as watched:
+            for written in writer.write(_batches(count)):
+                kept.add(written)
+            kept.flush()
+        peaks.append(watched.peak_bytes / 2**20)
+    name = f"memory while templates write {MANY:,} items, limit: {FEW:,}"
+    return [Row(name, peaks[1], "MiB", limit=peaks[0], goal=1.1)]
+
+
+def _batches(count: int) -> Iterator[list[Item]]:
+    for start in range(0, count, BATCH):
+        facts = facts_of(films(start, min(BATCH, count - start)), FIELDS)
+        yield [Item(start + place, fact) for place, fact in enumerate(facts)]
+
+
+def busy(chat: Chat, folder: str, asked: int) -> list[Row]:
+    """Return the share of a server's places that stay empty."""
+    chat.behave(names=NAMES, delay_s=LATENCY_S)
+    job = _job(chat, folder, asked, concurrency=PLACES)
+    before_s = time.process_time()
+    _write(job)
+    spent_s = time.process_time() - before_s
+    empty = 1 - chat.told()["mean_open"] / PLACES
+    name = f"empty share of {PLACES} places of a server that answers after {LATENCY_S * 1000:g} ms"
+    return [
+        Row(name, empty, "", goal=0.1),
+        Row("CPU time of the client per item", spent_s / asked * 1000, "ms"),
+    ]
+
+
+def failing(chat: Chat, folder: str, asked: int) -> list[Row]:
+    """Return the requests per item where every fifth fails."""
+    chat.behave(names=NAMES, fail=0.2)
+    faults = [one for one in _write(_job(chat, folder, asked, concurrency=PLACES)) if one]
+    requests = chat.told()["requests"] / asked
+    return [
+        Row("requests per item of a server that fails 20 % of them", requests, "", goal=1.3),
+        Row("items that were not written", len(faults), "items", goal=0),
+    ]
+
+
+def budget(chat: Chat, folder: str, asked: int) -> list[Row]:
+    """Return the share of items that half of the cost writes."""
+    chat.behave(names=NAMES)
+    whole = _job(chat, f"{folder}/whole", asked)
+    _write(whole)
+    used = _model(whole).model.told.usage.total
+    half = _job(chat, f"{folder}/half", asked, budget_tokens=used // 2)
+    with contextlib.suppress(DataError):
+        _write(half)
+    spent = _model(half).model.told.usage.total
+    return [
+        Row("share of items that half of the tokens leave unwritten", 1 - _model(half).whole / asked, "", goal=0.51),
+        Row("tokens that were spent, limit: the budget", spent, "tokens", limit=used // 2, goal=1.0),
+    ]
+
+
+def killed(chat: Chat, folder: str, asked: int) -> list[Row]:
+    """Return the items that are answered twice where the first command is killed at half."""
+    chat.behave(names=NAMES, hold_after=asked // 2)
+    command = [sys.executable, "-m", "rec.benchmarks.modalities", chat.url, folder, str(asked)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        with Answers(f"{folder}/answers") as answers:
+            end_s = time.monotonic() + PATIENCE_S
+            while len(answers) < asked // 2 and time.monotonic() < end_s:
+                time.sleep(0.05)
+        os.kill(process.pid, signal.SIGKILL)
+    chat.behave(names=NAMES, hold_after=0, reset_counts=False)
+    _write(_job(chat, folder, asked))
+    answered: Mapping[str, int] = chat.told()["answered"]
+    return [
+        Row(
+            "items that are answered twice after a kill at half", sum(n > 1 for n in answered.values()), "items", goal=0
+        ),
+        Row("items without an answer", asked - len(answered), "items", goal=0),
+    ]
+
+
+def _job(chat: Chat | str, folder: str, count: int, **writer: Any) -> Job:
+    url = chat if isinstance(chat, str) else chat.url
+    keys = {"kind": "chat", "url": url, "model": "m", "cache": f"{folder}/answers", "max_tokens": 128} | writer
+    config = ModalitiesConfig.model_validate({"writer": keys, "prompt": {"examples": []}})
+    return Job(config, films(0, count), np.ones(count), NAMES, root=f"{folder}/data", runner=InProcess(), say=_quiet)
+
+
+def _write(job: Job) -> list[str]:
+    """Write all items, and return what was wrong with each."""
+    return [one.fault for some in job.write() for one in some]
+
+
+def _model(job: Job) -> ModelWriter:
+    assert isinstance(job.writer, ModelWriter), "a server is asked"
+    return job.writer
+
+
+def _quiet(_: str) -> None:
+    return None
+
+
+PARTS: Mapping[str, Callable[[Chat, str, int], list[Row]]] = {
+    "template": template,
+    "memory": memory,
+    "busy": busy,
+    "failing": failing,
+    "budget": budget,
+    "killed": killed,
+}
+
+if __name__ == "__main__":
+    _write(_job(sys.argv[1], sys.argv[2], int(sys.argv[3])))

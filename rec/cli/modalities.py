@@ -1,0 +1,136 @@
+"""`rec modalities`: texts of items, written ahead of preparing, with what they cost and how faithful they are."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rec.cli.run import count, say, with_runner, writable
+from rec.config import load
+from rec.errors import ConfigError
+from rec.progress import tell
+from rec.report.text import paragraph, table
+from rec.sections import counted
+
+TEXT = "write the texts of a catalogue's items, and tell what that costs and how faithful they are"
+INTERRUPTED = "answers so far are kept, and nothing is asked twice: the same command goes on"
+EXAMPLES = """examples:
+  rec modalities rec/configs/ml-100k-chat.toml --estimate   # what it would cost; asks nothing
+  rec modalities rec/configs/ml-100k-chat.toml              # asks what was not asked before
+  rec modalities rec/configs/ml-100k-chat.toml --compare    # with and without retrieval
+  rec modalities mine.toml --compare --items 50 --json compare.json
+  rec modalities mine.toml data.modalities.writer.budget_money=5
+
+`rec prepare` takes all answers that are there, and asks for the others. Keys: docs/modalities.md
+  [data.modalities.writer]
+  kind = "chat"                        # or "local", "vllm", "template"
+  url = "http://localhost:8000/v1/chat/completions"
+  model = "my-model"
+  key = "MY_KEY"                       # the environment variable that holds the key"""
+
+SUMMARY_HEAD = ("modality", "coverage", "written by", "faithfulness", "words", "entities")
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """Add what the command takes beside overrides."""
+    command.add_argument("config", metavar="CONFIG", help="TOML file of a run with a section [data.modalities]")
+    what = command.add_mutually_exclusive_group()
+    what.add_argument("--estimate", action="store_true", help="tell what writing would cost, and ask nothing")
+    text = "write some items with and without what is found of them, and tell the difference"
+    what.add_argument("--compare", action="store_true", help=text)
+    command.add_argument("--items", type=count, default=200, help="for --compare, at most (default: 200)")
+    command.add_argument("--json", metavar="FILE", help="write what is told there as well")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Write, and print what was written."""
+    from rec.data.catalogue import Catalogue
+    from rec.storage import Storage
+
+    writable(options.json)
+    config = load(options.config, options.overrides)
+    if config.data.modalities is None:
+        raise ConfigError("data.modalities: is not set: it tells who writes, and how (docs/modalities.md)")
+    data = config.data
+    if options.estimate:
+        found = with_runner(config, lambda runner: Catalogue.read(data, runner, say).estimate())
+        text = _estimate_text(found)
+    elif options.compare:
+        found = with_runner(config, lambda runner: Catalogue.read(data, runner, say).compare(options.items))
+        text = _comparison_text(found)
+    else:
+        found = with_runner(config, lambda runner: Catalogue.read(data, runner, say).write())
+        text = _written_text(found)
+    tell(text)
+    if options.json:
+        target = Path(options.json).absolute()
+        Storage(str(target.parent)).write_json(target.name, found)
+
+
+def _estimate_text(found: Mapping[str, Any]) -> str:
+    return paragraph(found["told"])
+
+
+def _written_text(found: Mapping[str, Any]) -> str:
+    parts = [table(SUMMARY_HEAD, _summary_rows(found)), _cost(found), _thresholds(found["thresholds"])]
+    faults = [f"{number:,} items by template: {fault}" for fault, number in found["faults"].items()]
+    end = "`rec prepare` takes these answers, and asks for none of them again."
+    return "\n".join(part for part in (*parts, *map(paragraph, (*faults, end))) if part)
+
+
+def _comparison_text(found: Mapping[str, Any]) -> str:
+    sides: Mapping[str, Any] = found["sides"]
+    head = ["modality"]
+    for side in sides:
+        head += [f"faithfulness {side}", f"coverage {side}"]
+    head += ["cosine", "of others", "same words", "equal"]
+    rows = []
+    for name, drift in found["drift"].items():
+        row = [name]
+        for told in sides.values():
+            of = told["modalities"][name]
+            row += ["" if of["faithfulness"] is None else f"{of['faithfulness']:.3f}", f"{of['coverage']:.3f}"]
+        rows.append([*row, *(f"{drift[key]:.3f}" for key in ("cosine", "others", "overlap", "same"))])
+    with_passages = max(told["with_passages"] for told in sides.values())
+    parts = [
+        f"{counted(found['items'], 'item')}, passages found for {with_passages:,}",
+        table(head, rows),
+        "cosine, same words, equal: of the two texts of an item; of others: of texts of two items",
+        *(f"{side}: {_cost(told)}" for side, told in sides.items()),
+        _thresholds(found["thresholds"]),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _cost(found: Mapping[str, Any]) -> str:
+    """Return what asking took, empty where nobody was asked."""
+    if "requests" not in found:
+        return ""
+    told = found["requests"]
+    return paragraph(
+        f"{counted(told['made'], 'request')}, {told['retried']:,} of them repeated; {told['from cache']:,} answers "
+        f"were there; {told['input tokens']:,} tokens of prompts, {told['output tokens']:,} of answers, "
+        f"{told['money']:.4g} spent; {counted(found['repaired'], 'item')} repaired, {found['reflected']:,} reflected on"
+    )
+
+
+def _thresholds(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return by modality the score that tells inventions, and how well."""
+    lines = [
+        f"data.modalities.faithfulness.thresholds.{name}={one['value']:.3f} finds {one['found']:.1%} of sentences "
+        f"that are swapped in from other items, with {one['false_alarms']:.1%} false alarms"
+        for name, one in found.items()
+    ]
+    return "\n".join(map(paragraph, lines))
+
+
+def _summary_rows(found: Mapping[str, Any]) -> list[list[str]]:
+    """Return a row of cells per modality: its coverage, who wrote it, how faithful it is."""
+    rows = []
+    for name, of in found["modalities"].items():
+        writers = ", ".join(f"{writer} {count:,}" for writer, count in sorted(of["writers"].items()))
+        shares = ["" if of[key] is None else f"{of[key]:.3f}" for key in ("faithfulness", "words", "entities")]
+        rows.append([name, f"{of['coverage']:.3f}", writers or "nobody", *shares])
+    return rows

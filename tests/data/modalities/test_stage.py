@@ -1,0 +1,125 @@
+"""Texts of items are written when a data set is prepared, and kept with how each was made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from rec.benchmarks.chat_server import Chat
+from rec.data.prepared import Prepared
+from rec.errors import ConfigError, DataError
+from rec.keys_data import DataConfig
+from tests.data.modalities.films import film_tables
+from tests.data.own import prepared
+
+NAMES = ("narrative", "pace")
+
+
+def made(folder: Path, root: str, **modalities: Any) -> Prepared:
+    sections = film_tables(folder)
+    return prepared(folder / root, sections | ({"modalities": modalities} if modalities else {}), view="sequences")
+
+
+def written(data: Prepared) -> list[dict[str, Any]]:
+    parts = sorted((Path(data.storage.root) / "written").glob("*.parquet"))
+    return [row for part in parts for row in pq.read_table(part).to_pylist()]
+
+
+def test_the_offline_template_writes_what_it_wrote_without_the_section(tmp_path: Path) -> None:
+    plain, same = made(tmp_path, "plain"), made(tmp_path, "same", batch=4)
+    np.testing.assert_array_equal(plain.array("text"), same.array("text"))
+    assert plain.items.to_pydict() == same.items.to_pydict()
+    rows = written(same)
+    assert len(rows) == 18
+    assert {row["writer"] for row in rows} == {"template"}
+    assert rows[0]["item"] == 1
+    assert rows[0]["modality"] == "narrative"
+    assert same.manifest["written"]["modalities"]["narrative"]["coverage"] == 1.0
+
+
+def test_own_modalities_are_templates_of_the_config(tmp_path: Path) -> None:
+    sections = film_tables(tmp_path, names=("mood",))
+    sections["modalities"] = {"templates": {"mood": "{genres} of {year}"}}
+    data = prepared(tmp_path / "data", sections, view="sequences")
+    assert data.items["mood"].to_pylist()[0] == "Drama of 1950"
+
+
+def test_a_model_writes_the_texts_and_what_it_took_is_told(tmp_path: Path, chat: Chat) -> None:
+    chat.behave(names=NAMES)
+    data = made(tmp_path, "data", writer={"kind": "chat", "url": chat.url, "model": "m"})
+    assert data.items["narrative"].to_pylist()[3] == "Film 3 as narrative"
+    assert np.abs(np.asarray(data.array("text"))[1:]).sum() > 0
+    told = data.manifest["written"]
+    assert told["requests"]["made"] == 9
+    assert told["modalities"]["pace"]["writers"] == {"chat": 9}
+    assert {(row["writer"], row["model"]) for row in written(data)} == {("chat", "m")}
+
+
+def test_answers_survive_preparing_into_another_folder(tmp_path: Path, chat: Chat) -> None:
+    chat.behave(names=NAMES)
+    keys = {"writer": {"kind": "chat", "url": chat.url, "model": "m"}}
+    first, second = made(tmp_path, "one", **keys), made(tmp_path, "two", **keys)
+    assert chat.told()["requests"] == 9
+    assert first.items.to_pydict() == second.items.to_pydict()
+    assert second.manifest["written"]["requests"]["from cache"] == 9
+
+
+def test_the_key_is_sent_and_written_nowhere(tmp_path: Path, chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FILM_KEY", "s3cr3t-of-films")
+    chat.behave(names=NAMES, key="s3cr3t-of-films")
+    made(tmp_path, "data", writer={"kind": "chat", "url": chat.url, "model": "m", "key": "FILM_KEY"})
+    assert chat.told()["requests"] == 9
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 5
+    assert not [path for path in files if b"s3cr3t" in path.read_bytes()]
+
+
+def test_a_key_that_is_not_there_or_wrong_is_told_without_it(
+    tmp_path: Path, chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {"kind": "chat", "url": chat.url, "model": "m", "key": "FILM_KEY"}
+    with pytest.raises(ConfigError, match="the environment has no variable 'FILM_KEY'"):
+        made(tmp_path, "data", writer=keys)
+    monkeypatch.setenv("FILM_KEY", "wr0ng")
+    chat.behave(names=NAMES, key="right")
+    with pytest.raises(DataError, match=r"answered 401: wrong key Bearer \[key\] .*names 'FILM_KEY'"):
+        made(tmp_path, "data", writer=keys)
+    assert chat.told()["requests"] <= 16  # those that were on their way
+
+
+def test_a_config_without_anything_to_write_is_refused(tmp_path: Path) -> None:
+    sections = film_tables(tmp_path, names=("plot",)) | {"modalities": {"batch": 4}}
+    with pytest.raises(ConfigError, match=r"data\.modalities: has no effect: all of data.text.modalities"):
+        prepared(tmp_path / "data", sections, view="sequences")
+
+
+@pytest.mark.parametrize(
+    ("modalities", "fault"),
+    [
+        ({"templates": {"narrative": "{plt}"}}, r"templates.narrative: \{plt\} is none of"),
+        ({"templates": {"narrative": "{plot!r}"}}, "expected the name of a field alone"),
+        ({"templates": {"narrative": "{plot"}}, "cannot be filled"),
+        ({"templates": {"mood": "{plot}"}}, "is none of data.text.modalities"),
+        ({"prompt": {"user": "{titel}"}}, r"prompt.user: \{titel\} is none of"),
+        ({"prompt": {"system": "{context}"}}, r"prompt.system: \{context\} is none of"),
+        ({"prompt": {"about": {"mood": "how it feels"}}}, "about.mood: is none of data.text.modalities"),
+        ({"prompt": {"examples": [{"fields": {"name": "x"}, "answer": {}}]}}, "'name' is none of"),
+        ({"writer": {"kind": "chat", "model": "m"}}, "needs an address"),
+        ({"writer": {"kind": "local"}}, "needs the name of a model"),
+        ({"fields": ["context"]}, "cannot be named in a prompt"),
+    ],
+)
+def test_prompts_and_templates_are_checked_when_the_config_is_read(modalities: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        DataConfig.model_validate({"root": "d", "text": {"modalities": list(NAMES)}, "modalities": modalities})
+
+
+def test_a_field_that_items_lack_is_told_before_anything_is_asked(tmp_path: Path, chat: Chat) -> None:
+    keys = {"fields": ["mood"], "prompt": {"user": "{title} {mood}"}}
+    with pytest.raises(ConfigError, match=r"data\.modalities\.fields: 'mood' is no column of the items"):
+        made(tmp_path, "data", writer={"kind": "chat", "url": chat.url, "model": "m"}, **keys)
+    assert chat.told()["requests"] == 0
