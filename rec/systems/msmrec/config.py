@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 from rec.moe.config import MixtureConfig
 from rec.nn.modality import Fusion, Texts
 from rec.nn.sequence import BlockForm
-from rec.strict import Needs, Spaces, Strict, alike
+from rec.strict import Needs, Spaces, Strict, Variants, alike
+from rec.systems.msmrec.knowledge import KnowledgeConfig
 
 
 class MSMRecConfig(Strict):
@@ -44,6 +45,17 @@ class MSMRecConfig(Strict):
             "dropout": {"uniform": [0.0, 0.5]},
         },
     }
+
+    VARIANTS: ClassVar[Variants] = {
+        "SASRec": ("model.gate=none", "model.knowledge.towers=none"),
+        "SASRec + KAR": ("model.gate=none", "model.knowledge.towers=both"),
+        "MSMRec": ("model.gate=item", "model.knowledge.towers=none"),
+        "MSMRec + KAR": ("model.gate=item", "model.knowledge.towers=both"),
+        "SASRec + KAR, user text at every step": (
+            "model.gate=none", "model.knowledge.towers=both", "model.knowledge.from_start=true"
+        ),
+        "SASRec + KAR, items only": ("model.gate=none", "model.knowledge.towers=item"),
+    }  # fmt: skip
 
     width: int = Field(64, ge=1)
     blocks: int = Field(2, ge=1)
@@ -102,6 +114,8 @@ class MSMRecConfig(Strict):
     """Weight of the balance of modalities in the loss."""
     feedforward_mixture: MixtureConfig = MixtureConfig()
     """Experts in the place of each block's feed-forward."""
+    knowledge: KnowledgeConfig = KnowledgeConfig()
+    """One text of each item and user (KAR), beside or in place of the modalities."""
     mask_seen: Literal["all", "input", "none"] = "all"
     """Which seen items evaluation leaves out: all, those of the encoder's input (as published), or none."""
 

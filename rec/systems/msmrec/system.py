@@ -33,6 +33,7 @@ from rec.systems.api import System, Wanted
 from rec.systems.capabilities import Explainer, Ranker, RankingExamples, Reporter, States
 from rec.systems.msmrec import report
 from rec.systems.msmrec.config import MSMRecConfig
+from rec.systems.msmrec.knowledge import ITEM, TABLES, TOLD, USER
 from rec.systems.msmrec.model import Catalogue, Encoded, MSMRecModel
 from rec.terms import Term
 
@@ -67,11 +68,14 @@ class MSMRec(
     @classmethod
     def table_names(cls, config: Any) -> tuple[str, ...]:
         """Return the whole-data-set inputs that this config reads."""
-        return ("item_count",) if config.gate == "none" else ("item_count", cls.text_table(config))
+        texts = () if config.gate == "none" else (cls.text_table(config),)
+        return ("item_count", *texts, *TABLES[config.knowledge.towers])
 
     @classmethod
     def wanted_by(cls, config: Any, table: str) -> Wanted | None:
         """Return which key asks for a table."""
+        if table in (ITEM, USER, TOLD):
+            return Wanted("model.knowledge.towers", "model.knowledge.towers=none")
         return Wanted("model.gate", "model.gate=none") if table == cls.text_table(config) else None
 
     def model(self) -> MSMRecModel:
@@ -79,11 +83,16 @@ class MSMRec(
         vectors = None
         if self.config.gate != "none":
             vectors = choose_vectors(dict(self.static), self.config.texts, derive(self.seed, "texts"))
-        return MSMRecModel(self.config, self.num_items, vectors, self.seed)
+        names = TABLES[self.config.knowledge.towers]
+        knowledge = {name: torch.from_numpy(np.asarray(self.static[name])) for name in names}
+        return MSMRecModel(self.config, self.num_items, vectors, self.seed, knowledge)
 
     def collate(self, rows: Columns) -> HistoryBatch:
         """Return the batch for these rows."""
-        return collate(rows, max_length=self.config.max_length, attend_padding=self.config.attend_padding)
+        batch = collate(rows, max_length=self.config.max_length, attend_padding=self.config.attend_padding)
+        if "user" not in rows and self.config.knowledge.towers in ("user", "both"):  # nobody of whom there is a text
+            batch = replace(batch, user_B=torch.full_like(batch.user_B, -1))
+        return batch
 
     def lengths(self, rows: Columns) -> np.ndarray:
         """Return how many items of each history are read."""
@@ -112,6 +121,8 @@ class MSMRec(
             own_K = assignments(encoded.routing) * float(module.whole.counting)
             count_K = module.whole.of(Later(value=total_over_ranks(own_K)))()
             terms["balance"] = Term(balance(encoded.routing, count_K), len(target_N), self.config.balance_weight)
+        if encoded.known is not None:
+            terms |= module.knowledge.terms(encoded.known)
         return terms | self.config.feedforward_mixture.terms(encoded.mixed)
 
     def _draw(self, batch: HistoryBatch) -> tuple[Tensor, Tensor]:
@@ -293,7 +304,12 @@ class MSMRec(
         num_items, modalities, size = 30, 3, 5
         columns, count = sample_histories(rows, rng, num_items)
         text = rng.standard_normal((num_items + 1, modalities, size)).astype(np.float32)
-        return columns, {"item_count": count, "text": text, "text_concatenated": text.mean(1, keepdims=True)}
+        tables = {"item_count": count, "text": text, "text_concatenated": text.mean(1, keepdims=True)}
+        tables[ITEM] = rng.standard_normal((num_items + 1, size)).astype(np.float32)
+        tables[USER] = rng.standard_normal((rows, size)).astype(np.float32)
+        tables[TOLD] = rng.integers(0, 6, rows).astype(np.int32)
+        tables[ITEM][0] = 0
+        return columns, tables
 
 
 def _weights(
