@@ -55,6 +55,14 @@ class MSMRecConfig(Strict):
             "model.gate=none", "model.knowledge.towers=both", "model.knowledge.from_start=true"
         ),
         "SASRec + KAR, items only": ("model.gate=none", "model.knowledge.towers=item"),
+        "MSMRec, four heaviest texts": ("model.gate=item", "model.knowledge.towers=none", "model.top_k=4"),
+        "MSMRec, texts of 80 % of the weight": (
+            "model.gate=item", "model.knowledge.towers=none", "model.top_share=0.8"
+        ),
+        "MSMRec, attention": ("model.gate=item", "model.knowledge.towers=none", "model.fusion=attention"),
+        "MSMRec, network": ("model.gate=item", "model.knowledge.towers=none", "model.fusion=network"),
+        "MSMRec, mean of texts": ("model.gate=mean", "model.knowledge.towers=none"),
+        "MSMRec, shuffled texts": ("model.gate=item", "model.knowledge.towers=none", "model.texts=shuffled"),
     }  # fmt: skip
 
     width: int = Field(64, ge=1)
@@ -89,7 +97,8 @@ class MSMRecConfig(Strict):
     """What weighs modalities: user against the item's texts (paper), user alone (causal), user alone as the published
     code computes it (one weight per history, later items included), equal weights, or no texts at all (SASRec)."""
     fusion: Fusion = "inner"
-    """How the item gate compares user and text."""
+    """How the item gate compares user and text: by an inner product (paper), one with a learned matrix, attention, or
+    a small network."""
     texts: Texts = "encoded"
     """The items' own texts or one of the controls."""
     projector_hidden: tuple[int, ...] = ()
@@ -123,6 +132,15 @@ class MSMRecConfig(Strict):
     def _heads_divide(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"heads: must divide width ({self.width}), got {self.heads}")
+        return self
+
+    @model_validator(mode="after")
+    def _network_is_no_product(self) -> Self:
+        if self.fusion == "network" and self.output_mix == "gate":
+            raise ValueError(
+                "fusion: 'network' is no inner product, so output_mix='gate' would pass every pair of a user and an "
+                "item through it; choose output_mix='mean' or 'none'"
+            )
         return self
 
     @model_validator(mode="after")

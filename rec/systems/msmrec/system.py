@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from rec.batch import Columns
 from rec.errors import ConfigError
 from rec.evaluation.records import Records
-from rec.evaluation.task import Measured
+from rec.evaluation.task import Measured, Profiled
 from rec.evaluation.tasks.ranking import Ranking
+from rec.evaluation.tasks.ranking.answers import recommend_batch
 from rec.moe.balance import assignments, balance, decision_entropy
 from rec.moe.ranks import Later
 from rec.nn import losses
 from rec.nn.history import COLUMNS, HistoryBatch, collate, sample_histories
-from rec.nn.modality import choose_vectors, gate_per_user, or_none
+from rec.nn.modality import choose_vectors, concentration, gate_per_user, or_none
 from rec.nn.negatives import Popular, unseen
 from rec.sections import Section
 from rec.seeds import derive
@@ -35,6 +36,7 @@ from rec.systems.msmrec import report
 from rec.systems.msmrec.config import MSMRecConfig
 from rec.systems.msmrec.knowledge import ITEM, TABLES, TOLD, USER
 from rec.systems.msmrec.model import Catalogue, Encoded, MSMRecModel
+from rec.systems.msmrec.profile import profile
 from rec.terms import Term
 
 
@@ -223,9 +225,9 @@ class MSMRec(
         encoded = module(batch)
         if encoded.routing is None:
             return _last(encoded, batch), {}
-        weight_NK, present_NK = encoded.routing.dense(), module.present(batch.item_N)
-        weights = gate_per_user(weight_NK if present_NK is None else weight_NK * present_NK, batch.where)
-        return _last(encoded, batch), weights
+        weights = gate_per_user(told_weights(module, encoded.routing.dense(), batch.item_N), batch.where)
+        probability_NK = told_weights(module, encoded.routing.probability_NE, batch.item_N)
+        return _last(encoded, batch), weights | concentration(probability_NK, batch.where)
 
     def scores(self, module: MSMRecModel, states: States, items: slice) -> Tensor:
         """Return the scores of a range of items for users in these states."""
@@ -298,6 +300,16 @@ class MSMRec(
         """Return figures of the gate's weights."""
         return report.sections(measured, history)
 
+    def profile(self, profiled: Profiled) -> list[Section]:
+        """Return a user's weights, the items behind them, and how they move over the history."""
+        module: Any = profiled.module
+        encoded, batch = module(profiled.batch), profiled.batch
+        if encoded.routing is None:
+            return []
+        weight_NK = told_weights(module, encoded.routing.dense(), batch.item_N)
+        answer = recommend_batch(self, module, batch)[0]
+        return profile(profiled, weight_NK.double().cpu().numpy(), batch.item_N.cpu().numpy(), answer)
+
     @classmethod
     def sample(cls, rows: int, rng: np.random.Generator) -> tuple[Columns, dict[str, np.ndarray]]:
         """Return small random rows and tables that fit the declared columns."""
@@ -310,6 +322,12 @@ class MSMRec(
         tables[TOLD] = rng.integers(0, 6, rows).astype(np.int32)
         tables[ITEM][0] = 0
         return columns, tables
+
+
+def told_weights(module: MSMRecModel, weight_NK: Tensor, item_N: Tensor) -> Tensor:
+    """Return a gate's weights as they are told: none of texts that an item does not have."""
+    present_NK = module.present(item_N)
+    return weight_NK if present_NK is None else weight_NK * present_NK
 
 
 def _weights(
