@@ -125,7 +125,10 @@ def people(place: Workplace, uri: str, user_ids: str | None) -> EntityTable:
     found = _member(absolute(uri), USERS)
     if found is None:
         raise DataError(f"{uri}: no table of MovieLens users here; expected {' or '.join(USERS)}")
-    frame, more = _people(*found), ()
+    frame = _people(*found)
+    if found[0].endswith(".dat"):  # whose ages are ranges; the first is told by 1
+        frame["text"] = frame["text"].str.replace(r"^A 1 year old (\w+)", r"A \1 under 18", regex=True)
+    more: tuple[str, ...] = ()
     if user_ids is not None:
         theirs = {original: ours for ours, original in read_ids(absolute(user_ids)).items()}
         frame = frame.assign(original=frame["user"], user=frame["user"].map(theirs)).dropna(subset=["user"])

@@ -94,7 +94,9 @@ class Knowledge(nn.Module):
         item_IM, user_UM = getattr(self, ITEM), getattr(self, USER)
         part, tower = [], []
         item_place_N = None
-        if item_IM is not None:  # a text of an item is read once, however often the item comes
+        if item_IM is not None and self.training:  # row by row, so that no count depends on how a step is cut
+            part.append(item_IM[batch.item_N])
+        elif item_IM is not None:  # an item's text is read once, however often the item comes
             item_U, item_place_N = batch.item_N.unique(return_inverse=True)
             part.append(item_IM[item_U])
         if user_UM is not None:
@@ -106,7 +108,9 @@ class Knowledge(nn.Module):
         mixed: Mixed = self.layer(text_XM.to(self.layer.experts.up_EDF.dtype), tower_X)
         found = mixed.y_ND * (text_XM != 0).any(1, keepdim=True)
         each = dict(zip(kinds, found.split([len(rows) for rows in part]), strict=True))
-        item_ND = None if item_place_N is None else each[0][item_place_N]
+        item_ND = each.get(0)
+        if item_ND is not None and item_place_N is not None:
+            item_ND = item_ND[item_place_N]
         user_ND = None if user_UM is None else each[1][batch.where.sequence_N] * self.seen_all(batch)[:, None]
         return Known(item_ND, user_ND, mixed, tower_X)
 
@@ -121,7 +125,7 @@ class Knowledge(nn.Module):
         return count_N >= told_B[batch.where.sequence_N]
 
     def terms(self, known: Known) -> dict[str, Term]:
-        """Return the loss term that keeps each tower's experts in even use; 1 is even."""
+        """Return the loss term that keeps each tower's experts in even use; its weight makes even use count 1."""
         config = self.config
         if not config.balance_weight:
             return {}

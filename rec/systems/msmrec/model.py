@@ -104,11 +104,6 @@ class MSMRecModel(nn.Module):
             seed=seed,
         )
         self.dropout, self.whole = Dropout(config.dropout), StepCounts()
-        self.knowledge: Knowledge | None = None
-        if knowledge:
-            self.knowledge = Knowledge(
-                config.knowledge, width, knowledge, max_length=config.max_length, seed=seed
-            )
         self.present_IK: Tensor | None
         """Which texts items have; None where all have all."""
         self.register_buffer("present_IK", None, persistent=False)
@@ -122,6 +117,9 @@ class MSMRecModel(nn.Module):
             self.compatibility = Compatibility(config.fusion, width, modalities)
             if config.gate in ("user", "published"):
                 self.modality = nn.Parameter(torch.randn(modalities, width) * 0.02)
+        self.knowledge: Knowledge | None = None
+        if knowledge:  # last, so that with a seed the other weights start as without it
+            self.knowledge = Knowledge(config.knowledge, width, knowledge, max_length=config.max_length, seed=seed)
 
     @property
     def picks(self) -> bool:
