@@ -281,7 +281,8 @@ def open_prepared(config: RunConfig) -> Prepared:
 CONTENT, ENCODED_MODALITIES = "data.content.modalities", ("text", "image")
 MAKERS = (
     ("text", "data.text"), ("text_concatenated", "data.text"), ("user_text", "data.encode.text.encoder"),
-    ("knowledge_", "data.text.user_items"), ("item_text", "data.encode.text.encoder"), ("item_image", "data.encode.image.encoder"),
+    ("knowledge_", "data.text.user_items"),
+    ("item_text", "data.encode.text.encoder"), ("item_image", "data.encode.image.encoder"),
     ("item_pixels", "data.encode.image.pixels"), ("user_tokens", "data.encode.text.tokenizer"),
     ("item_tokens", "data.encode.text.tokenizer"), ("tokenizer", "data.encode.text.tokenizer"),
     ("user_", "data.encode"), ("item_", "data.encode"), ("feature_", CONTENT), ("graph_", CONTENT),

@@ -109,8 +109,10 @@ def test_an_expert_of_one_tower_is_never_passed_by_the_other() -> None:
     known = module.knowledge(batch)
     share_XE = known.mixed.routing.dense()
     items, users = share_XE[known.tower_X == 0], share_XE[known.tower_X == 1]
-    assert (items[:, 5:] == 0).all() and (items[:, :5] > 0).all()
-    assert (users[:, 2:5] == 0).all() and (users[:, [0, 1, 5, 6, 7]] > 0).all()
+    assert (items[:, 5:] == 0).all()
+    assert (items[:, :5] > 0).all()
+    assert (users[:, 2:5] == 0).all()
+    assert (users[:, [0, 1, 5, 6, 7]] > 0).all()
     torch.testing.assert_close(share_XE.sum(1), torch.ones(len(share_XE)))
 
 
@@ -144,11 +146,12 @@ def test_nobody_known_gets_no_user_vector() -> None:
 
 
 def test_an_item_without_a_text_adds_nothing() -> None:
-    system, rows = build(BOTH)
+    system, _rows = build(BOTH)
     system.static[ITEM][4] = 0
     module = awake(system)
     known = module.knowledge(system.collate({"user": np.array([0]), "history": [np.array([4, 5])]}))
-    assert (known.item_ND[0] == 0).all() and (known.item_ND[1] != 0).any()
+    assert (known.item_ND[0] == 0).all()
+    assert (known.item_ND[1] != 0).any()
 
 
 def test_keys_of_the_adaptor_are_told_to_be_idle_without_it() -> None:

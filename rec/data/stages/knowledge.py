@@ -93,5 +93,8 @@ def described(users: Side) -> list[str]:
     names = table.text or table.attributes
     columns = [frame[name].astype(object).where(frame[name].notna(), "").astype(str) for name in names]
     form = "{1}" if table.text else "{0} {1}"
-    rows = ([form.format(name, value) for name, value in zip(names, row, strict=True) if value] for row in zip(*columns, strict=True))
+    rows = (
+        [form.format(name, value) for name, value in zip(names, row, strict=True) if value]
+        for row in zip(*columns, strict=True)
+    )
     return [", ".join(row) or NOBODY for row in rows]

@@ -110,7 +110,8 @@ def concentration_section(names: Sequence[str], found: Mapping[str, Mapping[str,
     )
     rows = [[str(k + 1), interval(**one, digits=3), f"{(k + 1) / count:.3f}"] for k, one in enumerate(held)]
     static = Table(
-        head=["heaviest modalities kept", "share of the weight (95 % interval over users)", "of an even gate"], rows=rows
+        head=["heaviest modalities kept", "share of the weight (95 % interval over users)", "of an even gate"],
+        rows=rows,
     )
     rows = [[f"{share:.0%}", interval(**one, digits=2), str(_even(share, count))] for share, one in needed.items()]
     dynamic = Table(

@@ -26,9 +26,7 @@ FACTS = ("year", "genres")
 """Columns of items that are told beside their titles, where they are there."""
 
 
-def profile(
-    profiled: Profiled, weight_NK: np.ndarray, item_N: np.ndarray, answer: dict[str, Any]
-) -> list[Section]:
+def profile(profiled: Profiled, weight_NK: np.ndarray, item_N: np.ndarray, answer: dict[str, Any]) -> list[Section]:
     """Return a user's section.
 
     Args:
@@ -54,9 +52,7 @@ def profile(
         _items(f"items of the history where {names[most]} weighs most", profiled.data, names, first,
                [of_item[item] for item in first])
     )  # fmt: skip
-    parts.append(
-        _items("best items that are not in it", profiled.data, names, answer["items"], answer["modalities"])
-    )
+    parts.append(_items("best items that are not in it", profiled.data, names, answer["items"], answer["modalities"]))
     if len(weight_NK) > 1:
         parts += _halves(profiled, names, weight_NK)
     return [Section(title=profiled.called, parts=parts)]
@@ -146,8 +142,8 @@ def _halves(profiled: Profiled, names: Sequence[str], weight_NK: np.ndarray) -> 
     series.append(BarSeries(name="whole history", values=weight_NK.mean(0).tolist(), muted=True))
     moved = found["as_far"] < 0.05
     text = (
-        f"Between the first and the second half the weights lie {found['distance']:.4f} apart (Jensen-Shannon distance: "
-        f"0 the same, 1 nothing shared). Halves drawn at random lie {found['chance']:.4f} apart on average, 95 % of "
+        f"First and second half lie {found['distance']:.4f} apart (Jensen-Shannon distance of the mean weights: 0 the "
+        f"same, 1 nothing shared). Halves drawn at random lie {found['chance']:.4f} apart on average, 95 % of "
         f"them at most {found['chance_high']:.4f}; {found['as_far']:.1%} as far as those in time. "
     )
     text += "So they have moved." if moved else "So that they have moved cannot be told from chance."

@@ -30,7 +30,9 @@ def groups(
         place = {name: index for index, name in enumerate(names)}
         return Groups(tuple(names), np.array([NONE if n is None else place[str(n)] for n in of_subject]))
     found = of_popularity(system, data, subject_B, config.popular_share) if kind == "popular_share" else None
-    return found or Groups(("nothing known", f"up to {FEW} items known", "more known"), np.digitize(known_B, [1, FEW + 1]))
+    return found or Groups(
+        ("nothing known", f"up to {FEW} items known", "more known"), np.digitize(known_B, [1, FEW + 1])
+    )
 
 
 def of_popularity(system: Any, data: Prepared, subject_B: np.ndarray, share: float) -> Groups | None:
