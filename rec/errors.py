@@ -39,6 +39,10 @@ class DataError(RecError):
     """An input file, row, column or table is not what was declared."""
 
 
+class StorageError(DataError):
+    """A file system fails, does not answer, or is full; what was written before is as it was."""
+
+
 class CheckpointError(RecError):
     """A checkpoint is missing, damaged, or belongs to another run."""
 

@@ -96,6 +96,7 @@ class ParallelConfig(Strict):
             {"workers": {"not": [0]}},
         ),
         "gpus_per_worker": {"gpu": [True]},
+        "grow_s": {"min_workers": {"not": [0]}},
         "offload": {"gpu": [True], "workers": {"not": [0]}, "zero_stage": [1, 2]},
     }
 
@@ -105,6 +106,8 @@ class ParallelConfig(Strict):
     """Fewest workers that a run starts with, or goes on with after a loss, where the cluster has no room for `workers`;
     more join after a checkpoint when there is room again. Of the numbers between, the largest that fits, divides every
     batch and is divided by `expert_parallel` is taken. 0 waits for all `workers`."""
+    grow_s: float = Field(60.0, ge=0)
+    """Fewest seconds that a number of workers is kept before room for more is looked for, at a checkpoint."""
     expert_parallel: int = Field(1, ge=1)
     """Ranks that share one copy of the experts; must divide workers."""
     moe_backend: Literal["grouped", "deepspeed"] = "grouped"
@@ -125,7 +128,7 @@ class ParallelConfig(Strict):
     """Share of a GPU that a worker reserves, so that several trials of one worker may use one; 0 takes a whole one.
     Workers of one run need a GPU each: NCCL refuses two ranks on one."""
     max_failures: int = Field(3, ge=0)
-    """Restarts from the last checkpoint after a lost worker before the job gives up."""
+    """Restarts from one checkpoint after lost workers before the job gives up; after a newer one they count anew."""
     stall_timeout_s: float = Field(600.0, gt=0)
     """Seconds without progress of any rank after which the job names the rank and restarts."""
 
@@ -246,6 +249,7 @@ class ServeConfig(Strict):
 
     NEEDS: ClassVar[Needs] = {
         "target_ongoing_requests": {"max_replicas": {"not": [0]}},
+        "downscale_delay_s": {"max_replicas": {"not": [0]}},
         "index_candidates": {"index": {"not": ["exact"]}},
     }
 
@@ -255,6 +259,8 @@ class ServeConfig(Strict):
     """Most copies that autoscaling starts; 0 keeps `replicas`."""
     target_ongoing_requests: int = Field(32, ge=1)
     """Requests per replica that autoscaling aims at."""
+    downscale_delay_s: float = Field(60.0, ge=0)
+    """Seconds of less load after which autoscaling ends copies."""
     cpus_per_replica: float = Field(1.0, gt=0)
     gpus_per_replica: float = Field(0.0, ge=0, le=1)
     """Share of a GPU that a replica reserves and keeps its model on, so that several may use one; 0 answers on CPUs."""

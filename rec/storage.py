@@ -1,7 +1,8 @@
 """Files on any file system that pyarrow opens: written to a temporary name and moved, or not at all.
 
 Object stores show a file when all of it is there, and would copy it to give it another name, so there it gets its own
-name at once.
+name at once. What fails there is tried again by Arrow's client, for about `ATTEMPTS` doubling waits; what still fails
+then is a `StorageError`.
 
 A command may be stopped at any moment, without a chance to clean up. What it leaves has a name that says which process
 made it: nobody lists such a name, and it goes with the next write to its folder.
@@ -25,9 +26,11 @@ from typing import IO, Any, TypeVar
 import pyarrow as pa
 from pyarrow import fs
 
-from rec.errors import DataError
+from rec.errors import DataError, StorageError
+from rec.filesystems import Held, absolute, cause, open_uri, uri_below
 from rec.json_text import json_text
 
+__all__ = ["Storage", "absolute", "open_uri", "uri_below"]
 T = TypeVar("T")
 CHUNK_BYTES = 1 << 22
 TEMPORARY = re.compile(r"\.(?P<host>[0-9a-f]{8})-(?P<process>[0-9]+)-[0-9a-f]{8}\.tmp$")
@@ -62,10 +65,16 @@ class Storage:
         self.tidied: set[str] = set()
         """Folders that this storage has written to, and so looked through."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Open it anew in another process, where it has a URI: pickled file systems hold keys, which expire."""
+        if "://" not in self.uri:
+            return super().__reduce__()  # type: ignore[return-value]
+        return Storage, (self.uri, None, self.retries, self.wait_s, self.beat)
+
     def below(self, folder: str) -> Storage:
         """Return the storage of a folder below this one."""
         child = Storage(f"{self.root}/{folder}", self.filesystem, self.retries, self.wait_s, self.beat)
-        child.uri = f"{self.uri.rstrip('/')}/{folder}"
+        child.uri = uri_below(self.uri, folder)
         return child
 
     def path(self, name: str) -> str:
@@ -74,16 +83,15 @@ class Storage:
 
     def uri_of(self, name: str) -> str:
         """Return the URI of `name`: absolute, whatever the working folder of who opens it."""
-        return f"{self.uri.rstrip('/')}/{name}" if "://" in self.uri else self.path(name)
+        return uri_below(self.uri, name) if "://" in self.uri else self.path(name)
 
     def exists(self, name: str) -> bool:
         """Return whether a file or folder of this name exists."""
-        info = self.filesystem.get_file_info(self.path(name))
-        return bool(info.type != fs.FileType.NotFound)
+        return bool(self._info(name).type != fs.FileType.NotFound)
 
     def size(self, name: str) -> int | None:
         """Return the size in bytes, None where there is no such file."""
-        info = self.filesystem.get_file_info(self.path(name))
+        info = self._info(name)
         return info.size if info.type == fs.FileType.File else None
 
     def list(self, folder: str = "") -> list[str]:
@@ -94,23 +102,41 @@ class Storage:
         """Return the base names in a folder of what is being written or deleted, or was when a process was stopped."""
         return sorted(info.base_name for info in self._infos(folder) if TEMPORARY.search(info.base_name))
 
+    def _info(self, name: str) -> fs.FileInfo:
+        with self.telling(name):
+            return self.filesystem.get_file_info(self.path(name))
+
     def _infos(self, folder: str) -> Sequence[fs.FileInfo]:
-        found: Sequence[fs.FileInfo] = self.filesystem.get_file_info(
-            fs.FileSelector(self.path(folder), allow_not_found=True)
-        )
-        return found
+        with self.telling(folder):
+            found: Sequence[fs.FileInfo] = self.filesystem.get_file_info(
+                fs.FileSelector(self.path(folder), allow_not_found=True)
+            )
+            return found
+
+    @contextlib.contextmanager
+    def telling(self, name: str) -> Iterator[None]:
+        """Name the file where a store that is no disk of this machine fails: its errors have no number."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise StorageError(f"{self.uri_of(name)}: the storage fails ({cause(error)})") from error
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes."""
         try:
-            with self.filesystem.open_input_stream(self.path(name)) as stream:
+            with self.telling(name), self.filesystem.open_input_stream(self.path(name)) as stream:
                 return bytes(stream.read())
         except OSError as error:
-            raise DataError(f"{self.uri}/{name}: cannot be read ({error})") from error
+            raise DataError(f"{self.uri_of(name)}: cannot be read ({error})") from error
 
     def open(self, name: str) -> pa.NativeFile:
         """Return a file opened for random access."""
-        return self.filesystem.open_input_file(self.path(name))
+        with self.telling(name):
+            return self.filesystem.open_input_file(self.path(name))
 
     def write(self, name: str, data: bytes) -> None:
         """Write a whole file under a temporary name, then move it into place; transient errors are retried."""
@@ -129,9 +155,12 @@ class Storage:
 
     def _write_once(self, name: str, fill: Callable[[IO[bytes]], Any]) -> None:
         target = self.path(name)
-        if self._is_local and _is_device(target):  # which a move would put a file in the place of
+        if self.is_local and _is_device(target):  # which a move would put a file in the place of
             with self.filesystem.open_output_stream(target) as stream:
                 fill(stream)
+            return
+        if self._is_object_store:
+            self._store(target, fill)
             return
         temporary = _temporary(target)
         folder = name.rpartition("/")[0]
@@ -139,10 +168,6 @@ class Storage:
         if folder not in self.tidied:
             self.tidied.add(folder)
             self.tidy(folder)
-        if self._is_object_store:
-            with self.filesystem.open_output_stream(target) as stream:
-                fill(stream)
-            return
         try:
             with self.filesystem.open_output_stream(temporary) as stream:
                 fill(stream)
@@ -152,11 +177,23 @@ class Storage:
                 self.filesystem.delete_file(temporary)
             raise
 
+    def _store(self, target: str, fill: Callable[[IO[bytes]], Any]) -> None:
+        """Let `fill` write an object, which nobody sees before its end; Arrow would keep half of one after an error."""
+        held = Held(lambda: self.filesystem.open_output_stream(target))
+        try:
+            fill(held)  # type: ignore[arg-type]
+        except BaseException:
+            if held.drop():
+                with contextlib.suppress(OSError):
+                    self.filesystem.delete_file(target)
+            raise
+        held.close()
+
     def copy(self, name: str, target: Storage) -> None:
         """Copy a file into another storage, under the same name."""
 
         def fill(stream: IO[bytes]) -> None:
-            with self.filesystem.open_input_stream(self.path(name)) as source:
+            with self.telling(name), self.filesystem.open_input_stream(self.path(name)) as source:
                 for chunk in _chunks(source):
                     stream.write(chunk)
 
@@ -171,7 +208,7 @@ class Storage:
         try:
             return json.loads(self.read(name))
         except ValueError as error:
-            raise DataError(f"{self.uri}/{name}: not JSON ({error})") from error
+            raise DataError(f"{self.uri_of(name)}: not JSON ({error})") from error
 
     def renew(self, name: str, data: bytes) -> None:
         """Write a whole file, unless it holds these bytes already."""
@@ -180,21 +217,25 @@ class Storage:
 
     def move(self, name: str, target: str) -> None:
         """Give a file or folder another name, which nothing has; in one step on a local disk."""
-        self._rename(self.path(name), self.path(target))
+        with self.telling(name):
+            self._rename(self.path(name), self.path(target))
 
     def delete(self, name: str) -> None:
         """Delete a file or a whole folder, if it is there; on a local disk nobody sees a part of it."""
         path = self.path(name)
-        kind = self.filesystem.get_file_info(path).type
-        if kind == fs.FileType.Directory and self._is_local:
+        kind = self._info(name).type
+        if kind == fs.FileType.Directory and self.is_local:
             aside = _temporary(path.rstrip("/"))
             self._rename(path, aside)
             path = aside
         if kind != fs.FileType.NotFound:
-            self._remove(path)
+            with self.telling(name):
+                self._remove(path)
 
     def tidy(self, folder: str = "") -> None:
         """Delete what stopped processes were writing to a folder, or deleting from it."""
+        if self._is_object_store:  # where nothing has such a name
+            return
         for info in self._infos(folder):
             found = TEMPORARY.search(info.base_name)
             if found and self._is_left(found["host"], int(found["process"]), info.mtime_ns):
@@ -204,10 +245,11 @@ class Storage:
         """Return whether nobody works any more on what a process of a host has made."""
         if changed_ns is not None and time.time() - changed_ns / 1e9 > ABANDONED_S:
             return True
-        return self._is_local and host == _host() and not _runs(process)
+        return self.is_local and host == _host() and not _runs(process)
 
     @property
-    def _is_local(self) -> bool:
+    def is_local(self) -> bool:
+        """Whether other libraries find the files by their paths."""
         return bool(self.filesystem.type_name == "local")
 
     @property
@@ -227,7 +269,7 @@ class Storage:
     def sha256(self, name: str) -> str:
         """Return the SHA-256 of a file's bytes."""
         digest = hashlib.sha256()
-        with self.filesystem.open_input_stream(self.path(name)) as stream:
+        with self.telling(name), self.filesystem.open_input_stream(self.path(name)) as stream:
             for chunk in _chunks(stream):
                 digest.update(chunk)
                 self.beat()
@@ -249,11 +291,11 @@ class Storage:
         """
         size = self.size(entry["name"])
         if size is None:
-            return f"{self.uri}/{entry['name']}: missing"
+            return f"{self.uri_of(entry['name'])}: missing"
         if size != entry["bytes"]:
-            return f"{self.uri}/{entry['name']}: {size} bytes, expected {entry['bytes']}"
+            return f"{self.uri_of(entry['name'])}: {size} bytes, expected {entry['bytes']}"
         if deep and self.sha256(entry["name"]) != entry["sha256"]:
-            return f"{self.uri}/{entry['name']}: checksum differs from the manifest"
+            return f"{self.uri_of(entry['name'])}: checksum differs from the manifest"
         return None
 
     def manifest(self, name: str, version: int, what: str, command: str) -> dict[str, Any]:
@@ -273,36 +315,26 @@ class Storage:
         manifest: dict[str, Any] = self.read_json(name)
         if manifest.get("format") != version:
             found = manifest.get("format")
-            raise DataError(f"{self.uri}/{name}: format {found}, expected {version}; run `{command}` again")
+            raise DataError(f"{self.uri_of(name)}: format {found}, expected {version}; run `{command}` again")
         where = self.below(manifest["folder"]) if "folder" in manifest else self
         for entry in manifest["files"]:
             size = where.size(entry["name"])
             if size != entry["bytes"]:
                 found = "missing" if size is None else f"{size} bytes, expected {entry['bytes']}"
-                raise DataError(f"{where.uri}/{entry['name']}: {found}; run `{command}` again")
+                raise DataError(f"{where.uri_of(entry['name'])}: {found}; run `{command}` again")
         return manifest
 
     def _retry(self, action: Callable[[], T], name: str) -> T:
-        for attempt in range(self.retries):
+        tries = 1 if self._is_object_store else self.retries  # its client has tried again by then
+        for attempt in range(tries):
             try:
                 return action()
             except OSError as error:
                 # A full disk, a missing right or a path that is a file will not heal by itself.
-                if attempt + 1 == self.retries or error.errno in (28, 13, 20, 21, 30):
-                    raise DataError(f"{self.uri}/{name}: cannot be written ({error})") from error
+                if attempt + 1 == tries or error.errno in (28, 13, 20, 21, 30):
+                    raise StorageError(f"{self.uri_of(name)}: cannot be written ({cause(error)})") from error
                 time.sleep(self.wait_s * 2**attempt)
         raise AssertionError("unreachable")
-
-
-def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
-    """Return the file system and path for a URI or a local path."""
-    if "://" not in uri:
-        return fs.LocalFileSystem(), str(Path(uri).absolute())
-    try:
-        filesystem, path = fs.FileSystem.from_uri(uri)
-    except (ValueError, OSError) as error:
-        raise DataError(f"{uri}: no file system for this path ({error})") from error
-    return filesystem, path
 
 
 def _temporary(path: str) -> str:
@@ -322,11 +354,6 @@ def _runs(process: int) -> bool:
     except PermissionError:  # another user's
         return True
     return True
-
-
-def absolute(uri: str) -> str:
-    """Return a URI or path that means the same in every working folder."""
-    return uri if "://" in uri else str(Path(uri).absolute())
 
 
 def _is_device(path: str) -> bool:

@@ -65,7 +65,7 @@ def _tune(work: Work, folder: str) -> list[Row]:
 def _serve(work: Work, folder: str) -> list[Row]:
     from rec.benchmarks import serve
 
-    return serve.measure(folder, work.minutes, work.say)
+    return serve.measure(folder, work.minutes, work.only, work.say)
 
 
 def _encoders(work: Work, folder: str) -> list[Row]:
@@ -101,6 +101,18 @@ def _scale(work: Work, folder: str) -> list[Row]:
     return scale.measure(folder, work.only, work.say)
 
 
+def _cluster(work: Work, folder: str) -> list[Row]:
+    from rec.benchmarks import cluster
+
+    return cluster.measure(folder, work.only, work.say)
+
+
+def _chaos(work: Work, folder: str) -> list[Row]:
+    from rec.benchmarks import chaos
+
+    return chaos.measure(folder, chaos.Chaos(faults=work.faults, minutes=work.minutes, seed=work.seed), work.say)
+
+
 def _gpu(work: Work, folder: str) -> list[Row]:
     from rec.benchmarks import gpu
 
@@ -119,5 +131,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "visits": _visits,
     "writer": _writer,
     "scale": _scale,
+    "cluster": _cluster,
     "gpu": _gpu,
+    "chaos": _chaos,
 }

@@ -5,14 +5,14 @@ Both run on one runtime behind the same proxy, and are loaded in turns by wrk ov
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, Response
 
-from rec.benchmarks import retrieval
+from rec.benchmarks import retrieval, serve_nodes
 from rec.benchmarks.load import Load, steady, write_bodies, wrk
 from rec.benchmarks.row import Row
 from rec.benchmarks.serve_faults import with_faults
@@ -21,9 +21,11 @@ from rec.config import RunConfig, from_table
 from rec.data.generated.catalogue import CatalogueConfig
 from rec.data.prepare import prepare
 from rec.data.runner import InProcess
+from rec.errors import RequestError
 from rec.json_text import json_text
 from rec.keys_data import DataConfig, TextConfig
-from rec.runtime.serving import deploy, deploy_web, limits, serving_runtime
+from rec.runtime.proxies import serving_runtime
+from rec.runtime.serving import deploy, deploy_web, limits
 from rec.serving.artifact import Artifact
 from rec.serving.export import export
 from rec.train.job import train_here
@@ -31,12 +33,32 @@ from rec.train.job import train_here
 CLIENTS = (1, 16, 64, 256)
 REPLICAS, PORT = 2, 8231
 SECONDS, ROUNDS = 5.0, 3
+PARTS = ("machine", "nodes")
 ROWS = 32
 OVERRIDES = {"replicas": REPLICAS, "max_queued": 512}
 Say = Callable[[str], None]
 
 
-def measure(folder: str, minutes: float, say: Say) -> list[Row]:
+def measure(folder: str, minutes: float, only: Collection[str], say: Say) -> list[Row]:
+    """Return what was measured on this machine alone and on several nodes.
+
+    Raises:
+        RequestError: an unknown part.
+    """
+    if unknown := sorted(set(only) - set(PARTS)):
+        raise RequestError(f"--only {','.join(unknown)}: no such part of serve; there are {', '.join(PARTS)}")
+    rows = on_machine(folder, minutes, say) if not only or "machine" in only else []
+    return [*rows, *(on_nodes(folder, say) if not only or "nodes" in only else [])]
+
+
+def on_nodes(folder: str, say: Say) -> list[Row]:
+    """Return what a service of two real nodes did when one was lost, versions changed and the load rose."""
+    artifact = _artifact(Path(folder), say)
+    second = _artifact(Path(folder), say, name="model-v2", epochs=2)
+    return serve_nodes.measure(artifact.path, second.path, write_bodies(Path(folder), _requests(artifact)), say)
+
+
+def on_machine(folder: str, minutes: float, say: Say) -> list[Row]:
     """Return throughput and latency beside the constant, then what a run of faults did to clients."""
     rows = retrieval.measure()
     artifact = _artifact(Path(folder), say)
@@ -64,16 +86,16 @@ def measure(folder: str, minutes: float, say: Say) -> list[Row]:
     return rows
 
 
-def _artifact(folder: Path, say: Say) -> Artifact:
+def _artifact(folder: Path, say: Say, name: str = "model", epochs: int = 1) -> Artifact:
     """Return the artifact of a model of MovieLens 1M's number of items, hardly trained: only its speed counts."""
     text = TextConfig(modalities=("a", "b"), width=32)
     planted = CatalogueConfig(interactions=100_000, users=2_000, items=3_416, modalities=("a", "b"))
     data = DataConfig(root=f"{folder}/data", source=CATALOGUE, read=planted, text=text)
     prepare(data, InProcess(), say)
-    table = {"system": "rec.systems.msmrec:MSMRec", "out": f"{folder}/run", "data": {"root": data.root}}
-    config: RunConfig = from_table(table | {"train": {"epochs": 1}})
+    table = {"system": "rec.systems.msmrec:MSMRec", "out": f"{folder}/{name}-run", "data": {"root": data.root}}
+    config: RunConfig = from_table(table | {"train": {"epochs": epochs}})
     train_here(config, lambda _: None, say)
-    return export(config, f"{folder}/model", say)
+    return export(config, f"{folder}/{name}", say)
 
 
 def _requests(artifact: Artifact) -> list[dict[str, Any]]:

@@ -31,6 +31,8 @@ class Work:
     edges: int
     prescriptions: int
     pairs: int
+    faults: int
+    seed: int
     only: tuple[str, ...] = ()
     """Parts of a benchmark that has some; empty is all."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from rec.cli.run import count, say
 from rec.errors import ConfigError, RequestError
 from rec.progress import tell
+from rec.sections import counted
 
 if TYPE_CHECKING:
     from rec.runtime.local_cluster import LocalCluster
@@ -23,6 +25,7 @@ EXAMPLES = """examples:
   rec cluster cut 1                      # nothing goes through the link of node 1
   rec cluster run -- rec train rec/configs/demo.toml parallel.workers=3
   rec cluster heal 1
+  rec cluster kill 1                     # its machine dies; rec cluster heal 1 starts it again
   rec cluster status
   rec cluster down                       # after a crash too
   rec cluster render cluster/values.toml --out cluster/kuberay
@@ -52,11 +55,19 @@ def add_options(command: argparse.ArgumentParser) -> None:
     start.add_argument(
         "--delay", help="time from node to node, such as 1ms, where the kernel has netem (default: none)"
     )
+    text = "empty folder where the head keeps its state: killed, it goes on from that with heal 0 (default: in memory)"
+    start.add_argument("--state", metavar="DIR", help=text)
     add("down", "end it, or what is left of it")
     add("status", "tell its nodes")
     add("env", "print the exports that a client needs")
-    for action, text in (("cut", "cut a node's link"), ("heal", "join it again; a node that was given up starts anew")):
-        add(action, text).add_argument("node", type=int, metavar="NODE", help="its number")
+    again = "join it again; a node that was given up or killed starts anew"
+    for action, text in (("cut", "cut a node's link"), ("kill", "kill its processes"), ("heal", again)):
+        one = add(action, text)
+        one.add_argument("node", type=int, metavar="NODE", help="its number")
+        if action == "kill":
+            one.add_argument(
+                "--only", default="", metavar="NAME", help="those of this name, such as raylet, gcs_server"
+            )
     inside = add("run", "run a command on the head")
     inside.add_argument("words", nargs="+", metavar="-- COMMAND", help="after --")
     text = "write manifests for KubeRay from one file of values"
@@ -128,6 +139,7 @@ def _local(options: argparse.Namespace) -> int | None:
             store_bytes=options.store,
             rate=options.rate,
             delay=options.delay,
+            state=None if options.state is None else os.path.abspath(options.state),
         )
         cluster = local.up(options.name, shape)
         say(f"{options.name}: {options.nodes} nodes are up; jobs are submitted to {cluster.dashboard}; for this shell:")
@@ -149,6 +161,9 @@ def _with(cluster: LocalCluster, options: argparse.Namespace) -> int | None:
     elif options.action == "cut":
         cluster.cut(options.node)
         say(f"{cluster.name}: nothing goes through the link of node {options.node} any more")
+    elif options.action == "kill":
+        killed = cluster.kill(options.node, options.only)
+        say(f"{cluster.name}: killed {counted(len(killed), 'process', 'processes')} of node {options.node}")
     elif options.action == "heal":
         cluster.heal(options.node)
         say(f"{cluster.name}: node {options.node} is back")

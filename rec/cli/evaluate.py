@@ -62,8 +62,9 @@ def run(options: argparse.Namespace) -> int:
 def _runs(options: argparse.Namespace) -> list[RunConfig]:
     """Return the runs of a TOML file, or those in a folder: one, or one per seed."""
     from rec.evaluation.run import load_run, seed_folders
+    from rec.filesystems import is_folder
 
-    if not Path(options.config).is_dir():
+    if not is_folder(options.config):
         return runs(options)
     return [load_run(folder, options.overrides) for folder in seed_folders(options.config, options.seeds)]
 

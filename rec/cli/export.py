@@ -23,10 +23,11 @@ def add_options(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Write the artifact."""
     from rec.evaluation.run import load_run
+    from rec.filesystems import uri_below
     from rec.serving.export import export
 
     config = load_run(options.config, options.overrides)
     name = config.system.rsplit(":", 1)[-1].lower()
-    artifact = export(config, options.to or f"{config.out}/export/{name}", say)
+    artifact = export(config, options.to or uri_below(config.out, f"export/{name}"), say)
     counts = ", ".join(counted(told["count"], name) for name, told in artifact.manifest["entities"].items())
-    say(f"{artifact.path}: step {artifact.manifest['step']}, {counts}")
+    say(f"{artifact.place}: step {artifact.manifest['step']}, {counts}")

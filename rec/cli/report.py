@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from rec.cli.run import count
 from rec.config import RunConfig, load
 from rec.errors import RequestError
+from rec.filesystems import is_folder
 from rec.progress import tell
 
 TEXT = "write a run's HTML report"
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> None:
     """Write the report and print its path."""
     from rec.report.page import write_report
 
-    if Path(options.config).is_dir():
+    if is_folder(options.config):
         if options.overrides:
             raise RequestError(f"report: a folder has its own keys; found {options.overrides[0]!r}, expected none")
         folder = options.config.rstrip("/")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rec.config import RunConfig, load
 from rec.errors import ConfigError, RequestError, printable
+from rec.filesystems import uri_below
 from rec.progress import CLEARED, Progress
 from rec.strict import resolve
 
@@ -59,7 +60,7 @@ def runs(options: argparse.Namespace) -> list[RunConfig]:
         return [load(options.config, options.overrides)]
     base = load(options.config, options.overrides).out
     return [
-        load(options.config, [*options.overrides, f"out={base}/seed-{seed}", f"train.seed={seed}"])
+        load(options.config, [*options.overrides, f"out={uri_below(base, f'seed-{seed}')}", f"train.seed={seed}"])
         for seed in range(options.seeds)
     ]
 

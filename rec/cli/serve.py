@@ -20,7 +20,7 @@ EXAMPLES = """examples:
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add what the command takes beside overrides."""
     command.add_argument("artifacts", metavar="ARTIFACT", nargs="+", help="folders made by `rec export`")
-    command.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1)")
+    command.add_argument("--host", help="address to listen at (default: 127.0.0.1, on a cluster 0.0.0.0)")
     command.add_argument("--port", type=port, default=8000, help="port to listen at (default: 8000)")
     text = "let all replicas serve all artifacts, each with the N used last in memory (default: replicas of their own)"
     command.add_argument("--multiplex", type=count, default=0, metavar="N", help=text)
@@ -28,10 +28,11 @@ def add_options(command: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Serve until interrupted."""
-    from rec.runtime.ports import check_port
+    from rec.runtime.ports import check_port, chosen_host
 
-    check_port(options.host, options.port)  # before Ray, whose import takes seconds
+    host = options.host or chosen_host()
+    check_port(host, options.port)  # before Ray, whose import takes seconds
     from rec.runtime.serving import serve_artifacts
 
     overrides = serve_keys(options.overrides)
-    serve_artifacts(options.artifacts, overrides, options.host, options.port, say, options.multiplex)
+    serve_artifacts(options.artifacts, overrides, host, options.port, say, options.multiplex)

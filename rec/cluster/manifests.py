@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from pathlib import PurePosixPath
 from typing import Any
@@ -12,10 +13,26 @@ from rec.cluster.values import Kind, Sizes, Values, Workers, byte_count
 
 SERVED = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
-    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response junk-response",
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response junk-response response-timeout",
+    "RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S": "1",
+    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
 }
 """Of services: HAProxy in front of replicas is the router that retries. Requests only read, so that one whose replica
-died before it answered may be sent to another."""
+died, or whose node no longer answers, may be sent to another. Autoscaling goes by what replicas tell of their load."""
+ANSWER, CHECK = "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S", "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER"
+"""Seconds of silence after which a request is sent to another replica, and the time between checks and for each: two
+that fail in a row take a replica out. Shorter checks take out busy replicas that still answer."""
+
+
+def served(deadline_ms: float) -> dict[str, str]:
+    """Return what all processes of Ray have in their environment where artifacts with this deadline are served.
+
+    A living replica answers by `serve.deadline_ms`, if only that it is late.
+    """
+    seconds = math.ceil(deadline_ms / 1000) + 1
+    return SERVED | {ANSWER: str(seconds), CHECK: f"{seconds}s"}
+
+
 Manifest = dict[str, Any]
 
 
@@ -51,7 +68,7 @@ def command(values: Values, group: str, kind: Kind) -> list[str]:
 def ray_service(values: Values, group: str) -> Manifest:
     """Return a service that answers from an artifact, and starts new nodes beside the old ones for another one."""
     service = values.service
-    env: list[Manifest] = [{"name": name, "value": value} for name, value in SERVED.items()]
+    env: list[Manifest] = [{"name": name, "value": value} for name, value in served(service.deadline_ms).items()]
     if service.token_secret:
         env.append(_secret_variable("REC_SERVE_TOKEN", service.token_secret, "token"))
     spec = {

@@ -120,6 +120,8 @@ class Service(Strict):
     """Its folder on a volume; the last part is the name of the application."""
     token_secret: str = ""
     """Secret whose key `token` is REC_SERVE_TOKEN, for artifacts with serve.token=true."""
+    deadline_ms: float = Field(2000.0, gt=0)
+    """The artifact's `serve.deadline_ms`: where a replica is silent a second longer, another one gets the request."""
 
 
 class ExternalState(Strict):

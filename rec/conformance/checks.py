@@ -9,17 +9,21 @@ import numpy as np
 import pytest
 import torch
 
+from rec.cluster.machines import Machine
+from rec.cluster.plan import Sample, plan
+from rec.cluster.plan_page import page
 from rec.conformance.cuts import comparable, difference, in_training, stepped
 from rec.errors import RequestError
 from rec.evaluation.measure import measure, metrics, teller
 from rec.evaluation.records import joined, records_of
 from rec.evaluation.tasks.ranking.answers import recommend_batch
 from rec.json_text import json_text
+from rec.keys import ParallelConfig, TrainConfig
 from rec.nn.retrieval import Ask
 from rec.systems.api import Phase, System
 from rec.systems.capabilities import Decoding, Explainer, Ranker, Reporter, Writer
 from rec.train.feed import in_budgets, in_parts
-from rec.train.phases import own_flags, select
+from rec.train.phases import own_flags, select, stretches
 from rec.train.ranks import OneRank, RankFeed
 
 
@@ -126,6 +130,21 @@ class Conformance:
                 optimizer.step()
             moved = {name for name, p in module.named_parameters() if not torch.equal(p, before[name])}
             assert moved == trained.keys()
+
+    def test_a_run_on_two_nodes_can_be_planned(self, built: Built) -> None:
+        system, rows = built
+        there, found = [Machine("0", 1), Machine("1", 1)], stretches(system, TrainConfig())
+        sample = Sample([(system.collate(rows), True)])
+        told = plan(system, found, lambda _: sample, ParallelConfig(workers=2), machines=there, nodes=[0, 1])
+        counts = told.counts
+        assert counts.total - counts.tables == sum(p.numel() for p in system.model().parameters())
+        assert 0 < counts.active <= counts.total
+        for stage in told.stages:
+            assert 0 < stage.trained <= counts.total
+            kinds = [kind for kind in stage.traffic.kinds if kind.endswith("gradients")]
+            assert sum(stage.traffic.sent(0, kind) for kind in kinds) == 4 * stage.trained
+            assert stage.memory.activations > 0
+        assert page(told)
 
     def test_a_step_does_not_depend_on_how_its_rows_are_cut(self, built: Built) -> None:
         """Terms, gradients, buffers and the use of experts, in microbatches as in one batch, without dropout.

@@ -21,7 +21,6 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -205,9 +204,8 @@ class Prepared:
         file = self._file(name)
         if file is None:
             raise DataError(f"{self.root}: the data set holds no table {name!r}{hint(name)}")
-        path = self.storage.path(file)
-        if Path(path).is_file():
-            loaded: np.ndarray = np.load(path, mmap_mode="c")
+        if self.storage.is_local:
+            loaded: np.ndarray = np.load(self.storage.path(file), mmap_mode="c")
             return loaded
         with self.storage.open(file) as stream:
             return np.asarray(np.lib.format.read_array(stream))
@@ -243,10 +241,10 @@ class Prepared:
 
     def _parquet(self, name: str) -> pa.Table:
         try:
-            with self.storage.open(name) as file:
+            with self.storage.telling(name), self.storage.open(name) as file:
                 return pq.read_table(file)
         except (OSError, pa.ArrowInvalid) as error:
-            raise DataError(f"{self.storage.uri}/{name}: cannot be read ({error})") from error
+            raise DataError(f"{self.storage.uri_of(name)}: cannot be read ({error})") from error
 
 
 def _said(config: Strict, at: str) -> Iterator[tuple[str, Any]]:

@@ -56,10 +56,10 @@ class CachedReader:
         """Yield one table per file that is not in memory."""
         for name in names:
             try:
-                with self.storage.open(name) as file:
+                with self.storage.telling(name), self.storage.open(name) as file:
                     table = pq.read_table(file, columns=self.columns)
             except (OSError, pa.ArrowInvalid) as error:
-                raise DataError(f"{self.storage.uri}/{name}: cannot be read ({error})") from error
+                raise DataError(f"{self.storage.uri_of(name)}: cannot be read ({error})") from error
             yield table
 
 

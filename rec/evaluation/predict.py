@@ -31,7 +31,7 @@ from rec.evaluation.run import Trained
 from rec.json_text import json_text
 from rec.keys import EvaluateConfig
 from rec.progress import Progress
-from rec.storage import Storage, absolute
+from rec.storage import Storage, absolute, uri_below
 from rec.strict import flat, is_among
 from rec.train.checkpoint import CheckpointStore
 from rec.train.job import FREE_KEYS, check_data, check_same, require_trained
@@ -289,7 +289,7 @@ def order_of(config: RunConfig, options: Namespace) -> Order:
         raise RequestError(f"--k: expected at least 1, got {options.k}")
     table = options.requests
     name = PurePosixPath(table.rstrip("/")).stem if table else options.split
-    folder = options.to or f"{config.out}/predictions/{name}"
+    folder = options.to or uri_below(config.out, f"predictions/{name}")
     split = None if table else options.split
     return Order(config=config, folder=folder, split=split, requests=table or "", most=options.k)
 

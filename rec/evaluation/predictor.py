@@ -113,10 +113,10 @@ class Predictor:
             if first >= last:
                 continue
             try:
-                with storage.open(name) as file:
+                with storage.telling(name), storage.open(name) as file:
                     table = pq.read_table(file, columns=stored(self.system.columns))
             except (OSError, pa.ArrowInvalid) as error:
-                raise DataError(f"{storage.uri}/{name}: cannot be read ({error})") from error
+                raise DataError(f"{storage.uri_of(name)}: cannot be read ({error})") from error
             tables.append(table.slice(first, last - first))
         return pa.concat_tables(tables)
 

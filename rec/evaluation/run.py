@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,6 +31,7 @@ from rec.evaluation.records import Records, with_columns
 from rec.evaluation.settled import settle
 from rec.evaluation.shared import beside_baselines, by_group
 from rec.evaluation.task import Measured, Task
+from rec.filesystems import is_folder, uri_below
 from rec.nn.making import made_empty
 from rec.progress import Progress
 from rec.sections import Section, to_plain
@@ -338,7 +338,7 @@ def shown(feed: PlannedFeed, split: str, title: str) -> Iterator[Any]:
 
 def load_run(path: str, overrides: Sequence[str]) -> RunConfig:
     """Return the config of a TOML file, or of a run's folder, wherever that lies now."""
-    if not Path(path).is_dir():
+    if not is_folder(path):
         return load(path, overrides)
     return override(read_config(path).model_copy(update={"out": path.rstrip("/")}), overrides)
 
@@ -360,7 +360,7 @@ def seed_folders(folder: str, seeds: int = 0) -> list[str]:
     """Return the folders of a run's seeds, of the first ones alone where a number is given; without seeds the run."""
     names = [name for name in Storage(folder).list() if name.startswith("seed-")]
     names = [f"seed-{seed}" for seed in range(seeds)] if seeds else names
-    return [f"{folder.rstrip('/')}/{name}" for name in names] or [folder]
+    return [uri_below(folder, name) for name in names] or [folder]
 
 
 def read_numbers(folder: str, split: str) -> Numbers:

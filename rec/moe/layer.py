@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rec.errors import ConfigError
 from rec.moe.balance import (
     assignments,
     assignments_by_gate,
@@ -153,6 +154,26 @@ class MixtureOfExperts(nn.Module):
         rebalance = getattr(self.router, "rebalance", None)
         if rebalance is not None:
             rebalance(self.usage.last_E)
+
+
+def layers_to_spread(module: nn.Module, size: int, backend: str) -> list[tuple[str, MixtureOfExperts]]:
+    """Return the layers whose experts `size` workers share, with their names, empty where each worker keeps all.
+
+    Raises:
+        ConfigError: there are none, or their experts do not divide.
+    """
+    if size == 1 and backend == "grouped":
+        return []
+    layers = [(name, layer) for name, layer in layers_of(module) if not layer.replicated]
+    if not layers:
+        key, value = ("expert_parallel", size) if size > 1 else ("moe_backend", backend)
+        raise ConfigError(f"parallel.{key}: the model has no experts to spread over workers; got {value}")
+    for name, layer in layers:
+        if layer.num_experts % size:
+            raise ConfigError(
+                f"parallel.expert_parallel: must divide the {layer.num_experts} experts of {name!r}, got {size}"
+            )
+    return layers
 
 
 def mixed_elsewhere(layer: MixtureOfExperts, routing: Routing) -> None:

@@ -147,7 +147,8 @@ def system_name(config: RunConfig) -> str:
 
 def data_name(config: RunConfig) -> str:
     """Return what people call a run's data set: the last folder of its path that says something."""
-    parts = [part for part in config.data.root.rstrip("/").split("/") if part not in ("", "data", "out")]
+    root = config.data.root.partition("?")[0] if "://" in config.data.root else config.data.root
+    parts = [part for part in root.split("/") if part not in ("", "data", "out")]
     return parts[-1] if parts else config.data.root
 
 

@@ -16,7 +16,7 @@ from rec.report.html import page
 from rec.report.origin import data_name, system_name
 from rec.report.text import paragraph, table
 from rec.sections import Lines, LineSeries, Section, Table, counted, number, sentence
-from rec.storage import Storage
+from rec.storage import Storage, uri_below
 from rec.strict import resolve
 
 RESAMPLES = 10_000
@@ -45,7 +45,7 @@ def sweep(
     for name, words in chosen.items():
         results[name] = []
         for seed in range(seeds):
-            place = [f"out={folder(config, name)}/seed-{seed}", f"train.seed={seed}"]
+            place = [f"out={uri_below(folder(config, name), f'seed-{seed}')}", f"train.seed={seed}"]
             run = override(config, [*words, *place])
             say(f"{name}, seed {seed}: {run.out}")
             train(run)
@@ -138,7 +138,7 @@ def _cells(rows: list[dict[str, Any]], one: Mapping[str, Any], first: str) -> tu
 
 def folder(config: RunConfig, name: str) -> str:
     """Return where a variant's seeds lie."""
-    return f"{config.out.rstrip('/')}/{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}"
+    return uri_below(config.out, re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"))
 
 
 def _measured(run: RunConfig) -> dict[str, Any]:

@@ -13,7 +13,8 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -53,6 +54,7 @@ def runtime(
     meanwhile: Sequence[str] = (),
     metrics_port: int | None = None,
     demand: Demand | None = None,
+    on_cluster: Mapping[str, str] | None = None,
 ) -> Iterator[None]:
     """Be connected to Ray inside: to the cluster that RAY_ADDRESS names, else to a private one on this machine.
 
@@ -65,6 +67,7 @@ def runtime(
         meanwhile: Modules to import in a thread while Ray starts; none of Ray's own.
         metrics_port: Where a private runtime shows its metrics to Prometheus; None leaves the choice to Ray.
         demand: What has to be there, of the machine or of the cluster.
+        on_cluster: What processes that this one starts on a cluster are to have in their environment.
 
     Raises:
         ConfigError: the machine or the cluster has less than is demanded, or no cluster answers.
@@ -82,7 +85,7 @@ def runtime(
     try:
         if os.environ.get("RAY_ADDRESS"):
             with Progress(starting()):
-                connect()
+                connect(on_cluster)
             require_cluster(demand)
         else:
             sweep()
@@ -136,8 +139,8 @@ def _end(started: set[psutil.Process]) -> None:
     psutil.wait_procs(left, timeout=PATIENCE_S)
 
 
-def connect() -> None:
-    """Connect to the cluster that RAY_ADDRESS names.
+def connect(environment: Mapping[str, str] | None = None) -> None:
+    """Connect to the cluster that RAY_ADDRESS names; what this process starts there has an environment of its own.
 
     Raises:
         ConfigError: none answers there.
@@ -145,7 +148,8 @@ def connect() -> None:
     try:
         with own_signals():
             # A submitted job may have an environment of its own, which a second one must not contradict.
-            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+            given = {"env_vars": dict(environment)} if environment else None
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env=given)
     except (ConnectionError, RuntimeError, ValueError) as error:
         told = one_line(str(error))[:MOST_TOLD]
         raise ConfigError(f"RAY_ADDRESS: no cluster answers at {os.environ['RAY_ADDRESS']!r} ({told})") from error
@@ -256,15 +260,41 @@ def require_cluster(demand: Demand | None) -> None:
     """
     if demand is None:
         return
-    resources = ray.cluster_resources()
-    _require(demand, demand.cpus + 1, resources.get("CPU", 0.0), "the cluster", " and 1 for data")
-    _require_gpus(demand, resources.get("GPU", 0.0), "the cluster")
-    _require_nodes(demand, living_nodes().values())
+    nodes = [*living_nodes().values(), *nodes_to_come(demand)]
+    there = {name: sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
+    _require(demand, demand.cpus + 1, there["CPU"], "the cluster", " and 1 for data")
+    _require_gpus(demand, there["GPU"], "the cluster")
+    _require_nodes(demand, nodes)
 
 
 def living_nodes() -> dict[str, Mapping[str, float]]:
-    """Return the resources of each node of the cluster that is alive, by its id."""
-    return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+    """Return the resources of each node of the cluster that is alive and stays, by its id."""
+    leaving = leaving_nodes()
+    nodes = ray.nodes()
+    return {one["NodeID"]: one["Resources"] for one in nodes if one["Alive"] and one["NodeID"] not in leaving}
+
+
+def nodes_to_come(demand: Demand) -> Sequence[Mapping[str, float]]:
+    """Return the resources of nodes that an autoscaler may start, at most as many of a kind as a demand could use.
+
+    Those of a kind that live already count again: this is for what a cluster can never have.
+    """
+    config = ray._private.state.state.get_cluster_config()
+    if config is None:
+        return []
+    most = max(demand.count, math.ceil(demand.cpus), math.ceil(demand.gpus)) + 1
+    found: list[Mapping[str, float]] = []
+    for group in config.node_group_configs:
+        count = most if group.max_count < 0 else min(group.max_count, most)
+        found += [{name: float(amount) for name, amount in group.resources.items()}] * count
+    return found
+
+
+def leaving_nodes() -> Collection[str]:
+    """Return the ids of nodes that will be taken away: they were told to end, or the autoscaler has had notice."""
+    # Ray has no public name for it; its own autoscaler and Ray Data ask here too.
+    found: Collection[str] = ray._private.state.state.get_draining_nodes()
+    return found
 
 
 def fitting(each: Mapping[str, float], nodes: Iterable[Mapping[str, float]]) -> int:
@@ -278,22 +308,29 @@ def fitting(each: Mapping[str, float], nodes: Iterable[Mapping[str, float]]) -> 
     return sum(room)
 
 
-def _require_nodes(demand: Demand, nodes: Iterable[Mapping[str, float]]) -> None:
+def _require_nodes(demand: Demand, nodes: Sequence[Mapping[str, float]]) -> None:
     """Check that what is enough in all is not too scattered: Ray would wait for ever."""
     if not demand.each or (there := fitting(demand.each, nodes)) >= demand.count:
         return
-    told = " and ".join(counted(amount, name) for name, amount in demand.each.items() if amount)
+    names = [name for name, amount in demand.each.items() if amount]
+    told = " and ".join(counted(demand.each[name], name) for name in names)
     raise ConfigError(
         f"{demand.key}: the nodes of the cluster have room for {there} {demand.of} of {told} each, expected "
-        f"{demand.count}: one needs all of it on one node; {demand.remedy}"
+        f"{demand.count}: one needs all of it on one node, and {_in_words(nodes, names)}; {demand.remedy}"
     )
 
 
+def _in_words(nodes: Sequence[Mapping[str, float]], names: Sequence[str]) -> str:
+    """Return what nodes have of some resources."""
+    kinds = Counter(" and ".join(counted(node.get(name, 0.0), name) for name in names) for node in nodes)
+    return "there are " + ", ".join(f"{counted(count, 'node')} of {kind}" for kind, count in kinds.items())
+
+
 def together(demand: Demand) -> int:
-    """Return how many jobs of one demand the cluster has room for at the same time, with a CPU left for data."""
-    resources = ray.cluster_resources()
-    room = int((resources.get("CPU", 0) - 1) / demand.cpus)
-    return min(room, int(resources.get("GPU", 0) / demand.gpus)) if demand.gpus else room
+    """Return how many jobs of one demand living nodes have room for at the same time, with a CPU left for data."""
+    nodes = living_nodes().values()
+    room = int((sum(node.get("CPU", 0.0) for node in nodes) - 1) / demand.cpus)
+    return min(room, fitting(demand.each, nodes) // demand.count)
 
 
 def refuse_shared_gpus(parallel: ParallelConfig) -> None:

@@ -59,6 +59,11 @@ def object_stores() -> dict[str, float]:
     return {node: there.get("object_store_memory", 0.0) for node, there in living_nodes().items()}
 
 
+def _store_of(node: str) -> float:
+    stores = object_stores()
+    return stores.get(node, min(stores.values(), default=0.0))  # one that will be taken away is not among them
+
+
 def share(data: Prepared, split: str, columns: Sequence[Column]) -> list[Any]:
     """Read a split once and return references to its blocks, in order; they live as long as this process."""
     names = [name for name, _ in data.files(split)]
@@ -139,7 +144,7 @@ class StreamingReader:
         node = ray.get_runtime_context().get_node_id()
         here = NodeAffinitySchedulingStrategy(node, soft=False)
         named = NodeReader.options(name=f"reader-{run}-{node}", get_if_exists=True, scheduling_strategy=here)
-        self.actor = named.remote(data.storage, list(columns), RECENT_SHARE * object_stores()[node])
+        self.actor = named.remote(data.storage, list(columns), RECENT_SHARE * _store_of(node))
 
     def read(self, names: Sequence[str]) -> Iterator[pa.Table]:
         """Yield one table per file, in this order.

@@ -1,7 +1,8 @@
 """DeepSpeed as an engine for the loop, and its state as plain tensors by parameter name.
 
 Everything private of DeepSpeed that we touch (checked with 0.19): `_hp_mapping` of a parameter, the optimisers'
-`single_partition_of_fp32_groups`, `fp32_groups`, `fp16_groups`, and the handles of the engine's hooks.
+`single_partition_of_fp32_groups`, `fp32_groups`, `fp16_groups`, `allreduce_and_copy_with_multiple_ranks`, and the
+handles of the engine's hooks.
 `tests/runtime/test_deepspeed.py` compares losses, gradient norms and saved states with the plain engine, and fails
 loudly where an upgrade changes any of them.
 """
@@ -9,7 +10,7 @@ loudly where an upgrade changes any of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,6 +27,7 @@ from rec.nn.sharded import update_tables
 from rec.runtime.deepspeed_experts import import_deepspeed, parameter_groups, place
 from rec.runtime.placement import Fragment, Place, Whole
 from rec.runtime.ranks import TorchRanks
+from rec.runtime.reducing import sum_for_owners
 from rec.train.engine import slots_of
 from rec.train.optim import make_optimiser
 from rec.train.shards import Piece, Tensors
@@ -60,14 +62,22 @@ class DeepSpeedEngine:
     What a rank saves are parts of whole parameters, so that any number of ranks can go on from what another wrote.
     """
 
-    def __init__(self, module: nn.Module, train: TrainConfig, parallel: ParallelConfig, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        train: TrainConfig,
+        parallel: ParallelConfig,
+        device: str = "cpu",
+        nodes: Sequence[str] = (),
+    ) -> None:
+        """Wrap a module; `nodes` tells the node of each rank, on which experts are shared first."""
         deepspeed = import_deepspeed()
         if not deepspeed.comm.is_initialized():
             deepspeed.init_distributed(dist_backend=torch.distributed.get_backend(), verbose=False)
         self.rank, self.world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
         self.device, self.stage = torch.device(device), parallel.zero_stage
         self.ranks = TorchRanks(self.device)
-        self.model = place(module, parallel, self.device)
+        self.model = place(module, parallel, self.device, nodes)
         fill(module, self.device)  # of experts, those that live here
         module = module.to(self.device)
         self.model.note_trained(module, self.sum_over_ranks)
@@ -95,6 +105,7 @@ class DeepSpeedEngine:
             self.engine, self.optimizer, _, _ = deepspeed.initialize(
                 model=module, optimizer=make_optimiser(groups, train), config=config, dist_init_required=False
             )
+        sum_for_owners(self.optimizer)
         self.module: nn.Module = self.engine.module
         inner = self._inner()
         if inner is not self.optimizer and self.stage == 0:
@@ -244,8 +255,8 @@ class DeepSpeedEngine:
         """Return the parts of a parameter that this rank saves; copies on several ranks are shared out among them."""
         if self.stage and whole.trained:
             return held
-        size = self.model.expert_parallel if whole.spread else 1
-        shares = [part.share(number, self.rank // size, self.world_size // size) for part in held]
+        copy, size = (self.model.copy, self.model.expert_parallel) if whole.spread else (self.rank, 1)
+        shares = [part.share(number, copy, self.world_size // size) for part in held]
         return [part for part in shares if part.size]
 
     def load_state(self, state: Tensors) -> None:

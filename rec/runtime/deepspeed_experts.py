@@ -1,14 +1,14 @@
 """DeepSpeed's side of a mixture layer: its groups, its marks on parameters, its files, and its stock layer.
 
 With `rec.runtime.deepspeed` all that knows DeepSpeed. Private here (checked with 0.19): the engine's search for
-instances of `MoE`, `groups._create_expert_and_data_parallel` and its lookups, `MOELayer` with a gate of our own, the
-names of experts in checkpoints. `tests/runtime/test_expert_parallel.py` fails loudly where an upgrade changes one.
+instances of `MoE`, the tables of `groups` and their lookups, `MOELayer` with a gate of our own, the names of experts in
+checkpoints. `tests/runtime/test_expert_parallel.py` fails loudly where an upgrade changes one.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,11 +16,12 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
+from rec.cluster.placing import expert_groups
 from rec.errors import ConfigError
 from rec.keys import ParallelConfig
 from rec.moe.dispatch import Order
 from rec.moe.experts import Experts, FeedForwardExperts, UnlikeExperts
-from rec.moe.layer import Carry, MixtureOfExperts, layers_of
+from rec.moe.layer import Carry, MixtureOfExperts, layers_of, layers_to_spread
 from rec.nn.making import fill
 from rec.runtime.exchange import ExpertParallel, WorldRanks
 from rec.runtime.placement import Place, Placement
@@ -29,8 +30,10 @@ from rec.runtime.tables import share_tables
 STOCK_PREFIX = "deepspeed_moe.experts.deepspeed_experts."
 
 
-def place(module: nn.Module, parallel: ParallelConfig, device: torch.device) -> Placement:
+def place(module: nn.Module, parallel: ParallelConfig, device: torch.device, nodes: Sequence[str] = ()) -> Placement:
     """Leave this rank its experts and connect the mixture layers; a module that is wrapped again stays as it is.
+
+    `nodes` tells the node of each rank; empty is one node.
 
     Raises:
         ConfigError: experts do not divide, or cannot be run by the backend.
@@ -42,30 +45,26 @@ def place(module: nn.Module, parallel: ParallelConfig, device: torch.device) -> 
     share_tables(module, device)
     placement = Placement(module, size)
     module.placement = placement  # type: ignore[assignment]
-    layers = [(name, layer) for name, layer in layers_of(module) if not layer.replicated]
     if torch.distributed.get_world_size() > 1:
         world = WorldRanks()
-        for _, layer in layers:
-            layer.ranks = world
-    if size == 1 and parallel.moe_backend == "grouped":
-        return placement
-    if not layers:
-        key, value = ("expert_parallel", size) if size > 1 else ("moe_backend", parallel.moe_backend)
-        raise ConfigError(f"parallel.{key}: the model has no experts to spread over workers; got {value}")
-    for name, layer in layers:
+        for _, layer in layers_of(module):
+            if not layer.replicated:
+                layer.ranks = world
+    rank, sharing = (
+        torch.distributed.get_rank(),
+        expert_groups(nodes or [""] * torch.distributed.get_world_size(), size),
+    )
+    placement.copy, own = next((copy, ranks) for copy, ranks in enumerate(sharing) if rank in ranks)
+    for name, layer in layers_to_spread(module, size, parallel.moe_backend):
         prefix = f"{name}.experts" if name else "experts"
-        if layer.num_experts % size:
-            raise ConfigError(
-                f"parallel.expert_parallel: must divide the {layer.num_experts} experts of {name!r}, got {size}"
-            )
         for inner, _ in layer.experts.named_parameters():
             placement.whole[f"{prefix}.{inner}"].spread = True
         marker = _marker(layer, size)
         layer.add_module("deepspeed", marker)
         # All ranks make the process groups here, in the same order; the engine finds them made.
-        marker.set_deepspeed_parallelism()
+        _make_groups(marker.expert_group_name, sharing)
         placement.expert_group = marker.expert_group_name
-        first = torch.distributed.get_rank() % size * (layer.num_experts // size)
+        first = own.index(rank) * (layer.num_experts // size)
         if parallel.moe_backend == "deepspeed":
             _use_stock(layer, prefix, first, marker, placement)
         else:
@@ -207,12 +206,25 @@ def _marker(layer: MixtureOfExperts, size: int) -> Any:
             self.enable_expert_tensor_parallelism = False
 
         def set_deepspeed_parallelism(self, use_data_before_expert_parallel_: bool = False) -> None:
-            if self.expert_group_name not in groups()._get_expert_parallel_group_dict():
-                groups()._create_expert_and_data_parallel(
-                    size, use_data_before_expert_parallel_=use_data_before_expert_parallel_
-                )
+            """The groups are there; DeepSpeed's own are of consecutive ranks, on whatever nodes they are."""
 
     return Marker()
+
+
+def _make_groups(name: str, sharing: Sequence[Sequence[int]]) -> None:
+    """Make the process groups of ranks that share a copy of the experts, and of those that hold the same ones."""
+    table, rank = groups(), torch.distributed.get_rank()
+    if name in table._get_expert_parallel_group_dict():
+        return
+    copies = list(zip(*sharing, strict=True))
+    for made, ranks_of, kinds in (
+        (table._EXPERT_DATA_PARALLEL_GROUP, table._EXPERT_DATA_PARALLEL_GROUP_RANKS, copies),
+        (table._EXPERT_PARALLEL_GROUP, table._EXPERT_PARALLEL_GROUP_RANKS, sharing),
+    ):
+        for ranks in kinds:
+            group = table.dist.new_group(list(ranks))
+            if rank in ranks:
+                made[name], ranks_of[name] = group, list(ranks)
 
 
 def _mark(parameter: nn.Parameter, group: str) -> None:

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import ray
+from ray.autoscaler.sdk import request_resources
+
+from rec.cluster.machines import sizes
 from rec.config import RunConfig
 from rec.errors import ConfigError, TrainingError
 from rec.keys import ParallelConfig
@@ -18,23 +23,11 @@ from rec.progress import Progress
 from rec.runtime.cluster import SPARE_CPUS, fitting, living_nodes
 from rec.sections import counted
 from rec.systems.api import System
-from rec.train.phases import stretches
 
-GROW_S = 60.0
-"""Fewest seconds that a number of workers is kept before more are looked for."""
+ELASTIC = ("min_workers", "grow_s")
+"""Keys of a number of workers that may change."""
 WAIT_S, POLL_S = 300.0, 2.0
 """Longest wait for nodes with room for the fewest workers, and seconds between looks."""
-
-
-def sizes(config: RunConfig, system: System[Any, Any]) -> tuple[int, ...]:
-    """Return the numbers of workers that a run may have, the largest first: they divide batches and experts' ranks."""
-    parallel = config.parallel
-    batches = [stretch.config.batch_size for stretch in stretches(system, config.train)]
-    return tuple(
-        count
-        for count in range(parallel.workers, parallel.fewest - 1, -1)
-        if count % parallel.expert_parallel == 0 and not any(size % count for size in batches)
-    )
 
 
 def room(parallel: ParallelConfig, nodes: Collection[Mapping[str, float]]) -> int:
@@ -46,9 +39,11 @@ def room(parallel: ParallelConfig, nodes: Collection[Mapping[str, float]]) -> in
 class Sizes:
     """Chooses the number of workers of each attempt."""
 
-    def __init__(self, config: RunConfig, system: System[Any, Any], stop: threading.Event) -> None:
-        """Choose for a run; where `stop` gets set, nothing is waited for."""
-        self.stop, self.asked_s = stop, 0.0
+    def __init__(
+        self, config: RunConfig, system: System[Any, Any], stop: threading.Event, wait_s: float = WAIT_S
+    ) -> None:
+        """Choose for a run; where `stop` gets set, nothing is waited for, and for room at most so many seconds."""
+        self.stop, self.asked_s, self.wait_s = stop, 0.0, wait_s
         self.config, self.sizes = config, sizes(config, system)
         self.workers, self.since_s = 0, 0.0
 
@@ -62,12 +57,13 @@ class Sizes:
             found = self._waited()
         self.workers = found
         self.since_s = self.asked_s = time.monotonic()
-        update = {"workers": self.workers, "min_workers": 0}
-        return self.config.model_copy(update={"parallel": self.config.parallel.model_copy(update=update)})
+        # What only the driver needs would be refused beside a fixed number.
+        fixed = {"workers": self.workers, **{name: ParallelConfig.model_fields[name].default for name in ELASTIC}}
+        return self.config.model_copy(update={"parallel": self.config.parallel.model_copy(update=fixed)})
 
     def may_grow(self) -> bool:
         """Return whether more workers fit than there are, and those have been there for a while."""
-        if self.workers == self.sizes[0] or time.monotonic() - self.since_s < GROW_S:
+        if self.workers == self.sizes[0] or time.monotonic() - self.since_s < self.config.parallel.grow_s:
             return False
         self.since_s = time.monotonic()
         return (self._fitting() or 0) > self.workers
@@ -81,15 +77,16 @@ class Sizes:
 
     def _waited(self) -> int:
         """Return the number of workers that fit once enough nodes are there."""
-        fewest, deadline_s = self.sizes[-1], time.monotonic() + WAIT_S
-        with Progress(f"waiting for nodes with room for {counted(fewest, 'worker')}"):
+        fewest, deadline_s = self.sizes[-1], time.monotonic() + self.wait_s
+        asked = [*[self.config.parallel.worker_resources] * fewest, {"CPU": float(SPARE_CPUS)}]
+        with Progress(f"waiting for nodes with room for {counted(fewest, 'worker')}"), wished(asked):
             while (found := self._fitting()) is None and not self.stop.wait(POLL_S):
                 if time.monotonic() > deadline_s:
                     there = fitting(self.config.parallel.worker_resources, living_nodes().values())
                     raise TrainingError(
                         f"parallel.workers: the nodes that are left have room for {there}, expected {fewest}, and no "
-                        f"other came in {WAIT_S:.0f} s; the same command goes on from the last checkpoint once there "
-                        "are more, with parallel.min_workers at once on fewer"
+                        f"other came in {self.wait_s:.0f} s; the same command goes on from the last checkpoint once "
+                        "there are more, with parallel.min_workers at once on fewer"
                     )
         return found or fewest
 
@@ -100,6 +97,18 @@ class Sizes:
         if found := next((size for size in self.sizes if size <= most), 0):
             return found
         return fewest if fitting(self.config.parallel.worker_resources, nodes) >= fewest else None
+
+
+@contextmanager
+def wished(bundles: Sequence[Mapping[str, float]]) -> Iterator[None]:
+    """Have an autoscaler, where there is one, make room for these inside."""
+    if ray.is_initialized():
+        request_resources(bundles=list(bundles))
+    try:
+        yield
+    finally:
+        if ray.is_initialized():
+            request_resources(bundles=[])
 
 
 def refuse_elastic(parallel: ParallelConfig, what: str) -> None:

@@ -17,18 +17,28 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from rec.errors import ConfigError
 from rec.json_text import json_text
 from rec.progress import Progress
-from rec.runtime.local_links import NAME, Links, require_possible
+from rec.runtime.local_links import NAME, PATIENCE_S, Links, require_possible
 
 FOLDER, STATE = "rec-local-", "state.json"
 SHOWN = "ray"
 """Ray's folder as each node sees it: one of its own, as on a machine of its own."""
 INSIDE = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
 PORT, DASHBOARD = 6379, 8265
-START_S = 120.0
+STORED = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_rpc_server_reconnect_timeout_s": "300"}
+"""Where the head has a state: nodes wait so long for another head, by Ray's own value for 60 s."""
+CURRENT = "ray_current_cluster"
+"""A file that a killed head leaves: Ray takes raylets of other nodes, which it sees on this machine, for its own."""
+SERVER = "gcs_server"
+"""The process of the head that knows the cluster."""
+START_S = 300.0
 """Longest wait for a node to be there."""
+SLOW = "node timed out during startup"
+"""What a node says that gave up after Ray's own 30 s, as on a busy machine: it is started again."""
 POLL_S = 0.3
 ANSWER_S = 5.0
 TOLD = 800
@@ -55,6 +65,17 @@ class Shape:
     """Bits per second of each node's link, each way, such as "1gbit"."""
     delay: str | None = None
     """Time from one node to another, such as "1ms"."""
+    state: str | None = None
+    """Folder where the head keeps what it knows, so that one that is started again goes on; None keeps it in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A node that was started."""
+
+    process: subprocess.Popen[bytes]
+    name: str
+    """By which Ray knows it: one that is started again has another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +117,27 @@ class LocalCluster:
         """The environment of processes on the nodes: this one's without what it has of Ray."""
         mine = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
         path = os.pathsep.join([str(Path(sys.executable).parent), mine.get("PATH", os.defpath)])
-        return {**mine, **self.client, **NOTICED, "PATH": path, "RAY_USAGE_STATS_ENABLED": "0"}
+        stored = {"RAY_gcs_storage_path": self.shape.state, **STORED} if self.shape.state else {}
+        return {**mine, **self.client, **NOTICED, **stored, "PATH": path, "RAY_USAGE_STATS_ENABLED": "0"}
 
-    def start(self, node: int) -> subprocess.Popen[bytes]:
+    def start(self, node: int) -> Started:
         """Start a node's Ray processes; they outlive this one."""
+        name = f"{node}-{secrets.token_hex(4)}"
         words = ["ray", "start", f"--node-ip-address={self.address(node)}", f"--num-cpus={self.shape.cpus}"]
         words += [f"--object-store-memory={self.shape.store_bytes}", f"--temp-dir={self.folder / SHOWN}"]
-        words += ["--disable-usage-stats", "--block"]
+        words += ["--disable-usage-stats", f"--node-name={name}"]
         if node == 0:
+            (self.folder / "0" / CURRENT).unlink(missing_ok=True)
             words += ["--head", f"--port={PORT}", "--include-dashboard=true", f"--dashboard-port={DASHBOARD}"]
             words += [f"--dashboard-host={self.address(0)}"]
         else:
             words += [f"--address={self.address(0)}:{PORT}"]
+        if node or not self.shape.state:
+            # Ends all of the node with any of its processes; a head with a state outlives its server.
+            words += ["--block"]
+        return Started(self._detached(node, words), name)
+
+    def _detached(self, node: int, words: Sequence[str]) -> subprocess.Popen[bytes]:
         with (self.folder / f"{node}.log").open("ab") as log:
             return self.popen(node, words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
@@ -132,42 +162,87 @@ class LocalCluster:
         """Cut a node's link: nothing goes through, and nobody is told."""
         self.links.set(self._known(node), "down")
 
+    def kill(self, node: int, only: str = "") -> list[int]:
+        """Kill all processes of a node, as when its machine dies, or only those of one name; return what was killed."""
+        killed = self.processes(node, only)
+        if only == SERVER and killed:
+            (self.folder / SERVER).write_text(json_text(killed[0].cmdline()))
+        for process in killed:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(killed, timeout=PATIENCE_S)
+        return [process.pid for process in killed]
+
+    def processes(self, node: int, name: str = "") -> list[psutil.Process]:
+        """Return the processes of a node, or those of one name: "raylet", "gcs_server", the title of an actor."""
+        found = []
+        for pid in self.links.pids(self.links.namespace(self._known(node))):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process = psutil.Process(pid)
+                if not name or name in Path((process.cmdline() or [""])[0]).name:
+                    found.append(process)
+        return found
+
     def heal(self, node: int) -> None:
-        """Join a node's link again; one that the cluster has given up meanwhile starts anew.
+        """Join a node's link again; one that was killed, or that the cluster has given up, starts anew.
+
+        A head of which only the server was killed gets that again.
 
         Raises:
             ConfigError: it does not come back.
         """
         self.links.set(self._known(node), "up")
-        if self.states().get(node) != "ALIVE" or not self.links.pids(self.links.namespace(node)):
+        server = self.folder / SERVER
+        if node == 0 and self.shape.state and server.exists() and self.processes(0, "raylet"):
+            self._detached(0, json.loads(server.read_text()))
+            server.unlink()
+            self._answering()
+        elif self.states().get(node) != "ALIVE" or not self.processes(node, "raylet"):
             self.links.end([self.links.namespace(node)])
+            server.unlink(missing_ok=True)
             self.wait({node: self.start(node)})
+
+    def _answering(self) -> None:
+        """Wait until the head answers.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        deadline_s = time.monotonic() + START_S
+        while not self.states():
+            if time.monotonic() > deadline_s:
+                raise ConfigError(f"rec cluster: the head did not answer in {START_S:.0f} s")
+            time.sleep(POLL_S)
 
     def states(self) -> dict[int, str]:
         """Return what the head says of each node, "ALIVE" or "DEAD"; nothing where the head does not answer."""
         found: dict[int, str] = {}
-        for one in self._listed():
+        for one in self.listed():
             node = int(one["node_ip"].rsplit(".", 1)[1]) - 2
             # A node that came back stands there twice.
             found[node] = "ALIVE" if "ALIVE" in (one["state"], found.get(node)) else one["state"]
         return found
 
-    def wait(self, started: Mapping[int, subprocess.Popen[bytes]]) -> None:
-        """Wait until these nodes are there.
+    def wait(self, started: Mapping[int, Started]) -> None:
+        """Wait until nodes that were started are there.
 
         Raises:
             ConfigError: one has ended, or is not there in time.
         """
-        deadline_s = time.monotonic() + START_S
+        deadline_s, started = time.monotonic() + START_S, dict(started)
         while True:
-            states = self.states()
-            left = [node for node in started if states.get(node) != "ALIVE"]
+            alive = {one["node_name"] for one in self.listed() if one["state"] == "ALIVE"}
+            left = [node for node in started if started[node].name not in alive]
             if not left:
                 return
-            ended = [node for node in left if started[node].poll() is not None]
+            ended = [node for node in left if started[node].process.poll() not in (None, 0)]
             if ended or time.monotonic() > deadline_s:
                 node = (ended or left)[0]
                 told = (self.folder / f"{node}.log").read_text(errors="replace")[-TOLD:]
+                if ended and SLOW in told and time.monotonic() < deadline_s:
+                    self.links.end([self.links.namespace(node)])
+                    started[node] = self.start(node)
+                    continue
                 what = "ended while it started" if ended else f"was not there after {START_S:.0f} s"
                 raise ConfigError(f"rec cluster: node {node} {what}; its log ends with: {told}")
             time.sleep(POLL_S)
@@ -177,9 +252,9 @@ class LocalCluster:
             raise ConfigError(f"rec cluster: {self.name!r} has no node {node}; expected 0 to {self.shape.nodes - 1}")
         return node
 
-    def _listed(self) -> list[dict[str, Any]]:
-        """Return the head's list of nodes, empty where it does not answer."""
-        asked = urllib.request.Request(f"{self.dashboard}/api/v0/nodes?detail=false")
+    def listed(self, what: str = "nodes") -> list[dict[str, Any]]:
+        """Return the head's list of "nodes", "actors", "placement_groups" or "jobs", empty where it does not answer."""
+        asked = urllib.request.Request(f"{self.dashboard}/api/v0/{what}?detail=false")
         asked.add_header("Authorization", f"Bearer {self.token}")
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:

@@ -19,6 +19,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from rec.train.own_time import waiting
 from rec.transfer import to_device, to_host
 
 DENSE = torch.contiguous_format
@@ -54,7 +55,8 @@ class Link:
             crossing = sum(sizes_out) - sizes_out[self.rank]
             self.observe(crossing * value[:1].numel() * value.element_size() if crossing else 0)
         received = value.new_empty((sum(sizes_in), *value.shape[1:]))
-        torch.distributed.all_to_all_single(received, value.contiguous(), sizes_in, sizes_out, group=self.group)
+        with waiting():
+            torch.distributed.all_to_all_single(received, value.contiguous(), sizes_in, sizes_out, group=self.group)
         return received
 
 

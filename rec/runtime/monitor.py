@@ -27,6 +27,7 @@ class _Monitor:
         self.events: list[Event] = []
         self.ranks: dict[int, Rank] = {}
         self.blocks: dict[str, list[Any]] = {}
+        self.leaving = False
 
     def join(self, rank: int, handle: Any) -> None:
         """Make a worker known."""
@@ -40,12 +41,17 @@ class _Monitor:
         """Return a split's blocks, None while they are being read."""
         return self.blocks.get(split)
 
-    def put(self, rank: int, event: Event) -> None:
-        """Take one event of one worker."""
+    def leave(self) -> None:
+        """Have workers save what they have done, and end."""
+        self.leaving = True
+
+    def put(self, rank: int, event: Event) -> bool:
+        """Take one event of one worker; return whether it is to save what it has done, and end."""
         self.events.append(event)
         if rank in self.ranks:
             self.ranks[rank].heard_s = time.monotonic()
             self.ranks[rank].last = event
+        return self.leaving
 
     def poll(self) -> tuple[list[Event], dict[int, tuple[float, Event]]]:
         """Return the events since the last call, and each worker's silence in seconds with its last event."""

@@ -71,6 +71,8 @@ class Placement:
 
     def __init__(self, module: nn.Module, expert_parallel: int) -> None:
         self.expert_parallel = expert_parallel
+        self.copy = 0
+        """Which copy of the experts this rank has a part of."""
         self.whole = {name: Whole(p.shape) for name, p in module.named_parameters() if not is_referred_to(p)}
         self.names = frozenset(module.state_dict())
         self.tables = shapes_of_tables(module)

@@ -18,6 +18,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def chosen_host() -> str:
+    """Return where proxies listen if nobody says so: on a cluster at every address, as each node has its own."""
+    return "0.0.0.0" if os.environ.get("RAY_ADDRESS") else "127.0.0.1"
+
+
 def check_port(host: str, port: int) -> None:
     """Check that an address can be listened at, where that is on this machine: proxies of a cluster have their own.
 

@@ -102,7 +102,10 @@ def prepare(config: DataConfig, say: Callable[[str], None], views: Sequence[str]
         remedy = "lower it, or data.encode.cpus_per_actor and data.encode.gpus_per_actor"
         gpus = encode.actors * encode.gpus_per_actor
         cpus_each, key = encode.cpus_per_actor, "data.encode.gpus_per_actor"
-        demand = Demand(encode.actors * cpus_each, gpus, "data.encode.actors", remedy, "encoders", gpu_key=key)
+        each = {"CPU": cpus_each, "GPU": encode.gpus_per_actor}
+        demand = Demand(
+            encode.actors * cpus_each, gpus, "data.encode.actors", remedy, "encoders", key, each, count=encode.actors
+        )
     say(f"{config.root}: {starting()}, to prepare")
     with runtime(max(cpus, needed) - 1, demand=demand):
         return passes.prepare(config, OnRay(), say, views)

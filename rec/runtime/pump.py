@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,11 +14,15 @@ import ray
 from rec import errors
 from rec.errors import RecError, TrainingError
 from rec.progress import Progress as Waiting
+from rec.runtime.cluster import leaving_nodes
 from rec.runtime.elastic import Sizes
 from rec.runtime.monitor import least_done
+from rec.runtime.straggler import Stragglers
 from rec.train.loop import Report
 
 POLL_S, START_POLL_S = 0.5, 0.1
+NOTICE_S = 1.0
+"""Seconds between looks for nodes that will be taken away."""
 DRIVER = -1
 """Stands for a rank in events of the driver itself."""
 
@@ -33,10 +38,15 @@ class Pump(threading.Thread):
         stop: threading.Event,
         sizes: Sizes,
         abandon: Callable[[], None],
+        say: Callable[[str], None],
     ) -> None:
         """Follow the workers that `monitor` hears; `abandon` ends an attempt that has none yet."""
+        self.say, self.looked_s = say, 0.0
         super().__init__(daemon=True, name="pump")
         self.sizes, self.abandon, self.saved = sizes, abandon, False
+        self.stragglers, self.leaving = Stragglers(), ""
+        self.nodes: dict[str, str] = {}
+        """Addresses of the nodes that workers are on, by id."""
         self.resized = ""
         """Why the workers were ended to start with another number of them."""
         self.asked_to_stop = stop
@@ -53,9 +63,13 @@ class Pump(threading.Thread):
         while not self.ended.wait(POLL_S if 0 in self.last else START_POLL_S):
             try:
                 self._check(self._drain())
-            except ray.exceptions.GetTimeoutError:
+            except (ray.exceptions.GetTimeoutError, ray.exceptions.ActorUnavailableError):
                 continue
             except ray.exceptions.RayError:
+                return
+            except RecError as error:  # of what takes the events
+                self.error = self.error or error
+                self._end_workers()
                 return
 
     def stop(self) -> None:
@@ -79,7 +93,13 @@ class Pump(threading.Thread):
             if event["kind"] == "step":
                 self.waiting.end()
             self.saved |= event["kind"] == "saved"
+            if event["kind"] == "placed":
+                self.nodes[event["node_id"]] = event["node"]
+            if event["kind"] == "left":
+                self.resized = self.leaving
             self.report(event)
+            if slow := self.stragglers.take(event):
+                self.say(slow)
         return silent
 
     def _check(self, silent: dict[int, tuple[float, dict[str, Any]]]) -> None:
@@ -87,6 +107,7 @@ class Pump(threading.Thread):
         if self.asked_to_stop.is_set() or (self.error is not None and DRIVER in self.last):
             self._end_workers()
             return
+        self._look_for_notice()
         saved, self.saved = self.saved, False
         if not self.resized:
             if saved and self.sizes.may_grow():
@@ -102,6 +123,17 @@ class Pump(threading.Thread):
         seconds, last = silent[rank]
         self.stalled = f"rank {rank} made no progress for {seconds:.0f} s after {describe(last)}"
         self._end_workers()
+
+    def _look_for_notice(self) -> None:
+        """Have workers save and end when a node of theirs is about to be taken away; others are chosen then."""
+        if self.leaving or not self.nodes or time.monotonic() - self.looked_s < NOTICE_S:
+            return
+        self.looked_s = time.monotonic()
+        taken = [address for node, address in self.nodes.items() if node in leaving_nodes()]
+        if taken:
+            self.leaving = f"{' and '.join(sorted(taken))} will be taken away, and all that was done is saved"
+            self.say(f"{' and '.join(sorted(taken))} will be taken away: saving a checkpoint now")
+            ray.get(self.monitor.leave.remote(), timeout=30)
 
     def _end_workers(self) -> None:
         handles = ray.get(self.monitor.handles.remote(), timeout=30)

@@ -8,6 +8,8 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from rec.train.own_time import waiting
+
 T = TypeVar("T")
 
 
@@ -23,7 +25,8 @@ class TorchRanks:
         if self.world_size == 1:
             return value
         moved = value.to(self.device, copy=True)
-        torch.distributed.all_reduce(moved)
+        with waiting():
+            torch.distributed.all_reduce(moved)
         return moved.to(value.device)
 
     def gather(self, value: Any) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import pickle
 
-from rec.errors import DataError
+from rec.errors import DataError, StorageError
 from rec.storage import Storage
 
 TUNER, SNAPSHOTS = "tuner.pkl", "experiment_state-*.json"
@@ -20,12 +20,16 @@ def can_go_on(state: Storage) -> bool:
     """
     try:
         pickle.loads(state.read(TUNER))
+    except StorageError:
+        raise
     except (DataError, pickle.UnpicklingError, EOFError):
         return False
     for name in sorted(fnmatch.filter(state.list(), SNAPSHOTS), reverse=True):
         try:
             if state.read_json(name)["trial_data"]:
                 return True
+        except StorageError:
+            raise
         except (DataError, KeyError):
             pass
         state.delete(name)

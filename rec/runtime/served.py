@@ -32,8 +32,11 @@ TOKEN = "REC_SERVE_TOKEN"
 PROXY = {
     **SERVED,
     "RAY_SERVE_HAPROXY_RETRIES": "3",
+    "RAY_SERVE_HAPROXY_NBTHREAD": "2",
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
     "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",
+    # Ray ends proxies that are not there after 5 s, and starts them again: on a busy node that would never end.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     "RAY_SERVE_LOG_TO_STDERR": "0",
     # The loop that answers never blocks, as the model has a thread of its own: no second loop to hand requests to.
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
@@ -53,13 +56,24 @@ class State:
         return found
 
     @property
-    def metrics_port(self) -> int:
-        """Where Prometheus finds the metrics."""
-        return int(self.content["metrics_port"])
+    def metrics_port(self) -> int | None:
+        """Where Prometheus finds the metrics; None on a cluster, each of whose nodes has a port of its own."""
+        found: int | None = self.content["metrics_port"]
+        return found
+
+    @property
+    def on_cluster(self) -> bool:
+        """Whether a cluster of others serves, with a proxy on several nodes."""
+        return self.content["proxies"] is None
+
+    @property
+    def answer_s(self) -> int:
+        """Seconds that proxies wait for a replica."""
+        return int(self.content["answer_s"])
 
     def add(self, artifact: Artifact, overrides: Mapping[str, Any], route: str) -> None:
         """Note one more application."""
-        self.apps[artifact.name] = {"artifact": str(artifact.path), "overrides": dict(overrides), "route": route}
+        self.apps[artifact.name] = {"artifact": artifact.place, "overrides": dict(overrides), "route": route}
         self.write()
 
     def write(self) -> None:
@@ -73,6 +87,8 @@ class State:
 def newest() -> State:
     """Return the newest `rec serve` of this machine, and set the environment in which Ray may connect to it.
 
+    Where RAY_ADDRESS names a cluster, only what serves there counts.
+
     Raises:
         RequestError: there is none.
     """
@@ -80,10 +96,15 @@ def newest() -> State:
     found = [path for path in paths if psutil.pid_exists(_owner(path.parent) or -1)]
     if not found:
         raise RequestError("no `rec serve` runs on this machine; on a cluster, change serve.yaml and `serve deploy` it")
-    path = max(found, key=lambda path: path.stat().st_mtime)
-    state = State(path.parent, json.loads(path.read_text()))
+    states = [State(path.parent, json.loads(path.read_text())) for path in sorted(found, key=_changed_s)]
+    there = [state for state in states if state.content["address"] == os.environ.get("RAY_ADDRESS")]
+    state = (there or states)[-1]
     os.environ.update(PROXY, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=state.content["token"])
     return state
+
+
+def _changed_s(path: Path) -> float:
+    return path.stat().st_mtime
 
 
 def end_proxies(folder: str) -> None:
@@ -101,8 +122,8 @@ def sweep() -> None:
         owner = _owner(folder)
         if owner is None or psutil.pid_exists(owner):
             continue
-        if (folder / STATE).exists():
-            end_proxies(json.loads((folder / STATE).read_text())["proxies"])
+        if (folder / STATE).exists() and (proxies := json.loads((folder / STATE).read_text())["proxies"]):
+            end_proxies(proxies)
         shutil.rmtree(folder, ignore_errors=True)
 
 

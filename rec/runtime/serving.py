@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -18,10 +12,10 @@ import ray
 from rec.errors import ConfigError, DataError, RequestError
 from rec.keys import ServeConfig
 from rec.progress import Progress
-from rec.runtime.cluster import Demand, runtime, starting
-from rec.runtime.errors_log import LOG, NAME, Follower
-from rec.runtime.ports import check_port, free_port
-from rec.runtime.served import FOLDER, PROXY, TOKEN, State, end_proxies
+from rec.runtime.cluster import starting
+from rec.runtime.errors_log import NAME, Follower
+from rec.runtime.proxies import addresses, serving_runtime
+from rec.runtime.served import State
 from rec.serving.artifact import Artifact
 from rec.strict import idle_keys
 
@@ -30,7 +24,6 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 DEPLOYMENT = "Replica"
-REMEDY = "lower it, or serve.cpus_per_replica and serve.gpus_per_replica"
 
 
 def app(args: Mapping[str, Any]) -> Any:
@@ -58,7 +51,7 @@ def multiplexed(args: Mapping[str, Any]) -> Any:
 
     overrides = {name: value for name, value in args.items() if name not in ("artifacts", "most")}
     artifacts = [Artifact.open(str(path)) for path in args["artifacts"]]
-    paths = {artifact.name: str(artifact.path) for artifact in artifacts}
+    paths = {artifact.name: artifact.place for artifact in artifacts}
     return _deployment(Multiplexed, limits(artifacts[0], overrides)).bind(paths, overrides, int(args["most"]))
 
 
@@ -72,8 +65,9 @@ def _deployment(cls: type, config: ServeConfig) -> Any:
                 "min_replicas": config.replicas,
                 "max_replicas": config.max_replicas,
                 "target_ongoing_requests": config.target_ongoing_requests,
+                "look_back_period_s": 10,
                 "upscale_delay_s": 5,
-                "downscale_delay_s": 60,
+                "downscale_delay_s": config.downscale_delay_s,
             }
         }
     return serve.deployment(
@@ -136,15 +130,17 @@ def serve_artifacts(
     say(f"{', '.join(names)}: {starting()}, to serve")
     with serving_runtime(configs, host, port) as state:
         if most:
-            args = {"artifacts": [str(artifact.path) for artifact in artifacts], "most": most, **overrides}
+            args = {"artifacts": [artifact.place for artifact in artifacts], "most": most, **overrides}
             run(multiplexed(args), "multiplexed", "/")
         for artifact in artifacts:
             route = "/" if len(artifacts) == 1 and not most else f"/{artifact.name}"
             if not most:
                 deploy(artifact, overrides, route)
                 state.add(artifact, overrides, route)
-            say(f"{artifact.name}: http://{host}:{port}{route}  API: http://{host}:{port}{route.rstrip('/')}/docs")
-        say(f"metrics for Prometheus: http://{host}:{state.metrics_port}/metrics")
+            ways = [f"http://{address}:{port}{route}" for address in (addresses() if state.on_cluster else [host])]
+            say(f"{artifact.name}: {' '.join(ways)}  API: {ways[0].rstrip('/')}/docs")
+        if state.metrics_port:
+            say(f"metrics for Prometheus: http://{host}:{state.metrics_port}/metrics")
         if not most:
             say(f"another version without a gap: rec upgrade {names[0]} ARTIFACT")
         say("end with Ctrl-C")
@@ -160,7 +156,7 @@ def deploy(artifact: Artifact, overrides: Mapping[str, Any], route: str) -> None
     Raises:
         DataError: its replicas do not start; the cause is named.
     """
-    run(app({"artifact": str(artifact.path), **overrides}), artifact.name, route)
+    run(app({"artifact": artifact.place, **overrides}), artifact.name, route)
 
 
 def run(application: Any, name: str, route: str) -> None:
@@ -225,100 +221,20 @@ def replace(state: State, name: str, path: str, say: Say) -> None:
     if name not in state.apps:
         raise RequestError(f"{name}: is not served; there are {', '.join(state.apps) or 'none'}")
     before = state.apps[name]
+    if (deadline_ms := limits(artifact, before["overrides"]).deadline_ms) >= 1000 * state.answer_s:
+        raise DataError(
+            f"{path}: serve.deadline_ms is {deadline_ms:g}, but the proxies give up replicas that are silent for "
+            f"{state.answer_s} s, by what was served when they started; end rec serve and start it with this one"
+        )
     overrides, route, started_s = before["overrides"], before["route"], time.monotonic()
     try:
-        run(app({"artifact": str(artifact.path), **overrides}), name, route)
+        run(app({"artifact": artifact.place, **overrides}), name, route)
     except DataError as error:
         run(app({"artifact": before["artifact"], **overrides}), name, route)
         raise DataError(f"{path}: rolled back to {before['artifact']}: {error}") from error
-    before["artifact"] = str(artifact.path)
+    before["artifact"] = artifact.place
     state.write()
-    say(f"{name}: now {artifact.path} ({time.monotonic() - started_s:.1f} s)")
-
-
-@contextmanager
-def serving_runtime(configs: Sequence[ServeConfig], host: str, port: int) -> Iterator[State]:
-    """Be connected to a runtime with Serve's proxies at `host:port` inside.
-
-    Raises:
-        ConfigError: a token is asked for and the environment holds none, or the address cannot be listened at.
-    """
-    environment = {}
-    if any(config.token for config in configs):
-        if not os.environ.get(TOKEN):
-            raise ConfigError(f"serve.token: set {TOKEN} in the environment to the token that clients send")
-        environment[TOKEN] = os.environ[TOKEN]
-    check_port(host, port)
-    most = [max(config.replicas, config.max_replicas) for config in configs]
-    # An upgrade runs new replicas beside the old ones.
-    cpus = sum(2 * count * config.cpus_per_replica for count, config in zip(most, configs, strict=True))
-    folder = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-serve-"))
-    # Ray adds 57 characters to the path of a socket, which may have 97 in all.
-    short = tempfile.mkdtemp(prefix="rec-", dir="/tmp")
-    proxy = PROXY | {
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{short}/haproxy.cfg",
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": f"{short}/admin.sock",
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": short,
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{short}/server-state",
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_NBTHREAD": "2",
-    }
-    own = {name: value for name, value in proxy.items() if name not in os.environ}
-    os.environ.update(own)
-    metrics_port = free_port()
-    # Serve sets the level of its logger itself, whenever it starts.
-    logging.getLogger("ray.serve").addFilter(_is_error)
-    private = not ray.is_initialized() and not os.environ.get("RAY_ADDRESS")
-    try:
-        environment |= {"OMP_NUM_THREADS": "1", LOG: str(folder / NAME)}
-        with runtime(cpus, environment, metrics_port=metrics_port, demand=_largest(configs)):
-            from ray import serve
-
-            before = set() if private else set(serve.status().applications)
-            with Progress("starting Ray Serve and its proxy"):
-                serve.start(http_options={"host": host, "port": port})
-            content = {
-                "address": ray.get_runtime_context().gcs_address,
-                "token": os.environ.get("RAY_AUTH_TOKEN", ""),
-                "metrics_port": metrics_port,
-                "proxies": short,
-                "apps": {},
-            }
-            state = State(folder, content)
-            state.write()
-            try:
-                yield state
-            finally:
-                if not private:
-                    _withdraw(before)
-    finally:
-        end_proxies(short)
-        shutil.rmtree(folder, ignore_errors=True)
-        for name in own:
-            os.environ.pop(name, None)
-
-
-def _largest(configs: Sequence[ServeConfig]) -> Demand:
-    """Return what the artifact that takes most demands from the start: several may share the machine's CPUs."""
-    gpus = sum(config.replicas * config.gpus_per_replica for config in configs)
-    cpus = max(config.replicas * config.cpus_per_replica for config in configs)
-    return Demand(cpus, gpus, "serve.replicas", REMEDY, "replicas", gpu_key="serve.gpus_per_replica")
-
-
-def _is_error(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.ERROR
-
-
-def _withdraw(before: set[str]) -> None:
-    """Take what was deployed since off a cluster that goes on, and Serve itself where nobody else uses it."""
-    from ray import serve
-
-    if not before:
-        serve.shutdown()
-        return
-    for name in set(serve.status().applications) - before:
-        serve.delete(name)
+    say(f"{name}: now {artifact.place} ({time.monotonic() - started_s:.1f} s)")
 
 
 def _cause(name: str) -> str:

@@ -136,13 +136,13 @@ def follow(client: JobSubmissionClient, name: str, show: Callable[[str], None]) 
         RequestError: there is no such job.
         TrainingError: the cluster does not answer any more.
     """
-    log, heard_s = _Log(show), time.monotonic()
+    log, heard_s, silent = _Log(show), time.monotonic(), False
     while True:
         try:
             details = _details(client, name)
             asyncio.run(log.read(client, name))
             details = _details(client, name)
-            heard_s = time.monotonic()
+            heard_s, silent = time.monotonic(), False
             if details.status.is_terminal():
                 break
         except (aiohttp.ClientError, requests.RequestException, ConnectionError, RuntimeError) as error:
@@ -151,6 +151,9 @@ def follow(client: JobSubmissionClient, name: str, show: Callable[[str], None]) 
                     f"{name}: the cluster does not answer any more ({one_line(str(error))}); the job may go on: rec "
                     f"submit --follow {name}"
                 ) from error
+            if not silent:
+                show(f"{name}: the cluster does not answer; asking for another {PATIENCE_S:.0f} s")
+            silent = True
         time.sleep(RETRY_S)
     log.end()
     code = _exit_code(details)

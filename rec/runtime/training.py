@@ -21,13 +21,16 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rec.batch import Column
 from rec.config import RunConfig, to_json
 from rec.data.prepared import Prepared
-from rec.errors import TrainingError
+from rec.errors import StorageError, TrainingError
+from rec.runtime.assignment import node_of_each
 from rec.runtime.cluster import PRIVATE, QUIET, Demand, cpus_to_start, refuse_shared_gpus, runtime, worker_environment
 from rec.runtime.datasets import fits_shared_memory, share
-from rec.runtime.elastic import Sizes
+from rec.runtime.elastic import WAIT_S, Sizes
 from rec.runtime.monitor import Monitor
 from rec.runtime.network import ConnectedWorkers
 from rec.runtime.pump import DRIVER, Pump, describe
+from rec.runtime.run_metrics import RunMetrics
+from rec.runtime.versions import Asked
 from rec.runtime.worker import train_worker
 from rec.storage import Storage, absolute
 from rec.systems.api import System
@@ -48,13 +51,15 @@ def train(
     say: Callable[[str], None],
     stop: threading.Event | None = None,
     file: str | None = None,
+    wait_s: float = WAIT_S,
 ) -> None:
     """Train with `parallel.workers` Ray Train workers; go on where the run's folder stands.
 
     A worker that is lost or hangs costs at most the work since the last checkpoint: the run starts again, up to
-    `parallel.max_failures` times. An error that would only repeat itself ends the run at once: one of our own, one that
-    all ranks raise at one step, or one that comes again before there is any progress. Where `stop` gets set,
-    the workers are ended and this returns. `file` is the TOML file of the config, where it has one.
+    `parallel.max_failures` times from one checkpoint. An error that would only repeat itself ends the run at once: one
+    of our own, one that all ranks raise at one step, or one that comes again before there is any progress. Where `stop`
+    gets set, the workers are ended and this returns. `file` is the TOML file of the config, where it has one, and
+    `wait_s` the longest wait for nodes with room for the workers.
 
     Raises:
         TrainingError: too many failures, or a loss that is not finite.
@@ -79,12 +84,15 @@ def train(
         newest(storage, say)
         _tell_end(storage, config, system, record)
         return
-    report, parallel = record, config.parallel
+    parallel = config.parallel
     with runtime(cpus_to_start(parallel), worker_environment(parallel), demand=Demand.by_workers(parallel)):
+        report = RunMetrics(config.out, record)
         report({"kind": "runtime"})
+        versions = Asked()
         shared = Shared(data, columns) if fits_shared_memory(data, SPLITS) else None
         stop = stop or threading.Event()
-        failures, before, sizes = 0, None, Sizes(config, system, stop)
+        failures, before, sizes = 0, None, Sizes(config, system, stop, wait_s)
+        versions.require(say)
         while True:
             sized = _sized(sizes, system, report, say)
             if stop.is_set():
@@ -98,7 +106,9 @@ def train(
             cause = failure.cause
             if failure.would_repeat(before, sized.parallel.workers):
                 raise TrainingError(f"this would only repeat itself: {cause}{_filed(storage, failure)}")
-            failures, before = failures + 1, failure
+            # A newer checkpoint since the failure before: the run gets ahead, however often it fails.
+            failures = failures + 1 if before is not None and failure.start == before.start else 1
+            before = failure
             if failures > config.parallel.max_failures:
                 raise TrainingError(f"gave up after {failures} failures; the last: {cause}{_filed(storage, failure)}")
             say(f"failure {failures} of at most {config.parallel.max_failures}: {cause}; starting again")
@@ -126,7 +136,12 @@ def _tell_end(storage: Storage, config: RunConfig, system: System[Any, Any], rec
     storage.delete("ray")
 
 
-PASSING = (OSError.__name__, MemoryError.__name__, *(kind.__name__ for kind in OSError.__subclasses__()))
+PASSING = (
+    StorageError.__name__,
+    OSError.__name__,
+    MemoryError.__name__,
+    *(kind.__name__ for kind in OSError.__subclasses__()),
+)
 """Kinds of exceptions that can go away by themselves."""
 MEMORY = (MemoryError.__name__, "OutOfMemoryError")
 """Kinds of which a second one at the same step tells that there is too little."""
@@ -208,14 +223,15 @@ def _attempt(
     monitor = Monitor.options(scheduling_strategy=here).remote()
     payload = {"config": to_json(config), "step": step, "monitor": monitor, "shared": shared is not None}
     trainer = _trainer(config, payload)
-    pump = Pump(monitor, report, config.parallel.stall_timeout_s, stop, sizes, trainer.abandon)
+    pump = Pump(monitor, report, config.parallel.stall_timeout_s, stop, sizes, trainer.abandon, say)
     pump.start()
     if shared is not None:
         shared.offer_to(monitor)
     try:
         with pump.waiting:
             trainer.fit()
-        return None
+        pump.stop()
+        return Failure(pump.resized, step, {}, resized=pump.resized) if pump.leaving and pump.resized else None
     except ray.exceptions.RayError as error:
         ended: Exception = error
     except ray.train.TrainingFailedError as error:
@@ -285,6 +301,12 @@ class Trainer(TorchTrainer):  # type: ignore[misc]
             ray.kill(self.controller)
 
 
+def _for_ray(out: str) -> str:
+    """Return where Ray Train writes its notes: nobody reads them, and a store that fails would end the attempt."""
+    storage = Storage(out)
+    return storage.path("ray") if storage.is_local else f"{ray._private.worker._global_node.get_session_dir_path()}/rec"
+
+
 def _trainer(config: RunConfig, payload: dict[str, Any]) -> Trainer:
     parallel = config.parallel
     environment = {**QUIET, **worker_environment(parallel)}
@@ -297,11 +319,12 @@ def _trainer(config: RunConfig, payload: dict[str, Any]) -> Trainer:
             num_workers=parallel.workers,
             use_gpu=parallel.gpu,
             resources_per_worker=parallel.worker_resources,
+            label_selector=node_of_each(parallel),
         ),
         run_config=ray.train.RunConfig(
             # A name that was used before would make Ray Train resume by itself.
             name=f"attempt-{uuid.uuid4().hex[:8]}",
-            storage_path=f"{config.out}/ray",
+            storage_path=_for_ray(config.out),
             failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),
             worker_runtime_env={"env_vars": environment},
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import shutil
 import threading
@@ -23,6 +24,8 @@ from rec.tuning.trial import FAILED, FINISHED, Follower, Result, Trial, read_tri
 LOG = "log.txt"
 JOIN_S = 60.0
 """Longest wait for the workers of a stopped trial to end."""
+PLACED_S = 30 * 86400.0
+"""Longest wait of a trial for room: where a node was lost it has to wait until others end."""
 
 
 class TrialRun(tune.Trainable):  # type: ignore[misc]
@@ -113,7 +116,8 @@ class TrialRun(tune.Trainable):  # type: ignore[misc]
             if trial.best:
                 self.last = follower.result()
             if config.parallel.workers:
-                training.train(run, follower, Log(folder), self.stopped)
+                os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", f"{PLACED_S:.0f}")
+                training.train(run, follower, Log(folder), self.stopped, wait_s=PLACED_S)
             else:
                 train_here(run, Stopping(follower, self.stopped), Log(folder))
             if follower.missing:

@@ -10,12 +10,10 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ray import tune
@@ -23,10 +21,10 @@ from ray import tune
 from rec.config import RunConfig, from_json, to_json
 from rec.data.prepared import Prepared
 from rec.errors import ConfigError
-from rec.progress import PLAIN_INTERVAL_S, Progress
 from rec.runtime.cluster import Demand, refuse_shared_gpus, runtime, starting, together, worker_environment
 from rec.runtime.elastic import refuse_elastic
 from rec.runtime.search_state import can_go_on
+from rec.runtime.search_watch import Budget, Room, Watcher
 from rec.runtime.trial import TrialRun
 from rec.sections import counted
 from rec.space import Dimension, Suggest, draw
@@ -35,10 +33,12 @@ from rec.systems.api import System
 from rec.train.job import build, check_data, claim, open_data
 from rec.train.phases import Stretch, stretches
 from rec.tuning.page import write_page
-from rec.tuning.results import PAGE, ranked, read_trials, search_over, write_results
+from rec.tuning.results import PAGE, read_trials, search_over, write_results
 from rec.tuning.search import apply, check_objectives, evaluations, for_search, objectives, space_of, value_at
-from rec.tuning.trial import FAILED, FINISHED, RUNNING, STOPPED, Trial, read_trial
+from rec.tuning.trial import RUNNING, STOPPED
 
+HEAD = "node:__internal_head__"
+"""What Ray's head has of itself as a resource."""
 STATE = "state"
 """Folder of Ray Tune's own state below the search's."""
 QUIET_TUNE = {
@@ -75,7 +75,8 @@ def search(config: RunConfig, say: Say) -> str:
     wanted = config.tune.concurrent or max(1, int((os.cpu_count() or 1) / cpus))
     one = demand = Demand.by_workers(config.parallel)
     if most := config.tune.concurrent:
-        demand = Demand(most * cpus, most * one.gpus, "tune.concurrent", "lower it", "trials")
+        key, of = "tune.concurrent", "workers of trials"
+        demand = Demand(most * cpus, most * one.gpus, key, "lower it", of, each=one.each, count=most * one.count)
     say(f"{config.out}: {starting()}, for the search")
     with quiet(), runtime(wanted * cpus, worker_environment(config.parallel), demand=demand):
         room = together(one)
@@ -165,8 +166,8 @@ def _tuner(
             storage_path=config.out,
             verbose=0,
             stop=Budget(config.tune.max_hours, config.tune.max_worker_hours, max(1, config.parallel.workers)),
-            failure_config=tune.FailureConfig(max_failures=1),
-            callbacks=[Watcher(config, most), *_loggers(config)],
+            failure_config=tune.FailureConfig(max_failures=max(1, config.parallel.max_failures)),
+            callbacks=[Watcher(config, most), Room(config, concurrent), *_loggers(config)],
         ),
     )
 
@@ -183,9 +184,10 @@ def _trainable(config: RunConfig, phases: int) -> type[TrialRun]:
 
 
 def _resources(config: RunConfig) -> tune.PlacementGroupFactory:
-    """Return what the process of a trial reserves: nothing where its workers reserve their own."""
+    """Return what the process of a trial reserves: hardly anything where its workers reserve their own."""
     if config.parallel.workers:
-        return tune.PlacementGroupFactory([{"memory": 1 << 20}])  # Ray refuses to reserve nothing at all
+        # On the head, where it is not lost with a node: what is cut off would go on writing beside its successor.
+        return tune.PlacementGroupFactory([{"memory": 1 << 20, HEAD: 0.001}])
     return tune.PlacementGroupFactory([config.parallel.worker_resources])
 
 
@@ -268,7 +270,8 @@ def _param_space(config: RunConfig, space: Mapping[str, Dimension]) -> dict[str,
 
 def _loggers(config: RunConfig) -> list[Any]:
     """Return what carries results to MLflow where it is installed; TensorBoard gets them by itself."""
-    if importlib.util.find_spec("mlflow") is None:
+    storage = Storage(config.out)
+    if importlib.util.find_spec("mlflow") is None or not storage.is_local:  # whose database is a local file
         return []
     from ray.tune.logger.mlflow import MLflowLoggerCallback
 
@@ -279,107 +282,7 @@ def _loggers(config: RunConfig) -> list[Any]:
             super().log_trial_result(iteration, trial, {k.replace("@", "_at_"): v for k, v in result.items()})
 
     name = config.system.rsplit(":", 1)[-1]
-    return [Renaming(tracking_uri=f"sqlite:///{config.out}/mlflow.db", experiment_name=name)]
-
-
-@dataclass
-class Budget(tune.Stopper):  # type: ignore[misc]
-    """Stops a search after hours of this command, or after worker hours over all commands."""
-
-    max_hours: float
-    max_worker_hours: float
-    workers: int
-    spent_s: dict[str, float] = field(default_factory=dict)
-    """Seconds that each trial has held its workers."""
-    started_s: float | None = None
-
-    def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
-        """Count what a trial has cost; no trial is stopped alone."""
-        self.spent_s[trial_id] = float(result.get("total_s", 0.0))
-        return False
-
-    def stop_all(self) -> bool:
-        """Return whether a budget is used up."""
-        self.started_s = time.time() if self.started_s is None else self.started_s
-        if self.max_hours and time.time() - self.started_s > 3600 * self.max_hours:
-            return True
-        return bool(self.max_worker_hours) and self.worker_hours > self.max_worker_hours
-
-    @property
-    def worker_hours(self) -> float:
-        """Hours of workers so far."""
-        return self.workers * sum(self.spent_s.values()) / 3600
-
-    def __getstate__(self) -> dict[str, Any]:
-        # The next command has its own hours.
-        return self.__dict__ | {"started_s": None}
-
-
-class Watcher(tune.Callback):  # type: ignore[misc]
-    """Shows how far the search is, and writes down how trials ended."""
-
-    def __init__(self, config: RunConfig, evaluations: int) -> None:
-        self.evaluations = evaluations
-        self.config, self.storage = config, Storage(config.out)
-        self.goals = objectives(config)
-        self.trials: dict[str, Trial] = {}
-        self.line: Progress | None = None
-
-    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Show now and then that the search goes on, also while trials start or take long."""
-        if self.line is None or time.monotonic() - self.line.shown_s > PLAIN_INTERVAL_S:
-            self._show(trials)
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        """Show progress."""
-        self._read(trial.trial_id)
-        self._show(trials)
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Mark a trial that did not end by itself as stopped."""
-        self._end(trial.trial_id, STOPPED, "")
-        self._show(trials, force=True)
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Mark a trial whose process died, and say why."""
-        self._end(trial.trial_id, FAILED, str(trial.get_error() or "its process died").strip().splitlines()[-1])
-        print(f"trial {trial.trial_id} failed: {self.trials[trial.trial_id].error}", file=sys.stderr, flush=True)
-        self._show(trials, force=True)
-
-    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
-        """Delete trials that a command had drawn which was stopped before Ray knew of them: they were drawn again."""
-        known = {trial.trial_id for trial in trials}
-        for name in self.storage.list("trials"):
-            if name not in known:
-                self.storage.delete(f"trials/{name}")
-
-    def _read(self, name: str) -> Trial:
-        known = read_trial(self.storage.below(f"trials/{name}")) or Trial(name, {})
-        self.trials[name] = known
-        return known
-
-    def _end(self, name: str, status: str, error: str) -> None:
-        known = self._read(name)
-        if known.status == RUNNING:
-            whole = status == STOPPED and len(known.curve) >= self.evaluations
-            known.status, known.error = FINISHED if whole else status, error
-            known.write(self.storage.below(f"trials/{name}"))
-
-    def _show(self, trials: list[Any], force: bool = False) -> None:
-        if self.line is None:
-            self.line = Progress("trial", self.config.tune.trials)
-        ended = sum(trial.status in ("TERMINATED", "ERROR") for trial in trials)
-        running = sum(trial.status == "RUNNING" for trial in trials)
-        order = ranked(list(self.trials.values()), self.goals)
-        best = "none"
-        if order:
-            best = ", ".join(f"{name} {order[0].best[name]:.4f}" for name in self.goals) + f" ({order[0].id})"
-        self.line.show(ended, f"running {running}, best so far {best}", force=force)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"line": None}
+    return [Renaming(tracking_uri=f"sqlite:///{storage.path('mlflow.db')}", experiment_name=name)]
 
 
 @contextmanager

@@ -15,11 +15,12 @@ from rec.batch import Batch
 from rec.config import from_json
 from rec.data.prepared import open_prepared
 from rec.data.stream import Reader
-from rec.errors import RecError
+from rec.errors import RecError, StorageError
 from rec.provenance import machine
 from rec.storage import Storage
 from rec.systems.api import Phase
 from rec.train.checkpoint import Checkpoint, CheckpointStore
+from rec.train.loop import Left
 from rec.train.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 BEAT_S = 2.0
 """Seconds between events that tell that files are being read or written."""
-ANSWERED = ("evaluated", "saved", "error", "raised")
+ANSWERED = ("evaluated", "saved", "left", "error", "raised")
 """Events that a worker waits for the driver's side to have received."""
 
 
@@ -40,17 +41,26 @@ def train_worker(payload: dict[str, Any]) -> None:
     stands = {"total_step": payload["step"] or 0}
     ray.get(monitor.join.remote(rank, ray.get_runtime_context().current_actor))
 
+    leaves = Leaves()
+
     def report(event: dict[str, Any]) -> None:
         stands["total_step"] = event.get("total_step", stands["total_step"])
         sent = monitor.put.remote(rank, stands | event | {"rank": rank})
+        if event["kind"] == "step":
+            leaves.answer = sent
         if event["kind"] in ANSWERED:
             ray.get(sent)
         if event["kind"] == "evaluated":
             ray.train.report({name: value for name, value in event.items() if isinstance(value, int | float)})
 
-    report({"kind": "placed"})
+    report({"kind": "placed", "node": ray.util.get_node_ip_address(), "node_id": node_id()})
     try:
-        _train(payload, rank, world_size, context, report)
+        _train(payload, rank, world_size, context, report, leaves)
+    except Left:
+        report({"kind": "left", **stands})
+    except StorageError as error:  # which may answer again
+        report({"kind": "raised", "type": StorageError.__name__, "message": first_line(error), **stands})
+        raise
     except RecError as error:
         report({"kind": "error", "type": type(error).__name__, "message": str(error)})
         raise
@@ -58,6 +68,25 @@ def train_worker(payload: dict[str, Any]) -> None:
         # The driver compares what ranks and attempts say: what all say at one step would only be said again.
         report({"kind": "raised", "type": type(error).__name__, "message": first_line(error), **stands})
         raise
+
+
+class Leaves:
+    """Tells whether the driver wants the run to end with a checkpoint, as it answers to events; never waits for it."""
+
+    def __init__(self) -> None:
+        self.answer: Any = None
+
+    def __call__(self) -> bool:
+        """Return whether the last answer that is there says so."""
+        if self.answer is None or not ray.wait([self.answer], timeout=0)[0]:
+            return False
+        answer, self.answer = self.answer, None
+        return bool(ray.get(answer))
+
+
+def node_id() -> str:
+    """Return the node of this process."""
+    return str(ray.get_runtime_context().get_node_id())
 
 
 class Beat:
@@ -84,6 +113,7 @@ def _train(
     world_size: int,
     context: Any,
     report: Callable[[dict[str, Any]], None],
+    leaves: Leaves,
 ) -> None:
     import torch
 
@@ -109,6 +139,7 @@ def _train(
     refuse_beyond(system.memory(config.train, config.parallel), device, config.parallel)
     storage = Storage(config.out, beat=Beat(report))
     store, ranks = CheckpointStore(storage.below("checkpoints")), TorchRanks(device)
+    nodes = ranks.gather(ray.get_runtime_context().get_node_id())
     resume = resumed(store, ranks, step, report) if step is not None else None
     reader: Reader
     if payload["shared"]:
@@ -121,12 +152,13 @@ def _train(
             Job(
                 system=system,
                 config=config.train,
-                wrap=lambda module, keys: deepspeed.DeepSpeedEngine(module, keys, config.parallel, device),
+                wrap=lambda module, keys: deepspeed.DeepSpeedEngine(module, keys, config.parallel, device, nodes),
                 feed=StartedFeed(feed, *first_epoch(stretches(system, config.train), resume)),
                 report=report,
                 saver=Saver(store, ranks, partial(write_history, storage)),
                 resume=resume,
                 ranks=ranks,
+                leaves=leaves,
                 directions=directions(system.tasks),
             )
         )

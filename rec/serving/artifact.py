@@ -36,6 +36,7 @@ from rec.evaluation.run import warning_of
 from rec.evaluation.service import Exporting
 from rec.evaluation.settled import settle, use
 from rec.nn.making import made_empty
+from rec.serving.remote import fetch
 from rec.storage import Storage
 from rec.strict import on_path, sources_of
 from rec.systems.api import System
@@ -55,16 +56,18 @@ class Artifact:
 
     path: Path
     manifest: dict[str, Any]
+    uri: str = ""
+    """What it was opened by, where it lies elsewhere."""
 
     @classmethod
     def open(cls, path: str) -> Artifact:
-        """Return the artifact in a local folder after checking sizes of all files.
+        """Return the artifact in a folder after checking sizes of all files; one elsewhere is fetched first.
 
         Raises:
             DataError: there is none, it is not whole, or another version wrote it.
         """
-        folder = Path(path).absolute()
-        return cls(folder, Storage(str(folder)).manifest(MANIFEST, FORMAT, "artifact", "rec export CONFIG"))
+        manifest = Storage(path).manifest(MANIFEST, FORMAT, "artifact", "rec export CONFIG")
+        return cls(fetch(path, manifest, MANIFEST) if "://" in path else Path(path).absolute(), manifest, path)
 
     def verify(self) -> None:
         """Check every file against its checksum.
@@ -76,6 +79,11 @@ class Artifact:
         for entry in self.manifest["files"]:
             if fault := storage.fault(entry):
                 raise DataError(f"{fault}; export the artifact again")
+
+    @property
+    def place(self) -> str:
+        """What opens it on every node: a URI, or its absolute path."""
+        return self.uri if "://" in self.uri else str(self.path)
 
     @property
     def name(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,10 +12,12 @@ from rec.cluster.service import files_of_service
 from rec.config import RunConfig
 from rec.data.prepared import open_prepared
 from rec.data.stream import to_columns
-from rec.errors import ConfigError, DataError, RequestError
+from rec.errors import DataError, RequestError
+from rec.filesystems import absolute, last_name
 from rec.serving.answers import Answerer
-from rec.serving.artifact import Artifact, export_run
+from rec.serving.artifact import MANIFEST, Artifact, export_run
 from rec.serving.example import invented_row, make_example
+from rec.serving.remote import upload
 
 TRIED = 100
 """Rows of the test split that are looked through for one that a request can say."""
@@ -25,12 +27,9 @@ def export(config: RunConfig, target: str, say: Callable[[str], None]) -> Artifa
     """Write a run's artifact into a folder, in the place of what was there, and return it.
 
     Raises:
-        ConfigError: the folder is no local path, or the index does not fit the system.
+        ConfigError: the index does not fit the system.
         CheckpointError, DataError: the run or its data set is missing or damaged.
     """
-    if "://" in target:
-        raise ConfigError(f"{target}: an artifact is written to a local folder; copy it from there")
-    path = Path(target).absolute()
 
     def finish(artifact: Artifact) -> dict[str, Any]:
         data, answerer = open_prepared(config), Answerer(artifact)
@@ -45,4 +44,11 @@ def export(config: RunConfig, target: str, say: Callable[[str], None]) -> Artifa
                 fault = str(error).splitlines()[-1]
         raise DataError(f"{config.data.root}: no row of the test split can be asked as a request: {fault}")
 
-    return export_run(config, target, finish, files_of_service(path.name, str(path)), say)
+    place = absolute(target)
+    extras = files_of_service(last_name(place), place, config.serve.deadline_ms)
+    if "://" not in target:
+        return export_run(config, target, finish, extras, say)
+    with TemporaryDirectory(prefix="rec-export-") as folder:
+        made = export_run(config, f"{folder}/{last_name(target)}", finish, extras, say)
+        upload(made.path, target, MANIFEST)
+    return Artifact.open(target)

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rec.errors import CheckpointError, DataError
+from rec.errors import CheckpointError, DataError, StorageError
 from rec.json_text import json_text
 from rec.storage import Storage
 from rec.train.ranks import OneRank, Ranks
@@ -79,7 +79,12 @@ class CheckpointStore:
 
     def begin(self, step: int) -> None:
         """Delete what is there of a step; before any rank writes."""
-        self.storage.delete(_folder(step))
+        self._delete(_folder(step))
+
+    def _delete(self, folder: str) -> None:
+        """Delete a checkpoint: its manifest first, as where files go one by one nobody must take the rest for whole."""
+        self.storage.delete(f"{folder}/{MANIFEST}")
+        self.storage.delete(folder)
 
     def write(self, step: int, rank: int, pieces: Sequence[Piece], wrote: Wrote = lambda _: None) -> Part:
         """Write what a rank owns, and return what it has written."""
@@ -137,7 +142,7 @@ class CheckpointStore:
         keep = {self.best_step(), *self.steps()[-KEEP_LAST:], step}
         for name in self._names():
             if _step(name) not in keep:
-                self.storage.delete(name)
+                self._delete(name)
 
     def steps(self) -> list[int]:
         """Return the steps of all checkpoints that have a manifest, in order."""
@@ -158,6 +163,7 @@ class CheckpointStore:
 
         Raises:
             CheckpointError: another version wrote it.
+            StorageError: it cannot be looked at.
         """
         own: list[str] = []
         try:
@@ -167,8 +173,10 @@ class CheckpointStore:
             for entry in order[ranks.rank :: ranks.world_size]:
                 fault = self.storage.fault(entry, deep=deep or not _kind(entry["name"]))
                 own += [fault] if fault else []
+        except StorageError:  # which tells nothing of the files
+            raise
         except (DataError, KeyError, TypeError, OSError) as error:
-            own = [f"{self.storage.uri}/{_folder(step)}/{MANIFEST}: {error}"]
+            own = [f"{self.storage.uri_of(f'{_folder(step)}/{MANIFEST}')}: {error}"]
         return sorted({fault for found in ranks.gather(own) for fault in found})
 
     def _manifest(self, step: int) -> dict[str, Any]:
@@ -183,7 +191,7 @@ class CheckpointStore:
             raise DataError("holds no table")
         if (version := found.get("format", 1)) not in (FORMAT, BEFORE):
             raise CheckpointError(
-                f"{self.storage.uri}/{_folder(step)}: format {version}, expected {FORMAT}: another version wrote it; "
+                f"{self.storage.uri_of(_folder(step))}: format {version}, expected {FORMAT}: another version wrote it; "
                 "train in another out="
             )
         if (version == FORMAT or "sha256" in found) and found.pop("sha256", None) != _digest(found):

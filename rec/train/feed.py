@@ -75,12 +75,30 @@ class PlannedFeed:
     def _steps(self, plan: Plan, epoch: int, start: int, config: TrainConfig) -> Iterator[Microbatches]:
         rows = plan.batches(self.reader, epoch=epoch, start=start, rank=self.rank, world_size=self.world_size)
         for columns, counts in rows:
-            if config.tokens:
-                cut = in_budgets(columns, self.system.lengths(columns), config.tokens)
-                parts = [(part, True) for part in cut]
-            else:
-                parts = list(in_parts(columns, config.accumulate))
-            yield tuple((self.system.collate(part), counts and whole) for part, whole in parts)
+            yield self._cut(columns, counts, config)
+
+    def _cut(self, columns: Columns, counts: bool, config: TrainConfig) -> Microbatches:
+        """Return rows of a step as microbatches."""
+        if config.tokens:
+            cut = in_budgets(columns, self.system.lengths(columns), config.tokens)
+            parts = [(part, True) for part in cut]
+        else:
+            parts = list(in_parts(columns, config.accumulate))
+        return tuple((self.system.collate(part), counts and whole) for part, whole in parts)
+
+    def sample(self, phase: Phase, most: int) -> tuple[Microbatches, float]:
+        """Return this rank's microbatches of the first step of a phase, and how many times as many rows they have.
+
+        Those of more than `most` rows are cut down to these.
+        """
+        config = resolved(phase, self.config)
+        plan = self.plan(phase)
+        batches = plan.batches(self.reader, epoch=0, start=0, rank=self.rank, world_size=self.world_size)
+        columns, counts = next(iter(batches))
+        rows = min((len(column) for column in columns.values()), default=0)
+        kept = min(rows, most * config.accumulate)
+        columns = {name: column[:kept] for name, column in columns.items()}
+        return self._cut(columns, counts, config), rows / max(1, kept)
 
     def _batches(
         self, plan: Plan, epoch: int, start: int, reader: Reader | None = None

@@ -31,6 +31,7 @@ from rec.train.feed import Microbatches, levelled
 from rec.train.memory import peaks
 from rec.train.microbatches import cut_in_words
 from rec.train.optim import learning_rate
+from rec.train.own_time import WATCH
 from rec.train.phases import (
     Stretch,
     better,
@@ -52,6 +53,14 @@ from rec.train.validation import is_loss, validation_loss
 
 Report = Callable[[dict[str, Any]], None]
 """Receives events: {"kind": "step" | "evaluated" | "saved" | ..., ...}. Never blocks on other ranks."""
+
+
+SAVE, LEAVE = 1.0, 2.0
+"""What the first rank may wish for with a step: a checkpoint, and an end after it."""
+
+
+class Left(Exception):
+    """The run was told to leave its machines; all that it has done is saved."""
 
 
 EVALUATING_S = 2.0
@@ -88,6 +97,8 @@ class Job:
     """Writes checkpoints, and reads them again, on every rank."""
     resume: Checkpoint | None = None
     ranks: Ranks = field(default_factory=OneRank)
+    leaves: Callable[[], bool] = lambda: False
+    """Tells the first rank whether the run is to save what it has done and leave."""
     directions: Mapping[str, bool] = field(default_factory=dict)
     """Whether higher is better, by metric; see `rec.train.phases.higher_is_better`."""
 
@@ -274,12 +285,14 @@ def _run_epoch(job: Job, stretch: Stretch, engine: Engine, progress: Progress, s
             start_step(branches, config.seed, progress.phase, progress.total_step)
 
     update = Update(job.system, stretch, engine, progress, seed)
+    WATCH.set(update.own)
     engine.module.train()
     job.system.start_epoch(engine.module, progress.epoch)
     batches = iter(job.feed.train(phase, progress.epoch, progress.step))
     shown_s, started_s, wait_s, examples, first = 0.0, time.monotonic(), 0.0, 0, progress.step
     while progress.step < steps:
         job.saver.poll(job.report)
+        update.own.start()
         asked_s = time.monotonic()
         micro = next(batches)
         wait_s += time.monotonic() - asked_s
@@ -287,18 +300,22 @@ def _run_epoch(job: Job, stretch: Stretch, engine: Engine, progress: Progress, s
             micro = levelled(micro, engine)
         update.seed(0)
         due = config.checkpoint_minutes and time.monotonic() - saved_s > 60 * config.checkpoint_minutes
+        wish = LEAVE if job.leaves() else SAVE if due else 0.0
         rate = learning_rate(config, progress.total_step - progress.phase_start, config.epochs * steps)
-        means, save_now = update(micro, rate, bool(due))
+        means, wished = update(micro, rate, wish)
         progress.step += 1
         progress.total_step += 1
         examples += sum(len(batch) for batch, _ in micro) * engine.world_size
-        if save_now or (config.checkpoint_steps and progress.total_step % config.checkpoint_steps == 0):
+        if wished or (config.checkpoint_steps and progress.total_step % config.checkpoint_steps == 0):
             _save(job, engine, progress, best=False)
             saved_s = time.monotonic()
+        if wished >= LEAVE:
+            job.saver.wait(job.report)
+            raise Left
         now = time.monotonic()
         last = progress.step == steps
         if now - shown_s > 0.5 or last or progress.step == first + 1:
-            shown_s = now
+            shown_s, (own_s, own_steps) = now, update.own.take()
             job.report(
                 {
                     "kind": "step",
@@ -311,6 +328,8 @@ def _run_epoch(job: Job, stretch: Stretch, engine: Engine, progress: Progress, s
                     "steps": steps,
                     "total_step": progress.total_step,
                     "loss": sum(means.values()),
+                    "own_s": own_s,
+                    "own_steps": own_steps,
                     "examples_per_s": examples / (now - started_s),
                     "wait_share": wait_s / (now - started_s),
                     "moe": {name: layer.usage.summary(last=True) for name, layer in layers_of(engine.module)},

@@ -17,11 +17,16 @@ class Narrator:
         self.line: Progress | None = None
         self.phase = ""
         self.evaluating: Progress | None = None
+        self.troubled = -1
+        """The step of the last checkpoint that ranks could not write."""
         self.heard = False
         """Whether anything was done."""
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Show one event of rank 0."""
+        if event["kind"] == "trouble" and event["total_step"] != self.troubled:
+            self.troubled = event["total_step"]  # ranks have the same trouble at the same time
+            self.say(event["text"])
         if event.get("rank", 0) != 0:
             return
         self.heard = True

@@ -166,9 +166,10 @@ class Saved(Tensors):
         self.files[file].seek(byte)
         done = 0
         while done < len(view):
-            count = self.files[file].readinto(view[done : done + CHUNK_BYTES])
+            with self.storage.telling(file):
+                count = self.files[file].readinto(view[done : done + CHUNK_BYTES])
             if not count:
-                raise CheckpointError(f"{self.storage.uri}/{file}: ends before byte {byte + len(view)}")
+                raise CheckpointError(f"{self.storage.uri_of(file)}: ends before byte {byte + len(view)}")
             done += count
 
 

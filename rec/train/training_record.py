@@ -7,6 +7,7 @@ not what it has cost: its own `start_step` is above the `step` before.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,9 @@ from typing import Any
 
 from rec import provenance
 from rec.config import RunConfig, differing, load
-from rec.errors import ConfigError
+from rec.errors import ConfigError, StorageError
 from rec.evaluation.protocol import data_of
+from rec.filesystems import last_name
 from rec.storage import Storage
 from rec.strict import flat, is_among
 from rec.train.checkpoint import CheckpointStore
@@ -94,7 +96,8 @@ class TrainingRecord:
             told = {"phase": event["phase_name"], "phases": event["phases"], "epoch": event["epoch"]}
             self.end |= told | {"stopped_early": event["stopped"], "over": over}
         elif event["kind"] == "saved":
-            self._write(event["total_step"])
+            with contextlib.suppress(StorageError):  # what is missing comes with the next checkpoint, or at the end
+                self._write(event["total_step"])
         self.report(event)
 
     def settle(self, progress: Progress, found: Sequence[Stretch]) -> None:
@@ -176,7 +179,7 @@ def without_folders(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: without_folders(one) for key, one in value.items()}
     if isinstance(value, str) and (value.startswith(("/", "~")) or "://" in value):
-        return value.rstrip("/").rpartition("/")[2]
+        return last_name(value)
     return value
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from rec.nn.stepwise import Stepwise
 from rec.systems.api import System
 from rec.terms import Term, table_of
 from rec.train.engine import Engine
+from rec.train.own_time import OwnTime
 from rec.train.phases import Stretch
 from rec.train.progress import Progress
 from rec.train.replicas import Running
@@ -46,9 +47,10 @@ class Update:
     progress: Progress
     seed: Callable[[int], None]
     """Seeds what is random in a microbatch, given its place in the step."""
+    own: OwnTime = field(default_factory=OwnTime)
 
-    def __call__(self, micro: Sequence[tuple[Batch, bool]], rate: float, wish: bool) -> tuple[dict[str, float], bool]:
-        """Make the step; return the global mean of each term, and whether rank 0 wishes for a checkpoint.
+    def __call__(self, micro: Sequence[tuple[Batch, bool]], rate: float, wish: float) -> tuple[dict[str, float], float]:
+        """Make the step; return the global mean of each term, and what rank 0 wishes for, 0.0 for nothing.
 
         Raises:
             TrainingError: the loss or its gradient is not finite.
@@ -59,7 +61,7 @@ class Update:
         total, moved = to_host([total, self.engine.step(rate)])
         # What the loss is and the norm come in one message after the update: a run that ends by them saves nothing.
         values = self._noted(terms, _totals(terms, total))
-        wished = bool(total[-1, 0])
+        wished = float(total[-1, 0])
         norm = float(moved)
         if not math.isfinite(norm):
             raise TrainingError(f"{self._place()}: the gradient's norm is {norm}")
@@ -73,7 +75,7 @@ class Update:
                 part.after_step()
         return {name: value * weight[name] for name, value in values.items()}, wished
 
-    def _one(self, batch: Batch, counts: bool, wish: bool) -> Step:
+    def _one(self, batch: Batch, counts: bool, wish: float) -> Step:
         terms = self._terms(batch, counts)
         total = self._summed(table_of(terms, self.engine.device) * float(counts), wish)
         means: dict[str, float] = {}
@@ -82,10 +84,11 @@ class Update:
             means = {name: terms[name].value_of(*pair) for name, pair in _totals(terms, known).items()}
         weight = {name: term.weight_in(means) for name, term in terms.items()}
         parts = [term.part_over(*sums) for term, sums in zip(terms.values(), total[:-1], strict=True)]
+        self.own.stop()
         self.engine.backward(self._whole(parts, weight.values(), counts))
         return terms, total, weight
 
-    def _many(self, micro: Sequence[tuple[Batch, bool]], wish: bool) -> Step:
+    def _many(self, micro: Sequence[tuple[Batch, bool]], wish: float) -> Step:
         ahead = self._told(micro)
         known = self._counted(micro) if ahead is None else ahead
         own, weight, terms = None, {}, {}
@@ -100,6 +103,7 @@ class Update:
             table = table_of(terms, self.engine.device) * float(counts)
             own = table if own is None else own + table
             parts = [term.part_of(*known[name]) for name, term in terms.items()]
+            self.own.stop()
             self.engine.backward(self._whole(parts, weight.values(), counts), last=place + 1 == len(micro))
             running.take(counts)
         assert own is not None
@@ -133,15 +137,15 @@ class Update:
             for whole in wholes:
                 whole.tell()
         assert own is not None
-        return _totals(terms, *to_host([self._summed(own, False)]))
+        return _totals(terms, *to_host([self._summed(own, 0.0)]))
 
     def _terms(self, batch: Batch, counts: bool) -> dict[str, Term]:
         let_count(self.engine.module, counts)
         return counted_terms(self.system.loss(self.engine, batch.to(self.engine.device)), self.stretch)
 
-    def _summed(self, own: Tensor, wish: bool) -> Tensor:
-        """Return sums and counts over all ranks, and in a last row whether rank 0 has a wish, (terms + 1, 2)."""
-        asked = torch.full_like(own[:1], float(wish and self.engine.rank == 0))
+    def _summed(self, own: Tensor, wish: float) -> Tensor:
+        """Return sums and counts over all ranks, and in a last row what rank 0 wishes for, (terms + 1, 2)."""
+        asked = torch.full_like(own[:1], wish if self.engine.rank == 0 else 0.0)
         return self.engine.sum_over_ranks(torch.cat([own, asked]))
 
     def _noted(self, terms: Mapping[str, Term], totals: Totals) -> dict[str, float]:

@@ -16,7 +16,7 @@ from rec.config import RunConfig, to_toml
 from rec.errors import TrainingError
 from rec.report.text import table
 from rec.sections import counted
-from rec.storage import Storage
+from rec.storage import Storage, uri_below
 from rec.tuning.search import MAXIMUM, apply, objectives, short_names
 from rec.tuning.trial import FAILED, FINISHED, STOPPED, Trial, read_trial
 
@@ -68,8 +68,7 @@ def write_results(config: RunConfig, storage: Storage, keys: Sequence[str]) -> s
         raise TrainingError(f"{config.out}: no trial of {len(trials)} came to an evaluation: {cause}")
     storage.write("trials.csv", _csv(order + [t for t in trials if t not in order], goals, keys).encode())
     storage.write_json("search.json", {"objectives": goals, "trials": [asdict(trial) for trial in trials]})
-    base = config.out.rstrip("/")
-    best = apply(config, order[0].point, f"{base}/best")
+    best = apply(config, order[0].point, uri_below(config.out, "best"))
     storage.write("best.toml", to_toml(best).encode())
     return summary(config, trials, keys)
 
@@ -105,13 +104,13 @@ def summary(config: RunConfig, trials: Sequence[Trial], keys: Sequence[str]) -> 
     ends = {status: sum(trial.status == status for trial in trials) for status in sorted({t.status for t in trials})}
     lines = [table(head, rows)]
     if len(order) > SHOWN:
-        lines.append(f"and {len(order) - SHOWN} more in {config.out}/trials.csv")
+        lines.append(f"and {len(order) - SHOWN} more in {uri_below(config.out, 'trials.csv')}")
     if len(goals) > 1:
         best = counted(len(front(trials, goals)), "trial")
         lines.append(f"{best} dominated by no other (none is at least as good everywhere and better somewhere) first")
     lines.append("; ".join(f"{count} {status}" for status, count in ends.items()))
     lines += [f"failed: {trial.id}: {trial.error}" for trial in trials if trial.status == FAILED][:SHOWN]
-    lines.append(f"plots: {config.out}/search.html")
+    lines.append(f"plots: {uri_below(config.out, 'search.html')}")
     lines.append(f"train the best: rec train {config.out}/best.toml --seeds 3")
     return "\n".join(lines)
 

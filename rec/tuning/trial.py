@@ -87,6 +87,8 @@ class Follower:
         self.missing = ""
         """Objectives that the run does not measure, and what it does."""
         self.before_train_s, self.before_total_s = trial.train_s, trial.total_s
+        self.counted: list[tuple[tuple[int, int], dict[str, float]]] = []
+        """The phase and step of each evaluation, and what it found where that counts."""
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Take one event of a run; a result is sent once the checkpoint that belongs to it is there."""
@@ -119,9 +121,12 @@ class Follower:
     def _evaluated(self, record: Mapping[str, Any]) -> None:
         """Count an evaluation."""
         trial, found = self.trial, metrics(record)
+        at = int(record["phase"]), int(record["total_step"])
+        self._forget(at)
         trial.evaluations += 1
-        trial.steps = int(record["total_step"])
+        trial.steps = at[1]
         self._time()
+        self.counted.append((at, {}))
         if not self._counts(record):
             self.trial.write(self.folder)
             return
@@ -133,6 +138,22 @@ class Follower:
             trial.best = found
         trial.curve.append(found[first])
         trial.evaluate_s.append(found.get(EVALUATE_S, math.nan))
+        self.counted[-1] = at, found
+
+    def _forget(self, since: tuple[int, int]) -> None:
+        """Drop evaluations from a phase and step on: the run went back to a checkpoint and makes them again."""
+        if not self.counted or self.counted[-1][0] < since:
+            return
+        while self.counted and self.counted[-1][0] >= since:
+            self.trial.evaluations -= 1
+            if self.counted.pop()[1]:
+                self.trial.curve.pop()
+                self.trial.evaluate_s.pop()
+        first, goal = next(iter(self.objectives.items()))
+        self.trial.best = {}
+        for _, found in self.counted:
+            if found and better(found[first], self.trial.best.get(first), goal == MAXIMUM):
+                self.trial.best = found
 
     def result(self) -> Result:
         """Return what the search is told."""

@@ -11,7 +11,8 @@ pytest.importorskip("ray", reason="needs the extra `cluster`")
 from rec.benchmarks.serve import constant
 from rec.keys import ServeConfig
 from rec.runtime.ports import free_port
-from rec.runtime.serving import deploy_web, replica_pids, serving_runtime
+from rec.runtime.proxies import serving_runtime
+from rec.runtime.serving import deploy_web, replica_pids
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

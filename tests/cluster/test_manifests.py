@@ -193,7 +193,7 @@ def test_a_service_tells_ray_serve_which_artifact() -> None:
 
 
 def test_an_artifact_brings_a_service_that_is_known(registry: Registry[Any]) -> None:
-    files = files_of_service("mine", "/home/artifacts/mine")
+    files = files_of_service("mine", "/home/artifacts/mine", 2000.0)
     service = yaml.safe_load(files["rayservice.yaml"])
     assert faults(service, SCHEMAS, registry) == []
     told = yaml.safe_load(service["spec"]["serveConfigV2"])

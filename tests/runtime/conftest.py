@@ -14,8 +14,9 @@ from rec.runtime.local_links import require_possible
 
 
 @pytest.fixture(scope="module")
-def local_nodes() -> Iterator[LocalCluster]:
-    """Two Ray nodes of two CPUs, each in its own network namespace; whoever cuts a link joins it again."""
+def local_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    """Two Ray nodes of two CPUs, each in its own network namespace; whoever cuts a link joins it again, or heals what
+    was killed. The head has its state on disk."""
     try:
         require_possible()
     except ConfigError as error:
@@ -23,5 +24,5 @@ def local_nodes() -> Iterator[LocalCluster]:
     for name in names():  # of test runs that were killed
         if name[0] == "t" and name[1:].isdigit() and not psutil.pid_exists(int(name[1:])):
             down(name)
-    with running(f"t{os.getpid()}", Shape(rate="1gbit")) as cluster:
+    with running(f"t{os.getpid()}", Shape(rate="1gbit", state=str(tmp_path_factory.mktemp("state")))) as cluster:
         yield cluster

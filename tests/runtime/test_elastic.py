@@ -78,7 +78,7 @@ def test_the_largest_number_that_fits_is_taken(monkeypatch: pytest.MonkeyPatch) 
         assert (chosen.workers, chosen.min_workers) == (workers, 0)
     monkeypatch.setattr(elastic, "living_nodes", lambda: {"one": {"CPU": 9.0}})
     assert not sizes.may_grow()  # so soon
-    monkeypatch.setattr(elastic, "GROW_S", 0.0)
+    sizes.since_s -= sizes.config.parallel.grow_s
     assert sizes.may_grow()
     assert sizes.choose().parallel.workers == 8
     assert not sizes.may_grow()
@@ -143,13 +143,12 @@ def test_a_run_shrinks_with_the_cluster_and_grows_again(
         return {"one": {"CPU": 2.0 if lost else 4.0}}
 
     monkeypatch.setattr(elastic, "living_nodes", nodes)
-    monkeypatch.setattr(elastic, "GROW_S", 0.0)
     said: list[str] = []
     events: list[dict[str, Any]] = []
     keys = {"train": {"epochs": 2, "checkpoint_steps": 4, "clip_norm": 1.0}}
     marker.write_text("1")
     model = {"dropout": 0.0, "fault": "kill@loss:6", "marker": str(marker)}
-    config = run_config(system=FAULTY, model=model, parallel={"workers": 8, "min_workers": 1}, **keys)
+    config = run_config(system=FAULTY, model=model, parallel={"workers": 8, "min_workers": 1, "grow_s": 0}, **keys)
     train(config, events.append, said.append)
     assert [event["workers"] for event in events if event["kind"] == "workers"] == [2, 1, 2]
     assert any("2 of at most 8 workers: the cluster has no room for more" in line for line in said), said

@@ -144,7 +144,7 @@ def test_how_many_fit_none_of_them_on_two_nodes(each: dict, nodes: list, fit: in
 def test_a_search_has_as_many_trials_at_once_as_cpus_and_gpus_allow(
     keys: dict, jobs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 9.0, "GPU": 2.0})
+    monkeypatch.setattr(cluster, "living_nodes", lambda: {"one": {"CPU": 9.0, "GPU": 2.0}})
     assert cluster.together(cluster.Demand.by_workers(ParallelConfig(**keys))) == jobs
 
 

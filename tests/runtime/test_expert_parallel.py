@@ -80,10 +80,12 @@ def config(world: int, ep: int, stage: int, backend: str = "grouped") -> Paralle
 TRAIN = TrainConfig(learning_rate=0.01, clip_norm=0.3, weight_decay=0.01)
 
 
-def engine_of(module: nn.Module, world: int, ep: int, stage: int, backend: str = "grouped") -> Any:
+def engine_of(
+    module: nn.Module, world: int, ep: int, stage: int, backend: str = "grouped", nodes: Sequence[str] = ()
+) -> Any:
     from rec.runtime.deepspeed import DeepSpeedEngine
 
-    return DeepSpeedEngine(module, TRAIN, config(world, ep, stage, backend))
+    return DeepSpeedEngine(module, TRAIN, config(world, ep, stage, backend), nodes=nodes)
 
 
 def batch(step: int, rows: Sequence[int], rank: int | None) -> tuple[Tensor, Tensor]:
@@ -236,6 +238,30 @@ def test_deepspeeds_own_layer_trains_the_same(ranks: Any, stage: int) -> None:
     expected, _ = undisturbed(2, 2)
     for found in ranks.run(2, training, 2, 2, stage, "deepspeed", 0.0):
         torch.testing.assert_close(torch.tensor(found["steps"]), torch.tensor(expected), rtol=1e-5, atol=1e-5)
+
+
+def on_nodes(rank: int, world: int, stage: int, nodes: Sequence[str]) -> Any:
+    from rec.runtime.deepspeed_experts import groups
+
+    engine = engine_of(make(2), world, 2, stage, nodes=nodes)
+    steps = train(engine, UNEVEN[world], rank, range(STEPS))
+    pieces = [(piece.name, piece.at, len(piece.values)) for piece in engine.pieces()]
+    sharing = torch.distributed.get_process_group_ranks(groups()._get_expert_parallel_group("ep_size_2"))
+    return steps, sharing, state_of(engine), pieces
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_ranks_of_a_node_share_experts_whatever_their_order(ranks: Any, stage: int) -> None:
+    expected, local = undisturbed(2, 4)
+    wanted, owned = state_of(local), []
+    for rank, (steps, sharing, state, pieces) in enumerate(ranks.run(4, on_nodes, stage, ["a", "b", "b", "a"])):
+        assert sharing == ([0, 3] if rank in (0, 3) else [1, 2])
+        torch.testing.assert_close(torch.tensor(steps), torch.tensor(expected), rtol=1e-5, atol=1e-5)
+        assert state.keys() == wanted.keys()
+        for name, value in wanted.items():
+            torch.testing.assert_close(state[name], value, rtol=2e-3, atol=2e-4, msg=name)
+        owned += pieces
+    assert len(set(owned)) == len(owned)  # what is written is written once
 
 
 SAVED_AT, SEEN = 4, 8

@@ -18,6 +18,7 @@ from tests.serving.test_app import Noted
 from tests.test_keys import check_unread, reads
 
 serving = pytest.importorskip("rec.runtime.serving", reason="needs the extra `cluster`")
+proxies = pytest.importorskip("rec.runtime.proxies", reason="needs the extra `cluster`")
 PORT = 8642
 
 
@@ -53,6 +54,6 @@ def quiet(_: Any) -> None:
 def refused_start(config: ServeConfig) -> str:
     """Return why no runtime is started: for want of a token, or as a replica takes more than there is."""
     huge = config.model_copy(update={"cpus_per_replica": 1e6})
-    with pytest.raises(ConfigError) as error, serving.serving_runtime([huge], "127.0.0.1", PORT):
+    with pytest.raises(ConfigError) as error, proxies.serving_runtime([huge], "127.0.0.1", PORT):
         pass
     return str(error.value)

@@ -336,17 +336,17 @@ def test_the_next_save_waits_for_the_one_before_and_uses_its_memory(tmp_path: Pa
 
 
 def test_what_goes_wrong_in_the_background_is_raised_at_the_next_step(tmp_path: Path) -> None:
-    class Full(Slow):
+    class Broken(Slow):
         def broken(self, name: str) -> None:
             if "optimizer" in name:
-                raise OSError(28, "No space left on device")
+                raise ZeroDivisionError
 
-    storage, saver, events = saver_of(tmp_path, Full)
+    storage, saver, events = saver_of(tmp_path, Broken)
     storage.may.set()
     saver.save(1, [Piece.whole(n, v) for n, v in tensors(1).items()], {}, True, events.append)
     assert saver.thread is not None
     saver.thread.join()
-    with pytest.raises(DataError, match=r"optimizer-000-000.safetensors: cannot be written .*No space left"):
+    with pytest.raises(ZeroDivisionError):
         saver.poll(events.append)
     assert saver.store.steps() == []
     saver.poll(events.append)  # told once

@@ -102,3 +102,13 @@ def test_lower_can_be_better(tmp_path, sent) -> None:
         follower(event(step, 0.0) | {"rmse": value})
         follower({"kind": "saved", "rank": 0})
     assert [r["value/rmse"] for r in sent] == [0.5, 0.3, 0.3]
+
+
+def test_evaluations_that_a_run_makes_again_after_a_loss_are_counted_once(follower, sent) -> None:
+    saved = {"kind": "saved", "rank": 0}
+    for told in (event(1, 0.2), saved, event(2, 0.9), event(2, 0.4), saved, event(3, 0.3), saved):
+        follower(told)
+    assert [r["evaluations"] for r in sent] == [1, 2, 3]
+    assert follower.trial.curve == [0.2, 0.4, 0.3]
+    assert follower.trial.evaluations == 3
+    assert follower.trial.best["ndcg@10"] == 0.4

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pyarrow import fs
@@ -17,6 +16,7 @@ from rec.errors import EvaluationError, RecError
 from rec.evaluation.measurement import read_measurement
 from rec.evaluation.protocol import data_of
 from rec.evaluation.run import Numbers, read_numbers
+from rec.filesystems import last_name
 from rec.storage import Storage, absolute
 from rec.train.training_record import read_training
 
@@ -99,7 +99,7 @@ def find(folders: Sequence[str]) -> tuple[list[Run], list[PassedOver]]:
 
 def _places(folder: str) -> Iterator[tuple[Storage, str]]:
     """Yield every folder with a run, or with trials, in the order of names, and how it is shown."""
-    name = Path(absolute(folder)).name if "://" not in folder else folder.rstrip("/").rpartition("/")[2]
+    name = last_name(absolute(folder))
     waiting = [(Storage(folder), name)]
     while waiting:
         place, shown = waiting.pop()
