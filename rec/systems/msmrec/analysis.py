@@ -15,7 +15,7 @@ from rec.evaluation.records import column
 from rec.evaluation.task import Groups, Measured
 from rec.evaluation.tasks.ranking.grouping import of_popularity
 from rec.nn.modality import KEPT_SHARES
-from rec.sections import Bars, BarSeries, Section, Table, Text, interval
+from rec.sections import Bars, BarSeries, Section, Table, Text, counted, interval
 from rec.seeds import generator
 
 Numbers = dict[str, Any]
@@ -70,7 +70,7 @@ def popularity_section(names: Sequence[str], found: Mapping[str, Numbers], share
         "equal width between the lowest and the highest share, from Niche to Blockbuster. Mean gate weight of each "
         "modality with its 95 % bootstrap interval over users; where intervals overlap, groups are not clearly apart."
     )
-    head = ["modality", *(f"{name} ({entry['users']:,} users)" for name, entry in found.items())]
+    head = ["modality", *(f"{name} ({counted(entry['users'], 'user')})" for name, entry in found.items())]
     rows = [
         [
             modality,
