@@ -116,6 +116,9 @@ class TextConfig(Strict):
     max_tokens: int = Field(128, ge=8)
     actors: int = Field(1, ge=1)
     """Copies of a transformers encoder that work at the same time."""
+    user_items: int = Field(0, ge=0)
+    """First items of training that a text of each user names beside what is known of the user; its vectors, and those
+    of one text per item, lie in one space (KAR's knowledge, which takes 30). 0 writes no texts of users."""
 
 
 class TextEncodingConfig(Strict):

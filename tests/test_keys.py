@@ -31,7 +31,7 @@ from rec.train.job import train_here
 from rec.train.phases import stretches
 from tests.data.own import own_tables
 from tests.data.test_images import encoded
-from tests.golden.runs import GRAPH, ONE, PAIRS, REVIEWS, SEQUENCES, WRITTEN
+from tests.golden.runs import GRAPH, KNOWN, ONE, PAIRS, REVIEWS, SEQUENCES, WRITTEN
 
 ROOT = Path(__file__).resolve().parents[1] / "rec"
 CHECKS = ("pydantic/main.py", "rec/strict.py", "rec/config.py")
@@ -46,6 +46,7 @@ TEMPLATES = ONE | {
 """Texts of which one is written by a template of the config."""
 DATA: dict[str, dict[str, Any]] = {
     "sequences": SEQUENCES,
+    "known": KNOWN,
     "pairs": PAIRS,
     "graph": GRAPH,
     "one": ONE,
@@ -75,6 +76,7 @@ CIRCUMSTANCES: dict[str, list[tuple[str, dict[str, Any]]]] = {
         ("sequences", {"gate": "user", "loss": "gbce", "feedforward_mixture": MIXTURE}),
         ("sequences", {"gate": "published", "loss": "ss", "feedforward_mixture": MIXTURE | {"router": "sigmoid"}}),
         ("sequences", {"input_mix": False}),
+        ("known", {"knowledge": {"towers": "both", "per_row": 2, "balance_weight": 0.1}}),
         ("sequences", {"gate": "none", "loss": "sampled", "item_table": "sharded"}),
     ],
     HEALTHMOE: [
@@ -257,7 +259,7 @@ def test_a_key_of_data_is_read_or_refused(name: str, tmp_path: Path) -> None:
 
     def run(config: RunConfig) -> None:
         there = config.data.model_copy(update={"root": str(tmp_path / str(next(folders)))})
-        prepare(there, InProcess(), lambda _: None, ["sequences"] if name == "sequences" else [])
+        prepare(there, InProcess(), lambda _: None, ["sequences"] if name in ("sequences", "known") else [])
 
     config = from_table({"system": MSMREC, "out": "o", "data": {**DATA[name], "root": "d"}})
     with reads() as found:

@@ -15,7 +15,8 @@ INTERRUPTED = "the same command starts again"
 EXAMPLES = """examples:
   rec report rec/configs/demo.toml
   rec report out/demo/run
-  rec report rec/configs/ml-100k.toml --seeds 3"""
+  rec report rec/configs/ml-100k.toml --seeds 3
+  rec report rec/configs/ml-1m.toml --user 390 --user 1752"""
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
@@ -23,6 +24,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("config", metavar="RUN", help="TOML file of the run, or its folder")
     command.add_argument("--split", default="test", choices=("val", "test"), help="which split (default: test)")
     command.add_argument("--seeds", type=count, default=0, metavar="N", help="seeds 0 to N-1, each in out/seed-N")
+    command.add_argument(
+        "--user", action="append", default=[], metavar="ID", help="tell of this user alone as well; may be repeated"
+    )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -37,7 +41,7 @@ def run(options: argparse.Namespace) -> None:
         config = load(options.config, options.overrides)
         folder = config.out
         _check_runs(config, options.seeds)
-    tell(write_report(folder, options.split, options.seeds))
+    tell(write_report(folder, options.split, options.seeds, options.user))
 
 
 def _check_runs(config: RunConfig, seeds: int) -> None:

@@ -25,6 +25,7 @@ from rec.data.stages.entities import Side, good_ids, refuse_ids, scan_side, sett
 from rec.data.stages.event_tables import write_events
 from rec.data.stages.features import entity_table, write_encoded, write_item_texts, write_tags
 from rec.data.stages.idle import refuse_idle
+from rec.data.stages.knowledge import write_knowledge
 from rec.data.stages.modalities import write_modalities
 from rec.data.stages.records import ROWS_PER_PARTITION, Records, Vocabulary, compact, core, read_records
 from rec.data.stages.split import Split, split_records
@@ -193,6 +194,8 @@ def _prepared(config: DataConfig, runner: Runner, say: Say) -> Prepared:
     if config.text is not None:
         items = write_item_texts(draft, items, config.text, runner, say)
         told["modalities"] = list(config.text.modalities)
+        if config.text.user_items:
+            write_knowledge(draft, sides["user"], items, split, config.text, runner, say)
     graphs = write_content(draft, raw, sides["item"], config.content, say)
     frames = {"user": sides["user"].known, "item": items}
     with Progress("prepare: write tables"):

@@ -10,6 +10,7 @@ data-.../views/NAME/             rows of the splits as a kind of model trains on
 
     text                (I + 1, K, M) float32
     text_concatenated   (I + 1, 1, M) the K texts as one
+    knowledge_item      (I + 1, M) one text per item and one per user, in one space; rec.data.stages.knowledge
     item_count          (I + 1,) int64 records of training
     item_total          (I + 1,) int64 records
 """
@@ -278,6 +279,7 @@ def open_prepared(config: RunConfig) -> Prepared:
 CONTENT, ENCODED_MODALITIES = "data.content.modalities", ("text", "image")
 MAKERS = (
     ("text", "data.text"), ("text_concatenated", "data.text"), ("user_text", "data.encode.text.encoder"),
+    ("knowledge_", "data.text.user_items"),
     ("item_text", "data.encode.text.encoder"), ("item_image", "data.encode.image.encoder"),
     ("item_pixels", "data.encode.image.pixels"), ("user_tokens", "data.encode.text.tokenizer"),
     ("item_tokens", "data.encode.text.tokenizer"), ("tokenizer", "data.encode.text.tokenizer"),

@@ -94,6 +94,23 @@ class Measured:
     """What a task keeps from one of its hooks for another; not filed."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Profiled:
+    """One subject of a split, as a trained system is asked to tell of it."""
+
+    called: str
+    """What a report calls it."""
+    module: nn.Module
+    """In eval mode; no gradient is kept."""
+    batch: Any
+    """The system's own batch of this one example."""
+    data: Prepared
+    config: EvaluateConfig
+    seed: int
+    numbers: Mapping[str, Any]
+    """What measuring the run has filed, such as means over all subjects."""
+
+
 class Names(Protocol):
     """Raw ids of a data set's entities."""
 

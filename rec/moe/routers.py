@@ -1,6 +1,6 @@
 """Routers: from rows to a `Routing`. Scores are float32 whatever the rows are.
 
-Letters: N rows, D width, E experts, K experts kept per row, C clusters.
+Letters: N rows, D width, E experts, K experts kept per row, C clusters, T towers, or C experts of a tower.
 """
 
 from __future__ import annotations
@@ -112,6 +112,34 @@ class ClusterRouter(nn.Module):
         clusters, width, experts = self.weight_CDE.shape
         weight_DX = self.weight_CDE.float().transpose(0, 1).reshape(width, clusters * experts)
         return (x_ND.float() @ weight_DX).view(len(x_ND), clusters, experts)
+
+
+class TowerRouter(nn.Module):
+    """One softmax gate per tower over experts that all towers share, and over those of its own.
+
+    Experts are numbered: the shared ones, then each tower's. Source: Xi et al. 2023 (KAR), equations 5 to 7.
+    """
+
+    def __init__(self, width: int, towers: int, shared: int, own: int, k: int) -> None:
+        super().__init__()
+        check_k(k, shared + own)
+        self.k, self.num_experts = k, shared + towers * own
+        self.weight_TDC = nn.Parameter(torch.empty(towers, width, shared + own))
+        nn.init.normal_(self.weight_TDC, std=width**-0.5)
+        first_T1 = shared + own * torch.arange(towers)[:, None]
+        self.expert_TC: Tensor
+        expert_TC = torch.cat([torch.arange(shared).expand(towers, -1), first_T1 + torch.arange(own)], 1)
+        self.register_buffer("expert_TC", expert_TC, persistent=False)
+
+    def forward(self, x_ND: Tensor, tower_N: Tensor) -> Routing:
+        """Return the routing of every row by the gate of its tower (int64 in [0, T))."""
+        towers, width, _ = self.weight_TDC.shape
+        score_NTC = (x_ND.float() @ self.weight_TDC.float().transpose(0, 1).reshape(width, -1)).view(
+            len(x_ND), towers, -1
+        )
+        own_NC = score_NTC.gather(1, tower_N[:, None, None].expand(-1, 1, score_NTC.shape[2]))[:, 0]
+        other_NE = own_NC.new_full((len(x_ND), self.num_experts), -torch.inf)
+        return _routing(other_NE.scatter(1, self.expert_TC[tower_N], own_NC), self.k)
 
 
 class SoftClusterRouter(ClusterRouter):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rec.nn.packed import Layout
 
-Fusion = Literal["inner", "bilinear", "attention"]
+Fusion = Literal["inner", "bilinear", "attention", "network"]
 Texts = Literal["encoded", "shuffled", "random", "concatenated"]
 
 EVERY = slice(None)
@@ -62,6 +62,7 @@ class Compatibility(nn.Module):
     inner      <u, e_k>
     bilinear   <u, A e_k> + b_k, A the identity and b zero at the start
     attention  <Q u, A e_k> / sqrt(D) + b_k
+    network    <w, relu(Q u + A e_k)> + b_k, D hidden units: no inner product, so a pair at a time
     """
 
     def __init__(self, kind: Fusion, width: int, modalities: int) -> None:
@@ -70,9 +71,11 @@ class Compatibility(nn.Module):
         if kind != "inner":
             self.matrix_DD = nn.Parameter(torch.eye(width))
             self.bias_K = nn.Parameter(torch.zeros(modalities))
-        if kind == "attention":
-            self.query = nn.Linear(width, width, bias=False)
+        if kind in ("attention", "network"):
+            self.query = nn.Linear(width, width, bias=kind == "network")
             nn.init.xavier_uniform_(self.query.weight)
+        if kind == "network":
+            self.output_D = nn.Parameter(torch.randn(width) * width**-0.5)
 
     def user(self, user_ND: Tensor) -> Tensor:
         """Return the vectors that modalities are compared with, (N, D)."""
@@ -84,6 +87,9 @@ class Compatibility(nn.Module):
 
     def forward(self, user_ND: Tensor, modality_NKD: Tensor) -> Tensor:
         """Return the scores (N, K)."""
+        if self.kind == "network":
+            hidden_NKD = torch.relu(self.query(user_ND)[:, None] + modality_NKD @ self.matrix_DD)
+            return hidden_NKD @ self.output_D + self.bias_K
         score_NK = torch.einsum("nd,nkd->nk", self.user(user_ND), modality_NKD)
         return score_NK if self.kind == "inner" else score_NK + self.bias_K
 
@@ -126,6 +132,30 @@ def or_none(shares: list[float], present_K: Tensor | None) -> list[float | None]
     if present_K is None:
         return [*shares]
     return [share if there else None for share, there in zip(shares, present_K.tolist(), strict=True)]
+
+
+KEPT_SHARES = (0.5, 0.8, 0.9, 0.95)
+"""Shares of the weight for which reports tell how many modalities hold them."""
+
+
+def concentration(probability_NK: Tensor, where: Layout) -> dict[str, Tensor]:
+    """Return per user how few modalities hold a gate's weight, means over the items of a history that have some.
+
+    `gate_sorted` (B, K): weight of an item's heaviest modality, of the second, and so on; `gate_needed` (B, S): fewest
+    modalities that hold each of `KEPT_SHARES` of it. Where no item has a weight all are 0.
+    """
+    sorted_NK = probability_NK.double().sort(1, descending=True).values
+    before_NK = sorted_NK.cumsum(1) - sorted_NK
+    share_S = torch.tensor(KEPT_SHARES, dtype=torch.float64, device=sorted_NK.device)
+    # Rounded sums must not ask for one more modality.
+    needed_NS = (before_NK[:, :, None] < share_S - 1e-6).sum(1).double()
+    there_N, users = (sorted_NK > 0).any(1).double(), len(where.length_B)
+    count_B = there_N.new_zeros(users).index_add_(0, where.sequence_N, there_N).clamp(min=1)
+    found = {}
+    for name, value in (("gate_sorted", sorted_NK), ("gate_needed", needed_NS)):
+        total_BX = value.new_zeros(users, value.shape[1]).index_add_(0, where.sequence_N, value * there_N[:, None])
+        found[name] = total_BX / count_B[:, None]
+    return found
 
 
 def gate_per_user(weight_NK: Tensor, where: Layout) -> dict[str, Tensor]:

@@ -16,7 +16,8 @@ from rec.evaluation.headline import (
     summarise,
     value_in_words,
 )
-from rec.evaluation.run import GENERATED, SYNTHETIC, read_config, read_numbers, seed_folders
+from rec.evaluation.profiles import profiles
+from rec.evaluation.run import GENERATED, SYNTHETIC, load_run, read_config, read_numbers, seed_folders
 from rec.report.html import page
 from rec.report.origin import Origin, data_name, origin_of, system_name
 from rec.sections import Lines, LineSeries, Mark, Section, Table, Text, from_plain, number, sentence
@@ -27,16 +28,18 @@ LOSSES = "Every part of the loss by its name, averaged over an epoch, before its
 History = Sequence[Mapping[str, Any]]
 
 
-def write_report(folder: str, split: str = "test", seeds: int = 0) -> str:
+def write_report(folder: str, split: str = "test", seeds: int = 0, users: Sequence[str] = ()) -> str:
     """Write `report.html` into a run's folder and return its path.
 
     Args:
         folder: Of the run, or of its seeds.
         split: What it was measured on.
         seeds: So many of its seeds, 0 to N - 1, are told; 0 takes all there are.
+        users: Ids of those who are told of one by one, as the first seed's model sees them.
 
     Raises:
         EvaluationError: the run was not evaluated.
+        RequestError: there is no such user, or the system tells nothing of single ones.
     """
     folders = seed_folders(folder, seeds)
     results = [read_numbers(part, split) for part in folders]
@@ -45,7 +48,8 @@ def write_report(folder: str, split: str = "test", seeds: int = 0) -> str:
     origin = origin_of(folder, folders, config, split)
     filed = from_plain(first.read_json(f"evaluation/{split}/sections.json"))
     panels = curves(history, config.train.metric, results[0]["directions"])
-    sections = [metrics_section(results), *panels, *filed, all_numbers(results), origin.config_section()]
+    alone = profiles(load_run(folders[0], ()), split, users, results[0]) if users else []
+    sections = [*alone, metrics_section(results), *panels, *filed, all_numbers(results), origin.config_section()]
     text = page(
         f"{system_name(config)} on {data_name(config)}",
         " ".join([headline(results), *origin.cost()]),

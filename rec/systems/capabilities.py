@@ -18,7 +18,7 @@ from rec.errors import ConfigError
 from rec.nn.decoding import Decoding as Decoding
 
 if TYPE_CHECKING:
-    from rec.evaluation.task import Measured
+    from rec.evaluation.task import Measured, Profiled
     from rec.sections import Section
 
 B = TypeVar("B", bound=Batch)
@@ -332,4 +332,8 @@ class Reporter(ABC, Generic[B, M]):
 
     def sections(self, measured: Measured, history: Sequence[Mapping[str, Any]]) -> list[Section]:
         """Return parts of a report, from a measurement and the run's evaluations on validation."""
+        return []
+
+    def profile(self, profiled: Profiled) -> list[Section]:
+        """Return what is told of one subject alone, for a report that asks for it; nothing by default."""
         return []

@@ -42,6 +42,8 @@ SEQUENCES = {
     "read": {"interactions": 5000, "users": 220, "items": 130, "modalities": MODALITIES},
     "text": {"modalities": MODALITIES, "width": 16},
 }
+KNOWN = SEQUENCES | {"text": {"modalities": MODALITIES, "width": 16, "user_items": 5}}
+"""With a text of each user and item beside."""
 FOOD = {"pairs": 900, "users": 90, "foods": 80, "picture_size": 24, "shards": 3}
 TEXT = {"encoder": "tfidf", "width": 16, "max_tokens": 24, "vocabulary": 400}
 VECTORS = {"encoder": "tfidf", "width": 16, "tokenizer": ""}
@@ -112,6 +114,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "ml-1m": ("ml-1m", SEQUENCES, SMALL_BATCH),
     "sasrec": ("ml-1m", SEQUENCES, [*SMALL_BATCH, "model.gate=none"]),
     "sasrec-bce": ("ml-1m", SEQUENCES, [*SMALL_BATCH, "model.gate=none", "model.loss=bce"]),
+    "ml-100k-kar": ("ml-100k-kar", KNOWN, SMALL_BATCH),
     "msmrec-experts": (
         "demo",
         SEQUENCES,

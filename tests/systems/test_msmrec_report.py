@@ -10,6 +10,8 @@ import pytest
 from rec.evaluation.records import records_of
 from rec.evaluation.task import Groups
 from rec.sections import Bars, Lines, Section, Text
+from rec.storage import Storage
+from rec.systems.msmrec import MSMRec
 from rec.systems.msmrec.report import enrich, sections
 
 FOLLOWED = [[True, False], [True, False], [False, True], [False, True]]
@@ -25,13 +27,17 @@ def measured(gate: list[list[float]], first: list[list[float]] | None = None) ->
         "gate_first": gate_UK if first is None else np.array(first),
         "gate_even": gate_UK,
         "length": np.full(4, 4),
+        "gate_sorted": np.sort(gate_UK)[:, ::-1],
+        "gate_needed": np.array([[1.0, 1.0, 2.0, 2.0]] * 4),
     }
     groups = Groups(("A", "B"), np.array([0, 0, 1, 1]))
-    data = SimpleNamespace(modalities=NAMES, users=pa.table({"followed": FOLLOWED}))
+    storage = Storage("no folder of totals")
+    data = SimpleNamespace(modalities=NAMES, users=pa.table({"followed": FOLLOWED}), storage=storage)
     numbers: dict[str, Any] = {"groups": {"A": {"examples": 2}, "B": {"examples": 2}}, "meanings": {}}
-    config = SimpleNamespace(bootstrap=200)
+    config = SimpleNamespace(bootstrap=200, popular_share=0.001)
+    records = records_of(columns, 4)
     return SimpleNamespace(
-        records=records_of(columns, 4), groups=groups, data=data, numbers=numbers, config=config, seed=0
+        records=records, groups=groups, data=data, numbers=numbers, config=config, seed=0, system=MSMRec
     )
 
 

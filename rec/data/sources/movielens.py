@@ -15,7 +15,7 @@ import pandas as pd
 from pyarrow import fs
 
 from rec.data.schema import EntityTable, RawData, RecordTable, Source, Workplace
-from rec.data.sources.metadata import fill, read_items
+from rec.data.sources.metadata import fill, read_ids, read_items
 from rec.data.tables import ForeignTable, Kind, TableFormat, files, read_whole
 from rec.data.tables.files import members
 from rec.errors import DataError
@@ -105,19 +105,49 @@ class MovieLens(Source):
         found = _member(folder, USERS)
         if found is None:
             return None
-        path, format = found
-        wanted = {
-            name: (name, Kind.ID if name == "user" else Kind.ANY) for name in ("user", "age", "gender", "occupation")
-        }
-        frame = read_whole(ForeignTable((path,), format), wanted).to_pandas().drop(columns="row")
-        if path.endswith(".dat"):
-            frame["occupation"] = [OCCUPATIONS[int(number)] for number in frame["occupation"]]
-        gender = frame["gender"].map({"F": "woman", "M": "man"})
-        frame["text"] = "A " + frame["age"].astype(str) + " year old " + gender + ", " + frame["occupation"]
         return EntityTable(
-            table=place.write_frame("users", frame), id="user", text=("text",),
+            table=place.write_frame("users", _people(*found)), id="user", text=("text",),
             attributes=("age", "gender", "occupation"), group="occupation",
         )  # fmt: skip
+
+
+def people(place: Workplace, uri: str, user_ids: str | None) -> EntityTable:
+    """Return the table of a release's users, of a file, folder or archive, under the records' ids where those differ.
+
+    Args:
+        place: Where it is written.
+        uri: u.user or users.dat, or what holds it.
+        user_ids: Lines `id original_id`; the original id is then kept in the column `original`.
+
+    Raises:
+        DataError: there is none.
+    """
+    found = _member(absolute(uri), USERS)
+    if found is None:
+        raise DataError(f"{uri}: no table of MovieLens users here; expected {' or '.join(USERS)}")
+    frame = _people(*found)
+    if found[0].endswith(".dat"):  # whose ages are ranges; the first is told by 1
+        frame["text"] = frame["text"].str.replace(r"^A 1 year old (\w+)", r"A \1 under 18", regex=True)
+    more: tuple[str, ...] = ()
+    if user_ids is not None:
+        theirs = {original: ours for ours, original in read_ids(absolute(user_ids)).items()}
+        frame = frame.assign(original=frame["user"], user=frame["user"].map(theirs)).dropna(subset=["user"])
+        more = ("original",)
+    return EntityTable(
+        table=place.write_frame("users", frame), id="user", text=("text",),
+        attributes=("age", "gender", "occupation"), others=more,
+    )  # fmt: skip
+
+
+def _people(path: str, format: TableFormat) -> pd.DataFrame:
+    """Return a release's users with a text about each."""
+    wanted = {name: (name, Kind.ID if name == "user" else Kind.ANY) for name in ("user", "age", "gender", "occupation")}
+    frame = read_whole(ForeignTable((path,), format), wanted).to_pandas().drop(columns="row")
+    if path.endswith(".dat"):
+        frame["occupation"] = [OCCUPATIONS[int(number)] for number in frame["occupation"]]
+    gender = frame["gender"].map({"F": "woman", "M": "man"})
+    frame["text"] = "A " + frame["age"].astype(str) + " year old " + gender + ", " + frame["occupation"]
+    return frame
 
 
 def _member(folder: str, names: Mapping[str, TableFormat]) -> tuple[str, TableFormat] | None:

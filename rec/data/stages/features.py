@@ -70,11 +70,11 @@ def write_item_texts(draft: Draft, items: pd.DataFrame, config: TextConfig, runn
     say(f"encoding {counted(len(flat), 'text')} ({of}) with {config.encoder}")
     joined = [" ".join(text for text in row if text) for row in rows]
     if config.encoder == "tfidf":
-        (one, vectors), (other, whole) = (_learned(part, config.width) for part in (flat, joined))
+        (one, vectors), (other, whole) = (learned(part, config.width) for part in (flat, joined))
         for note in dict.fromkeys(tfidf.note for tfidf in (one, other) if tfidf.note):
             say(f"items: {note}")
     else:
-        vectors, whole = (_encoded(part, config, runner) for part in (flat, joined))
+        vectors, whole = (encoded(part, config, runner) for part in (flat, joined))
     for name, array, known in (("text", vectors, there_IK), ("text_concatenated", whole, there_IK.any(1)[:, None])):
         table = np.zeros((len(frame) + 1, len(array) // len(frame), array.shape[1]), dtype=np.float32)
         table[1:] = array.reshape(len(frame), -1, array.shape[1]) * known[..., None]
@@ -97,7 +97,8 @@ def _with_texts(items: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     return frame
 
 
-def _learned(texts: list[str], width: int) -> tuple[Tfidf, np.ndarray]:
+def learned(texts: list[str], width: int) -> tuple[Tfidf, np.ndarray]:
+    """Return TF-IDF that was fitted on some texts, and their vectors."""
     with Progress(f"prepare: tfidf learns from {counted(len(texts), 'text')} (words, then their decomposition)"):
         return Tfidf.learned(texts, width)
 
@@ -109,7 +110,7 @@ def _tell_unknown(name: str, unknown: int, items: int, say: Say) -> None:
         say(f"items: text {name!r}: nothing is known of {unknown:,} of {items:,}, which have no such text{advice}")
 
 
-def _encoded(texts: list[str], config: TextConfig, runner: Runner) -> np.ndarray:
+def encoded(texts: list[str], config: TextConfig, runner: Runner) -> np.ndarray:
     """Return the texts' vectors under a transformers model, batch by batch."""
     batches = [texts[i : i + config.batch_size] for i in range(0, len(texts), config.batch_size)]
     make = partial(_text_encoder, config)
@@ -212,7 +213,7 @@ def recipe_of(config: EncodeConfig, texts: list[str], pictures: bool, written: S
     if (text.encoder == "tfidf" and not texts) or (text.tokenizer in LEARNED and not told):
         raise DataError("data.encode.text: no text to learn from; name columns of text in the tables of users or items")
     tokenizer = text.tokenizer and _tokenizer(told, text)
-    tfidf = _learned(texts, text.width)[0] if text.encoder == "tfidf" else None
+    tfidf = learned(texts, text.width)[0] if text.encoder == "tfidf" else None
     image = config.image if pictures else None
     return Recipe(text, image, tokenizer, tfidf, config.batch_size, max(1, int(config.cpus_per_actor)))
 

@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 from rec.moe.config import MixtureConfig
 from rec.nn.modality import Fusion, Texts
 from rec.nn.sequence import BlockForm
-from rec.strict import Needs, Spaces, Strict, alike
+from rec.strict import Needs, Spaces, Strict, Variants, alike
+from rec.systems.msmrec.knowledge import KnowledgeConfig
 
 
 class MSMRecConfig(Strict):
@@ -45,6 +46,25 @@ class MSMRecConfig(Strict):
         },
     }
 
+    VARIANTS: ClassVar[Variants] = {
+        "SASRec": ("model.gate=none", "model.knowledge.towers=none"),
+        "SASRec + KAR": ("model.gate=none", "model.knowledge.towers=both"),
+        "MSMRec": ("model.gate=item", "model.knowledge.towers=none"),
+        "MSMRec + KAR": ("model.gate=item", "model.knowledge.towers=both"),
+        "SASRec + KAR, user text at every step": (
+            "model.gate=none", "model.knowledge.towers=both", "model.knowledge.from_start=true"
+        ),
+        "SASRec + KAR, items only": ("model.gate=none", "model.knowledge.towers=item"),
+        "MSMRec, four heaviest texts": ("model.gate=item", "model.knowledge.towers=none", "model.top_k=4"),
+        "MSMRec, texts of 80 % of the weight": (
+            "model.gate=item", "model.knowledge.towers=none", "model.top_share=0.8"
+        ),
+        "MSMRec, attention": ("model.gate=item", "model.knowledge.towers=none", "model.fusion=attention"),
+        "MSMRec, network": ("model.gate=item", "model.knowledge.towers=none", "model.fusion=network"),
+        "MSMRec, mean of texts": ("model.gate=mean", "model.knowledge.towers=none"),
+        "MSMRec, shuffled texts": ("model.gate=item", "model.knowledge.towers=none", "model.texts=shuffled"),
+    }  # fmt: skip
+
     width: int = Field(64, ge=1)
     blocks: int = Field(2, ge=1)
     heads: int = Field(1, ge=1)
@@ -77,7 +97,8 @@ class MSMRecConfig(Strict):
     """What weighs modalities: user against the item's texts (paper), user alone (causal), user alone as the published
     code computes it (one weight per history, later items included), equal weights, or no texts at all (SASRec)."""
     fusion: Fusion = "inner"
-    """How the item gate compares user and text."""
+    """How the item gate compares user and text: by an inner product (paper), one with a learned matrix, attention, or
+    a small network."""
     texts: Texts = "encoded"
     """The items' own texts or one of the controls."""
     projector_hidden: tuple[int, ...] = ()
@@ -102,6 +123,8 @@ class MSMRecConfig(Strict):
     """Weight of the balance of modalities in the loss."""
     feedforward_mixture: MixtureConfig = MixtureConfig()
     """Experts in the place of each block's feed-forward."""
+    knowledge: KnowledgeConfig = KnowledgeConfig()
+    """One text of each item and user (KAR), beside or in place of the modalities."""
     mask_seen: Literal["all", "input", "none"] = "all"
     """Which seen items evaluation leaves out: all, those of the encoder's input (as published), or none."""
 
@@ -109,6 +132,15 @@ class MSMRecConfig(Strict):
     def _heads_divide(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"heads: must divide width ({self.width}), got {self.heads}")
+        return self
+
+    @model_validator(mode="after")
+    def _network_is_no_product(self) -> Self:
+        if self.fusion == "network" and self.output_mix == "gate":
+            raise ValueError(
+                "fusion: 'network' is no inner product, so output_mix='gate' would pass every pair of a user and an "
+                "item through it; choose output_mix='mean' or 'none'"
+            )
         return self
 
     @model_validator(mode="after")

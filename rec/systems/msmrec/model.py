@@ -5,7 +5,7 @@ Letters: B users, N packed history rows, I items with padding as item 0, K modal
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ from rec.nn.sequence import SequenceEncoder
 from rec.nn.sharded import ShardedEmbedding
 from rec.seeds import derive
 from rec.systems.msmrec.config import MSMRecConfig
+from rec.systems.msmrec.knowledge import Knowledge, Known
 
 ALL = slice(None)
 FEW_ITEMS = 1 << 17
@@ -55,6 +56,8 @@ class Encoded:
     """What the encoder's mixture layers did."""
     item_U: Tensor | None = None
     """Which items `item_ID` and `modality_IKD` are of, rising, where they are not of all."""
+    known: Known | None = None
+    """What texts of items and users have added."""
 
     def places(self, item: Tensor) -> Tensor:
         """Return where items stand in `item_ID` and `modality_IKD`."""
@@ -64,7 +67,14 @@ class Encoded:
 class MSMRecModel(nn.Module):
     """Item table, positions, gate and encoder."""
 
-    def __init__(self, config: MSMRecConfig, num_items: int, vectors_IKM: Tensor | None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        config: MSMRecConfig,
+        num_items: int,
+        vectors_IKM: Tensor | None,
+        seed: int = 0,
+        knowledge: Mapping[str, Tensor] | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
         self.frozen: Catalogue | None = None
@@ -107,6 +117,11 @@ class MSMRecModel(nn.Module):
             self.compatibility = Compatibility(config.fusion, width, modalities)
             if config.gate in ("user", "published"):
                 self.modality = nn.Parameter(torch.randn(modalities, width) * 0.02)
+        self.knowledge: Knowledge | None = None
+        if knowledge:  # last, so that with a seed the other weights start as without it
+            self.knowledge = Knowledge(
+                config.knowledge, width, dict(knowledge), max_length=config.max_length, seed=seed
+            )
 
     @property
     def picks(self) -> bool:
@@ -180,10 +195,12 @@ class MSMRecModel(nn.Module):
         else:
             id_ND = self.item(batch.item_N)
             item_ID, modality_IKD = self.frozen or self.catalogue()
-        x_ND = id_ND * config.width**0.5 + self.position(batch.position_N)
+        known = None if self.knowledge is None else self.knowledge(batch)
+        input_ND = id_ND if known is None or known.item_ND is None else id_ND + known.item_ND
+        x_ND = input_ND * config.width**0.5 + self.position(batch.position_N)
         if modality_IKD is None:
             state_ND, mixed = self.encoder(self.dropout(x_ND), where)
-            return Encoded(state_ND, id_ND, item_ID, None, None, mixed, item_U)
+            return Encoded(_joined(state_ND, known), id_ND, item_ID, None, None, mixed, item_U, known)
         user_ND = self._user(id_ND, x_ND, where)
         modality_NKD = modality_IKD[place_N]
         chosen = self.route(user_ND, modality_NKD, self.present(batch.item_N))
@@ -192,7 +209,7 @@ class MSMRecModel(nn.Module):
             mix_ND = torch.einsum("nk,nkd->nd", chosen.dense().to(x_ND.dtype), modality_NKD)
             x_ND = x_ND + mix_ND * (config.mix_scale or config.width**0.5)
         state_ND, mixed = self.encoder(x_ND, where)
-        return Encoded(state_ND, user_ND, item_ID, modality_IKD, chosen, mixed, item_U)
+        return Encoded(_joined(state_ND, known), user_ND, item_ID, modality_IKD, chosen, mixed, item_U, known)
 
     def _user(self, id_ND: Tensor, x_ND: Tensor, where: Layout) -> Tensor:
         """Return what the gate knows of the user at each row."""
@@ -285,6 +302,10 @@ class MSMRecModel(nn.Module):
             score = self.gate_scores(user_ND, user_ND.new_zeros(shape[0], shape[2], 1))[:, None].expand(shape)
         probability = routing.softmax(present_only(score, present), self.config.temperature)
         return self.cut(probability.reshape(-1, shape[2])).dense().view(shape)
+
+
+def _joined(state_ND: Tensor, known: Known | None) -> Tensor:
+    return state_ND if known is None or known.user_ND is None else state_ND + known.user_ND
 
 
 def matmul(x_ND: Tensor, y_MD: Tensor) -> Tensor:

@@ -11,12 +11,19 @@ from typing import Any
 import numpy as np
 
 from rec.data.prepared import Prepared
-from rec.evaluation.bootstrap import interval, resampled_means
+from rec.evaluation.bootstrap import interval
 from rec.evaluation.history import EPOCHS, epochs
 from rec.evaluation.records import Records, column
 from rec.evaluation.task import Measured
 from rec.sections import Bars, BarSeries, Lines, LineSeries, Section, Table, Text, number
 from rec.seeds import generator
+from rec.systems.msmrec.analysis import (
+    concentration_numbers,
+    concentration_section,
+    popularity,
+    popularity_section,
+    weights,
+)
 
 Numbers = dict[str, Any]
 FOLLOWERS, OTHERS = "users who follow it", "other users"
@@ -73,6 +80,9 @@ def enrich(measured: Measured) -> list[str]:
     if long.any():
         drift_UK = (second_half(rows, "gate_first") - rows["gate_first"])[long]
         numbers["gate_drift"] = weights(drift_UK, resamples, rng) | {"users": int(long.sum())}
+    numbers["gate_concentration"] = concentration_numbers(measured, told_U)
+    if by_popularity := popularity(measured, rows["gate"], told_U):
+        numbers["gate_by_popularity"] = by_popularity
     truth = recovery(rows, measured.data)
     if truth is None:
         return []
@@ -85,12 +95,6 @@ def modality_names(data: Prepared, count: int) -> list[str]:
     """Return the names of the K texts."""
     names = list(data.modalities)
     return names if len(names) == count else [f"texts {k + 1}" for k in range(count)]
-
-
-def weights(gate_UK: np.ndarray, resamples: int, rng: np.random.Generator) -> Numbers:
-    """Return the mean weight of each modality over users with 95 % intervals."""
-    low, high = np.quantile(resampled_means(gate_UK, resamples, rng), [0.025, 0.975], axis=0)
-    return {"gate": gate_UK.mean(0).tolist(), "gate_low": low.tolist(), "gate_high": high.tolist()}
 
 
 def gate_in_time(rows: Mapping[str, np.ndarray], resamples: int, rng: np.random.Generator) -> Numbers:
@@ -120,7 +124,7 @@ def halves_distance(rows: Mapping[str, np.ndarray]) -> Numbers | None:
         return None
     distances = {}
     for name, key in (("in_time", "gate_first"), ("every_other", "gate_even")):
-        distances[name] = float(_jensen_shannon(rows[key], second_half(rows, key))[long].mean())
+        distances[name] = float(jensen_shannon(rows[key], second_half(rows, key))[long].mean())
     return distances
 
 
@@ -170,6 +174,9 @@ def sections(measured: Measured, history: Sequence[Mapping[str, Any]]) -> list[S
     found = [_by_user(names, numbers)]
     if numbers["gate_from_mean"]:
         found.append(_by_group(names, numbers))
+    if "gate_by_popularity" in numbers:
+        found.append(popularity_section(names, numbers["gate_by_popularity"], measured.config.popular_share))
+    found.append(concentration_section(names, numbers["gate_concentration"]))
     if "gate_drift" in numbers:
         found.append(_in_time(names, numbers))
     told = [(x, record) for x, record in zip(epochs(history), history, strict=True) if "gate/0" in record]
@@ -287,7 +294,8 @@ def _told(truth: Mapping[str, float | None]) -> str:
     )
 
 
-def _jensen_shannon(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+def jensen_shannon(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Return the distance of each row of weights from another: 0 where they are the same, 1 where nothing is shared."""
     middle = (p + q) / 2
 
     def divergence(x: np.ndarray) -> np.ndarray:

@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from rec.batch import Columns
 from rec.errors import ConfigError
 from rec.evaluation.records import Records
-from rec.evaluation.task import Measured
+from rec.evaluation.task import Measured, Profiled
 from rec.evaluation.tasks.ranking import Ranking
+from rec.evaluation.tasks.ranking.answers import recommend_batch
 from rec.moe.balance import assignments, balance, decision_entropy
 from rec.moe.ranks import Later
 from rec.nn import losses
 from rec.nn.history import COLUMNS, HistoryBatch, collate, sample_histories
-from rec.nn.modality import choose_vectors, gate_per_user, or_none
+from rec.nn.modality import choose_vectors, concentration, gate_per_user, or_none
 from rec.nn.negatives import Popular, unseen
 from rec.sections import Section
 from rec.seeds import derive
@@ -33,7 +34,9 @@ from rec.systems.api import System, Wanted
 from rec.systems.capabilities import Explainer, Ranker, RankingExamples, Reporter, States
 from rec.systems.msmrec import report
 from rec.systems.msmrec.config import MSMRecConfig
+from rec.systems.msmrec.knowledge import ITEM, TABLES, TOLD, USER
 from rec.systems.msmrec.model import Catalogue, Encoded, MSMRecModel
+from rec.systems.msmrec.profile import profile
 from rec.terms import Term
 
 
@@ -67,11 +70,14 @@ class MSMRec(
     @classmethod
     def table_names(cls, config: Any) -> tuple[str, ...]:
         """Return the whole-data-set inputs that this config reads."""
-        return ("item_count",) if config.gate == "none" else ("item_count", cls.text_table(config))
+        texts = () if config.gate == "none" else (cls.text_table(config),)
+        return ("item_count", *texts, *TABLES[config.knowledge.towers])
 
     @classmethod
     def wanted_by(cls, config: Any, table: str) -> Wanted | None:
         """Return which key asks for a table."""
+        if table in (ITEM, USER, TOLD):
+            return Wanted("model.knowledge.towers", "model.knowledge.towers=none")
         return Wanted("model.gate", "model.gate=none") if table == cls.text_table(config) else None
 
     def model(self) -> MSMRecModel:
@@ -79,11 +85,16 @@ class MSMRec(
         vectors = None
         if self.config.gate != "none":
             vectors = choose_vectors(dict(self.static), self.config.texts, derive(self.seed, "texts"))
-        return MSMRecModel(self.config, self.num_items, vectors, self.seed)
+        names = TABLES[self.config.knowledge.towers]
+        knowledge = {name: torch.from_numpy(np.asarray(self.static[name])) for name in names}
+        return MSMRecModel(self.config, self.num_items, vectors, self.seed, knowledge)
 
     def collate(self, rows: Columns) -> HistoryBatch:
         """Return the batch for these rows."""
-        return collate(rows, max_length=self.config.max_length, attend_padding=self.config.attend_padding)
+        batch = collate(rows, max_length=self.config.max_length, attend_padding=self.config.attend_padding)
+        if "user" not in rows and self.config.knowledge.towers in ("user", "both"):  # nobody of whom there is a text
+            batch = replace(batch, user_B=torch.full_like(batch.user_B, -1))
+        return batch
 
     def lengths(self, rows: Columns) -> np.ndarray:
         """Return how many items of each history are read."""
@@ -112,6 +123,8 @@ class MSMRec(
             own_K = assignments(encoded.routing) * float(module.whole.counting)
             count_K = module.whole.of(Later(value=total_over_ranks(own_K)))()
             terms["balance"] = Term(balance(encoded.routing, count_K), len(target_N), self.config.balance_weight)
+        if encoded.known is not None:
+            terms |= module.knowledge.terms(encoded.known)
         return terms | self.config.feedforward_mixture.terms(encoded.mixed)
 
     def _draw(self, batch: HistoryBatch) -> tuple[Tensor, Tensor]:
@@ -212,9 +225,9 @@ class MSMRec(
         encoded = module(batch)
         if encoded.routing is None:
             return _last(encoded, batch), {}
-        weight_NK, present_NK = encoded.routing.dense(), module.present(batch.item_N)
-        weights = gate_per_user(weight_NK if present_NK is None else weight_NK * present_NK, batch.where)
-        return _last(encoded, batch), weights
+        weights = gate_per_user(told_weights(module, encoded.routing.dense(), batch.item_N), batch.where)
+        probability_NK = told_weights(module, encoded.routing.probability_NE, batch.item_N)
+        return _last(encoded, batch), weights | concentration(probability_NK, batch.where)
 
     def scores(self, module: MSMRecModel, states: States, items: slice) -> Tensor:
         """Return the scores of a range of items for users in these states."""
@@ -287,13 +300,34 @@ class MSMRec(
         """Return figures of the gate's weights."""
         return report.sections(measured, history)
 
+    def profile(self, profiled: Profiled) -> list[Section]:
+        """Return a user's weights, the items behind them, and how they move over the history."""
+        module: Any = profiled.module
+        encoded, batch = module(profiled.batch), profiled.batch
+        if encoded.routing is None:
+            return []
+        weight_NK = told_weights(module, encoded.routing.dense(), batch.item_N)
+        answer = recommend_batch(self, module, batch)[0]
+        return profile(profiled, weight_NK.double().cpu().numpy(), batch.item_N.cpu().numpy(), answer)
+
     @classmethod
     def sample(cls, rows: int, rng: np.random.Generator) -> tuple[Columns, dict[str, np.ndarray]]:
         """Return small random rows and tables that fit the declared columns."""
         num_items, modalities, size = 30, 3, 5
         columns, count = sample_histories(rows, rng, num_items)
         text = rng.standard_normal((num_items + 1, modalities, size)).astype(np.float32)
-        return columns, {"item_count": count, "text": text, "text_concatenated": text.mean(1, keepdims=True)}
+        tables = {"item_count": count, "text": text, "text_concatenated": text.mean(1, keepdims=True)}
+        tables[ITEM] = rng.standard_normal((num_items + 1, size)).astype(np.float32)
+        tables[USER] = rng.standard_normal((rows, size)).astype(np.float32)
+        tables[TOLD] = rng.integers(0, 6, rows).astype(np.int32)
+        tables[ITEM][0] = 0
+        return columns, tables
+
+
+def told_weights(module: MSMRecModel, weight_NK: Tensor, item_N: Tensor) -> Tensor:
+    """Return a gate's weights as they are told: none of texts that an item does not have."""
+    present_NK = module.present(item_N)
+    return weight_NK if present_NK is None else weight_NK * present_NK
 
 
 def _weights(

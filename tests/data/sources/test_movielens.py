@@ -4,9 +4,11 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rec.errors import DataError
+from rec.evaluation.tasks.ranking.popularity_groups import groups, popular_items, popular_share
 from tests.data.own import prepared
 
 SOURCE = "rec.data.sources.movielens:MovieLens"
@@ -95,6 +97,13 @@ def test_movielens_100k_counts(movielens: Path, tmp_path: Path) -> None:
         expected.setdefault(int(user), []).append(int(item))
     for row in data.rows("test").to_pylist():
         assert [*row["history"], row["target"]] == expected[row["user"] + 1]
+    # The specification's table of groups: share, popular items, their share of events, Niche / Diverse / Blockbuster.
+    total, histories = np.asarray(data.array("item_total")), [np.array(items) for items in expected.values()]
+    for share, items, events, users in ((0.001, 334, 0.644, [42, 514, 387]), (0.0015, 201, 0.480, [115, 615, 213])):
+        popular = popular_items(total, share)
+        assert popular.sum() == items
+        assert total[popular].sum() / total.sum() == pytest.approx(events, abs=5e-4)
+        assert np.bincount(groups(popular_share(histories, popular))).tolist() == users
 
 
 @pytest.mark.data

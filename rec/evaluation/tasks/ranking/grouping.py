@@ -29,11 +29,19 @@ def groups(
         names = sorted({str(name) for name in of_subject if name is not None})
         place = {name: index for index, name in enumerate(names)}
         return Groups(tuple(names), np.array([NONE if n is None else place[str(n)] for n in of_subject]))
+    found = of_popularity(system, data, subject_B, config.popular_share) if kind == "popular_share" else None
+    return found or Groups(
+        ("nothing known", f"up to {FEW} items known", "more known"), np.digitize(known_B, [1, FEW + 1])
+    )
+
+
+def of_popularity(system: Any, data: Prepared, subject_B: np.ndarray, share: float) -> Groups | None:
+    """Return the groups of these subjects by how popular what they saw is; None where that is not known."""
     marks = Marks.of(system)
-    if kind == "popular_share" and marks.told and data.storage.exists(f"{TOTAL}.npy"):
-        by_subject = by_popular_share(data, marks, system.subject, config.popular_share)
-        return Groups(popularity_groups.NAMES, np.where(subject_B < 0, NONE, by_subject[subject_B]))
-    return Groups(("nothing known", f"up to {FEW} items known", "more known"), np.digitize(known_B, [1, FEW + 1]))
+    if not (marks.told and data.storage.exists(f"{TOTAL}.npy")):
+        return None
+    by_subject = by_popular_share(data, marks, system.subject, share)
+    return Groups(popularity_groups.NAMES, np.where(subject_B < 0, NONE, by_subject[subject_B]))
 
 
 def by_popular_share(data: Prepared, marks: Marks, entity: str, share: float) -> np.ndarray:
