@@ -17,7 +17,7 @@ from rec.errors import ConfigError
 from rec.keys import ParallelConfig, ServeConfig
 from rec.runtime import cluster
 from rec.runtime.cluster import FOLDER, Demand, require_cluster
-from rec.runtime.serving import _largest
+from rec.runtime.proxies import _largest
 
 CODE = """
 import ray
