@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 export MPLCONFIGDIR := $(CURDIR)/$(VENV)/matplotlib
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: setup demo test check unit ray golden bench clean
+.PHONY: setup demo test check unit ray nodes golden bench clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ready
@@ -36,7 +36,11 @@ unit: setup
 	$(PY) -m pytest -p no:cacheprovider -m "not ray and not data and not slow"
 
 ray: setup
-	$(PY) -m pytest -p no:cacheprovider -m ray
+	$(PY) -m pytest -p no:cacheprovider -m "ray and not nodes"
+
+# Lost nodes, heads, links and stores on real nodes of this machine: as root, with nothing else running.
+nodes: setup
+	$(PY) -m pytest -p no:cacheprovider -m nodes
 
 # Renews the numbers on file of every small run, on purpose; the commit says why.
 golden: setup

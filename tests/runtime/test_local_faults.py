@@ -23,7 +23,7 @@ from rec.storage import Storage
 from rec.train.checkpoint import CheckpointStore
 from tests.runtime.test_training import agree
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.nodes, pytest.mark.slow, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS, BEFORE = 12, 30
 """Of a run, and steps before its fault."""

@@ -22,7 +22,7 @@ from rec.train.checkpoint import CheckpointStore
 from rec.train.training_record import read_training
 from tests.object_store import BUCKET, KEYS, Proxy, options, running
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.nodes, pytest.mark.slow, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = [
     *("data.read.interactions=5000", "model.blocks=1", "model.dropout=0.0", "train.batch_size=24"),

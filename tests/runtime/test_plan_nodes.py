@@ -23,7 +23,7 @@ from rec.runtime.local_links import require_possible
 from rec.storage import Storage
 from rec.train.checkpoint import CheckpointStore
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.nodes, pytest.mark.slow, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "rec/configs/demo.toml")
 NEAR = 0.2

@@ -14,7 +14,7 @@ from rec.config import RunConfig
 from rec.runtime.local_cluster import LocalCluster
 from rec.serving.artifact import Artifact
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.nodes, pytest.mark.slow, pytest.mark.timeout(600)]
 TWO = {"replicas": 2, "cpus_per_replica": 0.5}
 CROWD = Crowd(clients=16, per_s=40.0, before_s=5.0, after_s=25.0)
 

@@ -13,7 +13,7 @@ from rec.benchmarks.cluster.streaming import GROWTH_GOAL, LENGTH, Size, Watched,
 from rec.benchmarks.row import Row
 from rec.runtime.local_cluster import LocalCluster
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.nodes, pytest.mark.slow, pytest.mark.timeout(600)]
 DASHBOARD = Path(__file__).resolve().parents[2] / "cluster/grafana/rec.json"
 ABSENT = {"ray_node_gpus_utilization", "ray_node_gram_used"}
 """Metrics that only nodes with GPUs show."""

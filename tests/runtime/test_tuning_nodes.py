@@ -19,7 +19,7 @@ from rec.storage import Storage
 from rec.tuning.results import read_trials
 from rec.tuning.trial import FINISHED, Trial
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.nodes, pytest.mark.slow, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[2]
 START = "import sys; from rec.config import from_json; from rec.runtime.tuning import search; "
 START += "print(search(from_json(sys.argv[1]), lambda text: print(text, file=sys.stderr)))"

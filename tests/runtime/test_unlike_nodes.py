@@ -24,7 +24,7 @@ from tests.runtime.test_local_nodes import SMALL, WORKERS, Driver, data, run_of
 from tests.runtime.test_training import agree, history, quiet
 
 __all__ = ["data"]
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.nodes, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_a_node_that_will_be_taken_away_is_left_with_a_checkpoint(
