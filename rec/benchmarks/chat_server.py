@@ -54,6 +54,7 @@ class Server:
         """Forget what was seen."""
         self.asked: Counter[str] = Counter()
         self.answered: Counter[str] = Counter()
+        self.held = 0
         self.tries: Counter[str] = Counter()
         self.requests, self.begun, self.open, self.most_open = 0, 0, 0, 0
         self.area_s, self.at_s, self.first_s = 0.0, 0.0, 0.0
@@ -67,6 +68,7 @@ class Server:
             "requests": self.requests,
             "asked": self.asked,
             "answered": self.answered,
+            "held": self.held,
             "most_open": self.most_open,
             "open": self.open,
             "mean_open": self.area_s / span_s,
@@ -119,10 +121,12 @@ class Server:
             return web.Response(status=400, text="too long")
         self.begun += 1
         begun = self.begun
-        while self.keys["hold_after"] and begun > self.keys["hold_after"]:
-            if request.transport is None:  # whoever asked is gone
-                return web.Response()
+        self.held += 1
+        while self.keys["hold_after"] and begun > self.keys["hold_after"] and request.transport is not None:
             await asyncio.sleep(0.02)
+        self.held -= 1
+        if request.transport is None:  # whoever asked is gone
+            return web.Response()
         await asyncio.sleep(keys["delay_s"])
         if chance < keys["garbage"]:
             return web.Response(text='{"choices": []}', content_type="application/json")
@@ -198,6 +202,11 @@ class Chat:
         """Let it behave in another way, and forget what it saw."""
         headers = {"Content-Type": "application/json"}
         urllib.request.urlopen(urllib.request.Request(f"{self.base}/behave", json_text(keys).encode(), headers))
+
+    def let_go(self) -> None:
+        """Wait until none waits for an answer that is held back: who asked is gone."""
+        while self.told()["held"]:
+            time.sleep(0.02)
 
     def told(self) -> dict[str, Any]:
         """Return what it saw."""

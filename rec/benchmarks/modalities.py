@@ -179,6 +179,7 @@ def killed(chat: Chat, folder: str, asked: int) -> list[Row]:
             while len(answers) < asked // 2 and time.monotonic() < end_s:
                 time.sleep(0.05)
         os.kill(process.pid, signal.SIGKILL)
+    chat.let_go()
     chat.behave(names=NAMES, hold_after=0, reset_counts=False)
     _write(_job(chat, folder, asked))
     answered: Mapping[str, int] = chat.told()["answered"]

@@ -22,7 +22,7 @@ EXAMPLES = """examples:
   rec benchmark visits --json visits.json
   rec benchmark writer --json writer.json
   rec benchmark scale --only saves,tables
-  rec benchmark cluster --only scaling,model --json cluster.json    # as root: it starts Ray nodes of its own
+  rec benchmark cluster --only scaling,model --json cluster.json    # as root: it starts Ray nodes
   rec benchmark modalities --only busy,failing
   rec benchmark gpu --json gpu.json
   rec benchmark chaos --seed 1 --faults 10 --minutes 20

@@ -13,7 +13,7 @@ from rec.config import RunConfig
 from rec.data.prepared import open_prepared
 from rec.data.stream import to_columns
 from rec.errors import DataError, RequestError
-from rec.filesystems import absolute, last_name
+from rec.filesystems import absolute, last_name, open_uri
 from rec.serving.answers import Answerer
 from rec.serving.artifact import MANIFEST, Artifact, export_run
 from rec.serving.example import invented_row, make_example
@@ -48,6 +48,7 @@ def export(config: RunConfig, target: str, say: Callable[[str], None]) -> Artifa
     extras = files_of_service(last_name(place), place, config.serve.deadline_ms)
     if "://" not in target:
         return export_run(config, target, finish, extras, say)
+    open_uri(target)  # what is no storage is told before the work
     with TemporaryDirectory(prefix="rec-export-") as folder:
         made = export_run(config, f"{folder}/{last_name(target)}", finish, extras, say)
         upload(made.path, target, MANIFEST)

@@ -104,11 +104,10 @@ def test_what_is_lost_is_waited_for_or_told(monkeypatch: pytest.MonkeyPatch) -> 
     threading.Timer(0.2, there.update, [{"other": lost}]).start()
     assert fixed.choose().parallel.workers == 3  # once it is back
     del there["other"]
-    monkeypatch.setattr(elastic, "WAIT_S", 0.1)
+    fixed.wait_s = 0.1
     with pytest.raises(TrainingError, match=r"parallel.workers: the nodes that are left have room for 2, expected 3"):
         fixed.choose()
     stop.set()
-    monkeypatch.setattr(elastic, "WAIT_S", 60.0)
     assert elastic.Sizes(*made(words), stop).choose().parallel.workers == 3  # the caller ends without an attempt
 
 

@@ -132,6 +132,7 @@ def test_a_killed_job_goes_on_without_asking_twice(tmp_path: Path, chat: Chat) -
             assert time.monotonic() < end_s
             time.sleep(0.05)
         os.kill(process.pid, signal.SIGKILL)
+    chat.let_go()
     before = chat.told()["answered"]
     assert len(before) >= count // 2
     chat.behave(names=NAMES, reset_counts=False, hold_after=0)
