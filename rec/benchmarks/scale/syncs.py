@@ -33,7 +33,7 @@ LAYER_SYNCS, LAYER_COLLECTIVES = 1, 4
 """The most of a mixture layer and step, whatever the ranks."""
 STEP_SYNCS = {"1 process": 2, "2 processes, expert-parallel 1": 5, "2 processes, expert-parallel 2": 7}
 STEP_COLLECTIVES = {"1 process": 0, "2 processes, expert-parallel 1": 6, "2 processes, expert-parallel 2": 8}
-"""The most of the rest of a step, with DeepSpeed's own, which reads norms and clips; a sum for owners is sent and received."""
+"""The most of the rest of a step, with DeepSpeed's own; a sum for owners is sent and received."""
 WAYS = {"2 processes, expert-parallel 1": 1, "2 processes, expert-parallel 2": 2}
 
 
