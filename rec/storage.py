@@ -11,6 +11,7 @@ made it: nobody lists such a name, and it goes with the next write to its folder
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -35,6 +36,8 @@ T = TypeVar("T")
 CHUNK_BYTES = 1 << 22
 TEMPORARY = re.compile(r"\.(?P<host>[0-9a-f]{8})-(?P<process>[0-9]+)-[0-9a-f]{8}\.tmp$")
 """How names end of what is being written or deleted: by which process of which host."""
+FOR_GOOD = frozenset({errno.EACCES, errno.ENOTDIR, errno.EISDIR, errno.EROFS, errno.EFBIG})
+"""What does not heal by itself; a disk that is full may be given room."""
 OBJECT_STORES = ("s3", "gcs", "abfs")
 """What names of their file systems hold."""
 ABANDONED_S = 24 * 3600.0
@@ -330,9 +333,11 @@ class Storage:
             try:
                 return action()
             except OSError as error:
-                # A full disk, a missing right or a path that is a file will not heal by itself.
-                if attempt + 1 == tries or error.errno in (28, 13, 20, 21, 30):
-                    raise StorageError(f"{self.uri_of(name)}: cannot be written ({cause(error)})") from error
+                told = f"{self.uri_of(name)}: cannot be written ({cause(error)})"
+                if error.errno in FOR_GOOD:
+                    raise DataError(told) from error
+                if attempt + 1 == tries or error.errno == errno.ENOSPC:
+                    raise StorageError(told) from error
                 time.sleep(self.wait_s * 2**attempt)
         raise AssertionError("unreachable")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
+import selectors
 import socket
 import subprocess
 import sys
@@ -98,10 +98,12 @@ class Proxy:
                     self._pass(client, server)
 
     def _pass(self, client: socket.socket, server: socket.socket) -> None:
-        other = {client: server, server: client}
-        while self.mode == "pass":
-            for ready in select.select([client, server], [], [], 0.1)[0]:
-                data = ready.recv(1 << 16)
-                if not data:
-                    return
-                other[ready].sendall(data)
+        with selectors.DefaultSelector() as either:
+            either.register(client, selectors.EVENT_READ, server)
+            either.register(server, selectors.EVENT_READ, client)
+            while self.mode == "pass":
+                for ready, _ in either.select(0.1):
+                    data = ready.fileobj.recv(1 << 16)
+                    if not data:
+                        return
+                    ready.data.sendall(data)

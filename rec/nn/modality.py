@@ -146,9 +146,8 @@ def concentration(probability_NK: Tensor, where: Layout) -> dict[str, Tensor]:
     """
     sorted_NK = probability_NK.double().sort(1, descending=True).values
     before_NK = sorted_NK.cumsum(1) - sorted_NK
-    share_S = torch.tensor(KEPT_SHARES, dtype=torch.float64, device=sorted_NK.device)
     # Rounded sums must not ask for one more modality.
-    needed_NS = (before_NK[:, :, None] < share_S - 1e-6).sum(1).double()
+    needed_NS = torch.stack([(before_NK < share - 1e-6).sum(1) for share in KEPT_SHARES], 1).double()
     there_N, users = (sorted_NK > 0).any(1).double(), len(where.length_B)
     count_B = there_N.new_zeros(users).index_add_(0, where.sequence_N, there_N).clamp(min=1)
     found = {}

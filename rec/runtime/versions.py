@@ -14,7 +14,7 @@ SAME = ("rec", "ray")
 """Of which any difference breaks a run: ranks exchange objects of theirs."""
 WAIT_S = 60.0
 """Longest wait for the answers of all nodes; one that does not answer is found by those who need it."""
-REMEDY = "install the same versions on all nodes: pip install -r requirements.lock, or one image for all"
+REMEDY = "install the same versions on all nodes: pip install -r requirements.lock, or one container for all"
 
 
 class Asked:

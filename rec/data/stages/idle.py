@@ -44,10 +44,9 @@ def refuse_idle(config: DataConfig, raw: RawData) -> None:
     if config.filter.minimum_rating is not None and isinstance(raw.records, RecordTable) and raw.records.rating is None:
         raise ConfigError(f"data.filter.minimum_rating: has no effect: {config.source} brings no ratings here")
     _refuse_shares(config, raw)
-    if config.text is not None:
-        own = config.modalities
-        if own is None or not own.writer.asks:  # a model writes whatever it is asked for
-            _refuse_texts(config, config.text.modalities, raw.items, () if own is None else tuple(own.templates))
+    own = config.modalities
+    if config.text is not None and (own is None or not own.writer.asks):  # a model writes whatever it is asked for
+        _refuse_texts(config, config.text.modalities, raw.items, () if own is None else tuple(own.templates))
     if isinstance(raw.records, RecordTable) and raw.records.part is not None and config.split.protocol != "given":
         raise ConfigError("data.split.protocol: the source brings the split; expected 'given', or no column of parts")
     for modality in config.filter.required:
