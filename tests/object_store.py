@@ -57,6 +57,17 @@ def running() -> Iterator[int]:
         process.wait()
 
 
+@contextlib.contextmanager
+def reachable() -> Iterator[int]:
+    """Yield the port of a server whose keys are in the environment meanwhile."""
+    before = dict(os.environ)
+    os.environ.update(KEYS)
+    with running() as port:
+        yield port
+    os.environ.clear()
+    os.environ.update(before)
+
+
 class Proxy:
     """Carries connections to a port of this machine while `mode` is "pass".
 

@@ -16,7 +16,7 @@ from rec.data.writing import write_array, write_table
 from rec.errors import ConfigError, StorageError
 from rec.filesystems import last_name, uri_below
 from rec.storage import Storage
-from tests.object_store import BUCKET, KEYS, Proxy, options, running
+from tests.object_store import BUCKET, Proxy, options, reachable
 
 
 @pytest.mark.parametrize(
@@ -42,12 +42,8 @@ def test_keys_in_a_uri_are_refused_and_not_shown() -> None:
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
     pytest.importorskip("moto", reason="needs the extra `dev`")
-    before = dict(os.environ)
-    os.environ.update(KEYS)
-    with running() as port:
+    with reachable() as port:
         yield port
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from fastapi import FastAPI, Response
 
 from rec.benchmarks import retrieval, serve_nodes
 from rec.benchmarks.load import Load, steady, write_bodies, wrk
+from rec.benchmarks.parts import chosen
 from rec.benchmarks.row import Row
 from rec.benchmarks.serve_faults import with_faults
 from rec.benchmarks.work import CATALOGUE
@@ -21,7 +22,6 @@ from rec.config import RunConfig, from_table
 from rec.data.generated.catalogue import CatalogueConfig
 from rec.data.prepare import prepare
 from rec.data.runner import InProcess
-from rec.errors import RequestError
 from rec.json_text import json_text
 from rec.keys_data import DataConfig, TextConfig
 from rec.runtime.proxies import serving_runtime
@@ -45,10 +45,9 @@ def measure(folder: str, minutes: float, only: Collection[str], say: Say) -> lis
     Raises:
         RequestError: an unknown part.
     """
-    if unknown := sorted(set(only) - set(PARTS)):
-        raise RequestError(f"--only {','.join(unknown)}: no such part of serve; there are {', '.join(PARTS)}")
-    rows = on_machine(folder, minutes, say) if not only or "machine" in only else []
-    return [*rows, *(on_nodes(folder, say) if not only or "nodes" in only else [])]
+    parts = chosen("serve", PARTS, only)
+    rows = on_machine(folder, minutes, say) if "machine" in parts else []
+    return [*rows, *(on_nodes(folder, say) if "nodes" in parts else [])]
 
 
 def on_nodes(folder: str, say: Say) -> list[Row]:

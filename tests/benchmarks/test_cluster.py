@@ -8,13 +8,14 @@ import pytest
 
 pytest.importorskip("ray", reason="needs the extra `cluster`")
 
-from rec.benchmarks.cluster import chosen
+from rec.benchmarks import cluster
 from rec.benchmarks.cluster.counters import KINDS, Counters, Sample
 from rec.benchmarks.cluster.links import bits
 from rec.benchmarks.cluster.metrics import read
 from rec.benchmarks.cluster.model import fitted, moved
 from rec.benchmarks.cluster.projection import GPUS, Load, Machines, step
 from rec.benchmarks.cluster.training import Measured, Way
+from rec.benchmarks.parts import chosen
 from rec.errors import RequestError
 
 PARTS = {"shared": [1000, 4000], "experts": [500, 2000]}
@@ -28,9 +29,9 @@ def measured(way: Way, cpu_s: float = 1.0, sent: float = 0.0) -> Measured:
 
 
 def test_parts_that_do_not_exist_are_refused() -> None:
-    assert chosen(["model", "scaling"]) == ["scaling", "model"]
+    assert chosen("cluster", cluster.PARTS, ["model", "scaling"]) == ["scaling", "model"]
     with pytest.raises(RequestError, match="--only other: no such part of cluster"):
-        chosen(["other"])
+        chosen("cluster", cluster.PARTS, ["other"])
 
 
 def test_counters_are_told_between_samples() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from rec.benchmarks import scale
+from rec.benchmarks.parts import chosen
 from rec.benchmarks.scale import entropy, ranking, tables
 from rec.cli import main
 from rec.errors import RequestError
@@ -15,10 +16,10 @@ def test_parts_are_run_in_their_order_each_in_a_folder_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scale, "PARTS", ("one", "two", "three"))
-    assert scale.chosen(()) == ["one", "two", "three"]
-    assert scale.chosen(("three", "one")) == ["one", "three"]
+    assert chosen("scale", scale.PARTS, ()) == ["one", "two", "three"]
+    assert chosen("scale", scale.PARTS, ("three", "one")) == ["one", "three"]
     with pytest.raises(RequestError, match="--only four: no such part of scale; there are one, two, three"):
-        scale.chosen(("four", "one"))
+        chosen("scale", scale.PARTS, ("four", "one"))
 
 
 def test_a_benchmark_without_parts_refuses_a_choice(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from rec.storage import Storage
 from rec.train import saver
 from rec.train.checkpoint import CheckpointStore
 from rec.train.job import train_here
-from tests.object_store import BUCKET, KEYS, Proxy, options, running
+from tests.object_store import BUCKET, Proxy, options, reachable
 
 pytestmark = pytest.mark.slow
 Make = Callable[..., RunConfig]
@@ -28,12 +28,8 @@ Make = Callable[..., RunConfig]
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
     pytest.importorskip("moto", reason="needs the extra `dev`")
-    before = dict(os.environ)
-    os.environ.update(KEYS)
-    with running() as port:
+    with reachable() as port:
         yield port
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.fixture

@@ -6,24 +6,13 @@ from collections.abc import Collection
 from importlib import import_module
 
 from rec.benchmarks.cluster.bench import Bench
+from rec.benchmarks.parts import chosen
 from rec.benchmarks.row import Row
 from rec.benchmarks.work import Say
-from rec.errors import RequestError
 from rec.runtime.local_links import require_possible
 
 PARTS: tuple[str, ...] = ("scaling", "experts", "links", "submit", "streaming", "model")
 """Modules of this package, each with `measure(bench) -> list[Row]`, in the order they are run."""
-
-
-def chosen(only: Collection[str]) -> list[str]:
-    """Return the parts that are asked for, all where none is named.
-
-    Raises:
-        RequestError: one does not exist.
-    """
-    if unknown := sorted(set(only) - set(PARTS)):
-        raise RequestError(f"--only {','.join(unknown)}: no such part of cluster; there are {', '.join(PARTS)}")
-    return [part for part in PARTS if not only or part in only]
 
 
 def measure(folder: str, only: Collection[str], say: Say) -> list[Row]:
@@ -32,7 +21,7 @@ def measure(folder: str, only: Collection[str], say: Say) -> list[Row]:
     Raises:
         ConfigError: this machine or user cannot make network namespaces.
     """
-    parts = chosen(only)
+    parts = chosen("cluster", PARTS, only)
     require_possible()
     bench, found = Bench(folder, say), []
     for part in parts:

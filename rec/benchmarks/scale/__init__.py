@@ -6,29 +6,18 @@ from collections.abc import Collection
 from importlib import import_module
 from pathlib import Path
 
+from rec.benchmarks.parts import chosen
 from rec.benchmarks.row import Row
 from rec.benchmarks.work import Say
-from rec.errors import RequestError
 
 PARTS: tuple[str, ...] = ("reading", "syncs", "saves", "entropy", "ranking", "tables")
 """Modules of this package, each with `measure(folder, say) -> list[Row]`, in the order they are run."""
 
 
-def chosen(only: Collection[str]) -> list[str]:
-    """Return the parts that are asked for, all where none is named.
-
-    Raises:
-        RequestError: one does not exist.
-    """
-    if unknown := sorted(set(only) - set(PARTS)):
-        raise RequestError(f"--only {','.join(unknown)}: no such part of scale; there are {', '.join(PARTS)}")
-    return [part for part in PARTS if not only or part in only]
-
-
 def measure(folder: str, only: Collection[str], say: Say) -> list[Row]:
     """Return the rows of the parts that are asked for; each has an empty folder of its own."""
     found: list[Row] = []
-    for part in chosen(only):
+    for part in chosen("scale", PARTS, only):
         say(f"scale: {part}")
         own = Path(folder, part)
         own.mkdir()
