@@ -20,7 +20,7 @@ from rec.runtime.local_cluster import LocalCluster
 from rec.storage import Storage
 from rec.train.checkpoint import CheckpointStore
 from rec.train.training_record import read_training
-from tests.object_store import BUCKET, KEYS, Proxy, options, running
+from tests.object_store import BUCKET, Proxy, options, reachable
 
 pytestmark = [pytest.mark.ray, pytest.mark.nodes, pytest.mark.slow, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,12 +33,8 @@ WORDS = [
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
     """The port of the server, and its keys in the environment from which nodes start."""
-    before = dict(os.environ)
-    os.environ.update(KEYS)
-    with running() as port:
+    with reachable() as port:
         yield port
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @dataclass(frozen=True)
