@@ -66,7 +66,7 @@ def test_an_upgrade_over_nodes_and_a_cut_link_fail_nothing(
             local_nodes.heal(1)
 
 
-def test_replicas_follow_the_load_and_a_killed_node_fails_nothing(
+def test_replicas_follow_the_load(
     local_nodes: LocalCluster, artifact: Artifact, bodies: Path
 ) -> None:
     keys = {"max_replicas": 4, "cpus_per_replica": 0.5, "target_ongoing_requests": 2, "downscale_delay_s": 5}
@@ -75,3 +75,12 @@ def test_replicas_follow_the_load_and_a_killed_node_fails_nothing(
         print(f"4 after {scaling.most_s:.0f} s, 1 after {scaling.fewest_s:.0f} s")
         assert scaling.seen.failed() == 0
         assert scaling.seen.unanswered == []
+
+
+def test_a_killed_node_fails_nothing_elsewhere(local_nodes: LocalCluster, artifact: Artifact, bodies: Path) -> None:
+    with service(local_nodes, artifact.path, TWO) as served:
+        assert [len(pids) for pids in replicas_by_node(local_nodes, served.name)] == [1, 1]
+        try:
+            nothing_failed_but_there(lose(served, bodies, lambda: local_nodes.kill(1), CROWD))
+        finally:
+            local_nodes.heal(1)
