@@ -4,6 +4,9 @@ VENV := .venv
 PY := $(VENV)/bin/python
 export MPLCONFIGDIR := $(CURDIR)/$(VENV)/matplotlib
 export PYTHONDONTWRITEBYTECODE := 1
+# Tests without Ray run in so many processes, a file in one.
+PROCESSES := 2
+BESIDE := -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup demo test check unit ray nodes golden bench clean
 .DELETE_ON_ERROR:
@@ -30,10 +33,10 @@ check: setup
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(PY) -m pytest -p no:cacheprovider -m "not ray"
+	$(PY) -m pytest -p no:cacheprovider $(BESIDE) -m "not ray"
 
 unit: setup
-	$(PY) -m pytest -p no:cacheprovider -m "not ray and not data and not slow"
+	$(PY) -m pytest -p no:cacheprovider $(BESIDE) -m "not ray and not data and not slow"
 
 ray: setup
 	$(PY) -m pytest -p no:cacheprovider -m "ray and not nodes"

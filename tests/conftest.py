@@ -24,6 +24,14 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 MODALITIES = ("narrative", "visual", "audio")
 
 
+LONGEST = ("test_deaths.py", "test_own_system.py", "test_conformance_installed.py", "test_keys.py")
+"""Files that take minutes: they start first, so that processes beside each other end together."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session")
 def movielens() -> Path:
     folder = SHARED / "movielens"

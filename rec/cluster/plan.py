@@ -18,7 +18,7 @@ from rec.cluster.traffic import FULL, Mixture, Traffic, Work, traffic
 from rec.keys import ParallelConfig
 from rec.moe.layer import MixtureOfExperts, layers_of, layers_to_spread
 from rec.nn.base import is_referred_to
-from rec.nn.memory import HALF, Memory, Parameters
+from rec.nn.memory import HALF, Memory, Parameters, resident
 from rec.nn.sharded import ShardedEmbedding, tables_of
 from rec.seeds import derive
 from rec.systems.api import System
@@ -121,6 +121,12 @@ class Plan:
     def across(self) -> list[list[int]]:
         """Return the groups that lie on several nodes."""
         return [group for group in self.groups if len({self.nodes[rank] for rank in group}) > 1]
+
+    def resident(self, stage: Stage) -> int | None:
+        """Return the most bytes that a worker on CPUs has resident in a phase, None on GPUs and without workers."""
+        if not self.parallel.workers or self.parallel.gpu:
+            return None
+        return resident(stage.memory.total + self.table_bytes)
 
 
 def plan(

@@ -11,6 +11,7 @@ import numpy as np
 
 from rec.cluster.plan import Plan, Stage
 from rec.cluster.traffic import KINDS, WIRE_BYTES
+from rec.nn.memory import HEAP, PROCESS
 from rec.sections import Section, Table, Text, counted
 
 MOST_ROWS = 16
@@ -150,6 +151,8 @@ def _memory(plan: Plan, stage: Stage, of: str) -> Section:
     if plan.table_bytes:
         rows.append(("rows of sharded tables, with their sums", size(plan.table_bytes)))
     rows.append(("most at once", size(memory.total + plan.table_bytes)))
+    if (resident := plan.resident(stage)) is not None:
+        rows.append(("resident in the worker's process, with libraries and heap", size(resident)))
     return Section(title=f"Memory per worker{of}", parts=[Table(head=("for", "size"), rows=rows)])
 
 
@@ -196,8 +199,9 @@ def assumptions(plan: Plan) -> list[str]:
         + (f" with one {scaled:.1f}th of its rows." if scaled > 1 else ".")
     )
     found.append(
-        "Memory is that of tensors that a step needs by its shapes, and too low: a worker took twice as much where it "
-        "was measured, for copies and what the allocator keeps, and about 0.6 GiB for Python and libraries. Splits of "
+        "Memory is that of tensors that a step needs by its shapes. A worker on CPUs has more resident: "
+        f"{size(PROCESS)} for Python and libraries, and {HEAP:g} times its tensors, as the heap keeps what is freed "
+        "between what is in use; a GPU's allocator keeps some too, and libraries about 0.5 GiB of it. Splits of "
         "the data set lie in shared memory beside it."
     )
     return found
@@ -225,6 +229,7 @@ def to_plain(plan: Plan) -> dict[str, Any]:
         ]
         kinds = {name: np.asarray(matrix).tolist() for name, matrix in traffic.kinds.items()}
         memory = {**asdict(stage.memory), "total": stage.memory.total, "tables": plan.table_bytes}
+        memory["resident"] = plan.resident(stage)
         stages.append(
             {
                 "phase": stage.name,

@@ -37,7 +37,7 @@ from rec.evaluation.service import Exporting
 from rec.evaluation.settled import settle, use
 from rec.nn.making import made_empty
 from rec.serving.remote import fetch
-from rec.storage import Storage
+from rec.storage import Storage, absolute
 from rec.strict import on_path, sources_of
 from rec.systems.api import System
 from rec.train.engine import load_model
@@ -67,7 +67,8 @@ class Artifact:
             DataError: there is none, it is not whole, or another version wrote it.
         """
         manifest = Storage(path).manifest(MANIFEST, FORMAT, "artifact", "rec export CONFIG")
-        return cls(fetch(path, manifest, MANIFEST) if "://" in path else Path(path).absolute(), manifest, path)
+        elsewhere = "folder" in manifest  # also a copy of one that was elsewhere
+        return cls(fetch(path, manifest, MANIFEST) if elsewhere else Path(path).absolute(), manifest, absolute(path))
 
     def verify(self) -> None:
         """Check every file against its checksum.
@@ -83,7 +84,7 @@ class Artifact:
     @property
     def place(self) -> str:
         """What opens it on every node: a URI, or its absolute path."""
-        return self.uri if "://" in self.uri else str(self.path)
+        return self.uri or str(self.path)
 
     @property
     def name(self) -> str:

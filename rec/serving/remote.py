@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 import uuid
 from pathlib import Path
@@ -15,15 +16,28 @@ from rec.storage import Storage
 
 FOLDER = "rec-artifacts-"
 """Folder of one user's fetched artifacts among this machine's temporary files."""
+VERSION = re.compile("[0-9a-f]{16}")
+"""Names of the folders that hold the files of an artifact elsewhere."""
 
 
-def upload(folder: Path, uri: str, last: str) -> None:
-    """Copy all files of a folder to a URI, one of them last: without it the rest is nothing."""
+def upload(folder: Path, uri: str, name: str) -> None:
+    """Copy an artifact to a URI, in the place of what is there, which stays whole until the new one is.
+
+    What the manifest `name` lists goes into a folder of its own, the rest beside the manifest, which comes last.
+    """
     source, target = Storage(str(folder)), Storage(uri)
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    target.delete(last)
-    for name in [*(name for name in names if name != last), last]:
-        source.copy(name, target)
+    manifest: dict[str, Any] = source.read_json(name)
+    place = hashlib.sha256(source.read(name)).hexdigest()[:16]
+    listed = [str(entry["name"]) for entry in manifest["files"]]
+    for file in listed:
+        source.copy(file, target.below(place))
+    target.write_json(name, manifest | {"folder": place})
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and (file := path.relative_to(folder).as_posix()) not in {name, *listed}:
+            source.copy(file, target)
+    for old in target.list():
+        if VERSION.fullmatch(old) and old != place:
+            target.delete(old)
 
 
 def fetch(uri: str, manifest: dict[str, Any], name: str) -> Path:
@@ -32,8 +46,8 @@ def fetch(uri: str, manifest: dict[str, Any], name: str) -> Path:
     Raises:
         DataError: a file is missing or damaged.
     """
-    source = Storage(uri)
-    data = source.read(name)
+    data = Storage(uri).read(name)
+    source = Storage(uri).below(manifest["folder"])
     place = Path(tempfile.gettempdir()) / f"{FOLDER}{os.getuid()}"
     place.mkdir(mode=0o700, exist_ok=True)
     key = hashlib.sha256(uri.encode() + b"\0" + data).hexdigest()[:16]
@@ -46,7 +60,7 @@ def fetch(uri: str, manifest: dict[str, Any], name: str) -> Path:
         source.copy(entry["name"], target)
         if fault := target.fault(entry):
             raise DataError(f"{source.uri_of(entry['name'])}: was fetched damaged: {fault}")
-    target.write(name, data)
+    target.write_json(name, {key: value for key, value in manifest.items() if key != "folder"})
     storage = Storage(str(place))
     if not storage.exists(key):  # another process may have been faster
         storage.move(making, key)

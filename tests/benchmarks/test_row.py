@@ -39,6 +39,7 @@ def test_a_timed_row_holds_medians_and_the_spread_of_the_limit() -> None:
 
 def test_the_table_shows_the_limits_rounds_and_the_load(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows.os, "getloadavg", lambda: (7.25, 1.0, 1.0))
+    monkeypatch.setenv("COLUMNS", "200")
     told = show([timed("step", Times(rounds=(0.5,)), Times(rounds=(1.0, 3.0, 2.0)), 2.0, physical=True)], 5.04)
     first, head, line, *notes = told.splitlines()
     assert "load 5.0 before" in first

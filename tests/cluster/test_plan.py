@@ -18,6 +18,7 @@ from rec.cluster.plan_page import page, spans
 from rec.data.prepared import Prepared
 from rec.errors import ConfigError
 from rec.keys import ParallelConfig, TrainConfig
+from rec.nn.memory import HEAP, PROCESS
 from rec.report.terminal import render
 from rec.systems.msmrec import MSMRec
 from rec.train.phases import stretches
@@ -95,6 +96,7 @@ def test_memory_is_that_of_the_parameters_and_what_a_forward_keeps() -> None:
     assert memory.activations > 0
     half = of({"feedforward_mixture": {}}, [0, 1], precision="bf16").stages[0]
     assert half.memory.activations == pytest.approx(memory.activations / 2, rel=0.01)
+    assert told.resident(told.stages[0]) == PROCESS + round(HEAP * memory.total)
     assert half.traffic.sent(0, "gradients") == told.stages[0].traffic.sent(0, "gradients") / 2
 
 

@@ -105,3 +105,16 @@ def test_bytes_on_a_link_are_as_planned(nodes: LocalCluster, data: str, tmp_path
     found = measured(nodes, keys, tmp_path / "run")
     print(f"told {[round(value) for value in told]}, of which payload {plan.stages[0].traffic.sent(1):.0f}")
     assert told == pytest.approx(found, rel=NEAR)
+
+
+@pytest.mark.parametrize("width", [64, 256])
+def test_memory_of_a_worker_is_as_planned(nodes: LocalCluster, data: str, tmp_path: Path, width: int) -> None:
+    keys = [f"data.root={data}", *ONE_EACH, "train.epochs=1", "train.batch_size=2048", f"model.width={width}"]
+    keys += [f"out={tmp_path / 'run'}"]
+    plan = planned(load(CONFIG, keys), "2x3")
+    told = plan.resident(plan.stages[0])
+    assert nodes.run([sys.executable, "-m", "rec.cli", "train", CONFIG, *keys]) == 0
+    commands = json.loads((tmp_path / "run/training.json").read_text())["commands"]
+    found = commands[-1]["peak_memory_bytes"] / 2
+    print(f"told {told}, found {found:.0f}")
+    assert told == pytest.approx(found, rel=NEAR)

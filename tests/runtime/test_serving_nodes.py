@@ -66,9 +66,7 @@ def test_an_upgrade_over_nodes_and_a_cut_link_fail_nothing(
             local_nodes.heal(1)
 
 
-def test_replicas_follow_the_load(
-    local_nodes: LocalCluster, artifact: Artifact, bodies: Path
-) -> None:
+def test_replicas_follow_the_load(local_nodes: LocalCluster, artifact: Artifact, bodies: Path) -> None:
     keys = {"max_replicas": 4, "cpus_per_replica": 0.5, "target_ongoing_requests": 2, "downscale_delay_s": 5}
     with service(local_nodes, artifact.path, keys) as served:
         scaling = scaled(served, bodies, 4, CROWD, 2000.0)

@@ -3,19 +3,23 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from rec.errors import CheckpointError, ConfigError, DataError
+from rec.config import RunConfig
+from rec.errors import CheckpointError, ConfigError, DataError, StorageError
 from rec.evaluation.tasks.ranking.index import Index, build_index, recall
 from rec.keys import ServeConfig
 from rec.serving.answers import Answerer
 from rec.serving.artifact import Artifact
 from rec.serving.example import differs
 from rec.serving.export import export
+from rec.storage import Storage
+from tests.object_store import BUCKET, options, reachable
 
 
 @pytest.fixture
@@ -105,6 +109,45 @@ def test_an_export_that_fails_leaves_what_was_there(trained, tmp_path: Path) -> 
         export(trained, str(tmp_path / "mine"), lambda _: None)
     with pytest.raises(DataError, match="nowhere://bucket/a: no file system for this path"):
         export(trained, "nowhere://bucket/a", lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    pytest.importorskip("moto", reason="needs the extra `dev`")
+    with reachable() as port:
+        yield port
+
+
+def test_an_artifact_elsewhere_stays_until_another_one_is_whole(
+    trained: RunConfig, port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"s3://{BUCKET}/artifacts/a{options(port)}"
+    first = export(trained, uri, lambda _: None)
+    assert (first.name, first.place) == ("a", uri)
+    assert differs(Answerer(first)) == ""
+    other = trained.model_copy(update={"out": str(tmp_path / "run")})
+    shutil.copytree(trained.out, other.out)
+    copy, seen = Storage.copy, list[str]()
+
+    def cut(storage: Storage, name: str, target: Storage) -> None:
+        seen.append(name)
+        if len(seen) == 5:
+            raise StorageError("cut")
+        copy(storage, name, target)
+
+    monkeypatch.setattr("rec.serving.remote.Storage.copy", cut)
+    with pytest.raises(StorageError, match=r"^cut$"):
+        export(other, uri, lambda _: None)
+    monkeypatch.undo()
+    shutil.rmtree(first.path.parent)  # as on a machine that has not fetched it yet
+    assert Artifact.open(uri).manifest == first.manifest
+    second = export(other, uri, lambda _: None)
+    assert second.manifest["folder"] != first.manifest["folder"]
+    found = Storage(uri).list()
+    assert second.manifest["folder"] in found
+    assert first.manifest["folder"] not in found
+    assert "serve.yaml" in found
+    assert differs(Answerer(Artifact.open(uri))) == ""
 
 
 @pytest.mark.slow
