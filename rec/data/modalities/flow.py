@@ -118,6 +118,11 @@ async def _opened(stack: AsyncExitStack, opened: Sequence[AbstractAsyncContextMa
 
 async def _closed(stack: AsyncExitStack, stream: AsyncGenerator[Any, None]) -> None:
     async with stack:
+        # Where SIGTERM came between two steps of the loop, the step that was waited for is still under way.
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
         await stream.aclose()
 
 
