@@ -58,6 +58,7 @@ class Server:
         self.tries: Counter[str] = Counter()
         self.requests, self.begun, self.open, self.most_open = 0, 0, 0, 0
         self.area_s, self.at_s, self.first_s = 0.0, 0.0, 0.0
+        self.cpu_s = time.process_time()
         self.times: list[float] = []
         self.bodies: list[dict[str, Any]] = []
 
@@ -73,6 +74,7 @@ class Server:
             "open": self.open,
             "mean_open": self.area_s / span_s,
             "span_s": span_s,
+            "cpu_s": time.process_time() - self.cpu_s,
             "times": self.times,
             "last": self.bodies[-3:],
         }

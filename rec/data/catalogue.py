@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -59,10 +60,11 @@ class Catalogue:
     def write(self) -> dict[str, Any]:
         """Write what is not written yet, and return what is told of all."""
         job, summary, some = self.job(), Summary(), list[Written]()
-        for written in job.write():
-            summary.add(written)
-            if len(some) < JUDGED:
-                some += [one for one in written if one.faithfulness]
+        with closing(job.write()) as every:
+            for written in every:
+                summary.add(written)
+                if len(some) < JUDGED:
+                    some += [one for one in written if one.faithfulness]
         return told_of(job, summary) | {"thresholds": thresholds(job, some)}
 
     def compare(self, items: int) -> dict[str, Any]:

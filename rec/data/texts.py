@@ -75,7 +75,7 @@ def _decade(film: Mapping[str, str]) -> str:
 
 
 def _clean(text: str) -> str:
-    return re.sub(r"\s+", " ", text).strip()
+    return " ".join(text.split())
 
 
 TEMPLATES: dict[str, Callable[[Mapping[str, str]], str]] = {

@@ -21,5 +21,20 @@ def test_a_failing_server_a_budget_and_a_kill_are_measured(tmp_path: Path) -> No
 
 
 def test_an_unknown_part_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="'speed' is no part of modalities; there are template, memory, busy"):
+    with pytest.raises(
+        RequestError, match="--only speed: no such part of modalities; there are template, memory, busy"
+    ):
         measure(str(tmp_path), ["speed"], lambda _: None)
+
+
+def test_a_busy_server_is_measured_beside_the_bare_client(tmp_path: Path) -> None:
+    rows = measure(str(tmp_path), ["busy"], lambda _: None, asked=128)
+    empty, empty_bare, time_ms, bare_ms, client, server = rows
+    assert 0 < empty_bare.value < 1
+    assert 0 < empty.value < 1
+    assert time_ms.limit == bare_ms.limit == pytest.approx(50 / 64)
+    # Each of 64 places answers twice, after 50 ms each time.
+    assert min(time_ms.value, bare_ms.value) >= 2 * 50 / 128 * 0.9
+    assert client.limit is not None
+    assert client.value > client.limit > 0
+    assert server.value > 0

@@ -1,7 +1,8 @@
 """Answers on disk by what was asked, for any number of data sets, and for several commands at the same time.
 
-SQLite with a write-ahead log, on a local disk: an answer is there once `put` returns, whatever kills the process, and
-nothing that is there is ever changed. Lookups read a few pages each, so that memory does not grow with the answers.
+SQLite with a write-ahead log, on a local disk: an answer is there once `put` returns, or `flush` for those that are
+held, whatever kills the process, and nothing that is there is ever changed. Lookups read a few pages each, so that
+memory does not grow with the answers.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ FILE = "answers.sqlite"
 FORMAT = 1
 BUSY_S = 60.0
 """How long a command waits for another one that writes."""
+LOG_PAGES = 16_384
+"""Pages of the log, 64 MiB, behind which they go into the table: thousands of answers wait for the disk once."""
 TABLE = "CREATE TABLE IF NOT EXISTS answers (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, answer TEXT NOT NULL)"
 """Rows in the order in which they came, and an index of keys alone: a table ordered by key would be rewritten all over
 as random keys come in."""
@@ -31,6 +34,8 @@ class Answers:
         if "://" in folder:
             raise ConfigError(f"data.modalities.writer.cache: {folder!r} is no folder of a local disk")
         self.path = Path(folder).absolute() / FILE
+        self.held: dict[bytes, Answer] = {}
+        """Answers that wait for the next `flush`."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._open()
@@ -45,13 +50,19 @@ class Answers:
         self.base.execute("PRAGMA journal_mode=WAL")
         # No wait for the disk at every answer: a killed process loses nothing, a machine without power the last ones.
         self.base.execute("PRAGMA synchronous=NORMAL")
+        self.base.execute(f"PRAGMA wal_autocheckpoint={LOG_PAGES}")
         if not found:
             self.base.execute(TABLE)
             self.base.execute(f"PRAGMA user_version={FORMAT}")
 
     def get(self, key: bytes) -> Answer | None:
         """Return the answer of a key, None where it was not asked."""
-        row = self._do("SELECT answer FROM answers WHERE key=?", key)
+        if (held := self.held.get(key)) is not None:
+            return held
+        try:
+            row = self.base.execute("SELECT answer FROM answers WHERE key=?", (key,)).fetchone()
+        except sqlite3.Error as error:
+            raise DataError(f"{self.path}: {error}") from error
         if row is None:
             return None
         told = json.loads(row[0])
@@ -59,20 +70,27 @@ class Answers:
 
     def put(self, key: bytes, answer: Answer) -> None:
         """Keep an answer; one that is there already stays."""
-        told = {
-            "text": answer.text,
-            "finish": answer.finish,
-            "input": answer.usage.input,
-            "output": answer.usage.output,
-        }
-        self._do("INSERT OR IGNORE INTO answers (key, answer) VALUES (?, ?)", key, json_text(told))
+        self.hold(key, answer)
+        self.flush()
 
-    def _do(self, words: str, *values: bytes | str) -> tuple[str, ...] | None:
+    def hold(self, key: bytes, answer: Answer) -> None:
+        """Keep an answer with others at the next `flush`, which takes little longer than one of them alone."""
+        self.held.setdefault(key, answer)
+
+    def flush(self) -> None:
+        """Keep the answers that are held, all or none; those that are there already stay."""
+        if not self.held:
+            return
+        rows = [(key, _text(answer)) for key, answer in self.held.items()]
         try:
-            found: tuple[str, ...] | None = self.base.execute(words, values).fetchone()
+            self.base.execute("BEGIN IMMEDIATE")
+            self.base.executemany("INSERT OR IGNORE INTO answers (key, answer) VALUES (?, ?)", rows)
+            self.base.execute("COMMIT")
         except sqlite3.Error as error:
+            if self.base.in_transaction:
+                self.base.execute("ROLLBACK")
             raise DataError(f"{self.path}: {error}") from error
-        return found
+        self.held.clear()
 
     def __len__(self) -> int:
         (found,) = self.base.execute("SELECT COALESCE(MAX(id), 0) FROM answers").fetchone()
@@ -84,3 +102,8 @@ class Answers:
     def __exit__(self, *error: object) -> None:
         with contextlib.suppress(sqlite3.Error):
             self.base.close()
+
+
+def _text(answer: Answer) -> str:
+    usage = answer.usage
+    return json_text({"text": answer.text, "finish": answer.finish, "input": usage.input, "output": usage.output})

@@ -53,18 +53,21 @@ class Budget:
         Raises:
             BudgetSpent: no request is on its way, and this one does not fit.
         """
-        async with self.changed:
-            while fault := self._fault(self.spent + self.reserved + most):
-                if not self.open:
-                    raise BudgetSpent(fault)
-                await self.changed.wait()
-            self.reserved, self.open = self.reserved + most, self.open + 1
+        limited = bool(self.tokens or self.money)
+        if limited:
+            async with self.changed:
+                while fault := self._fault(self.spent + self.reserved + most):
+                    if not self.open:
+                        raise BudgetSpent(fault)
+                    await self.changed.wait()
+                self.reserved, self.open = self.reserved + most, self.open + 1
         bill = Bill()
         try:
             yield bill
         finally:
-            self.reserved, self.open, self.spent = self.reserved - most, self.open - 1, self.spent + bill.usage
-            if self.tokens or self.money:
+            self.spent += bill.usage
+            if limited:
+                self.reserved, self.open = self.reserved - most, self.open - 1
                 async with self.changed:
                     self.changed.notify_all()
 

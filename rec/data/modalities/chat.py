@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
+from yarl import URL
 
 from rec.data.modalities.budget import Budget
 from rec.data.modalities.counting import TokenCount
@@ -93,6 +94,7 @@ class ChatModel(LanguageModel):
         headers = {"Content-Type": "application/json"}
         if self.secret:
             headers["Authorization"] = f"Bearer {self.secret}"
+        self.url = URL(config.url)
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, limit_per_host=0),
             timeout=aiohttp.ClientTimeout(**limit, sock_connect=config.timeout_s),
@@ -164,7 +166,7 @@ class ChatModel(LanguageModel):
         raise Unanswered(f"{KEY}: no answer after {self.config.retries + 1} requests: {self.told.fault}")
 
     async def _once(self, data: bytes, asked: int) -> Answer:
-        async with self.session.post(self.config.url, data=data) as response:
+        async with self.session.post(self.url, data=data) as response:
             if response.status != 200:
                 await self._refuse(response)
             if self.config.stream:

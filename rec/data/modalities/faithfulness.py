@@ -60,8 +60,8 @@ class _Sentence:
 class Checker:
     """What compares texts with their sources; one per process."""
 
-    def __init__(self, rarity: Rarity, entails: Entails | None = None) -> None:
-        self.rarity, self.entails, self.of = rarity, entails, Words()
+    def __init__(self, rarity: Rarity, entails: Entails | None = None, words: Words | None = None) -> None:
+        self.rarity, self.entails, self.of = rarity, entails, words or Words()
         self.forms: dict[str, tuple[int, float, bool]] = {}
         """By form as it stands in a text: hash, evidence where sources have it, whether it may be a name."""
         self.names: dict[str, tuple[int, ...]] = {}
@@ -85,7 +85,7 @@ class Checker:
         """Return the words that sources have, with the decades of their years."""
         forms = set(WORD.findall("\n".join(sources)))
         forms |= {f"{form[:3]}0s" for form in forms if len(form) == 4 and YEAR.fullmatch(form)}
-        return set(map(self.of.hash_of, forms)) - {0}
+        return self.of.distinct(forms)
 
     def _judged(self, text: str, known: set[int], judged: dict[str, _Sentence]) -> list[_Sentence]:
         """Return a text's sentences; those that were judged before are not judged again."""

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 END = object()
+HANDED_S = 0.1
+"""Results are handed over so often, at most: the event loop stands still meanwhile, and starting it takes time."""
 
 
 async def in_order(
     batches: Iterable[Sequence[T]], work: Callable[[T], Awaitable[R]], *, at_once: int, held: int
-) -> AsyncIterator[list[R]]:
+) -> AsyncGenerator[list[R], None]:
     """Yield the results of all items, in order, in lists of those that are there.
 
     Batches are made in a thread while earlier ones are worked on. Where work ends with an error, no further item is
@@ -29,13 +31,15 @@ async def in_order(
             their work.
     """
     source, window = iter(batches), _Window[R](at_once)
+    clock, handed_s = asyncio.get_running_loop().time, -HANDED_S
     try:
         coming = _next(source)
         while (batch := await coming) is not END:
             coming = _next(source)
             for item in batch:
-                while len(window.begun) >= held or window.has_head():
+                while len(window.begun) >= held or (window.has_head() and clock() - handed_s >= HANDED_S):
                     yield await window.head()
+                    handed_s = clock()
                 await window.room()
                 window.begin(work(item))
         while window.begun:
@@ -46,6 +50,7 @@ async def in_order(
     finally:
         for task in window.begun:
             task.cancel()
+        await asyncio.gather(*window.begun, return_exceptions=True)
 
 
 class _Window(Generic[R]):
@@ -90,28 +95,36 @@ def _next(source: Iterator[Any]) -> asyncio.Future[Any]:
 
 
 def run_through(
-    opened: Sequence[AbstractAsyncContextManager[Any]], stream: Callable[[], AsyncIterator[list[R]]]
-) -> Iterator[list[R]]:
-    """Yield what an asynchronous stream does, while some things are open, on an event loop of its own."""
+    opened: Sequence[AbstractAsyncContextManager[Any]], stream: Callable[[], AsyncGenerator[list[R], None]]
+) -> Generator[list[R], None, None]:
+    """Yield what an asynchronous stream does, while some things are open, on an event loop of its own.
+
+    Closed early, as after Ctrl-C, it ends the stream first and then closes what is open.
+    """
     with asyncio.Runner() as runner:
+        found, stack = stream(), AsyncExitStack()
         try:
-            for one in opened:
-                runner.run(_opened(one))
-            found = stream()
+            runner.run(_opened(stack, opened))
             while (some := runner.run(_after(found))) is not None:
                 yield some
         finally:
-            for one in opened:
-                runner.run(_closed(one))
+            runner.run(_closed(stack, found))
 
 
-async def _opened(one: AbstractAsyncContextManager[Any]) -> None:
-    await one.__aenter__()
+async def _opened(stack: AsyncExitStack, opened: Sequence[AbstractAsyncContextManager[Any]]) -> None:
+    for one in opened:
+        await stack.enter_async_context(one)
 
 
-async def _closed(one: AbstractAsyncContextManager[Any]) -> None:
-    await one.__aexit__(None, None, None)
+async def _closed(stack: AsyncExitStack, stream: AsyncGenerator[Any, None]) -> None:
+    async with stack:
+        # Where SIGTERM came between two steps of the loop, the step that was waited for is still under way.
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        await stream.aclose()
 
 
-async def _after(stream: AsyncIterator[list[R]]) -> list[R] | None:
+async def _after(stream: AsyncGenerator[list[R], None]) -> list[R] | None:
     return await anext(stream, None)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -24,8 +25,9 @@ from rec.data.modalities.local import CausalModel
 from rec.data.modalities.passages import Facts, Retrieved
 from rec.data.modalities.prompts import Prompter
 from rec.data.modalities.rarity import Rarity
-from rec.data.modalities.select import selected
+from rec.data.modalities.select import selected, takes_all
 from rec.data.modalities.template import Templates
+from rec.data.modalities.words import Words
 from rec.data.modalities.writers import ModalityWriter, ModelWriter, TemplateWriter
 from rec.data.runner import Actors, Runner
 from rec.data.sources.metadata import FIELDS
@@ -82,6 +84,8 @@ class Job:
         """Which items a model writes of."""
         if not self.config.writer.asks:
             return np.zeros(len(self.frame), bool)
+        if takes_all(self.config.select):
+            return np.ones(len(self.frame), bool)
         every = range(len(self.frame))
         parts = (every[start : start + self.config.batch] for start in range(0, len(every), self.config.batch))
         lengths = [sum(map(len, facts.values())) for part in parts for facts in self._facts(part)]
@@ -118,10 +122,11 @@ class Job:
     @cached_property
     def checker(self) -> Checker:
         """What compares texts with their sources; how rare words are it learns from the sources of some items."""
-        keys, some = self.config.faithfulness, self.sample(LEARNED)
+        keys, some, words = self.config.faithfulness, self.sample(LEARNED), Words()
         with Progress(f"modalities: learn how rare words are from {counted(len(some), 'item')}"):
-            rarity = Rarity.learned(item.sources for batch in self.batches(some) for item in batch)
-        return Checker(rarity, Entailment(keys.entailment, keys.entailment_tokens) if keys.entailment else None)
+            rarity = Rarity.learned((item.sources for batch in self.batches(some) for item in batch), words)
+        entails = Entailment(keys.entailment, keys.entailment_tokens) if keys.entailment else None
+        return Checker(rarity, entails, words)
 
     @cached_property
     def writer(self) -> ModalityWriter:
@@ -182,7 +187,7 @@ class Job:
                 selected=chosen,
             )
 
-    def write(self, places: Sequence[int] | None = None) -> Iterator[list[Written]]:
+    def write(self, places: Sequence[int] | None = None) -> Generator[list[Written], None, None]:
         """Yield what is written of some items or all, in order, after the cost of all was said.
 
         Raises:
@@ -192,9 +197,12 @@ class Job:
             self.say(found.told(self.prices))
         places = range(len(self.frame)) if places is None else places
         done, start_s = 0, time.monotonic()
-        with Progress("modalities: write texts of items", len(places)) as progress:
+        with (
+            Progress("modalities: write texts of items", len(places)) as progress,
+            contextlib.closing(self.writer.write(self.batches(places))) as every,
+        ):
             try:
-                for written in self.writer.write(self.batches(places)):
+                for written in every:
                     done += len(written)
                     progress.show(done, self._pace(done / max(time.monotonic() - start_s, 1e-9)))
                     yield written

@@ -36,19 +36,18 @@ class Rarity:
         return evidence(0, self.items) if found is None else found
 
     @classmethod
-    def learned(cls, sources: Iterable[Sequence[str]]) -> Rarity:
+    def learned(cls, sources: Iterable[Sequence[str]], words: Words | None = None) -> Rarity:
         """Return what the sources of some items teach; each item's are several texts."""
-        words, count, items = Words(), Counter[int](), 0
+        words, count, items = words or Words(), Counter[int](), 0
         common = set[int]()
         for texts in sources:
             items += 1
             here = set[int]()
-            for text in texts:
-                for form in WORD.findall(text):
-                    if hashed := words.hash_of(form):
-                        here.add(hashed)
-                        if form[0].islower():
-                            common.add(hashed)
+            for form in dict.fromkeys(WORD.findall("\n".join(texts))):
+                if hashed := words.hash_of(form):
+                    here.add(hashed)
+                    if form[0].islower():
+                        common.add(hashed)
             count.update(here)
         kept = dict(count.most_common(MOST_WORDS))
         return cls(items, {h: evidence(n, items) for h, n in kept.items()}, frozenset(common & kept.keys()))

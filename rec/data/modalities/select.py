@@ -7,6 +7,11 @@ import numpy as np
 from rec.keys_modalities import SelectConfig
 
 
+def takes_all(config: SelectConfig) -> bool:
+    """Return whether all items are chosen, whatever they are."""
+    return config.share == 1 and config.most_interactions is None and config.most_characters is None
+
+
 def selected(count_I: np.ndarray, characters_I: np.ndarray, config: SelectConfig) -> np.ndarray:
     """Return which items are written by a model.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -20,7 +19,7 @@ class Templates:
 
     def texts(self, facts: Facts, names: Sequence[str] | None = None) -> dict[str, str]:
         """Return the texts of an item by modality, of some or of all; "" where nothing is known that one could tell."""
-        return {name: re.sub(r"\s+", " ", self._fills[name](facts)).strip() for name in names or self._fills}
+        return {name: " ".join(self._fills[name](facts).split()) for name in names or self._fills}
 
     def written(self, item: Item) -> Written:
         """Return what templates write of an item."""

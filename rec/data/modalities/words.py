@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import Stemmer
 from bm25s.stopwords import STOPWORDS_EN_PLUS
@@ -40,6 +40,11 @@ class Words:
     def hashes(self, text: str) -> list[int]:
         """Return the hashes of a text's content words, in its order."""
         return [h for h in map(self.hash_of, WORD.findall(text)) if h]
+
+    def distinct(self, forms: Collection[str]) -> set[int]:
+        """Return the hashes of content words among some forms."""
+        found = set(map(self.known.get, forms))
+        return {h for h in (map(self.hash_of, forms) if None in found else found) if h}
 
     def _hash(self, form: str) -> int:
         word = CONTRACTED.sub("", folded(form))

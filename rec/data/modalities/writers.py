@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
 
 from rec.data.modalities.answers import Answers
 from rec.data.modalities.budget import BudgetSpent
@@ -14,6 +15,7 @@ from rec.data.modalities.items import MASKED, TEMPLATE, Item, Written
 from rec.data.modalities.language_model import Answer, Conversation, LanguageModel, Unanswered, question_key
 from rec.data.modalities.prompts import Prompter, Unusable
 from rec.data.modalities.template import Templates
+from rec.errors import DataError
 from rec.json_text import json_text
 from rec.keys_modalities import KeepingConfig
 
@@ -25,7 +27,7 @@ class ModalityWriter(ABC):
     """Writes the modalities of items."""
 
     @abstractmethod
-    def write(self, batches: Iterable[Sequence[Item]]) -> Iterator[list[Written]]:
+    def write(self, batches: Iterable[Sequence[Item]]) -> Generator[list[Written], None, None]:
         """Yield what is written of all items, in order, in lists of any length; batches are taken as they are needed.
 
         Raises:
@@ -40,7 +42,7 @@ class TemplateWriter(ModalityWriter):
     def __init__(self, templates: Templates) -> None:
         self.templates = templates
 
-    def write(self, batches: Iterable[Sequence[Item]]) -> Iterator[list[Written]]:
+    def write(self, batches: Iterable[Sequence[Item]]) -> Generator[list[Written], None, None]:
         """Yield what is written of all items."""
         for batch in batches:
             yield [self.templates.written(item) for item in batch]
@@ -75,13 +77,19 @@ class ModelWriter(ModalityWriter):
         self._asking: dict[bytes, asyncio.Future[Answer]] = {}
         self._spent: BudgetSpent | None = None
 
-    def write(self, batches: Iterable[Sequence[Item]]) -> Iterator[list[Written]]:
-        """Yield what is written of all items."""
+    def write(self, batches: Iterable[Sequence[Item]]) -> Generator[list[Written], None, None]:
+        """Yield what is written of all items; the answers that it was written from are on disk."""
 
-        def stream() -> AsyncIterator[list[Written]]:
+        def stream() -> AsyncGenerator[list[Written], None]:
             return in_order(batches, self._write, at_once=self.at_once, held=self.held)
 
-        yield from run_through([self.model], stream)
+        try:
+            with contextlib.closing(run_through([self.model], stream)) as written:
+                for some in written:
+                    self.answers.flush()
+                    yield some
+        finally:
+            self.answers.flush()
 
     def key(self, conversation: Conversation) -> bytes:
         """Return the key of a question in the cache."""
@@ -171,13 +179,30 @@ class ModelWriter(ModalityWriter):
             return await asyncio.shield(self._asking[key])
         if self._spent is not None:
             raise self._spent
-        future = self._asking[key] = asyncio.ensure_future(self.model.answer(conversation))
+        future = self._asking[key] = asyncio.get_running_loop().create_future()
         try:
-            answer = await future
-        except BudgetSpent as error:
-            self._spent = error
+            answer = await self.model.answer(conversation)
+        except asyncio.CancelledError:
+            future.cancel()
+            raise
+        except Exception as error:
+            if isinstance(error, BudgetSpent):
+                self._spent = error
+            future.set_exception(error)
+            future.exception()  # nobody else may wait for it
             raise
         finally:
             del self._asking[key]
-        self.answers.put(key, answer)
+        future.set_result(answer)
+        self._keep(key, answer)
         return answer
+
+    def _keep(self, key: bytes, answer: Answer) -> None:
+        """Keep an answer, in one step with all others that the event loop finds at the same time."""
+        if not self.answers.held:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self.answers.hold(key, answer)
+
+    def _flush(self) -> None:
+        with contextlib.suppress(DataError):  # what is held stays: the next flush tells
+            self.answers.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -36,12 +37,13 @@ def write_modalities(
     job = job_of(config, items, count_I, runner, say)
     texts: dict[str, list[str]] = {name: [] for name in job.names}
     kept, summary = Kept(draft), Summary()
-    for written in job.write():
-        summary.add(written)
-        kept.add(written)
-        for one in written:
-            for name, text in one.texts.items():
-                texts[name].append(text)
+    with closing(job.write()) as every:
+        for written in every:
+            summary.add(written)
+            kept.add(written)
+            for one in written:
+                for name, text in one.texts.items():
+                    texts[name].append(text)
     kept.flush()
     told = told_of(job, summary)
     _say(told, say)

@@ -42,6 +42,32 @@ def test_an_answer_is_what_was_put_first(tmp_path: Path) -> None:
         assert len(answers) == 1
 
 
+def test_answers_that_are_held_are_found_and_kept_together(tmp_path: Path) -> None:
+    with Answers(str(tmp_path)) as answers, Answers(str(tmp_path)) as other:
+        answers.put(key(1), ANSWER)
+        answers.hold(key(1), Answer("another", "stop", Usage()))
+        answers.hold(key(2), ANSWER)
+        answers.hold(key(2), Answer("another", "stop", Usage()))
+        assert answers.get(key(2)) == ANSWER
+        assert (other.get(key(2)), len(other)) == (None, 1)
+        answers.flush()
+        assert [other.get(key(number)) for number in (1, 2)] == [ANSWER, ANSWER]
+        assert not answers.held
+
+
+def test_what_a_full_disk_refuses_stays_held(tmp_path: Path) -> None:
+    with Answers(str(tmp_path)) as answers:
+        (pages,) = answers.base.execute("PRAGMA page_count").fetchone()
+        answers.base.execute(f"PRAGMA max_page_count={pages}")
+        answers.hold(key(1), Answer("x" * 100_000, "stop", Usage()))
+        with pytest.raises(DataError, match=r"answers.sqlite: .*full"):
+            answers.flush()
+        assert answers.get(key(1)) is not None
+        answers.base.execute("PRAGMA max_page_count=100000")
+        answers.flush()
+        assert len(answers) == 1
+
+
 def test_a_killed_process_leaves_all_that_it_has_put(tmp_path: Path) -> None:
     command = [sys.executable, "-c", WRITER, str(tmp_path), "0", "1000000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

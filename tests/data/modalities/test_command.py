@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,22 @@ def test_a_killed_job_goes_on_without_asking_twice(tmp_path: Path, chat: Chat) -
     other.mkdir()
     assert main(["prepare", config(other, chat, count)]) == 0
     assert {file.name: file.read_bytes() for file in (other / "data").rglob("text.npy")} == resumed
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_job_closes_what_it_opened(number: signal.Signals, tmp_path: Path, chat: Chat) -> None:
+    chat.behave(names=NAMES, hold_after=10)
+    command = [sys.executable, "-X", "dev", "-m", "rec.cli", "modalities", config(tmp_path, chat, 40)]
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a command in the background is deaf to it
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as process:
+        assert process.stderr is not None
+        while chat.told()["held"] < 4 and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(number)
+        lines = process.stderr.read().splitlines()
+        assert process.wait() == 128 + number
+    word = "interrupted" if number == signal.SIGINT else "terminated"
+    assert lines[-1] == f"{word}; answers so far are kept, and nothing is asked twice: the same command goes on"
+    assert not [line for line in lines if "Unclosed" in line or "never" in line or "Traceback" in line]
+    with Answers(str(tmp_path / "answers")) as answers:
+        assert len(answers) == 10
