@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,9 @@ from rec.keys_data import DataConfig, TextConfig
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 MODALITIES = ("narrative", "visual", "audio")
 
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's background job, whose commands would be deaf to it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONGEST = ("test_deaths.py", "test_own_system.py", "test_conformance_installed.py", "test_keys.py")
 """Files that take minutes: they start first, so that processes beside each other end together."""

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,8 +151,7 @@ def test_a_killed_job_goes_on_without_asking_twice(tmp_path: Path, chat: Chat) -
 def test_an_interrupted_job_closes_what_it_opened(number: signal.Signals, tmp_path: Path, chat: Chat) -> None:
     chat.behave(names=NAMES, hold_after=10)
     command = [sys.executable, "-X", "dev", "-m", "rec.cli", "modalities", config(tmp_path, chat, 40)]
-    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a command in the background is deaf to it
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         while chat.told()["held"] < 4 and process.poll() is None:
             time.sleep(0.05)
