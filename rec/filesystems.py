@@ -134,3 +134,9 @@ def cause(error: Exception) -> str:
 def absolute(uri: str) -> str:
     """Return a URI or path that means the same in every working folder."""
     return uri if "://" in uri else str(Path(uri).absolute())
+
+
+def beside(uri: str, name: str) -> str:
+    """Return a name in the folder that holds another one."""
+    above, _, _ = absolute(uri).rstrip("/").rpartition("/")
+    return f"{above}/{name}"

@@ -9,6 +9,7 @@ from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from rec.errors import ConfigError
 from rec.keys_modalities import ModalitiesConfig
+from rec.keys_requests import BUDGET_KEYS, HTTP_KEYS, HTTP_STARTS, RequestsConfig
 from rec.strict import Needs, Strict, alike, check_whole, resolve
 
 TABLES = "rec.data.sources.tables:Tables"
@@ -96,29 +97,67 @@ class SplitConfig(Strict):
         return self
 
 
+OFFLINE, ENDPOINT = ("tfidf", "hashing"), "endpoint"
+"""Encoders of texts that are no model of transformers."""
+
+
+class EndpointConfig(RequestsConfig):
+    """A server of embeddings, by OpenAI's protocol: many texts a request, a vector for each."""
+
+    model: str = ""
+    """What the server calls it."""
+    dimensions: int = Field(0, ge=0)
+    """Numbers of a vector that the server is asked for; 0 takes the model's own."""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.budget_money and not self.input_price:
+            raise ValueError("budget_money: has no effect without input_price")
+        return self
+
+
 class TextConfig(Strict):
     """How K texts per item are written and encoded."""
 
     NEEDS: ClassVar[Needs] = {
-        "width": {"encoder": ["tfidf", "hashing"]},
-        **alike(("pooling", "batch_size", "max_tokens", "actors"), {"encoder": {"not": ["tfidf", "hashing"]}}),
+        "width": {"encoder": list(OFFLINE)},
+        "batch_size": {"encoder": {"not": list(OFFLINE)}},
+        "endpoint": {"encoder": [ENDPOINT]},
+        **alike(("pooling", "max_tokens", "actors"), {"encoder": {"not": [*OFFLINE, ENDPOINT]}}),
     }
 
     modalities: tuple[str, ...] = MODALITIES
     """Names of text columns of the items' table are taken as they are; others are written by template."""
     encoder: str = "tfidf"
-    """"tfidf" (TF-IDF and truncated SVD, offline), "hashing" (words to places, stateless), or the name or path of a
-    transformers text model."""
+    """"tfidf" (TF-IDF and truncated SVD, offline), "hashing" (words to places, stateless), "endpoint" (a server of
+    embeddings), or the name or path of a model of transformers or sentence-transformers."""
+    endpoint: EndpointConfig = EndpointConfig()
+    """The server; its `url` takes embeddings, such as "http://localhost:8000/v1/embeddings"."""
     width: int = Field(128, ge=2)
-    """Components the SVD keeps, or places of hashing; a transformers model has its own width."""
-    pooling: Literal["mean", "cls"] = "mean"
+    """Components the SVD keeps, or places of hashing; models have a width of their own."""
+    pooling: Literal["mean", "cls", "own"] = "mean"
+    """Of a transformers model: the mean over tokens that are no padding, the state of the first one, or what the
+    files of sentence-transformers beside it say (where there are none, the mean)."""
     batch_size: int = Field(64, ge=1)
+    """Texts per pass of a model, or per request."""
     max_tokens: int = Field(128, ge=8)
+    """Tokens kept of a text, at most as many as the model's files of sentence-transformers say."""
     actors: int = Field(1, ge=1)
     """Copies of a transformers encoder that work at the same time."""
     user_items: int = Field(0, ge=0)
     """First items of training that a text of each user names beside what is known of the user; its vectors, and those
     of one text per item, lie in one space (KAR's knowledge, which takes 30). 0 writes no texts of users."""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.encoder.startswith(HTTP_STARTS):
+            raise ValueError(f'encoder: {self.encoder!r} is an address: set encoder="endpoint" and endpoint.url')
+        if self.encoder == ENDPOINT and not self.endpoint.url.startswith(HTTP_STARTS):
+            found = self.endpoint.url
+            raise ValueError(f"endpoint.url: needs an address that starts with http:// or https://, got {found!r}")
+        if self.encoder == ENDPOINT and not self.endpoint.model:
+            raise ValueError("endpoint.model: needs the name of a model")
+        return self
 
 
 class TextEncodingConfig(Strict):
@@ -134,8 +173,9 @@ class TextEncodingConfig(Strict):
     encoder: str = ""
     """Frozen: "tfidf" (with truncated SVD), "hashing" (words to places, stateless), or the name or path of a
     transformers model; empty makes no vectors."""
-    pooling: Literal["cls", "mean"] = "cls"
-    """Of a transformers model: the last state of the first token, or the mean over tokens that are no padding."""
+    pooling: Literal["cls", "mean", "own"] = "cls"
+    """Of a transformers model: the last state of the first token, the mean over tokens that are no padding, or what
+    files of sentence-transformers beside it say."""
     tokenizer: str = "local"
     """"local" (WordPiece learned from training texts), "bytes" (byte-level BPE, which gives back texts as they were,
     for models that write; learned from texts of records), or the name or path of a tokenizer; empty makes no tokens.
@@ -205,12 +245,12 @@ class ContentConfig(Strict):
 WORK_KEYS = (
     "root", "views", "shard_rows", "text.batch_size", "text.actors", "encode.shard_items", "encode.batch_size",
     "encode.actors", "encode.cpus_per_actor", "encode.gpus_per_actor", "modalities.batch",
+    *(f"text.endpoint.{name}" for name in (*HTTP_KEYS, *BUDGET_KEYS)),
     *(
         f"modalities.writer.{name}"
         for name in (
-            "url", "key", "stream", "concurrency", "requests_per_minute", "tokens_per_minute", "timeout_s", "retries",
-            "budget_tokens", "budget_money", "input_price", "output_price", "tokenizer", "cache", "batch_size",
-            "actors", "cpus_per_actor", "gpus_per_actor",
+            *HTTP_KEYS, *BUDGET_KEYS, "stream", "output_price", "batch_size", "actors", "cpus_per_actor",
+            "gpus_per_actor",
         )
     ),
 )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from rec.keys_knowledge import FaithfulnessConfig, KnowledgeConfig
+from rec.keys_requests import BUDGET_KEYS, HTTP_KEYS, HTTP_STARTS, RequestsConfig
 from rec.strict import Needs, Strict, alike
 
 ITEM_FIELDS = (
@@ -94,14 +95,16 @@ class PromptConfig(Strict):
     """Characters of a text at most; an answer with a longer one is not taken."""
 
 
-class WriterConfig(Strict):
-    """Who writes the texts, how often it is asked, and what that may cost."""
+class WriterConfig(RequestsConfig):
+    """Who writes the texts, how often it is asked, and what that may cost.
+
+    `url` takes chat completions, such as "http://localhost:8000/v1/chat/completions".
+    """
 
     NEEDS: ClassVar[Needs] = {
-        **alike(("url", "key", "format", "stream", "concurrency"), {"kind": ["chat"]}),
-        **alike(("requests_per_minute", "tokens_per_minute", "timeout_s", "retries"), {"kind": ["chat"]}),
-        **alike(("budget_tokens", "budget_money", "input_price", "output_price"), {"kind": list(MODELS)}),
-        **alike(("model", "temperature", "seed", "max_tokens", "tokenizer", "cache"), {"kind": list(MODELS)}),
+        **alike((*HTTP_KEYS, "format", "stream"), {"kind": ["chat"]}),
+        **alike((*BUDGET_KEYS, "output_price"), {"kind": list(MODELS)}),
+        **alike(("model", "temperature", "seed", "max_tokens"), {"kind": list(MODELS)}),
         **alike(("batch_size", "actors", "cpus_per_actor", "gpus_per_actor"), {"kind": ["local", "vllm"]}),
     }
 
@@ -110,10 +113,6 @@ class WriterConfig(Strict):
     causal model of transformers. "vllm": vLLM through Ray Data, where it is installed."""
     model: str = ""
     """What the server calls it; of "local" and "vllm" a name or path."""
-    url: str = ""
-    """Address that takes chat completions, such as "http://localhost:8000/v1/chat/completions"."""
-    key: str = ""
-    """Environment variable with what is sent as `Authorization: Bearer`; "" sends none."""
     format: Literal["json_schema", "json_object", "none"] = "json_object"
     """What the server is told of the form of answers: their schema, that they are JSON, or nothing."""
     stream: bool = False
@@ -122,29 +121,8 @@ class WriterConfig(Strict):
     seed: int = Field(0, ge=0)
     max_tokens: int = Field(512, ge=1)
     """Tokens of an answer at most; a longer one is cut, noticed and asked again."""
-    concurrency: int = Field(16, ge=1)
-    """Requests at the same time."""
-    requests_per_minute: int = Field(0, ge=0)
-    """0 sets no limit ..."""
-    tokens_per_minute: int = Field(0, ge=0)
-    """... nor does it here; tokens of prompts and answers."""
-    timeout_s: float = Field(60.0, gt=0)
-    """Seconds without an answer, streamed ones without a further word, after which a request is made again."""
-    retries: int = Field(6, ge=0)
-    """How often a request that failed is made again, after waits that double, or as long as the server asks for."""
-    budget_tokens: int = Field(0, ge=0)
-    """Tokens of prompts and answers that a command may use at most; 0 sets no limit. Answers in the cache cost none."""
-    budget_money: float = Field(0.0, ge=0)
-    """The same in the unit of the prices; 0 sets no limit."""
-    input_price: float = Field(0.0, ge=0)
-    """Price of a million tokens of prompts ..."""
     output_price: float = Field(0.0, ge=0)
-    """... and of answers."""
-    tokenizer: str = ""
-    """Counts the tokens of prompts beforehand: name or path of a tokenizer; "" takes four characters for a token."""
-    cache: str = ""
-    """Folder of all answers by what was asked, on a local disk, good for any number of data sets and commands at once;
-    "" is `answers` beside the data set's folder."""
+    """Price of a million tokens of answers."""
     batch_size: int = Field(16, ge=1)
     """Items that a model on this cluster writes at the same time."""
     actors: int = Field(1, ge=1)
@@ -161,7 +139,7 @@ class WriterConfig(Strict):
     def _is_whole(self) -> Self:
         if self.asks and not self.model:
             raise ValueError(f"model: kind {self.kind!r} needs the name of a model")
-        if self.kind == "chat" and not self.url.startswith(("http://", "https://")):
+        if self.kind == "chat" and not self.url.startswith(HTTP_STARTS):
             raise ValueError(
                 f"url: kind 'chat' needs an address that starts with http:// or https://, got {self.url!r}"
             )

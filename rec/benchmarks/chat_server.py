@@ -1,4 +1,4 @@
-"""A server of chat completions that behaves as it is told: slow, failing, limiting, and answering badly.
+"""A server of chat completions and embeddings that behaves as it is told: slow, failing, limiting, answering badly.
 
 `python -m rec.benchmarks.chat_server` prints its port. What is asked decides how it is answered, so that runs repeat.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
 import re
@@ -14,10 +15,11 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from aiohttp import web
 
 from rec.json_text import json_text
@@ -39,8 +41,13 @@ PLAIN: dict[str, Any] = {
     "word_s": 0.0,  # between two parts of a streamed answer
     "hold_after": 0,  # answers after which no further one is given; 0 gives all
     "key": "",  # what Authorization must hold
+    "width": 8,  # numbers of an embedding, where a request asks for no other
+    "most_texts": 0,  # texts of a request of embeddings at most; more are refused with status 413; 0 takes all
+    "base64": False,  # embeddings come in base64
 }
 """How it behaves unless it is told otherwise; of shares, what fails is drawn by the question and how often it came."""
+
+Answering = Callable[[web.Request, dict[str, Any], str], Awaitable[web.StreamResponse]]
 
 
 class Server:
@@ -88,7 +95,14 @@ class Server:
         self.most_open = max(self.most_open, self.open)
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
-        """Answer a request, or fail to."""
+        """Answer a request of a completion, or fail to."""
+        return await self._counted(request, self._answer)
+
+    async def embed(self, request: web.Request) -> web.StreamResponse:
+        """Answer a request of embeddings, or fail to."""
+        return await self._counted(request, self._embeddings)
+
+    async def _counted(self, request: web.Request, answer: Answering) -> web.StreamResponse:
         keys = self.keys
         raw = await request.read()
         body = json.loads(raw)
@@ -99,7 +113,7 @@ class Server:
         try:
             if keys["key"] and request.headers.get("Authorization") != f"Bearer {keys['key']}":
                 return web.Response(status=401, text=f"wrong key {request.headers.get('Authorization')}")
-            return await self._answer(request, body, hashlib.sha256(raw).hexdigest())
+            return await answer(request, body, hashlib.sha256(raw).hexdigest())
         finally:
             self._step(-1)
 
@@ -110,26 +124,13 @@ class Server:
         title = titled[-1] if titled else users[-1]
         again = not users[-1].startswith("Title: ")
         self.asked[title] += 1
-        self.tries[question] += 1
-        chance = _share(question, self.tries[question])
-        if chance < keys["reset"]:
-            assert request.transport is not None
-            request.transport.close()
-            return web.Response()
-        if chance < keys["fail"]:
-            headers = {"Retry-After": keys["retry_after"]} if keys["retry_after"] else {}
-            return web.Response(status=keys["status"], text="it fails", headers=headers)
+        chance, failed = self._failed(request, question)
+        if failed is not None:
+            return failed
         if title in keys["refuse"]:
             return web.Response(status=400, text="too long")
-        self.begun += 1
-        begun = self.begun
-        self.held += 1
-        while self.keys["hold_after"] and begun > self.keys["hold_after"] and request.transport is not None:
-            await asyncio.sleep(0.02)
-        self.held -= 1
-        if request.transport is None:  # whoever asked is gone
+        if not await self._waited(request):
             return web.Response()
-        await asyncio.sleep(keys["delay_s"])
         if chance < keys["garbage"]:
             return web.Response(text='{"choices": []}', content_type="application/json")
         text, finish = self._text(title, again)
@@ -139,6 +140,52 @@ class Server:
             self.answered[title] += 1
             return web.json_response({"choices": [choice], "usage": usage})
         return await self._stream(request, title, text, finish, usage, chance < keys["break_off"])
+
+    def _failed(self, request: web.Request, question: str) -> tuple[float, web.Response | None]:
+        """Return the draw that decides how a request goes, and how it fails, None where it does not."""
+        keys = self.keys
+        self.tries[question] += 1
+        chance = _share(question, self.tries[question])
+        if chance < keys["reset"]:
+            assert request.transport is not None
+            request.transport.close()
+            return chance, web.Response()
+        if chance < keys["fail"]:
+            headers = {"Retry-After": keys["retry_after"]} if keys["retry_after"] else {}
+            return chance, web.Response(status=keys["status"], text="it fails", headers=headers)
+        return chance, None
+
+    async def _waited(self, request: web.Request) -> bool:
+        """Wait as long as an answer is held back and takes; return whether whoever asked is still there."""
+        self.begun += 1
+        begun = self.begun
+        self.held += 1
+        while self.keys["hold_after"] and begun > self.keys["hold_after"] and request.transport is not None:
+            await asyncio.sleep(0.02)
+        self.held -= 1
+        if request.transport is None:
+            return False
+        await asyncio.sleep(self.keys["delay_s"])
+        return True
+
+    async def _embeddings(self, request: web.Request, body: dict[str, Any], question: str) -> web.StreamResponse:
+        keys = self.keys
+        texts = [body["input"]] if isinstance(body["input"], str) else body["input"]
+        self.asked.update(texts)
+        chance, failed = self._failed(request, question)
+        if failed is not None:
+            return failed
+        if set(texts) & {*keys["refuse"], ""} or (keys["most_texts"] and len(texts) > keys["most_texts"]):
+            return web.Response(status=413, text="too long")
+        if not await self._waited(request):
+            return web.Response()
+        count = len(texts) - (chance < keys["garbage"])
+        width = body.get("dimensions", keys["width"])
+        form = packed if keys["base64"] else plain
+        data = [{"index": n, "embedding": form(embedding(texts[n], width))} for n in reversed(range(count))]
+        self.answered.update(texts)
+        tokens = sum(map(len, texts)) // 4
+        return web.json_response({"data": data, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}})
 
     def _text(self, title: str, again: bool) -> tuple[str, str]:
         keys = self.keys
@@ -188,6 +235,23 @@ class Server:
         return web.json_response(self.told())
 
 
+def embedding(text: str, width: int) -> np.ndarray:
+    """Return the vector of a text: a sum of one for each of its words, of length 1; (width,) float32."""
+    words = [hashlib.shake_128(word.encode()).digest(width) for word in text.lower().split()]
+    vector = sum((np.frombuffer(word, np.uint8) - 127.5 for word in words), np.zeros(width))
+    return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-9), np.float32)
+
+
+def plain(vector: np.ndarray) -> Any:
+    """Return a vector as the protocol has it in numbers."""
+    return vector.tolist()
+
+
+def packed(vector: np.ndarray) -> Any:
+    """Return a vector as the protocol has it in base64."""
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+
+
 def _share(question: str, attempt: int) -> float:
     found = hashlib.blake2b(f"{question} {attempt}".encode(), digest_size=4).digest()
     return int.from_bytes(found, "little") / 2**32
@@ -199,6 +263,7 @@ class Chat:
     def __init__(self, port: int) -> None:
         self.base = f"http://127.0.0.1:{port}"
         self.url = f"{self.base}/v1/chat/completions"
+        self.embeddings = f"{self.base}/v1/embeddings"
 
     def behave(self, **keys: Any) -> None:
         """Let it behave in another way, and forget what it saw."""
@@ -236,6 +301,7 @@ async def main() -> None:
     app.add_routes(
         [
             web.post("/v1/chat/completions", server.complete),
+            web.post("/v1/embeddings", server.embed),
             web.post("/behave", server.behave),
             web.get("/told", server.tell),
         ]

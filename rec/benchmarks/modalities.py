@@ -32,8 +32,9 @@ from rec.data.modalities.template import Templates
 from rec.data.modalities.writers import ModelWriter, TemplateWriter
 from rec.data.runner import InProcess
 from rec.data.sources.metadata import FIELDS
-from rec.data.stages.features import write_item_texts
+from rec.data.stages.item_texts import write_item_texts
 from rec.data.stages.modalities import Kept, write_modalities
+from rec.data.stages.text_vectors import TextVectors
 from rec.data.texts import write_texts
 from rec.data.writing import Draft
 from rec.errors import DataError
@@ -95,7 +96,8 @@ def template(_: Chat, folder: str, __: int) -> list[Row]:
     def ours(items: pd.DataFrame) -> None:
         draft = Draft(config.root)
         found, _ = write_modalities(draft, items, np.ones(len(items)), config, InProcess(), _quiet)
-        write_item_texts(draft, found, text, InProcess(), _quiet)
+        vectors = TextVectors(text, config.root, InProcess(), _quiet, draft)
+        write_item_texts(draft, found, text, vectors, _quiet)
 
     def bare(items: pd.DataFrame) -> None:
         facts = facts_of(items, FIELDS)

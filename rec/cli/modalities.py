@@ -1,27 +1,34 @@
-"""`rec modalities`: texts of items, written ahead of preparing, with what they cost and how faithful they are."""
+"""`rec modalities`: texts of items, written ahead of preparing, with what they cost and how faithful they are; encoders
+of texts side by side."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rec.cli.run import count, say, with_runner, writable
-from rec.config import load
-from rec.errors import ConfigError
+from rec.cli.run import count, prepare, say, train, with_runner, writable
+from rec.config import RunConfig, load
+from rec.errors import ConfigError, RequestError
 from rec.progress import tell
 from rec.report.text import paragraph, table
 from rec.sections import counted
 
-TEXT = "write the texts of a catalogue's items, and tell what that costs and how faithful they are"
-INTERRUPTED = "answers so far are kept, and nothing is asked twice: the same command goes on"
+TEXT = "write texts of items, tell what they cost and how faithful they are; compare their encoders"
+INTERRUPTED = "answers and runs so far are kept, and nothing is asked twice: the same command goes on"
 EXAMPLES = """examples:
   rec modalities rec/configs/ml-100k-chat.toml --estimate   # what it would cost; asks nothing
   rec modalities rec/configs/ml-100k-chat.toml              # asks what was not asked before
   rec modalities rec/configs/ml-100k-chat.toml --compare    # with and without retrieval
   rec modalities mine.toml --compare --items 50 --json compare.json
   rec modalities mine.toml data.modalities.writer.budget_money=5
+  rec modalities rec/configs/ml-100k.toml --seeds 3 \\
+    --encoders "tfidf, models/minilm, http://localhost:8000/v1/embeddings#my-model"
+
+--encoders trains the config's system once per encoder and seed and writes encoders.html,
+.txt and .json into `out`: metrics on validation and test, seconds, t-SNE of the texts.
 
 `rec prepare` takes all answers that are there, and asks for the others. Keys: docs/modalities.md
   [data.modalities.writer]
@@ -40,6 +47,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
     what.add_argument("--estimate", action="store_true", help="tell what writing would cost, and ask nothing")
     text = "write some items with and without what is found of them, and tell the difference"
     what.add_argument("--compare", action="store_true", help=text)
+    text = "train and measure the run with each encoder of texts: tfidf, hashing, a model, endpoint, URL#MODEL"
+    what.add_argument("--encoders", metavar="A,B", help=text)
+    command.add_argument("--seeds", type=count, default=1, metavar="N", help="for --encoders, 0 to N-1 (default: 1)")
     command.add_argument("--items", type=count, default=200, help="for --compare, at most (default: 200)")
     command.add_argument("--json", metavar="FILE", help="write what is told there as well")
 
@@ -47,10 +57,12 @@ def add_options(command: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Write, and print what was written."""
     from rec.data.catalogue import Catalogue
-    from rec.storage import Storage
 
     writable(options.json)
     config = load(options.config, options.overrides)
+    if options.encoders is not None:
+        _compare_encoders(config, options)
+        return
     if config.data.modalities is None:
         raise ConfigError("data.modalities: is not set: it tells who writes, and how (docs/modalities.md)")
     data = config.data
@@ -63,9 +75,26 @@ def run(options: argparse.Namespace) -> None:
     else:
         found = with_runner(config, lambda runner: Catalogue.read(data, runner, say).write())
         text = _written_text(found)
+    _tell(text, found, options.json)
+
+
+def _compare_encoders(config: RunConfig, options: argparse.Namespace) -> None:
+    """Train and measure with every encoder, and print them side by side."""
+    from rec.report.encoders import compare_encoders
+
+    names = [name.strip() for name in options.encoders.split(",") if name.strip()]
+    if not names:
+        raise RequestError("--encoders: names none; expected some with commas between them, as tfidf,models/minilm")
+    text, found = compare_encoders(config, names, options.seeds, prepare, partial(train, file=options.config), say)
+    _tell(text, found, options.json)
+
+
+def _tell(text: str, found: Mapping[str, Any], json: str | None) -> None:
+    from rec.storage import Storage
+
     tell(text)
-    if options.json:
-        target = Path(options.json).absolute()
+    if json:
+        target = Path(json).absolute()
         Storage(str(target.parent)).write_json(target.name, found)
 
 

@@ -13,6 +13,7 @@ EXAMPLES = """examples:
   rec prepare rec/configs/demo.toml
   rec prepare rec/configs/demo.toml data.read.interactions=1000000
   rec prepare rec/configs/ml-100k.toml data.read.folder=ml-100k.zip
+  rec prepare mine.toml --again    # items were added: only their texts are written and encoded
 
 own tables, Parquet or text, in any layout (docs/data.md tells all keys):
   [data]
@@ -24,15 +25,17 @@ own tables, Parquet or text, in any layout (docs/data.md tells all keys):
   [data.encode.text]               # texts as numbers
   encoder = "tfidf"
 
-what is there already, made from the same config, is kept; input that cannot be used
-leaves it as it was"""
+what is there already, made from the same config, is kept, unless --again is said; input
+that cannot be used leaves it as it was"""
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """Add what the command takes beside overrides."""
     command.add_argument("config", metavar="CONFIG", help="TOML file of the run")
+    text = "read the inputs again though the data set is there; texts that have not changed keep their vectors"
+    command.add_argument("--again", action="store_true", help=text)
 
 
 def run(options: argparse.Namespace) -> None:
     """Make it."""
-    prepare(load(options.config, options.overrides))
+    prepare(load(options.config, options.overrides), again=options.again)

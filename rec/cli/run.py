@@ -71,8 +71,8 @@ def runs(options: argparse.Namespace) -> list[RunConfig]:
     ]
 
 
-def prepare(config: RunConfig) -> None:
-    """Make the data set of a config, and the rows that its system reads.
+def prepare(config: RunConfig, *, again: bool = False) -> None:
+    """Make the data set of a config, and the rows that its system reads; `again` though it is there.
 
     With Ray Data, or in this process where parallel.workers is 0.
     """
@@ -83,12 +83,12 @@ def prepare(config: RunConfig) -> None:
     if config.parallel.workers:
         from rec.runtime.prepare import prepare as on_ray
 
-        on_ray(config.data, say, views)
+        on_ray(config.data, say, views, again=again)
     else:
         from rec.data.prepare import prepare as in_process
         from rec.data.runner import InProcess
 
-        in_process(config.data, InProcess(), say, views)
+        in_process(config.data, InProcess(), say, views, again=again)
 
 
 def with_runner(config: RunConfig, work: Callable[[Runner], T]) -> T:

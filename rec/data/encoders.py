@@ -139,19 +139,22 @@ class Hashing:
 class TransformerEncoder:
     """A transformers text model (CLIP's included) by name or path; loads once, then encodes batches.
 
-    Mean pooling averages the last hidden states over the tokens that are no padding; cls takes the first token's. A
-    CLIP gives the vector that it compares with pictures.
+    Mean pooling averages the last hidden states over the tokens that are no padding; cls takes the first token's; own
+    is what files of sentence-transformers say, else the mean. A CLIP gives the vector that it compares with pictures.
     """
 
     def __init__(self, name: str, pooling: str, max_tokens: int, threads: int = 1, device: str = "cpu") -> None:
         import torch
         from transformers import AutoModel, AutoTokenizer
 
+        from rec.data.pooling import pooling_of
+
         torch.set_num_threads(threads)
         self.name = name
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(name)
-            self.model: Any = AutoModel.from_pretrained(name).eval()
+            self.pool = pooling_of(name, pooling)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(name, subfolder=self.pool.folder)
+            self.model: Any = AutoModel.from_pretrained(name, subfolder=self.pool.folder).eval()
         except (OSError, ValueError) as error:
             raise not_loaded("text.encoder", name, "text model", error) from error
         self.device = _on(device)
@@ -163,20 +166,16 @@ class TransformerEncoder:
         import torch
 
         tokens = self.tokenizer(
-            [_whole(text) for text in texts],
+            [self.pool.before(_whole(text)) for text in texts],
             padding=True,
             truncation=True,
-            max_length=self.max_tokens,
+            max_length=min(self.max_tokens, self.pool.longest or self.max_tokens),
             return_tensors="pt",
         ).to(self.device)
         with torch.inference_mode():
             if hasattr(self.model, "get_text_features"):
                 return _pooled(self.model.get_text_features(**tokens))
-            hidden_BLM = self.model(**tokens).last_hidden_state.float()
-        if self.pooling == "cls":
-            return np.asarray(hidden_BLM[:, 0].cpu().numpy())
-        mask_BL1 = tokens["attention_mask"][..., None].float()
-        return np.asarray(((hidden_BLM * mask_BL1).sum(1) / mask_BL1.sum(1).clamp(min=1)).cpu().numpy())
+            return self.pool(self.model(**tokens).last_hidden_state, tokens["attention_mask"])
 
 
 class VisionEncoder:

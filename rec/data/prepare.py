@@ -23,12 +23,14 @@ from rec.data.stages.content import write_content
 from rec.data.stages.drops import in_words, least_in_words, of_others, of_records
 from rec.data.stages.entities import Side, good_ids, refuse_ids, scan_side, settle
 from rec.data.stages.event_tables import write_events
-from rec.data.stages.features import entity_table, write_encoded, write_item_texts, write_tags
+from rec.data.stages.features import entity_table, write_encoded, write_tags
 from rec.data.stages.idle import refuse_idle
+from rec.data.stages.item_texts import write_item_texts
 from rec.data.stages.knowledge import write_knowledge
 from rec.data.stages.modalities import write_modalities
 from rec.data.stages.records import ROWS_PER_PARTITION, Records, Vocabulary, compact, core, read_records
 from rec.data.stages.split import Split, split_records
+from rec.data.stages.text_vectors import Before, TextVectors
 from rec.data.tables import Kind, notes_of, read
 from rec.data.views.view import SPLITS, TRAIN
 from rec.data.writing import MANIFEST, WORK, Draft, sweep
@@ -47,7 +49,9 @@ MOST_PICTURES = 256 << 20
 Say = Callable[[str], None]
 
 
-def prepare(config: DataConfig, runner: Runner, say: Say, views: Sequence[str] = ()) -> Prepared:
+def prepare(
+    config: DataConfig, runner: Runner, say: Say, views: Sequence[str] = (), *, again: bool = False
+) -> Prepared:
     """Return the data set made from `config`; where it is there already, made from the same config, it is kept.
 
     Input that cannot be used leaves a data set that was there as it was.
@@ -57,6 +61,8 @@ def prepare(config: DataConfig, runner: Runner, say: Say, views: Sequence[str] =
         runner: What runs the parts.
         say: Told what was read, kept and dropped, and why.
         views: Views to make, beside those of the config.
+        again: Whether inputs are read again though the data set is there: what has changed in them is made, vectors of
+            texts that are as they were are taken over.
 
     Raises:
         DataError: an input cannot be read, has another schema, or nothing is left of it.
@@ -64,10 +70,11 @@ def prepare(config: DataConfig, runner: Runner, say: Say, views: Sequence[str] =
     for name in dict.fromkeys([*config.views, *views]):
         maker_of(name)
     _refuse_keys(config)
-    found = _there(config, say)
+    found = None if again else _there(config, say)
     with Progress("prepare"):
         if found is None:
-            found = _prepared(config, runner, say)
+            before = Before.open(config.root, config.text, say) if again and config.text else None
+            found = _prepared(config, runner, say, before)
         for name in dict.fromkeys([*config.views, *views]):
             make_view(found, name, runner, say)
     return found
@@ -102,8 +109,8 @@ def _there(config: DataConfig, say: Say) -> Prepared | None:
         return None
     sweep(Storage(config.root), found.manifest["folder"])
     say(
-        f"{config.root}: already prepared from the same config; what it was made from is not looked at again, delete "
-        "the folder to prepare anew"
+        f"{config.root}: already prepared from the same config; what it was made from is not looked at again "
+        "(--again does, and takes over what has not changed; delete the folder to prepare anew)"
     )
     return found
 
@@ -170,7 +177,7 @@ def _read(
     return _Read(sides, names, split)
 
 
-def _prepared(config: DataConfig, runner: Runner, say: Say) -> Prepared:
+def _prepared(config: DataConfig, runner: Runner, say: Say, before: Before | None) -> Prepared:
     draft, dropped = Draft(config.root), Counter[str]()
     work = draft.root.below(WORK)
     work.delete("records")
@@ -192,10 +199,11 @@ def _prepared(config: DataConfig, runner: Runner, say: Say) -> Prepared:
     if config.modalities is not None:
         items, told["written"] = write_modalities(draft, items, read.item_counts, config, runner, say)
     if config.text is not None:
-        items = write_item_texts(draft, items, config.text, runner, say)
+        vectors = TextVectors(config.text, config.root, runner, say, draft, before)
+        items = write_item_texts(draft, items, config.text, vectors, say)
         told["modalities"] = list(config.text.modalities)
         if config.text.user_items:
-            write_knowledge(draft, sides["user"], items, split, config.text, runner, say)
+            write_knowledge(draft, sides["user"], items, split, config.text, vectors, say)
     graphs = write_content(draft, raw, sides["item"], config.content, say)
     frames = {"user": sides["user"].known, "item": items}
     with Progress("prepare: write tables"):

@@ -18,6 +18,7 @@ from rec.evaluation.headline import (
 )
 from rec.evaluation.profiles import profiles
 from rec.evaluation.run import GENERATED, SYNTHETIC, load_run, read_config, read_numbers, seed_folders
+from rec.report.encoders import filed_sections
 from rec.report.html import page
 from rec.report.origin import Origin, data_name, origin_of, system_name
 from rec.sections import Lines, LineSeries, Mark, Section, Table, Text, from_plain, number, sentence
@@ -49,7 +50,8 @@ def write_report(folder: str, split: str = "test", seeds: int = 0, users: Sequen
     filed = from_plain(first.read_json(f"evaluation/{split}/sections.json"))
     panels = curves(history, config.train.metric, results[0]["directions"])
     alone = profiles(load_run(folders[0], ()), split, users, results[0]) if users else []
-    sections = [*alone, metrics_section(results), *panels, *filed, all_numbers(results), origin.config_section()]
+    told = [*filed, *filed_sections(Storage(folder))]
+    sections = [*alone, metrics_section(results), *panels, *told, all_numbers(results), origin.config_section()]
     text = page(
         f"{system_name(config)} on {data_name(config)}",
         " ".join([headline(results), *origin.cost()]),

@@ -104,9 +104,11 @@ def _call(function: Callable[[Any], Any], task: bytes) -> tuple[bytes, bytes]:
         return b"", pickle.dumps(error)
 
 
-def prepare(config: DataConfig, say: Callable[[str], None], views: Sequence[str] = (), cpus: int = 2) -> Prepared:
+def prepare(
+    config: DataConfig, say: Callable[[str], None], views: Sequence[str] = (), cpus: int = 2, *, again: bool = False
+) -> Prepared:
     """Return the data set made from `config` on the cluster, or on this machine with `cpus` tasks at a time."""
-    return with_runner(config, say, lambda runner: passes.prepare(config, runner, say, views), cpus)
+    return with_runner(config, say, lambda runner: passes.prepare(config, runner, say, views, again=again), cpus)
 
 
 def with_runner(config: DataConfig, say: Callable[[str], None], work: Callable[[OnRay], T], cpus: int = 2) -> T:

@@ -30,9 +30,9 @@ as random keys come in."""
 class Answers:
     """The answers of a folder."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, key: str = "data.modalities.writer.cache") -> None:
         if "://" in folder:
-            raise ConfigError(f"data.modalities.writer.cache: {folder!r} is no folder of a local disk")
+            raise ConfigError(f"{key}: {folder!r} is no folder of a local disk")
         self.path = Path(folder).absolute() / FILE
         self.held: dict[bytes, Answer] = {}
         """Answers that wait for the next `flush`."""

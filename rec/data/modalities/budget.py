@@ -41,8 +41,15 @@ class Budget:
     their way might still use counts as used until they are answered.
     """
 
-    def __init__(self, tokens: int = 0, money: float = 0.0, prices: Prices | None = None) -> None:
-        self.tokens, self.money, self.prices = tokens, money, prices or Prices()
+    def __init__(
+        self,
+        tokens: int = 0,
+        money: float = 0.0,
+        prices: Prices | None = None,
+        *,
+        where: str = "data.modalities.writer",
+    ) -> None:
+        self.tokens, self.money, self.prices, self.where = tokens, money, prices or Prices(), where
         self.spent, self.reserved, self.open = Usage(), Usage(), 0
         self.changed = asyncio.Condition()
 
@@ -73,10 +80,8 @@ class Budget:
 
     def _fault(self, usage: Usage) -> str:
         if self.tokens and usage.total > self.tokens:
-            return f"data.modalities.writer.budget_tokens: {self.spent.total:,} of {self.tokens:,} tokens are used"
+            return f"{self.where}.budget_tokens: {self.spent.total:,} of {self.tokens:,} tokens are used"
         if self.money and (cost := self.prices.money(usage)) > self.money:
             spent = self.prices.money(self.spent)
-            return (
-                f"data.modalities.writer.budget_money: {spent:.4g} of {self.money:g} is spent, {cost:.4g} were needed"
-            )
+            return f"{self.where}.budget_money: {spent:.4g} of {self.money:g} is spent, {cost:.4g} were needed"
         return ""

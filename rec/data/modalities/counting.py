@@ -16,7 +16,7 @@ OF_MESSAGE = 4
 class TokenCount:
     """Counts tokens by a tokenizer of transformers, or takes four characters for one."""
 
-    def __init__(self, tokenizer: str) -> None:
+    def __init__(self, tokenizer: str, key: str = "data.modalities.writer.tokenizer") -> None:
         self.tokenizer: Any = None
         if not tokenizer:
             return
@@ -25,7 +25,7 @@ class TokenCount:
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(tokenizer)
         except (OSError, ValueError) as error:
-            raise not_loaded("data.modalities.writer.tokenizer", tokenizer, "tokenizer", error) from error
+            raise not_loaded(key, tokenizer, "tokenizer", error) from error
 
     def of_text(self, text: str) -> int:
         """Return the tokens of a text."""

@@ -32,10 +32,10 @@ from rec.data.modalities.writers import ModalityWriter, ModelWriter, TemplateWri
 from rec.data.runner import Actors, Runner
 from rec.data.sources.metadata import FIELDS
 from rec.errors import ConfigError, DataError
+from rec.filesystems import beside
 from rec.keys_modalities import ModalitiesConfig, WriterConfig
 from rec.progress import Progress
 from rec.sections import counted
-from rec.storage import absolute
 
 ESTIMATED = 10_000
 """Items that an estimate looks at, at most."""
@@ -226,9 +226,3 @@ class Job:
             f"{fault}; {self.writer.whole:,} of {counted(int(self.selected_I.sum()), 'item')} are written, and kept in "
             f"{self.cache}: the same command goes on with them and as much again, or raise the budget"
         )
-
-
-def beside(root: str, name: str) -> str:
-    """Return a folder beside that of a data set."""
-    above, _, _ = absolute(root).rstrip("/").rpartition("/")
-    return f"{above}/{name}"

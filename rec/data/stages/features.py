@@ -1,14 +1,13 @@
-"""What is known of users and items as numbers: K texts, encoded texts and pictures, attributes, tags, classes.
+"""What is known of users and items as numbers: encoded texts and pictures, attributes, tags, classes.
 
 Everything that is fitted (scales, values of attributes, tokenizer, tfidf) is fitted on users and items of training
-alone; the K texts of items are not: they are features, encoded over the whole catalogue.
+alone.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,24 +16,15 @@ import pyarrow as pa
 
 from rec.data.attributes import Attributes
 from rec.data.encode import Encoders, EncodeTask, Found, Recipe
-from rec.data.encoders import (
-    Hashing,
-    Tfidf,
-    TransformerEncoder,
-    learn_byte_tokenizer,
-    learn_tokenizer,
-    tokenizer_json,
-)
-from rec.data.items import as_text
+from rec.data.encoders import learn_byte_tokenizer, learn_tokenizer, tokenizer_json
 from rec.data.joined import class_codes, tags_table, write_joined
 from rec.data.runner import Actors, Runner
-from rec.data.sources.metadata import FIELDS, named
 from rec.data.stages.entities import Side
-from rec.data.texts import write_texts
+from rec.data.stages.text_vectors import learned
 from rec.data.writing import WORK, Draft
 from rec.errors import DataError
 from rec.json_text import json_text
-from rec.keys_data import EncodeConfig, TextConfig, TextEncodingConfig
+from rec.keys_data import EncodeConfig, TextEncodingConfig
 from rec.progress import Progress
 from rec.sections import counted
 from rec.seeds import generator
@@ -49,78 +39,6 @@ LEARNED = {"local": learn_tokenizer, "bytes": learn_byte_tokenizer}
 SAID = 10
 """Bad rows that are told one by one."""
 Say = Callable[[str], None]
-
-
-def write_item_texts(draft: Draft, items: pd.DataFrame, config: TextConfig, runner: Runner, say: Say) -> pd.DataFrame:
-    """Write the vectors of K texts per item; return the items with a column per text, null where there is none.
-
-    A modality that is a column of the items is taken as it is; others are written by template from what is known. The
-    vector of a text that an item does not have is 0, which models take as absent. Its modality's name stands in for it
-    where TF-IDF is fitted alone, so that other vectors do not depend on it.
-    """
-    names = config.modalities
-    with Progress(f"prepare: write texts of {counted(len(items), 'item')}"):
-        frame = _with_texts(items, names)
-    there_IK = frame[list(names)].to_numpy() != ""
-    for name, there_I in zip(names, there_IK.T, strict=True):
-        _tell_unknown(name, int((~there_I).sum()), len(frame), say)
-    rows = frame[list(names)].to_numpy()
-    flat = [text or name for row in rows for text, name in zip(row, names, strict=True)]
-    of = f"{counted(len(frame), 'item')} x {len(names)}"
-    say(f"encoding {counted(len(flat), 'text')} ({of}) with {config.encoder}")
-    joined = [" ".join(text for text in row if text) for row in rows]
-    if config.encoder == "tfidf":
-        (one, vectors), (other, whole) = (learned(part, config.width) for part in (flat, joined))
-        for note in dict.fromkeys(tfidf.note for tfidf in (one, other) if tfidf.note):
-            say(f"items: {note}")
-    else:
-        vectors, whole = (encoded(part, config, runner) for part in (flat, joined))
-    for name, array, known in (("text", vectors, there_IK), ("text_concatenated", whole, there_IK.any(1)[:, None])):
-        table = np.zeros((len(frame) + 1, len(array) // len(frame), array.shape[1]), dtype=np.float32)
-        table[1:] = array.reshape(len(frame), -1, array.shape[1]) * known[..., None]
-        draft.array(name, table)
-    frame[list(names)] = frame[list(names)].where(there_IK, None)
-    return frame
-
-
-def _with_texts(items: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """Return the items with a column per text, "" where there is none."""
-    frame = items.copy()
-    written = tuple(name for name in names if name not in frame)
-    for name in set(names) - set(written):
-        text = frame[name].astype(object).where(frame[name].notna(), "").astype(str)
-        frame[name] = text.where(text.str.strip() != "", "")
-    if written:
-        films = named(as_text(items))[list(FIELDS)].to_numpy()
-        texts = [write_texts(dict(zip(FIELDS, film, strict=True)), written) for film in films]
-        frame[list(written)] = texts
-    return frame
-
-
-def learned(texts: list[str], width: int) -> tuple[Tfidf, np.ndarray]:
-    """Return TF-IDF that was fitted on some texts, and their vectors."""
-    with Progress(f"prepare: tfidf learns from {counted(len(texts), 'text')} (words, then their decomposition)"):
-        return Tfidf.learned(texts, width)
-
-
-def _tell_unknown(name: str, unknown: int, items: int, say: Say) -> None:
-    """Say of how many items nothing is known that a text could tell."""
-    if unknown:
-        advice = "; leave it out of data.text.modalities" if unknown == items else ""
-        say(f"items: text {name!r}: nothing is known of {unknown:,} of {items:,}, which have no such text{advice}")
-
-
-def encoded(texts: list[str], config: TextConfig, runner: Runner) -> np.ndarray:
-    """Return the texts' vectors under a transformers model, batch by batch."""
-    batches = [texts[i : i + config.batch_size] for i in range(0, len(texts), config.batch_size)]
-    make = partial(_text_encoder, config)
-    return np.concatenate(runner.map_actors(make, batches, "prepare: encode", Actors(config.actors)))
-
-
-def _text_encoder(config: TextConfig) -> Callable[[list[str]], np.ndarray]:
-    if config.encoder == "hashing":
-        return Hashing(config.width).encode
-    return TransformerEncoder(config.encoder, config.pooling, config.max_tokens).encode
 
 
 def write_encoded(

@@ -15,11 +15,10 @@ import numpy as np
 import pandas as pd
 
 from rec.data.items import as_text
-from rec.data.runner import Runner
 from rec.data.sources.metadata import named
 from rec.data.stages.entities import Side
-from rec.data.stages.features import encoded, learned
 from rec.data.stages.split import Split
+from rec.data.stages.text_vectors import TextVectors
 from rec.data.views.view import TRAIN
 from rec.data.writing import Draft
 from rec.keys_data import TextConfig
@@ -31,7 +30,7 @@ NOBODY = "a user"
 
 
 def write_knowledge(
-    draft: Draft, users: Side, items: pd.DataFrame, split: Split, config: TextConfig, runner: Runner, say: Say
+    draft: Draft, users: Side, items: pd.DataFrame, split: Split, config: TextConfig, vectors: TextVectors, say: Say
 ) -> None:
     """Write the vectors of one text per user and per item.
 
@@ -43,17 +42,11 @@ def write_knowledge(
         user_U, told_U = user_texts(users, labels(items), split, config.user_items)
     texts = [*item_I, *user_U]
     say(f"encoding {counted(len(texts), 'text')} of items and of users with {config.encoder}")
-    if config.encoder == "tfidf":
-        tfidf, vectors = learned(texts, config.width)
-        if tfidf.note:
-            say(f"users and items: {tfidf.note}")
-    else:
-        vectors = encoded(texts, config, runner)
-    vectors = vectors * np.array([bool(text) for text in texts])[:, None]
-    table = np.zeros((len(item_I) + 1, vectors.shape[1]), dtype=np.float32)
-    table[1:] = vectors[: len(item_I)]
+    vector_NM = vectors.knowledge(texts) * np.array([bool(text) for text in texts])[:, None]
+    table = np.zeros((len(item_I) + 1, vector_NM.shape[1]), dtype=np.float32)
+    table[1:] = vector_NM[: len(item_I)]
     draft.array("knowledge_item", table)
-    draft.array("knowledge_user", vectors[len(item_I) :].astype(np.float32))
+    draft.array("knowledge_user", vector_NM[len(item_I) :].astype(np.float32))
     draft.array("knowledge_told", told_U)
 
 

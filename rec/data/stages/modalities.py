@@ -11,7 +11,7 @@ import pandas as pd
 
 from rec.data.modalities.index import index_of
 from rec.data.modalities.items import Written
-from rec.data.modalities.job import Job, beside
+from rec.data.modalities.job import Job
 from rec.data.modalities.passages import Passage
 from rec.data.modalities.retrieval import Retriever
 from rec.data.modalities.summary import Summary, told_of
@@ -19,6 +19,7 @@ from rec.data.modalities.tables import passages_table, written_table
 from rec.data.runner import Runner
 from rec.data.writing import Draft
 from rec.errors import ConfigError
+from rec.filesystems import beside
 from rec.keys_data import DataConfig
 from rec.sections import counted
 
