@@ -223,7 +223,7 @@ def contents(folder: Path) -> dict[str, Any]:
             found[f"{name}/"] = None
             continue
         data = path.read_bytes()
-        if path.name in ("training.json", "measurement.json", "manifest.json"):
+        if path.name in ("training.json", "measurement.json", "manifest.json", "encoding.json"):
             told = json.loads(data)
             folder_name = {"folder": "data"} if "folder" in told else {}
             found[name] = {key: value for key, value in told.items() if key not in COSTS} | folder_name

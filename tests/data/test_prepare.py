@@ -303,7 +303,8 @@ def test_the_manifest_is_json_with_every_file(planted: Prepared) -> None:
     below = {
         str(path.relative_to(planted.storage.root)) for path in Path(planted.storage.root).rglob("*") if path.is_file()
     }
-    assert below == {f["name"] for f in planted.manifest["files"]} | {"views/sequences/view.json"}
+    beside = {"encoding.json", "fitted-text.safetensors", "fitted-text_concatenated.safetensors"}
+    assert below == {f["name"] for f in planted.manifest["files"]} | {"views/sequences/view.json"} | beside
     assert {path.name for path in root.iterdir()} == {"manifest.json", manifest["folder"]}
     table = pq.read_table(planted.storage.path(planted.files("train")[0][0]))
     assert table.schema.field("history").type == pa.list_(pa.int32())
