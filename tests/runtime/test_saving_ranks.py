@@ -320,6 +320,7 @@ class ObjectStore(fs.FileSystemHandler):  # type: ignore[misc]
         return self.inner.open_input_file(path)
 
     def open_output_stream(self, path: str, metadata: Any) -> Any:
+        self.inner.create_dir(path.rpartition("/")[0], recursive=True)  # there are no folders, only names
         return self.inner.open_output_stream(path, metadata=metadata)
 
     def open_append_stream(self, path: str, metadata: Any) -> Any:
