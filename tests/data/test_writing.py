@@ -110,7 +110,7 @@ def test_input_that_cannot_be_used_leaves_the_data_set_that_was_there(tmp_path: 
     prepare(DataConfig.model_validate(table), InProcess(), said.append, ["pairs"])
     (told,) = said
     assert told.startswith(f"{data.root}: already prepared from the same config; ")
-    assert told.endswith("delete the folder to prepare anew")
+    assert told.endswith("delete the folder to prepare anew)")
     assert left(tmp_path / "data") == []
 
 
