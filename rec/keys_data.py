@@ -66,6 +66,7 @@ class SplitConfig(Strict):
     """What of a user is known when test is answered: "train" leaves validation's items among those to be ranked, as
     published tables on graphs do; "" is that for "mmrec" and "given", and both for the others."""
     seed: int = 0
+    """Of what is drawn."""
 
     @field_validator("validation_from", "test_from", mode="before")
     @classmethod
@@ -112,8 +113,11 @@ class TextConfig(Strict):
     width: int = Field(128, ge=2)
     """Components the SVD keeps, or places of hashing; a transformers model has its own width."""
     pooling: Literal["mean", "cls"] = "mean"
+    """Of a transformers model: the mean over tokens, or the state of the first one."""
     batch_size: int = Field(64, ge=1)
+    """Texts per pass of a transformers model."""
     max_tokens: int = Field(128, ge=8)
+    """Tokens that a transformers model reads of a text."""
     actors: int = Field(1, ge=1)
     """Copies of a transformers encoder that work at the same time."""
     user_items: int = Field(0, ge=0)
