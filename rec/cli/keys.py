@@ -17,8 +17,8 @@ EXAMPLES = """examples:
 START = """# Keys
 
 Made from the keys' models by `rec keys`, not by hand; `rec keys > docs/keys.md` renews it. A TOML file of a run holds
-these tables; every key may be given on the command line, too: `rec train mine.toml train.epochs=3`. Unknown keys,
-values of another kind, and keys that have no effect beside the others are refused. Words: [glossary.md](glossary.md)."""
+these tables; every key may be given on the command line: `rec train mine.toml train.epochs=3`. Unknown keys, values
+of another kind, and keys that have no effect beside the others are refused. Words: [glossary.md](glossary.md)."""
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
