@@ -115,6 +115,8 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_every_command_of_the_readme_runs(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ran = set()
     for words in commands(README):
