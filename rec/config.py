@@ -34,6 +34,7 @@ class RunConfig(Strict):
     out: str = Field(min_length=1)
     """Folder of the run: checkpoints, log, metrics, report."""
     model: SerializeAsAny[Strict]
+    """The system's own keys."""
     data: DataConfig
     train: TrainConfig = TrainConfig()
     parallel: ParallelConfig = ParallelConfig()

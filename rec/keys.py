@@ -15,17 +15,29 @@ class PhaseConfig(Strict):
     """What one phase does otherwise; what is unset is as the system wants it for that phase, or else the run's."""
 
     epochs: int | None = Field(None, ge=1)
+    """As `train.epochs`, in this phase."""
     batch_size: int | None = Field(None, ge=1)
+    """As `train.batch_size`, in this phase."""
     accumulate: int | None = Field(None, ge=1)
+    """As `train.accumulate`, in this phase."""
     tokens: int | None = Field(None, ge=0)
+    """As `train.tokens`, in this phase."""
     learning_rate: float | None = Field(None, gt=0)
+    """As `train.learning_rate`, in this phase."""
     optimiser: Literal["adamw", "adam"] | None = None
+    """As `train.optimiser`, in this phase."""
     metric: str | None = None
+    """As `train.metric`, in this phase."""
     patience: int | None = Field(None, ge=0)
+    """As `train.patience`, in this phase."""
     patience_examples: int | None = Field(None, ge=0)
+    """As `train.patience_examples`, in this phase."""
     warmup_steps: int | None = Field(None, ge=0)
+    """As `train.warmup_steps`, in this phase."""
     schedule: Literal["constant", "linear", "cosine"] | None = None
+    """As `train.schedule`, in this phase."""
     weight_decay: float | None = Field(None, ge=0)
+    """As `train.weight_decay`, in this phase."""
 
 
 class TrainConfig(Strict):
@@ -52,14 +64,19 @@ class TrainConfig(Strict):
     of its examples of a step as that takes, of rows of like length, and one of a row that is longer by itself. What is
     said of `accumulate` holds. 0 cuts by `accumulate` alone."""
     epochs: int = Field(1, ge=1)
+    """Passes over the training rows."""
     learning_rate: float = Field(1e-3, gt=0)
+    """Of the optimiser, after the warm-up."""
     optimiser: Literal["adamw", "adam"] = "adamw"
     """"adam" adds the weight decay to the gradient; "adamw" takes it off the weights."""
     adam_beta2: float = Field(0.98, gt=0, lt=1)
+    """Second beta of Adam: the share of the past in the mean of squared gradients."""
     weight_decay: float = Field(0.0, ge=0)
+    """Weight of the decay of weights, which `optimiser` tells the form of."""
     clip_norm: float = Field(0.0, ge=0)
     """Largest global gradient norm; 0 does not clip."""
     warmup_steps: int = Field(0, ge=0)
+    """Optimiser steps over which the learning rate rises from 0; 0 starts with all of it."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the learning rate falls after the warm-up, to zero at the last step of a phase's last epoch."""
     metric: str = ""
@@ -83,6 +100,7 @@ class TrainConfig(Strict):
     shuffle_window: int = Field(65_536, ge=1)
     """Rows that are shuffled together and held in memory; files are shuffled as well."""
     seed: int = 0
+    """Of start weights, the order of rows, and all that is drawn in training."""
     phases: dict[str, PhaseConfig] = {}
     """Keys of single phases of the system, by the phase's name."""
 
@@ -118,6 +136,7 @@ class ParallelConfig(Strict):
     offload: bool = False
     """Keeps the optimiser, its moments and its float32 weights, in the memory of the machine and updates there."""
     precision: Literal["fp32", "bf16"] = "fp32"
+    """"bf16" computes in bfloat16; the weights that are updated stay float32."""
     gpu: bool = False
     """Trains on GPUs, one per worker unless `gpus_per_worker` says less."""
     threads: int = Field(1, ge=1)
@@ -232,6 +251,7 @@ class TuneConfig(Strict):
     max_worker_hours: float = Field(0.0, ge=0)
     """Worker hours, over all trials and commands, after which the search stops: its cost; 0 sets no limit."""
     seed: int = 0
+    """Of the points that are drawn."""
     use: tuple[str, ...] = ()
     """Ready-made spaces by name; `rec tune --spaces` lists them."""
     space: dict[str, dict[str, Any]] = {}
@@ -262,6 +282,7 @@ class ServeConfig(Strict):
     downscale_delay_s: float = Field(60.0, ge=0)
     """Seconds of less load after which autoscaling ends copies."""
     cpus_per_replica: float = Field(1.0, gt=0)
+    """CPUs that a replica reserves, fractions allowed."""
     gpus_per_replica: float = Field(0.0, ge=0, le=1)
     """Share of a GPU that a replica reserves and keeps its model on, so that several may use one; 0 answers on CPUs."""
     max_batch_size: int = Field(64, ge=1)
@@ -273,6 +294,7 @@ class ServeConfig(Strict):
     deadline_ms: float = Field(2000.0, gt=0)
     """Time a request may take before it gets 504; the header X-Deadline-Ms asks for less, with 408."""
     max_body_bytes: int = Field(1 << 20, ge=1)
+    """Larger requests get 413."""
     max_k: int = Field(1000, ge=1)
     """Most items that a request may ask for."""
     max_history: int = Field(5000, ge=1)

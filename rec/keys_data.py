@@ -67,6 +67,7 @@ class SplitConfig(Strict):
     """What of a user is known when test is answered: "train" leaves validation's items among those to be ranked, as
     published tables on graphs do; "" is that for "mmrec" and "given", and both for the others."""
     seed: int = 0
+    """Of what is drawn."""
 
     @field_validator("validation_from", "test_from", mode="before")
     @classmethod

@@ -39,6 +39,7 @@ class ExampleConfig(Strict):
     fields: dict[str, str] = {}
     """Fields of the item; those that are not told are ""."""
     context: str = ""
+    """The passages that the example has."""
     answer: dict[str, str]
     """A text for each modality that the config writes; others are left out."""
 
@@ -118,7 +119,9 @@ class WriterConfig(RequestsConfig):
     stream: bool = False
     """Takes answers as they are written; a server that answers slowly is not taken for one that is silent."""
     temperature: float = Field(0.0, ge=0, le=2)
+    """Of the model; 0 takes the most probable token each time."""
     seed: int = Field(0, ge=0)
+    """Of what is drawn at a temperature above 0."""
     max_tokens: int = Field(512, ge=1)
     """Tokens of an answer at most; a longer one is cut, noticed and asked again."""
     output_price: float = Field(0.0, ge=0)
@@ -128,7 +131,9 @@ class WriterConfig(RequestsConfig):
     actors: int = Field(1, ge=1)
     """Copies of that model."""
     cpus_per_actor: float = Field(1.0, gt=0)
+    """CPUs of each copy."""
     gpus_per_actor: float = Field(0.0, ge=0)
+    """GPUs of each copy, or a share of one."""
 
     @property
     def asks(self) -> bool:

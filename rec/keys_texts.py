@@ -61,6 +61,7 @@ class BertScoreConfig(Strict):
     """Rescales by the published baseline of the model: its .tsv file (LAYER,P,R,F), as the package bert-score has them;
     "" does not rescale."""
     batch_size: int = Field(64, ge=1)
+    """Texts per pass of the model."""
 
 
 class JudgeConfig(Strict):
@@ -84,6 +85,7 @@ class JudgeConfig(Strict):
     budget: int = Field(1000, ge=0)
     """Most requests of an evaluation, repeated ones included; what is in the cache costs none."""
     timeout_s: float = Field(60.0, gt=0)
+    """Seconds without an answer after which a request is made again."""
     retries: int = Field(3, ge=0)
     """How often a request that failed, or whose answer is no number, is made again."""
     concurrency: int = Field(4, ge=1)

@@ -14,6 +14,7 @@ from rec.cli import (
     columns,
     evaluate,
     export,
+    keys,
     modalities,
     plan,
     predict,
@@ -33,6 +34,7 @@ OVERRIDE = re.compile(r"^[a-z_][\w.@\"-]*=")
 COMMANDS = {
     "prepare": prepare,
     "columns": columns,
+    "keys": keys,
     "modalities": modalities,
     "train": train,
     "tune": tune,

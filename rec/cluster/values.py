@@ -34,7 +34,9 @@ class Sizes(Strict):
     """What one pod has. Shared memory counts as memory of the pod, and Ray keeps its objects there."""
 
     cpus: int = Field(ge=1)
+    """CPUs of a pod."""
     memory: Bytes
+    """Memory of a pod, shared memory included."""
     object_store: Bytes
     """Ray's objects on this node: blocks of data on their way, and what `ray.put` holds."""
     shared_memory: Bytes
@@ -59,9 +61,13 @@ class Head(Sizes):
     """The pod with Ray's own services and the driver of a job; it runs no tasks."""
 
     cpus: int = Field(2, ge=1)
+    """CPUs of the pod."""
     memory: Bytes = "8Gi"
+    """Memory of the pod."""
     object_store: Bytes = "1Gi"
+    """Ray's objects on this node."""
     shared_memory: Bytes = "2Gi"
+    """Size of /dev/shm, the object store included."""
 
 
 class Workers(Sizes):
@@ -76,6 +82,7 @@ class Workers(Sizes):
     gpus: int = Field(0, ge=0)
     """GPUs per pod."""
     gpu_resource: str = "nvidia.com/gpu"
+    """What Kubernetes calls a GPU of these pods."""
     node_selector: dict[str, str] = {}
     """Labels of nodes that the pods may run on."""
     tolerations: tuple[str, ...] = ()
@@ -96,8 +103,11 @@ class Volume(Strict):
     """A claim that all pods mount: storage that every node opens."""
 
     claim: Label
+    """Name of the PersistentVolumeClaim."""
     path: str = Field(pattern="^/")
+    """Where it lies in the pods."""
     read_only: bool = False
+    """Whether pods may not write to it."""
 
 
 class Job(Strict):
@@ -128,6 +138,7 @@ class ExternalState(Strict):
     """Redis that keeps the state of Ray's head, so that a new head goes on; clusters and services use it."""
 
     address: str = Field(min_length=1)
+    """HOST:PORT of Redis."""
     password_secret: str = ""
     """Secret whose key `password` opens it."""
 
@@ -140,7 +151,9 @@ class Values(Strict):
     image: str = Field(min_length=1)
     """Of cluster/Dockerfile, with your registry in front of it."""
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
+    """When a node fetches the image."""
     image_pull_secret: str = ""
+    """Secret that opens the registry; "" needs none."""
     ray_version: str = Field("2.60.0", pattern=r"^\d+\.\d+\.\d+$")
     """As in the image."""
     token_secret: Label = "rec-token"
@@ -148,6 +161,7 @@ class Values(Strict):
     secrets: tuple[Label, ...] = ()
     """Secrets that are put into the environment of all pods, such as keys of an object store."""
     environment: dict[str, str] = {"RAY_USAGE_STATS_ENABLED": "0"}
+    """Variables of all pods."""
     user: int = Field(1000, ge=1)
     """User and group of the processes, and group of files on volumes."""
     grace_s: int = Field(120, ge=0)
@@ -159,6 +173,7 @@ class Values(Strict):
     overrides: tuple[str, ...] = ()
     """Keys of the config that hold for all jobs, such as "out=/data/run"."""
     volumes: tuple[Volume, ...] = ()
+    """Storage that all pods mount."""
     head: Head = Head()
     workers: dict[Annotated[Label, Field(max_length=12)], Workers] = Field(min_length=1)
     jobs: dict[Kind, Job] = {}

@@ -56,6 +56,7 @@ class MixtureConfig(Strict):
     """Lets routed experts add nothing at first (their last weights start at 0): with `shared`, what all rows have in
     common is learned by one network before what differs."""
     activation: Activation = "gelu"
+    """Between an expert's two layers; swiglu has a gate beside them."""
     router: Literal["softmax", "sigmoid"] = "softmax"
     """Softmax with a loss for balance, or sigmoid whose bias balances without one."""
     noise: bool = False

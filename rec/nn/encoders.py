@@ -25,8 +25,11 @@ class TextEncoderConfig(Strict):
     name: str = ""
     """Name or path of a pretrained model; empty builds a small BERT, trained from scratch."""
     width: int = Field(64, ge=8)
+    """Of a token's state."""
     layers: int = Field(2, ge=1)
+    """Transformer layers."""
     heads: int = Field(4, ge=1)
+    """Heads of attention; divides `width`."""
     pooling: Literal["cls", "mean"] = "cls"
     """The state of the first token, or the mean over all: small encoders trained from scratch learn sooner from it."""
     lora: int = Field(0, ge=0)
@@ -46,8 +49,11 @@ class ImageEncoderConfig(Strict):
     name: str = ""
     """Name or path of a pretrained model; empty builds a small ViT, trained from scratch."""
     width: int = Field(64, ge=8)
+    """Of a patch's state."""
     layers: int = Field(2, ge=1)
+    """Transformer layers."""
     heads: int = Field(4, ge=1)
+    """Heads of attention; divides `width`."""
     patch: int = Field(8, ge=1)
     """Width and height of a patch, pixels."""
     pooling: Literal["cls", "mean"] = "cls"

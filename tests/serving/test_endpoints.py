@@ -1,4 +1,4 @@
-"""The README lists what is served: every endpoint, and none that is not there."""
+"""The page on serving lists what is served: every endpoint, and none that is not there."""
 
 import re
 from pathlib import Path
@@ -9,12 +9,12 @@ from rec.serving.answers import Answerer
 from rec.serving.app import create
 from tests.serving.test_app import Noted
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "serving.md"
 
 
-def test_the_readme_lists_every_endpoint(artifact: Any) -> None:
+def test_the_page_lists_every_endpoint(artifact: Any) -> None:
     paths = create(Answerer(artifact), ServeConfig(), Noted(), None, "r1").openapi()["paths"]
     served = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
-    table = [line for line in README.read_text().splitlines() if re.match(r" *\| `(GET|POST) /", line)]
+    table = [line for line in PAGE.read_text().splitlines() if re.match(r" *\| `(GET|POST) /", line)]
     told = {words for line in table for words in re.findall(r"`((?:GET|POST) /[^`?]*)", line)}
     assert {words for words in told if "/v1/" in words} == served | {"POST /v1/explain"}

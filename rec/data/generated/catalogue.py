@@ -40,10 +40,13 @@ class CatalogueConfig(Strict):
     items: int = Field(0, ge=0)
     """0 makes one item per 200 events, at least 100 and at most 5,000."""
     modalities: tuple[str, ...] = ("narrative", "visual", "audio", "pace", "direction", "acting")
+    """Texts of an item; each says one of the topics of its modality."""
     topics: int = Field(12, ge=2)
     """Values that one modality of an item can take."""
     seed: int = 0
+    """Of all that is drawn."""
     shards: int = Field(8, ge=1)
+    """Parts that tasks write apart."""
 
     @property
     def num_users(self) -> int:

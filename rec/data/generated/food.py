@@ -52,7 +52,9 @@ class FoodConfig(Strict):
     missing: float = Field(0.05, ge=0, le=0.9)
     """Share of texts, pictures and attributes that are left out."""
     seed: int = 0
+    """Of all that is drawn."""
     shards: int = Field(8, ge=1)
+    """Parts that tasks write apart."""
 
     @property
     def num_users(self) -> int:

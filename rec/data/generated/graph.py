@@ -29,13 +29,17 @@ class PlantedGraphConfig(Strict):
     """A generated graph whose users truly follow one topic of one modality."""
 
     users: int = Field(2000, ge=10)
+    """How many users there are."""
     items: int = Field(1000, ge=20)
+    """How many items there are."""
     interactions: int = Field(20_000, ge=100, le=100_000_000)
     """About as many: repeated ones count once."""
     modalities: tuple[str, ...] = ("image", "text")
+    """Modalities of items, each with vectors."""
     width: int = Field(32, ge=1)
     """Of the vectors."""
     seed: int = 0
+    """Of all that is drawn."""
 
 
 class PlantedGraph(Source):

@@ -51,7 +51,9 @@ class PlantedReviewsConfig(Strict):
     items: int = Key(0, ge=0)
     """0 makes one per 100 reviews, at least 100."""
     clusters: int = Key(8, ge=1, le=1000)
+    """Planted clusters of users, each with words and favoured features of its own."""
     features: int = Key(48, ge=8, le=len(FEATURES))
+    """Features that reviews are about."""
     words: int = Key(512, ge=2, le=1_000_000)
     """Vocabulary of the made-up words that sentences end in."""
     details: int = Key(6, ge=0, le=100)
@@ -61,7 +63,9 @@ class PlantedReviewsConfig(Strict):
     rating_noise: float = Key(0.4, ge=0)
     """Standard deviation, in stars."""
     seed: int = 0
+    """Of all that is drawn."""
     shards: int = Key(8, ge=1)
+    """Parts that tasks write apart."""
 
     @property
     def num_users(self) -> int:

@@ -68,10 +68,13 @@ class VisitsConfig(Strict):
     """Generated visits of patients whose medications follow known rules."""
 
     visits: int = Key(15_000, ge=100, le=10_000_000)
+    """Visits of all patients together."""
     visits_per_patient: float = Key(2.4, ge=1, le=20)
     """On average; at least one each."""
     medications: int = Key(112, ge=16, le=1_000)
+    """Medications of the pharmacy."""
     conditions: int = Key(60, ge=4, le=MOST_CONDITIONS)
+    """Conditions that patients may have."""
     traits: int = Key(4, ge=1, le=len(TRAITS))
     """Kinds of patients, those without a trait included; a ring has a medication for each."""
     rare: float = Key(0.12, ge=0, le=0.5)
@@ -83,7 +86,9 @@ class VisitsConfig(Strict):
     without_symptoms: float = Key(0.15, ge=0, le=1)
     """Share of visits of which no symptom is known."""
     seed: int = 0
+    """Of all that is drawn."""
     shards: int = Key(8, ge=1)
+    """Parts that tasks write apart."""
 
     @model_validator(mode="after")
     def _there_are_two_rings(self) -> Self:

@@ -24,7 +24,9 @@ class MMRecColumns(Strict):
     """Names of the columns of an interactions file."""
 
     user: str = "userID"
+    """Number of the user."""
     item: str = "itemID"
+    """Number of the item, its row in every vector file and graph."""
     part: str = "x_label"
     """0, 1, 2 or train, val, test; "" where the split is drawn (`[data.split]`)."""
 

@@ -41,6 +41,7 @@ class RecipesConfig(Strict):
     pairs: int = Field(10_000, ge=100, le=10_000_000)
     """Relevant pairs over all patients."""
     seed: int = 0
+    """Of the pairs that are drawn."""
 
 
 class Recipes(Source):

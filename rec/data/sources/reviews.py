@@ -150,11 +150,15 @@ class ReviewColumns(Strict):
     """Which columns hold what; "" where there is none."""
 
     user: str = "user"
+    """Id of who wrote it."""
     item: str = "item"
+    """Id of what it is about."""
     rating: str = "rating"
+    """What the user gave."""
     text: str = "text"
     """The review, or the sentence alone where `feature` is set."""
     time: str = ""
+    """When it was written."""
     part: str = ""
     """For the split "given": 0 or train, 1 or val (valid, validation, dev), 2 or test, in any case."""
     feature: str = ""
@@ -178,6 +182,7 @@ class ReviewTablesConfig(Strict):
     format: TableFormat = TableFormat()
     """How `reviews` is written, where it cannot be told ..."""
     items_format: TableFormat = TableFormat()
+    """... and how `items` is."""
     items: str = ""
     """Table of items; "" where they are their ids alone."""
     vectors: dict[str, str] = {}

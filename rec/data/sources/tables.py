@@ -18,10 +18,13 @@ class ColumnNames(Strict):
     """Which columns hold what; what is unset is not there."""
 
     user: str = "user"
+    """Id of the user of a record."""
     item: str = "item"
+    """Id of the item of a record."""
     time: str | None = None
     """Sorts a user's records; without it the order of rows does. Numbers (s, ms, us, ns) or dates."""
     rating: str | None = None
+    """What `data.filter.minimum_rating` is compared with."""
     part: str | None = None
     """For the split "given": 0 or train, 1 or val (valid, validation, dev), 2 or test, in any case."""
     user_id: str | None = None
@@ -31,6 +34,7 @@ class ColumnNames(Strict):
     user_text: tuple[str, ...] = ()
     """Columns of `users`, joined to one text."""
     item_text: tuple[str, ...] = ()
+    """Columns of `items`, joined to one text."""
     title: str | None = None
     """Column of `items` that people are shown."""
     image: str | None = None
@@ -38,6 +42,7 @@ class ColumnNames(Strict):
     user_attributes: tuple[str, ...] = ()
     """Numbers are scaled, other values become one column each."""
     item_attributes: tuple[str, ...] = ()
+    """The same of `items`."""
     user_group: str | None = None
     """Column of `users` by which evaluation tells groups apart."""
     item_class: str | None = None
@@ -75,7 +80,9 @@ class TablesConfig(Strict):
     format: TableFormat = TableFormat()
     """How `records` is written, where it cannot be told ..."""
     users_format: TableFormat = TableFormat()
+    """... how `users` is ..."""
     items_format: TableFormat = TableFormat()
+    """... and how `items` is."""
     item_ids: str | None = None
     """Lines `id original_id` that map the records' item ids to the ids of `items`."""
     metadata: tuple[str, ...] = ()

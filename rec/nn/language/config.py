@@ -18,8 +18,11 @@ class LanguageConfig(Strict):
     """Name or path of a pretrained model of transformers; empty builds a small one like Llama. The data are prepared
     with `data.encode.text.tokenizer` of the same name, or with "bytes" for a small one."""
     width: int = Field(128, ge=8)
+    """Of a token's state."""
     layers: int = Field(2, ge=1)
+    """Transformer layers."""
     heads: int = Field(4, ge=1)
+    """Heads of attention; `width` is a multiple of twice as many."""
     hidden: int = Field(512, ge=1)
     """Width inside a feed-forward network."""
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -33,11 +33,13 @@ class PairsConfig(Strict):
     clusters: int = Field(4, ge=1)
     """Components of the mixture, each a cluster of pairs with a gate of its own."""
     latent: int = Field(16, ge=1)
+    """Width of a pair's latent."""
     embedding: int = Field(64, ge=1)
     """Width of a user's and of an item's vector."""
     layers: int = Field(2, ge=0)
     """Layers of attention between the vectors of a pair."""
     heads: int = Field(4, ge=1)
+    """Heads of that attention; divides `embedding`."""
     hidden: int = Field(128, ge=1)
     """Of the layers' feed-forward networks and of the decoder's first layer."""
     dropout: float = Field(0.1, ge=0, lt=1)

@@ -17,7 +17,9 @@ class PairMixtureConfig(MixtureConfig):
     """A mixture with the reference design's number of experts and noise where nothing is said of them."""
 
     experts: int = Field(4, ge=0)
+    """Experts before they are split finer; 0 is one plain network for all rows."""
     noise: bool = True
+    """Learned noise on the softmax scores while training."""
 
 
 class HealthMoEConfig(Strict):
@@ -84,6 +86,7 @@ class HealthMoEConfig(Strict):
     positives: int = Field(8, ge=1)
     """Relevant items per user and step at most."""
     dropout: float = Field(0.1, ge=0, lt=1)
+    """Share of what the mixture gives that training leaves out, before the head."""
     modality_dropout: float = Field(0.0, ge=0, lt=1)
     """Share of texts, pictures, ... that training takes for missing, so that the model learns to do without."""
 

@@ -24,6 +24,7 @@ class LightGCNConfig(Strict):
     VARIANTS: ClassVar[Variants] = {"as configured": (), "BPR": ("model.layers=0", "model.edge_dropout=0.0")}
 
     width: int = Field(64, ge=1)
+    """Of the vectors of users and items."""
     layers: int = Field(2, ge=0)
     """Propagations over the interaction graph, whose mean counts; 0 is BPR's matrix factorisation."""
     edge_dropout: float = Field(0.0, ge=0, lt=1)

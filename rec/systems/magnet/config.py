@@ -17,8 +17,11 @@ class RoleShares(Strict):
     """The share of an expert's anchor among its modalities; the others have equal parts of the rest."""
 
     dominant: float = Field(0.8, gt=0, lt=1)
+    """Of a dominant expert."""
     balanced: float = Field(0.5, gt=0, lt=1)
+    """Of a balanced one."""
     complementary: float = Field(0.2, gt=0, lt=1)
+    """Of a complementary one."""
 
 
 class TriggerConfig(Strict):
@@ -39,13 +42,17 @@ class TriggerConfig(Strict):
     kind: Literal["entropy", "fixed_step"] = "entropy"
     """After `window` steps in a row whose smoothed entropy of use is above the threshold, or after `step` steps."""
     threshold: float = Field(0.95, gt=0, lt=1)
+    """Of the entropy, as a share of that of even use."""
     window: int = Field(100, ge=1)
+    """Steps in a row above it."""
     warmup: int = Field(100, ge=0)
     """Steps that do not count."""
     step: int = Field(1000, ge=0)
+    """Of a fixed step."""
     ramp: int = Field(200, ge=1)
     """Steps over which the weights move to those of specialisation."""
     smoothing: float = Field(0.9, ge=0, lt=1)
+    """Share of the entropy so far in the smoothed one of a step."""
 
 
 class MagnetConfig(LightGCNConfig):
@@ -86,7 +93,9 @@ class MagnetConfig(LightGCNConfig):
     }
 
     edge_dropout: float = Field(0.8, ge=0, lt=1)
+    """Share of the interactions that an epoch does without, popular ones first; evaluation uses all."""
     content: dict[str, float] = {"image": 0.1, "text": 0.9}
+    """Weights of content graphs, by name."""
     regularisation: float = Field(1e-4, ge=0)
     """Weight of half the squared norms of a pair's three table rows."""
     modalities: tuple[str, ...] = ("image", "text")
@@ -128,11 +137,13 @@ class MagnetConfig(LightGCNConfig):
     confidence_weight: float = Field(0.02, ge=0)
     """Rises from 0 in specialisation."""
     z_weight: float = Field(0.0, ge=0)
+    """Weight of the router z-loss."""
     contrast_weight: float = Field(0.001, ge=0)
     """Of the contrast between a node's two views."""
     contrast_nodes: int = Field(0, ge=0)
     """Users, and items, of a step that are contrasted at most: time grows with their square; 0 takes all."""
     temperature: float = Field(0.2, gt=0)
+    """Of the contrast."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

@@ -66,14 +66,19 @@ class MSMRecConfig(Strict):
     }  # fmt: skip
 
     width: int = Field(64, ge=1)
+    """Of an item's vector and of the state."""
     blocks: int = Field(2, ge=1)
+    """Blocks of attention and feed-forward."""
     heads: int = Field(1, ge=1)
+    """Heads of attention; divides `width`."""
     feedforward: int = Field(0, ge=0)
     """Hidden width inside a block; 0 takes `width`."""
     dropout: float = Field(0.2, ge=0, lt=1)
+    """Share of values that training leaves out."""
     max_length: int = Field(200, ge=1)
     """Most recent items of a history that the encoder sees."""
     block: BlockForm = "pre_norm"
+    """Normalise, transform, add; or as published: only the query is normalised, and added to what attention gives."""
     checkpointing: bool = False
     """Keeps of each block its input alone and computes the rest again when gradients are: less memory, more time."""
     attend_padding: bool = False
@@ -102,9 +107,11 @@ class MSMRecConfig(Strict):
     texts: Texts = "encoded"
     """The items' own texts or one of the controls."""
     projector_hidden: tuple[int, ...] = ()
+    """Hidden widths of the network from texts' vectors to `width`; none is one linear layer."""
     projector_shared: bool = True
     """One projector for all modalities, or one each."""
     temperature: float = Field(1.0, gt=0)
+    """Divides the gate's scores: below 1 is sharper."""
     top_k: int = Field(0, ge=0)
     """Modalities kept per row; 0 keeps all."""
     top_share: float = Field(0.0, ge=0, le=1)

@@ -15,6 +15,7 @@ class MixtureKeys(MixtureConfig):
     """A mixture with a few experts where nothing is said of them."""
 
     experts: int = Field(4, ge=1)
+    """Experts before they are split finer."""
 
 
 class NLAMMRConfig(Strict):
@@ -88,8 +89,11 @@ class NLAMMRConfig(Strict):
     dropout: float = Field(0.2, ge=0, lt=1)
     """Of the fusion of sections and of both projections."""
     graph_width: int = Field(64, ge=1)
+    """Of an atom's vector."""
     graph_layers: int = Field(5, ge=1)
+    """Layers of the network over molecules."""
     graph_dropout: float = Field(0.7, ge=0, lt=1)
+    """Share of its values that training leaves out."""
     alpha: float = Field(0.95, ge=0, le=1)
     """Share of cross entropy in the loss; the rest is margin."""
     dedupe_molecules: bool = False

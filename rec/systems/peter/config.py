@@ -34,11 +34,15 @@ class PETERConfig(Strict):
     vocabulary: int = Field(20_000, ge=1)
     """Words that are known, the most frequent of training."""
     width: int = Field(512, ge=2)
+    """Of a position's state."""
     layers: int = Field(2, ge=1)
+    """Transformer layers."""
     heads: int = Field(2, ge=1)
+    """Heads of attention; divides `width`."""
     hidden: int = Field(2048, ge=1)
     """Hidden width of the feed-forward networks."""
     dropout: float = Field(0.2, ge=0, lt=1)
+    """Share of values that training leaves out."""
     context_weight: float = Field(1.0, ge=0)
     """Weight of the loss by which the item's position tells the words of a text in any order."""
     rating_weight: float = Field(0.1, ge=0)
