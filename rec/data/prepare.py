@@ -26,7 +26,7 @@ from rec.data.stages.event_tables import write_events
 from rec.data.stages.features import entity_table, write_encoded, write_item_texts, write_tags
 from rec.data.stages.idle import refuse_idle
 from rec.data.stages.knowledge import write_knowledge
-from rec.data.stages.modalities import write_modalities
+from rec.data.stages.modalities import filed, write_modalities
 from rec.data.stages.records import ROWS_PER_PARTITION, Records, Vocabulary, compact, core, read_records
 from rec.data.stages.split import Split, split_records
 from rec.data.tables import Kind, notes_of, read
@@ -190,7 +190,9 @@ def _prepared(config: DataConfig, runner: Runner, say: Say) -> Prepared:
         write_tags(draft, sides["user"], sides["item"])
     items = sides["item"].known
     if config.modalities is not None:
-        items, told["written"] = write_modalities(draft, items, read.item_counts, config, runner, say)
+        on_disk = filed(draft, items, config.modalities)
+        texts, told["written"] = write_modalities(draft, on_disk, read.item_counts, config, runner, say)
+        items = texts.beside(items)
     if config.text is not None:
         items = write_item_texts(draft, items, config.text, runner, say)
         told["modalities"] = list(config.text.modalities)

@@ -10,10 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from rec.benchmarks.chat_server import Chat
+from rec.data.items import FiledItems, HeldItems, in_parts
+from rec.data.modalities.job import Job
 from rec.data.prepared import Prepared
+from rec.data.runner import InProcess
+from rec.data.stages import modalities as stage
+from rec.data.writing import Draft
 from rec.errors import ConfigError, DataError
 from rec.keys_data import DataConfig
-from tests.data.modalities.films import film_tables
+from tests.data.modalities.films import film_tables, films, job_of
 from tests.data.own import prepared
 
 NAMES = ("narrative", "pace")
@@ -123,3 +128,59 @@ def test_a_field_that_items_lack_is_told_before_anything_is_asked(tmp_path: Path
     with pytest.raises(ConfigError, match=r"data\.modalities\.fields: 'mood' is no column of the items"):
         made(tmp_path, "data", writer={"kind": "chat", "url": chat.url, "model": "m"}, **keys)
     assert chat.told()["requests"] == 0
+
+
+def test_files_of_templates_are_those_of_texts_written_item_by_item(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "ITEMS_PER_FILE", 8)
+    keys = {"batch": 3, "templates": {"mood": "{genres} {tagline}", "none": ""}, "fields": ["tagline"]}
+    config = DataConfig.model_validate(
+        {"root": f"{tmp_path}/data", "text": {"modalities": ["pace", "mood", "none"]}, "modalities": keys}
+    )
+    frame = films(31).assign(tagline=[None if n % 4 else n for n in range(31)])
+    slow, quick = Draft(f"{tmp_path}/slow"), Draft(f"{tmp_path}/quick")
+    kept, summary = stage.Kept(slow), stage.Summary()
+    for written in stage.job_of(config, HeldItems(frame), np.ones(31), InProcess(), quiet).write():
+        summary.add(written)
+        kept.add(written)
+    kept.flush()
+    assert config.modalities is not None
+    on_disk = stage.filed(quick, frame, config.modalities)
+    texts, told = stage.write_modalities(quick, on_disk, np.ones(31), config, InProcess(), quiet)
+    assert told == summary.as_json() | {"files": kept.files}
+    assert [rows for _, rows in kept.files] == [27, 27, 27, 12]
+    assert quick.files == slow.files
+    for name in slow.files:
+        assert quick.storage.read(name) == slow.storage.read(name)
+    beside = texts.beside(frame)
+    assert beside["mood"].tolist() == [
+        f"{genres} {n if not n % 4 else ''}".strip() for n, genres in enumerate_of(frame)
+    ]
+    assert beside["none"].tolist() == [""] * 31
+
+
+def enumerate_of(frame: Any) -> list[tuple[Any, str]]:
+    """Return the number of each film as text of its own, and its genres."""
+    return [(float(n), genres) for n, genres in enumerate(frame["genres"])]
+
+
+def test_items_on_disk_are_those_in_memory(tmp_path: Path, chat: Chat) -> None:
+    frame = films(20).assign(image=b"png", length=[None, *range(19)])
+    held, filed = HeldItems(frame), FiledItems.write(Draft(f"{tmp_path}/d").storage, in_parts(frame, 6))
+    assert (len(filed), list(filed.files)) == (20, [0, 1, 2, 3])
+    keys: dict[str, Any] = {"writer": {"kind": "chat", "url": chat.url, "model": "m"}, "fields": ["length"], "batch": 4}
+    keys["select"] = {"most_characters": 40}
+    jobs = [job_of(tmp_path, items=items, **keys) for items in (held, filed)]
+    for places in (range(20), [3, 4, 19], [17, 2], []):
+        assert every(jobs[0], places) == every(jobs[1], places)
+    assert 0 < jobs[0].selected_I.sum() < 20
+    np.testing.assert_array_equal(jobs[0].selected_I, jobs[1].selected_I)
+
+
+def every(job: Job, places: Any) -> list[Any]:
+    return [one for some in job.batches(places) for one in some]
+
+
+def quiet(_: str) -> None:
+    return None
