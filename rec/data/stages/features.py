@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -43,6 +43,8 @@ from rec.storage import Storage
 FITTED_TEXTS = 200_000
 """Texts that a tokenizer or tfidf is fitted on at most."""
 LONGEST_WORD = 100
+ITEMS_AT_ONCE = 4096
+"""Items whose vectors are written at once."""
 ENCODED = f"{WORK}/encoded"
 LEARNED = {"local": learn_tokenizer, "bytes": learn_byte_tokenizer}
 """Tokenizers that are learned from texts."""
@@ -64,23 +66,53 @@ def write_item_texts(draft: Draft, items: pd.DataFrame, config: TextConfig, runn
     there_IK = frame[list(names)].to_numpy() != ""
     for name, there_I in zip(names, there_IK.T, strict=True):
         _tell_unknown(name, int((~there_I).sum()), len(frame), say)
-    rows = frame[list(names)].to_numpy()
-    flat = [text or name for row in rows for text, name in zip(row, names, strict=True)]
     of = f"{counted(len(frame), 'item')} x {len(names)}"
-    say(f"encoding {counted(len(flat), 'text')} ({of}) with {config.encoder}")
-    joined = [" ".join(text for text in row if text) for row in rows]
-    if config.encoder == "tfidf":
-        (one, vectors), (other, whole) = (learned(part, config.width) for part in (flat, joined))
-        for note in dict.fromkeys(tfidf.note for tfidf in (one, other) if tfidf.note):
-            say(f"items: {note}")
-    else:
-        vectors, whole = (encoded(part, config, runner) for part in (flat, joined))
-    for name, array, known in (("text", vectors, there_IK), ("text_concatenated", whole, there_IK.any(1)[:, None])):
-        table = np.zeros((len(frame) + 1, len(array) // len(frame), array.shape[1]), dtype=np.float32)
-        table[1:] = array.reshape(len(frame), -1, array.shape[1]) * known[..., None]
-        draft.array(name, table)
+    say(f"encoding {counted(there_IK.size, 'text')} ({of}) with {config.encoder}")
+    notes = dict[str, None]()
+    for file, texts, known_IK in (
+        ("text", _each, there_IK),
+        ("text_concatenated", _joined, there_IK.any(1)[:, None]),
+    ):
+        if config.encoder == "tfidf":
+            tfidf, vectors = learned(texts(frame, names), config.width)
+            notes |= {tfidf.note: None} if tfidf.note else {}
+        else:
+            vectors = encoded(texts(frame, names), config, runner)
+        _write_vectors(draft, file, vectors, known_IK)
+        del vectors  # before the next ones are made
+    for note in notes:
+        say(f"items: {note}")
     frame[list(names)] = frame[list(names)].where(there_IK, None)
     return frame
+
+
+def _each(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """Return the texts of all items, the name of its modality for one that is not there."""
+    rows = frame[list(names)].to_numpy()
+    return [text or name for row in rows for text, name in zip(row, names, strict=True)]
+
+
+def _joined(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """Return the texts of each item as one."""
+    return [" ".join(text for text in row if text) for row in frame[list(names)].to_numpy()]
+
+
+def _write_vectors(draft: Draft, name: str, vectors: np.ndarray, known_IK: np.ndarray) -> None:
+    """Write the vectors of K texts per item as (I + 1, K, M), 0 where there is no text; row 0 is padding."""
+    items, texts = known_IK.shape
+    rows = vectors.reshape(items, texts, -1)
+    shape = (items + 1, *rows.shape[1:])
+
+    def fill(stream: IO[bytes]) -> None:
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
+        stream.write(np.zeros(shape[1:], np.float32).tobytes())
+        for start in range(0, items, ITEMS_AT_ONCE):
+            end = start + ITEMS_AT_ONCE
+            part = rows[start:end] * known_IK[start:end, :, None]
+            stream.write(part.astype(np.float32, copy=False).tobytes())
+
+    draft.file(f"{name}.npy", fill)
 
 
 def _with_texts(items: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

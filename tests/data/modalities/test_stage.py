@@ -10,14 +10,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from rec.benchmarks.chat_server import Chat
+from rec.data.encoders import Hashing
 from rec.data.items import FiledItems, HeldItems, in_parts
 from rec.data.modalities.job import Job
 from rec.data.prepared import Prepared
 from rec.data.runner import InProcess
+from rec.data.stages import features
 from rec.data.stages import modalities as stage
 from rec.data.writing import Draft
 from rec.errors import ConfigError, DataError
-from rec.keys_data import DataConfig
+from rec.keys_data import DataConfig, TextConfig
 from tests.data.modalities.films import film_tables, films, job_of
 from tests.data.own import prepared
 
@@ -154,15 +156,26 @@ def test_files_of_templates_are_those_of_texts_written_item_by_item(
     for name in slow.files:
         assert quick.storage.read(name) == slow.storage.read(name)
     beside = texts.beside(frame)
-    assert beside["mood"].tolist() == [
-        f"{genres} {n if not n % 4 else ''}".strip() for n, genres in enumerate_of(frame)
-    ]
+    assert beside["mood"].tolist()[:6] == ["Drama 0.0", "Musical", "Action", "Drama", "Musical 4.0", "Action"]
     assert beside["none"].tolist() == [""] * 31
 
 
-def enumerate_of(frame: Any) -> list[tuple[Any, str]]:
-    """Return the number of each film as text of its own, and its genres."""
-    return [(float(n), genres) for n, genres in enumerate(frame["genres"])]
+def test_vectors_of_texts_are_written_in_parts_as_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = TextConfig(modalities=("narrative", "acting"), width=6, encoder="hashing")
+    actors = [None if n % 3 else f"Actor {n} meets" for n in range(20)]
+    frame = films(20).assign(acting=actors)
+    drafts = [Draft(f"{tmp_path}/{name}") for name in ("one", "parts")]
+    features.write_item_texts(drafts[0], frame, config, InProcess(), quiet)
+    monkeypatch.setattr(features, "ITEMS_AT_ONCE", 3)
+    features.write_item_texts(drafts[1], frame, config, InProcess(), quiet)
+    for name in ("text.npy", "text_concatenated.npy"):
+        assert drafts[0].storage.read(name) == drafts[1].storage.read(name)
+    slow = np.zeros((21, 2, 6), np.float32)
+    for n, plot, acting in zip(range(1, 21), frame["plot"], actors, strict=True):
+        narrative = plot or f"Film {n - 1} {frame['genres'][n - 1]}"
+        slow[n] = Hashing(6).encode([narrative, acting or "acting"])
+        slow[n, 1] *= acting is not None
+    np.testing.assert_array_equal(np.load(drafts[1].storage.path("text.npy")), slow)
 
 
 def test_items_on_disk_are_those_in_memory(tmp_path: Path, chat: Chat) -> None:
