@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,27 @@ def test_items_on_disk_are_those_in_memory(tmp_path: Path, chat: Chat) -> None:
         assert every(jobs[0], places) == every(jobs[1], places)
     assert 0 < jobs[0].selected_I.sum() < 20
     np.testing.assert_array_equal(jobs[0].selected_I, jobs[1].selected_I)
+
+
+def test_memory_of_writing_does_not_grow_with_the_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "ITEMS_PER_FILE", 100)
+    table = {"root": f"{tmp_path}/data", "text": {"modalities": list(NAMES)}, "modalities": {"batch": 50}}
+    config = DataConfig.model_validate(table)
+
+    def peak_bytes(name: str, count: int) -> int:
+        draft = Draft(f"{tmp_path}/{name}")
+        tracemalloc.start()
+        items = FiledItems.write(draft.root.below("items"), (films(100) for _ in range(count // 100)))
+        stage.write_modalities(draft, items, np.ones(count), config, InProcess(), quiet)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return peak
+
+    peak_bytes("first", 200)  # what is imported and made once
+    few, many = peak_bytes("few", 200), peak_bytes("many", 2000)
+    # Ids and counts of 1,800 further items, and a name and a number of 18 further files; the two texts of
+    # an item would take more than twice as much.
+    assert many - few < 1800 * 60
 
 
 def every(job: Job, places: Any) -> list[Any]:
