@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,16 +24,14 @@ from rec.benchmarks.row import Row
 from rec.benchmarks.timing import cpu_s
 from rec.benchmarks.work import Say
 from rec.data.encoders import Tfidf
-from rec.data.items import facts_of
+from rec.data.items import FiledItems, HeldItems, facts_of
 from rec.data.modalities.answers import Answers
-from rec.data.modalities.items import Item
 from rec.data.modalities.job import Job
-from rec.data.modalities.template import Templates
-from rec.data.modalities.writers import ModelWriter, TemplateWriter
+from rec.data.modalities.writers import ModelWriter
 from rec.data.runner import InProcess
 from rec.data.sources.metadata import FIELDS
 from rec.data.stages.item_texts import write_item_texts
-from rec.data.stages.modalities import Kept, write_modalities
+from rec.data.stages.modalities import filed, items_per_file, write_modalities
 from rec.data.stages.text_vectors import TextVectors
 from rec.data.texts import write_texts
 from rec.data.writing import Draft
@@ -91,13 +89,15 @@ def template(_: Chat, folder: str, __: int) -> list[Row]:
         {"root": f"{folder}/data", "text": {"width": WIDTH}, "modalities": {"batch": BATCH}}
     )
     assert config.text is not None, "it is set above"
-    text = config.text
+    assert config.modalities is not None, "it is set above"
+    text, keys = config.text, config.modalities
 
     def ours(items: pd.DataFrame) -> None:
         draft = Draft(config.root)
-        found, _ = write_modalities(draft, items, np.ones(len(items)), config, InProcess(), _quiet)
+        files = filed(draft, items, keys)
+        texts, _ = write_modalities(draft, files, np.ones(len(items)), config, InProcess(), _quiet)
         vectors = TextVectors(text, config.root, InProcess(), _quiet, draft)
-        write_item_texts(draft, found, text, vectors, _quiet)
+        write_item_texts(draft, texts.beside(items), text, vectors, _quiet)
 
     def bare(items: pd.DataFrame) -> None:
         facts = facts_of(items, FIELDS)
@@ -112,40 +112,27 @@ def template(_: Chat, folder: str, __: int) -> list[Row]:
     return [Row(name, cpu_s(partial(ours, many)), "s", limit=cpu_s(partial(bare, many)), goal=1 / 0.8)]
 
 
-def memory(_: Chat, folder: str, __: int) -> list[Row]:
-    """Return the highest memory while templates write many items, beside that of few, and what a frame of them adds."""
-    peaks = []
-    for count in (FEW, MANY):
-        give_back()
-        writer, kept = TemplateWriter(Templates(MODALITIES, {})), Kept(Draft(f"{folder}/{count}"))
-        with PeakMemory() as watched:
-            for written in writer.write(_batches(count)):
-                kept.add(written)
-            kept.flush()
-        peaks.append(watched.peak_bytes / 2**20)
-    name = f"memory while templates write {MANY:,} items, limit: {FEW:,}"
-    held = [_of_stage(f"{folder}/stage-{count}", count) for count in (FEW, ITEMS)]
-    per_item = "memory of the whole stage, which holds the items and their texts as a table"
+def memory(_: Chat, folder: str, __: int, sizes: tuple[int, int] = (FEW, MANY)) -> list[Row]:
+    """Return the highest memory of the stage that writes texts by template, of many items beside few."""
+    few, many = (_of_stage(f"{folder}/stage-{count}", count) for count in sizes)
+    name = f"memory while templates write texts of {sizes[1]:,} items, limit: {sizes[0]:,}"
     return [
-        Row(name, peaks[1], "MiB", limit=peaks[0], goal=1.1),
-        Row(f"{per_item}, of {FEW:,} items", held[0] / 2**20, "MiB"),
-        Row(f"{per_item}, per further item", (held[1] - held[0]) / (ITEMS - FEW), "bytes"),
+        Row(name, many / 2**20, "MiB", limit=few / 2**20, goal=1.1),
+        Row("the same, per further item", (many - few) / (sizes[1] - sizes[0]), "bytes"),
     ]
 
 
 def _of_stage(root: str, count: int) -> int:
     """Return the highest memory, in bytes, while a data set's texts are written by template."""
     config = DataConfig.model_validate({"root": root, "text": {"width": WIDTH}, "modalities": {"batch": BATCH}})
+    assert config.modalities is not None, "it is set above"
+    draft, size = Draft(root), items_per_file(config.modalities)
     give_back()
     with PeakMemory() as watched:
-        write_modalities(Draft(root), films(0, count), np.ones(count), config, InProcess(), _quiet)
+        frames = (films(start, min(size, count - start)) for start in range(0, count, size))
+        items = FiledItems.write(draft.root.below("items"), frames)
+        write_modalities(draft, items, np.ones(count), config, InProcess(), _quiet)
     return watched.peak_bytes
-
-
-def _batches(count: int) -> Iterator[list[Item]]:
-    for start in range(0, count, BATCH):
-        facts = facts_of(films(start, min(BATCH, count - start)), FIELDS)
-        yield [Item(start + place, fact) for place, fact in enumerate(facts)]
 
 
 def busy(chat: Chat, folder: str, asked: int) -> list[Row]:
@@ -223,7 +210,9 @@ def _job(chat: Chat | str, folder: str, count: int, **writer: Any) -> Job:
     url = chat if isinstance(chat, str) else chat.url
     keys = {"kind": "chat", "url": url, "model": "m", "cache": f"{folder}/answers", "max_tokens": 128} | writer
     config = ModalitiesConfig.model_validate({"writer": keys, "prompt": {"examples": []}})
-    return Job(config, films(0, count), np.ones(count), NAMES, root=f"{folder}/data", runner=InProcess(), say=_quiet)
+    return Job(
+        config, HeldItems(films(0, count)), np.ones(count), NAMES, root=f"{folder}/data", runner=InProcess(), say=_quiet
+    )
 
 
 def _write(job: Job) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from rec.data.items import HeldItems
 from rec.data.modalities.compare import compared, thresholds
 from rec.data.modalities.items import Written
 from rec.data.modalities.job import Job
@@ -47,7 +48,7 @@ class Catalogue:
 
     def job(self, show: bool = True) -> Job:
         """Return the job of writing their modalities; without `show` the writer sees no passages."""
-        return job_of(self.config, self.frame, self.count_I, self.runner, self.say, show)
+        return job_of(self.config, HeldItems(self.frame), self.count_I, self.runner, self.say, show)
 
     def estimate(self) -> dict[str, Any]:
         """Return what is to be asked, and what that costs."""

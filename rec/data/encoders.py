@@ -22,6 +22,8 @@ NOTHING_LEARNED = ("empty vocabulary", "no terms remain")
 """What scikit-learn says of texts without a word, or none of which share one."""
 MANY = 50
 """Texts from which on a word must be in two of them."""
+ROWS_AT_ONCE = 4096
+"""Texts whose vectors are made at once, in twice the precision that they are kept in."""
 LONGEST_WORD = 100
 """Letters of the longest word that a WordPiece tokenizer looks at."""
 
@@ -110,9 +112,12 @@ class Tfidf:
         vectors = np.zeros((rows, self.width), dtype=np.float32)
         if self.basis_FC is None or matrix is None:
             return vectors
-        vectors[:, : self.basis_FC.shape[1]] = matrix @ self.basis_FC
-        norm = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return vectors / np.where(norm > 1e-8, norm, 1)
+        for start in range(0, rows, ROWS_AT_ONCE):
+            part = vectors[start : start + ROWS_AT_ONCE]
+            part[:, : self.basis_FC.shape[1]] = matrix[start : start + ROWS_AT_ONCE] @ self.basis_FC
+            norm = np.linalg.norm(part, axis=1, keepdims=True)
+            part /= np.where(norm > 1e-8, norm, 1)
+        return vectors
 
 
 class Hashing:

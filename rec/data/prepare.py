@@ -27,7 +27,7 @@ from rec.data.stages.features import entity_table, write_encoded, write_tags
 from rec.data.stages.idle import refuse_idle
 from rec.data.stages.item_texts import write_item_texts
 from rec.data.stages.knowledge import write_knowledge
-from rec.data.stages.modalities import write_modalities
+from rec.data.stages.modalities import filed, write_modalities
 from rec.data.stages.records import ROWS_PER_PARTITION, Records, Vocabulary, compact, core, read_records
 from rec.data.stages.split import Split, split_records
 from rec.data.stages.text_vectors import Before, TextVectors
@@ -197,7 +197,9 @@ def _prepared(config: DataConfig, runner: Runner, say: Say, before: Before | Non
         write_tags(draft, sides["user"], sides["item"])
     items = sides["item"].known
     if config.modalities is not None:
-        items, told["written"] = write_modalities(draft, items, read.item_counts, config, runner, say)
+        on_disk = filed(draft, items, config.modalities)
+        texts, told["written"] = write_modalities(draft, on_disk, read.item_counts, config, runner, say)
+        items = texts.beside(items)
     if config.text is not None:
         vectors = TextVectors(config.text, config.root, runner, say, draft, before)
         items = write_item_texts(draft, items, config.text, vectors, say)

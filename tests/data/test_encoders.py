@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from rec.data import encoders
 from rec.data.encode import Encoders, Recipe
 from rec.data.encoders import (
     Hashing,
@@ -218,3 +219,13 @@ def small_bert(folder: Path) -> str:
     config = transformers.BertConfig(vocab_size=fast.get_vocab_size(), **sizes)
     transformers.BertModel(config).save_pretrained(folder / "bert")
     return str(folder / "bert")
+
+
+def test_vectors_are_the_same_bits_however_many_are_made_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    texts = [" ".join(f"word{n}" for n in row) for row in rng.integers(0, 30, (70, 6))] + ["!"]
+    _, whole = Tfidf.learned(texts, 12)
+    monkeypatch.setattr(encoders, "ROWS_AT_ONCE", 3)
+    _, parts = Tfidf.learned(texts, 12)
+    np.testing.assert_array_equal(parts, whole)
+    np.testing.assert_allclose(np.linalg.norm(whole, axis=1), [1.0] * 70 + [0.0], rtol=1e-6)  # float32

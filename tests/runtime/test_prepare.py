@@ -17,7 +17,7 @@ from rec.data.runner import InProcess
 from rec.data.schema import Workplace
 from rec.data.sources.mimic import MimicConfig, MimicIII
 from rec.data.sources.tables import ColumnNames, TablesConfig
-from rec.data.stages import records
+from rec.data.stages import modalities, records
 from rec.errors import DataError
 from rec.keys_data import DataConfig
 from rec.keys_knowledge import KnowledgeConfig
@@ -26,6 +26,7 @@ from rec.runtime.datasets import SharedReader, StreamingReader, fits_shared_memo
 from rec.runtime.prepare import OnRay, prepare
 from rec.storage import Storage
 from tests.conftest import planted_config
+from tests.data.modalities.films import film_tables
 from tests.data.sources.medication import wards
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -104,6 +105,20 @@ def test_knowledge_indexed_by_ray_is_that_of_one_process(ray_runtime: None, tmp_
     )
     assert here == there
     assert [len(one) for one in here] == [1] * 60 + [0]
+
+
+def test_texts_by_template_on_ray_are_those_of_one_process(
+    ray_runtime: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modalities, "ITEMS_PER_FILE", 8)
+    sections = film_tables(tmp_path, 30) | {"modalities": {"batch": 8}}
+    configs = [DataConfig.model_validate({"root": str(tmp_path / name), **sections}) for name in ("here", "there")]
+    here, there = passes.prepare(configs[0], InProcess(), quiet), prepare(configs[1], quiet)
+    assert here.manifest["written"] == there.manifest["written"]
+    assert [rows for _, rows in here.manifest["written"]["files"]] == [16, 16, 16, 12]
+    found = [{e["name"]: e["sha256"] for e in data.manifest["files"]} for data in (here, there)]
+    assert found[0].keys() == found[1].keys()
+    assert {name for name in found[0] if found[0][name] != found[1][name]} <= {"text.npy", "text_concatenated.npy"}
 
 
 def test_an_error_in_a_task_is_the_drivers_error(ray_runtime: None, tmp_path: Path) -> None:

@@ -9,9 +9,8 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from rec.data.items import facts_of
+from rec.data.items import Items, facts_of
 from rec.data.modalities.answers import Answers
 from rec.data.modalities.batched import BatchedModel
 from rec.data.modalities.budget import Budget, BudgetSpent, Prices
@@ -53,12 +52,12 @@ Retrieve = Callable[[Sequence[Facts]], Sequence[Sequence[Retrieved]]]
 
 
 class Job:
-    """The texts of a catalogue's items, `frame` a row each with all that is known of it."""
+    """The texts of a catalogue's items, which are read as they are needed."""
 
     def __init__(
         self,
         config: ModalitiesConfig,
-        frame: pd.DataFrame,
+        items: Items,
         count_I: np.ndarray,
         names: Sequence[str],
         *,
@@ -68,11 +67,11 @@ class Job:
         retrieve: Retrieve | None = None,
         show: bool = True,
     ) -> None:
-        self.config, self.frame, self.names, self.say = config, frame, tuple(names), say
+        self.config, self.items, self.names, self.say = config, items, tuple(names), say
         self.retrieve, self.show, self.runner = retrieve, show, runner
         self.fields = tuple(dict.fromkeys((*FIELDS, *config.fields)))
-        if unknown := [name for name in config.fields if name not in frame]:
-            known = ", ".join(str(name) for name in frame.columns)
+        if unknown := [name for name in config.fields if name not in items.columns]:
+            known = ", ".join(items.columns)
             raise ConfigError(f"data.modalities.fields: {unknown[0]!r} is no column of the items ({known})")
         self.templates = Templates(self.names, config.templates)
         self.prices = Prices(config.writer.input_price, config.writer.output_price)
@@ -83,17 +82,17 @@ class Job:
     def selected_I(self) -> np.ndarray:
         """Which items a model writes of."""
         if not self.config.writer.asks:
-            return np.zeros(len(self.frame), bool)
+            return np.zeros(len(self.items), bool)
         if takes_all(self.config.select):
-            return np.ones(len(self.frame), bool)
-        every = range(len(self.frame))
+            return np.ones(len(self.items), bool)
+        every = range(len(self.items))
         parts = (every[start : start + self.config.batch] for start in range(0, len(every), self.config.batch))
         lengths = [sum(map(len, facts.values())) for part in parts for facts in self._facts(part)]
         characters_I = np.array(lengths, np.int64)
         return selected(self.count_I, characters_I, self.config.select)
 
     def _facts(self, places: Sequence[int]) -> list[dict[str, str]]:
-        return facts_of(self.frame.iloc[list(places)], self.fields)
+        return facts_of(self.items.rows(places), self.fields)
 
     def batches(self, places: Sequence[int]) -> Iterator[list[Item]]:
         """Yield items, with what is found of those that a model writes of."""
@@ -183,7 +182,7 @@ class Job:
                 self.writer,
                 self.count,
                 self.prices,
-                items=len(self.frame),
+                items=len(self.items),
                 selected=chosen,
             )
 
@@ -195,7 +194,7 @@ class Job:
         """
         if (found := self.estimate()) is not None:
             self.say(found.told(self.prices))
-        places = range(len(self.frame)) if places is None else places
+        places = range(len(self.items)) if places is None else places
         done, start_s = 0, time.monotonic()
         with (
             Progress("modalities: write texts of items", len(places)) as progress,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rec.data.modalities.budget import Prices
-from rec.data.modalities.items import Written
+from rec.data.modalities.items import TEMPLATE, Written
 from rec.data.modalities.job import Job
 from rec.data.modalities.language_model import Told
 from rec.data.modalities.writers import ModelWriter
@@ -25,6 +25,14 @@ class OfModality:
     """Sums over the texts that a model wrote, as `words` and `entities`."""
     words: float = 0.0
     entities: float = 0.0
+
+    def merge(self, more: OfModality) -> None:
+        """Count what was counted elsewhere."""
+        self.writers.update(more.writers)
+        self.judged += more.judged
+        self.faithfulness += more.faithfulness
+        self.words += more.words
+        self.entities += more.entities
 
     def as_json(self, items: int) -> dict[str, Any]:
         """Return shares and means."""
@@ -69,6 +77,23 @@ class Summary:
                     of.faithfulness += judged.score
                     of.words += judged.words
                     of.entities += judged.entities
+
+    @classmethod
+    def by_template(cls, texts: Mapping[str, Sequence[str]]) -> Summary:
+        """Return what is told of items that templates wrote, by modality a text of each."""
+        found = cls(items=max(map(len, texts.values()), default=0))
+        for name, column in texts.items():
+            there = sum(map(bool, column))
+            found.modalities[name] = OfModality(writers=Counter({TEMPLATE: there} if there else {}))
+        return found
+
+    def merge(self, more: Summary) -> None:
+        """Count what was counted elsewhere."""
+        for name in ("items", "asked", "with_passages", "repaired", "reflected"):
+            setattr(self, name, getattr(self, name) + getattr(more, name))
+        self.faults.update(more.faults)
+        for name, of in more.modalities.items():
+            self.modalities.setdefault(name, OfModality()).merge(of)
 
     def as_json(self, told: Told | None = None, cached: int = 0, prices: Prices | None = None) -> dict[str, Any]:
         """Return counts, means and, where a model was asked, what that took."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-from rec.data.modalities.items import Written
+from rec.data.modalities.items import TEMPLATE, Written
 from rec.data.modalities.passages import Passage
 
 WRITTEN = pa.schema(
@@ -61,6 +63,29 @@ def written_table(written: Sequence[Written]) -> pa.Table:
         for name, value in same.items():
             columns[name] += [value] * size
     return pa.table(columns, schema=WRITTEN)
+
+
+def template_table(texts: Mapping[str, Sequence[str]], first: int) -> pa.Table:
+    """Return a row per text of items in a row that templates wrote, the same as `written_table` returns of them.
+
+    Args:
+        texts: By modality, a text of each item.
+        first: Place of the first item, from 0.
+    """
+    names, flat = list(texts), [text for row in zip(*texts.values(), strict=True) for text in row]
+    items = len(flat) // max(len(names), 1)
+    same: dict[str, Any] = {"writer": TEMPLATE, "model": "", "fault": "", "repaired": False, "reflected": False}
+    same |= {"unsupported": [], "passages": [], "scores": [], "input_tokens": 0, "output_tokens": 0}
+    columns: dict[str, Any] = {
+        "item": np.repeat(np.arange(first + 1, first + 1 + items), len(names)),
+        "modality": pa.array(names * items, pa.string()),
+        "text": pa.array(flat, pa.string()),
+    }
+    for field in WRITTEN:
+        if field.name in same:
+            columns[field.name] = pa.repeat(pa.scalar(same[field.name], field.type), len(flat))
+    columns |= {field.name: pa.nulls(len(flat), field.type) for field in WRITTEN if field.name not in columns}
+    return pa.table({name: columns[name] for name in WRITTEN.names}, schema=WRITTEN)
 
 
 def passages_table(passages: Sequence[Passage]) -> pa.Table:

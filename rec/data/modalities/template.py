@@ -21,6 +21,10 @@ class Templates:
         """Return the texts of an item by modality, of some or of all; "" where nothing is known that one could tell."""
         return {name: " ".join(self._fills[name](facts).split()) for name in names or self._fills}
 
+    def columns(self, facts: Sequence[Facts]) -> dict[str, list[str]]:
+        """Return the texts of some items by modality, in the order of the items."""
+        return {name: [" ".join(fill(one).split()) for one in facts] for name, fill in self._fills.items()}
+
     def written(self, item: Item) -> Written:
         """Return what templates write of an item."""
         texts = self.texts(item.facts)

@@ -7,6 +7,7 @@ text_concatenated   (I + 1, 1, M) the K texts as one
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import IO
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,8 @@ from rec.progress import Progress
 from rec.sections import counted
 
 Say = Callable[[str], None]
+ITEMS_AT_ONCE = 4096
+"""Items whose vectors are written at once."""
 
 
 def write_item_texts(
@@ -46,12 +49,27 @@ def write_item_texts(
     joined = [" ".join(text for text in row if text) for row in rows]
     found = vectors.tables(dict(zip(TABLES, (flat, joined), strict=True)))
     for name, known in zip(TABLES, (there_IK, there_IK.any(1)[:, None]), strict=True):
-        array = found[name]
-        table = np.zeros((len(frame) + 1, len(array) // len(frame), array.shape[1]), dtype=np.float32)
-        table[1:] = array.reshape(len(frame), -1, array.shape[1]) * known[..., None]
-        draft.array(name, table)
+        _write_vectors(draft, name, found[name], known)
     frame[list(names)] = frame[list(names)].where(there_IK, None)
     return frame
+
+
+def _write_vectors(draft: Draft, name: str, vectors: np.ndarray, known_IK: np.ndarray) -> None:
+    """Write the vectors of K texts per item as (I + 1, K, M), 0 where there is no text; row 0 is padding."""
+    items, texts = known_IK.shape
+    rows = vectors.reshape(items, texts, -1)
+    shape = (items + 1, *rows.shape[1:])
+
+    def fill(stream: IO[bytes]) -> None:
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
+        stream.write(np.zeros(shape[1:], np.float32).tobytes())
+        for start in range(0, items, ITEMS_AT_ONCE):
+            end = start + ITEMS_AT_ONCE
+            part = rows[start:end] * known_IK[start:end, :, None]
+            stream.write(part.astype(np.float32, copy=False).tobytes())
+
+    draft.file(f"{name}.npy", fill)
 
 
 def _with_texts(items: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

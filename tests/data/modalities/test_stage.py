@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from rec.benchmarks.chat_server import Chat
+from rec.data.encoders import Hashing
+from rec.data.items import FiledItems, HeldItems, in_parts
+from rec.data.modalities.job import Job
 from rec.data.prepared import Prepared
+from rec.data.runner import InProcess
+from rec.data.stages import item_texts
+from rec.data.stages import modalities as stage
+from rec.data.stages.text_vectors import TextVectors
+from rec.data.writing import Draft
 from rec.errors import ConfigError, DataError
-from rec.keys_data import DataConfig
-from tests.data.modalities.films import film_tables
+from rec.keys_data import DataConfig, TextConfig
+from tests.data.modalities.films import film_tables, films, job_of
 from tests.data.own import prepared
 
 NAMES = ("narrative", "pace")
@@ -123,3 +132,92 @@ def test_a_field_that_items_lack_is_told_before_anything_is_asked(tmp_path: Path
     with pytest.raises(ConfigError, match=r"data\.modalities\.fields: 'mood' is no column of the items"):
         made(tmp_path, "data", writer={"kind": "chat", "url": chat.url, "model": "m"}, **keys)
     assert chat.told()["requests"] == 0
+
+
+def test_files_of_templates_are_those_of_texts_written_item_by_item(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "ITEMS_PER_FILE", 8)
+    keys = {"batch": 3, "templates": {"mood": "{genres} {tagline}", "none": ""}, "fields": ["tagline"]}
+    config = DataConfig.model_validate(
+        {"root": f"{tmp_path}/data", "text": {"modalities": ["pace", "mood", "none"]}, "modalities": keys}
+    )
+    frame = films(31).assign(tagline=[None if n % 4 else n for n in range(31)])
+    slow, quick = Draft(f"{tmp_path}/slow"), Draft(f"{tmp_path}/quick")
+    kept, summary = stage.Kept(slow), stage.Summary()
+    for written in stage.job_of(config, HeldItems(frame), np.ones(31), InProcess(), quiet).write():
+        summary.add(written)
+        kept.add(written)
+    kept.flush()
+    assert config.modalities is not None
+    on_disk = stage.filed(quick, frame, config.modalities)
+    texts, told = stage.write_modalities(quick, on_disk, np.ones(31), config, InProcess(), quiet)
+    assert told == summary.as_json() | {"files": kept.files}
+    assert [rows for _, rows in kept.files] == [27, 27, 27, 12]
+    assert quick.files == slow.files
+    for name in slow.files:
+        assert quick.storage.read(name) == slow.storage.read(name)
+    beside = texts.beside(frame)
+    assert beside["mood"].tolist()[:6] == ["Drama 0.0", "Musical", "Action", "Drama", "Musical 4.0", "Action"]
+    assert beside["none"].tolist() == [""] * 31
+
+
+def test_vectors_of_texts_are_written_in_parts_as_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = TextConfig(modalities=("narrative", "acting"), width=6, encoder="hashing")
+    actors = [None if n % 3 else f"Actor {n} meets" for n in range(20)]
+    frame = films(20).assign(acting=actors)
+    drafts = [Draft(f"{tmp_path}/{name}") for name in ("one", "parts")]
+    for draft, items_at_once in zip(drafts, (item_texts.ITEMS_AT_ONCE, 3), strict=True):
+        monkeypatch.setattr(item_texts, "ITEMS_AT_ONCE", items_at_once)
+        vectors = TextVectors(config, draft.root.uri, InProcess(), quiet, draft)
+        item_texts.write_item_texts(draft, frame, config, vectors, quiet)
+    for name in ("text.npy", "text_concatenated.npy"):
+        assert drafts[0].storage.read(name) == drafts[1].storage.read(name)
+    slow = np.zeros((21, 2, 6), np.float32)
+    for n, plot, acting in zip(range(1, 21), frame["plot"], actors, strict=True):
+        narrative = plot or f"Film {n - 1} {frame['genres'][n - 1]}"
+        slow[n] = Hashing(6).encode([narrative, acting or "acting"])
+        slow[n, 1] *= acting is not None
+    np.testing.assert_array_equal(np.load(drafts[1].storage.path("text.npy")), slow)
+
+
+def test_items_on_disk_are_those_in_memory(tmp_path: Path, chat: Chat) -> None:
+    frame = films(20).assign(image=b"png", length=[None, *range(19)])
+    held, filed = HeldItems(frame), FiledItems.write(Draft(f"{tmp_path}/d").storage, in_parts(frame, 6))
+    assert (len(filed), list(filed.files)) == (20, [0, 1, 2, 3])
+    keys: dict[str, Any] = {"writer": {"kind": "chat", "url": chat.url, "model": "m"}, "fields": ["length"], "batch": 4}
+    keys["select"] = {"most_characters": 40}
+    jobs = [job_of(tmp_path, items=items, **keys) for items in (held, filed)]
+    for places in (range(20), [3, 4, 19], [17, 2], []):
+        assert every(jobs[0], places) == every(jobs[1], places)
+    assert 0 < jobs[0].selected_I.sum() < 20
+    np.testing.assert_array_equal(jobs[0].selected_I, jobs[1].selected_I)
+
+
+def test_memory_of_writing_does_not_grow_with_the_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "ITEMS_PER_FILE", 100)
+    table = {"root": f"{tmp_path}/data", "text": {"modalities": list(NAMES)}, "modalities": {"batch": 50}}
+    config = DataConfig.model_validate(table)
+
+    def peak_bytes(name: str, count: int) -> int:
+        draft = Draft(f"{tmp_path}/{name}")
+        tracemalloc.start()
+        items = FiledItems.write(draft.root.below("items"), (films(100) for _ in range(count // 100)))
+        stage.write_modalities(draft, items, np.ones(count), config, InProcess(), quiet)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return peak
+
+    peak_bytes("first", 200)  # what is imported and made once
+    few, many = peak_bytes("few", 200), peak_bytes("many", 2000)
+    # Ids and counts of 1,800 further items, and a name and a number of 18 further files; the two texts of
+    # an item would take more than twice as much.
+    assert many - few < 1800 * 60
+
+
+def every(job: Job, places: Any) -> list[Any]:
+    return [one for some in job.batches(places) for one in some]
+
+
+def quiet(_: str) -> None:
+    return None
