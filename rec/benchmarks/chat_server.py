@@ -119,6 +119,7 @@ class Server:
 
     async def _answer(self, request: web.Request, body: dict[str, Any], question: str) -> web.StreamResponse:
         keys, messages = self.keys, body["messages"]
+        answered = self.answered  # what is answered after a reset is no part of what was asked since
         users = [message["content"] for message in messages if message["role"] == "user"]
         titled = [m[1] for text in users if (m := re.match(r"Title: (.*?)(?: \(|\n|$)", text))]
         title = titled[-1] if titled else users[-1]
@@ -137,7 +138,7 @@ class Server:
         usage = {"prompt_tokens": sum(len(m["content"]) for m in messages) // 4, "completion_tokens": len(text) // 4}
         if not body.get("stream"):
             choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
-            self.answered[title] += 1
+            answered[title] += 1
             return web.json_response({"choices": [choice], "usage": usage})
         return await self._stream(request, title, text, finish, usage, chance < keys["break_off"])
 
