@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -87,7 +87,7 @@ class EndpointEncoder:
         asking = _Asking(self, answers)
         at_once = AHEAD * self.config.concurrency
 
-        def stream() -> AsyncIterator[list[dict[str, np.ndarray]]]:
+        def stream() -> AsyncGenerator[list[dict[str, np.ndarray]], None]:
             return in_order([batches], asking.vectors, at_once=at_once, held=8 * at_once)
 
         done = 0
