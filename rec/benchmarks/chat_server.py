@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import base64
 import hashlib
@@ -295,9 +296,10 @@ def serving() -> Iterator[Chat]:
             process.kill()
 
 
-async def main() -> None:
-    """Serve until the process is ended."""
+async def main(port: int, names: list[str]) -> None:
+    """Serve until the process is ended; tell the port."""
     server = Server()
+    server.keys["names"] = names
     app = web.Application(client_max_size=1 << 24)
     app.add_routes(
         [
@@ -309,11 +311,15 @@ async def main() -> None:
     )
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)
+    site = web.TCPSite(runner, "127.0.0.1", port, backlog=1024)
     await site.start()
     print(runner.addresses[0][1], flush=True)
     await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    parser = argparse.ArgumentParser(description="a server of chat completions and embeddings to try things on")
+    parser.add_argument("--port", type=int, default=0, help="(default: a free one, which is printed)")
+    parser.add_argument("--names", default=",".join(PLAIN["names"]), metavar="A,B", help="modalities that it writes")
+    found = parser.parse_args()
+    asyncio.run(main(found.port, found.names.split(",")))

@@ -104,9 +104,14 @@ def _estimate_text(found: Mapping[str, Any]) -> str:
 
 def _written_text(found: Mapping[str, Any]) -> str:
     parts = [table(SUMMARY_HEAD, _summary_rows(found)), _cost(found), _thresholds(found["thresholds"])]
-    faults = [f"{number:,} items by template: {fault}" for fault, number in found["faults"].items()]
+    faults = _faults(found)
     end = "`rec prepare` takes these answers, and asks for none of them again."
     return "\n".join(part for part in (*parts, *map(paragraph, (*faults, end))) if part)
+
+
+def _faults(found: Mapping[str, Any]) -> list[str]:
+    """Return why a model wrote nothing of some items, and of how many."""
+    return [f"{counted(number, 'item')} by template: {fault}" for fault, number in found["faults"].items()]
 
 
 def _comparison_text(found: Mapping[str, Any]) -> str:
@@ -128,6 +133,7 @@ def _comparison_text(found: Mapping[str, Any]) -> str:
         table(head, rows),
         "cosine, same words, equal: of the two texts of an item; of others: of texts of two items",
         *(f"{side}: {_cost(told)}" for side, told in sides.items()),
+        *(paragraph(f"{side}: {fault}") for side, told in sides.items() for fault in _faults(told)),
         _thresholds(found["thresholds"]),
     ]
     return "\n".join(part for part in parts if part)

@@ -72,7 +72,7 @@ def planned(config: RunConfig, nodes: str | None) -> Plan:
     system = build(config, data)
     spare = SPARE_CPUS if there or os.environ.get("RAY_ADDRESS") else 0
     there = there or _there()
-    places = seated(there, config.parallel, sizes(config, system), spare)
+    places = seated(there, config.parallel, sizes(config, system), spare) if config.parallel.workers else [0]
     workers = len(places) if config.parallel.workers else 0
     parallel = config.parallel.model_copy(update={"workers": workers, "min_workers": 0})
     feed = PlannedFeed(data, system, config.train, CachedReader(data.storage, system.columns), 0, len(places))

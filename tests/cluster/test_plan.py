@@ -132,6 +132,8 @@ def test_the_command_prints_and_writes_a_plan(
     assert written["node_of_rank"] == [0, 0]
     assert written["phases"][0]["links"][0]["sends"] == 0
     assert not (tmp_path / "run").exists()  # a plan is no run
+    assert main([*command, "parallel.workers=0"]) == 0
+    assert "One rank sends nothing." in capsys.readouterr().out
     assert main([*command[:3], "nowhere", *command[4:]]) == 1
     assert "--nodes: expected nodes" in capsys.readouterr().err
     assert main([*command, "parallel.workers=8"]) == 1

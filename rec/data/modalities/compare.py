@@ -15,7 +15,8 @@ from rec.data.modalities.job import Job
 from rec.data.modalities.summary import Summary, told_of
 from rec.data.modalities.thresholds import choose_thresholds
 from rec.data.modalities.writers import ModelWriter
-from rec.errors import ConfigError
+from rec.errors import ConfigError, DataError
+from rec.sections import counted
 from rec.seeds import generator
 
 WITH, WITHOUT = "with retrieval", "without"
@@ -30,6 +31,7 @@ def compared(make: Callable[[bool], Job], items: int) -> dict[str, Any]:
 
     Raises:
         ConfigError: there is nothing to compare.
+        DataError: the model wrote nothing that could be compared.
     """
     jobs = {WITH: make(True), WITHOUT: make(False)}
     keys = jobs[WITH].config
@@ -37,6 +39,10 @@ def compared(make: Callable[[bool], Job], items: int) -> dict[str, Any]:
         raise ConfigError("data.modalities: to compare needs data.modalities.knowledge and a writer that asks a model")
     places = jobs[WITH].sample(items)
     texts = {name: [one for some in job.write(places) for one in some] for name, job in jobs.items()}
+    for side, written in texts.items():
+        if not any(jobs[side].config.writer.kind in one.writers.values() for one in written):
+            fault = next((one.fault for one in written if one.fault), "")
+            raise DataError(f"{side}, the model wrote of none of {counted(len(written), 'item')}: {fault}")
     sides = {name: told_of(jobs[name], _summary(written)) for name, written in texts.items()}
     names = jobs[WITH].names
     found = {"items": len(places), "sides": sides, "drift": {name: _drift(texts, name) for name in names}}

@@ -171,18 +171,19 @@ class Job:
         """What counts the tokens of prompts."""
         return TokenCount(self.config.writer.tokenizer)
 
-    def estimate(self) -> Estimate | None:
-        """Return what is still to be asked and what that costs; None where no model writes."""
+    def estimate(self, places: Sequence[int] | None = None) -> Estimate | None:
+        """Return what is still to be asked of some items or all, and what that costs; None where no model writes."""
         if not isinstance(self.writer, ModelWriter):
             return None
-        chosen = int(self.selected_I.sum())
+        asked = range(len(self.items)) if places is None else places
+        chosen = int(self.selected_I[list(asked)].sum())
         with Progress(f"modalities: count the tokens of questions about {counted(chosen, 'item')}"):
             return estimate(
-                self.batches(self.sample()),
+                self.batches(self.sample() if places is None else places),
                 self.writer,
                 self.count,
                 self.prices,
-                items=len(self.items),
+                items=len(asked),
                 selected=chosen,
             )
 
@@ -192,7 +193,7 @@ class Job:
         Raises:
             DataError: the budget is spent, or the model answers nothing any more; answers so far are kept.
         """
-        if (found := self.estimate()) is not None:
+        if (found := self.estimate(places)) is not None:
             self.say(found.told(self.prices))
         places = range(len(self.items)) if places is None else places
         done, start_s = 0, time.monotonic()

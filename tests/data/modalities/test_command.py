@@ -81,6 +81,17 @@ def test_new_items_are_written_without_touching_the_rest(tmp_path: Path, chat: C
     assert chat.told()["requests"] == 12
 
 
+def test_a_model_that_writes_nothing_is_not_compared(
+    tmp_path: Path, chat: Chat, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chat.behave(names=("plot",))
+    path = config(tmp_path, chat, knowledge=knowledge(tmp_path))
+    assert main(["modalities", path, "--compare", "--items", "6"]) == 1
+    told = capsys.readouterr().err
+    assert "a model writes 6 of 6 items: 6 questions to ask" in told
+    assert "with retrieval, the model wrote of none of 6 items: an answer cannot be used" in told.splitlines()[-1]
+
+
 def test_texts_with_and_without_retrieval_are_told_side_by_side(
     tmp_path: Path, chat: Chat, capsys: pytest.CaptureFixture[str]
 ) -> None:
