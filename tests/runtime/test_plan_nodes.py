@@ -30,7 +30,8 @@ NEAR = 0.2
 """Largest difference between what is told and what is measured, as a share of this."""
 BETWEEN, IDLE_S = 25, 5.0
 """Steps from one checkpoint to the next, and seconds in which the idle cluster is listened to."""
-ONE_EACH = ["parallel.workers=2", "parallel.cpus_per_worker=2"]
+SMALL = "data.read.interactions=20000"
+ONE_EACH = [SMALL, "parallel.workers=2", "parallel.cpus_per_worker=2"]
 """A node of 3 CPUs has room for one worker."""
 TRAIN = ["train.epochs=200", "train.evaluate_every=200", f"train.checkpoint_steps={BETWEEN}"]
 SPREAD = ["model.feedforward_mixture.experts=4", "parallel.expert_parallel=2"]
@@ -51,7 +52,7 @@ def nodes() -> Iterator[LocalCluster]:
 def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The generated catalogue."""
     root = str(tmp_path_factory.mktemp("planned") / "data")
-    assert main(["prepare", CONFIG, f"data.root={root}", "data.read.interactions=20000", "parallel.workers=0"]) == 0
+    assert main(["prepare", CONFIG, f"data.root={root}", SMALL, "parallel.workers=0"]) == 0
     return root
 
 
