@@ -48,7 +48,7 @@ class Written:
     model: str = ""
     """The model that was asked, "" where none was."""
     repaired: bool = False
-    """Whether its first answer was not of the form that was asked for, and the second one was."""
+    """Whether its first answer was not of the form that was asked for, and it was asked again."""
     reflected: bool = False
     """Whether it was asked again because something was supported by nothing."""
     fault: str = ""

@@ -116,6 +116,7 @@ class ModelWriter(ModalityWriter):
         try:
             texts = self.prompter.read(answer)
         except Unusable as error:
+            written.repaired = True
             conversation = self.prompter.repair(conversation, answer, str(error))
             answer = await self._ask(conversation, written)
             try:
@@ -123,7 +124,6 @@ class ModelWriter(ModalityWriter):
             except Unusable as still:
                 written.fault = f"an answer cannot be used, nor the one after it: {still}"
                 return
-            written.repaired = True
         judged = self._judged(texts, written.item)
         low = self._low(judged)
         if low and self.faithfulness.reflect:
