@@ -179,6 +179,22 @@ def ranks() -> Any:
     return Ranks()
 
 
+@pytest.fixture(scope="session")
+def chat_server() -> Iterator[Any]:
+    """A server of chat completions and embeddings in a process of its own."""
+    from rec.benchmarks.chat_server import serving
+
+    with serving() as found:
+        yield found
+
+
+@pytest.fixture
+def chat(chat_server: Any) -> Any:
+    """That server, which forgets before each test what it was told and saw."""
+    chat_server.behave()
+    return chat_server
+
+
 def food_config(root: Path, **changes: Any) -> DataConfig:
     """Return the config of a small generated set of foods and patients."""
     table: dict[str, Any] = {

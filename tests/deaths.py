@@ -203,6 +203,8 @@ class Commands:
             assert found.keys() == wanted.keys(), f"point {at}: {found.keys() ^ wanted.keys()}"
             differ = [name for name, value in wanted.items() if found[name] != value]
             assert not differ, f"point {at}: {differ}"
+        beyond = self.run_from(argv, folder, start, whole.points + 1)
+        assert (beyond.code, beyond.points) == (0, whole.points), beyond.log
         print(f"rec {argv[0]}: stopped at {points} of {whole.points} writes")
         return whole
 

@@ -128,6 +128,11 @@ class FiledItems:
             yield last[1].iloc[place_N[start:end] - self.first(number)]
 
 
+def evenly(place_N: np.ndarray, most: int) -> np.ndarray:
+    """Return some places, evenly from all of them where they are more."""
+    return place_N if len(place_N) <= most else place_N[np.linspace(0, len(place_N) - 1, most).astype(int)]
+
+
 def in_parts(frame: pd.DataFrame, rows: int) -> Iterator[pd.DataFrame]:
     """Yield a table in parts of so many rows, one at least."""
     for start in range(0, max(len(frame), 1), rows):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rec.data.items import evenly
 from rec.data.prepared import Prepared
 from rec.sections import Lines, LineSeries, Part, Table, Text, number
 
@@ -97,11 +98,6 @@ def near_alike(vector_IM: np.ndarray, category_I: np.ndarray) -> tuple[float, fl
     counts = np.array(list(Counter(category).values()), dtype=np.float64)
     chance = float((counts * (counts - 1)).sum() / (len(there) * (len(there) - 1)))
     return float((category[near] == category[:, None]).mean()), chance
-
-
-def evenly(places: np.ndarray, most: int) -> np.ndarray:
-    """Return some places, evenly from all of them where they are more."""
-    return places if len(places) <= most else places[np.linspace(0, len(places) - 1, most).astype(int)]
 
 
 def _by_modality(vector_IKM: np.ndarray, names: Sequence[str]) -> list[Part]:

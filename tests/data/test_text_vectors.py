@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tomli_w
 
-from rec.benchmarks.chat_server import Chat, embedding, serving
+from rec.benchmarks.chat_server import Chat, embedding
 from rec.cli import main
 from rec.data.encoders import Tfidf
 from rec.data.prepared import Prepared
@@ -20,18 +20,6 @@ from tests.data.test_encoders import small_bert
 NAMES = ("mood", "narrative")
 TEMPLATES = {"templates": {"mood": "{title} of {year} is a {genres}: {plot}", "narrative": "{plot}"}}
 TABLES = ("text", "text_concatenated")
-
-
-@pytest.fixture(scope="module")
-def chat_server() -> Any:
-    with serving() as found:
-        yield found
-
-
-@pytest.fixture
-def chat(chat_server: Chat) -> Chat:
-    chat_server.behave()
-    return chat_server
 
 
 def made(folder: Path, count: int, *words: str, modalities: dict[str, Any] = TEMPLATES, **text: Any) -> Prepared:

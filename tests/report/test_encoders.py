@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tomli_w
 
-from rec.benchmarks.chat_server import Chat, serving
+from rec.benchmarks.chat_server import Chat
 from rec.cli import main
 from rec.config import load
 from rec.data.prepared import Prepared
@@ -25,12 +24,6 @@ RUN = {
     "train": {"epochs": 1, "batch_size": 8},
     "parallel": {"workers": 0},
 }
-
-
-@pytest.fixture(scope="module")
-def chat() -> Iterator[Chat]:
-    with serving() as found:
-        yield found
 
 
 def config(folder: Path, **text: Any) -> str:

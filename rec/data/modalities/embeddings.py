@@ -151,7 +151,8 @@ class _Asking:
             bill.usage = usage or Usage(sum(each))
             encoder.told.usage += bill.usage
             for text, vector, tokens in zip(texts, vectors, each, strict=True):
-                self.answers.put(encoder._key(text), Answer(_packed(vector), WHOLE, Usage(tokens)))
+                self.answers.hold(encoder._key(text), Answer(_packed(vector), WHOLE, Usage(tokens)))
+            self.answers.flush()
         return dict(zip(texts, vectors, strict=True))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rec.data.items import Items, facts_of
+from rec.data.items import Items, evenly, facts_of
 from rec.data.modalities.answers import Answers
 from rec.data.modalities.batched import BatchedModel
 from rec.data.modalities.budget import Budget, BudgetSpent, Prices
@@ -113,10 +113,8 @@ class Job:
 
     def sample(self, most: int = ESTIMATED) -> list[int]:
         """Return selected items, evenly from all of them where they are more."""
-        places = np.flatnonzero(self.selected_I)
-        if len(places) > most:
-            places = places[np.linspace(0, len(places) - 1, most).astype(int)]
-        return places.tolist()
+        found: list[int] = evenly(np.flatnonzero(self.selected_I), most).tolist()
+        return found
 
     @cached_property
     def checker(self) -> Checker:
@@ -175,15 +173,15 @@ class Job:
         """Return what is still to be asked of some items or all, and what that costs; None where no model writes."""
         if not isinstance(self.writer, ModelWriter):
             return None
-        asked = range(len(self.items)) if places is None else places
-        chosen = int(self.selected_I[list(asked)].sum())
+        selected_P = self.selected_I if places is None else self.selected_I[list(places)]
+        chosen = int(selected_P.sum())
         with Progress(f"modalities: count the tokens of questions about {counted(chosen, 'item')}"):
             return estimate(
                 self.batches(self.sample() if places is None else places),
                 self.writer,
                 self.count,
                 self.prices,
-                items=len(asked),
+                items=len(selected_P),
                 selected=chosen,
             )
 

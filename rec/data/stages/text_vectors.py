@@ -235,11 +235,10 @@ def identity(config: TextConfig) -> str:
     folder = Path(config.encoder)
     if config.encoder in (*OFFLINE, ENDPOINT) or not folder.is_dir():
         return config.endpoint.model if config.encoder == ENDPOINT else config.encoder
-    digest = hashlib.sha256()
+    digest, storage = hashlib.sha256(), Storage(config.encoder)
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            told = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.relative_to(folder).as_posix()} {told}\0".encode())
+        name = path.relative_to(folder).as_posix()
+        digest.update(f"{name} {storage.sha256(name)}\0".encode())
     return f"{config.encoder} {digest.hexdigest()[:16]}"
 
 
