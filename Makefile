@@ -3,12 +3,11 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 export MPLCONFIGDIR := $(CURDIR)/$(VENV)/matplotlib
-export PYTHONDONTWRITEBYTECODE := 1
 # Tests without Ray run in so many processes, a file in one.
 PROCESSES := 2
 BESIDE := -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test check unit ray nodes golden bench clean
+.PHONY: setup demo test check unit ray thorough nodes golden bench clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ready
@@ -33,13 +32,18 @@ check: setup
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(PY) -m pytest -p no:cacheprovider $(BESIDE) -m "not ray"
+	$(PY) -m pytest -p no:cacheprovider $(BESIDE) -m "not ray and not thorough"
 
 unit: setup
 	$(PY) -m pytest -p no:cacheprovider $(BESIDE) -m "not ray and not data and not slow"
 
 ray: setup
-	$(PY) -m pytest -p no:cacheprovider -m "ray and not nodes"
+	$(PY) -m pytest -p no:cacheprovider -m "ray and not nodes and not thorough"
+
+# What `make test` leaves out: variants, and commands killed at more of their writes. About an hour and a half.
+thorough: setup
+	$(PY) -m pytest -p no:cacheprovider -m "thorough and not nodes"
+	REC_DEATHS=24 $(PY) -m pytest -p no:cacheprovider tests/test_deaths.py
 
 # Lost nodes, heads, links and stores on real nodes of this machine: as root, with nothing else running.
 nodes: setup

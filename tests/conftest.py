@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from rec.data.prepare import prepare
 from rec.data.prepared import Prepared
 from rec.data.runner import InProcess
 from rec.keys_data import DataConfig, TextConfig
+from tests.thorough import VARIANTS
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 MODALITIES = ("narrative", "visual", "audio")
@@ -32,7 +34,15 @@ LONGEST = ("test_deaths.py", "test_own_system.py", "test_conformance_installed.p
 """Files that take minutes: they start first, so that processes beside each other end together."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(tryfirst=True)  # before -m chooses among them
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.args == config.getini("testpaths") and find_spec("ray"):  # all tests are there
+        unknown = [start for start in VARIANTS if not any(item.nodeid.startswith(start) for item in items)]
+        if unknown:
+            raise pytest.UsageError(f"tests/thorough.py: no test begins so: {unknown}")
+    for item in items:
+        if item.nodeid.startswith(VARIANTS):
+            item.add_marker(pytest.mark.thorough)
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 

@@ -178,10 +178,10 @@ class Commands:
         self.server.stdin.close()
         self.server.wait(30)
 
-    def die_everywhere(self, argv: Sequence[str], folder: Path, start: Path | None = None, most: int = 24) -> Ended:
+    def die_everywhere(self, argv: Sequence[str], folder: Path, start: Path | None = None, most: int = 6) -> Ended:
         """Stop a command at points of its writes, run it again, and compare with one run to the end.
 
-        Points are spread evenly over the writes, or all of them with `REC_DEATHS=all`.
+        Points are spread evenly over the writes, at as many as `REC_DEATHS` tells instead of `most`, or at "all".
 
         Args:
             argv: The command.
@@ -193,7 +193,8 @@ class Commands:
         assert whole.code == 0, whole.log
         assert not whole.past, "these go past `Storage`"
         wanted = contents(folder)
-        points = whole.points if os.environ.get("REC_DEATHS") == "all" else min(most, whole.points)
+        asked = os.environ.get("REC_DEATHS", str(most))
+        points = whole.points if asked == "all" else min(int(asked), whole.points)
         for at in sorted({1 + round(place * (whole.points - 1) / max(1, points - 1)) for place in range(points)}):
             died = self.run_from(argv, folder, start, at)
             assert died.code == -signal.SIGKILL, died.log

@@ -27,7 +27,9 @@ from rec.runtime.local_links import NAME, PATIENCE_S, Links, require_possible
 FOLDER, STATE = "rec-local-", "state.json"
 SHOWN = "ray"
 """Ray's folder as each node sees it: one of its own, as on a machine of its own."""
-INSIDE = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
+HOSTS, RESOLVED = "hosts", "/etc/hosts"
+"""Nodes know each other by name too: the proxies of Ray Serve ask for the address of a node's name."""
+INSIDE = 'mount --bind "$1" "$2" && mount --bind "$3" "$4" && shift 4 && exec "$@"'
 PORT, DASHBOARD = 6379, 8265
 STORED = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_rpc_server_reconnect_timeout_s": "300"}
 """Where the head has a state: nodes wait so long for another head, by Ray's own value for 60 s."""
@@ -123,6 +125,8 @@ class LocalCluster:
     def start(self, node: int) -> Started:
         """Start a node's Ray processes; they outlive this one."""
         name = f"{node}-{secrets.token_hex(4)}"
+        with (self.folder / HOSTS).open("a") as hosts:
+            hosts.write(f"{self.address(node)} {name}\n")
         words = ["ray", "start", f"--node-ip-address={self.address(node)}", f"--num-cpus={self.shape.cpus}"]
         words += [f"--object-store-memory={self.shape.store_bytes}", f"--temp-dir={self.folder / SHOWN}"]
         words += ["--disable-usage-stats", f"--node-name={name}"]
@@ -150,6 +154,7 @@ class LocalCluster:
             folder.mkdir(exist_ok=True)
         # Each such command has mounts of its own, which nobody else sees.
         inside = ["ip", "netns", "exec", self.links.namespace(node), "sh", "-c", INSIDE, "sh", str(own), str(shown)]
+        inside += [str(self.folder / HOSTS), RESOLVED]
         driver = {"RAY_ADDRESS": f"{self.address(0)}:{PORT}"} if words[:1] != ["ray"] else {}
         return subprocess.Popen([*inside, *words], env={**self.environment, **driver, **(environment or {})}, **options)
 
@@ -299,6 +304,7 @@ def up(name: str, shape: Shape) -> LocalCluster:
         )
     try:
         folder.mkdir(mode=0o700)
+        shutil.copyfile(RESOLVED, folder / HOSTS)
         subnet = links.make(shape.nodes, shape.rate, shape.delay)
         cluster = LocalCluster(name, subnet, secrets.token_hex(32), shape)
         state = folder / STATE
