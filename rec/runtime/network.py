@@ -9,10 +9,12 @@ from typing import Any
 
 import psutil
 import ray
-from ray.train.torch import TorchConfig
-from ray.train.torch.config import _TorchBackend
+from ray.train._internal.utils import get_address_and_port
+from ray.train.backend import Backend, BackendConfig
 
 INTERFACE = "GLOO_SOCKET_IFNAME"
+END_S = 30.0
+"""Longest wait for workers to leave their process group."""
 
 
 def interface_of(address: str) -> str:
@@ -28,18 +30,72 @@ def choose_interface() -> None:
     os.environ.setdefault(INTERFACE, interface_of(ray.util.get_node_ip_address()))
 
 
-class _Backend(_TorchBackend):  # type: ignore[misc]
-    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
-        """Choose the interface in every worker, then connect them: names of interfaces differ between machines."""
-        worker_group.execute(choose_interface)
-        super().on_start(worker_group, backend_config)
+def join(backend: str, rank: int, size: int, address: str, port: int, timeout_s: int) -> None:
+    """Connect this worker with the others at the address of the first one."""
+    from ray.train.torch import config
+
+    choose_interface()  # names of interfaces differ between machines
+    os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": str(port)}
+    config._set_torch_distributed_env_vars()
+    config._setup_torch_process_group(backend, rank, size, "env://", timeout_s)
+
+
+def leave(size: int) -> None:
+    """End what `join` began."""
+    from ray.train.torch import config
+
+    config._shutdown_torch(destroy_process_group=size > 1)
+
+
+class Device:
+    """What a worker has for its own inside: on a GPU, the one that Ray has given it."""
+
+    def __enter__(self) -> None:
+        from ray.train.torch.config import TorchConfigContextManager
+
+        TorchConfigContextManager().__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+class _Backend(Backend):  # type: ignore[misc]
+    """Ray's backend of torch, without torch in the process that only directs workers: 3 s of every start."""
+
+    share_cuda_visible_devices = True
+
+    def on_start(self, worker_group: Any, backend_config: ConnectedWorkers) -> None:
+        """Connect the workers."""
+        address, port = worker_group.execute_single(0, get_address_and_port)
+        size = len(worker_group)
+        joining = [
+            worker_group.execute_single_async(
+                rank, join, backend_config.backend, rank, size, address, port, backend_config.timeout_s
+            )
+            for rank in range(size)
+        ]
+        ray.get(joining)
+
+    def on_shutdown(self, worker_group: Any, backend_config: ConnectedWorkers) -> None:
+        """Let the workers go; they are ended anyway where that takes too long."""
+        ray.wait(worker_group.execute_async(leave, len(worker_group)), num_returns=len(worker_group), timeout=END_S)
 
 
 @dataclass
-class ConnectedWorkers(TorchConfig):  # type: ignore[misc]
+class ConnectedWorkers(BackendConfig):  # type: ignore[misc]
     """How Ray Train connects workers."""
+
+    backend: str = "gloo"
+    """Or nccl."""
+    timeout_s: int = 1800
+    """Longest wait of a collective operation."""
 
     @property
     def backend_cls(self) -> type[_Backend]:
         """What sets workers up."""
         return _Backend
+
+    @property
+    def train_func_context(self) -> type[Device]:
+        """What training runs inside."""
+        return Device

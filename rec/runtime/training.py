@@ -15,7 +15,7 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.train.torch import TorchTrainer
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rec.batch import Column
@@ -275,7 +275,7 @@ def _offer(monitor: Any, split: str, done: Future[list[Any]]) -> None:
         monitor.put.remote(DRIVER, {"kind": "error", "rank": DRIVER, "type": "DataError", "message": message})
 
 
-class Trainer(TorchTrainer):  # type: ignore[misc]
+class Trainer(DataParallelTrainer):  # type: ignore[misc]
     """Ray's trainer without two processes that every run would start for nothing.
 
     One manages Ray Train's own data sets, of which there are none. The other removes what a killed controller has
@@ -314,7 +314,7 @@ def _trainer(config: RunConfig, payload: dict[str, Any]) -> Trainer:
     return Trainer(
         train_worker,
         train_loop_config=payload,
-        torch_config=ConnectedWorkers(backend="nccl" if parallel.gpu else "gloo", timeout_s=int(collective_s)),
+        backend_config=ConnectedWorkers(backend="nccl" if parallel.gpu else "gloo", timeout_s=int(collective_s)),
         scaling_config=ray.train.ScalingConfig(
             num_workers=parallel.workers,
             use_gpu=parallel.gpu,

@@ -116,6 +116,7 @@ def _train(
     leaves: Leaves,
 ) -> None:
     import torch
+    from ray.train.torch import get_device
 
     from rec.evaluation.measure import directions
     from rec.runtime import deepspeed
@@ -132,7 +133,7 @@ def _train(
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK=str(context.get_local_rank()))
     torch.set_num_threads(config.parallel.threads)
     keep_freed_memory()
-    device = f"cuda:{ray.train.torch.get_device().index}" if config.parallel.gpu else "cpu"
+    device = f"cuda:{get_device().index}" if config.parallel.gpu else "cpu"
     report({"kind": "imported", "machine": machine(device)})
     data = open_prepared(config)
     system = build(config, data)

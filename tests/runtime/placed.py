@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.train.torch import TorchTrainer
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from rec.keys import ParallelConfig
 from rec.runtime.assignment import node_of_each
@@ -27,10 +27,10 @@ def nodes_of(workers: int, size: int, *, pinned: bool) -> list[str]:
     """Return the node of each rank, as it is chosen here, or as Ray chooses by itself."""
     parallel = ParallelConfig(workers=workers, expert_parallel=size)
     with tempfile.TemporaryDirectory() as folder:
-        TorchTrainer(
+        DataParallelTrainer(
             tell,
             train_loop_config={"folder": folder},
-            torch_config=ConnectedWorkers(backend="gloo"),
+            backend_config=ConnectedWorkers(backend="gloo"),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=workers,
                 resources_per_worker=parallel.worker_resources,

@@ -38,7 +38,8 @@ class Search:
             self.process = nodes.popen(0, command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT)
 
     def trials(self) -> list[Trial]:
-        return read_trials(Storage(self.config.out))
+        """Return its trials by what they try: which of two that run beside each other comes first is chance."""
+        return sorted(read_trials(Storage(self.config.out)), key=lambda trial: str(trial.point))
 
     def wait_until(self, happened: Callable[[], Any], limit_s: float = 150.0) -> None:
         deadline_s = time.monotonic() + limit_s
