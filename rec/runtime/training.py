@@ -7,7 +7,7 @@ import os
 import re
 import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -41,6 +41,8 @@ from rec.train.phases import stretches
 from rec.train.progress import Progress
 from rec.train.training_record import TrainingRecord
 
+END_S = 30.0
+"""Longest wait at the end for a split that is being read."""
 ERROR = "error.txt"
 """File of a run's folder with the tracebacks of workers that ended it."""
 
@@ -85,11 +87,14 @@ def train(
         _tell_end(storage, config, system, record)
         return
     parallel = config.parallel
-    with runtime(cpus_to_start(parallel), worker_environment(parallel), demand=Demand.by_workers(parallel)):
+    demand = Demand.by_workers(parallel)
+    with (
+        runtime(cpus_to_start(parallel), worker_environment(parallel), demand=demand),
+        shared_by(data, columns) as shared,
+    ):
         report = RunMetrics(config.out, record)
         report({"kind": "runtime"})
         versions = Asked()
-        shared = Shared(data, columns) if fits_shared_memory(data, SPLITS) else None
         stop = stop or threading.Event()
         failures, before, sizes = 0, None, Sizes(config, system, stop, wait_s)
         versions.require(say)
@@ -190,10 +195,19 @@ class Shared:
 
     def __init__(self, data: Prepared, columns: Sequence[Column]) -> None:
         self.ready: dict[str, Future[list[Any]]] = {split: Future() for split in SPLITS}
-        threading.Thread(target=self._read, args=(data, columns), daemon=True, name="shared").start()
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._read, args=(data, columns), daemon=True, name="shared")
+        self.thread.start()
+
+    def end(self) -> None:
+        """Read no further split, and wait for the one that is being read: Ray ends a process that asks it later."""
+        self.over.set()
+        self.thread.join(END_S)
 
     def _read(self, data: Prepared, columns: Sequence[Column]) -> None:
         for split, future in self.ready.items():
+            if self.over.is_set():
+                return
             try:
                 future.set_result(share(data, split, columns))
             except Exception as error:
@@ -203,6 +217,17 @@ class Shared:
         """Hand every split to a monitor as soon as it is read."""
         for split, future in self.ready.items():
             future.add_done_callback(partial(_offer, monitor, split))
+
+
+@contextlib.contextmanager
+def shared_by(data: Prepared, columns: Sequence[Column]) -> Iterator[Shared | None]:
+    """Have the splits read for all workers inside, where they fit into shared memory."""
+    shared = Shared(data, columns) if fits_shared_memory(data, SPLITS) else None
+    try:
+        yield shared
+    finally:
+        if shared is not None:
+            shared.end()
 
 
 def _attempt(
