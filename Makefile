@@ -40,9 +40,9 @@ unit: setup
 ray: setup
 	$(PY) -m pytest -p no:cacheprovider -m "ray and not nodes and not thorough"
 
-# What `make test` leaves out: variants, and commands killed at more of their writes. About an hour and a half.
+# What `make test` leaves out: variants, and commands killed at more of their writes.
 thorough: setup
-	$(PY) -m pytest -p no:cacheprovider -m "thorough and not nodes"
+	$(PY) -m pytest -p no:cacheprovider -m "thorough and not nodes" --deselect tests/test_deaths.py
 	REC_DEATHS=24 $(PY) -m pytest -p no:cacheprovider tests/test_deaths.py
 
 # Lost nodes, heads, links and stores on real nodes of this machine: as root, with nothing else running.

@@ -36,7 +36,8 @@ LONGEST = ("test_deaths.py", "test_own_system.py", "test_conformance_installed.p
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses among them
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.args == config.getini("testpaths") and find_spec("ray"):  # all tests are there
+    whole = config.args == config.getini("testpaths") and not config.getoption("ignore")
+    if whole and find_spec("ray"):  # without Ray some files have no tests
         unknown = [start for start in VARIANTS if not any(item.nodeid.startswith(start) for item in items)]
         if unknown:
             raise pytest.UsageError(f"tests/thorough.py: no test begins so: {unknown}")
