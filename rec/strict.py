@@ -17,7 +17,21 @@ from rec.shipped import suggestion
 
 Spaces = Mapping[str, Mapping[str, Mapping[str, Any]]]
 Variants = Mapping[str, Sequence[str]]
+Twins = dict[str, tuple[str, ...]]
+DENSE_ACTIVE, DENSE_TOTAL = "dense, active width", "dense, total width"
+RANDOM_GATE, UNIFORM_GATE = "random gate", "uniform gate"
+"""What a mixture is held against: one network as wide as the experts of a row, or as all of them, in their place; the
+same experts under a gate that never learns; all of them with equal weights."""
 Needs = Mapping[str, Mapping[str, Any] | tuple[Mapping[str, Any], ...]]
+
+
+def joined(several: Iterable[Twins]) -> Twins:
+    """Return overrides of several tables by name, those of one name together."""
+    found: Twins = {}
+    for twins in several:
+        for name, words in twins.items():
+            found[name] = (*found.get(name, ()), *words)
+    return found
 
 
 def alike(keys: Iterable[str], needs: Mapping[str, Any]) -> Needs:
@@ -27,10 +41,10 @@ def alike(keys: Iterable[str], needs: Mapping[str, Any]) -> Needs:
 
 def flat(table: Mapping[str, Any], at: str = "") -> dict[str, Any]:
     """Return nested tables as one, its keys joined by dots."""
-    joined: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in table.items():
-        joined |= flat(value, f"{at}{key}.") if isinstance(value, dict) else {f"{at}{key}": value}
-    return joined
+        found |= flat(value, f"{at}{key}.") if isinstance(value, dict) else {f"{at}{key}": value}
+    return found
 
 
 def is_among(key: str, names: Iterable[str]) -> bool:
@@ -113,6 +127,24 @@ class Strict(BaseModel):
     NEEDS: ClassVar[Needs] = {}
     """Keys that have an effect only where other keys of this model have one of some values, none ({"not": [...]}), or
     hold one ({"has": ...}); of several tables one is enough. A key that is set without effect is refused."""
+
+    def twins(self, at: str) -> Twins:
+        """Return overrides by name that put something plainer in the place of each mixture: `rec sweep --verdict`.
+
+        By default those of all tables below; twins of one name go together. `at` is where the table stands: "model".
+        """
+        return joined(value.twins(place) for place, value in self._below(at))
+
+    def others(self, at: str) -> Twins:
+        """Return overrides by name of what else is worth knowing of a mixture: more or fewer experts, fewer inputs.
+
+        By default those of all tables below, as for `twins`.
+        """
+        return joined(value.others(place) for place, value in self._below(at))
+
+    def _below(self, at: str) -> list[tuple[str, Strict]]:
+        values = {f"{at}.{key}": getattr(self, key) for key in type(self).model_fields}
+        return [(place, value) for place, value in values.items() if isinstance(value, Strict)]
 
     @field_validator("*", mode="before")
     @classmethod

@@ -33,6 +33,17 @@ def count(text: str) -> int:
     return int(text)
 
 
+def share(text: str) -> float:
+    """Return the share from 0 to 1 that an option is given."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found <= 1:
+        raise argparse.ArgumentTypeError(f"expected a share from 0 to 1, got {text!r}")
+    return found
+
+
 def port(text: str) -> int:
     """Return the port that an option is given."""
     if not text.isdigit() or not 1 <= int(text) <= 65_535:

@@ -136,7 +136,7 @@ class Prepared:
         if differ:
             more = len(differ) - DIFFERENCES_TOLD
             told = "; ".join([*differ[:DIFFERENCES_TOLD], *([f"and {more} more"] if more > 0 else [])])
-            raise ConfigError(f"{told}; prepare again, name another data.root, or say nothing of it")
+            raise ConfigError(f"{told}; prepare again, name another data.root, or leave these keys out")
 
     @cached_property
     def entities(self) -> dict[str, Entity]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
+from torch import nn
 
 from rec.errors import ConfigError
 from rec.moe.experts import Activation, FeedForward, fine_grained, without_output
 from rec.moe.layer import Mixed, MixtureOfExperts
-from rec.moe.routers import SigmoidRouter, SoftmaxRouter
-from rec.strict import Needs, Spaces, Strict, alike
+from rec.moe.routers import RandomRouter, SigmoidRouter, SoftmaxRouter, UniformRouter
+from rec.sections import counted
+from rec.strict import RANDOM_GATE, UNIFORM_GATE, Needs, Spaces, Strict, Twins, alike
 from rec.terms import Term
 
 
@@ -19,9 +21,10 @@ class MixtureConfig(Strict):
 
     NEEDS: ClassVar[Needs] = {
         **alike(
-            ("per_row", "fine", "shared", "zero_start", "activation", "router", "capacity_factor", "routed_scale"),
+            ("fine", "shared", "zero_start", "activation", "router", "capacity_factor", "routed_scale"),
             {"experts": {"not": [0]}},
         ),
+        "per_row": {"experts": {"not": [0]}, "router": {"not": ["uniform"]}},
         **alike(("noise", "balance_weight", "z_weight"), {"experts": {"not": [0]}, "router": ["softmax"]}),
         "bias_rate": {"experts": {"not": [0]}, "router": ["sigmoid"]},
     }
@@ -57,8 +60,9 @@ class MixtureConfig(Strict):
     common is learned by one network before what differs."""
     activation: Activation = "gelu"
     """Between an expert's two layers; swiglu has a gate beside them."""
-    router: Literal["softmax", "sigmoid"] = "softmax"
-    """Softmax with a loss for balance, or sigmoid whose bias balances without one."""
+    router: Literal["softmax", "sigmoid", "random", "uniform"] = "softmax"
+    """Softmax with a loss for balance, or sigmoid whose bias balances without one; or, as controls, a softmax gate that
+    stays as it was drawn, or equal weights for all experts."""
     noise: bool = False
     """Learned noise on the softmax scores while training."""
     bias_rate: float = Field(1e-3, gt=0)
@@ -94,13 +98,9 @@ class MixtureConfig(Strict):
             raise ConfigError(f"fine: {error}") from error
         if self.zero_start:
             experts.start(without_output)
-        count, k = self.experts * self.fine, self.per_row * self.fine
+        count, k = self.experts * self.fine, self.of_row * self.fine
         seen = gate_width or width
-        router = (
-            SigmoidRouter(seen, count, k, rate=self.bias_rate)
-            if self.router == "sigmoid"
-            else SoftmaxRouter(seen, count, k, noise=self.noise)
-        )
+        router = self._router(seen, count, k)
         shared = FeedForward(width, hidden, out=out, activation=self.activation, seed=seed) if self.shared else None
         return MixtureOfExperts(
             router,
@@ -111,9 +111,46 @@ class MixtureConfig(Strict):
             scale=self.routed_scale,
         )
 
+    def _router(self, width: int, experts: int, k: int) -> nn.Module:
+        if self.router == "sigmoid":
+            return SigmoidRouter(width, experts, k, rate=self.bias_rate)
+        if self.router == "random":
+            return RandomRouter(width, experts, k)
+        if self.router == "uniform":
+            return UniformRouter(width, experts)
+        return SoftmaxRouter(width, experts, k, noise=self.noise)
+
+    @property
+    def of_row(self) -> int:
+        """Experts of each row, before they are split finer."""
+        return self.experts if self.router == "uniform" else self.per_row
+
+    @property
+    def active(self) -> int:
+        """Networks of the whole hidden width that a row passes."""
+        return self.of_row + self.shared
+
+    @property
+    def total(self) -> int:
+        """Networks of the whole hidden width that there are."""
+        return self.experts + self.shared
+
+    def twins(self, at: str) -> Twins:
+        """Return the same experts without a gate that learns."""
+        if not self.experts or self.router in ("random", "uniform"):
+            return {}
+        return {twin: (f"{at}.router={kind}",) for twin, kind in ((RANDOM_GATE, "random"), (UNIFORM_GATE, "uniform"))}
+
+    def others(self, at: str) -> Twins:
+        """Return half and twice as many experts, as long as there are enough for a row."""
+        if not self.experts or self.router == "uniform":
+            return {}
+        sizes = [size for size in (self.experts // 2, self.experts * 2) if size >= self.per_row]
+        return {f"{counted(size, 'expert')}": (f"{at}.experts={size}",) for size in sizes}
+
     def terms(self, mixed: list[Mixed]) -> dict[str, Term]:
         """Return the loss terms that keep the routers of these layers in order."""
-        if self.router == "sigmoid":
+        if self.router != "softmax":
             return {}
         terms: dict[str, Term] = {}
         for number, one in enumerate(mixed):

@@ -42,6 +42,25 @@ class SoftmaxRouter(nn.Module):
         return _routing(score_NE, self.k, self.normalise)
 
 
+class RandomRouter(SoftmaxRouter):
+    """Control: a softmax gate that stays as it was drawn. Rows that are alike come to the same experts all the same.
+
+    Source: Roller et al. 2021 (hash layers), where experts are chosen by what nothing was learned for.
+    """
+
+    def __init__(self, width: int, experts: int, k: int) -> None:
+        super().__init__(width, experts, k)
+        self.gate.weight.requires_grad_(False)
+
+
+class UniformRouter(SoftmaxRouter):
+    """Control: every row passes all experts with the same weight, so that nothing is routed."""
+
+    def __init__(self, width: int, experts: int) -> None:
+        super().__init__(width, experts, experts)
+        nn.init.zeros_(self.gate.weight).requires_grad_(False)
+
+
 class SigmoidRouter(nn.Module):
     """Sigmoid gate whose choice is steered by a bias per expert: balance without an auxiliary loss.
 

@@ -21,6 +21,7 @@ from rec.evaluation.run import GENERATED, SYNTHETIC, load_run, read_config, read
 from rec.report.encoders import filed_sections
 from rec.report.html import page
 from rec.report.origin import Origin, data_name, origin_of, system_name
+from rec.report.verdict import filed_verdict
 from rec.sections import Lines, LineSeries, Mark, Section, Table, Text, from_plain, number, sentence
 from rec.storage import Storage
 
@@ -50,7 +51,7 @@ def write_report(folder: str, split: str = "test", seeds: int = 0, users: Sequen
     filed = from_plain(first.read_json(f"evaluation/{split}/sections.json"))
     panels = curves(history, config.train.metric, results[0]["directions"])
     alone = profiles(load_run(folders[0], ()), split, users, results[0]) if users else []
-    told = [*filed, *filed_sections(Storage(folder))]
+    told = [*filed_verdict(Storage(folder)), *filed, *filed_sections(Storage(folder))]
     sections = [*alone, metrics_section(results), *panels, *told, all_numbers(results), origin.config_section()]
     text = page(
         f"{system_name(config)} on {data_name(config)}",

@@ -49,7 +49,7 @@ def sweep(
             run = override(config, [*words, *place])
             say(f"{name}, seed {seed}: {run.out}")
             train(run)
-            results[name].append(_measured(run))
+            results[name].append(measured(run))
     first = next(iter(chosen))
     names = with_tracks({name: found[0] for name, found in results.items()})
     rows = [_row(config, name, found, first) | {"variant": names[name]} for name, found in results.items()]
@@ -141,7 +141,7 @@ def folder(config: RunConfig, name: str) -> str:
     return uri_below(config.out, re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"))
 
 
-def _measured(run: RunConfig) -> dict[str, Any]:
+def measured(run: RunConfig) -> dict[str, Any]:
     """Return the metrics of a run's best checkpoint on test, measured now unless they are on file."""
     try:
         return read_numbers(run.out, "test")

@@ -30,3 +30,28 @@ def test_a_gate_sees_the_columns_it_is_given_and_no_others() -> None:
         torch.testing.assert_close(layer(x).routing.weight_NK, layer(other).routing.weight_NK)
         other[:, 0] += 1
         assert not torch.equal(layer(x).routing.weight_NK, layer(other).routing.weight_NK)
+
+
+def test_a_random_gate_routes_by_the_row_and_stays_as_it_was_drawn() -> None:
+    layer, x = MixtureConfig(experts=4, router="random").layer(6, 8, 0), torch.randn(40, 6)
+    before = layer.router.gate.weight.clone()
+    mixed = layer(x)
+    mixed.y_ND.square().sum().backward()
+    trained = [weight for weight in layer.parameters() if weight.requires_grad]
+    torch.optim.SGD(trained, 0.1).step()
+    torch.testing.assert_close(layer.router.gate.weight, before, rtol=0, atol=0)
+    assert len(mixed.routing.expert_NK[:, 0].unique()) > 1
+    assert torch.equal(layer(x).routing.expert_NK, mixed.routing.expert_NK)
+
+
+def test_a_uniform_gate_is_the_mean_of_all_experts() -> None:
+    layer, x = MixtureConfig(experts=4, per_row=1, fine=2, router="uniform").layer(6, 8, 0), torch.randn(9, 6)
+    every = sum(layer.experts.member(e)(x) for e in range(8)) / 8
+    torch.testing.assert_close(layer(x).y_ND, every)
+
+
+def test_controls_have_no_losses_of_a_gate() -> None:
+    for router in ("random", "uniform"):
+        config = MixtureConfig(experts=3, router=router)
+        assert config.terms([config.layer(6, 8, 0)(torch.randn(9, 6))]) == {}
+        assert config.twins("model.mixture") == {}

@@ -33,6 +33,7 @@ class TestHealthMoE(Conformance):
         SMALL | WITH_HISTORY | {"encoders": "frozen"},
         SMALL | TINY | {"mixture": {"experts": 0}, "loss": "bpr", "item": ["text", "attributes"], "negatives": 4},
         SMALL | TINY | {"head": "classification", "mixture": {"experts": 4, "per_row": 4}},
+        SMALL | TINY | {"mixture": {"experts": 3, "per_row": 1, "router": "uniform", "noise": True}},
         SMALL | TINY | {"hidden": 0, "mixture": {"experts": 0}, "item": ["image", "attributes"]},
     ]
 

@@ -28,6 +28,7 @@ class TestMagnet(Conformance):
         SMALL | {"expert": "mlp", "base_residual": False, "per_pair": 3, "routing_terms": False},
         SMALL | {"mixture": "off", "contrast_weight": 0.0, "modalities": ["text"], "content": {"text": 1.0}},
         SMALL | {"fanout": 2, "edge_dropout": 0.5},
+        SMALL | {"mixture": "random", "shared": 0.2},
     ]
 
     def still(self, system: Any, module: Any) -> None:

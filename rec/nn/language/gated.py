@@ -20,7 +20,7 @@ from rec.moe.layer import Mixed, MixtureOfExperts
 from rec.moe.routers import ClusterRouter, SoftClusterRouter
 from rec.nn.language.causal import decoder_layers
 from rec.seeds import derive
-from rec.strict import Needs, Spaces, Strict, alike
+from rec.strict import RANDOM_GATE, UNIFORM_GATE, Needs, Spaces, Strict, Twins, alike
 from rec.terms import Term
 
 ALIGNED = 128
@@ -31,7 +31,9 @@ class GatedConfig(Strict):
     """Gated experts in the layers of a language model."""
 
     NEEDS: ClassVar[Needs] = {
-        **alike(("layers", "fine", "per_row", "shared", "init", "gates", "balance_weight"), {"experts": {"not": [0]}}),
+        **alike(("layers", "fine", "shared", "init", "gates", "router"), {"experts": {"not": [0]}}),
+        "per_row": {"experts": {"not": [0]}, "router": {"not": ["uniform"]}},
+        "balance_weight": {"experts": {"not": [0]}, "router": ["softmax"]},
         "soft_gate": {"experts": {"not": [0]}, "gates": ["cluster"]},
     }
     SPACES: ClassVar[Spaces] = {
@@ -60,6 +62,8 @@ class GatedConfig(Strict):
     gates: Literal["cluster", "one", "random"] = "cluster"
     """A gate per cluster; one for all; or, as a control, as many as clusters, with pairs given to them at random but in
     the same numbers."""
+    router: Literal["softmax", "random", "uniform"] = "softmax"
+    """Gates learn; or, as controls, stay as they were drawn, or give all experts the same weight."""
     soft_gate: bool = False
     """Scores of all gates summed by how far the pair belongs to each, in the place of the likeliest one's."""
     balance_weight: float = Field(0.0, ge=0)
@@ -75,6 +79,18 @@ class GatedConfig(Strict):
     def total(self) -> int:
         """Experts of a layer after the split."""
         return self.experts * self.fine
+
+    @property
+    def of_row(self) -> int:
+        """Experts of each token, after the split."""
+        return self.total if self.router == "uniform" else self.per_row
+
+    def twins(self, at: str) -> Twins:
+        """Return the same experts under gates that are all one, do not learn, or follow nothing."""
+        if not self.experts or self.router != "softmax":
+            return {}
+        found: Twins = {RANDOM_GATE: (f"{at}.router=random",), UNIFORM_GATE: (f"{at}.router=uniform",)}
+        return found | ({"one gate": (f"{at}.gates=one",)} if self.gates == "cluster" else {})
 
 
 @dataclass(slots=True)
@@ -149,7 +165,10 @@ def _mixture(model: Any, dense: nn.Module, config: GatedConfig, clusters: int, s
     kind = SoftClusterRouter if config.soft_gate and config.gates == "cluster" else ClusterRouter
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "gates"))
-        router = kind(width, gates, config.total, config.per_row)
+        router = kind(width, gates, config.total, config.of_row)
+        if config.router == "uniform":
+            nn.init.zeros_(router.weight_CDE)
+        router.requires_grad_(config.router == "softmax")
     part = expert_width(hidden, config.fine)
     experts = FeedForwardExperts(width, part, config.total, activation="swiglu", seed=seed)
     keeps = config.shared == "dense"

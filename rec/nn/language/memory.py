@@ -125,8 +125,8 @@ def _activations(
     every, size, hidden = form.num_hidden_layers, form.hidden_size, form.intermediate_size
     base = (NARROW * width + WIDE * FULL) * size
     dense = FEED_FORWARD * hidden * width
-    part = experts.per_row * expert_width(hidden, experts.fine)
-    routed = FEED_FORWARD * part * width + SLOT * experts.per_row * size * width
+    part = experts.of_row * expert_width(hidden, experts.fine)
+    routed = FEED_FORWARD * part * width + SLOT * experts.of_row * size * width
     routed += (ROUTE * experts.total + ROUTING) * FULL + (size * FULL if width == HALF else 0)
     if experts.shared == "dense":
         routed += dense

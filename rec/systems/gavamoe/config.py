@@ -7,8 +7,8 @@ from typing import ClassVar, Self
 from pydantic import Field, model_validator
 
 from rec.nn.language.config import LanguageConfig
-from rec.nn.language.gated import GatedConfig
-from rec.strict import Needs, Spaces, Strict, Variants
+from rec.nn.language.gated import GatedConfig, expert_width
+from rec.strict import DENSE_ACTIVE, DENSE_TOTAL, Needs, Spaces, Strict, Twins, Variants
 from rec.systems.gavamoe.prompt import PromptConfig
 
 PAPER_BETA, PAPER_BETA_STEP, PAPER_BETA_MOST, PAPER_BETA_EPOCHS = 0.01, 0.005, 0.1, 5
@@ -122,3 +122,12 @@ class GaVaMoEConfig(Strict):
     language: LanguageConfig = LanguageConfig()
     experts: GatedConfig = GatedConfig()
     prompt: PromptConfig = PromptConfig()
+
+    def twins(self, at: str) -> Twins:
+        """Return what gated experts are held against; dense ones as far as the language model is ours to widen."""
+        experts, language, found = self.experts, self.language, Twins()
+        if experts.experts and not language.name and experts.shared == "none" and not experts.layers:
+            part = expert_width(language.hidden, experts.fine)
+            for name, parts in ((DENSE_ACTIVE, experts.of_row), (DENSE_TOTAL, experts.total)):
+                found[name] = (f"{at}.experts.experts=0", f"{at}.language.hidden={parts * part}")
+        return found | super().twins(at)

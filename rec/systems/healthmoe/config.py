@@ -6,9 +6,10 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from rec.json_text import json_text
 from rec.moe.config import MixtureConfig
 from rec.nn.encoders import ImageEncoderConfig, TextEncoderConfig
-from rec.strict import Needs, Spaces, Strict, Variants, alike
+from rec.strict import DENSE_ACTIVE, DENSE_TOTAL, Needs, Spaces, Strict, Twins, Variants, alike
 
 USER_SIDE, ITEM_SIDE = ("text", "attributes", "history"), ("text", "image", "attributes", "id")
 
@@ -104,6 +105,28 @@ class HealthMoEConfig(Strict):
         if self.head == "classification" and "history" in self.user:
             raise ValueError("user: history looks at items, which head 'classification' does not")
         return self
+
+    def twins(self, at: str) -> Twins:
+        """Return what the experts are held against; a plain network is as wide as the default experts of a row."""
+        mixture = self.mixture
+        if not mixture.experts:
+            return {}
+        plain = type(mixture)(experts=0).active
+        widths = {DENSE_ACTIVE: mixture.active, DENSE_TOTAL: mixture.total}
+        dense: Twins = {
+            name: (f"{at}.mixture.experts=0", f"{at}.hidden={round(self.hidden * networks / plain)}")
+            for name, networks in widths.items()
+        }
+        return dense | super().twins(at)
+
+    def others(self, at: str) -> Twins:
+        """Return the same without each of what is seen of users and items, beside other numbers of experts."""
+        found = super().others(at)
+        for side, names in (("user", self.user), ("item", self.item)):
+            for name in names if len(names) > 1 else ():
+                kept = json_text([other for other in names if other != name])
+                found[f"without {side} {name}"] = (f"{at}.{side}={kept}",)
+        return found
 
     def modalities(self) -> tuple[str, ...]:
         """Return the names of all modalities, users' first, in the order in which projections are joined."""

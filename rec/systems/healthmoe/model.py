@@ -96,8 +96,7 @@ class HealthMoEModel(nn.Module):
             seen = self.user_columns if config.gate == "user" else 0
             self.mixture = config.mixture.layer(fused, config.hidden, derive(seed, "experts"), config.out, seen)
         elif config.hidden:
-            active = config.mixture.per_row + config.mixture.shared
-            self.mixture = FeedForward(fused, config.hidden * active, out=config.out, seed=seed)
+            self.mixture = FeedForward(fused, config.hidden * config.mixture.active, out=config.out, seed=seed)
         else:
             self.mixture = nn.Linear(fused, config.out)
         self.dropout = Dropout(config.dropout)
@@ -345,7 +344,7 @@ class HealthMoEModel(nn.Module):
         config, mixture = self.config, self.config.mixture
         joined = self.user_columns + item_ID.shape[1]
         fused = joined + config.width * self.product
-        choices, networks = mixture.per_row * mixture.fine + mixture.shared, mixture.per_row + mixture.shared
+        choices, networks = mixture.of_row * mixture.fine + mixture.shared, mixture.active
         passed = choices * (fused + config.out) + 2 * networks * config.hidden
         users = USERS_OF_RANKS if is_spread(self) else users
         pair_bytes = (joined + fused + passed) * item_ID.element_size()

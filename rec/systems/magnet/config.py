@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from rec.strict import Needs, Spaces, Strict, Variants, alike
+from rec.strict import RANDOM_GATE, UNIFORM_GATE, Needs, Spaces, Strict, Twins, Variants, alike
 from rec.systems.lightgcn import LightGCNConfig
 
 ROLES = ("dominant", "balanced", "complementary")
@@ -61,7 +61,8 @@ class MagnetConfig(LightGCNConfig):
     NEEDS: ClassVar[Needs] = {
         **alike(("gamma", "pseudo"), {"view": ["joint"]}),
         "pseudo_weight": {"view": ["joint"], "pseudo": {"not": [0]}},
-        **alike(("per_pair", "shared", "kappa", "noise"), {"mixture": ["on"]}),
+        **alike(("per_pair", "shared", "kappa"), {"mixture": ["on", "random"]}),
+        "noise": {"mixture": ["on"]},
         **alike(
             ("coverage_weight", "confidence_weight", "z_weight", "trigger"),
             {"mixture": ["on"], "routing_terms": [True]},
@@ -115,8 +116,8 @@ class MagnetConfig(LightGCNConfig):
     """Free experts weigh modalities as they learn to, from the templates on."""
     expert: Literal["template", "mlp"] = "template"
     """Experts are their templates, or have a layer of their own on top."""
-    mixture: Literal["on", "off"] = "on"
-    """Off takes the mean of all experts."""
+    mixture: Literal["on", "random", "off"] = "on"
+    """Off takes the mean of all experts; as a control, a router that stays as it was drawn."""
     per_pair: int = Field(2, ge=1)
     """Experts of each (user, item) pair."""
     mixture_weight: float = Field(1.0, gt=0)
@@ -157,6 +158,12 @@ class MagnetConfig(LightGCNConfig):
         if self.features:
             raise ValueError("features: name modalities instead")
         return self
+
+    def twins(self, at: str) -> Twins:
+        """Return what routing is held against: templates have no width, so the mean of all experts is the dense one."""
+        if self.mixture != "on":
+            return {}
+        return {RANDOM_GATE: (f"{at}.mixture=random",), UNIFORM_GATE: (f"{at}.mixture=off",)}
 
     @property
     def mapped(self) -> bool:

@@ -139,6 +139,7 @@ class PairRouter(nn.Module):
         self.kappa = config.kappa
         self.weight_EX = nn.Parameter(torch.randn(experts, len(config.streams_of) * config.width) * 0.1)
         self.bias_E = nn.Parameter(torch.zeros(experts))
+        self.requires_grad_(config.mixture != "random")
 
     def forward(self, user_PAD: Tensor, item_PAD: Tensor) -> Tensor:
         """Return the scores of all experts, float32 (P, E)."""
@@ -185,7 +186,7 @@ class RoleMixture(MixtureOfExperts):
         logit_PE = self.router(user_PAD, item_PAD)
         if self.config.mixture == "off":
             return keep_all(torch.full_like(logit_PE, 1 / self.num_experts) + 0 * logit_PE)
-        if self.training and self.config.noise:
+        if self.training and self.config.noise and self.config.mixture == "on":
             sigma = self.config.noise * (1 - self.trigger.ramp)
             logit_PE = logit_PE + sigma * torch.randn_like(logit_PE)
         return replace(keep_top_k(logit_PE.softmax(1), self.config.per_pair), score_NE=logit_PE)

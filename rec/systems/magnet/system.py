@@ -79,7 +79,7 @@ class Magnet(
             terms["embedding_l2"] = Term(scored.squares, pairs, config.regularisation)
         for name, (total, count) in scored.contrast.items():
             terms[f"view_contrast_{name}"] = Term(total, count, config.contrast_weight)
-        if config.mixture == "off" or not config.routing_terms:
+        if config.mixture != "on" or not config.routing_terms:
             return terms
         # The ramp is 0 in the regime of coverage; the same on every rank.
         entropy = mixed.entropy_term(

@@ -9,7 +9,19 @@ from pydantic import Field, model_validator
 from rec.moe.config import MixtureConfig
 from rec.nn.modality import Fusion, Texts
 from rec.nn.sequence import BlockForm
-from rec.strict import Needs, Spaces, Strict, Variants, alike
+from rec.strict import (
+    DENSE_ACTIVE,
+    DENSE_TOTAL,
+    RANDOM_GATE,
+    UNIFORM_GATE,
+    Needs,
+    Spaces,
+    Strict,
+    Twins,
+    Variants,
+    alike,
+    joined,
+)
 from rec.systems.msmrec.knowledge import KnowledgeConfig
 
 
@@ -23,7 +35,8 @@ class MSMRecConfig(Strict):
         "calibration": {"loss": ["gbce"]},
         "fusion": {"gate": ["item"]},
         "strict_gate": {"gate": ["item", "user"]},
-        **alike(("temperature", "entropy_weight", "balance_weight"), {"gate": {"not": ["mean", "none"]}}),
+        "temperature": {"gate": {"not": ["mean", "none"]}},
+        **alike(("entropy_weight", "balance_weight"), {"gate": {"not": ["random", "mean", "none"]}}),
         **alike(
             ("texts", "projector_hidden", "projector_shared", "top_k", "top_share", "input_mix", "output_mix"),
             {"gate": {"not": ["none"]}},
@@ -98,9 +111,10 @@ class MSMRecConfig(Strict):
     """Exponent of an item's events in the probability with which sampled draws it; 0 is uniform."""
     calibration: float = Field(0.75, ge=0, le=1)
     """t of gBCE."""
-    gate: Literal["item", "user", "published", "mean", "none"] = "item"
+    gate: Literal["item", "user", "published", "random", "mean", "none"] = "item"
     """What weighs modalities: user against the item's texts (paper), user alone (causal), user alone as the published
-    code computes it (one weight per history, later items included), equal weights, or no texts at all (SASRec)."""
+    code computes it (one weight per history, later items included), as a control user alone by directions that stay as
+    they were drawn, equal weights, or no texts at all (SASRec)."""
     fusion: Fusion = "inner"
     """How the item gate compares user and text: by an inner product (paper), one with a learned matrix, attention, or
     a small network."""
@@ -134,6 +148,24 @@ class MSMRecConfig(Strict):
     """One text of each item and user (KAR), beside or in place of the modalities."""
     mask_seen: Literal["all", "input", "none"] = "all"
     """Which seen items evaluation leaves out: all, those of the encoder's input (as published), or none."""
+
+    def twins(self, at: str) -> Twins:
+        """Return what the gate of modalities and the experts of blocks are held against.
+
+        Dense in the place of modalities is one vector of all texts joined; in the place of experts, a wider network.
+        """
+        found: Twins = {}
+        if self.gate not in ("random", "mean", "none"):
+            kept = (f"{at}.top_k=0", f"{at}.top_share=0.0")
+            found["all texts joined"] = (f"{at}.gate=mean", f"{at}.texts=concatenated", *kept)
+            found["no texts"] = (f"{at}.gate=none",)
+            found[RANDOM_GATE] = (f"{at}.gate=random",)
+            found[UNIFORM_GATE] = (f"{at}.gate=mean", *kept)
+        mixture, hidden = self.feedforward_mixture, self.feedforward or self.width
+        if mixture.experts:
+            for name, networks in ((DENSE_ACTIVE, mixture.active), (DENSE_TOTAL, mixture.total)):
+                found[name] = (f"{at}.feedforward_mixture.experts=0", f"{at}.feedforward={hidden * networks}")
+        return joined([found, super().twins(at)])
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:

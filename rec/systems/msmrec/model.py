@@ -117,6 +117,9 @@ class MSMRecModel(nn.Module):
             self.compatibility = Compatibility(config.fusion, width, modalities)
             if config.gate in ("user", "published"):
                 self.modality = nn.Parameter(torch.randn(modalities, width) * 0.02)
+            if config.gate == "random":
+                self.random_KD: Tensor
+                self.register_buffer("random_KD", torch.randn(modalities, width))
         self.knowledge: Knowledge | None = None
         if knowledge:  # last, so that with a seed the other weights start as without it
             self.knowledge = Knowledge(
@@ -230,6 +233,8 @@ class MSMRecModel(nn.Module):
             return torch.zeros(modality_NKD.shape[:2], device=user_ND.device)
         if kind == "item":
             return self.compatibility(user_ND, modality_NKD)
+        if kind == "random":  # scores of variance 1 over directions, whatever a user's length
+            return nn.functional.normalize(user_ND.float(), dim=1) @ self.random_KD.float().T
         return user_ND @ self.modality.T
 
     def route(self, user_ND: Tensor, modality_NKD: Tensor, present_NK: Tensor | None) -> Routing:

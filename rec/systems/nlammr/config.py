@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from rec.moe.config import MixtureConfig
 from rec.nn.encoders import TextEncoderConfig
-from rec.strict import Needs, Spaces, Strict, Variants, alike
+from rec.strict import Needs, Spaces, Strict, Twins, Variants, alike
 
 
 class MixtureKeys(MixtureConfig):
@@ -145,6 +145,15 @@ class NLAMMRConfig(Strict):
         if self.train_plm == "full" and self.text.lora:
             raise ValueError("text.lora: above 0 needs train_plm='lora'")
         return self
+
+    def twins(self, at: str) -> Twins:
+        """Return what experts are held against; the dense ones are the published layers in their place."""
+        if self.fusion != "moe" and not self.patient_moe:
+            return {}
+        plain: tuple[str, ...] = ("fusion=concat",) if self.fusion == "moe" else ()
+        plain += ("patient_moe=false",) if self.patient_moe else ()
+        dense: Twins = {"published layers": tuple(f"{at}.{key}" for key in plain)}
+        return dense | super().twins(at)
 
     @property
     def lora(self) -> TextEncoderConfig:
