@@ -45,6 +45,7 @@ def test_a_checkpoint_that_was_told_must_not_be_passed_over() -> None:
 def test_runs_are_compared_epoch_by_epoch() -> None:
     first = {"total_step": 5, "metric": "hit", "hit": 0.5, "loss/all": 2.0}
     found = chaos.apart([first, first | {"hit": 0.52}], [first, first | {"loss/all": 2.5}])
-    assert found == pytest.approx({"loss": 0.2, "metric": 0.02})
+    assert found == pytest.approx((0.2, 0.02, 0.02))
+    assert chaos.apart([first | {"hit": 0.52}, first], [first, first]) == pytest.approx((0.0, 0.02, 0.0))
     with pytest.raises(TrainingError, match="measured at other steps: 1 times, expected 2"):
         chaos.apart([first], [first, first])

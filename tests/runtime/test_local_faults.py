@@ -38,7 +38,8 @@ Start = Callable[[], Training]
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], list[dict[str, Any]]]:
     """The words of a run, and what it measures without faults."""
-    return chaos.undisturbed(tmp_path_factory.mktemp("faults"), EPOCHS)
+    keys, (history,) = chaos.undisturbed(tmp_path_factory.mktemp("faults"), EPOCHS)
+    return keys, [dict(one) for one in history]
 
 
 @pytest.fixture

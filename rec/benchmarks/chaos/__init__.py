@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rec.benchmarks.chaos.faults import FAULTS, Survived, order
 from rec.benchmarks.chaos.training import Training
 from rec.benchmarks.row import Row
@@ -22,6 +24,8 @@ from rec.runtime.local_cluster import LocalCluster, Shape, running
 from rec.strict import resolve
 from rec.train.job import train_here
 
+History = Sequence[Mapping[str, Any]]
+"""What was measured after each epoch."""
 CONFIG = str(Path(__file__).resolve().parents[2] / "configs/demo.toml")
 INTERVAL = 20
 """Steps between checkpoints."""
@@ -37,9 +41,10 @@ PARALLEL = (
 )
 GOALS_S = {"worker": 30.0, "node": 60.0, "link": 60.0, "driver": 30.0}
 """Most seconds to the next step."""
-SAME = {"loss": 1e-4, "metric": 0.01}
-"""How far measures may be apart of those without faults, losses by ratio: with other workers, sums are added in another
-order; a rank can flip where two scores nearly tie."""
+SAME_LOSS = 1e-4
+"""How far losses may be apart of those without faults, by ratio: other workers add sums in another order."""
+SEEDS = 3
+"""Of the run without faults, whose spread is what a metric may be apart: ranks flip where two scores nearly tie."""
 EARLIEST, LATEST = 0.2, 0.8
 """Where in its stretch of the run a fault comes."""
 
@@ -70,8 +75,9 @@ def measure(folder: str, chaos: Chaos, say: Say) -> list[Row]:
 
 def disturbed(nodes: LocalCluster, root: Path, chaos: Chaos, say: Say) -> list[Row]:
     """Return the rows of a run on a cluster that is there, whose head has a state."""
-    say("the same run without faults, in one process")
-    keys, wanted = undisturbed(root, EPOCHS * chaos.faults)
+    say(f"the same run without faults, in one process, with {SEEDS} seeds")
+    keys, several = undisturbed(root, EPOCHS * chaos.faults, SEEDS)
+    wanted = several[0]
     start_s = time.monotonic()
     run = Training(nodes, root, [*keys, *PARALLEL])
     try:
@@ -79,16 +85,23 @@ def disturbed(nodes: LocalCluster, root: Path, chaos: Chaos, say: Say) -> list[R
         run.finish(_left(chaos, start_s))
     finally:
         run.process.kill()
-    return [*rows, *_kept(run, wanted), Row("chaos: all of it", (time.monotonic() - start_s) / 60, "min")]
+    return [*rows, *_kept(run, several), Row("chaos: all of it", (time.monotonic() - start_s) / 60, "min")]
 
 
-def undisturbed(root: Path, epochs: int) -> tuple[list[str], list[dict[str, Any]]]:
-    """Return the config file and keys of a run that goes through faults, and the history of the same without any."""
+def undisturbed(root: Path, epochs: int, seeds: int = 1) -> tuple[list[str], list[History]]:
+    """Return the config file and keys of a run that goes through faults, and histories of the same without any.
+
+    The first is of the same seed, the others of other ones.
+    """
     keys = [*KEYS, f"data.root={root / 'data'}", f"train.epochs={epochs}"]
-    config = override(load(CONFIG), [*keys, "parallel.workers=0", f"out={root / 'undisturbed'}"])
+    config = override(load(CONFIG), [*keys, "parallel.workers=0"])
     view = resolve(config.system).view
     prepare(config.data, InProcess(), lambda _: None, [view] if view else [])
-    return [CONFIG, *keys], train_here(config, lambda _: None, lambda _: None).history
+    histories: list[History] = []
+    for seed in range(config.train.seed, config.train.seed + seeds):
+        one = override(config, [f"out={root / f'undisturbed-{seed}'}", f"train.seed={seed}"])
+        histories.append(train_here(one, lambda _: None, lambda _: None).history)
+    return [CONFIG, *keys], histories
 
 
 def _through(run: Training, chaos: Chaos, steps: int, say: Say) -> list[Row]:
@@ -110,12 +123,13 @@ def _left(chaos: Chaos, start_s: float) -> float:
     return max(0.0, 60 * chaos.minutes - (time.monotonic() - start_s))
 
 
-def _kept(run: Training, wanted: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """Return what is left of the run beside one without faults."""
+def _kept(run: Training, several: Sequence[History]) -> list[Row]:
+    """Return what is left of the run beside those without faults."""
     again, lost = run.again(), run.lost()
     if lost:
         raise TrainingError("; ".join(lost))
-    distances = apart(run.history(), wanted)
+    loss, farthest, last = apart(run.history(), several[0])
+    spread = float(np.std([one[-1][one[-1]["metric"]] for one in several], ddof=1))
     beyond, most = (max((steps[which] for steps in again), default=0) for which in (0, 1))
     done = f"chaos: most steps done again of {INTERVAL} between checkpoints"
     return [
@@ -123,24 +137,22 @@ def _kept(run: Training, wanted: Sequence[Mapping[str, Any]]) -> list[Row]:
         Row(done, most, "", INTERVAL, 1),
         Row("chaos: same, with those made while the next one was written", beyond, "", INTERVAL),
         Row("chaos: damaged files of checkpoints", len(run.faults()), "", goal=0),
-        *(
-            Row(f"chaos: {name}, farthest from the run without faults", distances[name], "", goal=SAME[name])
-            for name in SAME
-        ),
+        Row("chaos: loss, farthest from the run without faults", loss, "", goal=SAME_LOSS),
+        Row("chaos: metric, farthest from the run without faults", farthest, ""),
+        Row(f"chaos: metric at the end, distance from it, limit: spread of {SEEDS} seeds", last, "", spread, 1),
     ]
 
 
-def apart(found: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return how far two histories are apart at most: losses by ratio, the chosen metric by difference.
+def apart(found: History, wanted: History) -> tuple[float, float, float]:
+    """Return how far two histories are apart: losses by ratio at most, the metric by difference at most and at last.
 
     Raises:
         TrainingError: they are of other epochs.
     """
     if [one["total_step"] for one in found] != [one["total_step"] for one in wanted]:
         raise TrainingError(f"measured at other steps: {len(found)} times, expected {len(wanted)}")
-    most = dict.fromkeys(SAME, 0.0)
+    loss, metrics = 0.0, []
     for one, other in zip(found, wanted, strict=True):
-        losses = [abs(one[name] / other[name] - 1) for name in other if name.startswith("loss/")]
-        most["loss"] = max(most["loss"], *losses)
-        most["metric"] = max(most["metric"], abs(one[one["metric"]] - other[one["metric"]]))
-    return most
+        loss = max(loss, *(abs(one[name] / other[name] - 1) for name in other if name.startswith("loss/")))
+        metrics.append(abs(one[one["metric"]] - other[one["metric"]]))
+    return loss, max(metrics), metrics[-1]
