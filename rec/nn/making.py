@@ -96,6 +96,11 @@ class _Watch(TorchDispatchMode):
         super().__init__()
         self.changed = False
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Keep torch from importing its compiler, from which it would otherwise keep what is below: 2 s."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation."""
         schema = getattr(func, "_schema", None)

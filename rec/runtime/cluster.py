@@ -64,12 +64,12 @@ def runtime(
 
     Args:
         cpus: Logical CPUs for the job's workers.
-        environment: What all processes of a private runtime are to have in their environment beside `QUIET`: Ray
-            shares no process between tasks and actors that differ in it.
+        environment: What all processes are to have in their environment beside `QUIET`: Ray shares no process between
+            tasks and actors that differ in it, and starts a new one for each.
         meanwhile: Modules to import in a thread while Ray starts; none of Ray's own.
         metrics_port: Where a private runtime shows its metrics to Prometheus; None leaves the choice to Ray.
         demand: What has to be there, of the machine or of the cluster.
-        on_cluster: What processes that this one starts on a cluster are to have in their environment.
+        on_cluster: What processes that this one starts on a cluster are to have in their environment in its place.
 
     Raises:
         ConfigError: the machine or the cluster has less than is demanded, or no cluster answers.
@@ -87,7 +87,7 @@ def runtime(
     try:
         if os.environ.get("RAY_ADDRESS"):
             with Progress(starting()):
-                connect(on_cluster)
+                connect({**QUIET, **environment} if on_cluster is None and environment else on_cluster)
             require_cluster(demand)
         else:
             sweep()

@@ -14,6 +14,8 @@ from typing import Any
 
 import ray
 from ray.autoscaler.sdk import request_resources
+from ray.core.generated import gcs_pb2
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from rec.cluster.machines import sizes
 from rec.config import RunConfig
@@ -26,6 +28,7 @@ from rec.systems.api import System
 
 ELASTIC = ("min_workers", "grow_s")
 """Keys of a number of workers that may change."""
+REMOVED = gcs_pb2.PlacementGroupTableData.REMOVED
 WAIT_S, POLL_S = 300.0, 2.0
 """Longest wait for nodes with room for the fewest workers, and seconds between looks."""
 
@@ -109,6 +112,18 @@ def wished(bundles: Sequence[Mapping[str, float]]) -> Iterator[None]:
     finally:
         if ray.is_initialized():
             request_resources(bundles=[])
+
+
+def release() -> None:
+    """Free what actors of this job have reserved that are no more, as Ray Train's controller once it is killed.
+
+    Ray itself keeps it until the job ends, and so from those that come next.
+    """
+    job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id()).binary()
+    for told in ray._private.state.state._connect_and_get_accessor().get_placement_group_table():
+        group = gcs_pb2.PlacementGroupTableData.FromString(told)
+        if group.creator_job_id == job and group.creator_actor_dead and group.state != REMOVED:
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
 
 
 def refuse_elastic(parallel: ParallelConfig, what: str) -> None:

@@ -15,7 +15,8 @@ Event = dict[str, Any]
 class Rank:
     """What is known of one worker."""
 
-    handle: Any
+    handle: bytes
+    """The worker's actor handle, packed."""
     heard_s: float
     last: Event = field(default_factory=dict)
 
@@ -29,8 +30,8 @@ class _Monitor:
         self.blocks: dict[str, list[Any]] = {}
         self.leaving = False
 
-    def join(self, rank: int, handle: Any) -> None:
-        """Make a worker known."""
+    def join(self, rank: int, handle: bytes) -> None:
+        """Make a worker known; its handle stays packed here, as unpacking it imports Ray Train."""
         self.ranks[rank] = Rank(handle, time.monotonic())
 
     def offer(self, split: str, blocks: list[Any]) -> None:
@@ -59,8 +60,8 @@ class _Monitor:
         now = time.monotonic()
         return events, {rank: (now - known.heard_s, known.last) for rank, known in self.ranks.items()}
 
-    def handles(self) -> list[Any]:
-        """Return the workers' actor handles."""
+    def handles(self) -> list[bytes]:
+        """Return the workers' actor handles, packed."""
         return [known.handle for known in self.ranks.values()]
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import socket
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import psutil
 import ray
+import ray.train
 from ray.train._internal.utils import get_address_and_port
 from ray.train.backend import Backend, BackendConfig
 
+train_context, tell_ray = inspect.unwrap(ray.train.get_context), inspect.unwrap(ray.train.report)
+"""Ray's own, without their check for the tuner, which imports it in every worker."""
 INTERFACE = "GLOO_SOCKET_IFNAME"
 END_S = 30.0
 """Longest wait for workers to leave their process group."""
@@ -31,29 +36,46 @@ def choose_interface() -> None:
 
 
 def join(backend: str, rank: int, size: int, address: str, port: int, timeout_s: int) -> None:
-    """Connect this worker with the others at the address of the first one."""
-    from ray.train.torch import config
+    """Connect this worker with the others at the address of the first one.
+
+    As Ray does it, whose own functions for torch would import its tuner as well.
+    """
+    import torch.distributed
 
     choose_interface()  # names of interfaces differ between machines
-    os.environ |= {"MASTER_ADDR": address, "MASTER_PORT": str(port)}
-    config._set_torch_distributed_env_vars()
-    config._setup_torch_process_group(backend, rank, size, "env://", timeout_s)
+    context = train_context()
+    told = {
+        "MASTER_ADDR": address,
+        "MASTER_PORT": port,
+        "RANK": rank,
+        "WORLD_SIZE": size,
+        "LOCAL_RANK": context.get_local_rank(),
+        "LOCAL_WORLD_SIZE": context.get_local_world_size(),
+        "NODE_RANK": context.get_node_rank(),
+    }
+    os.environ |= {name: str(value) for name, value in told.items()}
+    os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")  # a collective that takes too long ends the worker
+    torch.distributed.init_process_group(backend, rank=rank, world_size=size, timeout=timedelta(seconds=timeout_s))
 
 
 def leave(size: int) -> None:
     """End what `join` began."""
-    from ray.train.torch import config
+    import torch.distributed
 
-    config._shutdown_torch(destroy_process_group=size > 1)
+    if size > 1 and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 class Device:
     """What a worker has for its own inside: on a GPU, the one that Ray has given it."""
 
     def __enter__(self) -> None:
-        from ray.train.torch.config import TorchConfigContextManager
+        import torch
 
-        TorchConfigContextManager().__enter__()
+        if torch.cuda.is_available():
+            from ray.train.torch import get_device
+
+            torch.cuda.set_device(get_device())
 
     def __exit__(self, *_: object) -> None:
         return None

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
+from ray import cloudpickle
 
 from rec import errors
 from rec.errors import RecError, TrainingError
@@ -39,8 +40,13 @@ class Pump(threading.Thread):
         sizes: Sizes,
         abandon: Callable[[], None],
         say: Callable[[str], None],
+        look: Callable[[], None],
     ) -> None:
-        """Follow the workers that `monitor` hears; `abandon` ends an attempt that has none yet."""
+        """Follow the workers that `monitor` hears.
+
+        `abandon` ends an attempt that has none yet; `look` is called now and then, and may raise why to end it.
+        """
+        self.look = look
         self.say, self.looked_s = say, 0.0
         super().__init__(daemon=True, name="pump")
         self.sizes, self.abandon, self.saved = sizes, abandon, False
@@ -62,6 +68,7 @@ class Pump(threading.Thread):
         """Follow the workers until stopped."""
         while not self.ended.wait(POLL_S if 0 in self.last else START_POLL_S):
             try:
+                self.look()
                 self._check(self._drain())
             except (ray.exceptions.GetTimeoutError, ray.exceptions.ActorUnavailableError):
                 continue
@@ -138,7 +145,7 @@ class Pump(threading.Thread):
     def _end_workers(self) -> None:
         handles = ray.get(self.monitor.handles.remote(), timeout=30)
         for handle in handles:
-            ray.kill(handle)
+            ray.kill(cloudpickle.loads(handle))
         if not handles:
             self.abandon()
 

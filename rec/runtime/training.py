@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import threading
 import uuid
@@ -23,9 +22,9 @@ from rec.config import RunConfig, to_json
 from rec.data.prepared import Prepared
 from rec.errors import StorageError, TrainingError
 from rec.runtime.assignment import node_of_each
-from rec.runtime.cluster import PRIVATE, QUIET, Demand, cpus_to_start, refuse_shared_gpus, runtime, worker_environment
+from rec.runtime.cluster import QUIET, Demand, cpus_to_start, refuse_shared_gpus, runtime, worker_environment
 from rec.runtime.datasets import fits_shared_memory, share
-from rec.runtime.elastic import WAIT_S, Sizes
+from rec.runtime.elastic import WAIT_S, Sizes, release
 from rec.runtime.monitor import Monitor
 from rec.runtime.network import ConnectedWorkers
 from rec.runtime.pump import DRIVER, Pump, describe
@@ -97,14 +96,14 @@ def train(
         versions = Asked()
         stop = stop or threading.Event()
         failures, before, sizes = 0, None, Sizes(config, system, stop, wait_s)
-        versions.require(say)
         while True:
             sized = _sized(sizes, system, report, say)
             if stop.is_set():
                 break
-            failure = _attempt(sized, storage, shared, report, say, stop, sizes)
+            failure = _attempt(sized, storage, shared, report, say, stop, sizes, versions)
             if failure is None or stop.is_set():
                 break
+            versions.require(say)  # which may be why
             if failure.resized:
                 say(f"{failure.resized}; going on from the last checkpoint")
                 continue
@@ -238,6 +237,7 @@ def _attempt(
     say: Callable[[str], None],
     stop: threading.Event,
     sizes: Sizes,
+    versions: Asked,
 ) -> Failure | None:
     """Run once from the newest whole checkpoint; return how it failed, None where it finished."""
     step = newest(storage, say, deep=False)  # workers look at every byte, each at its share
@@ -248,7 +248,8 @@ def _attempt(
     monitor = Monitor.options(scheduling_strategy=here).remote()
     payload = {"config": to_json(config), "step": step, "monitor": monitor, "shared": shared is not None}
     trainer = _trainer(config, payload)
-    pump = Pump(monitor, report, config.parallel.stall_timeout_s, stop, sizes, trainer.abandon, say)
+    look = partial(versions.look, say)
+    pump = Pump(monitor, report, config.parallel.stall_timeout_s, stop, sizes, trainer.abandon, say, look)
     pump.start()
     if shared is not None:
         shared.offer_to(monitor)
@@ -265,6 +266,7 @@ def _attempt(
         pump.stop()
         with contextlib.suppress(ray.exceptions.RayError):
             ray.kill(monitor)
+            release()
     if pump.error is not None:
         raise pump.error
     if pump.resized:
@@ -303,14 +305,12 @@ def _offer(monitor: Any, split: str, done: Future[list[Any]]) -> None:
 class Trainer(DataParallelTrainer):  # type: ignore[misc]
     """Ray's trainer without two processes that every run would start for nothing.
 
-    One manages Ray Train's own data sets, of which there are none. The other removes what a killed controller has
-    reserved, but asks the dashboard whether it was killed, and a private runtime has none.
+    One manages Ray Train's own data sets, of which there are none. The other asks the dashboard every second whether
+    the controller was killed, to remove what it has reserved: `release` does that when an attempt is over.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
-        unused = ["DatasetsCallback"]
-        if os.environ.get(PRIVATE):
-            unused.append("PlacementGroupCleanerCallback")
+        unused = ("DatasetsCallback", "PlacementGroupCleanerCallback")
         return [c for c in super()._create_default_callbacks() if type(c).__name__ not in unused]
 
     controller: Any = None

@@ -18,7 +18,7 @@ REMEDY = "install the same versions on all nodes: pip install -r requirements.lo
 
 
 class Asked:
-    """The versions of all nodes but the driver's, asked for while other things are done."""
+    """The versions of all nodes but the driver's, asked for while workers start; their processes begin there."""
 
     def __init__(self) -> None:
         here = ray.get_runtime_context().get_node_id()
@@ -30,6 +30,13 @@ class Asked:
             if node != here
         }
 
+    def look(self, say: Callable[[str], None]) -> None:
+        """Do what `require` does once all answers are there, and nothing before."""
+        if self.answers and len(ray.wait(list(self.answers), num_returns=len(self.answers), timeout=0)[0]) == len(
+            self.answers
+        ):
+            self.require(say)
+
     def require(self, say: Callable[[str], None]) -> None:
         """Check that every node has what the driver has; small differences are said.
 
@@ -39,7 +46,7 @@ class Asked:
         if not self.answers:
             return
         ready, _ = ray.wait(list(self.answers), num_returns=len(self.answers), timeout=WAIT_S)
-        expected = _versions(PACKAGES)
+        expected, answers, self.answers = _versions(PACKAGES), self.answers, {}
         broken: list[str] = []
         odd: list[str] = []
         for answer in ready:
@@ -48,7 +55,7 @@ class Asked:
             except ray.exceptions.RayError:  # the node is gone by now
                 continue
             for name, there in differing(found, expected).items():
-                words = f"node {self.answers[answer]}: {name} {there or 'is not installed'}, expected {expected[name]}"
+                words = f"node {answers[answer]}: {name} {there or 'is not installed'}, expected {expected[name]}"
                 (broken if breaks(name, there, str(expected[name])) else odd).append(words)
         if broken:
             raise ConfigError(f"{'; '.join(sorted(broken))}, as on the driver's; {REMEDY}")

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import ray
-import ray.train
+from ray import cloudpickle
 
 from rec.batch import Batch
 from rec.config import from_json
@@ -17,6 +17,7 @@ from rec.data.prepared import open_prepared
 from rec.data.stream import Reader
 from rec.errors import RecError, StorageError
 from rec.provenance import machine
+from rec.runtime.network import tell_ray, train_context
 from rec.storage import Storage
 from rec.systems.api import Phase
 from rec.train.checkpoint import Checkpoint, CheckpointStore
@@ -35,11 +36,11 @@ ANSWERED = ("evaluated", "saved", "left", "error", "raised")
 
 def train_worker(payload: dict[str, Any]) -> None:
     """Train as one rank; `payload` holds the config as JSON, the step to go on from, and the monitor."""
-    context = ray.train.get_context()
+    context = train_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
     monitor = payload["monitor"]
     stands = {"total_step": payload["step"] or 0}
-    ray.get(monitor.join.remote(rank, ray.get_runtime_context().current_actor))
+    ray.get(monitor.join.remote(rank, cloudpickle.dumps(ray.get_runtime_context().current_actor)))
 
     leaves = Leaves()
 
@@ -51,7 +52,7 @@ def train_worker(payload: dict[str, Any]) -> None:
         if event["kind"] in ANSWERED:
             ray.get(sent)
         if event["kind"] == "evaluated":
-            ray.train.report({name: value for name, value in event.items() if isinstance(value, int | float)})
+            tell_ray({name: value for name, value in event.items() if isinstance(value, int | float)})
 
     report({"kind": "placed", "node": ray.util.get_node_ip_address(), "node_id": node_id()})
     try:
@@ -116,7 +117,6 @@ def _train(
     leaves: Leaves,
 ) -> None:
     import torch
-    from ray.train.torch import get_device
 
     from rec.evaluation.measure import directions
     from rec.runtime import deepspeed
@@ -133,7 +133,7 @@ def _train(
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK=str(context.get_local_rank()))
     torch.set_num_threads(config.parallel.threads)
     keep_freed_memory()
-    device = f"cuda:{get_device().index}" if config.parallel.gpu else "cpu"
+    device = f"cuda:{torch.cuda.current_device()}" if config.parallel.gpu else "cpu"
     report({"kind": "imported", "machine": machine(device)})
     data = open_prepared(config)
     system = build(config, data)
