@@ -9,7 +9,7 @@ from typing import Any
 
 from rec.cli.run import say
 from rec.config import load
-from rec.errors import ConfigError, RequestError
+from rec.errors import ConfigError, RecError, RequestError
 from rec.storage import absolute
 
 TEXT = "run a command as a job of a Ray cluster, and follow it"
@@ -51,13 +51,9 @@ def run(options: argparse.Namespace) -> int | None:
     words = [options.job, *options.words, *options.overrides]
     if options.job and not folder.is_dir():
         raise RequestError(f"--working-dir {folder}: there is no such folder")
-    # What a config names is slow to import, as Ray's client is: one is had beside the other.
-    with ThreadPoolExecutor(1) as others:
-        found = others.submit(_connected, options.address)
-        if options.job:
-            _check(options, folder)
-        client = found.result()
-    from rec.progress import Merged
+    if options.job:
+        return _submitted(options, words, folder)
+    client = _connected(options.address)
     from rec.runtime import submit
 
     if options.list:
@@ -66,10 +62,36 @@ def run(options: argparse.Namespace) -> int | None:
     if options.stop:
         say(f"{options.stop}: {'stopped' if submit.stop(client, options.stop) else 'had ended already'}")
         return None
-    name = options.follow or submit.submit(client, words, folder, options.exclude, say)
+    return _followed(client, options.follow)
+
+
+def _submitted(options: argparse.Namespace, words: list[str], folder: Path) -> int | None:
+    """Submit a job, and follow it; what its config names is slow to import and checked meanwhile."""
+    with ThreadPoolExecutor(1) as others:
+        checked = others.submit(_check, options, folder)
+        try:
+            client = _connected(options.address)
+            from rec.runtime import submit
+
+            name = submit.submit(client, words, folder, options.exclude, say)
+        except RecError:
+            checked.result()  # what is wrong with the config is told first
+            raise
+        try:
+            checked.result()
+        except RecError:
+            submit.stop(client, name)
+            raise
     if options.detach:
         print(name)
         return None
+    return _followed(client, name)
+
+
+def _followed(client: Any, name: str) -> int:
+    from rec.progress import Merged
+    from rec.runtime import submit
+
     return submit.follow(client, name, Merged().show)
 
 

@@ -153,6 +153,12 @@ def test_exit_codes_and_last_lines_are_the_jobs(client: Client) -> None:
     assert code == 1, lines
     assert lines[-1].startswith("error: ")
     assert "/nothing/here" in lines[-1]
+    # A config that cannot be is checked while it is submitted, and the job ends.
+    code, lines = ended(client("train", "mine.toml", "train.epoch=1"))
+    assert (code, lines[-1]) == (1, "error: train.epoch: unknown key; did you mean 'epochs'?")
+    name = lines[0].split(":")[0]
+    _, told = ended(client("--list"))
+    assert [line.split()[1] for line in told if name in line][0] in ("stopped", "failed")
 
 
 @pytest.mark.ray
