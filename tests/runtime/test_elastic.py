@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +15,8 @@ import numpy as np
 import pytest
 
 pytest.importorskip("ray", reason="needs the extra `cluster`")
+
+import ray
 
 from rec.config import RunConfig, from_table, override
 from rec.errors import ConfigError, TrainingError
@@ -156,3 +160,27 @@ def test_a_run_shrinks_with_the_cluster_and_grows_again(
     assert command["workers"] == len(command["machines"]) == 2
     alone = run_config(out=str(tmp_path / "expected"), model={"dropout": 0.0}, **keys)
     agree(history(config), train_here(alone, quiet, quiet).history)
+
+
+@pytest.mark.ray
+def test_what_a_killed_actor_has_reserved_is_free_again(ray_runtime: None) -> None:
+    def whole() -> float:
+        return float(ray.available_resources().get("CPU", 0.0))
+
+    class Holder:
+        def hold(self) -> int:
+            self.group = ray.util.placement_group([{"CPU": 2}])
+            ray.get(self.group.ready())
+            return os.getpid()
+
+    before = whole()
+    holder = ray.remote(num_cpus=0)(Holder).remote()
+    process = ray.get(holder.hold.remote())
+    elastic.release()  # whoever lives keeps what it has
+    assert whole() == before - 2
+    os.kill(process, signal.SIGKILL)
+    deadline_s = time.monotonic() + 20
+    while whole() != before and time.monotonic() < deadline_s:
+        elastic.release()
+        time.sleep(0.2)
+    assert whole() == before

@@ -158,7 +158,7 @@ def test_exit_codes_and_last_lines_are_the_jobs(client: Client) -> None:
     assert (code, lines[-1]) == (1, "error: train.epoch: unknown key; did you mean 'epochs'?")
     name = lines[0].split(":")[0]
     _, told = ended(client("--list"))
-    assert [line.split()[1] for line in told if name in line][0] in ("stopped", "failed")
+    assert next(line.split()[1] for line in told if name in line) in ("stopped", "failed")
 
 
 @pytest.mark.ray

@@ -457,7 +457,7 @@ def test_adam_adds_the_decay_to_the_gradient() -> None:
     assert found["adam"] == pytest.approx(2.0 - 0.1, abs=1e-6)
     # Decoupled: the weight shrinks by 0.1 * 0.5 of itself, then rises by the rate against the gradient -0.25.
     assert found["adamw"] == pytest.approx(2.0 * 0.95 + 0.1, abs=1e-6)
-    assert type(make_optimiser([{"params": [weight]}], TrainConfig())) is torch.optim.AdamW
+    assert isinstance(make_optimiser([{"params": [weight]}], TrainConfig()), torch.optim.AdamW)
 
 
 # What a person sees.
