@@ -22,6 +22,7 @@ from rec.errors import DataError
 from rec.keys_data import DataConfig
 from rec.keys_knowledge import KnowledgeConfig
 from rec.nn.history import COLUMNS
+from rec.runtime import datasets
 from rec.runtime.datasets import SharedReader, StreamingReader, fits_shared_memory, share
 from rec.runtime.prepare import OnRay, prepare
 from rec.storage import Storage
@@ -145,8 +146,13 @@ def test_streamed_and_shared_files_are_the_files(ray_runtime: None, planted: Pre
     assert sum(len(b) for b in blocks) == planted.num_users
 
 
-def test_workers_are_offered_the_split_that_they_read(ray_runtime: None, planted: Prepared) -> None:
+@pytest.mark.parametrize("small", [0, datasets.SMALL_BYTES], ids=["by Ray Data", "by the driver"])
+def test_workers_are_offered_the_split_that_they_read(
+    ray_runtime: None, planted: Prepared, monkeypatch: pytest.MonkeyPatch, small: int
+) -> None:
     import ray
+
+    monkeypatch.setattr(datasets, "SMALL_BYTES", small)
 
     class Offers:
         def offered(self, split: str) -> list[Any] | None:
