@@ -25,7 +25,7 @@ from tests.runtime.test_training import agree
 
 pytestmark = [pytest.mark.ray, pytest.mark.nodes, pytest.mark.slow, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[2]
-EPOCHS, BEFORE = 12, 30
+EPOCHS, BEFORE = 30, 30
 """Of a run, and steps before its fault."""
 WORKER_S, NODE_S = 30.0, 60.0
 """Most seconds to the next step after a killed worker or driver, and after a killed node."""

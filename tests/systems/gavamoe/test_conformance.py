@@ -28,6 +28,7 @@ class TestGaVaMoE(Conformance):
             "prompt": {"rating": "none", "own_vectors": False, **SHORT},
         },
         {"language": LANGUAGE, "experts": {"experts": 0}, "prompt": SHORT},
+        {"language": LANGUAGE, "experts": {"experts": 2, "per_row": 1, "router": "random"}, "prompt": SHORT},
         {
             "language": LANGUAGE,
             "experts": {"experts": 2, "per_row": 1, "gates": "random", "balance_weight": 0.1},
