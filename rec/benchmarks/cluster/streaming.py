@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,7 +74,7 @@ class Watched:
     spilled: float = 0.0
     """Most bytes that lay on disks for want of room."""
     memory: list[float] = field(default_factory=list)
-    """Bytes of their own of the largest worker or reader, by time."""
+    """Bytes of their own of the largest worker or reader, by time, once steps are made."""
     names: set[str] = field(default_factory=set)
     """Names of all metrics that nodes have shown."""
 
@@ -157,19 +157,22 @@ def trained_on(cluster: LocalCluster, data: Prepared, folder: Path) -> tuple[Wat
     )
     (folder / "config.json").write_text(to_json(config))
     words = ["rec.benchmarks.cluster.driver", str(folder / "config.json"), str(folder / "events")]
-    with watching(cluster) as watched:
+    events = folder / "events"
+    with watching(cluster, lambda: events.exists() and b'"kind": "step"' in events.read_bytes()) as watched:
         run_on(cluster, words, folder / "log", limit_s=3 * LIMIT_S)
     return watched, time.monotonic() - start_s
 
 
 @contextlib.contextmanager
-def watching(cluster: LocalCluster) -> Iterator[Watched]:
-    """Watch object stores and processes of a cluster inside."""
+def watching(cluster: LocalCluster, trains: Callable[[], bool]) -> Iterator[Watched]:
+    """Watch object stores of a cluster inside, and its processes from when it trains: before, they only grow."""
     watched, ended = Watched(), threading.Event()
 
     def watch() -> None:
         while not ended.wait(EVERY_S):
             _look(cluster, watched)
+            if watched.memory or trains():
+                watched.memory.append(_largest(cluster))
 
     thread = threading.Thread(target=watch, daemon=True, name="watch")
     thread.start()
@@ -191,9 +194,12 @@ def _look(cluster: LocalCluster, watched: Watched) -> None:
     watched.store.append(max(shares, default=0.0) / cluster.shape.store_bytes)
     spilled = [value for page in pages for name, labels, value in page if _is_spilled(name, labels)]
     watched.spilled = max(watched.spilled, *spilled, 0.0)
+
+
+def _largest(cluster: LocalCluster) -> float:
+    """Return the bytes of its own of the largest process that trains or reads."""
     spaces = [cluster.links.namespace(node) for node in range(cluster.shape.nodes)]
-    sizes = [own_bytes(pid) for space in spaces for pid in cluster.links.pids(space)]
-    watched.memory.append(max(sizes, default=0.0))
+    return max((own_bytes(pid) for space in spaces for pid in cluster.links.pids(space)), default=0.0)
 
 
 def _is_spilled(name: str, labels: Mapping[str, str]) -> bool:
