@@ -97,8 +97,9 @@ def streamed(folder: str, name: str, size: Size, say: Say) -> list[Row]:
 
 def rows_of(size: Size, watched: Watched, seconds: float) -> list[Row]:
     """Return the rows of what was watched."""
-    half = len(watched.memory) // 2
-    early, late = (max(part, default=0.0) for part in (watched.memory[:half], watched.memory[half:]))
+    quarter = len(watched.memory) // 4  # in the first, buffers fill
+    parts = (watched.memory[quarter : 2 * quarter], watched.memory[2 * quarter :])
+    early, late = (max(part, default=0.0) for part in parts)
     told = f"{counted(size.nodes, 'node')} of {size.store / MIB:.0f} MiB of object store"
     text = f"{told}: bytes through each node's store, limit: the store"
     return [
@@ -106,7 +107,11 @@ def rows_of(size: Size, watched: Watched, seconds: float) -> list[Row]:
         Row("  largest share of a store in use", max(watched.store, default=0.0), "", goal=1.0),
         Row("  bytes spilled to disks", watched.spilled, "B", goal=SPILL_GOAL),
         Row(
-            "  memory of the largest process, second half of the run, limit: first half", late, "B", early, GROWTH_GOAL
+            "  memory of the largest process, second half of training, limit: second quarter",
+            late,
+            "B",
+            early,
+            GROWTH_GOAL,
         ),
         Row("  the run, from its command to its end", seconds, "s"),
         Row("  bytes read into training per second, all nodes", size.nodes * size.rows * LENGTH * 4 / seconds, "B/s"),
