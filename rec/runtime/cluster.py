@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import logging
 import math
 import os
@@ -30,6 +31,8 @@ from rec.sections import counted
 
 PRIVATE = "REC_PRIVATE_RUNTIME"
 """Set in the environment of every process of a private runtime."""
+JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Where Ray tells a submitted job's driver of the job."""
 SPARE_CPUS = 1
 """Logical CPUs beside the workers' own: Ray Data's tasks run there. Ray starts a process per CPU at once."""
 PATIENCE_S = 2.0
@@ -149,12 +152,17 @@ def connect(environment: Mapping[str, str] | None = None) -> None:
     """
     try:
         with own_signals():
-            # A submitted job may have an environment of its own, which a second one must not contradict.
-            given = {"env_vars": dict(environment)} if environment else None
+            given = {"env_vars": beside_the_jobs(environment)} if environment else None
             ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env=given)
     except (ConnectionError, RuntimeError, ValueError) as error:
         told = one_line(str(error))[:MOST_TOLD]
         raise ConfigError(f"RAY_ADDRESS: no cluster answers at {os.environ['RAY_ADDRESS']!r} ({told})") from error
+
+
+def beside_the_jobs(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what a submitted job's own environment does not tell: Ray refuses a second one that says otherwise."""
+    job = json.loads(os.environ.get(JOB) or "{}").get("runtime_env") or {}
+    return {name: value for name, value in environment.items() if name not in (job.get("env_vars") or {})}
 
 
 @contextmanager

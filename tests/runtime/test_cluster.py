@@ -14,6 +14,7 @@ import ray
 from ray.core.generated.autoscaler_pb2 import ClusterConfig
 
 from rec.errors import ConfigError
+from rec.json_text import json_text
 from rec.keys import ParallelConfig, ServeConfig
 from rec.runtime import cluster
 from rec.runtime.cluster import FOLDER, Demand, require_cluster
@@ -66,3 +67,16 @@ def test_what_fits_in_all_but_on_no_node_is_refused_for_every_job(monkeypatch: p
         demand = Demand(4.0, 0.0, "tune.concurrent", "lower it", "workers of trials", each={"CPU": 4.0}, count=1)
     with pytest.raises(ConfigError, match=r"room for 0 .* of 4 CPUs each, expected 1: .* there are 2 nodes of 3 CPUs"):
         require_cluster(demand)
+
+
+def test_what_a_submitted_job_was_given_is_not_contradicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    monkeypatch.delenv(cluster.JOB, raising=False)
+    assert cluster.beside_the_jobs(ours) == ours
+    for told, left in (
+        ({"runtime_env": {"working_dir": "/w", "env_vars": {"OMP_NUM_THREADS": "4"}}}, {"DS_ACCELERATOR": "cpu"}),
+        ({"runtime_env": {"working_dir": "/w"}, "metadata": {}}, ours),
+        ({"runtime_env": None}, ours),
+    ):
+        monkeypatch.setenv(cluster.JOB, json_text(told))
+        assert cluster.beside_the_jobs(ours) == left
