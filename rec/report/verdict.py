@@ -26,12 +26,7 @@ from rec.storage import Storage
 from rec.train.training_record import cost_of, read_training
 
 FILE, FOLDER, OWN = "verdict.json", "verdict", "as configured"
-WORDS: Mapping[Standing, str] = {
-    "better": "the mixture is better",
-    "worse": "the mixture is worse",
-    "alike": "no difference that matters",
-    "open": "not clear yet",
-}
+WORDS: Mapping[Standing, str] = {"better": "better", "worse": "worse", "alike": "as good", "open": "not clear"}
 
 
 @dataclass(slots=True)
@@ -73,8 +68,13 @@ def judged_runs(config: RunConfig, only: Sequence[str]) -> list[Judged]:
     known = {**twins, **others}
     if unknown := [name for name in only if name not in known]:
         raise ConfigError(f"--only: nothing is called {unknown[0]!r}; there are {'; '.join(known)}")
-    chosen = [Judged(name, words, name in twins) for name, words in known.items() if not only or name in only]
-    return [Judged(OWN, (), False), *chosen]
+    found, models = [Judged(OWN, (), False)], [config.model]
+    for name, words in known.items():
+        model = override(config, words).model
+        if (not only or name in only) and model not in models:  # as wide as all is as wide as those of a row
+            found.append(Judged(name, words, name in twins))
+            models.append(model)
+    return found
 
 
 def verdict(
@@ -146,7 +146,7 @@ def _told(config: RunConfig, own: Judged, others: Sequence[Judged], gains: Mappi
     said = _sentence(metric, own, standing, name, twins, {one.name: one for one in others})
     variance, _ = spread_of_seeds([one.values(metric) for one in (own, *others)])
     rows = Table(
-        head=["run", "seeds", metric, "the mixture's gain (95 % interval)", "", "training", "peak memory", "weights"],
+        head=["run", "seeds", metric, "gain (95 % interval)", "mixture", "training", "memory", "weights"],
         rows=[_row(metric, one, gains.get(one.name)) for one in (own, *others)],
     )
     notes = [
@@ -165,7 +165,8 @@ def _told(config: RunConfig, own: Judged, others: Sequence[Judged], gains: Mappi
     storage.write_json(FILE, told | {"sections": to_plain(sections)})
     storage.write("verdict.txt", f"{_text(said, rows, notes, PLAIN_WIDTH)}\n".encode())
     title = f"Does the mixture of {system_name(config)} pay on {data_name(config)}?"
-    storage.write("verdict.html", page(title, said, sections).encode())
+    alone = [Section(title="By twin", parts=parts[1:])]  # what is said stands above
+    storage.write("verdict.html", page(title, said, alone).encode())
     return _text(said, rows, notes, terminal_width())
 
 
