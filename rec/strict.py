@@ -133,16 +133,16 @@ class Strict(BaseModel):
 
         By default those of all tables below; twins of one name go together. `at` is where the table stands: "model".
         """
-        return joined(value.twins(place) for place, value in self._below(at))
+        return joined(value.twins(place) for place, value in self._tables(at))
 
     def others(self, at: str) -> Twins:
         """Return overrides by name of what else is worth knowing of a mixture: more or fewer experts, fewer inputs.
 
         By default those of all tables below, as for `twins`.
         """
-        return joined(value.others(place) for place, value in self._below(at))
+        return joined(value.others(place) for place, value in self._tables(at))
 
-    def _below(self, at: str) -> list[tuple[str, Strict]]:
+    def _tables(self, at: str) -> list[tuple[str, Strict]]:
         values = {f"{at}.{key}": getattr(self, key) for key in type(self).model_fields}
         return [(place, value) for place, value in values.items() if isinstance(value, Strict)]
 

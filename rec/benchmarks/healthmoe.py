@@ -117,7 +117,7 @@ def ranking() -> list[Row]:
 
 def _products(config: HealthMoEConfig, columns: int) -> Callable[[], None]:
     """Return the products of so many columns with all experts that a pair passes, for the ranked users' pairs."""
-    hidden = config.hidden * (config.mixture.per_row + config.mixture.shared)
+    hidden = config.hidden * config.mixture.active
     x_NC, up_CF = torch.randn(ITEMS + 1, columns), torch.randn(columns, hidden)
     down_FO = torch.randn(hidden, config.out)
 

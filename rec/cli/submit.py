@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,10 @@ def _submitted(options: argparse.Namespace, words: list[str], folder: Path) -> i
             raise
         try:
             checked.result()
-        except RecError:
-            submit.stop(client, name)
+        except BaseException:
+            with contextlib.suppress(Exception):  # what is wrong with the config is what is told
+                submit.stop(client, name)
+            say(f"{name}: stopped")
             raise
     if options.detach:
         print(name)

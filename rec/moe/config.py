@@ -135,6 +135,12 @@ class MixtureConfig(Strict):
         """Networks of the whole hidden width that there are."""
         return self.experts + self.shared
 
+    def one(self, at: str) -> tuple[str, ...]:
+        """Return overrides that leave one expert, which every row passes with weight 1: a dense network of its kind."""
+        alone = {"experts": 1, "per_row": 1, "fine": 1, "shared": "false", "zero_start": "false"}
+        alone |= {"router": "softmax", "capacity_factor": 0.0, "routed_scale": 1.0}
+        return tuple(f"{at}.{key}={value}" for key, value in alone.items())
+
     def twins(self, at: str) -> Twins:
         """Return the same experts without a gate that learns."""
         if not self.experts or self.router in ("random", "uniform"):

@@ -51,8 +51,16 @@ def write_report(folder: str, split: str = "test", seeds: int = 0, users: Sequen
     filed = from_plain(first.read_json(f"evaluation/{split}/sections.json"))
     panels = curves(history, config.train.metric, results[0]["directions"])
     alone = profiles(load_run(folders[0], ()), split, users, results[0]) if users else []
-    told = [*filed_verdict(Storage(folder)), *filed, *filed_sections(Storage(folder))]
-    sections = [*alone, metrics_section(results), *panels, *told, all_numbers(results), origin.config_section()]
+    told = [*filed, *filed_sections(Storage(folder))]
+    sections = [
+        *alone,
+        *filed_verdict(Storage(folder)),
+        metrics_section(results),
+        *panels,
+        *told,
+        all_numbers(results),
+        origin.config_section(),
+    ]
     text = page(
         f"{system_name(config)} on {data_name(config)}",
         " ".join([headline(results), *origin.cost()]),

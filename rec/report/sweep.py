@@ -157,6 +157,6 @@ def _row(config: RunConfig, name: str, found: list[dict[str, Any]], first: str) 
             row[metric] = value_in_words(metric, found, summary)
     if name != first:
         compared = compare(folder(config, name), folder(config, first), RESAMPLES)
-        measured = [r["difference"] for r in compared if r["metric"] == found[0]["shown"][0]]
-        row["difference"] = "{mean:+.4f} ({low:+.4f} to {high:+.4f})".format(**measured[0]) if any(measured) else "-"
+        told = [r["difference"] for r in compared if r["metric"] == found[0]["shown"][0]]
+        row["difference"] = "{mean:+.4f} ({low:+.4f} to {high:+.4f})".format(**told[0]) if any(told) else "-"
     return row

@@ -65,14 +65,19 @@ def judged_runs(config: RunConfig, only: Sequence[str]) -> list[Judged]:
     twins, others = config.model.twins("model"), config.model.others("model")
     if not twins:
         raise ConfigError(f"--verdict: {config.system} with these keys has no mixture that something could replace")
+    if config.parallel.expert_parallel > 1 or config.parallel.moe_backend != "grouped":
+        raise ConfigError(
+            "--verdict: twins have no experts to spread over workers; set parallel.expert_parallel=1 and "
+            "parallel.moe_backend=grouped, which change no numbers"
+        )
     known = {**twins, **others}
     if unknown := [name for name in only if name not in known]:
         raise ConfigError(f"--only: nothing is called {unknown[0]!r}; there are {'; '.join(known)}")
     found, models = [Judged(OWN, (), False)], [config.model]
-    for name, words in known.items():
-        model = override(config, words).model
-        if (not only or name in only) and model not in models:  # as wide as all is as wide as those of a row
-            found.append(Judged(name, words, name in twins))
+    for name in only or known:
+        model = override(config, known[name]).model
+        if model not in models:  # as wide as all may be as wide as those of a row
+            found.append(Judged(name, known[name], name in twins))
             models.append(model)
     return found
 
@@ -144,15 +149,16 @@ def _told(config: RunConfig, own: Judged, others: Sequence[Judged], gains: Mappi
     twins = {one.name: gains[one.name] for one in others if one.is_twin}
     standing, name = conclusion(twins) if twins else ("open", "")
     said = _sentence(metric, own, standing, name, twins, {one.name: one for one in others})
-    variance, _ = spread_of_seeds([one.values(metric) for one in (own, *others)])
+    variance, freedom = spread_of_seeds([one.values(metric) for one in (own, *others)])
+    of_seeds = f" and of seeds (standard deviation {number(variance**0.5)}, pooled over all runs)" if freedom else ""
     rows = Table(
         head=["run", "seeds", metric, "gain (95 % interval)", "mixture", "training", "memory", "weights"],
         rows=[_row(metric, one, gains.get(one.name)) for one in (own, *others)],
     )
     notes = [
         f"Test split, {counted(own.numbers[0]['examples'], 'example')}. An interval is of the spread of examples "
-        f"(paired bootstrap, {RESAMPLES:,} resamples) and of seeds (standard deviation {number(variance**0.5)}, pooled "
-        "over all runs). Of what is clear no further seeds are trained.",
+        f"(paired bootstrap, {RESAMPLES:,} resamples){of_seeds}. Of what is clear no further seeds are trained; gains "
+        "are over the seeds that both have.",
         *(f"{one.name}: {' '.join(one.words)}" for one in others),
     ]
     parts: list[Part] = [Text(text=said), *_figure(metric, gains), rows]
@@ -183,7 +189,7 @@ def _sentence(
         return "Nothing plainer was trained in the place of the mixture, so that nothing can be said of it."
     found = twins[name]
     beside = f"{interval(found.mean, found.low, found.high)} in {metric} beside {name!r}"
-    seeds = f"after {counted(len(own.numbers), 'seed')}"
+    seeds = f"after {counted(found.seeds, 'seed')}"
     if standing == "better":
         said = (
             f"The mixture pays: it is better than each of {counted(len(twins), 'plainer model')}, by {beside} at least"

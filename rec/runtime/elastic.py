@@ -28,6 +28,7 @@ from rec.systems.api import System
 
 ELASTIC = ("min_workers", "grow_s")
 """Keys of a number of workers that may change."""
+NOBODY = ray.ActorID.nil().binary()
 REMOVED = gcs_pb2.PlacementGroupTableData.REMOVED
 WAIT_S, POLL_S = 300.0, 2.0
 """Longest wait for nodes with room for the fewest workers, and seconds between looks."""
@@ -122,7 +123,8 @@ def release() -> None:
     job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id()).binary()
     for told in ray._private.state.state._connect_and_get_accessor().get_placement_group_table():
         group = gcs_pb2.PlacementGroupTableData.FromString(told)
-        if group.creator_job_id == job and group.creator_actor_dead and group.state != REMOVED:
+        by_actor = group.creator_actor_id not in (b"", NOBODY)  # those of a driver are said to have a dead one
+        if group.creator_job_id == job and by_actor and group.creator_actor_dead and group.state != REMOVED:
             remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
 
 

@@ -54,7 +54,8 @@ def join(backend: str, rank: int, size: int, address: str, port: int, timeout_s:
         "NODE_RANK": context.get_node_rank(),
     }
     os.environ |= {name: str(value) for name, value in told.items()}
-    os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")  # a collective that takes too long ends the worker
+    if "TORCH_NCCL_BLOCKING_WAIT" not in os.environ:  # a collective that takes too long ends the worker
+        os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
     torch.distributed.init_process_group(backend, rank=rank, world_size=size, timeout=timedelta(seconds=timeout_s))
 
 
@@ -75,7 +76,8 @@ class Device:
         if torch.cuda.is_available():
             from ray.train.torch import get_device
 
-            torch.cuda.set_device(get_device())
+            if (device := get_device()).type == "cuda":  # not where a run on CPUs meets a machine with GPUs
+                torch.cuda.set_device(device)
 
     def __exit__(self, *_: object) -> None:
         return None

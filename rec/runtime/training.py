@@ -240,6 +240,7 @@ def _attempt(
     versions: Asked,
 ) -> Failure | None:
     """Run once from the newest whole checkpoint; return how it failed, None where it finished."""
+    release()  # of attempts before
     step = newest(storage, say, deep=False)  # workers look at every byte, each at its share
     if step is not None:
         say(f"{config.out}: going on from step {step}")
@@ -266,8 +267,8 @@ def _attempt(
         pump.stop()
         with contextlib.suppress(ray.exceptions.RayError):
             ray.kill(monitor)
-            release()
     if pump.error is not None:
+        versions.require(say)  # another version of ours may be why
         raise pump.error
     if pump.resized:
         return Failure(pump.resized, step, {}, resized=pump.resized)
@@ -298,7 +299,7 @@ def _offer(monitor: Any, split: str, done: Future[list[Any]]) -> None:
     if error is None:
         monitor.offer.remote(split, done.result())
     else:
-        message = f"split {split!r} cannot be read through Ray Data: {error}"
+        message = f"split {split!r} cannot be read: {error}"
         monitor.put.remote(DRIVER, {"kind": "error", "rank": DRIVER, "type": "DataError", "message": message})
 
 

@@ -36,8 +36,8 @@ def test_a_dense_twin_is_as_wide_as_the_experts_of_a_row() -> None:
     mixture, hidden = config.model.mixture, config.model.hidden
     for name, networks in (("dense, active width", 3 + 1), ("dense, total width", mixture.experts + 1)):
         dense = override(config, twins[name]).model
-        assert dense.mixture.experts == 0
-        assert dense.hidden * dense.mixture.active == hidden * networks
+        assert (dense.mixture.experts, dense.mixture.active) == (1, 1)
+        assert dense.hidden == hidden * networks
 
 
 def test_what_would_be_the_same_run_is_trained_once(run_config: Callable[..., RunConfig]) -> None:
@@ -98,6 +98,7 @@ def test_one_seed_says_nothing(mixed: RunConfig) -> None:
 @pytest.mark.parametrize(
     ("words", "only", "fault"),
     [
+        (["parallel.workers=2", "parallel.expert_parallel=2"], [], "twins have no experts to spread over workers"),
         (["model.feedforward_mixture.experts=0"], [], "has no mixture that something could replace"),
         ([], ["dens"], "nothing is called 'dens'; there are dense, active width; dense, total width; random gate; "),
     ],

@@ -174,6 +174,14 @@ def test_what_a_killed_actor_has_reserved_is_free_again(ray_runtime: None) -> No
             return os.getpid()
 
     before = whole()
+    mine = ray.util.placement_group([{"CPU": 1}])
+    ray.get(mine.ready())
+    elastic.release()  # what no actor has made stays, as a search's place for its trials
+    assert whole() == before - 1
+    ray.util.remove_placement_group(mine)
+    deadline_s = time.monotonic() + 20
+    while whole() != before and time.monotonic() < deadline_s:
+        time.sleep(0.2)
     holder = ray.remote(num_cpus=0)(Holder).remote()
     process = ray.get(holder.hold.remote())
     elastic.release()  # whoever lives keeps what it has

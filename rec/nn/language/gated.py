@@ -19,6 +19,7 @@ from rec.moe.experts import FeedForwardExperts, without_output
 from rec.moe.layer import Mixed, MixtureOfExperts
 from rec.moe.routers import ClusterRouter, SoftClusterRouter
 from rec.nn.language.causal import decoder_layers
+from rec.sections import counted
 from rec.seeds import derive
 from rec.strict import RANDOM_GATE, UNIFORM_GATE, Needs, Spaces, Strict, Twins, alike
 from rec.terms import Term
@@ -91,6 +92,12 @@ class GatedConfig(Strict):
             return {}
         found: Twins = {RANDOM_GATE: (f"{at}.router=random",), UNIFORM_GATE: (f"{at}.router=uniform",)}
         return found | ({"one gate": (f"{at}.gates=one",)} if self.gates == "cluster" else {})
+
+    def others(self, at: str) -> Twins:
+        """Return half and twice as many experts, as long as there are enough for a token."""
+        sizes = (self.experts // 2, self.experts * 2)
+        enough = [size for size in sizes if size and size * self.fine >= self.of_row]
+        return {f"{counted(size, 'expert')}": (f"{at}.experts={size}",) for size in enough}
 
 
 @dataclass(slots=True)

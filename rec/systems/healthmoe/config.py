@@ -107,22 +107,19 @@ class HealthMoEConfig(Strict):
         return self
 
     def twins(self, at: str) -> Twins:
-        """Return what the experts are held against; a plain network is as wide as the default experts of a row."""
+        """Return what the experts are held against."""
         mixture = self.mixture
         if not mixture.experts:
             return {}
-        plain = type(mixture)(experts=0).active
         widths = {DENSE_ACTIVE: mixture.active, DENSE_TOTAL: mixture.total}
-        dense: Twins = {
-            name: (f"{at}.mixture.experts=0", f"{at}.hidden={round(self.hidden * networks / plain)}")
-            for name, networks in widths.items()
-        }
+        one = mixture.one(f"{at}.mixture")
+        dense: Twins = {name: (*one, f"{at}.hidden={self.hidden * networks}") for name, networks in widths.items()}
         return dense | super().twins(at)
 
     def others(self, at: str) -> Twins:
         """Return the same without each of what is seen of users and items, beside other numbers of experts."""
         found = super().others(at)
-        for side, names in (("user", self.user), ("item", self.item)):
+        for side, names in (("user", self.of_users), ("item", self.of_items)):
             for name in names if len(names) > 1 else ():
                 kept = json_text([other for other in names if other != name])
                 found[f"without {side} {name}"] = (f"{at}.{side}={kept}",)

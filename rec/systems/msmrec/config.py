@@ -34,7 +34,7 @@ class MSMRecConfig(Strict):
         "table_rate": {"item_table": ["sharded"]},
         "calibration": {"loss": ["gbce"]},
         "fusion": {"gate": ["item"]},
-        "strict_gate": {"gate": ["item", "user"]},
+        "strict_gate": {"gate": ["item", "user", "random"]},
         "temperature": {"gate": {"not": ["mean", "none"]}},
         **alike(("entropy_weight", "balance_weight"), {"gate": {"not": ["random", "mean", "none"]}}),
         **alike(
@@ -163,8 +163,9 @@ class MSMRecConfig(Strict):
             found[UNIFORM_GATE] = (f"{at}.gate=mean", *kept)
         mixture, hidden = self.feedforward_mixture, self.feedforward or self.width
         if mixture.experts:
+            one = mixture.one(f"{at}.feedforward_mixture")
             for name, networks in ((DENSE_ACTIVE, mixture.active), (DENSE_TOTAL, mixture.total)):
-                found[name] = (f"{at}.feedforward_mixture.experts=0", f"{at}.feedforward={hidden * networks}")
+                found[name] = (*one, f"{at}.feedforward={hidden * networks}")
         return joined([found, super().twins(at)])
 
     @model_validator(mode="after")
