@@ -42,13 +42,14 @@ class Gain:
 
 
 def spread_of_seeds(values: Sequence[Sequence[float]]) -> tuple[float, int]:
-    """Return the variance of a metric over seeds, pooled over runs (V, S each its own), and its degrees of freedom.
+    """Return the variance of a metric over seeds, pooled over runs (V, S each its own), and how many values
+    there are beyond the means.
 
     All runs are measured on the same examples, so that what differs within one is the seed's doing.
     """
-    freedom = sum(len(own) - 1 for own in values)
+    spare = sum(len(own) - 1 for own in values)
     squares = sum(float(np.var(own)) * len(own) for own in values)
-    return (squares / freedom if freedom else 0.0), freedom
+    return (squares / spare if spare else 0.0), spare
 
 
 def gain(
@@ -62,7 +63,8 @@ def gain(
     """Return what a run gains over another one.
 
     The variance is that of examples, from the interval of a paired bootstrap over them, and that of the two means over
-    seeds, which are taken as independent; the quantile is Student's with the degrees of freedom of the seeds.
+    seeds, which are taken as independent; the quantile is Student's with as many degrees as there are
+    values beyond the means.
 
     Args:
         difference: Mean of the run less the other, with the ends of the bootstrap's 95 % interval.
@@ -71,9 +73,9 @@ def gain(
         higher_is_better: Of the metric.
         margin: See `Gain`.
     """
-    variance, freedom = spread_of_seeds(values)
+    variance, spare = spread_of_seeds(values)
     of_examples = ((difference["high"] - difference["low"]) / (2 * NORMAL)) ** 2
-    quantile = float(stats.t.ppf(0.975, freedom)) if freedom else NORMAL
+    quantile = float(stats.t.ppf(0.975, spare)) if spare else NORMAL
     reach = quantile * float(np.sqrt(of_examples + 2 * variance / seeds))
     mean = difference["mean"] if higher_is_better else -difference["mean"]
     return Gain(mean=mean, low=mean - reach, high=mean + reach, seeds=seeds, margin=margin)

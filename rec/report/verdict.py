@@ -149,8 +149,8 @@ def _told(config: RunConfig, own: Judged, others: Sequence[Judged], gains: Mappi
     twins = {one.name: gains[one.name] for one in others if one.is_twin}
     standing, name = conclusion(twins) if twins else ("open", "")
     said = _sentence(metric, own, standing, name, twins, {one.name: one for one in others})
-    variance, freedom = spread_of_seeds([one.values(metric) for one in (own, *others)])
-    of_seeds = f" and of seeds (standard deviation {number(variance**0.5)}, pooled over all runs)" if freedom else ""
+    variance, spare = spread_of_seeds([one.values(metric) for one in (own, *others)])
+    of_seeds = f" and of seeds (standard deviation {number(variance**0.5)}, pooled over all runs)" if spare else ""
     rows = Table(
         head=["run", "seeds", metric, "gain (95 % interval)", "mixture", "training", "memory", "weights"],
         rows=[_row(metric, one, gains.get(one.name)) for one in (own, *others)],

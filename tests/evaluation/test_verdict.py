@@ -40,8 +40,8 @@ def test_a_mixture_pays_if_it_beats_every_twin(gains: dict[str, Gain], standing:
 
 
 def test_spread_over_seeds_is_pooled_over_runs() -> None:
-    variance, freedom = spread_of_seeds([[1.0, 3.0], [10.0, 10.0, 13.0], [5.0]])
-    assert (variance, freedom) == ((2.0 + 6.0) / 3, 3)
+    variance, spare = spread_of_seeds([[1.0, 3.0], [10.0, 10.0, 13.0], [5.0]])
+    assert (variance, spare) == ((2.0 + 6.0) / 3, 3)
     assert spread_of_seeds([[1.0], [2.0]]) == (0.0, 0)
 
 
