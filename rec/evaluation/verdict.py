@@ -36,9 +36,9 @@ class Gain:
             return "open"
         if -self.margin <= self.low and self.high <= self.margin:
             return "alike"
-        if self.low > 0 or self.high < 0:
-            return "better" if self.low > 0 else "worse"
-        return "open"
+        if self.low > 0:
+            return "better"
+        return "worse" if self.high < 0 else "open"
 
 
 def spread_of_seeds(values: Sequence[Sequence[float]]) -> tuple[float, int]:

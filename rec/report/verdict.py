@@ -12,7 +12,7 @@ from statistics import median
 from rec.config import RunConfig, override
 from rec.errors import ConfigError
 from rec.evaluation.compare import compare_seeds
-from rec.evaluation.headline import Numbers
+from rec.evaluation.headline import Numbers, summarise
 from rec.evaluation.measurement import read_measurement
 from rec.evaluation.verdict import Gain, Standing, conclusion, gain, spread_of_seeds
 from rec.filesystems import uri_below
@@ -210,13 +210,11 @@ def _sentence(
 
 
 def _row(metric: str, one: Judged, found: Gain | None) -> list[str]:
-    values, costs = one.values(metric), one.costs()
-    mean = sum(values) / len(values)
-    sd = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5 if len(values) > 1 else None
+    costs, seeds, known = one.costs(), len(one.numbers), summarise(one.numbers)[metric]
     return [
         one.name,
-        str(len(values)),
-        number(mean) if sd is None else f"{number(mean)} ± {number(sd)}",
+        str(seeds),
+        number(known["mean"]) if seeds == 1 else f"{number(known['mean'])} ± {number(known['sd'])}",
         "" if found is None else interval(found.mean, found.low, found.high),
         "" if found is None else WORDS[found.standing],
         duration(costs["seconds"]) if "seconds" in costs else "-",

@@ -307,7 +307,7 @@ class Trainer(DataParallelTrainer):  # type: ignore[misc]
     """Ray's trainer without two processes that every run would start for nothing.
 
     One manages Ray Train's own data sets, of which there are none. The other asks the dashboard every second whether
-    the controller was killed, to remove what it has reserved: `release` does that when an attempt is over.
+    the controller was killed, to remove what it has reserved: `release` does that before the next attempt.
     """
 
     def _create_default_callbacks(self) -> list[Any]:

@@ -161,8 +161,8 @@ def trained_on(cluster: LocalCluster, data: Prepared, folder: Path) -> tuple[Wat
         parallel=ParallelConfig(workers=workers, cpus_per_worker=CPUS_PER_WORKER),
     )
     (folder / "config.json").write_text(to_json(config))
-    words = ["rec.benchmarks.cluster.driver", str(folder / "config.json"), str(folder / "events")]
     events = folder / "events"
+    words = ["rec.benchmarks.cluster.driver", str(folder / "config.json"), str(events)]
     with watching(cluster, lambda: events.exists() and b'"kind": "step"' in events.read_bytes()) as watched:
         run_on(cluster, words, folder / "log", limit_s=3 * LIMIT_S)
     return watched, time.monotonic() - start_s
