@@ -1,6 +1,7 @@
 """The import rule: an arrow never points back, and only runtime knows Ray and DeepSpeed."""
 
 import ast
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -88,6 +89,20 @@ def test_train_names_no_system() -> None:
 def test_no_file_is_longer_than_400_lines() -> None:
     for path in FILES:
         assert len(path.read_text().splitlines()) <= 400, path
+
+
+def test_half_of_all_files_have_at_most_150_lines() -> None:
+    assert statistics.median(len(path.read_text().splitlines()) for path in FILES) <= 150
+
+
+def test_no_function_is_longer_than_60_lines() -> None:
+    found = [
+        f"{path}:{node.lineno} {node.name}"
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno - node.lineno >= 60
+    ]
+    assert found == []
 
 
 def test_import_rec_is_light() -> None:

@@ -95,23 +95,7 @@ def runtime(
         else:
             sweep()
             folder = tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-")
-            os.environ[PRIVATE] = "1"
-            # Workers import what this process can, such as a system that lies beside its TOML file.
-            os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-            # Ray turns token authentication on by itself; with a token of our own it writes none into the home folder.
-            # It reads the token once per process, so a second runtime has to have the first one's.
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-            with own_signals(), Progress(starting()):
-                ray.init(
-                    num_cpus=math.ceil(cpus) + SPARE_CPUS,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    object_store_memory=1 << 30,
-                    _temp_dir=folder,
-                    _metrics_export_port=metrics_port,
-                    runtime_env={"env_vars": {PRIVATE: "1", **QUIET, **(environment or {})}},
-                )
+            _start_private(folder, cpus, environment or {}, metrics_port)
         quiet_data()
         yield
     finally:
@@ -125,6 +109,27 @@ def runtime(
                 os.environ[name] = value
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start_private(folder: str, cpus: float, environment: Mapping[str, str], metrics_port: int | None) -> None:
+    """Start a runtime of this process's own, whose files lie in a folder."""
+    os.environ[PRIVATE] = "1"
+    # Workers import what this process can, such as a system that lies beside its TOML file.
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    # Ray turns token authentication on by itself; with a token of our own it writes none into the home folder.
+    # It reads the token once per process, so a second runtime has to have the first one's.
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    with own_signals(), Progress(starting()):
+        ray.init(
+            num_cpus=math.ceil(cpus) + SPARE_CPUS,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=1 << 30,
+            _temp_dir=folder,
+            _metrics_export_port=metrics_port,
+            runtime_env={"env_vars": {PRIVATE: "1", **QUIET, **environment}},
+        )
 
 
 def starting() -> str:

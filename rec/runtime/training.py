@@ -93,30 +93,41 @@ def train(
     ):
         report = RunMetrics(config.out, record)
         report({"kind": "runtime"})
-        versions = Asked()
-        stop = stop or threading.Event()
-        failures, before, sizes = 0, None, Sizes(config, system, stop, wait_s)
-        while True:
-            sized = _sized(sizes, system, report, say)
-            if stop.is_set():
-                break
-            failure = _attempt(sized, storage, shared, report, say, stop, sizes, versions)
-            if failure is None or stop.is_set():
-                break
-            versions.require(say)  # which may be why
-            if failure.resized:
-                say(f"{failure.resized}; going on from the last checkpoint")
-                continue
-            cause = failure.cause
-            if failure.would_repeat(before, sized.parallel.workers):
-                raise TrainingError(f"this would only repeat itself: {cause}{_filed(storage, failure)}")
-            # A newer checkpoint since the failure before: the run gets ahead, however often it fails.
-            failures = failures + 1 if before is not None and failure.start == before.start else 1
-            before = failure
-            if failures > config.parallel.max_failures:
-                raise TrainingError(f"gave up after {failures} failures; the last: {cause}{_filed(storage, failure)}")
-            say(f"failure {failures} of at most {config.parallel.max_failures}: {cause}; starting again")
+        _until_trained(Sizes(config, system, stop or threading.Event(), wait_s), system, storage, shared, report, say)
     _tell_end(storage, config, system, record)
+
+
+def _until_trained(
+    sizes: Sizes,
+    system: System[Any, Any],
+    storage: Storage,
+    shared: Shared | None,
+    report: Report,
+    say: Callable[[str], None],
+) -> None:
+    """Attempt to train until it is done or stopped, or fails once too often."""
+    config, stop, versions = sizes.config, sizes.stop, Asked()
+    failures, before = 0, None
+    while True:
+        sized = _sized(sizes, system, report, say)
+        if stop.is_set():
+            return
+        failure = _attempt(sized, storage, shared, report, say, stop, sizes, versions)
+        if failure is None or stop.is_set():
+            return
+        versions.require(say)  # which may be why
+        if failure.resized:
+            say(f"{failure.resized}; going on from the last checkpoint")
+            continue
+        cause = failure.cause
+        if failure.would_repeat(before, sized.parallel.workers):
+            raise TrainingError(f"this would only repeat itself: {cause}{_filed(storage, failure)}")
+        # A newer checkpoint since the failure before: the run gets ahead, however often it fails.
+        failures = failures + 1 if before is not None and failure.start == before.start else 1
+        before = failure
+        if failures > config.parallel.max_failures:
+            raise TrainingError(f"gave up after {failures} failures; the last: {cause}{_filed(storage, failure)}")
+        say(f"failure {failures} of at most {config.parallel.max_failures}: {cause}; starting again")
 
 
 def _sized(sizes: Sizes, system: System[Any, Any], report: Report, say: Callable[[str], None]) -> RunConfig:

@@ -308,26 +308,27 @@ def _run_epoch(job: Job, stretch: Stretch, engine: Engine, progress: Progress, s
         last = progress.step == steps
         if now - shown_s > 0.5 or last or progress.step == first + 1:
             shown_s, (own_s, own_steps) = now, update.own.take()
-            job.report(
-                {
-                    "kind": "step",
-                    "rank": engine.rank,
-                    "phase": phase.name,
-                    "phases": stretch.count,
-                    "epoch": progress.epoch,
-                    "epochs": config.epochs,
-                    "step": progress.step,
-                    "steps": steps,
-                    "total_step": progress.total_step,
-                    "loss": sum(means.values()),
-                    "own_s": own_s,
-                    "own_steps": own_steps,
-                    "examples_per_s": examples / (now - started_s),
-                    "wait_share": wait_s / (now - started_s),
-                    "moe": {name: layer.usage.summary(last=True) for name, layer in layers_of(engine.module)},
-                }
-            )
+            told = _step_told(stretch, engine, progress, steps, sum(means.values()))
+            speed = {"examples_per_s": examples / (now - started_s), "wait_share": wait_s / (now - started_s)}
+            job.report(told | speed | {"own_s": own_s, "own_steps": own_steps})
     return saved_s
+
+
+def _step_told(stretch: Stretch, engine: Engine, progress: Progress, steps: int, loss: float) -> dict[str, Any]:
+    """Return what is reported of the step that was made last, beside its speed."""
+    return {
+        "kind": "step",
+        "rank": engine.rank,
+        "phase": stretch.phase.name,
+        "phases": stretch.count,
+        "epoch": progress.epoch,
+        "epochs": stretch.config.epochs,
+        "step": progress.step,
+        "steps": steps,
+        "total_step": progress.total_step,
+        "loss": loss,
+        "moe": {name: layer.usage.summary(last=True) for name, layer in layers_of(engine.module)},
+    }
 
 
 def _judge(

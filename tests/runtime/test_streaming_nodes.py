@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("ray", reason="needs the extra `cluster`")
 
-from rec.benchmarks.cluster.streaming import GROWTH_GOAL, LENGTH, Size, Watched, rows_of, trained_on, written
+from rec.benchmarks.cluster.streaming import LENGTH, Size, Watched, rows_of, trained_on, written
 from rec.benchmarks.row import Row
 from rec.runtime.local_cluster import LocalCluster
 
@@ -17,6 +17,9 @@ pytestmark = [pytest.mark.ray, pytest.mark.nodes, pytest.mark.slow, pytest.mark.
 DASHBOARD = Path(__file__).resolve().parents[2] / "cluster/grafana/rec.json"
 ABSENT = {"ray_node_gpus_utilization", "ray_node_gram_used"}
 """Metrics that only nodes with GPUs show."""
+LEFT = 0.1
+"""Share of what is read that may stay: in the seconds that this takes, buffers still fill, and the benchmark of minutes
+is what shows that they end to."""
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +36,10 @@ def test_nothing_is_spilled_and_memory_does_not_grow(streamed: tuple[Watched, li
     assert rows[0].value > LENGTH * 4 * 4096
     assert 0 < max(watched.store) <= 1
     assert watched.spilled == 0
-    growth = next(row.ratio for row in rows if "second half" in row.name)
-    assert growth is not None
-    assert growth < GROWTH_GOAL
+    memory = next(row for row in rows if "second half" in row.name)
+    assert memory.limit is not None
+    grown, read = memory.value - memory.limit, rows[0].value
+    assert grown < LEFT * read, f"{grown / 2**20:.0f} MiB more, of {read / 2**20:.0f} MiB read"
 
 
 def test_nodes_show_every_metric_that_the_dashboard_asks_for(streamed: tuple[Watched, list[Row]]) -> None:

@@ -56,7 +56,7 @@ class Bench:
         if left := [way for way in ways if (nodes, rate, delay, way) not in self.known]:
             workers = max(way.workers for way in left)
             # Two logical CPUs for each worker, which takes one and a half: so every node holds as many as another.
-            shape = Shape(nodes=nodes, cpus=2 * -(-workers // nodes), rate=rate, delay=delay)
+            shape = Shape(nodes=nodes, cpus=2 * -(-workers // nodes) + 1, rate=rate, delay=delay)
             _ = self.data
             with running(self.name, shape) as cluster, watching(cluster) as counters:
                 self.idle[nodes] = idle = idle_of(counters)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,8 +74,7 @@ def write_events(
     for name, table in entities.items():
         draft.table(name, table)
     texts = _text_parts(events)
-    told_of = {part.entity for parts in texts.values() for part in parts}
-    title_of = {n: titles(table) for n, table in entities.items() if TITLE in table.column_names or n in told_of}
+    title_of = _titles_of(entities, texts)
     write_titles(draft, title_of)
     pairs = write_relations(draft, raw.relations, entities, found.dropped)
     sizes = {name: len(table) for name, table in entities.items()}
@@ -86,12 +85,21 @@ def write_events(
     if config.encode is not None:
         trained = np.flatnonzero(split.part_E == TRAIN)
         encoded = write_event_texts(draft, rows, files, trained, texts, entities, title_of, config.encode, runner, say)
-    for name, array in raw.arrays.items():
-        if f"{name}.npy" in draft.files:
-            raise DataError(f"{config.source}: an array {name!r} has the name of a table that is made here")
-        draft.array(name, array)
+    _write_arrays(draft, raw, config.source)
     told = {"records": files, "events": _shape(events, rows), "encoded": encoded, "modalities": []}
     return split, told | _counted(raw, read, len(rows), entities, found.dropped)
+
+
+def _write_arrays(draft: Draft, raw: RawData, source: str) -> None:
+    """Write a source's own arrays.
+
+    Raises:
+        DataError: one has the name of a table of the data set.
+    """
+    for name, array in raw.arrays.items():
+        if f"{name}.npy" in draft.files:
+            raise DataError(f"{source}: an array {name!r} has the name of a table that is made here")
+        draft.array(name, array)
 
 
 def _rows(table: pa.Table, split: Split) -> pa.Table:
@@ -147,6 +155,12 @@ def _shape(events: Events, rows: pa.Table) -> dict[str, Any]:
         "entities": {field.name: field.entity for field in (events.subject, *events.fields) if field.entity},
         "time": TIME if events.time and TIME in rows.column_names else "",
     }
+
+
+def _titles_of(entities: Mapping[str, pa.Table], texts: Mapping[str, Sequence[Part]]) -> dict[str, list[str]]:
+    """Return the titles of entities that have some, or that a text tells of."""
+    told_of = {part.entity for parts in texts.values() for part in parts}
+    return {name: titles(table) for name, table in entities.items() if TITLE in table.column_names or name in told_of}
 
 
 def _text_parts(events: Events) -> dict[str, tuple[Part, ...]]:

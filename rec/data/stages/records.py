@@ -146,11 +146,8 @@ def read_records(
     if not items or total == sum(dropped.values()):
         raise _nothing_left(where, total, dropped)
     packed = [zlib.compress(pickle.dumps(names), 1) for names in (items, users)]
-    groups = runner.map(
-        group_partition,
-        [GroupTask(root, p, packed[0], packed[1], once, least) for p in range(partitions)],
-        "prepare: group",
-    )
+    grouped = [GroupTask(root, p, packed[0], packed[1], once, least) for p in range(partitions)]
+    groups = runner.map(group_partition, grouped, "prepare: group")
     unknown = [sum((g[2][name] for g in groups), Counter()) for name in ("user", "item")]
     _refuse_unknown(known, unknown, total, keys, where)
     dropped = sum((g[1] for g in groups), dropped)

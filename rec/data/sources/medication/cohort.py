@@ -158,12 +158,7 @@ def build(
     if not len(visits):
         steps = "; ".join(f"{step.strip()} {value}" for step, value, _ in report.steps)
         raise DataError(f"{name}: no visit is left; {steps}")
-    columns = {"patient": visits.patient, "visit": visits.visit}
-    columns |= {field: _filled(column) for field, column in visits.codes.items()}
-    if visits.time_s is not None:
-        columns["time"] = pa.array(visits.time_s, pa.int64())
-    columns["part"] = pa.array(parts_of(visits.patient, config.patients, config.seed), pa.int8())
-    table = pa.table(columns)
+    table = _table(visits, config)
     codes = {entity: _codes(table[field]) for field, entity in FIELDS.items()}
     entities = {FIELDS[field]: _titled(codes[FIELDS[field]], titles.get(field, {})) for field in FIELDS}
     entities["medication"] = known.medications(codes["medication"])
@@ -189,6 +184,16 @@ def build(
         private=True,
         arrays={"cohort": np.frombuffer(json_text(report.steps).encode(), np.uint8)},
     )  # fmt: skip
+
+
+def _table(visits: Visits, config: CohortConfig) -> pa.Table:
+    """Return a row per visit: who, the codes of each field, when, and the part of the split."""
+    columns = {"patient": visits.patient, "visit": visits.visit}
+    columns |= {field: _filled(column) for field, column in visits.codes.items()}
+    if visits.time_s is not None:
+        columns["time"] = pa.array(visits.time_s, pa.int64())
+    columns["part"] = pa.array(parts_of(visits.patient, config.patients, config.seed), pa.int8())
+    return pa.table(columns)
 
 
 def _refuse_strange(visits: Visits, name: str) -> None:
