@@ -55,8 +55,10 @@ class Bench:
         """Return what runs have cost; those of one call share a cluster."""
         if left := [way for way in ways if (nodes, rate, delay, way) not in self.known]:
             workers = max(way.workers for way in left)
-            # Two logical CPUs for each worker, which takes one and a half: so every node holds as many as another.
-            shape = Shape(nodes=nodes, cpus=2 * -(-workers // nodes) + 1, rate=rate, delay=delay)
+            # Two logical CPUs for each worker, which takes one and a half: so every node holds as many as another. What
+            # is left of several is enough for data, of one it need not be.
+            cpus = 2 * -(-workers // nodes) + (1 if nodes == 1 else 0)
+            shape = Shape(nodes=nodes, cpus=cpus, rate=rate, delay=delay)
             _ = self.data
             with running(self.name, shape) as cluster, watching(cluster) as counters:
                 self.idle[nodes] = idle = idle_of(counters)
