@@ -49,7 +49,7 @@ def test_prepare_train_evaluate_compare_report(config: str, tmp_path: Path, caps
     capsys.readouterr()
     result = tmp_path / "result.json"
     assert main(["evaluate", config, "--seeds", "2", "--json", str(result), "train.epochs=3"]) == 0
-    assert "Planted modality found for" in capsys.readouterr().out
+    assert "he heaviest modality is a planted one for" in capsys.readouterr().out
     seeds = json.loads(result.read_text())["seeds"]
     assert len(seeds) == 2
     assert json.loads(result.read_text())["metrics"]["hit@10"] == pytest.approx(

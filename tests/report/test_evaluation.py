@@ -7,7 +7,8 @@ import pytest
 
 from rec.data.prepared import Prepared
 from rec.progress import Progress, duration
-from rec.systems.msmrec.report import halves_distance, recovery
+from rec.systems.msmrec.planted import recovery
+from rec.systems.msmrec.report import halves_distance
 
 
 def test_recovery_of_perfect_and_of_flat_weights(planted: Prepared) -> None:

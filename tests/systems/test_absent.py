@@ -28,7 +28,7 @@ from tests.data.own import own_tables, quiet
 from tests.serving.test_app import Noted
 
 SMALL = {"width": 8, "blocks": 1, "max_length": 10, "dropout": 0.0}
-GATES: list[dict[str, Any]] = [{"gate": g} for g in ("item", "user", "mean", "published")] + [{"top_k": 2}]
+GATES: list[dict[str, Any]] = [{"gate": g} for g in ("item", "user", "agreement", "mean", "published")] + [{"top_k": 2}]
 ABSENT_NOTE = "nothing is known here of: "
 
 

@@ -51,6 +51,8 @@ class TestConformance(Conformance):
             {"fusion": "attention", "output_mix": "gate", "loss": "ss", "negatives": 3, "projector_shared": False},
             {"fusion": "network", "loss": "ss", "negatives": 3},
             {"gate": "random", "output_mix": "gate"},
+            {"gate": "agreement", "output_mix": "gate", "gate_window": 3, "entropy_weight": 0.1},
+            {"gate": "agreement", "strict_gate": True, "loss": "ss", "negatives": 3},
             {"gate": "user", "output_mix": "gate", "loss": "bce"},
             {"top_k": 2, "projector_hidden": [6], "entropy_weight": 0.1, "balance_weight": 0.1},
             {"top_share": 0.7, "strict_gate": True, "output_mix": "gate"},
@@ -86,7 +88,7 @@ class TestConformance(Conformance):
         system._draw = draw
 
 
-@pytest.mark.parametrize("gate", ["item", "user", "none"])
+@pytest.mark.parametrize("gate", ["item", "user", "agreement", "none"])
 def test_later_items_change_neither_state_nor_gate(gate: str) -> None:
     system, _ = build(gate=gate)
     module = awake(system)

@@ -31,7 +31,6 @@ from rec.systems.msmrec.config import MSMRecConfig
 
 MIB, GIB = 1 << 20, 1 << 30
 TIMES = 4
-"""How many times an object store the data set is, in memory."""
 STORES = (2 * GIB, 1 * GIB, 512 * MIB, 256 * MIB)
 BESIDE = 1.5 * GIB
 """What a node takes beside its object store: Ray's processes, a worker, the reader and what it decodes."""
@@ -57,12 +56,14 @@ class Size:
 
     nodes: int = 4
     store: int
+    times: int = TIMES
+    """How many times an object store the data set is, in memory."""
 
     @property
     def rows(self) -> int:
         """Rows of the data set: whole batches of all workers."""
         step = BATCH * self.nodes
-        return TIMES * self.store // (4 * LENGTH) // step * step
+        return self.times * self.store // (4 * LENGTH) // step * step
 
 
 @dataclass(slots=True)
@@ -88,7 +89,7 @@ def measure(bench: Bench) -> list[Row]:
 
 def streamed(folder: str, name: str, size: Size, say: Say) -> list[Row]:
     """Return object-store use, spilled bytes and memory of a run that streams its data set once."""
-    say(f"a data set of {TIMES * size.store / MIB:.0f} MiB in memory is written")
+    say(f"a data set of {size.times * size.store / MIB:.0f} MiB in memory is written")
     data = written(f"{folder}/data", size.rows)
     with running(name, Shape(nodes=size.nodes, cpus=2, store_bytes=size.store, rate=RATE)) as cluster:
         say(f"{counted(size.nodes, 'node')} of {size.store / MIB:.0f} MiB of object store each train on it")

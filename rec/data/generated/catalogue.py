@@ -2,14 +2,16 @@
 
 Each item has one topic per modality, a text per modality written from that topic's words, and a picture drawn from
 its first two topics. A user follows one or two modalities and has one preferred topic in each; some users' topics
-drift once. Events are drawn without repeats, with log-odds = POPULARITY * item popularity + MATCH * (share of the
-followed modalities whose topic matches). A model that recovers which modalities users follow has found the truth.
+drift once, and with `switch` some follow other modalities from the middle of their history on. Events are drawn
+without repeats, with log-odds = POPULARITY * item popularity + MATCH * (share of the followed modalities whose topic
+matches). A model that recovers which modalities users follow has found the truth.
 """
 
 from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +24,8 @@ from rec.data.tables import ForeignTable
 from rec.seeds import generator
 from rec.strict import Strict
 
+FOLLOWED, FOLLOWED_LATER = "followed", "followed_later"
+"""Columns of users: which modalities each follows, and which in the second half where some switch."""
 POPULARITY = 1.0
 MATCH = 5.0
 DRIFT = 0.3
@@ -43,6 +47,8 @@ class CatalogueConfig(Strict):
     """Texts of an item; each says one of the topics of its modality."""
     topics: int = Field(12, ge=2)
     """Values that one modality of an item can take."""
+    switch: float = Field(0.0, ge=0, le=1)
+    """Share of users who follow other modalities in the second half of their history."""
     seed: int = 0
     """Of all that is drawn."""
     shards: int = Field(8, ge=1)
@@ -70,10 +76,11 @@ class PlantedCatalogue(Source):
         config, storage = self.config, place.storage
         storage.delete("")
         items = place.write("items", item_rows(config))
+        followed = (FOLLOWED, FOLLOWED_LATER) if config.switch else (FOLLOWED,)
         generate(place, config, shard_tables)
         return RawData(
             records=RecordTable(table=ForeignTable((storage.uri_of("events"),)), time="time"),
-            users=EntityTable(table=ForeignTable((storage.uri_of("users"),)), id="user", others=("followed",)),
+            users=EntityTable(table=ForeignTable((storage.uri_of("users"),)), id="user", others=followed),
             items=EntityTable(table=items, id="item", title="title", image="image", others=config.modalities),
             generated=True,
         )
@@ -134,16 +141,34 @@ def shard_rows(config: CatalogueConfig, shard: int) -> tuple[pa.Table, pa.Table]
     truth = catalogue(config)
     rng = generator(config.seed, "shard", shard)
     first, last = part_bounds(config.num_users, config.shards, shard)
-    events, followed_parts = [], []
+    events, followed_parts, later_parts = [], [], []
+    switches = generator(config.seed, "switches", shard)
     for start in range(first, last, USERS_PER_DRAW):
         users = np.arange(start, min(start + USERS_PER_DRAW, last))
         followed_UK = _followed(len(users), len(config.modalities), rng)
         length = _lengths(config, users)
-        events.append(_draw(config, truth, users, followed_UK, length, rng))
+        later_UK = _followed_later(config, followed_UK, switches)
+        events.append(_draw(config, truth, users, followed_UK, later_UK, length, rng))
         followed_parts.append(followed_UK)
-    followed = np.concatenate(followed_parts) if followed_parts else np.zeros((0, len(config.modalities)), bool)
-    people = pa.table({"user": [f"u{u + 1}" for u in range(first, last)], "followed": followed.astype(int).tolist()})
-    return pa.concat_tables(events), people
+        later_parts.append(later_UK)
+    people: dict[str, list[Any]] = {"user": [f"u{u + 1}" for u in range(first, last)]}
+    people[FOLLOWED] = np.concatenate(followed_parts).astype(int).tolist() if followed_parts else []
+    if config.switch:
+        people[FOLLOWED_LATER] = np.concatenate(later_parts).astype(int).tolist() if later_parts else []
+    return pa.concat_tables(events), pa.table(people)
+
+
+def _followed_later(config: CatalogueConfig, followed_UK: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return which modalities each user follows in the second half: as before, or as many of the others."""
+    if not config.switch:
+        return followed_UK
+    count, modalities = followed_UK.shape
+    # Those that were followed come last, the others in any order.
+    order = (rng.random((count, modalities)) + followed_UK).argsort(axis=1)
+    other_UK = np.zeros_like(followed_UK)
+    np.put_along_axis(other_UK, order, np.arange(modalities) < followed_UK.sum(1, keepdims=True), axis=1)
+    switches = rng.random((count, 1)) < config.switch
+    return np.where(switches, other_UK, followed_UK)
 
 
 def _followed(count: int, modalities: int, rng: np.random.Generator) -> np.ndarray:
@@ -172,6 +197,7 @@ def _draw(
     truth: Catalogue,
     users: np.ndarray,
     followed_UK: np.ndarray,
+    followed_later_UK: np.ndarray,
     length: np.ndarray,
     rng: np.random.Generator,
 ) -> pa.Table:
@@ -180,10 +206,13 @@ def _draw(
     later_UK = np.where(
         rng.random((len(users), 1)) < DRIFT, rng.integers(0, config.topics, followed_UK.shape), preferred_UK
     )
-    cut = np.where((later_UK == preferred_UK).all(1), length, length // 2)
+    stays = (later_UK == preferred_UK).all(1) & (followed_later_UK == followed_UK).all(1)
+    cut = np.where(stays, length, length // 2)
     taken = np.zeros((len(users), config.num_items), dtype=bool)
     halves = []
-    for topic_UK, count in ((preferred_UK, cut), (later_UK, length - cut)):
+    for topic_UK, follows_UK, count in (
+        (preferred_UK, followed_UK, cut), (later_UK, followed_later_UK, length - cut)
+    ):  # fmt: skip
         noise_UI = rng.standard_exponential(taken.shape, dtype=np.float32)
         # Most tastes do not drift: the later half draws for few.
         some = np.flatnonzero(count)
@@ -193,8 +222,8 @@ def _draw(
                 (POPULARITY * truth.popularity_I).astype(np.float32), (len(some), taken.shape[1])
             )
             logit_SI = logit_SI.copy()
-            share_SK = (MATCH * followed_UK / followed_UK.sum(1, keepdims=True)).astype(np.float32)[some]
-            for k in range(followed_UK.shape[1]):
+            share_SK = (MATCH * follows_UK / follows_UK.sum(1, keepdims=True)).astype(np.float32)[some]
+            for k in range(follows_UK.shape[1]):
                 logit_SI += share_SK[:, k, None] * (truth.topic_IK[None, :, k] == topic_UK[some, k, None])
             logit_SI -= np.log(np.maximum(noise_UI[some], 1e-30))
             logit_SI[taken[some]] = -np.inf

@@ -34,7 +34,8 @@ class MSMRecConfig(Strict):
         "table_rate": {"item_table": ["sharded"]},
         "calibration": {"loss": ["gbce"]},
         "fusion": {"gate": ["item"]},
-        "strict_gate": {"gate": ["item", "user", "random"]},
+        "gate_window": {"gate": ["agreement"]},
+        "strict_gate": {"gate": ["item", "user", "agreement", "random"]},
         "temperature": {"gate": {"not": ["mean", "none"]}},
         **alike(("entropy_weight", "balance_weight"), {"gate": {"not": ["random", "mean", "none"]}}),
         **alike(
@@ -74,6 +75,10 @@ class MSMRecConfig(Strict):
         ),
         "MSMRec, attention": ("model.gate=item", "model.knowledge.towers=none", "model.fusion=attention"),
         "MSMRec, network": ("model.gate=item", "model.knowledge.towers=none", "model.fusion=network"),
+        "MSMRec, agreement": ("model.gate=agreement", "model.knowledge.towers=none"),
+        "MSMRec, agreement at the output": (
+            "model.gate=agreement", "model.output_mix=gate", "model.knowledge.towers=none"
+        ),
         "MSMRec, mean of texts": ("model.gate=mean", "model.knowledge.towers=none"),
         "MSMRec, shuffled texts": ("model.gate=item", "model.knowledge.towers=none", "model.texts=shuffled"),
     }  # fmt: skip
@@ -111,10 +116,12 @@ class MSMRecConfig(Strict):
     """Exponent of an item's events in the probability with which sampled draws it; 0 is uniform."""
     calibration: float = Field(0.75, ge=0, le=1)
     """t of gBCE."""
-    gate: Literal["item", "user", "published", "random", "mean", "none"] = "item"
+    gate: Literal["item", "user", "agreement", "published", "random", "mean", "none"] = "item"
     """What weighs modalities: user against the item's texts (paper), user alone (causal), user alone as the published
     code computes it (one weight per history, later items included), as a control user alone by directions that stay as
     they were drawn, equal weights, or no texts at all (SASRec)."""
+    gate_window: int = Field(0, ge=0)
+    """Items of the past that gate "agreement" compares; 0 takes all."""
     fusion: Fusion = "inner"
     """How the item gate compares user and text: by an inner product (paper), one with a learned matrix, attention, or
     a small network."""

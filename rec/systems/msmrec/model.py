@@ -16,6 +16,7 @@ from rec.moe import routing
 from rec.moe.layer import Mixed
 from rec.moe.routing import Routing
 from rec.moe.step import StepCounts
+from rec.nn.agreement import Agreement
 from rec.nn.dropout import Dropout
 from rec.nn.history import HistoryBatch
 from rec.nn.modality import Compatibility, Projector, present_only
@@ -117,6 +118,8 @@ class MSMRecModel(nn.Module):
             self.compatibility = Compatibility(config.fusion, width, modalities)
             if config.gate in ("user", "published"):
                 self.modality = nn.Parameter(torch.randn(modalities, width) * 0.02)
+            if config.gate == "agreement":
+                self.agreement = Agreement(vectors_IKM, config.gate_window, seed)
             if config.gate == "random":
                 self.random_KD: Tensor
                 self.register_buffer("random_KD", torch.randn(modalities, width))
@@ -204,7 +207,7 @@ class MSMRecModel(nn.Module):
         if modality_IKD is None:
             state_ND, mixed = self.encoder(self.dropout(x_ND), where)
             return Encoded(_joined(state_ND, known), id_ND, item_ID, None, None, mixed, item_U, known)
-        user_ND = self._user(id_ND, x_ND, where)
+        user_ND = self._user(batch.item_N, id_ND, x_ND, where)
         modality_NKD = modality_IKD[place_N]
         chosen = self.route(user_ND, modality_NKD, self.present(batch.item_N))
         x_ND = self.dropout(x_ND)
@@ -214,17 +217,20 @@ class MSMRecModel(nn.Module):
         state_ND, mixed = self.encoder(x_ND, where)
         return Encoded(_joined(state_ND, known), user_ND, item_ID, modality_IKD, chosen, mixed, item_U, known)
 
-    def _user(self, id_ND: Tensor, x_ND: Tensor, where: Layout) -> Tensor:
+    def _user(self, item_N: Tensor, id_ND: Tensor, x_ND: Tensor, where: Layout) -> Tensor:
         """Return what the gate knows of the user at each row."""
+        if self.config.gate == "agreement":
+            return self._past(self.agreement.known(self.projector.vectors_IKM, item_N, where), where)
         if self.config.gate == "published":
             # Mean over max_length positions, empty ones included, of the scaled ids with positions.
             total_BD = torch.zeros(len(where.length_B), x_ND.shape[1], dtype=x_ND.dtype, device=x_ND.device)
             total_BD = total_BD.index_add(0, where.sequence_N, x_ND) / self.config.max_length
             return total_BD[where.sequence_N]
-        user_ND = causal_mean(id_ND, where)
-        if self.config.strict_gate:
-            user_ND = torch.roll(user_ND, 1, 0) * (where.position_N > 0)[:, None]
-        return user_ND
+        return self._past(causal_mean(id_ND, where), where)
+
+    def _past(self, user_ND: Tensor, where: Layout) -> Tensor:
+        """Return what was known before each row's own item, where the gate is to be strict."""
+        return torch.roll(user_ND, 1, 0) * (where.position_N > 0)[:, None] if self.config.strict_gate else user_ND
 
     def gate_scores(self, user_ND: Tensor, modality_NKD: Tensor) -> Tensor:
         """Return the gate's scores before the softmax, (N, K)."""
@@ -233,6 +239,8 @@ class MSMRecModel(nn.Module):
             return torch.zeros(modality_NKD.shape[:2], device=user_ND.device)
         if kind == "item":
             return self.compatibility(user_ND, modality_NKD)
+        if kind == "agreement":
+            return self.agreement(user_ND)
         if kind == "random":  # scores of variance 1 over directions, whatever a user's length
             return nn.functional.normalize(user_ND.float(), dim=1) @ self.random_KD.float().T
         return user_ND @ self.modality.T
@@ -262,8 +270,12 @@ class MSMRecModel(nn.Module):
         if self.config.output_mix != "gate" or modality_IKD is None:
             return score_NI
         count, modalities, _ = modality_IKD.shape
-        flat = modality_IKD.reshape(count * modalities, -1)
         present_IK = self.present(items)
+        if self.config.gate != "item" and present_IK is None:  # one product, as weights are the same for all items
+            weight_NK = self.route(user_ND, modality_IKD[:1].expand(len(user_ND), -1, -1), None).dense()
+            query_NKD = weight_NK[..., None].to(state_ND.dtype) * state_ND[:, None]
+            return score_NI + query_NKD.flatten(1) @ modality_IKD.flatten(1).T
+        flat = modality_IKD.reshape(count * modalities, -1)
         weight_NIK = self._weights(user_ND, flat, (len(state_ND), count, modalities), matmul, present_IK)
         return score_NI + (weight_NIK * (state_ND @ flat.T).view(weight_NIK.shape)).sum(-1)
 

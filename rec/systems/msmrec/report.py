@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from rec.data.prepared import Prepared
-from rec.evaluation.bootstrap import interval
 from rec.evaluation.history import EPOCHS, epochs
 from rec.evaluation.records import Records, column
 from rec.evaluation.task import Measured
@@ -24,9 +23,18 @@ from rec.systems.msmrec.analysis import (
     popularity_section,
     weights,
 )
+from rec.systems.msmrec.planted import (
+    OTHERS,
+    followers,
+    followers_shown,
+    in_words,
+    recovered,
+    recovery,
+    second_half,
+    switches,
+)
 
 Numbers = dict[str, Any]
-FOLLOWERS, OTHERS = "users who follow it", "other users"
 EVEN = 0.1
 """Spread of users' weights, as a share of equal use, below which a report says that the gate hardly decides."""
 NO_TEXTS = "no item of these users' histories has a text: nothing is told of modalities"
@@ -88,7 +96,9 @@ def enrich(measured: Measured) -> list[str]:
         return []
     numbers["recovery"] = truth
     numbers["followers"] = followers(rows, measured.data, resamples, rng)
-    return ["planted modality found for {found:.1%} of users (chance {chance:.1%})".format(**truth)]
+    if (moved := switches(rows, measured.data, resamples, rng)) is not None:
+        numbers["switches"] = moved
+    return [recovered(truth)]
 
 
 def modality_names(data: Prepared, count: int) -> list[str]:
@@ -105,15 +115,6 @@ def gate_in_time(rows: Mapping[str, np.ndarray], resamples: int, rng: np.random.
     return {name: weights(value[long], resamples, rng) | users for name, value in parts.items() if long.any()}
 
 
-def second_half(rows: Mapping[str, np.ndarray], first: str) -> np.ndarray:
-    """Return the mean weights over what `first`, the larger half, leaves of each history, (U, K)."""
-    length = rows["length"][:, None].astype(np.float64)
-    size = np.ceil(length / 2)
-    rest = np.clip((rows["gate"] * length - rows[first] * size) / np.maximum(length - size, 1), 0, None)
-    share: np.ndarray = rest / np.maximum(rest.sum(1, keepdims=True), 1e-12)
-    return share
-
-
 def halves_distance(rows: Mapping[str, np.ndarray]) -> Numbers | None:
     """Return the mean Jensen-Shannon distance between a history's halves in time, and between random-like halves.
 
@@ -126,43 +127,6 @@ def halves_distance(rows: Mapping[str, np.ndarray]) -> Numbers | None:
     for name, key in (("in_time", "gate_first"), ("every_other", "gate_even")):
         distances[name] = float(jensen_shannon(rows[key], second_half(rows, key))[long].mean())
     return distances
-
-
-def recovery(rows: Mapping[str, np.ndarray], data: Prepared) -> Numbers | None:
-    """Return how well the gate's weights tell the planted modalities, None where nothing was planted.
-
-    `found` is the share of users whose most weighted modality, relative to the average user, is one they follow;
-    `chance` what guessing would give; `correlation` Pearson's between weights and truth over users and modalities.
-    """
-    if "followed" not in data.users.column_names:
-        return None
-    followed = followed_by(rows, data)
-    if followed.shape != rows["gate"].shape:
-        return None
-    weight = rows["gate"] - rows["gate"].mean(0)
-    truth, best = followed - followed.mean(0), weight.argmax(1)
-    return {
-        "found": float(followed[np.arange(len(best)), best].mean()),
-        "chance": float(followed.mean()),
-        "correlation": float(np.corrcoef(weight.ravel(), truth.ravel())[0, 1]) if weight.std() * truth.std() else None,
-    }
-
-
-def followed_by(rows: Mapping[str, np.ndarray], data: Prepared) -> np.ndarray:
-    """Return which modalities each user truly follows, (U, K) bool."""
-    return np.array(data.users["followed"].to_pylist(), dtype=bool)[rows["subject"]]
-
-
-def followers(
-    rows: Mapping[str, np.ndarray], data: Prepared, resamples: int, rng: np.random.Generator
-) -> dict[str, list[Numbers]]:
-    """Return, per modality, how far the weights of users who follow it, and of others, lie from the average user's."""
-    followed_UK, from_mean_UK = followed_by(rows, data), rows["gate"] - rows["gate"].mean(0)
-    found: dict[str, list[Numbers]] = {}
-    for name, inside_UK in ((FOLLOWERS, followed_UK), (OTHERS, ~followed_UK)):
-        columns = [from_mean_UK[inside_UK[:, k], k] for k in range(followed_UK.shape[1])]
-        found[name] = [interval(column_U, resamples, rng).plain() if len(column_U) else {} for column_U in columns]
-    return found
 
 
 def sections(measured: Measured, history: Sequence[Mapping[str, Any]]) -> list[Section]:
@@ -183,8 +147,12 @@ def sections(measured: Measured, history: Sequence[Mapping[str, Any]]) -> list[S
     if told:
         found.append(Section(title="Modality weights over training", parts=[_over_training(names, told)]))
     if "followers" in numbers:
-        parts: list[Any] = [Text(text=_told(numbers["recovery"])), _followers(names, numbers["followers"])]
-        found.append(Section(title="Planted preferences", parts=parts))
+        differences = followers_shown(numbers["followers"])
+        bars = _of_equal_use(
+            "weights of users who follow a modality, less those of the average user", names, differences
+        )
+        texts = [Text(text=text) for text in in_words(numbers["recovery"], numbers.get("switches"))]
+        found.append(Section(title="Planted preferences", parts=[*texts, bars]))
     return found
 
 
@@ -274,23 +242,6 @@ def _over_training(names: Sequence[str], told: Sequence[tuple[int, Mapping[str, 
         y_axis="mean gate weight",
         low=0.0,
         wide=True,
-    )
-
-
-def _followers(names: Sequence[str], found: Mapping[str, Sequence[Numbers]]) -> Bars:
-    each = {
-        who: [[entry.get(key) for entry in entries] for key in ("mean", "low", "high")]
-        for who, entries in found.items()
-    }
-    return _of_equal_use("weights of users who follow a modality, less those of the average user", names, each)
-
-
-def _told(truth: Mapping[str, float | None]) -> str:
-    return (
-        f"The generated users follow some modalities and not others. For {truth['found']:.1%} of them the modality "
-        f"whose weight lies furthest above the average user's is one that they truly follow; guessing would give "
-        f"{truth['chance']:.1%}. Correlation of weights with the truth: {number(truth['correlation'], 3)} "
-        "(1 is perfect, 0 none)."
     )
 
 
