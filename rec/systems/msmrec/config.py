@@ -47,7 +47,7 @@ class MSMRecConfig(Strict):
 
     SPACES: ClassVar[Spaces] = {
         "gate": {
-            "gate": {"choice": ["item", "user", "mean"]},
+            "gate": {"choice": ["item", "user", "agreement", "mean"]},
             "temperature": {"log": [0.05, 2.0], "when": {"gate": {"not": ["mean"]}}},
             "entropy_weight": {"uniform": [-0.01, 0.01], "when": {"gate": {"not": ["mean"]}}},
             "balance_weight": {"log": [1e-4, 1e-1], "when": {"gate": {"not": ["mean"]}}},

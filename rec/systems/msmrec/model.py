@@ -258,6 +258,25 @@ class MSMRecModel(nn.Module):
             return routing.keep_top_k(probability_NK, self.config.top_k)
         return routing.keep_all(probability_NK)
 
+    def has_products(self, encoded: Encoded | Catalogue) -> bool:
+        """Return whether scores are inner products: of texts too, where a user's weights are the same for all items."""
+        of_users = self.config.gate != "item" and self.present_IK is None
+        return self.config.output_mix != "gate" or encoded.modality_IKD is None or of_users
+
+    def queries(self, state_ND: Tensor, user_ND: Tensor, encoded: Encoded | Catalogue) -> Tensor:
+        """Return what items are multiplied by, (N, D) or (N, (1 + K) D), where scores are products with `vectors`."""
+        if self.config.output_mix != "gate" or encoded.modality_IKD is None:
+            return state_ND
+        weight_NK = self.route(user_ND, encoded.modality_IKD[:1].expand(len(user_ND), -1, -1), None).dense()
+        weighed_NKD = weight_NK[..., None].to(state_ND.dtype) * state_ND[:, None]
+        return torch.cat([state_ND, weighed_NKD.flatten(1)], 1)
+
+    def vectors(self, encoded: Encoded | Catalogue) -> Tensor:
+        """Return the items' vectors, (I, D) or (I, (1 + K) D), where scores are products with them."""
+        if self.config.output_mix != "gate" or encoded.modality_IKD is None:
+            return encoded.item_ID
+        return torch.cat([encoded.item_ID, encoded.modality_IKD.flatten(1)], 1)
+
     def scores(
         self, state_ND: Tensor, user_ND: Tensor, encoded: Encoded | Catalogue, items: slice | Tensor = ALL
     ) -> Tensor:
@@ -265,16 +284,13 @@ class MSMRecModel(nn.Module):
 
         `items` tells which items these are.
         """
+        if self.has_products(encoded):
+            return self.queries(state_ND, user_ND, encoded) @ self.vectors(encoded).T
         score_NI = state_ND @ encoded.item_ID.T
         modality_IKD = encoded.modality_IKD
-        if self.config.output_mix != "gate" or modality_IKD is None:
-            return score_NI
+        assert modality_IKD is not None, "without texts there are products"
         count, modalities, _ = modality_IKD.shape
         present_IK = self.present(items)
-        if self.config.gate != "item" and present_IK is None:  # one product, as weights are the same for all items
-            weight_NK = self.route(user_ND, modality_IKD[:1].expand(len(user_ND), -1, -1), None).dense()
-            query_NKD = weight_NK[..., None].to(state_ND.dtype) * state_ND[:, None]
-            return score_NI + query_NKD.flatten(1) @ modality_IKD.flatten(1).T
         flat = modality_IKD.reshape(count * modalities, -1)
         weight_NIK = self._weights(user_ND, flat, (len(state_ND), count, modalities), matmul, present_IK)
         return score_NI + (weight_NIK * (state_ND @ flat.T).view(weight_NIK.shape)).sum(-1)

@@ -153,8 +153,10 @@ class MSMRec(
         """Return the loss as a sum over rows, and how many rows it is of."""
         config = self.config
         if config.loss == "ce":
-            if config.output_mix != "gate" or encoded.modality_IKD is None:
-                return losses.full_cross_entropy(encoded.state_ND, encoded.item_ID, target_N), len(target_N)
+            if module.has_products(encoded):
+                query_NX = module.queries(encoded.state_ND, encoded.user_ND, encoded)
+                return losses.full_cross_entropy(query_NX, module.vectors(encoded), target_N), len(target_N)
+            assert encoded.modality_IKD is not None, "without texts there are products"
 
             def chunk(state: Tensor, user: Tensor, target: Tensor) -> Tensor:
                 score = module.scores(state, user, encoded).float()[:, 1:]
@@ -245,15 +247,27 @@ class MSMRec(
 
     def item_vectors(self, module: MSMRecModel) -> Tensor | None:
         """Return the items' vectors at the output."""
-        if self.config.output_mix == "gate" and self.config.gate != "none":
-            return None
-        return (module.frozen or module.catalogue()).item_ID
+        catalogue = module.frozen or module.catalogue()
+        return module.vectors(catalogue) if self._indexed(module, catalogue) else None
+
+    def _indexed(self, module: MSMRecModel, catalogue: Catalogue) -> bool:
+        """Return whether scores are products with vectors of the whole catalogue."""
+        gated = self.config.output_mix == "gate" and self.config.gate != "none"
+        return module.has_products(catalogue) and not (gated and catalogue.modality_IKD is None)
 
     def queries(self, module: MSMRecModel, states: States) -> Tensor:
-        """Return each user's state after the last item, (B, D)."""
-        if self.config.output_mix == "gate" and self.config.gate != "none":
-            raise ConfigError("serve.index: model.output_mix = 'gate' has scores that are no inner products; use exact")
-        return states["state_BD"]
+        """Return what the items' vectors are multiplied by: each user's state after the last item, (B, D) or wider.
+
+        Raises:
+            ConfigError: scores are no inner products.
+        """
+        catalogue = module.frozen or module.catalogue()
+        if not self._indexed(module, catalogue):
+            raise ConfigError(
+                "serve.index: scores of model.output_mix = 'gate' are no inner products where weights depend on the "
+                "item; use exact"
+            )
+        return module.queries(states["state_BD"], states["user_BD"], catalogue)
 
     def catalogue(self, module: MSMRecModel) -> dict[str, Tensor]:
         """Return the items' vectors and, where there are texts, each modality's."""
