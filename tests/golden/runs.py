@@ -120,6 +120,8 @@ RUNS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         SEQUENCES,
         [
             *SMALL_BATCH,
+            "model.gate=item",
+            "model.temperature=0.1",
             "model.feedforward_mixture.experts=4",
             "model.loss=gbce",
             "model.output_mix=gate",
