@@ -58,8 +58,9 @@ bench: setup
 	$(VENV)/bin/rec benchmark train
 
 # README, docs, results and the API as a site; pages open as files, searching takes a server.
+# Not --quiet: mkdocs would count no warnings, and strict would mean nothing.
 docs: setup
-	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 	@echo "build/site/index.html; to search it: $(PY) -m http.server --directory build/site"
 
 clean:

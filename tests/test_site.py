@@ -1,7 +1,6 @@
 """The documentation as a site: built strictly, with pages from outside of docs and the docstrings of the API."""
 
 import importlib.util
-import os
 import re
 import subprocess
 import sys
@@ -64,14 +63,20 @@ def page_of(source: Path) -> str:
     return re.sub(r"\.md$", ".html", re.sub(r"README\.md$", "index.md", name))
 
 
+def build(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Build into a folder with the options of `make docs` and further ones."""
+    told = subprocess.run(["make", "-n", "docs"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (words,) = [line.split() for line in told.splitlines() if "bin/mkdocs" in line]
+    given = words[next(place for place, word in enumerate(words) if word.endswith("bin/mkdocs")) + 1 :]
+    command = [sys.executable, "-m", "mkdocs", *given, "--site-dir", str(folder), *options]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of the site, built as `make docs` builds it."""
+    """Return the folder of the site."""
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
-    built = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True
-    )
+    built = build(folder)
     assert built.returncode == 0, built.stdout + built.stderr
     return folder
 
@@ -116,6 +121,21 @@ def test_links_and_pictures_lead_to_files_of_the_site(site: Path, articles: dict
     ]
     assert not [pair for pair in lost if pair[0] != "404.html"]
     assert "flow.svg" in articles["index.html"].links
+
+
+@pytest.mark.parametrize(
+    ("text", "lost"),
+    [("[b](b.md#there)", ""), ("[b](c.md)", "c.md"), ("[b](b.md#here)", "#here"), ("::: rec.nothing", "rec.nothing")],
+)
+def test_what_leads_nowhere_fails_the_build(text: str, lost: str, tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.md").write_text(f"# A\n\n{text}\n")
+    (tmp_path / "docs" / "b.md").write_text("# B\n\n## There\n")
+    config = tmp_path / "mkdocs.yml"
+    config.write_text(f"INHERIT: {ROOT}/mkdocs.yml\nhooks: []\nwatch: []\nnav: [a.md, b.md]\n")
+    built = build(tmp_path / "site", "--config-file", str(config))
+    assert built.returncode == bool(lost), built.stdout + built.stderr
+    assert lost in built.stderr
 
 
 def test_links_to_sources_lead_to_the_repository_where_one_is_named() -> None:
