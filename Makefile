@@ -7,7 +7,7 @@ export MPLCONFIGDIR := $(CURDIR)/$(VENV)/matplotlib
 PROCESSES := 2
 BESIDE := -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test check unit ray thorough nodes golden bench clean
+.PHONY: setup demo test check unit ray thorough nodes golden bench docs clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ready
@@ -56,6 +56,12 @@ golden: setup
 bench: setup
 	$(VENV)/bin/rec benchmark evaluate
 	$(VENV)/bin/rec benchmark train
+
+# README, docs, results and the API as a site; pages open as files, searching takes a server.
+# Not --quiet: mkdocs would count no warnings, and strict would mean nothing.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+	@echo "build/site/index.html; to search it: $(PY) -m http.server --directory build/site"
 
 clean:
 	rm -rf out $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,12 +1,14 @@
 """The prepared data set: records, entities, features and relations in one folder, and a manifest that is written last.
 
-manifest.json                    format, counts, what was read, kept and dropped, the split, config, files and checksums
-data-.../records/part-*.parquet  user (index), item (index), row in the input, time and rating where known, part (0
-                                 train, 1 validation, 2 test); sorted by user, a file shares no user with another
-data-.../user.parquet            user (index), id (raw) and what the source knows of users
-data-.../item.parquet            item (index), id (raw), title, metadata, one text per modality
-data-.../NAME.npy                tables by name, row 0 of those of items is padding; opened memory-mapped
-data-.../views/NAME/             rows of the splits as a kind of model trains on them, and tables that go with them
+The folder holds:
+
+    manifest.json                    format, counts, what was read, kept, dropped, the split, config, files, checksums
+    data-.../records/part-*.parquet  user (index), item (index), row in the input, time and rating where known, part (0
+                                     train, 1 validation, 2 test); sorted by user, a file shares no user with another
+    data-.../user.parquet            user (index), id (raw) and what the source knows of users
+    data-.../item.parquet            item (index), id (raw), title, metadata, one text per modality
+    data-.../NAME.npy                tables by name, row 0 of those of items is padding; opened memory-mapped
+    data-.../views/NAME/             rows of the splits as a kind of model trains on them, and tables that go with them
 
     text                (I + 1, K, M) float32
     text_concatenated   (I + 1, 1, M) the K texts as one

@@ -173,6 +173,7 @@ class Source(ABC):
     """Reads one layout of data. An outside module's class works like those of `rec.data.sources`."""
 
     Config: ClassVar[type[Strict]]
+    """Its own keys, those of `[data.read]`."""
 
     def __init__(self, config: Any) -> None:
         self.config = config

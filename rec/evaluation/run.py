@@ -1,9 +1,11 @@
 """The measurement of a trained run: every number of its tasks, and what a report tells, on file.
 
-evaluation/{split}/metrics.json          every number, and checksums of the next two; written last
-evaluation/{split}/measurement.json      what it cost, by which code, where; see rec.evaluation.measurement
-evaluation/{split}/sections.json         the parts of a report
-evaluation/{split}/{task}.parquet        one row per example: ids, group, records, `metric/NAME` for each metric
+The run's folder holds:
+
+    evaluation/{split}/metrics.json          every number, and checksums of the next two; written last
+    evaluation/{split}/measurement.json      what it cost, by which code, where; see rec.evaluation.measurement
+    evaluation/{split}/sections.json         the parts of a report
+    evaluation/{split}/{task}.parquet        one row per example: ids, group, records, `metric/NAME` for each metric
 """
 
 from __future__ import annotations

@@ -160,8 +160,11 @@ class Route(ABC, Generic[Q]):
     """
 
     path: str
+    """Below /v1, as "recommend"."""
     request: type[Message]
+    """What a client sends, checked as it is read."""
     answer: type[Answered]
+    """What a client gets."""
     about: str = ""
     """The field of a request that names a member of another route's answer, where this one tells more of it."""
     offered: bool = True

@@ -126,6 +126,7 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
+    """What files, routes and reports call it."""
     headline: str
     """The metric that checkpoints are chosen by where a config names none."""
     shown: tuple[str, ...]

@@ -59,10 +59,12 @@ class Projector(nn.Module):
 class Compatibility(nn.Module):
     """How well modality k of an item fits a user: the learnable function of the paper's equation 4.
 
-    inner      <u, e_k>
-    bilinear   <u, A e_k> + b_k, A the identity and b zero at the start
-    attention  <Q u, A e_k> / sqrt(D) + b_k
-    network    <w, relu(Q u + A e_k)> + b_k, D hidden units: no inner product, so a pair at a time
+    By its kind:
+
+        inner      <u, e_k>
+        bilinear   <u, A e_k> + b_k, A the identity and b zero at the start
+        attention  <Q u, A e_k> / sqrt(D) + b_k
+        network    <w, relu(Q u + A e_k)> + b_k, D hidden units: no inner product, so a pair at a time
     """
 
     def __init__(self, kind: Fusion, width: int, modalities: int) -> None:
@@ -97,10 +99,12 @@ class Compatibility(nn.Module):
 def choose_vectors(tables: dict[str, np.ndarray], kind: Texts, seed: int) -> Tensor:
     """Return the frozen vectors (I + 1, K, M) for one of the controls.
 
-    encoded       the texts' own
-    shuffled      every item gets the vectors of another: as informative as noise, with the same statistics
-    random        random directions of the same norms
-    concatenated  one vector of all texts joined
+    By `kind`:
+
+        encoded       the texts' own
+        shuffled      every item gets the vectors of another: as informative as noise, with the same statistics
+        random        random directions of the same norms
+        concatenated  one vector of all texts joined
     """
     if kind == "concatenated":
         return torch.from_numpy(np.asarray(tables["text_concatenated"]))

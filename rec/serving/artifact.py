@@ -1,12 +1,12 @@
 """An artifact: everything that answers need, in one folder that is complete or absent.
 
-artifact.json       manifest, written last: system, entities, tasks, where it came from, every file with its checksum
-config.toml         the run's config             model.safetensors   the weights that validation chose
-tables/*.npy        inputs of the model          catalogue/*.npy     what is computed once per model
-entities/NAME/      raw ids, both ways, and what people are shown of each member
-tasks/NAME/         what a task wrote, such as what is known of subjects
-source/             the files of a system of one's own, which it is imported from where nothing else has it
-example.json        a request and its answer     serve.yaml, rayservice.yaml   for `serve deploy` and for KubeRay
+    artifact.json       manifest, written last: system, entities, tasks, where it came from, every file's checksum
+    config.toml         the run's config             model.safetensors   the weights that validation chose
+    tables/*.npy        inputs of the model          catalogue/*.npy     what is computed once per model
+    entities/NAME/      raw ids, both ways, and what people are shown of each member
+    tasks/NAME/         what a task wrote, such as what is known of subjects
+    source/             the files of a system of one's own, which it is imported from where nothing else has it
+    example.json        a request and its answer     serve.yaml, rayservice.yaml   for `serve deploy` and for KubeRay
 
 Tables are memory-mapped: replicas on one machine share one copy in the page cache.
 """

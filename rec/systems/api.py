@@ -30,6 +30,7 @@ class PhaseFeed(Protocol):
 
     rank: int
     world_size: int
+    """How many ranks there are."""
 
     def rows(self, split: str) -> Iterator[tuple[Any, bool]]:
         """Yield this rank's batches of a split in the order of its files, on the module's device.
@@ -99,9 +100,11 @@ class System(ABC, Generic[B, M]):
     """
 
     Config: ClassVar[type[Strict]]
+    """Its own keys, those of `[model]`."""
     columns: tuple[Column, ...]
     """What it reads of a row; where that follows from the keys, `columns_for` tells it, and this is every column."""
     tables: ClassVar[tuple[str, ...]] = ()
+    """The inputs of a whole data set that it reads; where that follows from the keys, `table_names` tells it."""
     view: ClassVar[str] = ""
     """The view whose rows it reads ("sequences", "pairs", "graph", or an import path); "" reads the rows that a data
     set was written with."""

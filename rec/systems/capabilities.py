@@ -53,6 +53,7 @@ class Ranker(ABC, Generic[B, M]):
     entity: ClassVar[str] = "item"
     """The entity whose members are ranked; index 0 is padding."""
     subject: ClassVar[str] = "user"
+    """The entity whose members are ranked for."""
     knows_subjects: ClassVar[bool] = False
     """Whether subjects are told apart by more than what is known of them, so that none of it is enough to rank."""
 

@@ -1,9 +1,11 @@
 """One training run in its folder: what it is, where it stands, how it goes on.
 
-config.json      the resolved config
-checkpoints/     see rec.train.checkpoint
-history.json     one record per evaluation, for curves
-training.json    see rec.train.training_record
+The folder holds:
+
+    config.json      the resolved config
+    checkpoints/     see rec.train.checkpoint
+    history.json     one record per evaluation, for curves
+    training.json    see rec.train.training_record
 """
 
 from __future__ import annotations

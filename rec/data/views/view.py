@@ -76,6 +76,7 @@ class View(ABC):
     """Makes the rows of the splits from records; named by systems, and by an import path outside the package."""
 
     name: ClassVar[str]
+    """What `System.view` and `data.views` call it; a view of your own is called by its import path."""
 
     @abstractmethod
     def make(self, making: Making) -> None:
