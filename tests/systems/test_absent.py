@@ -213,3 +213,15 @@ def test_what_is_shown_of_an_item_repeats_no_name(client: Any) -> None:
     shown = served.get("/v1/entities/item/i4").json()
     assert "acting" not in str(shown.get("text", ""))
     assert "words" not in [value for value in shown.values() if isinstance(value, str)]
+
+
+@pytest.mark.parametrize("gate", ["user", "agreement", "mean", "random"])
+def test_weights_of_users_are_shared_out_over_what_each_item_has(gate: str) -> None:
+    _, batch, module = msmrec([(3, 0), (4, 0), (4, 2), (5, 0), (5, 1), (5, 2)], gate=gate, output_mix="gate")
+    encoded = module(batch)
+    found = module.scores(encoded.state_ND, encoded.user_ND, encoded)
+    assert not module.has_products(encoded)
+    for item in (1, 3, 4, 5):
+        rows = len(encoded.state_ND)
+        expected = module.pair_scores(torch.full((rows,), item), encoded)
+        torch.testing.assert_close(found[:, item], expected)

@@ -30,6 +30,8 @@ from rec.systems.msmrec.knowledge import Knowledge, Known
 ALL = slice(None)
 FEW_ITEMS = 1 << 17
 """Items up to which sampled losses, too, compute the vectors of all in every step."""
+LEAST_WEIGHT = 1e-30
+"""Weights below it are taken for it, so that an item that has nothing else has a weight to share out."""
 ITEMS_AT_ONCE = 1 << 16
 """Items whose vectors are computed at once where those of all are asked for."""
 
@@ -258,10 +260,30 @@ class MSMRecModel(nn.Module):
             return routing.keep_top_k(probability_NK, self.config.top_k)
         return routing.keep_all(probability_NK)
 
+    @property
+    def of_users(self) -> bool:
+        """Whether a user's weights are those of all items, but that what an item lacks goes to what it has."""
+        cuts = self.present_IK is not None and (self.config.top_k or self.config.top_share)
+        return self.config.gate != "item" and not cuts
+
     def has_products(self, encoded: Encoded | Catalogue) -> bool:
         """Return whether scores are inner products: of texts too, where a user's weights are the same for all items."""
-        of_users = self.config.gate != "item" and self.present_IK is None
-        return self.config.output_mix != "gate" or encoded.modality_IKD is None or of_users
+        same = self.of_users and self.present_IK is None
+        return self.config.output_mix != "gate" or encoded.modality_IKD is None or same
+
+    def _shared_out(self, state_ND: Tensor, user_ND: Tensor, modality_IKD: Tensor, items: slice | Tensor) -> Tensor:
+        """Return the texts' part of scores where an item's weights are a user's, over those of what it has, (N, I).
+
+        Two products: absent texts are zeros, so that the first leaves them out, and the second is what is left.
+        """
+        score_NK = self.gate_scores(user_ND, modality_IKD[:1].expand(len(user_ND), -1, -1))
+        weight_NK = routing.softmax(score_NK, self.config.temperature).clamp(min=LEAST_WEIGHT)
+        weighed_NKD = weight_NK[..., None].to(state_ND.dtype) * state_ND[:, None]
+        present_IK = self.present(items)
+        assert present_IK is not None, "with all texts there are products"
+        left_NI = weight_NK @ present_IK.to(weight_NK.dtype).T
+        left_NI = torch.where(left_NI > 0, left_NI, 1.0)  # of items without any
+        return (weighed_NKD.flatten(1) @ modality_IKD.flatten(1).T) / left_NI.to(state_ND.dtype)
 
     def queries(self, state_ND: Tensor, user_ND: Tensor, encoded: Encoded | Catalogue) -> Tensor:
         """Return what items are multiplied by, (N, D) or (N, (1 + K) D), where scores are products with `vectors`."""
@@ -289,6 +311,8 @@ class MSMRecModel(nn.Module):
         score_NI = state_ND @ encoded.item_ID.T
         modality_IKD = encoded.modality_IKD
         assert modality_IKD is not None, "without texts there are products"
+        if self.of_users:
+            return score_NI + self._shared_out(state_ND, user_ND, modality_IKD, items)
         count, modalities, _ = modality_IKD.shape
         present_IK = self.present(items)
         flat = modality_IKD.reshape(count * modalities, -1)

@@ -162,7 +162,7 @@ class MSMRec(
                 score = module.scores(state, user, encoded).float()[:, 1:]
                 return nn.functional.cross_entropy(score, target - 1, reduction="sum")
 
-            numbers = encoded.modality_IKD.shape[0] * encoded.modality_IKD.shape[1]
+            numbers = encoded.modality_IKD.shape[0] * (2 if module.of_users else encoded.modality_IKD.shape[1])
             rows = encoded.state_ND, encoded.user_ND, target_N
             return losses.chunked_sum(chunk, *rows, numbers=numbers), len(target_N)
         positive_N = module.pair_scores(target_N, encoded)
