@@ -29,6 +29,8 @@ from rec.cli import (
     upgrade,
 )
 from rec.cli.ends import ended
+from rec.cli.run import levels
+from rec.levels import USUAL, at
 
 OVERRIDE = re.compile(r"^[a-z_][\w.@\"-]*=")
 COMMANDS = {
@@ -60,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args([word for word in given if not OVERRIDE.match(word)])
     options.overrides = overrides
     command = COMMANDS[options.command]
-    return ended(partial(command.run, options), given, command.INTERRUPTED)
+    with at(getattr(options, "level", USUAL)):
+        return ended(partial(command.run, options), given, command.INTERRUPTED)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -74,6 +77,8 @@ def parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     for name, module in COMMANDS.items():
         text = module.TEXT
-        command = commands.add_parser(name, help=text, description=text, epilog=module.EXAMPLES, formatter_class=raw)
+        command = commands.add_parser(
+            name, help=text, description=text, epilog=module.EXAMPLES, formatter_class=raw, parents=[levels()]
+        )
         module.add_options(command)
     return top

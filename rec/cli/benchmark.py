@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from rec.cli.run import count, say, writable
+from rec.cli.run import count, writable
 from rec.errors import RequestError
+from rec.levels import say
 
 TEXT = "measure speed beside its limit"
 INTERRUPTED = "what was measured is lost"

@@ -8,8 +8,9 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
-from rec.cli.run import count, say
+from rec.cli.run import count, levels
 from rec.errors import ConfigError, RequestError
+from rec.levels import say
 from rec.progress import tell
 from rec.sections import counted
 
@@ -45,7 +46,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     name.add_argument("--name", default=argparse.SUPPRESS, help="name of the cluster (default: local)")
 
     def add(action: str, text: str) -> argparse.ArgumentParser:
-        return actions.add_parser(action, help=text, description=text, parents=[name])
+        return actions.add_parser(action, help=text, description=text, parents=[name, levels()])
 
     start = add("up", "start it")
     start.add_argument("--nodes", type=count, default=2, metavar="N", help="nodes, the head one of them (default: 2)")
@@ -71,11 +72,11 @@ def add_options(command: argparse.ArgumentParser) -> None:
     inside = add("run", "run a command on the head")
     inside.add_argument("words", nargs="+", metavar="-- COMMAND", help="after --")
     text = "write manifests for KubeRay from one file of values"
-    made = actions.add_parser("render", help=text, description=text)
+    made = actions.add_parser("render", help=text, description=text, parents=[levels()])
     made.add_argument("path", metavar="VALUES", help="a TOML file")
     made.add_argument("--out", metavar="FOLDER", required=True, help="where they are written")
     text = "check manifests by the schemas of a cluster"
-    checked = actions.add_parser("check", help=text, description=text)
+    checked = actions.add_parser("check", help=text, description=text, parents=[levels()])
     checked.add_argument("path", metavar="PATH", help="of manifests: a file or a folder")
     text = "schemas: a YAML file or a folder of KubeRay's CustomResourceDefinitions"
     checked.add_argument("--crds", metavar="PATH", required=True, help=text)

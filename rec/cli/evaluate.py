@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rec.cli.run import count, runs, say, writable
+from rec.cli.run import count, runs, writable
 from rec.config import RunConfig
 from rec.errors import RequestError
+from rec.levels import say
 from rec.progress import tell
 from rec.sections import counted
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from rec.cli.run import say
+from rec.levels import say
 from rec.sections import counted
 
 TEXT = "write a trained run as an artifact to serve"

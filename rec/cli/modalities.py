@@ -9,9 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rec.cli.run import count, prepare, say, train, with_runner, writable
+from rec.cli.run import count, prepare, train, with_runner, writable
 from rec.config import RunConfig, load
 from rec.errors import ConfigError, RequestError
+from rec.levels import say
 from rec.progress import tell
 from rec.report.text import paragraph, table
 from rec.sections import counted

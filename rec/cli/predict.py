@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from rec.cli.run import say
+from rec.levels import say
 
 TEXT = "write answers to a split or a table of requests, and what `rec evaluate` reads of them"
 INTERRUPTED = "the same command goes on with the parts that are missing"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rec.config import RunConfig, load
-from rec.errors import ConfigError, RequestError, printable
+from rec.errors import ConfigError, RequestError
 from rec.filesystems import uri_below
-from rec.progress import CLEARED, Progress
+from rec.levels import QUIET, VERBOSE, say
+from rec.progress import Progress
 from rec.strict import resolve
 
 if TYPE_CHECKING:
@@ -20,10 +20,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def say(text: str) -> None:
-    """Print text for a person, in the place of a line of progress that a terminal still shows."""
-    text = printable(text)
-    print(f"{CLEARED}{text}" if sys.stderr.isatty() else text, file=sys.stderr, flush=True)
+def levels() -> argparse.ArgumentParser:
+    """Return the parser of what every command takes: how much it tells beside its results."""
+    parser = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    either = parser.add_mutually_exclusive_group()
+    text = "tell results and errors alone: no notes, no progress"
+    either.add_argument("-q", "--quiet", dest="level", action="store_const", const=QUIET, help=text)
+    text = "tell where errors come from as well, and what Ray's loggers say"
+    either.add_argument("-v", "--verbose", dest="level", action="store_const", const=VERBOSE, help=text)
+    return parser
 
 
 def count(text: str) -> int:

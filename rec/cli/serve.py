@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from rec.cli.run import count, port, say
+from rec.cli.run import count, port
 from rec.config import serve_keys
+from rec.levels import say
 
 TEXT = "serve artifacts over HTTP until interrupted"
 INTERRUPTED = "nothing is served any more"

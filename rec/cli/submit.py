@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from rec.cli.run import say
 from rec.config import load
 from rec.errors import ConfigError, RecError, RequestError
+from rec.levels import QUIET, USUAL, VERBOSE, say
 from rec.storage import absolute
 
 TEXT = "run a command as a job of a Ray cluster, and follow it"
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int | None:
     if bool(options.job) == bool(other):
         raise RequestError("rec submit: expected a JOB, or one of --follow, --stop and --list")
     folder = Path(options.working_dir).absolute()
-    words = [options.job, *options.words, *options.overrides]
+    words = [options.job, *options.words, *options.overrides, *_level(options)]
     if options.job and not folder.is_dir():
         raise RequestError(f"--working-dir {folder}: there is no such folder")
     if options.job:
@@ -64,6 +64,11 @@ def run(options: argparse.Namespace) -> int | None:
         say(f"{options.stop}: {'stopped' if submit.stop(client, options.stop) else 'had ended already'}")
         return None
     return _followed(client, options.follow)
+
+
+def _level(options: argparse.Namespace) -> list[str]:
+    """Return the words that have the job tell as much as this command."""
+    return {QUIET: ["--quiet"], VERBOSE: ["--verbose"]}.get(getattr(options, "level", USUAL), [])
 
 
 def _submitted(options: argparse.Namespace, words: list[str], folder: Path) -> int | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
-from rec.cli.run import count, prepare, say, share, train
+from rec.cli.run import count, prepare, share, train
 from rec.config import load
+from rec.levels import say
 from rec.progress import tell
 
 TEXT = "train and measure variants of a run, and print them side by side"

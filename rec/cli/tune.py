@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from rec.cli.run import say
 from rec.config import load
+from rec.levels import say
 from rec.progress import tell
 
 TEXT = "search hyperparameters on validation, or go on with the search in `out`"

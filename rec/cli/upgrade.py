@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from rec.cli.run import say
+from rec.levels import say
 
 TEXT = "replace a served artifact without a gap; back where the new one fails"
 INTERRUPTED = "the command may have replaced the artifact or not; ask the service which one it answers from"
