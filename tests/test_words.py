@@ -66,6 +66,7 @@ def test_these_are_none(word: str) -> None:
         ("train mine.toml --seed 3", "No such option: --seed"),
         ("train", "Missing argument 'CONFIG'"),
         ("trian", "Did you mean 'train'?"),
+        ("foo train", "No such command 'foo'"),
         ("evaluate run --split tests", "argument --split: 'tests' is not one of 'val', 'test'"),
         ("train mine.toml -q -v", "not allowed with argument --quiet"),
         ("", "Missing command"),

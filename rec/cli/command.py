@@ -73,7 +73,8 @@ class Group(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Take the words."""
-        at = next((place for place, word in enumerate(args) if word in self.commands), 0)
+        first = args[0].startswith("-") if args else False
+        at = next((place for place, word in enumerate(args) if first and word in self.commands), 0)
         return super().parse_args(ctx, [*args[at : at + 1], *args[:at], *args[at + 1 :]])
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
@@ -87,10 +88,15 @@ def _usage(argument: Any) -> str:
     return name if argument.nargs == 1 else f"{name}..."
 
 
+def _several() -> None:
+    """Do nothing: what holds one command alone would otherwise be that command."""
+
+
 def app(text: str, examples: str, metavar: str, completion: bool = False) -> typer.Typer:
     """Return what holds commands."""
     return typer.Typer(
         cls=Group,
+        callback=_several,
         help=text,
         epilog=examples,
         subcommand_metavar=metavar,
