@@ -11,20 +11,20 @@ import threading
 import time
 from typing import ClassVar, Self, TextIO
 
+from rec.levels import CLEARED, notes_are_shown
+
 PLAIN_INTERVAL_S = 5.0
 WAITED_S = 1.0
 """Seconds between looks at whether something must be said of work that goes on."""
 PLAIN_WIDTH = 100
 """Columns where what is written goes to no terminal."""
-CLEARED = "\r\x1b[K"
-"""Takes back what stands in a terminal's line."""
 
 PROGRESS = re.compile(r"^[^\d/]+ \d+/\d+(?= |,|$)|, \d+ (s|min \d+ s|h \d+ min) so far$")
 """What a plain line of `Progress` looks like: "step 3/100 loss 1.2", "waiting for workers, 7 s so far"."""
 
 
 class Progress:
-    """Shows how far a piece of work is; total 0 means unknown.
+    """Shows how far a piece of work is, where notes are shown; total 0 means unknown.
 
     As a context manager it also says every few seconds that the work goes on, and for how long it has, where nothing
     else was shown: `with Progress("learn words"):` is all that work without parts needs. Of several that are open at
@@ -95,6 +95,8 @@ class Progress:
         self._write(f"{self.title} {text} ({duration(time.monotonic() - self.start_s)})", end="\n")
 
     def _write(self, line: str, end: str) -> None:
+        if not notes_are_shown():
+            return
         with self._lock:
             self.stream.write(f"{CLEARED}{self._cut(line)}{end}" if self.terminal else f"{line}{end}")
             self.stream.flush()

@@ -14,7 +14,10 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from rec.cli import OVERRIDE, main, parser
+from rec.cli import commands as command_line
+from rec.cli import main
+from rec.cli.command import parsed
+from rec.cli.options import is_override
 from rec.config import from_table, load
 from rec.keys import EvaluateConfig, ParallelConfig, ServeConfig, TrainConfig, TuneConfig
 from rec.keys_data import DataConfig
@@ -69,8 +72,8 @@ def commands(path: Path) -> Iterator[list[str]]:
 def check(words: list[str], folder: Path) -> None:
     """Check the words of a `rec` command: its options, and its config and keys where that lies below `folder`."""
     words = [word for word in words if word[0] != "$" and word != "..."]
-    overrides = [word for word in words if OVERRIDE.match(word)]
-    parser().parse_args([word for word in words if word not in overrides])
+    overrides = [word for word in words if is_override(word)]
+    parsed(command_line(), words)
     config = next((folder / word for word in words if word.endswith(".toml")), None)
     if config is not None and config.is_file():
         load(config, overrides)
@@ -150,7 +153,8 @@ def check_request(words: list[str], artifact: Artifact) -> None:
     """Send what a `curl` command sends to the artifact's application."""
     assert "Content-Type: application/json" in words
     address = next(word for word in words if word.startswith("localhost"))
-    assert address.partition("/")[0] == f"localhost:{parser().parse_args(['serve', 'artifact']).port}"
+    port = parsed(command_line(), ["serve", "artifact"]).run.keywords["port"]
+    assert address.partition("/")[0] == f"localhost:{port}"
     asked = json.loads(words[words.index("-d") + 1])
     with TestClient(create(Answerer(artifact), ServeConfig(), Noted(), None, "r1")) as client:
         answer = client.post(f"/{address.partition('/')[2]}", json=asked)

@@ -23,6 +23,7 @@ LAYERS = [
         "terms",
         "sections",
         "seeds",
+        "levels",
         "storage",
         "progress",
         "provenance",

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rec.cli.run import say
+from rec.levels import say
 from rec.progress import Progress, in_lines, tell
 
 

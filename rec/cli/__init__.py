@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
-import re
 import sys
 from collections.abc import Sequence
-from functools import partial
+
+import typer
 
 from rec.cli import (
     benchmark,
@@ -28,9 +27,11 @@ from rec.cli import (
     tune,
     upgrade,
 )
-from rec.cli.ends import ended
+from rec.cli.command import add, app, parsed
+from rec.cli.ends import FAILED, ended
+from rec.errors import RecError
+from rec.levels import at, logger
 
-OVERRIDE = re.compile(r"^[a-z_][\w.@\"-]*=")
 COMMANDS = {
     "prepare": prepare,
     "columns": columns,
@@ -56,24 +57,24 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; return the exit code. An error is one line, the last one."""
     given = list(sys.argv[1:] if argv is None else argv)
-    overrides = [word for word in given if OVERRIDE.match(word)]
-    options = parser().parse_args([word for word in given if not OVERRIDE.match(word)])
-    options.overrides = overrides
-    command = COMMANDS[options.command]
-    return ended(partial(command.run, options), given, command.INTERRUPTED)
+    try:
+        job = parsed(commands(next((word for word in given if word in COMMANDS), None)), given)
+    except RecError as error:
+        logger().error(f"error: {error}")
+        return FAILED
+    with at(job.level):
+        return ended(job.run, given, job.interrupted)
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole command line."""
-    top = argparse.ArgumentParser(
-        prog="rec",
-        description="Train, tune, evaluate, compare and serve multimodal mixture-of-experts recommenders on Ray.",
-        epilog="Config keys are overridden by key=value words anywhere after the subcommand.",
-    )
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    raw = argparse.RawDescriptionHelpFormatter
-    for name, module in COMMANDS.items():
-        text = module.TEXT
-        command = commands.add_parser(name, help=text, description=text, epilog=module.EXAMPLES, formatter_class=raw)
-        module.add_options(command)
-    return top
+def commands(only: str | None = None) -> typer.Typer:
+    """Return the whole command line, or what one command needs of it: to make all takes 0.03 s of processor time."""
+    text = "Train, tune, evaluate, compare and serve multimodal mixture-of-experts recommenders on Ray."
+    end = "Config keys are overridden by key=value words anywhere after the subcommand."
+    made = app(text, end, "COMMAND", completion=True)
+    for name in COMMANDS if only is None else [only]:
+        module = COMMANDS[name]
+        if module is cluster:
+            made.add_typer(cluster.actions(), name=name, short_help=module.TEXT)
+        else:
+            add(made, name, module.run, module.TEXT, module.INTERRUPTED, module.EXAMPLES)
+    return made

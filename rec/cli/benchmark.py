@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
+from typing import Annotated, Any, Literal, get_args
 
-from rec.cli.run import count, say, writable
+from rec.cli.options import argument, count, option
+from rec.cli.run import writable
 from rec.errors import RequestError
+from rec.levels import say
 
 TEXT = "measure speed beside its limit"
 INTERRUPTED = "what was measured is lost"
@@ -29,46 +31,57 @@ EXAMPLES = """examples:
   rec benchmark prepare --interactions 10000000"""
 
 
-def add_options(command: argparse.ArgumentParser) -> None:
-    """Add what the command takes beside overrides."""
-    names = ("train", "evaluate", "prepare", "moe", "tune", "encoders", "graph", "visits", "writer")
-    known = (*names, *PARTED, "gpu", "chaos")
-    command.add_argument("name", choices=known, metavar="NAME", help=f"one of {', '.join(known)}")
-    command.add_argument("--json", metavar="FILE", help="write the rows there as well")
-    command.add_argument("--data", metavar="ROOT", help="prepared data set (default: one of ML-1M's size is made)")
-    command.add_argument("--interactions", type=count, default=10_000_000, help="for prepare (default: 10000000)")
-    command.add_argument("--trials", type=count, default=64, help="for tune (default: 64)")
-    command.add_argument(
-        "--minutes", type=float, default=10, help="of faults, for serve; most, for chaos (default: 10)"
-    )
-    command.add_argument("--faults", type=count, default=10, help="for chaos (default: 10)")
-    command.add_argument("--seed", type=int, default=0, help="of the order of faults, for chaos (default: 0)")
-    command.add_argument("--items", type=count, default=1_000_000, help="for graph's neighbours (default: 1000000)")
-    text = "largest generated graph whose steps are measured, from 10^5 on (default: 1000000)"
-    command.add_argument("--edges", type=count, default=1_000_000, metavar="N", help=text)
-    command.add_argument("--images", type=count, default=100_000, help="for encoders' memory (default: 100000)")
-    text = "of a generated cohort, for visits (default: 2000000)"
-    command.add_argument("--prescriptions", type=count, default=2_000_000, metavar="N", help=text)
-    command.add_argument(
-        "--pairs", type=count, default=1_000_000, help="generated reviews, for writer (default: 1000000)"
-    )
-    text = f"parts of {' or '.join(PARTED)}, separated by commas (default: all)"
-    command.add_argument("--only", type=_parts, default=(), metavar="PARTS", help=text)
+def number(name: str, text: str) -> Any:
+    """Return an option that takes a count."""
+    return option(name, help=text, metavar="N", parser=count)
 
 
-def _parts(text: str) -> tuple[str, ...]:
-    return tuple(part for part in text.split(",") if part)
+Name = Literal[
+    "train", "evaluate", "prepare", "moe", "tune", "encoders", "graph", "visits", "writer",
+    "scale", "serve", "cluster", "modalities", "gpu", "chaos",
+]  # fmt: skip
 
 
-def run(options: argparse.Namespace) -> int:
+def run(
+    name: Annotated[Name, argument("NAME", f"one of {', '.join(get_args(Name))}")],
+    json: Annotated[str | None, option("--json", help="write the rows there as well", metavar="FILE")] = None,
+    data: Annotated[
+        str | None, option("--data", help="prepared data set (default: one of ML-1M's size is made)", metavar="ROOT")
+    ] = None,
+    interactions: Annotated[int, number("--interactions", "for prepare (default: 10000000)")] = 10_000_000,
+    trials: Annotated[int, number("--trials", "for tune (default: 64)")] = 64,
+    minutes: Annotated[
+        float, option("--minutes", help="of faults, for serve; most, for chaos (default: 10)", metavar="N")
+    ] = 10,
+    faults: Annotated[int, number("--faults", "for chaos (default: 10)")] = 10,
+    seed: Annotated[int, option("--seed", help="of the order of faults, for chaos (default: 0)", metavar="N")] = 0,
+    items: Annotated[int, number("--items", "for graph's neighbours (default: 1000000)")] = 1_000_000,
+    edges: Annotated[
+        int,
+        number("--edges", "largest generated graph whose steps are measured, from 10^5 on (default: 1000000)"),
+    ] = 1_000_000,
+    images: Annotated[int, number("--images", "for encoders' memory (default: 100000)")] = 100_000,
+    prescriptions: Annotated[
+        int,
+        number("--prescriptions", "of a generated cohort, for visits (default: 2000000)"),
+    ] = 2_000_000,
+    pairs: Annotated[int, number("--pairs", "generated reviews, for writer (default: 1000000)")] = 1_000_000,
+    only: Annotated[
+        str,
+        option("--only", help=f"parts of {' or '.join(PARTED)}, separated by commas (default: all)", metavar="PARTS"),
+    ] = "",
+) -> int:
     """Measure, print and return the exit code."""
+    sizes = {"interactions": interactions, "trials": trials, "minutes": minutes, "images": images, "items": items}
+    sizes |= {"edges": edges, "prescriptions": prescriptions, "pairs": pairs, "faults": faults, "seed": seed}
+    return _measured(name, json, data, tuple(part for part in only.split(",") if part), sizes)
+
+
+def _measured(name: str, json: str | None, data: str | None, only: tuple[str, ...], sizes: dict[str, Any]) -> int:
     from rec.benchmarks.run import run
     from rec.benchmarks.work import Work
 
-    writable(options.json)
-    if options.only and options.name not in PARTED:
-        raise RequestError(f"--only: {options.name} has no parts; {', '.join(PARTED)} have")
-    sizes = ("interactions", "trials", "minutes", "images", "items", "edges", "prescriptions", "pairs")
-    more = ("only", "faults", "seed")
-    work = Work(say=say, data=options.data, **{name: getattr(options, name) for name in (*sizes, *more)})
-    return run(options.name, work, options.json)
+    writable(json)
+    if only and name not in PARTED:
+        raise RequestError(f"--only: {name} has no parts; {', '.join(PARTED)} have")
+    return run(name, Work(say=say, data=data, only=only, **sizes), json)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shlex
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
-from rec.cli.run import count, say
-from rec.errors import ConfigError, RequestError
+import typer
+
+from rec.cli.command import add, app
+from rec.cli.options import argument, count, option
+from rec.errors import ConfigError
+from rec.levels import say
 from rec.progress import tell
 from rec.sections import counted
 
@@ -32,79 +36,174 @@ EXAMPLES = """examples:
   kubectl get crd rayclusters.ray.io rayjobs.ray.io rayservices.ray.io -o yaml > crds.yaml
   rec cluster check cluster/kuberay --crds crds.yaml
 
+actions on nodes take --name, the cluster's (default: local); all take -q, --quiet and -v, --verbose
 node 0 is the head; node i has the address 10.203.X.(i+2), this machine 10.203.X.1"""
 SIZE = re.compile(r"(\d+)(MiB|GiB)")
 LEAST_STORE = 75 << 20
 
 
-def add_options(command: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
-    command.add_argument("--name", default="local", help="name of the cluster (default: local)")
-    actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
-    name = argparse.ArgumentParser(add_help=False)
-    name.add_argument("--name", default=argparse.SUPPRESS, help="name of the cluster (default: local)")
-
-    def add(action: str, text: str) -> argparse.ArgumentParser:
-        return actions.add_parser(action, help=text, description=text, parents=[name])
-
-    start = add("up", "start it")
-    start.add_argument("--nodes", type=count, default=2, metavar="N", help="nodes, the head one of them (default: 2)")
-    start.add_argument("--cpus", type=count, default=2, metavar="N", help="logical CPUs of each node (default: 2)")
-    start.add_argument("--store", type=size, default=256 << 20, help="object store of each node (default: 256MiB)")
-    start.add_argument("--rate", help="rate of each node's link, each way, such as 1gbit (default: that of memory)")
-    start.add_argument(
-        "--delay", help="time from node to node, such as 1ms, where the kernel has netem (default: none)"
-    )
-    text = "empty folder where the head keeps its state: killed, it goes on from that with heal 0 (default: in memory)"
-    start.add_argument("--state", metavar="DIR", help=text)
-    add("down", "end it, or what is left of it")
-    add("status", "tell its nodes")
-    add("env", "print the exports that a client needs")
-    again = "join it again; a node that was given up or killed starts anew"
-    for action, text in (("cut", "cut a node's link"), ("kill", "kill its processes"), ("heal", again)):
-        one = add(action, text)
-        one.add_argument("node", type=int, metavar="NODE", help="its number")
-        if action == "kill":
-            one.add_argument(
-                "--only", default="", metavar="NAME", help="those of this name, such as raylet, gcs_server"
-            )
-    inside = add("run", "run a command on the head")
-    inside.add_argument("words", nargs="+", metavar="-- COMMAND", help="after --")
-    text = "write manifests for KubeRay from one file of values"
-    made = actions.add_parser("render", help=text, description=text)
-    made.add_argument("path", metavar="VALUES", help="a TOML file")
-    made.add_argument("--out", metavar="FOLDER", required=True, help="where they are written")
-    text = "check manifests by the schemas of a cluster"
-    checked = actions.add_parser("check", help=text, description=text)
-    checked.add_argument("path", metavar="PATH", help="of manifests: a file or a folder")
-    text = "schemas: a YAML file or a folder of KubeRay's CustomResourceDefinitions"
-    checked.add_argument("--crds", metavar="PATH", required=True, help=text)
-
-
-def size(text: str) -> int:
-    """Return the bytes that an option is given."""
+def size(text: str | int) -> int:
+    """Return the bytes that an option is given, a default as it is."""
+    if isinstance(text, int):
+        return text
     found = SIZE.fullmatch(text)
     if not found or (value := int(found[1]) << {"MiB": 20, "GiB": 30}[found[2]]) < LEAST_STORE:
-        raise argparse.ArgumentTypeError(f"expected at least 75MiB, such as 512MiB or 1GiB; got {text!r}")
+        raise typer.BadParameter(f"expected at least 75MiB, such as 512MiB or 1GiB; got {text!r}")
     return value
 
 
-def run(options: argparse.Namespace) -> int | None:
-    """Do what is asked."""
-    if options.overrides and options.action != "run":
-        raise RequestError(f"cluster {options.action}: takes no keys, got {options.overrides[0]!r}")
-    if options.action in ("render", "check"):
-        tell(_rendered(options) if options.action == "render" else _checked(options.path, options.crds))
-        return None
-    return _local(options)
+Name = Annotated[str, option("--name", help="name of the cluster (default: local)", metavar="NAME")]
+Node = Annotated[int, argument("NODE", "its number")]
 
 
-def _rendered(options: argparse.Namespace) -> str:
-    """Return the paths of the manifests that are written."""
+def up(
+    name: Name = "local",
+    nodes: Annotated[
+        int, option("--nodes", help="nodes, the head one of them (default: 2)", metavar="N", parser=count)
+    ] = 2,
+    cpus: Annotated[
+        int, option("--cpus", help="logical CPUs of each node (default: 2)", metavar="N", parser=count)
+    ] = 2,
+    store: Annotated[
+        int, option("--store", help="object store of each node (default: 256MiB)", metavar="SIZE", parser=size)
+    ] = 256 << 20,
+    rate: Annotated[
+        str | None,
+        option(
+            "--rate", help="rate of each node's link, each way, such as 1gbit (default: that of memory)", metavar="RATE"
+        ),
+    ] = None,
+    delay: Annotated[
+        str | None,
+        option(
+            "--delay",
+            help="time from node to node, such as 1ms, where the kernel has netem (default: none)",
+            metavar="TIME",
+        ),
+    ] = None,
+    state: Annotated[
+        str | None,
+        option(
+            "--state",
+            help="empty folder where the head keeps its state: killed, it goes on from that with heal 0 (default: in "
+            "memory)",
+            metavar="DIR",
+        ),
+    ] = None,
+) -> None:
+    """Start a cluster."""
+    from rec.runtime import local_cluster as local
+    from rec.runtime.local_links import require_possible
+
+    require_possible()
+    folder = None if state is None else os.path.abspath(state)
+    shape = local.Shape(nodes=nodes, cpus=cpus, store_bytes=store, rate=rate, delay=delay, state=folder)
+    cluster = local.up(name, shape)
+    say(f"{name}: {nodes} nodes are up; jobs are submitted to {cluster.dashboard}; for this shell:")
+    print(_exports(cluster))
+
+
+def down(name: Name = "local") -> None:
+    """End a cluster, or what is left of it."""
+    from rec.runtime import local_cluster as local
+    from rec.runtime.local_links import require_possible
+
+    require_possible()
+    say(f"{name}: {'is down' if local.down(name) else 'nothing was there'}")
+
+
+def status(name: Name = "local") -> None:
+    """Print a cluster's nodes."""
+    print(_told(_found(name)))
+
+
+def env(name: Name = "local") -> None:
+    """Print what a shell needs to submit jobs."""
+    print(_exports(_found(name)))
+
+
+def cut(node: Node, name: Name = "local") -> None:
+    """Cut a node's link."""
+    _found(name).cut(node)
+    say(f"{name}: nothing goes through the link of node {node} any more")
+
+
+def kill(
+    node: Node,
+    name: Name = "local",
+    only: Annotated[str, option("--only", help="those of this name, such as raylet, gcs_server", metavar="NAME")] = "",
+) -> None:
+    """Kill a node's processes."""
+    killed = _found(name).kill(node, only)
+    say(f"{name}: killed {counted(len(killed), 'process', 'processes')} of node {node}")
+
+
+def heal(node: Node, name: Name = "local") -> None:
+    """Join a node again."""
+    _found(name).heal(node)
+    say(f"{name}: node {node} is back")
+
+
+def run(words: Annotated[list[str], argument("-- COMMAND", "after --")], name: Name = "local") -> int:
+    """Run a command on the head."""
+    return _found(name).run(words)
+
+
+def render(
+    path: Annotated[str, argument("VALUES", "a TOML file")],
+    out: Annotated[str, option("--out", help="where they are written", metavar="FOLDER")],
+) -> None:
+    """Write manifests, and print their paths."""
     from rec.cluster.render import render
     from rec.cluster.values import load_values
 
-    return "\n".join(str(path) for path in render(load_values(options.path), options.out))
+    tell("\n".join(str(file) for file in render(load_values(path), out)))
+
+
+def check(
+    path: Annotated[str, argument("PATH", "of manifests: a file or a folder")],
+    crds: Annotated[
+        str,
+        option(
+            "--crds",
+            help="schemas: a YAML file or a folder of KubeRay's CustomResourceDefinitions",
+            metavar="PATH",
+        ),
+    ],
+) -> None:
+    """Check manifests, and print how many are well."""
+    tell(_checked(path, crds))
+
+
+ACTIONS: dict[str, tuple[Callable[..., int | None], str]] = {
+    "up": (up, "start it"),
+    "down": (down, "end it, or what is left of it"),
+    "status": (status, "tell its nodes"),
+    "env": (env, "print the exports that a client needs"),
+    "cut": (cut, "cut a node's link"),
+    "kill": (kill, "kill its processes"),
+    "heal": (heal, "join it again; a node that was given up or killed starts anew"),
+    "run": (run, "run a command on the head"),
+    "render": (render, "write manifests for KubeRay from one file of values"),
+    "check": (check, "check manifests by the schemas of a cluster"),
+}
+
+
+def actions() -> typer.Typer:
+    """Return the commands within this one."""
+    made = app(TEXT, EXAMPLES, "ACTION")
+    for name, (action, text) in ACTIONS.items():
+        add(made, name, action, text, INTERRUPTED, "")
+    return made
+
+
+def _found(name: str) -> LocalCluster:
+    """Return the cluster of a name."""
+    from rec.runtime import local_cluster as local
+    from rec.runtime.local_links import require_possible
+
+    require_possible()
+    return local.find(name)
 
 
 def _checked(path: str, crds: str) -> str:
@@ -124,53 +223,6 @@ def _checked(path: str, crds: str) -> str:
     if found:
         raise ConfigError("\n".join(found))
     return f"{path}: {len(manifests)} manifests are as {crds} wants them"
-
-
-def _local(options: argparse.Namespace) -> int | None:
-    """Do what is asked of nodes on this machine."""
-    from rec.runtime import local_cluster as local
-    from rec.runtime.local_links import require_possible
-
-    require_possible()
-    if options.action == "up":
-        shape = local.Shape(
-            nodes=options.nodes,
-            cpus=options.cpus,
-            store_bytes=options.store,
-            rate=options.rate,
-            delay=options.delay,
-            state=None if options.state is None else os.path.abspath(options.state),
-        )
-        cluster = local.up(options.name, shape)
-        say(f"{options.name}: {options.nodes} nodes are up; jobs are submitted to {cluster.dashboard}; for this shell:")
-        print(_exports(cluster))
-    elif options.action == "down":
-        there = local.down(options.name)
-        say(f"{options.name}: {'is down' if there else 'nothing was there'}")
-    else:
-        return _with(local.find(options.name), options)
-    return None
-
-
-def _with(cluster: LocalCluster, options: argparse.Namespace) -> int | None:
-    """Do what is asked of a cluster that is there."""
-    if options.action == "env":
-        print(_exports(cluster))
-    elif options.action == "status":
-        print(_told(cluster))
-    elif options.action == "cut":
-        cluster.cut(options.node)
-        say(f"{cluster.name}: nothing goes through the link of node {options.node} any more")
-    elif options.action == "kill":
-        killed = cluster.kill(options.node, options.only)
-        say(f"{cluster.name}: killed {counted(len(killed), 'process', 'processes')} of node {options.node}")
-    elif options.action == "heal":
-        cluster.heal(options.node)
-        say(f"{cluster.name}: node {options.node} is back")
-    else:
-        # Words such as key=value were taken for overrides of this command.
-        return cluster.run([*options.words, *options.overrides])
-    return None
 
 
 def _exports(cluster: LocalCluster) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
+from typing import Annotated
 
+from rec.cli.options import Overrides, argument
 from rec.errors import DataError, RequestError
 from rec.progress import tell, terminal_width
 
@@ -17,13 +18,10 @@ EXAMPLES = """examples:
   rec columns out/demo/data                  # a prepared data set alone"""
 
 
-def add_options(command: argparse.ArgumentParser) -> None:
-    """Add what the command takes beside overrides."""
-    what = "TOML file of a run, its folder, or the folder of a prepared data set"
-    command.add_argument("config", metavar="CONFIG", help=what)
-
-
-def run(options: argparse.Namespace) -> None:
+def run(
+    config: Annotated[str, argument("CONFIG", "TOML file of a run, its folder, or the folder of a prepared data set")],
+    overrides: Overrides = None,
+) -> None:
     """Print the tables."""
     from rec.data.prepared import Prepared
     from rec.data.writing import MANIFEST
@@ -31,16 +29,16 @@ def run(options: argparse.Namespace) -> None:
     from rec.report.terminal import render
     from rec.train.inputs import data_sections, system_sections
 
-    if (Path(options.config) / MANIFEST).is_file():
-        if options.overrides:
-            raise RequestError(f"columns: a data set has no keys; found {options.overrides[0]!r}, expected none")
-        tell(render(data_sections(Prepared.open(options.config)), terminal_width()).rstrip("\n"))
+    if (Path(config) / MANIFEST).is_file():
+        if overrides:
+            raise RequestError(f"columns: a data set has no keys; found {overrides[0]!r}, expected none")
+        tell(render(data_sections(Prepared.open(config)), terminal_width()).rstrip("\n"))
         return
-    config = load_run(options.config, options.overrides)
+    run_config = load_run(config, overrides or ())
     data, missing = None, ""
     try:
-        data = Prepared.open(config.data.root)
+        data = Prepared.open(run_config.data.root)
     except DataError as error:
         missing = f"\n\n{error}"
-    sections = [*system_sections(config, data), *(data_sections(data) if data else [])]
+    sections = [*system_sections(run_config, data), *(data_sections(data) if data else [])]
     tell(render(sections, terminal_width()).rstrip("\n") + missing)

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from rec import provenance
-from rec.cli.run import say
 from rec.errors import RecError, one_line
+from rec.levels import logger
 
 FAILED, INTERRUPTED, TERMINATED, CLOSED = 1, 128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGPIPE
 ADVICE = {
@@ -60,6 +60,7 @@ def ended(run: Callable[[], int | None], words: Sequence[str], interrupted: str)
         _last(f"{'terminated' if terminated.is_set() else 'interrupted'}; {interrupted}")
         return TERMINATED if terminated.is_set() else INTERRUPTED
     except RecError as error:
+        _traceback(error)
         _last(f"error: {one_line(str(error))}")
     except MemoryError:
         _last("error: out of memory: take smaller batches, fewer workers, or a machine with more")
@@ -90,11 +91,17 @@ def terminable(terminated: threading.Event) -> Iterator[None]:
 
 
 def _last(line: str) -> None:
-    """Say the last line, where somebody still listens."""
+    """Tell the last line, where somebody still listens."""
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     with contextlib.suppress(OSError, ValueError):
-        say(line)
+        logger().error(line)
+
+
+def _traceback(error: Exception) -> None:
+    """Tell where an error comes from, with --verbose."""
+    with contextlib.suppress(OSError, ValueError):
+        logger().debug("".join(traceback.format_exception(error)).rstrip("\n"))
 
 
 def _reader_is_gone() -> bool:
@@ -137,6 +144,6 @@ def _unexpected(error: Exception, words: Sequence[str]) -> str:
         os.close(number)
         Path(path).write_text(text, encoding="utf-8")
     except OSError:
-        say(text)
+        logger().error(text)
         return f"unexpected {line}; what is known of it stands above, as no file could be written"
     return f"unexpected {line}; what is known of it stands in {path}"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from rec.cli.run import count, runs, say, writable
+from rec.cli.options import Overrides, Seeds, Split, argument, count, option
+from rec.cli.run import runs, writable
 from rec.config import RunConfig
 from rec.errors import RequestError
+from rec.levels import logger, say
 from rec.progress import tell
 from rec.sections import counted
 
@@ -24,49 +25,55 @@ EXAMPLES = """examples:
   rec evaluate --compare out/ml-100k out/sasrec
   rec evaluate --arrays scores.npz --k 10,100 --json metrics.json"""
 ARRAYS_HELP = Path(__file__).parents[1] / "evaluation" / "tasks" / "ranking" / "arrays_help.txt"
+EXAMPLES += f"\n\n--arrays FILE.npz:\n{ARRAYS_HELP.read_text()}"
 
 
-def add_options(command: argparse.ArgumentParser) -> None:
-    """Add what the command takes beside overrides."""
-    command.epilog = f"{EXAMPLES}\n\n--arrays FILE.npz:\n{ARRAYS_HELP.read_text()}"
-    command.add_argument("config", metavar="RUN", nargs="?", help="TOML file of the run, or its folder")
-    command.add_argument("--compare", nargs=2, metavar=("A", "B"), help="paired bootstrap of two runs' folders")
-    command.add_argument("--arrays", metavar="FILE.npz", help="score arrays that any model made, as told below")
-    command.add_argument("--k", default="10,50,100", help="cut-offs for --arrays (default: 10,50,100)")
-    command.add_argument("--all", action="store_true", help="print every metric, not only those that tell most")
-    command.add_argument("--json", metavar="FILE", help="write the results there as well")
-    command.add_argument("--predictions", metavar="FOLDER", help="read what `rec predict` wrote; runs no model")
-    command.add_argument("--workers", type=count, default=0, metavar="N", help="processes that share out the examples")
-    command.add_argument("--split", default="test", choices=("val", "test"), help="which split (default: test)")
-    command.add_argument("--seeds", type=count, default=0, metavar="N", help="seeds 0 to N-1, each in out/seed-N")
-
-
-def run(options: argparse.Namespace) -> int:
+def run(
+    run: Annotated[str | None, argument("RUN", "TOML file of the run, or its folder")] = None,
+    overrides: Overrides = None,
+    compare: Annotated[
+        tuple[str, str] | None, option("--compare", help="paired bootstrap of two runs' folders", metavar="A B")
+    ] = None,
+    arrays: Annotated[
+        str | None,
+        option("--arrays", help="score arrays that any model made, as told below", metavar="FILE.npz"),
+    ] = None,
+    k: Annotated[str, option("--k", help="cut-offs for --arrays (default: 10,50,100)", metavar="K")] = "10,50,100",
+    all_: Annotated[bool, option("--all", help="print every metric, not only those that tell most")] = False,
+    json: Annotated[str | None, option("--json", help="write the results there as well", metavar="FILE")] = None,
+    predictions: Annotated[
+        str | None,
+        option("--predictions", help="read what `rec predict` wrote; runs no model", metavar="FOLDER"),
+    ] = None,
+    workers: Annotated[
+        int, option("--workers", help="processes that share out the examples", metavar="N", parser=count)
+    ] = 0,
+    split: Split = "test",
+    seeds: Seeds = 0,
+) -> int:
     """Measure, compare, or score arrays; return the exit code."""
-    writable(options.json)
-    if options.arrays:
-        return _evaluate_arrays(options)
-    if options.compare:
-        return _compare(options)
-    if not options.config:
+    writable(json)
+    if arrays:
+        return _evaluate_arrays(arrays, k, json)
+    if compare:
+        return _compare(*compare, split, json)
+    if not run:
         raise RequestError("evaluate: expected RUN, --compare or --arrays")
-    if options.predictions and options.seeds:
+    if predictions and seeds:
         raise RequestError("evaluate: --predictions are of one run; expected no --seeds")
-    if options.predictions and options.workers:
+    if predictions and workers:
         raise RequestError("evaluate: --predictions run no model; expected no --workers")
-    return evaluate(
-        _runs(options), options.split, options.json, options.all, options.predictions, workers=options.workers
-    )
+    return evaluate(_runs(run, overrides or [], seeds), split, json, all_, predictions, workers=workers)
 
 
-def _runs(options: argparse.Namespace) -> list[RunConfig]:
+def _runs(run: str, overrides: list[str], seeds: int) -> list[RunConfig]:
     """Return the runs of a TOML file, or those in a folder: one, or one per seed."""
     from rec.evaluation.run import load_run, seed_folders
     from rec.filesystems import is_folder
 
-    if not is_folder(options.config):
-        return runs(options)
-    return [load_run(folder, options.overrides) for folder in seed_folders(options.config, options.seeds)]
+    if not is_folder(run):
+        return runs(run, overrides, seeds)
+    return [load_run(folder, overrides) for folder in seed_folders(run, seeds)]
 
 
 def evaluate(
@@ -105,7 +112,7 @@ def evaluate(
             told = "not measured" if found is None else f"{found:.4f}"
             missed.append(f"{name} {told}, expected at {'least' if higher else 'most'} {wanted}")
     if missed:
-        say(f"error: {'; '.join(missed)}")
+        logger().error(f"error: {'; '.join(missed)}")
     return 1 if missed else 0
 
 
@@ -139,15 +146,14 @@ def _metrics(results: list[dict[str, Any]], summary: dict[str, Any], everything:
     return table([*head, *([baseline] if baseline else [])], rows)
 
 
-def _compare(options: argparse.Namespace) -> int:
+def _compare(a: str, b: str, split: str, json: str | None) -> int:
     from rec.evaluation.compare import NEVER, compare
     from rec.evaluation.headline import settings_in_words
     from rec.evaluation.run import read_numbers, seed_folders
     from rec.report.text import paragraph, table
     from rec.sections import sentence
 
-    a, b = options.compare
-    results = compare(a, b, 10_000, options.split)
+    results = compare(a, b, 10_000, split)
     rows, apart = [], dict[str, list[str]]()
     for r in results:
         if (d := r["difference"]) is None and r["why"].startswith(NEVER):
@@ -159,7 +165,7 @@ def _compare(options: argparse.Namespace) -> int:
         gain = f"{d['mean']:+.4f} ({d['low']:+.4f} to {d['high']:+.4f})"
         rows.append([r["metric"], f"{r['a']:.4f}", f"{r['b']:.4f}", gain, f"{r['not_better']:.4f}"])
     tell(f"A = {a}\nB = {b}")
-    first, second = (settings_in_words(read_numbers(seed_folders(one)[0], options.split)) for one in (a, b))
+    first, second = (settings_in_words(read_numbers(seed_folders(one)[0], split)) for one in (a, b))
     for line in dict.fromkeys((*first, *second)):
         whose = "A and B" if line in first and line in second else "A" if line in first else "B"
         tell(paragraph(f"{whose}, {line}"))
@@ -168,23 +174,23 @@ def _compare(options: argparse.Namespace) -> int:
     if rows:
         tell(paragraph("Paired bootstrap over examples, or what they belong to (users, patients), 10,000 resamples."))
         tell(table(["metric", "A", "B", "A - B (95 % interval)", "share of resamples in which A is not better"], rows))
-    if options.json:
-        _write_json(options.json, results)
+    if json:
+        _write_json(json, results)
     return 0
 
 
-def _evaluate_arrays(options: argparse.Namespace) -> int:
+def _evaluate_arrays(arrays: str, k: str, json: str | None) -> int:
     from rec.evaluation.tasks.ranking.arrays import evaluate_arrays, load_arrays
     from rec.report.text import table
 
     try:
-        cuts = [int(k) for k in options.k.split(",")]
+        cuts = [int(cut) for cut in k.split(",")]
     except ValueError:
-        raise RequestError(f"--k: expected whole numbers like 10,100, got {options.k!r}") from None
-    metrics, _ = evaluate_arrays(**load_arrays(options.arrays), cuts=cuts)
+        raise RequestError(f"--k: expected whole numbers like 10,100, got {k!r}") from None
+    metrics, _ = evaluate_arrays(**load_arrays(arrays), cuts=cuts)
     tell(table(["metric", "mean"], [[name, f"{value:.6f}"] for name, value in metrics.items()]))
-    if options.json:
-        _write_json(options.json, {"metrics": metrics})
+    if json:
+        _write_json(json, {"metrics": metrics})
     return 0
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
+from typing import Annotated
 
+from rec.cli.options import Overrides, argument
 from rec.errors import RequestError
 from rec.progress import tell
 
@@ -21,17 +22,15 @@ these tables; every key may be given on the command line: `rec train mine.toml t
 of another kind, and keys that have no effect beside the others are refused. Words: [glossary.md](glossary.md)."""
 
 
-def add_options(command: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
-    command.add_argument("table", metavar="TABLE", nargs="?", default="", help="such as train or data.filter")
-    command.add_argument("owner", metavar="CLASS", nargs="?", default="", help="the system or source: module:Class")
-
-
-def run(options: argparse.Namespace) -> None:
+def run(
+    table: Annotated[str, argument("TABLE", "such as train or data.filter")] = "",
+    owner: Annotated[str, argument("CLASS", "the system or source: module:Class")] = "",
+    overrides: Overrides = None,
+) -> None:
     """Print the reference, or one table and those within."""
-    if options.overrides:
-        raise RequestError(f"keys: it reads no config; found {options.overrides[0]!r}, expected none")
-    tell(_of(options.table, options.owner) if options.table else reference())
+    if overrides:
+        raise RequestError(f"keys: it reads no config; found {overrides[0]!r}, expected none")
+    tell(_of(table, owner) if table else reference())
 
 
 def reference() -> str:

@@ -3,15 +3,16 @@ of texts side by side."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from rec.cli.run import count, prepare, say, train, with_runner, writable
+from rec.cli.options import Overrides, argument, at_most_one, count, option
+from rec.cli.run import prepare, train, with_runner, writable
 from rec.config import RunConfig, load
 from rec.errors import ConfigError, RequestError
+from rec.levels import say
 from rec.progress import tell
 from rec.report.text import paragraph, table
 from rec.sections import counted
@@ -40,53 +41,62 @@ EXAMPLES = """examples:
 SUMMARY_HEAD = ("modality", "coverage", "written by", "faithfulness", "words", "entities")
 
 
-def add_options(command: argparse.ArgumentParser) -> None:
-    """Add what the command takes beside overrides."""
-    command.add_argument("config", metavar="CONFIG", help="TOML file of a run with a section [data.modalities]")
-    what = command.add_mutually_exclusive_group()
-    what.add_argument("--estimate", action="store_true", help="tell what writing would cost, and ask nothing")
-    text = "write some items with and without what is found of them, and tell the difference"
-    what.add_argument("--compare", action="store_true", help=text)
-    text = "train and measure the run with each encoder of texts: tfidf, hashing, a model, endpoint, URL#MODEL"
-    what.add_argument("--encoders", metavar="A,B", help=text)
-    command.add_argument("--seeds", type=count, default=1, metavar="N", help="for --encoders, 0 to N-1 (default: 1)")
-    command.add_argument("--items", type=count, default=200, help="for --compare, at most (default: 200)")
-    command.add_argument("--json", metavar="FILE", help="write what is told there as well")
-
-
-def run(options: argparse.Namespace) -> None:
+def run(
+    config: Annotated[str, argument("CONFIG", "TOML file of a run with a section [data.modalities]")],
+    overrides: Overrides = None,
+    estimate: Annotated[bool, option("--estimate", help="tell what writing would cost, and ask nothing")] = False,
+    compare: Annotated[
+        bool,
+        option("--compare", help="write some items with and without what is found of them, and tell the difference"),
+    ] = False,
+    encoders: Annotated[
+        str | None,
+        option(
+            "--encoders",
+            help="train and measure the run with each encoder of texts: tfidf, hashing, a model, endpoint, URL#MODEL",
+            metavar="A,B",
+        ),
+    ] = None,
+    seeds: Annotated[
+        int, option("--seeds", help="for --encoders, 0 to N-1 (default: 1)", metavar="N", parser=count)
+    ] = 1,
+    items: Annotated[
+        int, option("--items", help="for --compare, at most (default: 200)", metavar="N", parser=count)
+    ] = 200,
+    json: Annotated[str | None, option("--json", help="write what is told there as well", metavar="FILE")] = None,
+) -> None:
     """Write, and print what was written."""
     from rec.data.catalogue import Catalogue
 
-    writable(options.json)
-    config = load(options.config, options.overrides)
-    if options.encoders is not None:
-        _compare_encoders(config, options)
+    at_most_one(estimate=estimate, compare=compare, encoders=encoders is not None)
+    writable(json)
+    run_config = load(config, overrides or ())
+    if encoders is not None:
+        _tell(*_encoders_compared(run_config, encoders, seeds, config), json)
         return
-    if config.data.modalities is None:
+    if run_config.data.modalities is None:
         raise ConfigError("data.modalities: is not set: it tells who writes, and how (docs/modalities.md)")
-    data = config.data
-    if options.estimate:
-        found = with_runner(config, lambda runner: Catalogue.read(data, runner, say).estimate())
+    data = run_config.data
+    if estimate:
+        found = with_runner(run_config, lambda runner: Catalogue.read(data, runner, say).estimate())
         text = _estimate_text(found)
-    elif options.compare:
-        found = with_runner(config, lambda runner: Catalogue.read(data, runner, say).compare(options.items))
+    elif compare:
+        found = with_runner(run_config, lambda runner: Catalogue.read(data, runner, say).compare(items))
         text = _comparison_text(found)
     else:
-        found = with_runner(config, lambda runner: Catalogue.read(data, runner, say).write())
+        found = with_runner(run_config, lambda runner: Catalogue.read(data, runner, say).write())
         text = _written_text(found)
-    _tell(text, found, options.json)
+    _tell(text, found, json)
 
 
-def _compare_encoders(config: RunConfig, options: argparse.Namespace) -> None:
-    """Train and measure with every encoder, and print them side by side."""
+def _encoders_compared(config: RunConfig, encoders: str, seeds: int, file: str) -> tuple[str, Mapping[str, Any]]:
+    """Train and measure with every encoder; return them side by side, as text and numbers."""
     from rec.report.encoders import compare_encoders
 
-    names = [name.strip() for name in options.encoders.split(",") if name.strip()]
+    names = [name.strip() for name in encoders.split(",") if name.strip()]
     if not names:
         raise RequestError("--encoders: names none; expected some with commas between them, as tfidf,models/minilm")
-    text, found = compare_encoders(config, names, options.seeds, prepare, partial(train, file=options.config), say)
-    _tell(text, found, options.json)
+    return compare_encoders(config, names, seeds, prepare, partial(train, file=file), say)
 
 
 def _tell(text: str, found: Mapping[str, Any], json: str | None) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from rec.cli.options import Overrides, argument, option
 from rec.cli.run import writable
 
 if TYPE_CHECKING:
@@ -28,27 +28,31 @@ SAMPLE_ROWS = 512
 """Most examples of a microbatch that is made; what larger ones have follows from these."""
 
 
-def add_options(command: argparse.ArgumentParser) -> None:
-    """Add what the command takes beside overrides."""
-    command.add_argument("config", metavar="CONFIG", help="TOML file of a run, or its folder")
-    what = "nodes and the CPUs of each, as 2x4 or 4,2,2, or their GPUs, as 2x8gpu"
-    command.add_argument("--nodes", metavar="NODES", help=what)
-    command.add_argument("--json", metavar="FILE", help="write the plan there as well")
-
-
-def run(options: argparse.Namespace) -> None:
+def run(
+    config: Annotated[str, argument("CONFIG", "TOML file of a run, or its folder")],
+    overrides: Overrides = None,
+    nodes: Annotated[
+        str | None,
+        option(
+            "--nodes",
+            help="nodes and the CPUs of each, as 2x4 or 4,2,2, or their GPUs, as 2x8gpu",
+            metavar="NODES",
+        ),
+    ] = None,
+    json: Annotated[str | None, option("--json", help="write the plan there as well", metavar="FILE")] = None,
+) -> None:
     """Print the plan."""
-    writable(options.json)
+    writable(json)
     from rec.cluster.plan_page import page, to_plain
     from rec.evaluation.run import load_run
     from rec.json_text import json_text
     from rec.progress import tell, terminal_width
     from rec.report.terminal import render
 
-    found = planned(load_run(options.config, options.overrides), options.nodes)
+    found = planned(load_run(config, overrides or ()), nodes)
     tell(render(page(found), terminal_width()).rstrip("\n"))
-    if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
+    if json:
+        with open(json, "w", encoding="utf-8") as file:
             file.write(json_text(to_plain(found), indent=2))
 
 

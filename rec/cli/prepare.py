@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
+from typing import Annotated
 
+from rec.cli.options import Config, Overrides, option
 from rec.cli.run import prepare
 from rec.config import load
 
@@ -29,13 +30,16 @@ what is there already, made from the same config, is kept, unless --again is sai
 that cannot be used leaves it as it was"""
 
 
-def add_options(command: argparse.ArgumentParser) -> None:
-    """Add what the command takes beside overrides."""
-    command.add_argument("config", metavar="CONFIG", help="TOML file of the run")
-    text = "read the inputs again though the data set is there; texts that have not changed keep their vectors"
-    command.add_argument("--again", action="store_true", help=text)
-
-
-def run(options: argparse.Namespace) -> None:
+def run(
+    config: Config,
+    overrides: Overrides = None,
+    again: Annotated[
+        bool,
+        option(
+            "--again",
+            help="read the inputs again though the data set is there; texts that have not changed keep their vectors",
+        ),
+    ] = False,
+) -> None:
     """Make it."""
-    prepare(load(options.config, options.overrides), again=options.again)
+    prepare(load(config, overrides or ()), again=again)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
+from typing import Annotated
 
-from rec.cli.run import count
+from rec.cli.options import Overrides, Run, Seeds, Split, option
 from rec.config import RunConfig, load
 from rec.errors import RequestError
 from rec.filesystems import is_folder
@@ -19,29 +19,28 @@ EXAMPLES = """examples:
   rec report rec/configs/ml-1m.toml --user 390 --user 1752"""
 
 
-def add_options(command: argparse.ArgumentParser) -> None:
-    """Add what the command takes beside overrides."""
-    command.add_argument("config", metavar="RUN", help="TOML file of the run, or its folder")
-    command.add_argument("--split", default="test", choices=("val", "test"), help="which split (default: test)")
-    command.add_argument("--seeds", type=count, default=0, metavar="N", help="seeds 0 to N-1, each in out/seed-N")
-    command.add_argument(
-        "--user", action="append", default=[], metavar="ID", help="tell of this user alone as well; may be repeated"
-    )
-
-
-def run(options: argparse.Namespace) -> None:
+def run(
+    run: Run,
+    overrides: Overrides = None,
+    split: Split = "test",
+    seeds: Seeds = 0,
+    user: Annotated[
+        list[str] | None,
+        option("--user", help="tell of this user alone as well; may be repeated", metavar="ID"),
+    ] = None,
+) -> None:
     """Write the report and print its path."""
     from rec.report.page import write_report
 
-    if is_folder(options.config):
-        if options.overrides:
-            raise RequestError(f"report: a folder has its own keys; found {options.overrides[0]!r}, expected none")
-        folder = options.config.rstrip("/")
+    if is_folder(run):
+        if overrides:
+            raise RequestError(f"report: a folder has its own keys; found {overrides[0]!r}, expected none")
+        folder = run.rstrip("/")
     else:
-        config = load(options.config, options.overrides)
+        config = load(run, overrides or ())
         folder = config.out
-        _check_runs(config, options.seeds)
-    tell(write_report(folder, options.split, options.seeds, options.user))
+        _check_runs(config, seeds)
+    tell(write_report(folder, split, seeds, user or []))
 
 
 def _check_runs(config: RunConfig, seeds: int) -> None:

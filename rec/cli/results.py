@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import re
+from typing import Annotated
 
+from rec.cli.options import argument, option
 from rec.errors import RequestError
 from rec.progress import tell
 
@@ -17,22 +18,26 @@ EXAMPLES = """examples:
 NAME = re.compile(r"[\w.-]+")
 
 
-def add_options(command: argparse.ArgumentParser) -> None:
-    """Add what the command takes beside overrides."""
-    command.add_argument("folders", metavar="FOLDER", nargs="+", help="folders with runs, at any depth")
-    command.add_argument("--name", default="", help="of the page (default: the last part of the first FOLDER)")
-    command.add_argument("--to", metavar="FOLDER", default="results", help="where to (default: results)")
-    text = "compare others with this line: its label, or a folder of its runs (default: the best by the first metric)"
-    command.add_argument("--baseline", metavar="LINE", default="", help=text)
-
-
-def run(options: argparse.Namespace) -> None:
+def run(
+    folders: Annotated[list[str], argument("FOLDER", "folders with runs, at any depth")],
+    name: Annotated[
+        str, option("--name", help="of the page (default: the last part of the first FOLDER)", metavar="NAME")
+    ] = "",
+    to: Annotated[str, option("--to", help="where to (default: results)", metavar="FOLDER")] = "results",
+    baseline: Annotated[
+        str,
+        option(
+            "--baseline",
+            help="compare others with this line: its label, or a folder of its runs (default: the best by "
+            "the first metric)",
+            metavar="LINE",
+        ),
+    ] = "",
+) -> None:
     """Write the page and print its paths."""
     from rec.report.results.page import write_results
 
-    if options.overrides:
-        raise RequestError(f"results: takes no keys, got {options.overrides[0]!r}")
-    name = options.name or options.folders[0].rstrip("/").rpartition("/")[2].lstrip(".") or "runs"
+    name = name or folders[0].rstrip("/").rpartition("/")[2].lstrip(".") or "runs"
     if not NAME.fullmatch(name):
         raise RequestError(f"--name: expected letters, digits, '.', '_' and '-', got {name!r}")
-    tell("\n".join(write_results(options.folders, name, options.to, options.baseline)))
+    tell("\n".join(write_results(folders, name, to, baseline)))

@@ -2,53 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rec.config import RunConfig, load
-from rec.errors import ConfigError, RequestError, printable
+from rec.errors import ConfigError, RequestError
 from rec.filesystems import uri_below
-from rec.progress import CLEARED, Progress
+from rec.levels import say
+from rec.progress import Progress
 from rec.strict import resolve
 
 if TYPE_CHECKING:
     from rec.data.runner import Runner
 T = TypeVar("T")
-
-
-def say(text: str) -> None:
-    """Print text for a person, in the place of a line of progress that a terminal still shows."""
-    text = printable(text)
-    print(f"{CLEARED}{text}" if sys.stderr.isatty() else text, file=sys.stderr, flush=True)
-
-
-def count(text: str) -> int:
-    """Return the whole number of at least 1 that an option is given."""
-    if not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return int(text)
-
-
-def share(text: str) -> float:
-    """Return the share from 0 to 1 that an option is given."""
-    try:
-        found = float(text)
-    except ValueError:
-        found = -1.0
-    if not 0 <= found <= 1:
-        raise argparse.ArgumentTypeError(f"expected a share from 0 to 1, got {text!r}")
-    return found
-
-
-def port(text: str) -> int:
-    """Return the port that an option is given."""
-    if not text.isdigit() or not 1 <= int(text) <= 65_535:
-        raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, got {text!r}")
-    return int(text)
 
 
 def writable(file: str | None) -> str | None:
@@ -71,14 +39,14 @@ def writable(file: str | None) -> str | None:
     return file
 
 
-def runs(options: argparse.Namespace) -> list[RunConfig]:
+def runs(file: str, overrides: Sequence[str] | None, seeds: int) -> list[RunConfig]:
     """Return the run of the config, or one per seed."""
-    if not options.seeds:
-        return [load(options.config, options.overrides)]
-    base = load(options.config, options.overrides).out
+    given = overrides or ()
+    if not seeds:
+        return [load(file, given)]
+    base = load(file, given).out
     return [
-        load(options.config, [*options.overrides, f"out={uri_below(base, f'seed-{seed}')}", f"train.seed={seed}"])
-        for seed in range(options.seeds)
+        load(file, [*given, f"out={uri_below(base, f'seed-{seed}')}", f"train.seed={seed}"]) for seed in range(seeds)
     ]
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
+from typing import Annotated
 
-from rec.cli.run import count, port, say
+from rec.cli.options import Overrides, argument, count, option, port
 from rec.config import serve_keys
+from rec.levels import say
 
 TEXT = "serve artifacts over HTTP until interrupted"
 INTERRUPTED = "nothing is served any more"
@@ -17,22 +18,32 @@ EXAMPLES = """examples:
   curl -s localhost:8000/v1/recommend -H 'Content-Type: application/json' -d '{"user": "1", "k": 5}'"""
 
 
-def add_options(command: argparse.ArgumentParser) -> None:
-    """Add what the command takes beside overrides."""
-    command.add_argument("artifacts", metavar="ARTIFACT", nargs="+", help="folders made by `rec export`")
-    command.add_argument("--host", help="address to listen at (default: 127.0.0.1, on a cluster 0.0.0.0)")
-    command.add_argument("--port", type=port, default=8000, help="port to listen at (default: 8000)")
-    text = "let all replicas serve all artifacts, each with the N used last in memory (default: replicas of their own)"
-    command.add_argument("--multiplex", type=count, default=0, metavar="N", help=text)
-
-
-def run(options: argparse.Namespace) -> None:
+def run(
+    artifacts: Annotated[list[str], argument("ARTIFACT", "folders made by `rec export`")],
+    overrides: Overrides = None,
+    host: Annotated[
+        str | None,
+        option("--host", help="address to listen at (default: 127.0.0.1, on a cluster 0.0.0.0)", metavar="HOST"),
+    ] = None,
+    port: Annotated[
+        int, option("--port", help="port to listen at (default: 8000)", metavar="PORT", parser=port)
+    ] = 8000,
+    multiplex: Annotated[
+        int,
+        option(
+            "--multiplex",
+            help="let all replicas serve all artifacts, each with the N used last in memory (default: "
+            "replicas of their own)",
+            metavar="N",
+            parser=count,
+        ),
+    ] = 0,
+) -> None:
     """Serve until interrupted."""
     from rec.runtime.ports import check_port, chosen_host
 
-    host = options.host or chosen_host()
-    check_port(host, options.port)  # before Ray, whose import takes seconds
+    host = host or chosen_host()
+    check_port(host, port)  # before Ray, whose import takes seconds
     from rec.runtime.serving import serve_artifacts
 
-    overrides = serve_keys(options.overrides)
-    serve_artifacts(options.artifacts, overrides, host, options.port, say, options.multiplex)
+    serve_artifacts(artifacts, serve_keys(overrides or ()), host, port, say, multiplex)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
-from rec.cli.run import say
+from rec.cli.options import Overrides, argument, at_most_one, option
 from rec.config import load
 from rec.errors import ConfigError, RecError, RequestError
+from rec.levels import QUIET, VERBOSE, logger, say
 from rec.storage import absolute
 
 TEXT = "run a command as a job of a Ray cluster, and follow it"
 INTERRUPTED = "the job goes on: rec submit --follow ID picks it up, --stop ID ends it, --list names all"
-JOBS = ("prepare", "train", "tune", "evaluate", "predict", "report", "export", "benchmark")
+Job = Literal["prepare", "train", "tune", "evaluate", "predict", "report", "export", "benchmark"]
 EXAMPLES = """examples:
   rec submit train mine.toml out=s3://runs/mine data.root=s3://data/mine parallel.workers=8
   rec submit prepare mine.toml --exclude 'raw/' --address http://head:8265
@@ -28,53 +29,82 @@ the working directory travels, without what .gitignore names; the exit code is t
 RAY_API_SERVER_ADDRESS names the cluster, RAY_AUTH_TOKEN its token; options of JOB follow after --"""
 
 
-def add_options(command: argparse.ArgumentParser) -> None:
-    """Add what the command takes beside overrides."""
-    command.add_argument("job", metavar="JOB", nargs="?", choices=JOBS, help=f"one of {', '.join(JOBS)}")
-    command.add_argument("words", metavar="CONFIG", nargs="*", help="what JOB takes")
-    command.add_argument("--address", help="the cluster's dashboard (default: RAY_API_SERVER_ADDRESS, or this machine)")
-    command.add_argument("--working-dir", default=".", metavar="DIR", help="folder that travels (default: this one)")
-    text = "leave out of it, as a line of .gitignore; may be repeated"
-    command.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help=text)
-    command.add_argument("--detach", action="store_true", help="do not follow it")
-    other = command.add_mutually_exclusive_group()
-    other.add_argument("--follow", metavar="ID", help="follow a job that was submitted")
-    other.add_argument("--stop", metavar="ID", help="end a job")
-    other.add_argument("--list", action="store_true", help="name all jobs")
-
-
-def run(options: argparse.Namespace) -> int | None:
+def run(
+    job: Annotated[Job | None, argument("JOB", f"one of {', '.join(get_args(Job))}")] = None,
+    words: Annotated[list[str] | None, argument("CONFIG", "what JOB takes")] = None,
+    overrides: Overrides = None,
+    address: Annotated[
+        str | None,
+        option(
+            "--address",
+            help="the cluster's dashboard (default: RAY_API_SERVER_ADDRESS, or this machine)",
+            metavar="URL",
+        ),
+    ] = None,
+    working_dir: Annotated[
+        str, option("--working-dir", help="folder that travels (default: this one)", metavar="DIR")
+    ] = ".",
+    exclude: Annotated[
+        list[str] | None,
+        option("--exclude", help="leave out of it, as a line of .gitignore; may be repeated", metavar="PATTERN"),
+    ] = None,
+    detach: Annotated[bool, option("--detach", help="do not follow it")] = False,
+    follow: Annotated[str | None, option("--follow", help="follow a job that was submitted", metavar="ID")] = None,
+    stop: Annotated[str | None, option("--stop", help="end a job", metavar="ID")] = None,
+    list_: Annotated[bool, option("--list", help="name all jobs")] = False,
+) -> int | None:
     """Submit a job, or ask about those that were."""
-    other = options.follow or options.stop or options.list
-    if bool(options.job) == bool(other):
+    at_most_one(follow=follow, stop=stop, list=list_)
+    other = follow or stop or list_
+    if bool(job) == bool(other):
         raise RequestError("rec submit: expected a JOB, or one of --follow, --stop and --list")
-    folder = Path(options.working_dir).absolute()
-    words = [options.job, *options.words, *options.overrides]
-    if options.job and not folder.is_dir():
+    folder = Path(working_dir).absolute()
+    if job and not folder.is_dir():
         raise RequestError(f"--working-dir {folder}: there is no such folder")
-    if options.job:
-        return _submitted(options, words, folder)
-    client = _connected(options.address)
+    if job:
+        sent = Sent([job, *(words or ()), *(overrides or ()), *_level()], overrides or [], folder, exclude or [])
+        client, name = _submitted(sent, address)
+        if not detach:
+            return _followed(client, name)
+        print(name)
+        return None
+    client = _connected(address)
     from rec.runtime import submit
 
-    if options.list:
+    if list_:
         print("\n".join(submit.listed(client)) or "no job was submitted")
         return None
-    if options.stop:
-        say(f"{options.stop}: {'stopped' if submit.stop(client, options.stop) else 'had ended already'}")
+    if stop is not None:
+        say(f"{stop}: {'stopped' if submit.stop(client, stop) else 'had ended already'}")
         return None
-    return _followed(client, options.follow)
+    assert follow is not None
+    return _followed(client, follow)
 
 
-def _submitted(options: argparse.Namespace, words: list[str], folder: Path) -> int | None:
-    """Submit a job, and follow it; what its config names is slow to import and checked meanwhile."""
+def _level() -> list[str]:
+    """Return the words that have the job tell as much as this command."""
+    return {QUIET: ["--quiet"], VERBOSE: ["--verbose"]}.get(logger().level, [])
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What is submitted."""
+
+    words: list[str]
+    overrides: list[str]
+    folder: Path
+    exclude: list[str]
+
+
+def _submitted(sent: Sent, address: str | None) -> tuple[Any, str]:
+    """Submit a job, and return the client and its name; what its config names is slow to import, checked meanwhile."""
     with ThreadPoolExecutor(1) as others:
-        checked = others.submit(_check, options, folder)
+        checked = others.submit(_check, sent)
         try:
-            client = _connected(options.address)
+            client = _connected(address)
             from rec.runtime import submit
 
-            name = submit.submit(client, words, folder, options.exclude, say)
+            name = submit.submit(client, sent.words, sent.folder, sent.exclude, say)
         except RecError:
             checked.result()  # what is wrong with the config is told first
             raise
@@ -85,10 +115,7 @@ def _submitted(options: argparse.Namespace, words: list[str], folder: Path) -> i
                 submit.stop(client, name)
             say(f"{name}: stopped")
             raise
-    if options.detach:
-        print(name)
-        return None
-    return _followed(client, name)
+    return client, name
 
 
 def _followed(client: Any, name: str) -> int:
@@ -105,16 +132,16 @@ def _connected(address: str | None) -> Any:
     return connected(address)
 
 
-def _check(options: argparse.Namespace, folder: Path) -> None:
+def _check(sent: Sent) -> None:
     """Refuse here what the job would refuse there, and results that would be lost with the job's own folder.
 
     Raises:
         ConfigError: the config is wrong, or names paths that are relative.
     """
-    config = next((word for word in options.words if word.endswith(".toml")), None)
-    if config is None or not (folder / config).is_file():
+    config = next((word for word in sent.words if word.endswith(".toml")), None)
+    if config is None or not (sent.folder / config).is_file():
         return
-    found = load(str(folder / config), options.overrides)
+    found = load(str(sent.folder / config), sent.overrides)
     for key, path in (("out", found.out), ("data.root", found.data.root)):
         if path != absolute(path):
             raise ConfigError(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
+from typing import Annotated
 
-from rec.cli.run import say
+from rec.cli.options import Config, Overrides, option
 from rec.config import load
+from rec.levels import say
 from rec.progress import tell
 
 TEXT = "search hyperparameters on validation, or go on with the search in `out`"
@@ -21,22 +22,20 @@ EXAMPLES = """examples:
   rec tune mine.toml --spaces"""
 
 
-def add_options(command: argparse.ArgumentParser) -> None:
-    """Add what the command takes beside overrides."""
-    command.add_argument("config", metavar="CONFIG", help="TOML file of the run")
-    command.add_argument("--spaces", action="store_true", help="list the ready-made spaces of the config's system")
-
-
-def run(options: argparse.Namespace) -> None:
+def run(
+    config: Config,
+    overrides: Overrides = None,
+    spaces: Annotated[bool, option("--spaces", help="list the ready-made spaces of the config's system")] = False,
+) -> None:
     """Search, or list the ready-made spaces."""
     from rec.tuning.search import ready_spaces
 
-    config = load(options.config, options.overrides)
-    if options.spaces:
-        for name, space in ready_spaces(config).items():
+    base = load(config, overrides or ())
+    if spaces:
+        for name, space in ready_spaces(base).items():
             lines = [f"  {key}: {' '.join(f'{w} = {value}' for w, value in e.items())}" for key, e in space.items()]
             tell("\n".join([f"{name}:", *lines]))
         return
     from rec.runtime.tuning import search
 
-    tell(search(config, say))
+    tell(search(base, say))

@@ -12,7 +12,6 @@ Parts are whole batches of evaluation, so that their records are the ones that e
 from __future__ import annotations
 
 import hashlib
-from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -279,19 +278,19 @@ def _same_columns(storage: Storage, notes: Sequence[dict[str, Any]]) -> None:
         storage.write_json(f"parts/{note['number']:05d}.json", note)
 
 
-def order_of(config: RunConfig, options: Namespace) -> Order:
+def order_of(
+    config: RunConfig, *, k: int = 10, requests: str | None = None, to: str | None = None, split: str = "test"
+) -> Order:
     """Return what the options of `rec predict` ask for.
 
     Raises:
         RequestError: --k is less than 1.
     """
-    if options.k < 1:
-        raise RequestError(f"--k: expected at least 1, got {options.k}")
-    table = options.requests
-    name = PurePosixPath(table.rstrip("/")).stem if table else options.split
-    folder = options.to or uri_below(config.out, f"predictions/{name}")
-    split = None if table else options.split
-    return Order(config=config, folder=folder, split=split, requests=table or "", most=options.k)
+    if k < 1:
+        raise RequestError(f"--k: expected at least 1, got {k}")
+    name = PurePosixPath(requests.rstrip("/")).stem if requests else split
+    folder = to or uri_below(config.out, f"predictions/{name}")
+    return Order(config=config, folder=folder, split=None if requests else split, requests=requests or "", most=k)
 
 
 def summary(manifest: dict[str, Any], folder: str) -> list[str]:

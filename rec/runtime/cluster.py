@@ -24,6 +24,7 @@ import ray
 
 from rec.errors import ConfigError, one_line
 from rec.keys import ParallelConfig
+from rec.levels import of_libraries
 from rec.progress import Progress
 from rec.provenance import cores
 from rec.runtime.served import FOLDER, sweep
@@ -124,7 +125,7 @@ def _start_private(folder: str, cpus: float, environment: Mapping[str, str], met
             num_cpus=math.ceil(cpus) + SPARE_CPUS,
             include_dashboard=False,
             log_to_driver=False,
-            logging_level=logging.ERROR,
+            logging_level=of_libraries(),
             object_store_memory=1 << 30,
             _temp_dir=folder,
             _metrics_export_port=metrics_port,
@@ -158,7 +159,7 @@ def connect(environment: Mapping[str, str] | None = None) -> None:
     try:
         with own_signals():
             given = {"env_vars": beside_the_jobs(environment)} if environment else None
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env=given)
+            ray.init(log_to_driver=False, logging_level=of_libraries(), runtime_env=given)
     except (ConnectionError, RuntimeError, ValueError) as error:
         told = one_line(str(error))[:MOST_TOLD]
         raise ConfigError(f"RAY_ADDRESS: no cluster answers at {os.environ['RAY_ADDRESS']!r} ({told})") from error
@@ -206,8 +207,8 @@ def quiet_data() -> None:
     context.use_datasource_v2 = False
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    logging.getLogger("ray.train").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(of_libraries())
+    logging.getLogger("ray.train").setLevel(of_libraries())
 
 
 def cpus_to_start(parallel: ParallelConfig) -> float:

@@ -15,6 +15,7 @@ import ray
 from rec.cluster.manifests import ANSWER, served
 from rec.errors import ConfigError, one_line
 from rec.keys import ServeConfig
+from rec.levels import of_libraries
 from rec.progress import Progress
 from rec.runtime.cluster import MOST_TOLD, Demand, runtime
 from rec.runtime.errors_log import LOG, NAME
@@ -49,7 +50,7 @@ def serving_runtime(configs: Sequence[ServeConfig], host: str, port: int) -> Ite
     os.environ.update(own)
     metrics_port = None if on_cluster else free_port()
     # Serve sets the level of its logger itself, whenever it starts.
-    logging.getLogger("ray.serve").addFilter(_is_error)
+    logging.getLogger("ray.serve").addFilter(_is_let_through)
     try:
         told = environment | {name: os.environ[name] for name in proxy}
         demand = _largest(configs)
@@ -116,8 +117,8 @@ def _largest(configs: Sequence[ServeConfig]) -> Demand:
     return Demand(cpus, gpus, "serve.replicas", REMEDY, "replicas", "serve.gpus_per_replica", each, most.replicas)
 
 
-def _is_error(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.ERROR
+def _is_let_through(record: logging.LogRecord) -> bool:
+    return record.levelno >= of_libraries()
 
 
 def _withdraw(before: set[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from ray import tune
 
 from rec.config import RunConfig
 from rec.errors import TrainingError
+from rec.levels import say
 from rec.progress import PLAIN_INTERVAL_S, Progress, tell
 from rec.runtime.cluster import Demand, fitting, living_nodes, together
 from rec.runtime.elastic import POLL_S, WAIT_S
@@ -85,7 +85,7 @@ class Watcher(tune.Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Mark a trial whose process died, and say why."""
         self._end(trial.trial_id, FAILED, str(trial.get_error() or "its process died").strip().splitlines()[-1])
-        print(f"trial {trial.trial_id} failed: {self.trials[trial.trial_id].error}", file=sys.stderr, flush=True)
+        say(f"trial {trial.trial_id} failed: {self.trials[trial.trial_id].error}")
         self._show(trials, force=True)
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:

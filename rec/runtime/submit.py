@@ -24,6 +24,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from rec.errors import ConfigError, RequestError, TrainingError, one_line
+from rec.levels import of_libraries
 from rec.sections import counted
 
 ADDRESS, TOKEN = "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN"
@@ -51,7 +52,7 @@ def connected(address: str | None) -> JobSubmissionClient:
     named = address or os.environ.get(ADDRESS) or USUAL
     where = named if "://" in named else f"http://{named}"
     for name in LOUD:
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(of_libraries())
     told = f"--address: no cluster answers at {where}; name that of its dashboard, or set {ADDRESS}"
     try:
         parts = urlsplit(where)

@@ -21,6 +21,7 @@ from ray import tune
 from rec.config import RunConfig, from_json, to_json
 from rec.data.prepared import Prepared
 from rec.errors import ConfigError
+from rec.levels import of_libraries
 from rec.runtime.cluster import Demand, refuse_shared_gpus, runtime, starting, together, worker_environment
 from rec.runtime.elastic import refuse_elastic
 from rec.runtime.search_state import can_go_on
@@ -290,8 +291,8 @@ def quiet() -> Iterator[None]:
     """Keep Ray Tune and Optuna from printing, and make the search's state be written often."""
     before = {name: os.environ.get(name) for name in QUIET_TUNE}
     os.environ.update({name: value for name, value in QUIET_TUNE.items() if before[name] is None})
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    logging.getLogger("optuna").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(of_libraries())
+    logging.getLogger("optuna").setLevel(of_libraries())
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from rec.benchmarks.run import BENCHMARKS
-from rec.cli import main, parser
+from rec.cli import commands, main
+from rec.cli.command import parsed
 from rec.data.prepared import Prepared
 
 
@@ -29,6 +30,6 @@ def test_the_evaluation_benchmark_writes_its_rows(
 
 def test_the_command_line_offers_every_benchmark() -> None:
     for name in BENCHMARKS:
-        assert parser().parse_args(["benchmark", name]).name == name
+        assert parsed(commands(), ["benchmark", name]).run.keywords["name"] == name
     with pytest.raises(SystemExit):
-        parser().parse_args(["benchmark", "other"])
+        parsed(commands(), ["benchmark", "other"])

@@ -12,7 +12,8 @@ import pytest
 import yaml
 from referencing import Registry, Resource
 
-from rec.cli import main, parser
+from rec.cli import commands, main
+from rec.cli.command import parsed
 from rec.cluster.render import manifests, render
 from rec.cluster.schemas import faults, read_crds
 from rec.cluster.service import files_of_service
@@ -145,10 +146,11 @@ def test_the_command_of_every_job_is_one_of_ours_with_keys_that_are_known(
     program, kind, *words = shlex.split(MADE[name]["spec"]["entrypoint"].replace("/app/", ""))
     assert program == "rec"
     overrides = [word for word in words if "=" in word]
-    options = parser().parse_args([kind, *(word for word in words if "=" not in word)])
+    options = parsed(commands(), [kind, *words]).run.keywords
     if kind == "benchmark":
         return
-    config = load(options.config, overrides)
+    assert options["overrides"] == overrides
+    config = load(words[0], overrides)
     workers = VALUES.workers[name.split("/")[0]]
     fit = workers.nodes * (workers.cpus // config.parallel.threads)
     assert max(1, config.parallel.workers) <= fit

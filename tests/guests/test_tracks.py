@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -204,7 +203,7 @@ def test_other_ways_of_writing_are_followed_told_and_stand_apart(
     with Storage(config.out).open("evaluation/test/writing.parquet") as file:
         assert pq.read_table(file)["text"].to_pylist() == texts
     assert build(config, run.data).tasks[0].decoding == Decoding(max_tokens=9, **keys)  # in training too
-    predicted = predict(order_of(config, Namespace(k=1, requests="", to="", split="test")), predict_here, str)
+    predicted = predict(order_of(config, k=1), predict_here, str)
     with Storage(f"{config.out}/predictions/test").open(predicted["files"][0]["name"]) as file:
         assert pq.read_table(file)["text"].to_pylist() == texts
     with pytest.raises(EvaluationError, match="config differs"):
