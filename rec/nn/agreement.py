@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rec.nn.packed import Layout
 from rec.seeds import generator
 
-SAMPLED = 4096
+SAMPLED = 2048
 """Items from which it is known how alike two of the catalogue are, at most."""
 SHRINK = 4.0
 """Further items without agreement that every history is taken to have: two that are alike by chance decide nothing."""
