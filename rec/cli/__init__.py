@@ -58,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; return the exit code. An error is one line, the last one."""
     given = list(sys.argv[1:] if argv is None else argv)
     try:
-        job = parsed(commands(next((word for word in given if word in COMMANDS), None)), given)
+        named = next((word for word in given if not word.startswith("-")), None)
+        job = parsed(commands(named if named in COMMANDS else None), given)
     except RecError as error:
         logger().error(f"error: {error}")
         return FAILED

@@ -34,10 +34,13 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Take the words."""
+        own = any(one.name == "overrides" for one in self.params)
+        if any((one.metavar or "").startswith("-- ") for one in self.params):
+            return super().parse_args(ctx, args)  # words of another program
         taken = {name: one.nargs for one in self.params for name in one.opts if not getattr(one, "is_flag", True)}
         rest, found = without_overrides(args, taken)
         left = super().parse_args(ctx, rest)
-        if any(one.name == "overrides" for one in self.params):
+        if own:
             ctx.params["overrides"] = [*found, *(ctx.params.get("overrides") or ())]
         elif found:
             raise RequestError(f"{ctx.command_path.removeprefix('rec ')}: takes no keys, got {found[0]!r}")
@@ -130,12 +133,22 @@ def parsed(group: typer.Typer, words: Sequence[str]) -> Job:
     try:
         found = get_command(group).main(args=list(words), prog_name="rec", standalone_mode=False)
     except typer.TyperException as error:
-        named = [word for word in words[:1] if not word.startswith("-")]
-        logger().error(f"rec: error: {_fault(error)}; see {' '.join(['rec', *named, '--help'])}")
+        of = getattr(error, "ctx", None)
+        page = of.command_path if of is not None else "rec"
+        logger().error(f"rec: error: {_fault(error)}{_choices(of)}; see {page} --help")
         raise SystemExit(2) from None
     if not isinstance(found, Job):
         raise SystemExit(found)
     return found
+
+
+def _choices(of: Any) -> str:
+    """Return what there is where a command of a group was not found."""
+    return (
+        f"; there are {', '.join(of.command.list_commands(of))}"
+        if isinstance(getattr(of, "command", None), Group)
+        else ""
+    )
 
 
 def _fault(error: typer.TyperException) -> str:

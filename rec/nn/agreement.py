@@ -13,6 +13,10 @@ from rec.seeds import generator
 
 SAMPLED = 2048
 """Items from which it is known how alike two of the catalogue are, at most."""
+LEAST_DEVIATION = 1e-3
+"""Standard deviation of cosines from which items are not all taken to be alike."""
+FEWEST = 8
+"""Items with a text from which it is known how alike two are: with fewer, the text tells nothing."""
 SHRINK = 4.0
 """Further items without agreement that every history is taken to have: two that are alike by chance decide nothing."""
 
@@ -35,19 +39,23 @@ class Agreement(nn.Module):
         super().__init__()
         self.window = window
         self.mean_K: Tensor
-        self.deviation_K: Tensor
-        mean_K, deviation_K = _cosines(vectors_IKM, seed)
+        self.per_deviation_K: Tensor
+        mean_K, per_deviation_K = _cosines(vectors_IKM, seed)
         self.register_buffer("mean_K", mean_K, persistent=False)
-        self.register_buffer("deviation_K", deviation_K, persistent=False)
+        self.register_buffer("per_deviation_K", per_deviation_K, persistent=False)
         self.scale = nn.Parameter(torch.ones(()))
         self.bias_K = nn.Parameter(torch.zeros(vectors_IKM.shape[1]))
 
     @torch.no_grad()
     def known(self, vectors_IKM: Tensor, item_N: Tensor, where: Layout) -> Tensor:
-        """Return how alike the items are that each row's history ends with, (N, K) float32; 0 is as by chance."""
-        each = []
+        """Return how alike the items are that each row's history ends with, (N, K) float32; 0 is as by chance.
+
+        An item that comes again says nothing of what is followed, and counts once.
+        """
+        each, again_N = [], self._again(item_N, where)
         for k in range(vectors_IKM.shape[1]):
             unit_NM = nn.functional.normalize(vectors_IKM[item_N, k].float(), dim=1)
+            unit_NM = unit_NM.masked_fill(again_N[:, None], 0.0)
             there_N = (unit_NM != 0).any(1)
             sums_NM, count_N = (
                 self._recent(unit_NM.double(), where),
@@ -55,9 +63,19 @@ class Agreement(nn.Module):
             )
             pairs_N = (count_N * (count_N - 1)).clamp(min=1)
             cosine_N = (sums_NM.square().sum(1) - count_N) / pairs_N
-            excess_N = (cosine_N - self.mean_K[k]) / self.deviation_K[k]
+            excess_N = (cosine_N - self.mean_K[k]) * self.per_deviation_K[k]
             each.append(excess_N * (count_N - 1).clamp(min=0) / (count_N - 1 + SHRINK))
         return torch.stack(each, 1).float()
+
+    def _again(self, item_N: Tensor, where: Layout) -> Tensor:
+        """Return which rows are of an item that came before in their sequence, among those that are compared."""
+        item, order = item_N.sort(stable=True)
+        sequence, place = where.sequence_N[order], where.position_N[order]
+        near = place[1:] - place[:-1] < (self.window or where.longest + 1)
+        again = (item[1:] == item[:-1]) & (sequence[1:] == sequence[:-1]) & near
+        found = torch.zeros(len(item_N), dtype=torch.bool, device=item_N.device)
+        found[order[1:]] = again
+        return found
 
     def _recent(self, x_NX: Tensor, where: Layout) -> Tensor:
         """Return the sums of each row and of those of its sequence before it, as many as are compared."""
@@ -73,17 +91,22 @@ class Agreement(nn.Module):
 
 
 def _cosines(vectors_IKM: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of the cosine between two items, of each modality, (K,) each."""
-    items = torch.arange(1, len(vectors_IKM))
-    if len(items) > SAMPLED:
-        items = torch.from_numpy(generator(seed, "agreement").choice(len(items), SAMPLED, replace=False)).sort()[0] + 1
-    means, deviations = [], []
+    """Return the mean of the cosine between two items that have a text, and 1 / its standard deviation, (K,) each.
+
+    0 in the place of the latter where it is not known, or where all items are alike.
+    """
+    means, inverses = [], []
     for k in range(vectors_IKM.shape[1]):
+        items = (vectors_IKM[1:, k] != 0).any(1).nonzero()[:, 0] + 1
+        if len(items) > SAMPLED:
+            chosen = generator(seed, "agreement", k).choice(len(items), SAMPLED, replace=False)
+            items = items[torch.from_numpy(chosen).sort()[0]]
         unit_SM = nn.functional.normalize(vectors_IKM[items, k].float(), dim=1)
-        unit_SM = unit_SM[(unit_SM != 0).any(1)]
         pairs = max(1, len(unit_SM) * (len(unit_SM) - 1))
         cosine_SS = (unit_SM @ unit_SM.T).fill_diagonal_(0.0).double()
         mean = cosine_SS.sum() / pairs
         means.append(mean)
-        deviations.append((cosine_SS.square().sum() / pairs - mean**2).clamp(min=1e-6).sqrt())
-    return torch.stack(means).float(), torch.stack(deviations).float()
+        deviation = (cosine_SS.square().sum() / pairs - mean**2).clamp(min=0).sqrt()
+        known = len(unit_SM) >= FEWEST and deviation > LEAST_DEVIATION
+        inverses.append(1 / deviation if known else torch.zeros_like(deviation))
+    return torch.stack(means).float(), torch.stack(inverses).float()

@@ -61,3 +61,33 @@ def test_what_is_shared_by_a_history_is_told_from_what_is_not() -> None:
     assert found.argmax() == 1
     assert found[1] > 1.5
     assert found[[0, 2]].abs().max() < 0.3
+
+
+def test_an_item_that_comes_again_counts_once() -> None:
+    vectors_IKM, again = vectors(), Agreement(vectors(), 0, seed=0)
+    assert (again.known(vectors_IKM, torch.tensor([7] * 5), layout([5])) == 0).all()
+    once = again.known(vectors_IKM, torch.tensor([7, 3, 9]), layout([3]))[-1]
+    twice = again.known(vectors_IKM, torch.tensor([7, 7, 3, 7, 9, 3]), layout([6]))[-1]
+    torch.testing.assert_close(once, twice)
+    apart = again.known(vectors_IKM, torch.tensor([7, 3, 7, 9]), layout([2, 2]))  # of two users
+    torch.testing.assert_close(apart[1], again.known(vectors_IKM, torch.tensor([7, 3]), layout([2]))[1])
+    assert apart[3].abs().max() > 0
+    recent = Agreement(vectors_IKM, 2, seed=0).known(vectors_IKM, torch.tensor([7, 3, 9, 7]), layout([4]))
+    assert recent[3].abs().max() > 0  # the first 7 is no longer compared
+
+
+@pytest.mark.parametrize("having", [0, 1, 2, 7])
+def test_a_text_that_few_items_have_tells_nothing(having: int) -> None:
+    vectors_IKM = vectors(items=6000)
+    vectors_IKM[having + 1 :, 1] = 0
+    found = Agreement(vectors_IKM, 0, seed=0).known(vectors_IKM, torch.arange(1, 15), layout(LENGTHS))
+    assert (found[:, 1] == 0).all()
+    assert found[:, 0].abs().max() > 0
+
+
+def test_how_alike_items_are_is_learned_from_those_that_have_a_text() -> None:
+    vectors_IKM = vectors(items=6000)
+    vectors_IKM[41:, 1] = 0
+    some, few = Agreement(vectors_IKM, 0, seed=0), Agreement(vectors_IKM[:41], 0, seed=0)
+    torch.testing.assert_close(some.mean_K[1], few.mean_K[1])
+    torch.testing.assert_close(some.per_deviation_K[1], few.per_deviation_K[1])

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rec.data.generated.shards import generate
 from rec.data.runner import part_bounds
@@ -48,11 +48,17 @@ class CatalogueConfig(Strict):
     topics: int = Field(12, ge=2)
     """Values that one modality of an item can take."""
     switch: float = Field(0.0, ge=0, le=1)
-    """Share of users who follow other modalities in the second half of their history."""
+    """Share of users who follow other modalities in the second half of their history; needs four modalities."""
     seed: int = 0
     """Of all that is drawn."""
     shards: int = Field(8, ge=1)
     """Parts that tasks write apart."""
+
+    @model_validator(mode="after")
+    def _others_are_left(self) -> Self:
+        if self.switch and len(self.modalities) < 4:
+            raise ValueError(f"switch: expected 4 modalities or more, two to follow and two others: {self.modalities}")
+        return self
 
     @property
     def num_users(self) -> int:

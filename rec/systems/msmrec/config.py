@@ -74,7 +74,9 @@ class MSMRecConfig(Strict):
             "model.gate=item", "model.knowledge.towers=none", "model.top_share=0.8"
         ),
         "MSMRec, attention": ("model.gate=item", "model.knowledge.towers=none", "model.fusion=attention"),
-        "MSMRec, network": ("model.gate=item", "model.knowledge.towers=none", "model.fusion=network"),
+        "MSMRec, network": (
+            "model.gate=item", "model.knowledge.towers=none", "model.fusion=network", "model.output_mix=mean"
+        ),
         "MSMRec, agreement": ("model.gate=agreement", "model.knowledge.towers=none"),
         "MSMRec, agreement at the output": (
             "model.gate=agreement", "model.output_mix=gate", "model.knowledge.towers=none"

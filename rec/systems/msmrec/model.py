@@ -276,11 +276,12 @@ class MSMRecModel(nn.Module):
 
         Two products: absent texts are zeros, so that the first leaves them out, and the second is what is left.
         """
+        present_IK = self.present(items)
+        if present_IK is None:
+            return self._weighed(state_ND, user_ND, modality_IKD) @ modality_IKD.flatten(1).T
         score_NK = self.gate_scores(user_ND, modality_IKD[:1].expand(len(user_ND), -1, -1))
         weight_NK = routing.softmax(score_NK, self.config.temperature).clamp(min=LEAST_WEIGHT)
         weighed_NKD = weight_NK[..., None].to(state_ND.dtype) * state_ND[:, None]
-        present_IK = self.present(items)
-        assert present_IK is not None, "with all texts there are products"
         left_NI = weight_NK @ present_IK.to(weight_NK.dtype).T
         left_NI = torch.where(left_NI > 0, left_NI, 1.0)  # of items without any
         return (weighed_NKD.flatten(1) @ modality_IKD.flatten(1).T) / left_NI.to(state_ND.dtype)
@@ -289,9 +290,12 @@ class MSMRecModel(nn.Module):
         """Return what items are multiplied by, (N, D) or (N, (1 + K) D), where scores are products with `vectors`."""
         if self.config.output_mix != "gate" or encoded.modality_IKD is None:
             return state_ND
-        weight_NK = self.route(user_ND, encoded.modality_IKD[:1].expand(len(user_ND), -1, -1), None).dense()
-        weighed_NKD = weight_NK[..., None].to(state_ND.dtype) * state_ND[:, None]
-        return torch.cat([state_ND, weighed_NKD.flatten(1)], 1)
+        return torch.cat([state_ND, self._weighed(state_ND, user_ND, encoded.modality_IKD)], 1)
+
+    def _weighed(self, state_ND: Tensor, user_ND: Tensor, modality_IKD: Tensor) -> Tensor:
+        """Return states weighed for each text by the user's gate, (N, K D)."""
+        weight_NK = self.route(user_ND, modality_IKD[:1].expand(len(user_ND), -1, -1), None).dense()
+        return (weight_NK[..., None].to(state_ND.dtype) * state_ND[:, None]).flatten(1)
 
     def vectors(self, encoded: Encoded | Catalogue) -> Tensor:
         """Return the items' vectors, (I, D) or (I, (1 + K) D), where scores are products with them."""
@@ -306,11 +310,10 @@ class MSMRecModel(nn.Module):
 
         `items` tells which items these are.
         """
-        if self.has_products(encoded):
-            return self.queries(state_ND, user_ND, encoded) @ self.vectors(encoded).T
         score_NI = state_ND @ encoded.item_ID.T
         modality_IKD = encoded.modality_IKD
-        assert modality_IKD is not None, "without texts there are products"
+        if self.config.output_mix != "gate" or modality_IKD is None:
+            return score_NI
         if self.of_users:
             return score_NI + self._shared_out(state_ND, user_ND, modality_IKD, items)
         count, modalities, _ = modality_IKD.shape

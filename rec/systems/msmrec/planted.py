@@ -50,7 +50,8 @@ def recovery(rows: Rows, data: Prepared) -> Numbers | None:
 def switches(rows: Rows, data: Prepared, resamples: int, rng: np.random.Generator) -> Numbers | None:
     """Return how the weights of users who follow other modalities in the second half move, None where nobody does.
 
-    `first` and `second` are the shares of them whose most weighted modality in that half is one they follow then,
+    Halves are those of what the model reads, the planted ones where it reads whole histories (`model.max_length`).
+    `first` and `second` are the shares of users whose most weighted modality in that half is one they follow then,
     `seen` the share whose weight on what they follow later is higher in the second half than in the first, and
     `gained` how much higher, with its interval over users.
     """
@@ -98,8 +99,14 @@ def followed_by(rows: Rows, data: Prepared, column: str = FOLLOWED) -> np.ndarra
 
 
 def followers(rows: Rows, data: Prepared, resamples: int, rng: np.random.Generator) -> dict[str, list[Numbers]]:
-    """Return, per modality, how far the weights of users who follow it, and of others, lie from the average user's."""
-    followed_UK, from_mean_UK = followed_by(rows, data), rows["gate"] - rows["gate"].mean(0)
+    """Return, per modality, how far the weights of users who follow it, and of others, lie from the average user's.
+
+    Users who switch are left out.
+    """
+    planted = _planted(rows, data)
+    assert planted is not None, "asked where something is planted"
+    stays_U = (planted[0] == planted[1]).all(1)
+    followed_UK, from_mean_UK = planted[0][stays_U], (rows["gate"] - rows["gate"].mean(0))[stays_U]
     found: dict[str, list[Numbers]] = {}
     for name, inside_UK in ((FOLLOWERS, followed_UK), (OTHERS, ~followed_UK)):
         columns = [from_mean_UK[inside_UK[:, k], k] for k in range(followed_UK.shape[1])]
@@ -120,22 +127,30 @@ def recovered(truth: Numbers) -> str:
     return "the heaviest modality is a planted one for {found:.1%} of users (chance {chance:.1%})".format(**truth)
 
 
-def in_words(truth: Numbers, moved: Numbers | None) -> list[str]:
+def in_words(truth: Numbers | None, moved: Numbers | None) -> list[str]:
     """Return what was found, as a person reads it."""
-    told = [
+    told = [] if truth is None else [_recovered_in_words(truth)]
+    if moved is not None:
+        told.append(_moved_in_words(moved))
+    return told
+
+
+def _recovered_in_words(truth: Numbers) -> str:
+    return (
         f"The generated users follow some modalities and not others. For {truth['found']:.1%} of them the modality "
         f"with most weight is one that they truly follow; guessing would give {truth['chance']:.1%}. Of all weight "
         f"{truth['weight']:.1%} lies on modalities that users follow. Where weights are taken less the average user's, "
         f"{truth['found_from_mean']:.1%} are found. Correlation of weights with the truth: "
         f"{number(truth['correlation'], 3)} (1 is perfect, 0 none)."
-    ]
-    if moved is not None:
-        gained = moved["gained"]
-        told.append(
-            f"{counted(moved['users'], 'user')} follow other modalities from the middle of their history on. "
-            f"{moved['seen']:.1%} of them are seen to: their weight on those is higher in the second half, by "
-            f"{number(gained['mean'], 3)} ({number(gained['low'], 3)} to {number(gained['high'], 3)}). The heaviest "
-            f"modality of the first half is one they follow then for {moved['first']:.1%}, that of the second for "
-            f"{moved['second']:.1%}."
-        )
-    return told
+    )
+
+
+def _moved_in_words(moved: Numbers) -> str:
+    gained = moved["gained"]
+    return (
+        f"{counted(moved['users'], 'user')} follow other modalities from the middle of their history on. "
+        f"{moved['seen']:.1%} of them are seen to: their weight on those is higher in the second half, by "
+        f"{number(gained['mean'], 3)} ({number(gained['low'], 3)} to {number(gained['high'], 3)}). The heaviest "
+        f"modality of the first half is one they follow then for {moved['first']:.1%}, that of the second for "
+        f"{moved['second']:.1%}. All else is told of users who stay with what they follow."
+    )

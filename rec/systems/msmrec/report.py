@@ -91,14 +91,12 @@ def enrich(measured: Measured) -> list[str]:
     numbers["gate_concentration"] = concentration_numbers(measured, told_U)
     if by_popularity := popularity(measured, rows["gate"], told_U):
         numbers["gate_by_popularity"] = by_popularity
-    truth = recovery(rows, measured.data)
-    if truth is None:
-        return []
-    numbers["recovery"] = truth
-    numbers["followers"] = followers(rows, measured.data, resamples, rng)
+    if (truth := recovery(rows, measured.data)) is not None:
+        numbers["recovery"] = truth
+        numbers["followers"] = followers(rows, measured.data, resamples, rng)
     if (moved := switches(rows, measured.data, resamples, rng)) is not None:
         numbers["switches"] = moved
-    return [recovered(truth)]
+    return [] if truth is None else [recovered(truth)]
 
 
 def modality_names(data: Prepared, count: int) -> list[str]:
@@ -146,12 +144,14 @@ def sections(measured: Measured, history: Sequence[Mapping[str, Any]]) -> list[S
     told = [(x, record) for x, record in zip(epochs(history), history, strict=True) if "gate/0" in record]
     if told:
         found.append(Section(title="Modality weights over training", parts=[_over_training(names, told)]))
+    texts = [Text(text=text) for text in in_words(numbers.get("recovery"), numbers.get("switches"))]
+    if texts and "followers" not in numbers:
+        found.append(Section(title="Planted preferences", parts=texts))
     if "followers" in numbers:
         differences = followers_shown(numbers["followers"])
         bars = _of_equal_use(
             "weights of users who follow a modality, less those of the average user", names, differences
         )
-        texts = [Text(text=text) for text in in_words(numbers["recovery"], numbers.get("switches"))]
         found.append(Section(title="Planted preferences", parts=[*texts, bars]))
     return found
 

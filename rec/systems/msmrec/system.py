@@ -264,8 +264,8 @@ class MSMRec(
         catalogue = module.frozen or module.catalogue()
         if not self._indexed(module, catalogue):
             raise ConfigError(
-                "serve.index: scores of model.output_mix = 'gate' are no inner products where weights depend on the "
-                "item; use exact"
+                "serve.index: scores of model.output_mix = 'gate' are inner products only where a gate looks at users "
+                "alone, all items have all texts, and the vectors of texts are kept; use exact"
             )
         return module.queries(states["state_BD"], states["user_BD"], catalogue)
 
