@@ -220,7 +220,7 @@ def test_weights_of_users_are_shared_out_over_what_each_item_has(gate: str) -> N
     _, batch, module = msmrec([(3, 0), (4, 0), (4, 2), (5, 0), (5, 1), (5, 2)], gate=gate, output_mix="gate")
     encoded = module(batch)
     found = module.scores(encoded.state_ND, encoded.user_ND, encoded)
-    assert not module.has_products(encoded)
+    assert not module.has_products
     for item in (1, 3, 4, 5):
         rows = len(encoded.state_ND)
         expected = module.pair_scores(torch.full((rows,), item), encoded)

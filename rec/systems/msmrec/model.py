@@ -266,42 +266,48 @@ class MSMRecModel(nn.Module):
         cuts = self.present_IK is not None and (self.config.top_k or self.config.top_share)
         return self.config.gate != "item" and not cuts
 
-    def has_products(self, encoded: Encoded | Catalogue) -> bool:
-        """Return whether scores are inner products: of texts too, where a user's weights are the same for all items."""
-        same = self.of_users and self.present_IK is None
-        return self.config.output_mix != "gate" or encoded.modality_IKD is None or same
+    @property
+    def gated_out(self) -> bool:
+        """Whether the gate weighs texts in scores."""
+        return self.config.output_mix == "gate" and self.config.gate != "none"
 
-    def _shared_out(self, state_ND: Tensor, user_ND: Tensor, modality_IKD: Tensor, items: slice | Tensor) -> Tensor:
+    @property
+    def has_products(self) -> bool:
+        """Whether scores are inner products: of texts too, where a user's weights are the same for all items."""
+        return not self.gated_out or (self.of_users and self.present_IK is None)
+
+    def queries(self, state_ND: Tensor, user_ND: Tensor) -> Tensor:
+        """Return what items are multiplied by, (N, D) or (N, (1 + K) D), where scores are products with `vectors`."""
+        if not self.gated_out:
+            return state_ND
+        weight_NK = self.cut(self._probability(user_ND)).dense()
+        return torch.cat([state_ND, _weighed(state_ND, weight_NK)], 1)
+
+    def vectors(self, encoded: Encoded | Catalogue) -> Tensor:
+        """Return the items' vectors, (I, D) or (I, (1 + K) D), where scores are products with them."""
+        if not self.gated_out:
+            return encoded.item_ID
+        assert encoded.modality_IKD is not None, "an index is refused where texts' vectors are not kept"
+        return torch.cat([encoded.item_ID, encoded.modality_IKD.flatten(1)], 1)
+
+    def _probability(self, user_ND: Tensor) -> Tensor:
+        """Return the weights of a gate that looks at users alone, before what items lack and top-k, (N, K)."""
+        modalities = self.projector.vectors_IKM.shape[1]
+        score_NK = self.gate_scores(user_ND, user_ND.new_zeros(len(user_ND), modalities, 1))
+        return routing.softmax(score_NK, self.config.temperature)
+
+    def _of_texts(self, state_ND: Tensor, user_ND: Tensor, modality_IKD: Tensor, present_IK: Tensor | None) -> Tensor:
         """Return the texts' part of scores where an item's weights are a user's, over those of what it has, (N, I).
 
         Two products: absent texts are zeros, so that the first leaves them out, and the second is what is left.
         """
-        present_IK = self.present(items)
+        probability_NK = self._probability(user_ND)
         if present_IK is None:
-            return self._weighed(state_ND, user_ND, modality_IKD) @ modality_IKD.flatten(1).T
-        score_NK = self.gate_scores(user_ND, modality_IKD[:1].expand(len(user_ND), -1, -1))
-        weight_NK = routing.softmax(score_NK, self.config.temperature).clamp(min=LEAST_WEIGHT)
-        weighed_NKD = weight_NK[..., None].to(state_ND.dtype) * state_ND[:, None]
+            return _weighed(state_ND, self.cut(probability_NK).dense()) @ modality_IKD.flatten(1).T
+        weight_NK = probability_NK.clamp(min=LEAST_WEIGHT)
         left_NI = weight_NK @ present_IK.to(weight_NK.dtype).T
         left_NI = torch.where(left_NI > 0, left_NI, 1.0)  # of items without any
-        return (weighed_NKD.flatten(1) @ modality_IKD.flatten(1).T) / left_NI.to(state_ND.dtype)
-
-    def queries(self, state_ND: Tensor, user_ND: Tensor, encoded: Encoded | Catalogue) -> Tensor:
-        """Return what items are multiplied by, (N, D) or (N, (1 + K) D), where scores are products with `vectors`."""
-        if self.config.output_mix != "gate" or encoded.modality_IKD is None:
-            return state_ND
-        return torch.cat([state_ND, self._weighed(state_ND, user_ND, encoded.modality_IKD)], 1)
-
-    def _weighed(self, state_ND: Tensor, user_ND: Tensor, modality_IKD: Tensor) -> Tensor:
-        """Return states weighed for each text by the user's gate, (N, K D)."""
-        weight_NK = self.route(user_ND, modality_IKD[:1].expand(len(user_ND), -1, -1), None).dense()
-        return (weight_NK[..., None].to(state_ND.dtype) * state_ND[:, None]).flatten(1)
-
-    def vectors(self, encoded: Encoded | Catalogue) -> Tensor:
-        """Return the items' vectors, (I, D) or (I, (1 + K) D), where scores are products with them."""
-        if self.config.output_mix != "gate" or encoded.modality_IKD is None:
-            return encoded.item_ID
-        return torch.cat([encoded.item_ID, encoded.modality_IKD.flatten(1)], 1)
+        return (_weighed(state_ND, weight_NK) @ modality_IKD.flatten(1).T) / left_NI.to(state_ND.dtype)
 
     def scores(
         self, state_ND: Tensor, user_ND: Tensor, encoded: Encoded | Catalogue, items: slice | Tensor = ALL
@@ -314,10 +320,10 @@ class MSMRecModel(nn.Module):
         modality_IKD = encoded.modality_IKD
         if self.config.output_mix != "gate" or modality_IKD is None:
             return score_NI
-        if self.of_users:
-            return score_NI + self._shared_out(state_ND, user_ND, modality_IKD, items)
-        count, modalities, _ = modality_IKD.shape
         present_IK = self.present(items)
+        if self.of_users:
+            return score_NI + self._of_texts(state_ND, user_ND, modality_IKD, present_IK)
+        count, modalities, _ = modality_IKD.shape
         flat = modality_IKD.reshape(count * modalities, -1)
         weight_NIK = self._weights(user_ND, flat, (len(state_ND), count, modalities), matmul, present_IK)
         return score_NI + (weight_NIK * (state_ND @ flat.T).view(weight_NIK.shape)).sum(-1)
@@ -362,6 +368,11 @@ class MSMRecModel(nn.Module):
             score = self.gate_scores(user_ND, user_ND.new_zeros(shape[0], shape[2], 1))[:, None].expand(shape)
         probability = routing.softmax(present_only(score, present), self.config.temperature)
         return self.cut(probability.reshape(-1, shape[2])).dense().view(shape)
+
+
+def _weighed(state_ND: Tensor, weight_NK: Tensor) -> Tensor:
+    """Return states weighed for each text, (N, K D)."""
+    return (weight_NK[..., None].to(state_ND.dtype) * state_ND[:, None]).flatten(1)
 
 
 def _joined(state_ND: Tensor, known: Known | None) -> Tensor:

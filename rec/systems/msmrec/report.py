@@ -144,15 +144,15 @@ def sections(measured: Measured, history: Sequence[Mapping[str, Any]]) -> list[S
     told = [(x, record) for x, record in zip(epochs(history), history, strict=True) if "gate/0" in record]
     if told:
         found.append(Section(title="Modality weights over training", parts=[_over_training(names, told)]))
-    texts = [Text(text=text) for text in in_words(numbers.get("recovery"), numbers.get("switches"))]
-    if texts and "followers" not in numbers:
-        found.append(Section(title="Planted preferences", parts=texts))
+    parts: list[Any] = [Text(text=text) for text in in_words(numbers.get("recovery"), numbers.get("switches"))]
     if "followers" in numbers:
         differences = followers_shown(numbers["followers"])
         bars = _of_equal_use(
             "weights of users who follow a modality, less those of the average user", names, differences
         )
-        found.append(Section(title="Planted preferences", parts=[*texts, bars]))
+        parts.append(bars)
+    if parts:
+        found.append(Section(title="Planted preferences", parts=parts))
     return found
 
 

@@ -153,8 +153,8 @@ class MSMRec(
         """Return the loss as a sum over rows, and how many rows it is of."""
         config = self.config
         if config.loss == "ce":
-            if module.has_products(encoded):
-                query_NX = module.queries(encoded.state_ND, encoded.user_ND, encoded)
+            if module.has_products:
+                query_NX = module.queries(encoded.state_ND, encoded.user_ND)
                 return losses.full_cross_entropy(query_NX, module.vectors(encoded), target_N), len(target_N)
             assert encoded.modality_IKD is not None, "without texts there are products"
 
@@ -247,13 +247,11 @@ class MSMRec(
 
     def item_vectors(self, module: MSMRecModel) -> Tensor | None:
         """Return the items' vectors at the output."""
-        catalogue = module.frozen or module.catalogue()
-        return module.vectors(catalogue) if self._indexed(module, catalogue) else None
+        return module.vectors(module.frozen or module.catalogue()) if self._indexed(module) else None
 
-    def _indexed(self, module: MSMRecModel, catalogue: Catalogue) -> bool:
-        """Return whether scores are products with vectors of the whole catalogue."""
-        gated = self.config.output_mix == "gate" and self.config.gate != "none"
-        return module.has_products(catalogue) and not (gated and catalogue.modality_IKD is None)
+    def _indexed(self, module: MSMRecModel) -> bool:
+        """Return whether scores are products with vectors of all items; where a pass picks, those of texts are not kept."""
+        return module.has_products and not (module.gated_out and module.picks)
 
     def queries(self, module: MSMRecModel, states: States) -> Tensor:
         """Return what the items' vectors are multiplied by: each user's state after the last item, (B, D) or wider.
@@ -261,13 +259,12 @@ class MSMRec(
         Raises:
             ConfigError: scores are no inner products.
         """
-        catalogue = module.frozen or module.catalogue()
-        if not self._indexed(module, catalogue):
+        if not self._indexed(module):
             raise ConfigError(
                 "serve.index: scores of model.output_mix = 'gate' are inner products only where a gate looks at users "
                 "alone, all items have all texts, and the vectors of texts are kept; use exact"
             )
-        return module.queries(states["state_BD"], states["user_BD"], catalogue)
+        return module.queries(states["state_BD"], states["user_BD"])
 
     def catalogue(self, module: MSMRecModel) -> dict[str, Tensor]:
         """Return the items' vectors and, where there are texts, each modality's."""
