@@ -250,7 +250,7 @@ class MSMRec(
         return module.vectors(module.frozen or module.catalogue()) if self._indexed(module) else None
 
     def _indexed(self, module: MSMRecModel) -> bool:
-        """Return whether scores are products with vectors of all items; where a pass picks, those of texts are not kept."""
+        """Return whether scores are products with all items' vectors; where a pass picks, texts' are not kept."""
         return module.has_products and not (module.gated_out and module.picks)
 
     def queries(self, module: MSMRecModel, states: States) -> Tensor:
