@@ -24,19 +24,21 @@ LINK = re.compile(
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Return the config with the pages of the API at the end of the navigation, and the repository's address."""
+    """Return the config with every page of results and the API in the navigation, and the repository's address."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     config.repo_url = project.get("urls", {}).get("Repository", config.repo_url)
     parts = [{title: [{name.removeprefix("rec."): page_of(name)} for name in names]} for title, names in api(config)]
     config.nav = [*(config.nav or []), {"API": ["api/index.md", *parts]}]
+    listed = next(part["Results"] for part in config.nav if "Results" in part)
+    named = {page for entry in listed for page in entry.values()}
+    listed += [page for page in outside("results/*.md") if page not in named]  # written by `rec results` since
     return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Return the files of docs with the pages from outside and those of the API."""
-    for pattern in OUTSIDE:
-        for path in sorted(ROOT.glob(pattern)):
-            files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
+    for path in [path for pattern in OUTSIDE for path in outside(pattern)]:
+        files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
     overview = ["# API\n\nModules that are called or extended from outside, by what they are for."]
     for title, names in api(config):
         overview += [f"\n## {title}\n\n| module | holds |\n|---|---|"]
@@ -71,6 +73,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return found["text"]
 
     return markdown if here.startswith("api/") else LINK.sub(mended, markdown)
+
+
+def outside(pattern: str) -> list[str]:
+    """Return the paths of pages that stand outside of docs, from the root."""
+    return sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob(pattern))
 
 
 def api(config: MkDocsConfig) -> list[tuple[str, list[str]]]:
