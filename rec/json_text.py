@@ -7,6 +7,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+PLAIN = json.JSONEncoder(allow_nan=False)
+"""Made once: texts by the million are written with it."""
+
 
 def json_text(
     value: Any, *, indent: int | None = None, sort_keys: bool = False, default: Callable[[Any], Any] | None = None
@@ -16,6 +19,8 @@ def json_text(
     JSON knows neither NaN nor Infinity, and most readers refuse a file that holds one.
     """
     try:
+        if indent is None and not sort_keys and default is None:
+            return PLAIN.encode(value)
         return json.dumps(value, indent=indent, sort_keys=sort_keys, default=default, allow_nan=False)
     except ValueError:
         found = finite(value)

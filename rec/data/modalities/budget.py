@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
 
 from rec.data.modalities.language_model import Usage
 
@@ -28,12 +28,6 @@ class Prices:
         return (usage.input * self.input + usage.output * self.output) / MILLION
 
 
-class Bill:
-    """What a reserved request turned out to use."""
-
-    usage = Usage()
-
-
 class Budget:
     """Tokens and money of one command.
 
@@ -53,30 +47,24 @@ class Budget:
         self.spent, self.reserved, self.open = Usage(), Usage(), 0
         self.changed = asyncio.Condition()
 
-    @asynccontextmanager
-    async def reserve(self, most: Usage) -> AsyncIterator[Bill]:
-        """Wait until a request that uses at most so much may be made, and settle its bill afterwards.
+    def reserve(self, most: Usage) -> Bill:
+        """Return the bill of a request that uses at most so much."""
+        return Bill(self, most)
 
-        Raises:
-            BudgetSpent: no request is on its way, and this one does not fit.
-        """
-        limited = bool(self.tokens or self.money)
-        if limited:
-            async with self.changed:
-                while fault := self._fault(self.spent + self.reserved + most):
-                    if not self.open:
-                        raise BudgetSpent(fault)
-                    await self.changed.wait()
-                self.reserved, self.open = self.reserved + most, self.open + 1
-        bill = Bill()
-        try:
-            yield bill
-        finally:
-            self.spent += bill.usage
-            if limited:
-                self.reserved, self.open = self.reserved - most, self.open - 1
-                async with self.changed:
-                    self.changed.notify_all()
+    async def _open(self, most: Usage) -> None:
+        """Wait until a request that uses at most so much may be made."""
+        async with self.changed:
+            while fault := self._fault(self.spent + self.reserved + most):
+                if not self.open:
+                    raise BudgetSpent(fault)
+                await self.changed.wait()
+            self.reserved, self.open = self.reserved + most, self.open + 1
+
+    async def _close(self, most: Usage) -> None:
+        """Let others have what a request that was made had reserved."""
+        self.reserved, self.open = self.reserved - most, self.open - 1
+        async with self.changed:
+            self.changed.notify_all()
 
     def _fault(self, usage: Usage) -> str:
         if self.tokens and usage.total > self.tokens:
@@ -85,3 +73,28 @@ class Budget:
             spent = self.prices.money(self.spent)
             return f"{self.where}.budget_money: {spent:.4g} of {self.money:g} is spent, {cost:.4g} were needed"
         return ""
+
+
+class Bill:
+    """What a request turns out to use: it may be made while this is open, and is paid for when this is closed."""
+
+    def __init__(self, budget: Budget, most: Usage) -> None:
+        self.budget, self.most, self.usage = budget, most, Usage()
+        self.limited = bool(budget.tokens or budget.money)
+
+    async def __aenter__(self) -> Self:
+        """Wait until there is room for the most that it may use.
+
+        Raises:
+            BudgetSpent: no request is on its way, and this one does not fit.
+        """
+        if self.limited:
+            await self.budget._open(self.most)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.budget.spent += self.usage
+        if self.limited:
+            await self.budget._close(self.most)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,7 +13,7 @@ import aiohttp
 from rec.data.modalities.budget import Budget
 from rec.data.modalities.client import Client, Failure
 from rec.data.modalities.counting import TokenCount
-from rec.data.modalities.language_model import WHOLE, Answer, Conversation, LanguageModel, Usage
+from rec.data.modalities.language_model import WHOLE, Answer, Conversation, LanguageModel, Message, Usage
 from rec.json_text import json_text
 from rec.keys_modalities import WriterConfig
 from rec.seeds import generator
@@ -35,8 +36,8 @@ class ChatModel(LanguageModel):
         super().__init__()
         self.config, self.budget, self.count, self.schema = config, budget, count, schema
         streamed = {"stream": True, "stream_options": {"include_usage": True}} if config.stream else {}
-        self.fixed = {**self.identity(), **streamed}
-        """What all requests have in common."""
+        self.start = f'{json_text({**self.identity(), **streamed})[:-1]}, "messages": ['
+        """What all requests start with."""
         chance = generator(config.seed, "waits of requests")
         self.client = Client(config, KEY, self.told, chance, streamed=config.stream, environment=environment)
 
@@ -74,8 +75,7 @@ class ChatModel(LanguageModel):
             DataError: it has none to any.
         """
         asked, longest = self.count.of(conversation), self.config.max_tokens
-        messages = [{"role": role, "content": content} for role, content in conversation]
-        data = json_text({**self.fixed, "messages": messages}).encode()
+        data = f"{self.start}{', '.join(map(_in_json, conversation))}]}}".encode()
 
         async def read(response: aiohttp.ClientResponse) -> Answer:
             told = await _streamed(response) if self.config.stream else _whole(await response.read())
@@ -88,6 +88,12 @@ class ChatModel(LanguageModel):
             bill.usage = found.usage
             self.told.usage += found.usage
             return found
+
+
+@lru_cache(256)
+def _in_json(message: Message) -> str:
+    """Return a message as requests hold it; those that all conversations start with stay at hand."""
+    return json_text(message._asdict())
 
 
 def _whole(data: bytes) -> tuple[str, str, Usage | None]:

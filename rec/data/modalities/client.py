@@ -10,7 +10,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import aiohttp
 import numpy as np
@@ -40,6 +40,16 @@ class Failure(Exception):
 
 class Refused(Unanswered):
     """The server refuses what one request asks, and may answer others."""
+
+
+class _Request(NamedTuple):
+    """A request that waits for a place."""
+
+    data: bytes
+    tokens: int
+    read: Callable[[aiohttp.ClientResponse], Awaitable[Any]]
+    attempt: int
+    answer: asyncio.Future[Any]
 
 
 class Client:
@@ -74,7 +84,6 @@ class Client:
             raise ConfigError(f"{where}.key: the environment has no variable {config.key!r}, or it is empty")
         self.secret = environment.get(config.key, "") if config.key else ""
         self.pace = Pace(config.requests_per_minute, config.tokens_per_minute)
-        self.places = asyncio.Semaphore(config.concurrency)
         self.in_a_row = 0
         """Questions without an answer since the last one that had one."""
         self.ended: DataError | None = None
@@ -92,11 +101,16 @@ class Client:
             timeout=aiohttp.ClientTimeout(**limit, sock_connect=config.timeout_s),
             headers=headers,
         )
+        self.waiting: asyncio.Queue[_Request] = asyncio.Queue()
+        self.places = [asyncio.ensure_future(self._fill()) for _ in range(config.concurrency)]
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for place in self.places:
+            place.cancel()
+        await asyncio.gather(*self.places, return_exceptions=True)
         await self.session.close()
 
     async def ask(
@@ -140,18 +154,15 @@ class Client:
         self, data: bytes, tokens: int, read: Callable[[aiohttp.ClientResponse], Awaitable[T]]
     ) -> T:
         for attempt in range(self.config.retries + 1):
-            async with self.places:
-                if self.ended is not None:
-                    raise self.ended
-                await self.pace.turn(tokens)
-                self.told.requests += 1
-                self.told.retries += attempt > 0
-                try:
-                    return await self._once(data, read)
-                except Failure as error:
-                    failure: Failure = error
-                except (TimeoutError, aiohttp.ClientError, ConnectionError) as error:
-                    failure = Failure(f"{self.config.url}: {type(error).__name__} {error}".rstrip())
+            request = _Request(data, tokens, read, attempt, asyncio.get_running_loop().create_future())
+            self.waiting.put_nowait(request)
+            try:
+                found: T = await request.answer
+                return found
+            except Failure as error:
+                failure: Failure = error
+            except (TimeoutError, aiohttp.ClientError, ConnectionError) as error:
+                failure = Failure(f"{self.config.url}: {type(error).__name__} {error}".rstrip())
             self.told.fault = self._hidden(str(failure))
             if failure.wait_s is not None:
                 self.pace.hold(failure.wait_s)
@@ -159,11 +170,30 @@ class Client:
                 await asyncio.sleep(max(wait_s(attempt, self.chance), failure.wait_s or 0.0))
         raise Unanswered(f"{self.where}: no answer after {self.config.retries + 1} requests: {self.told.fault}")
 
-    async def _once(self, data: bytes, read: Callable[[aiohttp.ClientResponse], Awaitable[T]]) -> T:
-        async with self.session.post(self.url, data=data) as response:
+    async def _fill(self) -> None:
+        """Keep one of the server's places filled: the next request goes out before anything is made of an answer."""
+        while True:
+            request = await self.waiting.get()
+            try:
+                found = await self._once(request)
+            except Exception as error:
+                if not request.answer.done():
+                    request.answer.set_exception(error)
+                await asyncio.sleep(0)  # who asked may end it all
+            else:
+                if not request.answer.done():
+                    request.answer.set_result(found)
+
+    async def _once(self, request: _Request) -> Any:
+        if self.ended is not None:
+            raise self.ended
+        await self.pace.turn(request.tokens)
+        self.told.requests += 1
+        self.told.retries += request.attempt > 0
+        async with self.session.post(self.url, data=request.data) as response:
             if response.status != 200:
                 await self._refuse(response)
-            return await read(response)
+            return await request.read(response)
 
     async def _refuse(self, response: aiohttp.ClientResponse) -> None:
         """Tell a failure that may pass from one that will not."""

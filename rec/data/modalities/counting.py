@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from rec.data.modalities.language_model import Conversation
@@ -9,6 +10,8 @@ from rec.errors import not_loaded
 
 LETTERS = 4
 """Characters of a token, where no tokenizer counts: those of English in the vocabularies of large models."""
+KEPT = 256
+"""Texts whose tokens are kept at hand: all questions start with the same ones."""
 OF_MESSAGE = 4
 """Tokens around a message: its role and its ends."""
 
@@ -18,6 +21,7 @@ class TokenCount:
 
     def __init__(self, tokenizer: str, key: str = "data.modalities.writer.tokenizer") -> None:
         self.tokenizer: Any = None
+        self._counted = lru_cache(KEPT)(self._of_tokenizer)
         if not tokenizer:
             return
         from transformers import AutoTokenizer
@@ -31,6 +35,9 @@ class TokenCount:
         """Return the tokens of a text."""
         if self.tokenizer is None:
             return -(-len(text) // LETTERS)
+        return self._counted(text)
+
+    def _of_tokenizer(self, text: str) -> int:
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def of(self, conversation: Conversation) -> int:

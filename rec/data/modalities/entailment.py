@@ -18,6 +18,7 @@ class Entailment:
         import torch
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+        self.made_of = (name, max_tokens, threads, device)
         torch.set_num_threads(threads)
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(name)
@@ -31,6 +32,10 @@ class Entailment:
                 f"faithfulness.entailment: {name!r} has the classes {', '.join(labels)}, expected one for entailment"
             )
         self.place, self.max_tokens, self.device = places[0], max_tokens, device
+
+    def __reduce__(self) -> tuple[type[Entailment], tuple[str, int, int, str]]:
+        """Load the model anew in another process."""
+        return Entailment, self.made_of
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Return, per pair of sources and sentence, the probability that the first entails the second.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from rec.data.modalities.rarity import AGAINST, Rarity
 from rec.data.modalities.words import MOST_FORMS, WORD, Words, sentences
@@ -22,8 +23,7 @@ Entails = Callable[[Sequence[tuple[str, str]]], list[float]]
 """Returns, per pair of sources and sentence, the probability that the first entails the second."""
 
 
-@dataclass(frozen=True, slots=True)
-class Faithfulness:
+class Faithfulness(NamedTuple):
     """How far sources support a text; shares lie in [0, 1], and what has nothing to be supported is supported."""
 
     words: float

@@ -19,6 +19,7 @@ from rec.data.modalities.counting import TokenCount
 from rec.data.modalities.entailment import Entailment
 from rec.data.modalities.faithfulness import Checker
 from rec.data.modalities.items import Item, Written
+from rec.data.modalities.judging import Judge
 from rec.data.modalities.language_model import LanguageModel
 from rec.data.modalities.local import CausalModel
 from rec.data.modalities.passages import Facts, Retrieved
@@ -44,6 +45,8 @@ VLLM_AT_ONCE = 16_384
 """Items that one job of vLLM answers, as its engines start anew with each."""
 AHEAD = 8
 """Items that are worked on for each place of a server: some wait for their turn, some after a failure."""
+MANY = 2000
+"""Items whose texts are judged in a process of their own, at least: with fewer it would not pay its start."""
 LEAST_HELD, HELD = 1024, 8
 """Items that are begun before the first of them is done, for each that is worked on."""
 Say = Callable[[str], None]
@@ -131,7 +134,7 @@ class Job:
         if not self.config.writer.asks:
             return TemplateWriter(self.templates)
         prompter = Prompter(self.config.prompt, self.names, self.fields)
-        keys = self.config.writer
+        keys, asked = self.config.writer, int(self.selected_I.sum())
         at_once = VLLM_AT_ONCE
         if keys.kind != "vllm":
             at_once = AHEAD * (keys.concurrency if keys.kind == "chat" else keys.batch_size * keys.actors)
@@ -140,7 +143,7 @@ class Job:
             Answers(self.cache),
             prompter,
             self.templates,
-            self.checker.check,
+            Judge(self.checker, apart=bool(self.config.faithfulness.entailment) or asked >= MANY),
             self.config.faithfulness,
             kind=keys.kind,
             at_once=at_once,

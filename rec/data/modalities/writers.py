@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
 
 from rec.data.modalities.answers import Answers
 from rec.data.modalities.budget import BudgetSpent
 from rec.data.modalities.faithfulness import Faithfulness
 from rec.data.modalities.flow import in_order, run_through
 from rec.data.modalities.items import MASKED, TEMPLATE, Item, Written
+from rec.data.modalities.judging import Judge
 from rec.data.modalities.language_model import Answer, Conversation, LanguageModel, Unanswered, question_key
 from rec.data.modalities.prompts import Prompter, Unusable
 from rec.data.modalities.template import Templates
@@ -19,8 +20,8 @@ from rec.errors import DataError
 from rec.json_text import json_text
 from rec.keys_modalities import KeepingConfig
 
-Judge = Callable[[Sequence[str], Sequence[str]], Sequence[Faithfulness]]
-"""How far sources support each of some texts."""
+MOMENT_S = 0.02
+"""So long an answer waits to be kept with others, at most; a killed command asks again what came in its last moment."""
 
 
 class ModalityWriter(ABC):
@@ -57,7 +58,7 @@ class ModelWriter(ModalityWriter):
         answers: Answers,
         prompter: Prompter,
         templates: Templates,
-        judge: Judge | None,
+        judge: Judge,
         faithfulness: KeepingConfig,
         *,
         kind: str,
@@ -84,7 +85,7 @@ class ModelWriter(ModalityWriter):
             return in_order(batches, self._write, at_once=self.at_once, held=self.held)
 
         try:
-            with contextlib.closing(run_through([self.model], stream)) as written:
+            with contextlib.closing(run_through([self.model, self.judge], stream)) as written:
                 for some in written:
                     self.answers.flush()
                     yield some
@@ -124,7 +125,7 @@ class ModelWriter(ModalityWriter):
             except Unusable as still:
                 written.fault = f"an answer cannot be used, nor the one after it: {still}"
                 return
-        judged = self._judged(texts, written.item)
+        judged = await self._judged(texts, written.item)
         low = self._low(judged)
         if low and self.faithfulness.reflect:
             written.reflected = True
@@ -145,18 +146,15 @@ class ModelWriter(ModalityWriter):
             again = self.prompter.read(answer)
         except (Unusable, Unanswered):
             return texts, judged
-        after = self._judged(again, written.item)
+        after = await self._judged(again, written.item)
         better = {name: after[name].score >= judged[name].score for name in texts}
         return (
             {name: again[name] if better[name] else texts[name] for name in texts},
             {name: after[name] if better[name] else judged[name] for name in texts},
         )
 
-    def _judged(self, texts: dict[str, str], item: Item) -> dict[str, Faithfulness]:
-        if self.judge is None:
-            return {}
-        sources = item.sources
-        return dict(zip(texts, self.judge(list(texts.values()), sources), strict=True))
+    async def _judged(self, texts: dict[str, str], item: Item) -> dict[str, Faithfulness]:
+        return dict(zip(texts, await self.judge.judged(list(texts.values()), item.sources), strict=True))
 
     def _low(self, judged: dict[str, Faithfulness]) -> dict[str, Faithfulness]:
         least = {name: self.faithfulness.least(name) or 0.0 for name in judged}
@@ -198,9 +196,9 @@ class ModelWriter(ModalityWriter):
         return answer
 
     def _keep(self, key: bytes, answer: Answer) -> None:
-        """Keep an answer, in one step with all others that the event loop finds at the same time."""
+        """Keep an answer, in one step with all others of a moment."""
         if not self.answers.held:
-            asyncio.get_running_loop().call_soon(self._flush)
+            asyncio.get_running_loop().call_later(MOMENT_S, self._flush)
         self.answers.hold(key, answer)
 
     def _flush(self) -> None:

@@ -13,6 +13,8 @@ from rec.data.modalities.job import Job
 from rec.data.runner import InProcess
 from rec.keys_modalities import ModalitiesConfig
 
+HEAT = ["Heat", "1995", "Michael Mann", "Master thief Neil McCauley robs banks in Los Angeles; a detective hunts him."]
+"""The facts of a film."""
 PLOTS = ("A man goes home to his village.", "Two spies meet in Paris and talk.", "")
 
 

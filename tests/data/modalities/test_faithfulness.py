@@ -5,8 +5,8 @@ from rec.data.modalities.entailment import Entailment
 from rec.data.modalities.faithfulness import Checker, entities
 from rec.data.modalities.rarity import SUPPORT, Rarity, evidence
 from rec.errors import ConfigError
+from tests.data.modalities.films import HEAT
 
-HEAT = ["Heat", "1995", "Michael Mann", "Master thief Neil McCauley robs banks in Los Angeles; a detective hunts him."]
 OTHERS = [[f"Film {n}", f"{1950 + n}", f"A detective hunts a man in town {n}."] for n in range(40)]
 RARITY = Rarity.learned([HEAT, *OTHERS])
 
@@ -66,29 +66,6 @@ def test_names_are_runs_of_capitals_and_what_has_digits():
 
 def test_the_first_word_of_a_sentence_is_no_name_where_it_stands_in_lower_case_elsewhere():
     assert entities("Detective Hanna hunts. Man is mortal. Hunts end. Hanna wins.", RARITY.common) == ["Hanna"]
-
-
-@pytest.fixture(scope="module")
-def classifier(tmp_path_factory: pytest.TempPathFactory):
-    """Return what makes a small model of natural-language inference with some classes, in a folder."""
-    transformers = pytest.importorskip("transformers")
-    from tokenizers import Tokenizer
-
-    from rec.data.encoders import learn_tokenizer
-
-    def make(*classes: str) -> str:
-        folder = str(tmp_path_factory.mktemp("nli"))
-        tokenizer = Tokenizer.from_str(learn_tokenizer([*HEAT, "Sharks attack swimmers."] * 2, 300))
-        transformers.BertTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
-        config = transformers.BertConfig(
-            vocab_size=tokenizer.get_vocab_size(), hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
-            intermediate_size=8, max_position_embeddings=64, id2label=dict(enumerate(classes)),
-            label2id={name: n for n, name in enumerate(classes)},
-        )  # fmt: skip
-        transformers.BertForSequenceClassification(config).save_pretrained(folder)
-        return folder
-
-    return make
 
 
 def test_a_model_of_inference_is_half_of_the_score(classifier):
