@@ -191,7 +191,7 @@ class ModalitiesConfig(Strict):
     """How the texts of `data.text.modalities` are written that are no columns of the items."""
 
     NEEDS: ClassVar[Needs] = {
-        "knowledge": {"writer.kind": list(MODELS)},
+        "knowledge": ({"writer.kind": list(MODELS)}, {"templates": {"not": [{}]}}),
         "prompt": {"writer.kind": list(MODELS)},
         "select": {"writer.kind": list(MODELS)},
         "faithfulness": {"writer.kind": list(MODELS)},
@@ -201,15 +201,22 @@ class ModalitiesConfig(Strict):
     """Further columns of the items that templates and prompts may name, beside what is told of every film (`title`,
     `year`, `genres`, `directors`, `writers`, `actors`, `plot`, ..., "" where it is unknown)."""
     templates: dict[str, str] = {}
-    """By modality, the text that the offline template writes, with {fields}; the nine of films have their own."""
+    """By modality, the text that the offline template writes, with {fields}, and with what was found of the item as
+    {context}; the nine of films have their own."""
     knowledge: KnowledgeConfig | None = None
-    """Files from which passages are found for each item that a model writes of; unset, it has the metadata alone."""
+    """Files from which passages are found for each item that a model writes of, and for all where a template names
+    {context}; unset, there is the metadata alone."""
     prompt: PromptConfig = PromptConfig()
     writer: WriterConfig = WriterConfig()
     select: SelectConfig = SelectConfig()
     faithfulness: KeepingConfig = KeepingConfig()
     batch: int = Field(2048, ge=1)
     """Items that are held at once."""
+
+    @property
+    def quotes(self) -> bool:
+        """Whether a template takes what was found of an item."""
+        return any(CONTEXT in named_in(text, name) for name, text in self.templates.items())
 
     @field_validator("fields")
     @classmethod
@@ -222,12 +229,17 @@ class ModalitiesConfig(Strict):
     @model_validator(mode="after")
     def _name_fields(self) -> Self:
         prompts = {"prompt.system": (self.prompt.system, {ASPECTS}), "prompt.user": (self.prompt.user, {CONTEXT})}
-        templates: dict[str, Any] = {f"templates.{name}": (text, set()) for name, text in self.templates.items()}
+        quoted = {CONTEXT} if self.knowledge is not None else set()
+        templates: dict[str, Any] = {f"templates.{name}": (text, quoted) for name, text in self.templates.items()}
         for key, (text, more) in (prompts | templates).items():
             known = {*ITEM_FIELDS, *self.fields, *more}
             for name in named_in(text, key):
+                if name == CONTEXT and key in templates and not quoted:
+                    raise ValueError(f"{key}: {{{CONTEXT}}} needs data.modalities.knowledge")
                 if name not in known:
                     raise ValueError(f"{key}: {{{name}}} is none of {', '.join(sorted(known))}")
+        if self.knowledge is not None and not self.writer.asks and not self.quotes:
+            raise ValueError(f"knowledge: has no effect: no model writes, and no template names {{{CONTEXT}}}")
         for number, example in enumerate(self.prompt.examples):
             known = {*ITEM_FIELDS, *self.fields}
             if unknown := [name for name in example.fields if name not in known]:

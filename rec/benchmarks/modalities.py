@@ -46,6 +46,8 @@ PLACES, LATENCY_S = 64, 0.05
 NAMES = ("narrative", "visual", "audio")
 GENRES = ("Drama", "Comedy, Romance", "Action, Thriller", "Musical", "Documentary")
 PATIENCE_S = 120.0
+WATCHED_S = 0.02
+"""Memory is looked at so often: the texts of few items are written in a second."""
 
 
 def measure(folder: str, only: Sequence[str], say: Say, asked: int = ASKED) -> list[Row]:
@@ -114,6 +116,7 @@ def template(_: Chat, folder: str, __: int) -> list[Row]:
 
 def memory(_: Chat, folder: str, __: int, sizes: tuple[int, int] = (FEW, MANY)) -> list[Row]:
     """Return the highest memory of the stage that writes texts by template, of many items beside few."""
+    _of_stage(f"{folder}/warm", WARM)
     few, many = (_of_stage(f"{folder}/stage-{count}", count) for count in sizes)
     name = f"memory while templates write texts of {sizes[1]:,} items, limit: {sizes[0]:,}"
     return [
@@ -128,7 +131,7 @@ def _of_stage(root: str, count: int) -> int:
     assert config.modalities is not None, "it is set above"
     draft, size = Draft(root), items_per_file(config.modalities)
     give_back()
-    with PeakMemory() as watched:
+    with PeakMemory(WATCHED_S) as watched:
         frames = (films(start, min(size, count - start)) for start in range(0, count, size))
         items = FiledItems.write(draft.root.below("items"), frames)
         write_modalities(draft, items, np.ones(count), config, InProcess(), _quiet)

@@ -8,6 +8,7 @@ memory does not grow with the answers.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import sqlite3
 from pathlib import Path
@@ -17,6 +18,7 @@ from rec.errors import ConfigError, DataError
 from rec.json_text import json_text
 
 FILE = "answers.sqlite"
+LOCK = "answers.lock"
 FORMAT = 1
 BUSY_S = 60.0
 """How long a command waits for another one that writes."""
@@ -43,6 +45,12 @@ class Answers:
             raise DataError(f"{self.path}: cannot be opened ({error}); delete it to ask everything anew") from error
 
     def _open(self) -> None:
+        """Open the file, one command after the other: SQLite waits for nobody where two change a new one's journal."""
+        with self.path.with_name(LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._opened()
+
+    def _opened(self) -> None:
         self.base = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         (found,) = self.base.execute("PRAGMA user_version").fetchone()
         if found not in (0, FORMAT):

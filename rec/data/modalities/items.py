@@ -33,6 +33,11 @@ class Item:
             found += [one.passage.title, one.passage.year, one.passage.text]
         return [text for text in found if text]
 
+    @property
+    def passages(self) -> list[str]:
+        """Return the texts that whoever writes is shown of what was found, each on one line."""
+        return [" ".join(one.passage.text.split()) for one in self.retrieved if self.shown]
+
 
 @dataclass(slots=True, kw_only=True)
 class Written:

@@ -105,7 +105,7 @@ class Job:
     def _items(self, places: Sequence[int]) -> list[Item]:
         facts, chosen = self._facts(places), self.selected_I[list(places)]
         found: list[Sequence[Retrieved]] = [()] * len(facts)
-        asked = [number for number in range(len(facts)) if chosen[number]]
+        asked = [number for number in range(len(facts)) if chosen[number] or self.config.quotes]
         if self.retrieve is not None and asked:
             for number, some in zip(asked, self.retrieve([facts[n] for n in asked]), strict=True):
                 found[number] = some

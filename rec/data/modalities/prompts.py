@@ -53,8 +53,7 @@ class Prompter:
 
     def first(self, item: Item) -> Conversation:
         """Return the first question about an item."""
-        passages = [" ".join(one.passage.text.split()) for one in item.retrieved if item.shown]
-        context = "\n".join(f"[{number}] {text}" for number, text in enumerate(passages, 1)) or NOTHING
+        context = "\n".join(f"[{number}] {text}" for number, text in enumerate(item.passages, 1)) or NOTHING
         return (*self.start, Message("user", self.config.user.format_map({**item.facts, CONTEXT: context})))
 
     def repair(self, conversation: Conversation, answer: Answer, fault: str) -> Conversation:

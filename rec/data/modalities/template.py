@@ -8,6 +8,7 @@ from functools import partial
 from rec.data.modalities.items import TEMPLATE, Item, Written
 from rec.data.modalities.passages import Facts
 from rec.data.texts import TEMPLATES
+from rec.keys_modalities import CONTEXT
 
 
 class Templates:
@@ -17,17 +18,18 @@ class Templates:
         fills: dict[str, Callable[[Facts], str]] = {name: partial(_filled, text) for name, text in own.items()}
         self._fills = {name: (TEMPLATES | fills).get(name, _nothing) for name in names}
 
-    def texts(self, facts: Facts, names: Sequence[str] | None = None) -> dict[str, str]:
+    def texts(self, item: Item, names: Sequence[str] | None = None) -> dict[str, str]:
         """Return the texts of an item by modality, of some or of all; "" where nothing is known that one could tell."""
+        facts = {**item.facts, CONTEXT: " ".join(item.passages)}
         return {name: " ".join(self._fills[name](facts).split()) for name in names or self._fills}
 
     def columns(self, facts: Sequence[Facts]) -> dict[str, list[str]]:
-        """Return the texts of some items by modality, in the order of the items."""
+        """Return the texts of some items by modality, in the order of the items; none may quote passages."""
         return {name: [" ".join(fill(one).split()) for one in facts] for name, fill in self._fills.items()}
 
     def written(self, item: Item) -> Written:
         """Return what templates write of an item."""
-        texts = self.texts(item.facts)
+        texts = self.texts(item)
         return Written(item=item, texts=texts, writers=dict.fromkeys(texts, TEMPLATE))
 
 

@@ -105,7 +105,7 @@ class ModelWriter(ModalityWriter):
         except Unanswered as error:
             written.fault = written.fault or str(error)
         if not written.texts:
-            written.texts = self.templates.texts(item.facts)
+            written.texts = self.templates.texts(item)
             written.writers = dict.fromkeys(written.texts, TEMPLATE)
         self.whole += 1
         return written
@@ -134,7 +134,7 @@ class ModelWriter(ModalityWriter):
         written.writers = dict.fromkeys(texts, self.kind)
         for name in self._low(judged) if self.faithfulness.then != "keep" else ():
             masked = self.faithfulness.then == "mask"
-            written.texts[name] = "" if masked else self.templates.texts(written.item.facts, [name])[name]
+            written.texts[name] = "" if masked else self.templates.texts(written.item, [name])[name]
             written.writers[name] = MASKED if masked else TEMPLATE
 
     async def _reflected(

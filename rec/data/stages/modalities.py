@@ -57,17 +57,17 @@ def write_modalities(
 
     Files: `written/part-N.parquet`, a row per text, and `passages/part-N.parquet`, a row per passage that one of them
     was written from (in each file those that no file before it has). Templates write a file each of the items' files,
-    wherever the runner lets them; a model is asked from here.
+    wherever the runner lets them; a model is asked from here, and passages are found from here.
     """
     job = job_of(config, items, count_I, runner, say)
-    write = _asked if job.config.writer.asks else _by_template
+    write = _in_order if job.config.writer.asks or job.config.quotes else _by_template
     files, summary = write(draft, items, job)
     told = told_of(job, summary)
     _say(told, say)
     return Texts(draft.storage, job.names, files), told | {"files": files}
 
 
-def _asked(draft: Draft, _: FiledItems, job: Job) -> tuple[list[tuple[str, int]], Summary]:
+def _in_order(draft: Draft, _: FiledItems, job: Job) -> tuple[list[tuple[str, int]], Summary]:
     kept, summary = Kept(draft), Summary()
     with closing(job.write()) as every:
         for written in every:

@@ -57,6 +57,22 @@ def test_own_modalities_are_templates_of_the_config(tmp_path: Path) -> None:
     assert data.items["mood"].to_pylist()[0] == "Drama of 1950"
 
 
+def test_templates_quote_what_is_found_of_an_item(tmp_path: Path) -> None:
+    sections = film_tables(tmp_path, names=("story",))
+    (tmp_path / "known.csv").write_text("title,overview\nFilm 1 (1951),A  shark hunts.\nFilm 1 (1951),It is caught.\n")
+    knowledge = {"paths": [f"{tmp_path}/known.csv"], "text": ["overview"], "rows": "many"}
+    sections["modalities"] = {"templates": {"story": "{title}: {context}"}, "knowledge": knowledge}
+    data = prepared(tmp_path / "data", sections, view="sequences")
+    texts = dict(zip(data.items["id"].to_pylist(), data.items["story"].to_pylist(), strict=True))
+    assert texts["f1"] in ("Film 1: A shark hunts. It is caught.", "Film 1: It is caught. A shark hunts.")
+    assert texts["f2"] == "Film 2:"
+    quoted = {row["item"]: row["passages"] for row in written(data)}
+    assert sorted(map(len, quoted.values())) == [0] * 8 + [2]
+    passages = pq.read_table(f"{data.storage.root}/passages").to_pylist()
+    assert [row["source"] for row in passages] == ["known.csv:1", "known.csv:2"]
+    assert data.manifest["written"]["with_passages"] == 1
+
+
 def test_a_model_writes_the_texts_and_what_it_took_is_told(tmp_path: Path, chat: Chat) -> None:
     chat.behave(names=NAMES)
     data = made(tmp_path, "data", writer={"kind": "chat", "url": chat.url, "model": "m"})
@@ -120,6 +136,8 @@ def test_a_config_without_anything_to_write_is_refused(tmp_path: Path) -> None:
         ({"writer": {"kind": "chat", "model": "m"}}, "needs an address"),
         ({"writer": {"kind": "local"}}, "needs the name of a model"),
         ({"fields": ["context"]}, "cannot be named in a prompt"),
+        ({"templates": {"pace": "{context}"}}, r"templates.pace: \{context\} needs data.modalities.knowledge"),
+        ({"templates": {"pace": "x"}, "knowledge": {"paths": "a.csv"}}, "no model writes, and no template names"),
     ],
 )
 def test_prompts_and_templates_are_checked_when_the_config_is_read(modalities: dict[str, Any], fault: str) -> None:
