@@ -1,6 +1,6 @@
-"""The sequence encoder of SASRec on packed rows.
+"""The sequence encoder on packed rows: blocks of SASRec, or of HSTU.
 
-Letters: N rows, D width, H heads. Source: Kang and McAuley 2018; block forms as in sasrec_protocol, section 2.
+Letters: N rows, D width, H heads. Source: Kang and McAuley 2018; Zhai et al. 2024.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from torch.utils.checkpoint import checkpoint
 from rec.moe.config import MixtureConfig
 from rec.moe.layer import Mixed, MixtureOfExperts, layers_of
 from rec.nn.dropout import Dropout
+from rec.nn.hstu import HSTUBlock
 from rec.nn.packed import Layout, causal_attention
 from rec.seeds import derive
 
-BlockForm = Literal["pre_norm", "published"]
+BlockForm = Literal["pre_norm", "published", "hstu"]
 
 
 class SequenceEncoder(nn.Module):
@@ -32,6 +33,7 @@ class SequenceEncoder(nn.Module):
         feedforward: int,
         dropout: float,
         form: BlockForm,
+        max_length: int,
         mixture: MixtureConfig | None = None,
         checkpointing: bool = False,
         seed: int = 0,
@@ -39,7 +41,10 @@ class SequenceEncoder(nn.Module):
         super().__init__()
         self.checkpointing = checkpointing
         kind = PreNormBlock if form == "pre_norm" else PublishedBlock
-        self.blocks = nn.ModuleList(kind(width, heads, feedforward, dropout) for _ in range(blocks))
+        self.blocks = nn.ModuleList(
+            HSTUBlock(width, heads, dropout, max_length) if form == "hstu" else kind(width, heads, feedforward, dropout)
+            for _ in range(blocks)
+        )
         if mixture is not None and mixture.experts:
             for number, block in enumerate(self.blocks):
                 layer = mixture.layer(width, feedforward, derive(seed, "experts", number))

@@ -44,6 +44,7 @@ class TestConformance(Conformance):
             {},
             {"gate": "none"},
             {"gate": "none", "block": "published", "loss": "bce"},
+            {"gate": "none", "block": "hstu"},
             {"gate": "user", "loss": "ss", "negatives": 5},
             {"gate": "published", "output_mix": "none"},
             {"gate": "mean", "loss": "gbce", "negatives": 4},

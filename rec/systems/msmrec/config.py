@@ -29,6 +29,7 @@ class MSMRecConfig(Strict):
     """Keys of `[model]`."""
 
     NEEDS: ClassVar[Needs] = {
+        **alike(("feedforward", "feedforward_mixture"), {"block": ["pre_norm", "published"]}),
         "negatives": {"loss": ["ss", "gbce", "sampled"]},
         "negatives_power": {"loss": ["sampled"]},
         "table_rate": {"item_table": ["sharded"]},
@@ -62,6 +63,7 @@ class MSMRecConfig(Strict):
 
     VARIANTS: ClassVar[Variants] = {
         "SASRec": ("model.gate=none", "model.knowledge.towers=none"),
+        "HSTU": ("model.gate=none", "model.knowledge.towers=none", "model.block=hstu"),
         "SASRec + KAR": ("model.gate=none", "model.knowledge.towers=both"),
         "MSMRec": ("model.gate=item", "model.knowledge.towers=none"),
         "MSMRec + KAR": ("model.gate=item", "model.knowledge.towers=both"),
@@ -98,7 +100,8 @@ class MSMRecConfig(Strict):
     max_length: int = Field(200, ge=1)
     """Most recent items of a history that the encoder sees."""
     block: BlockForm = "pre_norm"
-    """Normalise, transform, add; or as published: only the query is normalised, and added to what attention gives."""
+    """Normalise, transform, add; or as published: only the query is normalised, and added to what attention gives; or
+    HSTU's, whose attention counts instead of averaging, is gated, and has no feed-forward behind it."""
     checkpointing: bool = False
     """Keeps of each block its input alone and computes the rest again when gradients are: less memory, more time."""
     attend_padding: bool = False

@@ -102,6 +102,7 @@ class MSMRecModel(nn.Module):
             feedforward=config.feedforward or width,
             dropout=config.dropout,
             form=config.block,
+            max_length=config.max_length,
             mixture=config.feedforward_mixture,
             checkpointing=config.checkpointing,
             seed=seed,
