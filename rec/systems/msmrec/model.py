@@ -67,6 +67,22 @@ class Encoded:
         return item if self.item_U is None else torch.searchsorted(self.item_U, item)
 
 
+def encoder_of(config: MSMRecConfig, seed: int) -> SequenceEncoder:
+    """Return the encoder of histories that a config describes."""
+    return SequenceEncoder(
+        width=config.width,
+        blocks=config.blocks,
+        heads=config.heads,
+        feedforward=config.feedforward or config.width,
+        dropout=config.dropout,
+        form=config.block,
+        max_length=config.max_length,
+        mixture=config.feedforward_mixture,
+        checkpointing=config.checkpointing,
+        seed=seed,
+    )
+
+
 class MSMRecModel(nn.Module):
     """Item table, positions, gate and encoder."""
 
@@ -95,18 +111,7 @@ class MSMRecModel(nn.Module):
             nn.init.normal_(table.weight, std=0.02)
             with torch.no_grad():
                 table.weight[0] = 0
-        self.encoder = SequenceEncoder(
-            width=width,
-            blocks=config.blocks,
-            heads=config.heads,
-            feedforward=config.feedforward or width,
-            dropout=config.dropout,
-            form=config.block,
-            max_length=config.max_length,
-            mixture=config.feedforward_mixture,
-            checkpointing=config.checkpointing,
-            seed=seed,
-        )
+        self.encoder = encoder_of(config, seed)
         self.dropout, self.whole = Dropout(config.dropout), StepCounts()
         self.present_IK: Tensor | None
         """Which texts items have; None where all have all."""
