@@ -13,7 +13,7 @@ from rec.keys_requests import BUDGET_KEYS, HTTP_KEYS, HTTP_STARTS, RequestsConfi
 from rec.strict import Needs, Strict, alike
 
 ITEM_FIELDS = (
-    "title", "year", "rated", "released", "genres", "directors", "writers", "actors", "plot", "poster", "runtime",
+    "title", "year", "rated", "released", "genres", "directors", "writers", "actors", "plot", "poster_url", "runtime",
     "country",
 )  # fmt: skip
 """What is told of every film, "" where it is unknown."""

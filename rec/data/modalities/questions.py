@@ -12,7 +12,7 @@ from rec.data.modalities.passages import Facts
 from rec.data.modalities.shard import Shard
 from rec.data.modalities.words import Words
 
-IDLE = ("item", "id", "poster", "runtime", "released", "rated", "year")
+IDLE = ("item", "id", "poster_url", "runtime", "released", "rated", "year")
 """Facts that no passage is found by."""
 
 

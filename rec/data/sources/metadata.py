@@ -15,8 +15,8 @@ from rec.data.tables.text import lines
 from rec.errors import DataError
 
 FIELDS = (
-    "title", "year", "rated", "released", "genres", "directors", "writers", "actors", "plot", "poster", "runtime",
-    "country",
+    "title", "year", "rated", "released", "genres", "directors", "writers", "actors", "plot", "poster_url",
+    "runtime", "country",
 )  # fmt: skip
 GENRES_100K = (
     "unknown|Action|Adventure|Animation|Children's|Comedy|Crime|Documentary|Drama|Fantasy|Film-Noir|Horror|Musical|"
@@ -34,10 +34,10 @@ ALIASES = {
     "runtime": ("runtime",),
     "rated": ("rated", "certificate"),
     "released": ("released", "release_date", "release date"),
-    "poster": ("poster", "poster_url", "poster_path"),
+    "poster_url": ("poster", "poster_url", "poster_path"),
     "country": ("country", "countries"),
 }
-MELU = ["item", "title", "year", "rated", "released", "genres", "directors", "writers", "actors", "plot", "poster"]
+MELU = ["item", "title", "year", "rated", "released", "genres", "directors", "writers", "actors", "plot", "poster_url"]
 YEAR = re.compile(r"\d{4}")
 ITEM_FILES = ("u.item", "movies.dat", "movies.csv")
 

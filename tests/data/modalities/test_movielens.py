@@ -88,7 +88,7 @@ def test_planted_inventions_in_template_texts_are_found(
     items = list(films)[::4]
     rows = [write_texts(films[item], names) for item in items]
     sources = [
-        [*(v for k, v in films[i].items() if v and k != "poster"), *(one.passage.text for one in found[i])]
+        [*(v for k, v in films[i].items() if v and k != "poster_url"), *(one.passage.text for one in found[i])]
         for i in items
     ]
     groups = [films[item]["genres"].split(",")[0] for item in items]

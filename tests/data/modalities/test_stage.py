@@ -16,12 +16,14 @@ from rec.data.items import FiledItems, HeldItems, in_parts
 from rec.data.modalities.job import Job
 from rec.data.prepared import Prepared
 from rec.data.runner import InProcess
+from rec.data.sources.metadata import FIELDS
 from rec.data.stages import item_texts
 from rec.data.stages import modalities as stage
 from rec.data.stages.text_vectors import TextVectors
 from rec.data.writing import Draft
 from rec.errors import ConfigError, DataError
-from rec.keys_data import DataConfig, TextConfig
+from rec.keys_data import MODALITIES, DataConfig, TextConfig
+from rec.keys_modalities import ITEM_FIELDS
 from tests.data.modalities.films import film_tables, films, job_of
 from tests.data.own import prepared
 
@@ -114,6 +116,11 @@ def test_a_key_that_is_not_there_or_wrong_is_told_without_it(
     with pytest.raises(DataError, match=r"answered 401: wrong key Bearer \[key\] .*names 'FILM_KEY'"):
         made(tmp_path, "data", writer=keys)
     assert chat.told()["requests"] <= 16  # those that were on their way
+
+
+def test_no_field_of_films_stands_in_the_place_of_a_modality() -> None:
+    """A column of a modality's name is taken for its text: the address of a poster was."""
+    assert not {*FIELDS, *ITEM_FIELDS} & set(MODALITIES)
 
 
 def test_a_config_without_anything_to_write_is_refused(tmp_path: Path) -> None:
