@@ -9,10 +9,10 @@ import pytest
 
 from rec.evaluation.records import records_of
 from rec.evaluation.task import Groups
-from rec.sections import Bars, Lines, Section, Text
+from rec.sections import Bars, Heatmap, Lines, Section, Text
 from rec.storage import Storage
 from rec.systems.msmrec import MSMRec
-from rec.systems.msmrec.report import enrich, sections
+from rec.systems.msmrec.report import _of_many_groups, enrich, sections
 
 FOLLOWED = [[True, False], [True, False], [False, True], [False, True]]
 NAMES = ["plot", "poster"]
@@ -105,3 +105,18 @@ def test_weights_over_training_lie_over_epochs_of_all_phases(found: dict[str, Se
     assert lines.x_axis == "epoch"
     assert [series.x for series in lines.series] == [(2.0, 5.0)] * 2
     assert lines.low == 0.0
+
+
+def test_many_groups_are_a_map_and_what_is_clear_of_them_a_table() -> None:
+    spreads = {"gate_low": [-0.02, -0.02], "gate_high": [0.02, 0.02], "users": 3}
+    differences = {f"g{n}": {"gate": [0.0, 0.0], **spreads} for n in range(9)}
+    differences["g4"] = {"gate": [0.1, -0.1], "gate_low": [0.05, -0.15], "gate_high": [0.15, -0.05], "users": 7}
+    map, note, table = _of_many_groups(NAMES, differences)
+    assert isinstance(map, Heatmap)
+    assert map.y_names[0] == "g8 (3)"
+    assert map.matrix[4] == (pytest.approx(20.0), pytest.approx(-20.0))
+    assert (map.low, map.high) == (pytest.approx(-20.0), pytest.approx(20.0))
+    assert note.text == "2 of 18 intervals do not hold zero, where chance alone lets about 1:"
+    assert table.rows[0] == ("g4 (7)", "plot", "20.0 (10.0 to 30.0)")
+    none = _of_many_groups(NAMES, {name: one for name, one in differences.items() if name != "g4"})
+    assert [type(one) for one in none] == [Heatmap, Text]

@@ -14,7 +14,7 @@ from rec.data.prepared import Prepared
 from rec.evaluation.history import EPOCHS, epochs
 from rec.evaluation.records import Records, column
 from rec.evaluation.task import Measured
-from rec.sections import Bars, BarSeries, Lines, LineSeries, Section, Table, Text, number
+from rec.sections import Bars, BarSeries, Heatmap, Lines, LineSeries, Section, Table, Text, interval, number
 from rec.seeds import generator
 from rec.systems.msmrec.analysis import (
     concentration_numbers,
@@ -38,6 +38,8 @@ Numbers = dict[str, Any]
 EVEN = 0.1
 """Spread of users' weights, as a share of equal use, below which a report says that the gate hardly decides."""
 NO_TEXTS = "no item of these users' histories has a text: nothing is told of modalities"
+APART, MOST_BARS, MOST_ROWS = "difference from all users", 6, 12
+"""More groups than so many are a map and a table of so many rows: bars of them could not be told apart."""
 QUANTILES = (0.05, 0.5, 0.95)
 """Of users' weights, that figures show."""
 
@@ -185,8 +187,11 @@ def _by_group(names: Sequence[str], numbers: Numbers) -> Section:
         "How far a group's mean weight lies from that of all users, with its 95 % bootstrap interval over users. Where "
         "an interval holds zero, the group is not clearly different. The groups are explained under Groups."
     )
-    bars = _from_zero("difference from all users", names, numbers["gate_from_mean"])
-    parts: list[Any] = [Text(text=note, tone="note"), bars]
+    parts: list[Any] = [Text(text=note, tone="note")]
+    if len(numbers["gate_from_mean"]) <= MOST_BARS:
+        parts.append(_from_zero(APART, names, numbers["gate_from_mean"]))
+    else:
+        parts += _of_many_groups(names, numbers["gate_from_mean"])
     halves = {name: entry["halves"] for name, entry in numbers["groups"].items() if entry.get("halves")}
     if halves:
         note = (
@@ -198,6 +203,41 @@ def _by_group(names: Sequence[str], numbers: Numbers) -> Section:
         table = Table(head=["group", "first and second half", "every other item and the rest"], rows=rows)
         parts += [Text(text=note, tone="note"), table]
     return Section(title="Modality weights per group", parts=parts)
+
+
+def _of_many_groups(names: Sequence[str], differences: Mapping[str, Numbers]) -> list[Any]:
+    """Return a map of all groups' differences, and those in numbers that are clearly none of chance."""
+    percent, users = 100 * len(names), {name: f"{name} ({one['users']:,})" for name, one in differences.items()}
+    matrix = [[percent * value for value in one["gate"]] for one in differences.values()]
+    far = max(abs(value) for row in matrix for value in row) or 1.0
+    shown = Heatmap(
+        title=APART,
+        caption="Difference of mean gate weights.",
+        matrix=matrix[::-1],
+        x_names=names,
+        y_names=list(users.values())[::-1],
+        x_axis="modality",
+        y_axis="group (users)",
+        meaning=f"% of equal use ({1 / len(names):.3f})",
+        low=-far,
+        high=far,
+        wide=True,
+    )
+    each = [
+        (name, modality, percent * one["gate"][k], percent * one["gate_low"][k], percent * one["gate_high"][k])
+        for name, one in differences.items()
+        for k, modality in enumerate(names)
+    ]
+    clear = sorted((one for one in each if one[3] > 0 or one[4] < 0), key=lambda one: -abs(one[2]))
+    note = (
+        f"{len(clear)} of {len(each)} intervals do not hold zero, where chance alone lets about {len(each) / 20:.0f}"
+        f"{'; the widest apart' if len(clear) > MOST_ROWS else ''}:"
+    )
+    rows = [
+        [users[name], modality, interval(mean, low, high, 1)] for name, modality, mean, low, high in clear[:MOST_ROWS]
+    ]
+    table = [Table(head=["group (users)", "modality", "difference, % of equal use"], rows=rows)] if rows else []
+    return [shown, Text(text=note if rows else note.rstrip(":") + ".", tone="note"), *table]
 
 
 def _in_time(names: Sequence[str], numbers: Numbers) -> Section:
