@@ -262,7 +262,7 @@ def draw_heatmap(figure: Figure, part: Heatmap, width: float) -> float:
     matrix = axes.imshow(value_YX, colours, origin="lower", aspect="auto", vmin=low, vmax=high, interpolation="none")
     axes.spines[["left", "bottom"]].set_visible(False)
     _name_ticks(axes.xaxis, part.x_names, 16 if width > NARROW else 10)
-    _name_ticks(axes.yaxis, part.y_names, 16, 30)
+    _name_ticks(axes.yaxis, part.y_names, 25, 30)
     axes.tick_params(length=0)
     axes.set(xlabel=_folded(part.x_axis, 40), ylabel=_folded(part.y_axis, 34))
     bar = figure.colorbar(matrix, ax=axes, aspect=28, pad=0.02)
