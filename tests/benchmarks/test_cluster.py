@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from rec.benchmarks.cluster.links import bits
 from rec.benchmarks.cluster.metrics import read
 from rec.benchmarks.cluster.model import fitted, moved
 from rec.benchmarks.cluster.projection import GPUS, Load, Machines, step
+from rec.benchmarks.cluster.scaling import rows_of
 from rec.benchmarks.cluster.training import Measured, Way
 from rec.benchmarks.parts import chosen
 from rec.errors import RequestError
@@ -53,6 +55,18 @@ def test_costs_that_made_the_measurements_are_found() -> None:
 def test_what_must_cross_is_each_part_once_to_its_owner_and_back_and_the_rows_that_had_to_go() -> None:
     found = measured(Way(workers=2, expert_parallel=2))
     assert found.least_bytes == 2 * 4000 + 2 * 40
+
+
+def test_a_run_stands_beside_one_node_and_beside_what_must_cross() -> None:
+    one = measured(Way(workers=1))
+    two = replace(measured(Way(workers=2), cpu_s=3.0), nodes=2, sent=(9e6, 7e6))
+    alone, both = rows_of("one node", one, one), {row.name.strip(): row for row in rows_of("two", two, one, 1.15)}
+    assert [row.limit for row in alone] == [None] * 4
+    cpu = next(row for name, row in both.items() if name.startswith("CPU time per sample, limit: 1 node"))
+    assert cpu.value / cpu.limit == pytest.approx(3.0 / 2)  # three times the time for twice the samples
+    sent = both["bytes on all links per step, limit: what must cross"]
+    assert (sent.value, sent.limit) == (pytest.approx(16e6 / two.steps), two.least_bytes)
+    assert both["bytes of the busiest link per step, one way"].value == pytest.approx(9e6 / two.steps)
 
 
 def test_more_gpus_take_no_less_time_and_experts_inside_nodes_save_some() -> None:
