@@ -118,5 +118,6 @@ def test_many_groups_are_a_map_and_what_is_clear_of_them_a_table() -> None:
     assert (map.low, map.high) == (pytest.approx(-20.0), pytest.approx(20.0))
     assert note.text == "2 of 18 intervals do not hold zero, where chance alone lets about 1:"
     assert table.rows[0] == ("g4 (7)", "plot", "20.0 (10.0 to 30.0)")
-    none = _of_many_groups(NAMES, {name: one for name, one in differences.items() if name != "g4"})
+    differences["g4"] = {"gate": [None, None], "gate_low": [None, None], "gate_high": [None, None], "users": 0}
+    none = _of_many_groups(NAMES, differences)
     assert [type(one) for one in none] == [Heatmap, Text]

@@ -174,6 +174,8 @@ class Client:
         """Keep one of the server's places filled: the next request goes out before anything is made of an answer."""
         while True:
             request = await self.waiting.get()
+            if request.answer.done():  # who asked is gone
+                continue
             try:
                 found = await self._once(request)
             except Exception as error:

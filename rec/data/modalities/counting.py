@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 from rec.data.modalities.language_model import Conversation
@@ -21,7 +20,7 @@ class TokenCount:
 
     def __init__(self, tokenizer: str, key: str = "data.modalities.writer.tokenizer") -> None:
         self.tokenizer: Any = None
-        self._counted = lru_cache(KEPT)(self._of_tokenizer)
+        self._known: dict[str, int] = {}
         if not tokenizer:
             return
         from transformers import AutoTokenizer
@@ -35,10 +34,12 @@ class TokenCount:
         """Return the tokens of a text."""
         if self.tokenizer is None:
             return -(-len(text) // LETTERS)
-        return self._counted(text)
-
-    def _of_tokenizer(self, text: str) -> int:
-        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        if (known := self._known.get(text)) is not None:
+            return known
+        if len(self._known) >= KEPT:
+            self._known.clear()
+        found = self._known[text] = len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return found
 
     def of(self, conversation: Conversation) -> int:
         """Return the tokens of a conversation."""

@@ -208,8 +208,8 @@ def _by_group(names: Sequence[str], numbers: Numbers) -> Section:
 def _of_many_groups(names: Sequence[str], differences: Mapping[str, Numbers]) -> list[Any]:
     """Return a map of all groups' differences, and those in numbers that are clearly none of chance."""
     percent, users = 100 * len(names), {name: f"{name} ({one['users']:,})" for name, one in differences.items()}
-    matrix = [[percent * value for value in one["gate"]] for one in differences.values()]
-    far = max(abs(value) for row in matrix for value in row) or 1.0
+    matrix = [[np.nan if value is None else percent * value for value in one["gate"]] for one in differences.values()]
+    far = float(np.nanmax(np.abs([0.0, *np.ravel(matrix)]))) or 1.0
     shown = Heatmap(
         title=APART,
         caption="Difference of mean gate weights.",
@@ -227,6 +227,7 @@ def _of_many_groups(names: Sequence[str], differences: Mapping[str, Numbers]) ->
         (name, modality, percent * one["gate"][k], percent * one["gate_low"][k], percent * one["gate_high"][k])
         for name, one in differences.items()
         for k, modality in enumerate(names)
+        if one["gate"][k] is not None
     ]
     clear = sorted((one for one in each if one[3] > 0 or one[4] < 0), key=lambda one: -abs(one[2]))
     note = (
