@@ -205,7 +205,8 @@ def _prepared(config: DataConfig, runner: Runner, say: Say, before: Before | Non
         items = write_item_texts(draft, items, config.text, vectors, say)
         told["modalities"] = list(config.text.modalities)
         if config.text.user_items:
-            write_knowledge(draft, sides["user"], items, split, config.text, vectors, say)
+            texts_I = items[list(config.text.modalities)]
+            write_knowledge(draft, sides["user"], sides["item"].known, texts_I, split, config.text, vectors, say)
     graphs = write_content(draft, raw, sides["item"], config.content, say)
     frames = {"user": sides["user"].known, "item": items}
     with Progress("prepare: write tables"):

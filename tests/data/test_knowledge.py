@@ -43,6 +43,20 @@ def test_a_user_text_names_the_first_items_of_training_with_their_ratings(tmp_pa
     assert data.array("knowledge_told").tolist() == [3, 3]
 
 
+def test_texts_may_have_the_names_of_facts(tmp_path: Path) -> None:
+    """A text "name" beside the column "title", a text "poster" beside the address of one: both are written."""
+    sections = films(tmp_path, modalities=["name", "poster"])
+    items = pd.read_csv(tmp_path / "items.csv").assign(poster_url="http://posters/1.jpg")
+    items.to_csv(tmp_path / "items.csv", index=False)
+    sections["read"]["keep"] = ["genres", "poster_url"]
+    sections["modalities"] = {"templates": {"name": "of {genres}", "poster": "{title} at {poster_url}"}}
+    data = prepared(tmp_path / "out", sections, view="sequences")
+    assert data.items["name"].to_pylist()[0] == "of War"
+    assert data.items["poster"].to_pylist()[0] == "Alpha at http://posters/1.jpg"
+    assert close(data, "knowledge_item", 1, "of War Alpha at http://posters/1.jpg")
+    assert data.array("knowledge_told").tolist() == [3, 3]
+
+
 def test_no_text_names_what_validation_and_test_are_to_find(tmp_path: Path) -> None:
     data = prepared(tmp_path / "out", films(tmp_path, user_items=30), view="sequences")
     # Of a's seven records the sixth is of validation and the seventh of test.

@@ -30,14 +30,22 @@ NOBODY = "a user"
 
 
 def write_knowledge(
-    draft: Draft, users: Side, items: pd.DataFrame, split: Split, config: TextConfig, vectors: TextVectors, say: Say
+    draft: Draft,
+    users: Side,
+    items: pd.DataFrame,
+    texts_IK: pd.DataFrame,
+    split: Split,
+    config: TextConfig,
+    vectors: TextVectors,
+    say: Say,
 ) -> None:
     """Write the vectors of one text per user and per item.
 
     An item's text is what its K texts say; a user's names what the table tells of the user, and the first
     `config.user_items` items of training with their ratings: none that is to be found in validation or test.
+    Texts may have the names of facts, so that both stand apart.
     """
-    item_I = [" ".join(text for text in row if isinstance(text, str)) for row in items[list(config.modalities)].values]
+    item_I = [" ".join(text for text in row if isinstance(text, str)) for row in texts_IK.values]
     with Progress(f"prepare: write texts of {counted(len(users.ids), 'user')}"):
         user_U, told_U = user_texts(users, labels(items), split, config.user_items)
     texts = [*item_I, *user_U]
