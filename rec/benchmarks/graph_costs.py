@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from rec.benchmarks.graph import FREEDOM, Trained, planted_data
-from rec.benchmarks.memory import give_back
 from rec.benchmarks.moe import peak_bytes
 from rec.benchmarks.row import Row
 from rec.benchmarks.timing import median_s
@@ -20,6 +19,7 @@ from rec.keys_data import ContentConfig
 from rec.systems.lightgcn import GraphRecommender, LightGCN, LightGCNConfig
 from rec.systems.magnet import Magnet
 from rec.systems.magnet.config import MagnetConfig
+from rec.train.memory import give_back
 
 SMALLEST, GROWTH = 100_000, 10
 PER_USER, PER_ITEM = 8, 24

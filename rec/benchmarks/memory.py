@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import gc
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -16,13 +13,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 INTERVAL_S = 0.25
-
-
-def give_back() -> None:
-    """Give what is free in this process back to the system, so that what is taken next is seen."""
-    gc.collect()
-    with contextlib.suppress(AttributeError):  # glibc's
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def resident_bytes() -> int:

@@ -18,7 +18,7 @@ import pandas as pd
 
 from rec.benchmarks.chat_client import ask
 from rec.benchmarks.chat_server import Chat, serving
-from rec.benchmarks.memory import PeakMemory, give_back
+from rec.benchmarks.memory import PeakMemory
 from rec.benchmarks.parts import chosen
 from rec.benchmarks.row import Row
 from rec.benchmarks.timing import cpu_s
@@ -39,6 +39,7 @@ from rec.errors import DataError
 from rec.keys_data import MODALITIES, DataConfig
 from rec.keys_modalities import ModalitiesConfig
 from rec.seeds import generator
+from rec.train.memory import give_back
 
 ITEMS, ASKED, FEW, MANY = 100_000, 4000, 10_000, 1_000_000
 WARM, BATCH, WIDTH = 1000, 2048, 128

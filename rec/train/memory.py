@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import platform
 import resource
@@ -61,8 +62,16 @@ def keep_freed_memory() -> bool:
     return bool(libc.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES) and libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES))
 
 
+def give_back() -> None:
+    """Give what is free in this process back to the system, so that what is taken next is seen."""
+    gc.collect()
+    with contextlib.suppress(AttributeError):  # glibc's
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def restart_peaks(device: torch.device | str = "cpu") -> None:
     """Let the peaks of this process count from now on, where the kernel can; else they count from its start."""
+    give_back()
     with contextlib.suppress(OSError):
         RESET.write_text("5")
     if torch.device(device).type == "cuda" and torch.cuda.is_initialized():

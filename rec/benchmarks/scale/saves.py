@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import start_processes
 
-from rec.benchmarks.memory import PeakMemory, give_back
+from rec.benchmarks.memory import PeakMemory
 from rec.benchmarks.ranks import as_rank
 from rec.benchmarks.row import Row, timed
 from rec.benchmarks.timing import Times, seconds
@@ -35,7 +35,7 @@ from rec.runtime.ranks import TorchRanks
 from rec.storage import Storage
 from rec.train.checkpoint import CheckpointStore
 from rec.train.engine import LocalEngine
-from rec.train.memory import peaks, restart_peaks
+from rec.train.memory import give_back, peaks, restart_peaks
 from rec.train.ranks import OneRank
 from rec.train.saver import Saver
 from rec.train.shards import Piece
