@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import string
 from typing import Any, ClassVar, Literal, Self
@@ -237,7 +238,9 @@ class ModalitiesConfig(Strict):
                 if name == CONTEXT and key in templates and not quoted:
                     raise ValueError(f"{key}: {{{CONTEXT}}} needs data.modalities.knowledge")
                 if name not in known:
-                    raise ValueError(f"{key}: {{{name}}} is none of {', '.join(sorted(known))}")
+                    near = difflib.get_close_matches(name, known, 1)
+                    hint = f"; did you mean {{{near[0]}}}?" if near else ""
+                    raise ValueError(f"{key}: {{{name}}} is none of {', '.join(sorted(known))}{hint}")
         if self.knowledge is not None and not self.writer.asks and not self.quotes:
             raise ValueError(f"knowledge: has no effect: no model writes, and no template names {{{CONTEXT}}}")
         for number, example in enumerate(self.prompt.examples):
@@ -261,5 +264,8 @@ def named_in(text: str, key: str) -> list[str]:
     found = [(name, form, conversion) for _, name, form, conversion in parts if name is not None]
     for name, form, conversion in found:
         if not NAME.fullmatch(name) or form or conversion:
-            raise ValueError(f"{key}: found {{{name}}}, expected the name of a field alone; write {{{{ }}}} for braces")
+            asked = f"{name}{'!' * bool(conversion)}{conversion or ''}{':' * bool(form)}{form or ''}"
+            raise ValueError(
+                f"{key}: found {{{asked}}}, expected the name of a field alone; write {{{{ }}}} for braces"
+            )
     return [name for name, _, _ in found]

@@ -12,13 +12,14 @@ from rec.cli.options import Overrides, argument, at_most_one, count, option
 from rec.cli.run import prepare, train, with_runner, writable
 from rec.config import RunConfig, load
 from rec.errors import ConfigError, RequestError
+from rec.keys_modalities import ModalitiesConfig
 from rec.levels import say
 from rec.progress import tell
 from rec.report.text import paragraph, table
 from rec.sections import counted
 
 TEXT = "write texts of items, tell what they cost and how faithful they are; compare their encoders"
-INTERRUPTED = "answers and runs so far are kept, and nothing is asked twice: the same command goes on"
+INTERRUPTED = "answers and runs so far are kept: the same command goes on, and asks again what was on its way"
 EXAMPLES = """examples:
   rec modalities rec/configs/ml-100k-chat.toml --estimate   # what it would cost; asks nothing
   rec modalities rec/configs/ml-100k-chat.toml              # asks what was not asked before
@@ -74,9 +75,9 @@ def run(
     if encoders is not None:
         _tell(*_encoders_compared(run_config, encoders, seeds, config), json)
         return
-    if run_config.data.modalities is None:
-        raise ConfigError("data.modalities: is not set: it tells who writes, and how (docs/modalities.md)")
     data = run_config.data
+    if data.modalities is None:
+        raise ConfigError("data.modalities: is not set: it tells who writes, and how (docs/modalities.md)")
     if estimate:
         found = with_runner(run_config, lambda runner: Catalogue.read(data, runner, say).estimate())
         text = _estimate_text(found)
@@ -85,7 +86,7 @@ def run(
         text = _comparison_text(found)
     else:
         found = with_runner(run_config, lambda runner: Catalogue.read(data, runner, say).write())
-        text = _written_text(found)
+        text = _written_text(found, data.modalities)
     _tell(text, found, json)
 
 
@@ -112,11 +113,13 @@ def _estimate_text(found: Mapping[str, Any]) -> str:
     return paragraph(found["told"])
 
 
-def _written_text(found: Mapping[str, Any]) -> str:
+def _written_text(found: Mapping[str, Any], config: ModalitiesConfig) -> str:
     parts = [table(SUMMARY_HEAD, _summary_rows(found)), _cost(found), _thresholds(found["thresholds"])]
     faults = _faults(found)
-    end = "`rec prepare` takes these answers, and asks for none of them again."
-    return "\n".join(part for part in (*parts, *map(paragraph, (*faults, end))) if part)
+    passages = f"passages are found of {found['with_passages']:,} of {counted(found['items'], 'item')}"
+    end = "`rec prepare` takes these answers, with --again where the data set is there, and asks for none of them."
+    told = (*([passages] if config.knowledge is not None else []), *faults, *([end] if config.writer.asks else []))
+    return "\n".join(part for part in (*parts, *map(paragraph, told)) if part)
 
 
 def _faults(found: Mapping[str, Any]) -> list[str]:

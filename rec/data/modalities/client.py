@@ -7,6 +7,7 @@ Retry-After nor budgets nor streamed answers, and one answer that fails ends the
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
@@ -43,12 +44,13 @@ class Refused(Unanswered):
 
 
 class _Request(NamedTuple):
-    """A request that waits for a place."""
+    """A request that waits for a place: of several, one that is made again comes first, then the oldest."""
 
+    is_first: bool
+    number: int
     data: bytes
     tokens: int
     read: Callable[[aiohttp.ClientResponse], Awaitable[Any]]
-    attempt: int
     answer: asyncio.Future[Any]
 
 
@@ -101,7 +103,8 @@ class Client:
             timeout=aiohttp.ClientTimeout(**limit, sock_connect=config.timeout_s),
             headers=headers,
         )
-        self.waiting: asyncio.Queue[_Request] = asyncio.Queue()
+        self.waiting: asyncio.PriorityQueue[_Request] = asyncio.PriorityQueue()
+        self.numbers = itertools.count()
         self.places = [asyncio.ensure_future(self._fill()) for _ in range(config.concurrency)]
         return self
 
@@ -154,10 +157,10 @@ class Client:
         self, data: bytes, tokens: int, read: Callable[[aiohttp.ClientResponse], Awaitable[T]]
     ) -> T:
         for attempt in range(self.config.retries + 1):
-            request = _Request(data, tokens, read, attempt, asyncio.get_running_loop().create_future())
-            self.waiting.put_nowait(request)
+            answer = asyncio.get_running_loop().create_future()
+            self.waiting.put_nowait(_Request(attempt == 0, next(self.numbers), data, tokens, read, answer))
             try:
-                found: T = await request.answer
+                found: T = await answer
                 return found
             except Failure as error:
                 failure: Failure = error
@@ -191,7 +194,7 @@ class Client:
             raise self.ended
         await self.pace.turn(request.tokens)
         self.told.requests += 1
-        self.told.retries += request.attempt > 0
+        self.told.retries += not request.is_first
         async with self.session.post(self.url, data=request.data) as response:
             if response.status != 200:
                 await self._refuse(response)

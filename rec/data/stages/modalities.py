@@ -151,6 +151,9 @@ def job_of(config: DataConfig, items: Items, count_I: np.ndarray, runner: Runner
             f"data.modalities: has no effect: all of data.text.modalities ({', '.join(config.text.modalities)}) are "
             "columns of the items"
         )
+    for name in config.modalities.templates:
+        if name not in names:
+            raise ConfigError(f"data.modalities.templates.{name}: has no effect: {name!r} is a column of the items")
     keys, retrieve = config.modalities.knowledge, None
     if keys is not None:
         retrieve = Retriever(index_of(keys, beside(config.root, "knowledge"), runner, say), keys).retrieve

@@ -135,6 +135,15 @@ def test_a_server_that_answers_nothing_ends_the_job(tmp_path: Path, chat: Chat) 
     assert chat.told()["requests"] <= 13
 
 
+def test_a_request_that_failed_comes_before_new_ones(tmp_path: Path, chat: Chat) -> None:
+    """Else a server that hangs is known for one only when all that waits has failed as often as it may."""
+    chat.behave(names=NAMES, fail=1.0)
+    with pytest.raises(DataError, match="in a row have no answer"):
+        all_of(asked(chat, tmp_path, 400, retries=1, concurrency=2))
+    # Eleven questions fail twice; those behind them were hardly begun.
+    assert chat.told()["requests"] < 40
+
+
 def test_nothing_is_asked_twice_and_a_changed_prompt_asks_what_it_changes(tmp_path: Path, chat: Chat) -> None:
     chat.behave(names=NAMES)
     first = all_of(asked(chat, tmp_path, 12))

@@ -170,9 +170,8 @@ def test_an_interrupted_job_closes_what_it_opened(number: signal.Signals, tmp_pa
         lines = process.stderr.read().splitlines()
         assert process.wait() == 128 + number
     word = "interrupted" if number == signal.SIGINT else "terminated"
-    assert (
-        lines[-1] == f"{word}; answers and runs so far are kept, and nothing is asked twice: the same command goes on"
-    )
+    wanted = "answers and runs so far are kept: the same command goes on, and asks again what was on its way"
+    assert lines[-1] == f"{word}; {wanted}"
     assert not [line for line in lines if "Unclosed" in line or "never" in line or "Traceback" in line]
     with Answers(str(tmp_path / "answers")) as answers:
         assert len(answers) == 10

@@ -129,11 +129,18 @@ def test_a_config_without_anything_to_write_is_refused(tmp_path: Path) -> None:
         prepared(tmp_path / "data", sections, view="sequences")
 
 
+def test_a_template_of_a_column_is_refused(tmp_path: Path) -> None:
+    sections = film_tables(tmp_path, names=("plot", "mood"))
+    sections["modalities"] = {"templates": {"plot": "{title}", "mood": "{genres}"}}
+    with pytest.raises(ConfigError, match=r"templates\.plot: has no effect: 'plot' is a column of the items"):
+        prepared(tmp_path / "data", sections, view="sequences")
+
+
 @pytest.mark.parametrize(
     ("modalities", "fault"),
     [
-        ({"templates": {"narrative": "{plt}"}}, r"templates.narrative: \{plt\} is none of"),
-        ({"templates": {"narrative": "{plot!r}"}}, "expected the name of a field alone"),
+        ({"templates": {"narrative": "{plt}"}}, r"templates.narrative: \{plt\} is none of .*; did you mean \{plot\}\?"),
+        ({"templates": {"narrative": "{plot!r}"}}, r"found \{plot!r\}, expected the name of a field alone"),
         ({"templates": {"narrative": "{plot"}}, "cannot be filled"),
         ({"templates": {"mood": "{plot}"}}, "is none of data.text.modalities"),
         ({"prompt": {"user": "{titel}"}}, r"prompt.user: \{titel\} is none of"),
