@@ -12,7 +12,7 @@ from torch.nn.functional import silu
 
 from rec.moe.layer import Mixed
 from rec.nn.dropout import Dropout
-from rec.nn.packed import Layout, from_slots, to_slots
+from rec.nn.packed import Layout, by_slabs
 
 
 class HSTUBlock(nn.Module):
@@ -55,15 +55,12 @@ class HSTUBlock(nn.Module):
 
 def pointwise_attention(q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor, distance_HT: Tensor, where: Layout) -> Tensor:
     """Return the sum over the rows j of a sequence up to row i of SiLU(q_i k_j + distance_(i-j)) v_j, (N, H, D)."""
-    sizes = [count * longest for _, count, longest in where.slabs]
-    pieces = [to_slots(x, where).split(sizes) for x in (q_NHD, k_NHD, v_NHD)]
-    parts = []
-    for (_, count, longest), *qkv in zip(where.slabs, *pieces, strict=True):
-        q_CLHD, k_CLHD, v_CLHD = (x.view(count, longest, *x.shape[1:]) for x in qkv)
-        place_L = torch.arange(longest, device=q_NHD.device)
+
+    def attended(q_CLHD: Tensor, k_CLHD: Tensor, v_CLHD: Tensor) -> Tensor:
+        place_L = torch.arange(q_CLHD.shape[1], device=q_CLHD.device)
         apart_LL = place_L[:, None] - place_L
         score_CHLL = torch.einsum("cihd,cjhd->chij", q_CLHD, k_CLHD) + distance_HT[:, apart_LL.clamp(min=0)]
         weight_CHLL = silu(score_CHLL) * (apart_LL >= 0)
-        found = torch.einsum("chij,cjhd->cihd", weight_CHLL, v_CLHD)
-        parts.append(found.reshape(count * longest, *q_NHD.shape[1:]))
-    return from_slots(torch.cat(parts), where)
+        return torch.einsum("chij,cjhd->cihd", weight_CHLL, v_CLHD)
+
+    return by_slabs(attended, where, q_NHD, k_NHD, v_NHD)

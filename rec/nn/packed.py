@@ -150,14 +150,23 @@ def edge_attention(q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor, where: Layout) -
 
 def slab_attention(q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor, where: Layout) -> Tensor:
     """Return what `causal_attention` does by one call for each slab, on any device in any precision."""
+
+    def attended(*qkv: Tensor) -> Tensor:
+        q, k, v = (x.transpose(1, 2) for x in qkv)
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
+
+    return by_slabs(attended, where, q_NHD, k_NHD, v_NHD)
+
+
+def by_slabs(work: Callable[..., Tensor], where: Layout, *rows: Tensor) -> Tensor:
+    """Return what is made of the rows of each slab, (sequences, positions, ...) each, as rows (N, ...)."""
     sizes = [count * longest for _, count, longest in where.slabs]
     # Split, not sliced: the backward pass of a slice fills a whole tensor with zeros.
-    pieces = [to_slots(x, where).split(sizes) for x in (q_NHD, k_NHD, v_NHD)]
+    pieces = [to_slots(x, where).split(sizes) for x in rows]
     parts = []
-    for (_, count, longest), *qkv in zip(where.slabs, *pieces, strict=True):
-        q, k, v = (x.view(count, longest, *x.shape[1:]).transpose(1, 2) for x in qkv)
-        mixed = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        parts.append(mixed.transpose(1, 2).reshape(count * longest, *q_NHD.shape[1:]))
+    for (_, count, longest), *slab in zip(where.slabs, *pieces, strict=True):
+        made = work(*(x.view(count, longest, *x.shape[1:]) for x in slab))
+        parts.append(made.reshape(count * longest, *made.shape[2:]))
     return from_slots(torch.cat(parts), where)
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self
 
 from rec.data.modalities.budget import Budget
 from rec.data.modalities.counting import TokenCount
+from rec.data.modalities.flow import settle
 from rec.data.modalities.language_model import Answer, Conversation, LanguageModel, Usage
 from rec.data.runner import Pool
 from rec.keys_modalities import WriterConfig
@@ -81,17 +82,12 @@ class BatchedModel(LanguageModel):
             batch = [await self.waiting.get()]
             while len(batch) < self.batch_size and not self.waiting.empty():
                 batch.append(self.waiting.get_nowait())
-            try:
-                conversations = [asked.conversation for asked in batch]
-                found: Sequence[Answer] = await asyncio.wrap_future(self.pool.submit(number, conversations))
-            except Exception as error:
-                for asked in batch:
-                    if not asked.answer.done():
-                        asked.answer.set_exception(error)
-                continue
-            for asked, answer in zip(batch, found, strict=True):
-                if not asked.answer.done():
-                    asked.answer.set_result(answer)
+            await settle([asked.answer for asked in batch], self._answers(number, batch))
+
+    async def _answers(self, number: int, batch: Sequence[_Asked]) -> Sequence[Answer]:
+        conversations = [asked.conversation for asked in batch]
+        found: Sequence[Answer] = await asyncio.wrap_future(self.pool.submit(number, conversations))
+        return found
 
 
 def _hash_of(folder: Path) -> str:

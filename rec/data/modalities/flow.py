@@ -90,6 +90,20 @@ class _Window(Generic[R]):
         return found
 
 
+async def settle(futures: Sequence[asyncio.Future[R]], work: Awaitable[Sequence[R]]) -> None:
+    """Hand the results of some work to those who wait for one each, its error to all; some may wait no longer."""
+    try:
+        found = await work
+    except Exception as error:
+        for future in futures:
+            if not future.done():
+                future.set_exception(error)
+        return
+    for future, one in zip(futures, found, strict=True):
+        if not future.done():
+            future.set_result(one)
+
+
 def _next(source: Iterator[Any]) -> asyncio.Future[Any]:
     return asyncio.get_running_loop().run_in_executor(None, next, source, END)
 

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import IO, Any, NamedTuple, Self
 
 from rec.data.modalities.faithfulness import Checker, Faithfulness
+from rec.data.modalities.flow import settle
 from rec.errors import DataError
 
 GATHERED_S = 0.02
@@ -81,18 +82,8 @@ class Judge:
         while self.waiting:
             await asyncio.sleep(GATHERED_S)
             batch, self.waiting = self.waiting, []
-            try:
-                every = await loop.run_in_executor(
-                    self.thread, self.process.check, [(one.texts, one.sources) for one in batch]
-                )
-            except Exception as error:
-                for asked in batch:
-                    if not asked.found.done():
-                        asked.found.set_exception(error)
-                continue
-            for asked, found in zip(batch, every, strict=True):
-                if not asked.found.done():
-                    asked.found.set_result(found)
+            items = [(asked.texts, asked.sources) for asked in batch]
+            await settle([asked.found for asked in batch], loop.run_in_executor(self.thread, self.process.check, items))
 
 
 class _Process:
