@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,6 +25,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from rec.errors import ConfigError, RequestError, TrainingError, one_line
+from rec.event_loop import run
 from rec.levels import of_libraries
 from rec.sections import counted
 
@@ -141,7 +143,8 @@ def follow(client: JobSubmissionClient, name: str, show: Callable[[str], None]) 
     while True:
         try:
             details = _details(client, name)
-            asyncio.run(log.read(client, name))
+            with asyncio.Runner() as runner:
+                run(runner, partial(log.read, client, name))
             details = _details(client, name)
             heard_s, silent = time.monotonic(), False
             if details.status.is_terminal():

@@ -6,7 +6,10 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 from typing import Any, Generic, TypeVar
+
+from rec.event_loop import run
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -118,11 +121,11 @@ def run_through(
     with asyncio.Runner() as runner:
         found, stack = stream(), AsyncExitStack()
         try:
-            runner.run(_opened(stack, opened))
-            while (some := runner.run(_after(found))) is not None:
+            run(runner, partial(_opened, stack, opened))
+            while (some := run(runner, partial(_after, found))) is not None:
                 yield some
         finally:
-            runner.run(_closed(stack, found))
+            run(runner, partial(_closed, stack, found))
 
 
 async def _opened(stack: AsyncExitStack, opened: Sequence[AbstractAsyncContextManager[Any]]) -> None:
@@ -132,7 +135,7 @@ async def _opened(stack: AsyncExitStack, opened: Sequence[AbstractAsyncContextMa
 
 async def _closed(stack: AsyncExitStack, stream: AsyncGenerator[Any, None]) -> None:
     async with stack:
-        # Where SIGTERM came between two steps of the loop, the step that was waited for is still under way.
+        # Where a second Ctrl-C did not wait for the first one, what that was to end is still under way.
         left = asyncio.all_tasks() - {asyncio.current_task()}
         for task in left:
             task.cancel()
