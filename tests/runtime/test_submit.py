@@ -157,8 +157,10 @@ def test_exit_codes_and_last_lines_are_the_jobs(client: Client) -> None:
     code, lines = ended(client("train", "mine.toml", "train.epoch=1"))
     assert (code, lines[-1]) == (1, "error: train.epoch: unknown key; did you mean 'epochs'?")
     name = lines[0].split(":")[0]
-    _, told = ended(client("--list"))
-    assert next(line.split()[1] for line in told if name in line) in ("stopped", "failed")
+    end_s = time.monotonic() + 60  # a job that is told to stop is given a while
+    while (state := next(line.split()[1] for line in ended(client("--list"))[1] if name in line)) == "running":
+        assert time.monotonic() < end_s
+    assert state in ("stopped", "failed")
 
 
 @pytest.mark.ray
