@@ -37,7 +37,8 @@ def run(runner: asyncio.Runner, work: Callable[[], Coroutine[Any, Any, R]]) -> R
 @contextmanager
 def _held(end: Callable[[], None]) -> Iterator[list[int]]:
     """Let the first signal end some work, and be handled after it."""
-    before: dict[int, Handler] = {}
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before: dict[int, Handler] = {number: told for number in numbers if callable(told := signal.getsignal(number))}
     came: list[int] = []
 
     def hold(number: int, frame: Any) -> None:
@@ -46,17 +47,12 @@ def _held(end: Callable[[], None]) -> Iterator[list[int]]:
             before[number](number, frame)
         end()
 
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            handler = signal.getsignal(number)
-            if callable(handler):
-                before[number] = handler
-    for each in before:
-        signal.signal(each, hold)
+    for number in before:
+        signal.signal(number, hold)
     try:
         yield came
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
-        for first in came[:1]:
-            before[first](first, None)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            before[came[0]](came[0], None)
