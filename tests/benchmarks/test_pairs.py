@@ -20,4 +20,6 @@ def test_an_epoch_is_told_beside_its_products(tmp_path: Path, phase: str, monkey
     assert len(rows) == 2
     steps = -(-int(0.8 * 1000) // 64)
     assert abs(int(rows[0].name.split("epoch of ")[1].split(" steps")[0]) - steps) <= 1
-    assert all(row.ratio is not None and row.ratio > 0.5 and row.goal == pairs.GOAL for row in rows)
+    for row in rows:  # three rounds of one small step say nothing of a ratio on a machine that works on other things
+        assert row.physical and row.goal == pairs.GOAL
+        assert row.value > 0 and row.limit is not None and row.limit > 0
