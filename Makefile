@@ -34,16 +34,17 @@ check: setup
 	$(VENV)/bin/mypy
 	$(PY) -m pytest -p no:cacheprovider $(BESIDE) -m "not ray and not thorough"
 
+# The tests to run at every change: no Ray, no real data, no whole run.
 unit: setup
-	$(PY) -m pytest -p no:cacheprovider $(BESIDE) -m "not ray and not data and not slow"
+	$(PY) -m pytest -p no:cacheprovider $(BESIDE) tests/unit -m "not ray and not data and not thorough"
 
 ray: setup
 	$(PY) -m pytest -p no:cacheprovider -m "ray and not nodes and not thorough"
 
 # What `make test` leaves out: variants, and commands killed at more of their writes.
 thorough: setup
-	$(PY) -m pytest -p no:cacheprovider -m "thorough and not nodes" --deselect tests/test_deaths.py
-	REC_DEATHS=24 $(PY) -m pytest -p no:cacheprovider tests/test_deaths.py
+	$(PY) -m pytest -p no:cacheprovider -m "thorough and not nodes" --deselect tests/end_to_end/test_deaths.py
+	REC_DEATHS=24 $(PY) -m pytest -p no:cacheprovider tests/end_to_end/test_deaths.py
 
 # Lost nodes, heads, links and stores on real nodes of this machine: as root, with nothing else running.
 nodes: setup

@@ -23,6 +23,7 @@ from rec.data.runner import InProcess
 from rec.keys_data import DataConfig, TextConfig
 from tests.thorough import VARIANTS
 
+pytest_plugins = [f"tests.support.{name}_fixtures" for name in ("artifact", "classifier", "foreign", "shared")]
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 MODALITIES = ("narrative", "visual", "audio")
 
@@ -184,8 +185,8 @@ def ray_runtime(runtimes: Runtimes) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def ranks() -> Any:
-    """Processes with gloo between them; see tests.ranks."""
-    from tests.ranks import Ranks
+    """Processes with gloo between them; see tests.support.ranks."""
+    from tests.support.ranks import Ranks
 
     return Ranks()
 

@@ -18,7 +18,7 @@ PROCESS, HEAP = 560_000_000, 1.8
 """Resident bytes of a worker on CPUs: without a model (Python, torch, DeepSpeed, Ray), and for each byte of tensors.
 
 glibc's heap keeps what is freed between blocks that are in use. Measured with models of 1 to 150 MB and batches of 64
-to 2,048 examples: 1.7 to 2.0 (`tests/runtime/test_plan_nodes.py`).
+to 2,048 examples: 1.7 to 2.0 (`tests/distributed/runtime/test_plan_nodes.py`).
 """
 
 

@@ -3,8 +3,8 @@
 Everything private of DeepSpeed that we touch (checked with 0.19): `_hp_mapping` of a parameter, the optimisers'
 `single_partition_of_fp32_groups`, `fp32_groups`, `fp16_groups`, `allreduce_and_copy_with_multiple_ranks`, and the
 handles of the engine's hooks.
-`tests/runtime/test_deepspeed.py` compares losses, gradient norms and saved states with the plain engine, and fails
-loudly where an upgrade changes any of them.
+`tests/distributed/runtime/test_deepspeed.py` compares losses, gradient norms and saved states with the plain engine,
+and fails loudly where an upgrade changes any of them.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 With `rec.runtime.deepspeed` all that knows DeepSpeed. Private here (checked with 0.19): the engine's search for
 instances of `MoE`, the tables of `groups` and their lookups, `MOELayer` with a gate of our own, the names of experts in
-checkpoints. `tests/runtime/test_expert_parallel.py` fails loudly where an upgrade changes one.
+checkpoints. `tests/distributed/runtime/test_expert_parallel.py` fails loudly where an upgrade changes one.
 """
 
 from __future__ import annotations

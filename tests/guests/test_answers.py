@@ -21,8 +21,8 @@ from rec.serving.answers import Answerer
 from rec.serving.app import create
 from rec.serving.artifact import Artifact
 from rec.serving.export import export
+from tests.end_to_end.serving.test_app import Noted
 from tests.guests.conftest import GUESTS, quiet
-from tests.serving.test_app import Noted
 
 pytestmark = pytest.mark.slow
 
