@@ -146,6 +146,7 @@ class TransformerEncoder:
 
     Mean pooling averages the last hidden states over the tokens that are no padding; cls takes the first token's; own
     is what files of sentence-transformers say, else the mean. A CLIP gives the vector that it compares with pictures.
+    Static embeddings of sentence-transformers, a vector per token, are taken as well.
     """
 
     def __init__(self, name: str, pooling: str, max_tokens: int, threads: int = 1, device: str = "cpu") -> None:
@@ -153,13 +154,19 @@ class TransformerEncoder:
         from transformers import AutoModel, AutoTokenizer
 
         from rec.data.pooling import pooling_of
+        from rec.data.static_embedding import static_embedding
 
         torch.set_num_threads(threads)
         self.name = name
+        self.tokenizer: Any
+        self.model: Any
         try:
             self.pool = pooling_of(name, pooling)
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(name, subfolder=self.pool.folder)
-            self.model: Any = AutoModel.from_pretrained(name, subfolder=self.pool.folder).eval()
+            if self.pool.static:
+                self.tokenizer, self.model = static_embedding(name, self.pool.folder)
+            else:
+                self.tokenizer = AutoTokenizer.from_pretrained(name, subfolder=self.pool.folder)
+                self.model = AutoModel.from_pretrained(name, subfolder=self.pool.folder).eval()
         except (OSError, ValueError) as error:
             raise not_loaded("text.encoder", name, "text model", error) from error
         self.device = _on(device)

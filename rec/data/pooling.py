@@ -1,6 +1,7 @@
 """From the states of a text's tokens to its vector: by name, or as the files of a sentence-transformers model say.
 
-modules.json                 the modules of a model in their order: Transformer, Pooling, and perhaps Dense, Normalize
+modules.json                 the modules of a model in their order: Transformer, Pooling, and perhaps Dense, Normalize;
+                             or StaticEmbedding in the place of the first two
 sentence_bert_config.json    beside the transformer: max_seq_length, do_lower_case
 N_Pooling/config.json        which states are pooled; of several the vectors are joined
 N_Dense/                     config.json (activation_function) and model.safetensors (linear.weight, linear.bias)
@@ -61,6 +62,8 @@ class Pooling:
     """What every text begins with."""
     folder: str = ""
     """Where the transformer lies in the model's folder."""
+    static: bool = False
+    """Whether there is no transformer: each token has one vector, whatever stands beside it."""
 
     def before(self, text: str) -> str:
         """Return a text as the tokenizer gets it."""
@@ -96,36 +99,42 @@ def pooling_of(name: str, pooling: str) -> Pooling:
     Raises:
         ConfigError: its files name what is not known here.
     """
-    if pooling != "own":
-        return Pooling((pooling,))
     modules = _json(name, MODULES)
     if modules is None:
-        return Pooling(("mean",))
+        return Pooling(("mean" if pooling == "own" else pooling,))
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
         raise ConfigError(f"text.encoder: {name}/{MODULES} is no list of modules")
     kinds = [str(module.get("type")).rsplit(".", 1)[-1] for module in modules]
-    if kinds[:2] != ["Transformer", "Pooling"] or set(kinds[2:]) - {"Dense", "Normalize"}:
+    static = kinds[:1] == ["StaticEmbedding"]
+    if static and pooling == "cls":
+        raise ConfigError(f'text.pooling: {name} has no state of a first token; expected "mean" or "own"')
+    if not static and pooling != "own":
+        return Pooling((pooling,))
+    behind = 1 if static else 2
+    if not (static or kinds[:2] == ["Transformer", "Pooling"]) or set(kinds[behind:]) - {"Dense", "Normalize"}:
         raise ConfigError(
-            f"text.encoder: {name}/{MODULES} names {', '.join(kinds)}; expected Transformer, Pooling, and then Dense "
-            'and Normalize at most (pooling="mean" takes the transformer alone)'
+            f"text.encoder: {name}/{MODULES} names {', '.join(kinds)}; expected Transformer and Pooling, or "
+            'StaticEmbedding, and then Dense and Normalize at most (pooling="mean" takes a transformer alone)'
         )
     paths = [str(module.get("path") or "") for module in modules]
-    text = _json(name, _below(paths[0], "sentence_bert_config.json")) or {}
-    after = [_dense(name, path) if kind == "Dense" else None for kind, path in zip(kinds[2:], paths[2:], strict=True)]
+    text = _json(name, below(paths[0], "sentence_bert_config.json")) or {}
+    layers = zip(kinds[behind:], paths[behind:], strict=True) if pooling == "own" else ()
+    after = [_dense(name, path) if kind == "Dense" else None for kind, path in layers]
     prompts = _json(name, "config_sentence_transformers.json") or {}
     default = prompts.get("default_prompt_name")
     return Pooling(
-        _modes(name, paths[1]),
+        ("mean",) if static else _modes(name, paths[1]),
         tuple(after),
         text.get("max_seq_length"),
         bool(text.get("do_lower_case", False)),
-        str(prompts.get("prompts", {})[default]) if default else "",
+        str(prompts.get("prompts", {})[default]) if default and pooling == "own" else "",
         paths[0],
+        static,
     )
 
 
 def _modes(name: str, path: str) -> tuple[str, ...]:
-    file = _below(path, "config.json")
+    file = below(path, "config.json")
     told = _json(name, file) or {}
     given = told.get("pooling_mode")
     modes: Sequence[str] = [given] if isinstance(given, str) else given or ()
@@ -138,9 +147,9 @@ def _modes(name: str, path: str) -> tuple[str, ...]:
 def _dense(name: str, path: str) -> Dense:
     from safetensors.torch import load_file
 
-    told = _json(name, _below(path, "config.json")) or {}
+    told = _json(name, below(path, "config.json")) or {}
     activation = str(told.get("activation_function", "Identity")).rsplit(".", 1)[-1]
-    file = _file(name, _below(path, "model.safetensors"))
+    file = file_of(name, below(path, "model.safetensors"))
     if activation not in ACTIVATIONS or file is None:
         raise ConfigError(
             f"text.encoder: {name}/{path} needs model.safetensors and an activation among {', '.join(ACTIVATIONS)}; "
@@ -150,11 +159,12 @@ def _dense(name: str, path: str) -> Dense:
     return Dense(tensors["linear.weight"].float(), tensors.get("linear.bias"), activation)
 
 
-def _below(path: str, file: str) -> str:
+def below(path: str, file: str) -> str:
+    """Return the name of a file in a folder, "" being the model's own."""
     return f"{path}/{file}" if path else file
 
 
-def _file(name: str, file: str) -> str | None:
+def file_of(name: str, file: str) -> str | None:
     """Return where a file of a model lies, None where it has none."""
     from transformers.utils import cached_file
 
@@ -165,7 +175,7 @@ def _file(name: str, file: str) -> str | None:
 
 
 def _json(name: str, file: str) -> Any:
-    found = _file(name, file)
+    found = file_of(name, file)
     if found is None:
         return None
     try:

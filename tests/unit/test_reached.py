@@ -51,6 +51,7 @@ ELSEWHERE = {
     "rec/data/reviews/lexicon.py": "tests/unit/data/reviews/test_finder.py",
     "rec/data/reviews/lines.py": "tests/unit/data/sources/test_reviews.py",
     "rec/data/reviews/nlg4rs.py": "tests/unit/data/sources/test_reviews.py",
+    "rec/data/static_embedding.py": "tests/unit/data/test_pooling.py",
     "rec/data/stages/entities.py": "tests/unit/data/sources/test_tables.py",
     "rec/data/stages/event_tables.py": "tests/unit/data/test_events.py",
     "rec/data/stages/event_texts.py": "tests/unit/data/test_events.py",

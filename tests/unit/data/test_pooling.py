@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
 from rec.data.encoders import TransformerEncoder
 from rec.data.pooling import Dense, Pooling, pooling_of
@@ -101,3 +104,49 @@ def test_files_that_say_what_is_not_known_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=fault):
         pooling_of(sentence_model(tmp_path, pooling, *after), "own")
+
+
+def static_model(folder: Path, tensors: dict[str, torch.Tensor], *after: str) -> str:
+    """Save a model of one vector per word, with the files of sentence-transformers, and return its folder."""
+    words = Tokenizer(WordLevel({"[UNK]": 0, "fever": 1, "pain": 2, "legs": 3}, unk_token="[UNK]"))
+    words.pre_tokenizer = Whitespace()
+    kinds = ["StaticEmbedding", *after]
+    modules = [{"idx": n, "path": f"{n}_{kind}", "type": f"models.{kind}"} for n, kind in enumerate(kinds)]
+    (folder / "0_StaticEmbedding").mkdir(parents=True)
+    (folder / "modules.json").write_text(json.dumps(modules))
+    words.save(str(folder / "0_StaticEmbedding" / "tokenizer.json"))
+    save_file(tensors, folder / "0_StaticEmbedding" / "model.safetensors")
+    return str(folder)
+
+
+VECTORS = torch.tensor([[0.0, 8.0], [1.0, 0.0], [3.0, 4.0], [5.0, 2.0]])
+
+
+def test_a_text_is_the_mean_of_its_words_where_each_has_one_vector(tmp_path: Path) -> None:
+    name = static_model(tmp_path, {"embedding.weight": VECTORS}, "Normalize")
+    texts = ["fever pain", "legs", "fever pain legs legs", ""]
+    plain = TransformerEncoder(name, "mean", 3).encode(texts)
+    np.testing.assert_allclose(plain, [[4 / 2, 4 / 2], [5, 2], [9 / 3, 6 / 3], [0, 0]], rtol=1e-6)
+    own = TransformerEncoder(name, "own", 3).encode(texts)
+    np.testing.assert_allclose(own[:2], [[0.5**0.5, 0.5**0.5], np.array([5, 2]) / 29**0.5], rtol=1e-6)
+
+
+def test_vectors_of_model2vec_are_mapped_and_weighed(tmp_path: Path) -> None:
+    tensors = {"embeddings": VECTORS[1:3].clone(), "mapping": torch.tensor([0, 1, 0, 1]), "weights": torch.ones(4) / 2}
+    found = TransformerEncoder(static_model(tmp_path, tensors), "mean", 8).encode(["fever pain"])
+    np.testing.assert_allclose(found, [[(3 + 1) / 2 / 2, (4 + 0) / 2 / 2]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "pooling", "fault"),
+    [
+        ({"embedding.weight": VECTORS}, "cls", "has no state of a first token; expected"),
+        ({"embedding.weight": VECTORS[:3].clone()}, "mean", "3 vectors for 4 tokens"),
+        ({"table": VECTORS}, "mean", "no embedding.weight nor embeddings among table"),
+    ],
+)
+def test_static_vectors_that_cannot_be_taken_are_refused(
+    tmp_path: Path, tensors: dict[str, torch.Tensor], pooling: str, fault: str
+) -> None:
+    with pytest.raises(ConfigError, match=fault):
+        TransformerEncoder(static_model(tmp_path, tensors), pooling, 8)
