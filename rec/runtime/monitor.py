@@ -54,6 +54,11 @@ class _Monitor:
             self.ranks[rank].last = event
         return self.leaving
 
+    def wait(self, rank: int) -> None:
+        """Take note that a worker has done its own work and waits for others; it is silent all the same."""
+        if rank in self.ranks:
+            self.ranks[rank].last = {**self.ranks[rank].last, "kind": "waiting"}
+
     def poll(self) -> tuple[list[Event], dict[int, tuple[float, Event]]]:
         """Return the events since the last call, and each worker's silence in seconds with its last event."""
         events, self.events = self.events, []

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ from rec.runtime.network import tell_ray, train_context
 from rec.storage import Storage
 from rec.systems.api import Phase
 from rec.train.checkpoint import Checkpoint, CheckpointStore
+from rec.train.own_time import OwnTime
 from rec.train.ranks import Ranks
 from rec.train.update import Left
 
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 
 BEAT_S = 2.0
 """Seconds between events that tell that files are being read or written."""
+WAITS_S, STALL_SHARE = 10.0, 3
+"""A worker tells that it waits for others after so many seconds, or this part of the patience with silence."""
 ANSWERED = ("evaluated", "saved", "left", "error", "raised")
 """Events that a worker waits for the driver's side to have received."""
 
@@ -42,9 +47,11 @@ def train_worker(payload: dict[str, Any]) -> None:
     stands = {"total_step": payload["step"] or 0}
     ray.get(monitor.join.remote(rank, cloudpickle.dumps(ray.get_runtime_context().current_actor)))
 
-    leaves = Leaves()
+    leaves, own = Leaves(), OwnTime()
+    waits = Waits(own, lambda: monitor.wait.remote(rank))
 
     def report(event: dict[str, Any]) -> None:
+        waits.heard()
         stands["total_step"] = event.get("total_step", stands["total_step"])
         sent = monitor.put.remote(rank, stands | event | {"rank": rank})
         if event["kind"] == "step":
@@ -56,7 +63,8 @@ def train_worker(payload: dict[str, Any]) -> None:
 
     report({"kind": "placed", "node": ray.util.get_node_ip_address(), "node_id": node_id()})
     try:
-        _train(payload, rank, world_size, context, report, leaves)
+        with waits.told_after(min(WAITS_S, from_json(payload["config"]).parallel.stall_timeout_s / STALL_SHARE)):
+            _train(payload, rank, world_size, context, report, leaves, own)
     except Left:
         report({"kind": "left", **stands})
     except StorageError as error:  # which may answer again
@@ -83,6 +91,36 @@ class Leaves:
             return False
         answer, self.answer = self.answer, None
         return bool(ray.get(answer))
+
+
+class Waits:
+    """Tells that a rank has done its own work of a step and waits for the others, who cannot be told apart else."""
+
+    def __init__(self, own: OwnTime, tell: Callable[[], object]) -> None:
+        self.own, self.tell = own, tell
+        self.ended = threading.Event()
+        self.heard()
+
+    def heard(self) -> None:
+        """Take note that the rank has said something."""
+        self.heard_s, self.told = time.monotonic(), False
+
+    @contextmanager
+    def told_after(self, seconds: float) -> Iterator[None]:
+        """Be inside while the rank works; it is told once, after so many seconds in which it said nothing."""
+        thread = threading.Thread(target=self._look, args=(seconds,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self.ended.set()
+            thread.join()
+
+    def _look(self, seconds: float) -> None:
+        while not self.ended.wait(min(1.0, seconds / 4)):
+            if self.own.done and not self.told and time.monotonic() - self.heard_s >= seconds:
+                self.told = True
+                self.tell()
 
 
 def node_id() -> str:
@@ -115,6 +153,7 @@ def _train(
     context: Any,
     report: Callable[[dict[str, Any]], None],
     leaves: Leaves,
+    own: OwnTime,
 ) -> None:
     import torch
 
@@ -161,6 +200,7 @@ def _train(
                 ranks=ranks,
                 leaves=leaves,
                 directions=directions(system.tasks),
+                own=own,
             )
         )
     finally:

@@ -31,7 +31,7 @@ from rec.train.feed import Microbatches, levelled
 from rec.train.memory import peaks
 from rec.train.microbatches import cut_in_words
 from rec.train.optim import learning_rate
-from rec.train.own_time import WATCH
+from rec.train.own_time import WATCH, OwnTime
 from rec.train.phases import (
     Stretch,
     better,
@@ -93,6 +93,8 @@ class Job:
     """Tells the first rank whether the run is to save what it has done and leave."""
     directions: Mapping[str, bool] = field(default_factory=dict)
     """Whether higher is better, by metric; see `rec.train.phases.higher_is_better`."""
+    own: OwnTime = field(default_factory=OwnTime)
+    """Times this rank's own work of steps."""
 
 
 def fit(job: Job) -> Progress:
@@ -276,15 +278,15 @@ def _run_epoch(job: Job, stretch: Stretch, engine: Engine, progress: Progress, s
         if not place:
             start_step(branches, config.seed, progress.phase, progress.total_step)
 
-    update = Update(job.system, stretch, engine, progress, seed)
-    WATCH.set(update.own)
+    update = Update(job.system, stretch, engine, progress, seed, own=job.own)
+    WATCH.set(job.own)
     engine.module.train()
     job.system.start_epoch(engine.module, progress.epoch)
     batches = iter(job.feed.train(phase, progress.epoch, progress.step))
     shown_s, started_s, wait_s, examples, first = 0.0, time.monotonic(), 0.0, 0, progress.step
     while progress.step < steps:
         job.saver.poll(job.report)
-        update.own.start()
+        job.own.start()
         asked_s = time.monotonic()
         micro = next(batches)
         wait_s += time.monotonic() - asked_s
@@ -307,10 +309,11 @@ def _run_epoch(job: Job, stretch: Stretch, engine: Engine, progress: Progress, s
         now = time.monotonic()
         last = progress.step == steps
         if now - shown_s > 0.5 or last or progress.step == first + 1:
-            shown_s, (own_s, own_steps) = now, update.own.take()
+            shown_s, (own_s, own_steps) = now, job.own.take()
             told = _step_told(stretch, engine, progress, steps, sum(means.values()))
             speed = {"examples_per_s": examples / (now - started_s), "wait_share": wait_s / (now - started_s)}
             job.report(told | speed | {"own_s": own_s, "own_steps": own_steps})
+    job.own.leave()
     return saved_s
 
 
