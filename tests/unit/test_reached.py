@@ -86,7 +86,6 @@ ELSEWHERE = {
     "rec/runtime/pump.py": "tests/distributed/runtime/test_ends.py",
     "rec/runtime/replica.py": "tests/distributed/benchmarks/test_serve.py",
     "rec/runtime/search_watch.py": "tests/distributed/runtime/test_tuning.py",
-    "rec/runtime/worker.py": "tests/distributed/runtime/test_training.py",
     "rec/serving/documents.py": "tests/unit/serving/test_endpoints.py",
     "rec/serving/remote.py": "tests/end_to_end/serving/test_predict.py",
     "rec/serving/schema.py": "tests/end_to_end/serving/test_app.py",
