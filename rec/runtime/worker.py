@@ -47,8 +47,7 @@ def train_worker(payload: dict[str, Any]) -> None:
     stands = {"total_step": payload["step"] or 0}
     ray.get(monitor.join.remote(rank, cloudpickle.dumps(ray.get_runtime_context().current_actor)))
 
-    leaves, own = Leaves(), OwnTime()
-    waits = Waits(own, lambda: monitor.wait.remote(rank))
+    leaves, waits = Leaves(), Waits(OwnTime(), lambda: monitor.wait.remote(rank))
 
     def report(event: dict[str, Any]) -> None:
         waits.heard()
@@ -63,8 +62,7 @@ def train_worker(payload: dict[str, Any]) -> None:
 
     report({"kind": "placed", "node": ray.util.get_node_ip_address(), "node_id": node_id()})
     try:
-        with waits.told_after(min(WAITS_S, from_json(payload["config"]).parallel.stall_timeout_s / STALL_SHARE)):
-            _train(payload, rank, world_size, context, report, leaves, own)
+        _train(payload, rank, world_size, context, report, leaves, waits)
     except Left:
         report({"kind": "left", **stands})
     except StorageError as error:  # which may answer again
@@ -94,7 +92,7 @@ class Leaves:
 
 
 class Waits:
-    """Tells that a rank has done its own work of a step and waits for the others, who cannot be told apart else."""
+    """Tells that a rank waits for others: of ranks that said the same last, it is not the one that hangs."""
 
     def __init__(self, own: OwnTime, tell: Callable[[], object]) -> None:
         self.own, self.tell = own, tell
@@ -118,7 +116,7 @@ class Waits:
 
     def _look(self, seconds: float) -> None:
         while not self.ended.wait(min(1.0, seconds / 4)):
-            if self.own.done and not self.told and time.monotonic() - self.heard_s >= seconds:
+            if self.own.waits and not self.told and time.monotonic() - self.heard_s >= seconds:
                 self.told = True
                 self.tell()
 
@@ -153,7 +151,7 @@ def _train(
     context: Any,
     report: Callable[[dict[str, Any]], None],
     leaves: Leaves,
-    own: OwnTime,
+    waits: Waits,
 ) -> None:
     import torch
 
@@ -188,21 +186,22 @@ def _train(
         reader = StreamingReader(data, system.columns, context.get_experiment_name())
     feed = PlannedFeed(data, system, config.train, reader, rank, world_size)
     try:
-        fit(
-            Job(
-                system=system,
-                config=config.train,
-                wrap=lambda module, keys: deepspeed.DeepSpeedEngine(module, keys, config.parallel, device, nodes),
-                feed=StartedFeed(feed, *first_epoch(stretches(system, config.train), resume)),
-                report=report,
-                saver=Saver(store, ranks, partial(write_history, storage)),
-                resume=resume,
-                ranks=ranks,
-                leaves=leaves,
-                directions=directions(system.tasks),
-                own=own,
+        with waits.told_after(min(WAITS_S, config.parallel.stall_timeout_s / STALL_SHARE)):
+            fit(
+                Job(
+                    system=system,
+                    config=config.train,
+                    wrap=lambda module, keys: deepspeed.DeepSpeedEngine(module, keys, config.parallel, device, nodes),
+                    feed=StartedFeed(feed, *first_epoch(stretches(system, config.train), resume)),
+                    report=report,
+                    saver=Saver(store, ranks, partial(write_history, storage)),
+                    resume=resume,
+                    ranks=ranks,
+                    leaves=leaves,
+                    directions=directions(system.tasks),
+                    own=waits.own,
+                )
             )
-        )
     finally:
         deepspeed.close()
 

@@ -17,12 +17,12 @@ class OwnTime:
 
     def __init__(self) -> None:
         self.seconds, self.steps, self.began_s = 0.0, 0, 0.0
-        self.done = False
-        """Whether the own work of a step under way is done; what is left of it may wait for other ranks."""
+        self.waits = False
+        """Whether other ranks may be waited for now: inside `waiting`, or behind the own work of a step."""
 
     def start(self) -> None:
         """Begin a step: all ranks do at about the same time, after the update before."""
-        self.began_s, self.done = time.perf_counter(), False
+        self.began_s, self.waits = time.perf_counter(), False
 
     def skip(self, seconds: float) -> None:
         """Leave out a time in which others were waited for."""
@@ -32,11 +32,11 @@ class OwnTime:
         """End what counts of a step; told again, nothing."""
         if self.began_s:
             self.seconds += time.perf_counter() - self.began_s
-            self.steps, self.began_s, self.done = self.steps + 1, 0.0, True
+            self.steps, self.began_s, self.waits = self.steps + 1, 0.0, True
 
     def leave(self) -> None:
         """Say that no step is under way."""
-        self.began_s, self.done = 0.0, False
+        self.began_s, self.waits = 0.0, False
 
     def take(self) -> tuple[float, int]:
         """Return the seconds and steps since the last call."""
@@ -55,6 +55,7 @@ def waiting() -> Iterator[None]:
     if watch is None:
         yield
         return
-    start_s = time.perf_counter()
+    start_s, before, watch.waits = time.perf_counter(), watch.waits, True
     yield
+    watch.waits = before
     watch.skip(time.perf_counter() - start_s)

@@ -10,7 +10,7 @@ pytest.importorskip("ray", reason="needs the extra `cluster`")
 
 from rec.runtime.monitor import _Monitor, least_done
 from rec.runtime.worker import Waits
-from rec.train.own_time import OwnTime
+from rec.train.own_time import WATCH, OwnTime, waiting
 
 
 def told_of(own: OwnTime) -> list[str]:
@@ -37,6 +37,18 @@ def test_nothing_is_told_in_own_work_or_where_no_step_is_under_way() -> None:
     own.stop()
     own.leave()
     assert told_of(own) == []
+
+
+def test_it_is_told_inside_a_collective_before_the_own_work_is_done() -> None:
+    own = OwnTime()
+    watched = WATCH.set(own)
+    try:
+        own.start()
+        with waiting():
+            assert told_of(own) == ["waits"]
+        assert told_of(own) == []
+    finally:
+        WATCH.reset(watched)
 
 
 def test_nothing_is_told_of_a_rank_that_says_something() -> None:
