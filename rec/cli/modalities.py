@@ -117,6 +117,11 @@ def _written_text(found: Mapping[str, Any], config: ModalitiesConfig) -> str:
     parts = [table(SUMMARY_HEAD, _summary_rows(found)), _cost(found), _thresholds(found["thresholds"])]
     faults = _faults(found)
     passages = f"passages are found of {found['with_passages']:,} of {counted(found['items'], 'item')}"
+    if found["ambiguous"]:
+        passages += (
+            f"; {counted(found['ambiguous'], 'item')} without a year may be quoted what is of another thing: knowledge "
+            "has their title with several years"
+        )
     end = "`rec prepare` takes these answers, with --again where the data set is there, and asks for none of them."
     told = (*([passages] if config.knowledge is not None else []), *faults, *([end] if config.writer.asks else []))
     return "\n".join(part for part in (*parts, *map(paragraph, told)) if part)

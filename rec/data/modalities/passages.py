@@ -9,8 +9,9 @@ from typing import Literal
 
 Facts = Mapping[str, str]
 """What an item's own table says of it: `title`, `year`, `genres`, `plot` and so on, "" where it is unknown."""
-Match = Literal["title and year", "title", "words"]
-"""Why a passage is taken for one of an item: it has its title and its year, its title, or its words."""
+Match = Literal["title and year", "title", "ambiguous title", "words"]
+"""Why a passage is taken for one of an item: it has its title and its year, its title, its title as have things of
+other years while the item's own year is unknown, or its words."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,7 @@ class Retriever:
                 for document in shard.name_document[low[at] : high[at]].tolist():
                     if (one := self._candidate(names[n], number, document)) is not None:
                         found[n].append(one)
-        return [_likeliest(one) for one in found]
+        return [self._likeliest(one) for one in found]
 
     def _candidate(self, names: Names, number: int, document: int) -> _Document | None:
         """Return a document of one of an item's titles, None where its year tells that it is of another thing."""
@@ -108,6 +108,20 @@ class Retriever:
         rows = list(range(int(shard.document[document]), int(shard.document[document + 1])))
         rank = (0 if same else 1, self.config.years_apart + 1 if apart < 0 else apart)
         return _Document(number, document, int(shard.file[document]), match, rank, rows)
+
+    def _likeliest(self, documents: list[_Document]) -> list[_Document]:
+        """Return each document once, and of those that differ in how near title and year are the nearest."""
+        if not documents:
+            return []
+        best = min(document.rank for document in documents)
+        once = {(document.shard, document.number): document for document in documents if document.rank == best}
+        found = list(once.values())
+        if found[0].match == "title":
+            years = {int(self.shards[document.shard].year[document.number]) for document in found}
+            if len(years - {0}) > 1:
+                for document in found:
+                    document.match = "ambiguous title"
+        return found
 
     def _rank(
         self,
@@ -218,15 +232,6 @@ class Retriever:
             cosine_BP[:, ~shard.untitled] = 0
             found += [_best(row, CANDIDATES) for row in cosine_BP]
         return found
-
-
-def _likeliest(documents: list[_Document]) -> list[_Document]:
-    """Return each document once, and of those that differ in how near title and year are the nearest."""
-    if not documents:
-        return []
-    best = min(document.rank for document in documents)
-    once = {(document.shard, document.number): document for document in documents if document.rank == best}
-    return list(once.values())
 
 
 def _one_of_each_file(rows: list[_Scored], doubt: float) -> list[_Scored]:

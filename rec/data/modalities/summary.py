@@ -53,6 +53,8 @@ class Summary:
     asked: int = 0
     """Items that a model was asked about."""
     with_passages: int = 0
+    ambiguous: int = 0
+    """Of those, items without a year whose title things of several years have."""
     repaired: int = 0
     reflected: int = 0
     faults: Counter[str] = field(default_factory=Counter)
@@ -64,6 +66,7 @@ class Summary:
             self.items += 1
             self.asked += bool(one.model)
             self.with_passages += bool(one.item.retrieved)
+            self.ambiguous += any(found.match == "ambiguous title" for found in one.item.retrieved)
             self.repaired += one.repaired
             self.reflected += one.reflected
             if one.fault:
@@ -89,7 +92,7 @@ class Summary:
 
     def merge(self, more: Summary) -> None:
         """Count what was counted elsewhere."""
-        for name in ("items", "asked", "with_passages", "repaired", "reflected"):
+        for name in ("items", "asked", "with_passages", "ambiguous", "repaired", "reflected"):
             setattr(self, name, getattr(self, name) + getattr(more, name))
         self.faults.update(more.faults)
         for name, of in more.modalities.items():
@@ -101,6 +104,7 @@ class Summary:
             "items": self.items,
             "asked": self.asked,
             "with_passages": self.with_passages,
+            "ambiguous": self.ambiguous,
             "repaired": self.repaired,
             "reflected": self.reflected,
             "faults": dict(self.faults.most_common(10)),

@@ -141,6 +141,23 @@ def test_a_passage_says_where_it_stands(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
+    ("year", "rows", "match"),
+    [
+        ("", f"Heat,1986,{CHAPERONE}\nHeat,1972,{ACTOR}\n", "ambiguous title"),
+        ("", f"Heat,1986,{CHAPERONE}\nHeat,,{ACTOR}\n", "title"),
+        ("", f"Heat,1986,{CHAPERONE}\nHeat,1986,{ACTOR}\n", "title"),
+        ("1986", f"Heat,1986,{CHAPERONE}\nHeat,1972,{ACTOR}\n", "title and year"),
+        ("1986", f"Heat,,{CHAPERONE}\nRan,1972,{ACTOR}\n", "title"),
+    ],
+)
+def test_a_title_of_several_years_is_told_where_the_item_has_none(tmp_path: Path, year: str, rows: str, match: str):
+    write(tmp_path, films__csv=f"name,year,plot\n{rows}")
+    config = KnowledgeConfig(paths=(str(tmp_path / "files"),), width=8)
+    index = index_of(config, str(tmp_path / "index"), InProcess(), lambda text: None)
+    assert {one.match for one in Retriever(index, config).retrieve([{"title": "Heat", "year": year}])[0]} == {match}
+
+
+@pytest.mark.parametrize(
     ("name", "text", "error"),
     [
         ("films__csv", "title,year\nHeat,1995\n", r"films.csv: no column of text; there are title, year; name it in"),
