@@ -75,7 +75,7 @@ def run(
         print("\n".join(submit.listed(client)) or "no job was submitted")
         return None
     if stop is not None:
-        say(f"{stop}: {'stopped' if submit.stop(client, stop) else 'had ended already'}")
+        say(f"{stop}: {submit.stop(client, stop)}")
         return None
     assert follow is not None
     return _followed(client, follow)
@@ -112,8 +112,7 @@ def _submitted(sent: Sent, address: str | None) -> tuple[Any, str]:
             checked.result()
         except BaseException:
             with contextlib.suppress(Exception):  # what is wrong with the config is what is told
-                submit.stop(client, name)
-            say(f"{name}: stopped")
+                say(f"{name}: {submit.stop(client, name, patience_s=0)}")
             raise
     return client, name
 

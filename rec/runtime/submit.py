@@ -41,6 +41,8 @@ LOUD = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job
 """Loggers that tell each step of Ray's own client; each has a level of its own."""
 STARTING = "No available agent"
 """What a cluster says that has just started."""
+STOPPING_S = 30.0
+"""So long the end of a job that is told to stop is waited for."""
 STOPPED = 128 + signal.SIGTERM
 """Exit code of a job that was stopped."""
 
@@ -167,14 +169,22 @@ def follow(client: JobSubmissionClient, name: str, show: Callable[[str], None]) 
     return code
 
 
-def stop(client: JobSubmissionClient, name: str) -> bool:
-    """Stop a job; return whether it was still running.
+def stop(client: JobSubmissionClient, name: str, patience_s: float = STOPPING_S) -> str:
+    """Stop a job, wait so long until it has ended, and return what came of it.
 
     Raises:
         RequestError: there is no such job.
     """
-    _details(client, name)
-    return bool(client.stop_job(name))
+    if _details(client, name).status.is_terminal():
+        return "had ended already"
+    client.stop_job(name)
+    end_s = time.monotonic() + patience_s
+    while time.monotonic() < end_s:
+        if (status := _details(client, name).status).is_terminal():
+            return "stopped" if status == JobStatus.STOPPED else f"ended by itself meanwhile: {status.value.lower()}"
+        time.sleep(RETRY_S)
+    after = f", and has not ended after {patience_s:.0f} s" if patience_s else ""
+    return f"told to stop{after}; rec submit --list tells when it has ended"
 
 
 def listed(client: JobSubmissionClient) -> list[str]:

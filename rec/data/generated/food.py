@@ -6,6 +6,9 @@ has one or two conditions and a favourite cuisine, told by free text alone; each
 or in the middle. What is relevant is drawn without repeats from foods without anything the user is allergic to, with
 log-odds = MATCH * (how well the food suits the conditions) + CUISINE * (it is of the favourite one) + popularity. A
 user needs the picture where a condition's nutrient is only seen.
+
+With `guidelines`, every user keeps to one of several, which the text names: each hands the rules out to the conditions
+in an order of its own, so that users of one condition want different, and opposite, things.
 """
 
 from __future__ import annotations
@@ -35,6 +38,10 @@ TOLD = ("sodium", "iron", "fibre", "potassium")
 SEEN = ("sugar", "saturated fat", "portion")
 """... and those that only the picture shows."""
 NUTRIENTS = (*TOLD, *SEEN)
+TOLD_OF_USERS = ("condition", "second_condition", "guideline", "likes")
+"""Attributes that tell all of a patient ..."""
+TOLD_OF_ITEMS = ("cuisine", *(name.replace(" ", "_") for name in NUTRIENTS))
+"""... and of a food."""
 LOW, MIDDLE, HIGH = "low", "middle", "high"
 
 
@@ -49,6 +56,12 @@ class FoodConfig(Strict):
     """0 makes one per 25 pairs, at least 80 and at most 5,000."""
     picture_size: int = Field(48, ge=16, le=1024)
     """Width and height of the rendered pictures, pixels."""
+    guidelines: int = Field(1, ge=1)
+    """Sets of diet rules, of which every patient keeps to one: from the second on the conditions' rules are
+    interchanged, so that patients of one condition contradict each other."""
+    told: bool = False
+    """Tells among the attributes also what texts and pictures tell: levels of nutrients and cuisine of foods,
+    conditions, guideline and favourite cuisine of patients. A model of attributes alone needs no encoders then."""
     missing: float = Field(0.05, ge=0, le=0.9)
     """Share of texts, pictures and attributes that are left out."""
     seed: int = 0
@@ -78,14 +91,16 @@ class PlantedFood(Source):
         config, storage = self.config, place.storage
         generate_once(place, config, shard_tables, "food")
         tables = {name: ForeignTable((storage.uri_of(name),)) for name in ("users", "items", "pairs")}
+        users, items = (TOLD_OF_USERS, TOLD_OF_ITEMS) if config.told else ((), ())
         return RawData(
             records=RecordTable(table=tables["pairs"]),
             users=EntityTable(
-                table=tables["users"], id="user", text=("text",), attributes=("age", "gender", "activity"),
+                table=tables["users"], id="user", text=("text",), attributes=("age", "gender", "activity", *users),
                 group="group", tags="avoid", others=("needs_image", "truth"),
             ),
             items=EntityTable(
-                table=tables["items"], id="item", title="title", text=("text",), image="image", attributes=("price",),
+                table=tables["items"], id="item", title="title", text=("text",), image="image",
+                attributes=("price", *items),
                 group="class", tags="contains", others=("truth",),
             ),
             unseen=("user", "item"),
@@ -190,6 +205,10 @@ def food_rows(config: FoodConfig, first: int, last: int) -> pa.Table:
         columns["price"].append(float(np.round(rng.gamma(4, 3), 2)) if kept[2] else None)
     columns["truth"] = list(item_truth(truth)[first:last])
     types = {"image": pa.binary(), "contains": pa.list_(pa.string()), "price": pa.float32(), "truth": VECTOR}
+    if config.told:
+        values = (list(columns["class"]), *truth.level_IN[first:last].T.astype(float).tolist())
+        columns |= dict(zip(TOLD_OF_ITEMS, values, strict=True))
+        types |= dict.fromkeys(TOLD_OF_ITEMS[1:], pa.float32())
     return pa.table({name: pa.array(values, types.get(name, pa.string())) for name, values in columns.items()})
 
 
@@ -222,16 +241,27 @@ def shard_rows(config: FoodConfig, shard: int) -> tuple[pa.Table, pa.Table]:
     rng = generator(config.seed, "patients", shard)
     first, last = part_bounds(config.num_users, config.shards, shard)
     users, pairs = [], []
+    order_GC, kept = rules(config), generator(config.seed, "guidelines", shard)
     for start in range(first, last, USERS_PER_DRAW):
         numbers = np.arange(start, min(start + USERS_PER_DRAW, last))
         has_UC = _conditions(len(numbers), rng)
         avoid_UA = rng.random((len(numbers), len(ALLERGENS))) < 0.12
         likes_U = rng.integers(0, len(CUISINES), len(numbers))
-        users.append(_user_rows(config, numbers, has_UC, avoid_UA, likes_U, rng))
-        logit_UI = user_truth(has_UC, likes_U) @ item_truth(truth).T
+        guideline_U = kept.integers(0, config.guidelines, len(numbers))
+        rule_UC = np.zeros_like(has_UC)
+        np.put_along_axis(rule_UC, order_GC[guideline_U], has_UC, axis=1)
+        users.append(_user_rows(config, numbers, has_UC, rule_UC, guideline_U, avoid_UA, likes_U, rng))
+        logit_UI = user_truth(rule_UC, likes_U) @ item_truth(truth).T
         logit_UI[(avoid_UA.astype(np.float32) @ truth.contains_IA.T.astype(np.float32)) > 0] = -np.inf
         pairs.append(_draw(config, numbers, logit_UI, rng))
     return pa.concat_tables(users), pa.concat_tables(pairs)
+
+
+def rules(config: FoodConfig) -> np.ndarray:
+    """Return, for each guideline, whose condition's rule each condition has, (G, C): the first one's are their own."""
+    rng = generator(config.seed, "rules")
+    order_GC = np.tile(np.arange(len(CONDITIONS)), (config.guidelines, 1))
+    return np.concatenate([order_GC[:1], rng.permuted(order_GC[1:], axis=1)])
 
 
 def suits(level_IN: np.ndarray) -> np.ndarray:
@@ -276,6 +306,8 @@ def _user_rows(
     config: FoodConfig,
     numbers: np.ndarray,
     has_UC: np.ndarray,
+    rule_UC: np.ndarray,
+    guideline_U: np.ndarray,
     avoid_UA: np.ndarray,
     likes_U: np.ndarray,
     rng: np.random.Generator,
@@ -284,12 +316,16 @@ def _user_rows(
     columns: dict[str, list[object]] = {
         name: [] for name in ("user", "text", "age", "gender", "activity", "avoid", "group", "needs_image")
     }
-    for number, has_C, avoid_A, likes in zip(numbers.tolist(), has_UC, avoid_UA, likes_U.tolist(), strict=True):
+    columns |= {name: [] for name in TOLD_OF_USERS} if config.told else {}
+    each = zip(numbers.tolist(), has_UC, rule_UC, guideline_U.tolist(), avoid_UA, likes_U.tolist(), strict=True)
+    for number, has_C, rule_C, guideline, avoid_A, likes in each:
         mine = [CONDITIONS[c] for c in np.flatnonzero(has_C)]
         age, gender = int(rng.integers(18, 90)), ("female", "male")[int(rng.integers(2))]
         told = " and ".join(str(rng.choice(c.phrases)) for c in mine)
         person = "woman" if gender == "female" else "man"
         text = f"A {age} year old {person}: {told}. Loves {CUISINES[likes]} food. {rng.choice(FILLERS)}"
+        if config.guidelines > 1:
+            text += f" Keeps to guideline {guideline}."
         kept = rng.random(3) >= config.missing
         columns["user"].append(f"p{number + 1}")
         columns["text"].append(text if kept[0] else None)
@@ -298,8 +334,13 @@ def _user_rows(
         columns["activity"].append(("sedentary", "moderate", "active")[int(rng.integers(3))])
         columns["avoid"].append([a for a, out in zip(ALLERGENS, avoid_A, strict=True) if out])
         columns["group"].append(mine[0].name)
-        columns["needs_image"].append(bool((has_C & seen).any()))
-    columns["truth"] = list(user_truth(has_UC, likes_U))
+        columns["needs_image"].append(bool((rule_C & seen).any()))
+        if config.told:
+            second = mine[1].name if len(mine) > 1 else "none"
+            values = (mine[0].name, second, f"guideline {guideline}", CUISINES[likes])
+            for name, value in zip(TOLD_OF_USERS, values, strict=True):
+                columns[name].append(value)
+    columns["truth"] = list(user_truth(rule_UC, likes_U))
     types = {"avoid": pa.list_(pa.string()), "age": pa.float32(), "needs_image": pa.bool_(), "truth": VECTOR}
     return pa.table({name: pa.array(values, types.get(name, pa.string())) for name, values in columns.items()})
 

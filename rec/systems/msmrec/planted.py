@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from rec.data.generated.catalogue import FOLLOWED, FOLLOWED_LATER
 from rec.data.prepared import Prepared
 from rec.evaluation.bootstrap import interval
 from rec.sections import counted, number
 
 Numbers = dict[str, Any]
 Rows = Mapping[str, np.ndarray]
-FOLLOWED, LATER = "followed", "followed_later"
-"""Columns of users: the modalities that each follows, and those of the second half of the history where some switch."""
 FOLLOWERS, OTHERS = "users who follow it", "other users"
 
 
@@ -90,7 +89,7 @@ def _planted(rows: Rows, data: Prepared) -> tuple[np.ndarray, np.ndarray] | None
     first = followed_by(rows, data)
     if first.shape != rows["gate"].shape:
         return None
-    return first, followed_by(rows, data, LATER) if LATER in data.users.column_names else first
+    return first, followed_by(rows, data, FOLLOWED_LATER) if FOLLOWED_LATER in data.users.column_names else first
 
 
 def followed_by(rows: Rows, data: Prepared, column: str = FOLLOWED) -> np.ndarray:

@@ -58,6 +58,7 @@ def test_a_step_moves_gated_experts_and_the_dense_twin_alike(sentences) -> None:
 
 def test_rows_say_what_is_measured_and_by_which_limit(sentences, monkeypatch) -> None:
     monkeypatch.setattr(writer, "REPEATS", 3)
+    monkeypatch.setattr(writer, "TOKENS", 8)
     model = sentences.writer(SMALL, GATED).eval()
     rows = [*decoding("small", sentences, model), *training("small", sentences, SMALL, GATED)]
     assert [row.goal for row in rows] == pytest.approx([1.25, 1.25, None, None, 1 / 0.7, 1 / 0.7, None])
