@@ -54,6 +54,15 @@ PAIRS = {
     "split": {"protocol": "ratio", "cold_users": 0.1, "cold_items": 0.1},
     "encode": {"text": TEXT, "image": {"encoder": "raw", "size": 16, "thumbnail": 0}, "shard_items": 30},
 }
+GUIDELINES = PAIRS | {
+    "read": FOOD | {"guidelines": 3, "told": True},
+    "encode": {"text": {"tokenizer": ""}, "image": {"pixels": False, "thumbnail": 0}},
+}
+ORDERS = {
+    "shard_rows": 64,
+    "source": "rec.data.generated.orders:PlantedOrders",
+    "read": {"interactions": 4000, "events": 20, "items": 120, "topics": 12, "groups": 4},
+}
 GRAPH = {
     "source": "rec.data.generated.graph:PlantedGraph",
     "read": {"users": 250, "items": 120, "interactions": 4000, "width": 8},
@@ -115,6 +124,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "sasrec": ("ml-1m", SEQUENCES, [*SMALL_BATCH, "model.gate=none"]),
     "sasrec-bce": ("ml-1m", SEQUENCES, [*SMALL_BATCH, "model.gate=none", "model.loss=bce"]),
     "ml-100k-kar": ("ml-100k-kar", KNOWN, SMALL_BATCH),
+    "orders": ("orders", ORDERS, SMALL_BATCH),
     "msmrec-experts": (
         "demo",
         SEQUENCES,
@@ -136,6 +146,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     ),
     "food-dense": ("food", PAIRS, [*SMALL_PAIRS, "model.mixture.experts=0"]),
     "food-classification": ("food", PAIRS, [*SMALL_PAIRS, "model.head=classification"]),
+    "food-guidelines": ("food-guidelines", GUIDELINES, SMALL_PAIRS),
     "hummus": ("hummus", PAIRS, SMALL_PAIRS),
     "recipes": ("recipes", PAIRS, SMALL_PAIRS),
     "ml-100k-posters": ("ml-100k-posters", PAIRS, SMALL_PAIRS),
