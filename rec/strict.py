@@ -69,7 +69,9 @@ def sources_of(module: str) -> dict[str, Path]:
     installed = [Path(path).resolve() for path in sysconfig.get_paths().values()] + [Path(__file__).resolve().parent]
     if any(place == file or place in file.parents for place in installed):
         return {}
-    used = [Path(str(one.__file__)).resolve() for one in list(sys.modules.values()) if getattr(one, "__file__", None)]
+    # Some modules, as torch.classes, name a file that is not there, relative to no folder.
+    told = [Path(str(one.__file__)) for one in list(sys.modules.values()) if getattr(one, "__file__", None)]
+    used = [path.resolve() for path in told if path.is_absolute()]
     beside = {
         path
         for path in used

@@ -68,6 +68,7 @@ def ended(run: Callable[[], int | None], words: Sequence[str], interrupted: str)
         if isinstance(error, BrokenPipeError) and _reader_is_gone():
             _let_go()
             return CLOSED
+        _traceback(error)
         _last(f"error: {_of_machine(error) or _unexpected(error, words)}")
     return FAILED
 

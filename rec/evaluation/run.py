@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from rec.config import RunConfig, from_json, load, override
+from rec.config import RunConfig, load, override
 from rec.data.prepared import Prepared, open_prepared
 from rec.data.stream import CachedReader
 from rec.data.writing import write_table
@@ -36,6 +36,7 @@ from rec.evaluation.task import Measured, Task
 from rec.filesystems import is_folder, uri_below
 from rec.nn.making import made_empty
 from rec.progress import Progress
+from rec.run_folder import CONFIG, recorded
 from rec.sections import Section, to_plain
 from rec.seeds import generator
 from rec.storage import Storage, to_bytes
@@ -351,11 +352,11 @@ def read_config(folder: str) -> RunConfig:
     Raises:
         EvaluationError: the folder holds no run.
     """
-    if not Storage(folder).exists("config.json"):
+    if not Storage(folder).exists(CONFIG):
         raise EvaluationError(
             f"{folder}: never trained: found no config.json of a run; run `rec train CONFIG` first, or name its `out`"
         )
-    return from_json(Storage(folder).read("config.json").decode())
+    return recorded(Storage(folder))
 
 
 def seed_folders(folder: str, seeds: int = 0) -> list[str]:

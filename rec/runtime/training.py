@@ -21,6 +21,7 @@ from rec.batch import Column
 from rec.config import RunConfig, to_json
 from rec.data.prepared import Prepared
 from rec.errors import StorageError, TrainingError
+from rec.run_folder import alone
 from rec.runtime.assignment import node_of_each
 from rec.runtime.cluster import QUIET, Demand, cpus_to_start, refuse_shared_gpus, runtime, worker_environment
 from rec.runtime.datasets import fits_shared_memory, share
@@ -77,7 +78,14 @@ def train(
     # What is wrong with config or data is said here, before any machine starts.
     data = open_data(config)
     system = build(config, data)
-    columns = system.columns
+    with alone(config.out):
+        _train(Sizes(config, system, stop or threading.Event(), wait_s), system, data, report, say, file)
+
+
+def _train(
+    sizes: Sizes, system: System[Any, Any], data: Prepared, report: Report, say: Callable[[str], None], file: str | None
+) -> None:
+    config, columns = sizes.config, system.columns
     storage = claim(config)
     record = TrainingRecord(storage, config, data.manifest, report, file=file)
     if over := nothing_left(config, system, storage):
@@ -93,7 +101,7 @@ def train(
     ):
         report = RunMetrics(config.out, record)
         report({"kind": "runtime"})
-        _until_trained(Sizes(config, system, stop or threading.Event(), wait_s), system, storage, shared, report, say)
+        _until_trained(sizes, system, storage, shared, report, say)
     _tell_end(storage, config, system, record)
 
 

@@ -18,10 +18,11 @@ from typing import Any
 
 from ray import tune
 
-from rec.config import RunConfig, from_json, to_json
+from rec.config import RunConfig, to_json
 from rec.data.prepared import Prepared
 from rec.errors import ConfigError
 from rec.levels import of_libraries
+from rec.run_folder import CONFIG, alone, recorded
 from rec.runtime.cluster import Demand, refuse_shared_gpus, runtime, starting, together, worker_environment
 from rec.runtime.elastic import refuse_elastic
 from rec.runtime.search_state import can_go_on
@@ -70,6 +71,12 @@ def search(config: RunConfig, say: Say) -> str:
     _same_search(config, Storage(config.out), data)
     if over := search_over(config, list(space)):
         return over
+    with alone(config.out):
+        return _search(config, space, phases, say)
+
+
+def _search(config: RunConfig, space: Mapping[str, Dimension], phases: Sequence[Stretch], say: Say) -> str:
+    """Run trials until the search is over, and return its results as text."""
     storage = claim(config)
     storage.delete(PAGE)  # which is written last: it tells that the results are whole
     cpus = config.parallel.cpus
@@ -104,9 +111,9 @@ def _same_search(config: RunConfig, storage: Storage, data: Prepared) -> None:
     for trial in storage.list("trials"):
         for run in storage.list(f"trials/{trial}"):
             check_data(storage.below(f"trials/{trial}/{run}"), data)
-    if not storage.exists("config.json"):
+    if not storage.exists(CONFIG):
         return
-    before = from_json(storage.read("config.json").decode()).tune
+    before = recorded(storage).tune
     for name in type(before).model_fields:
         ours, theirs = getattr(config.tune, name), getattr(before, name)
         if ours != theirs:

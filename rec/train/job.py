@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from rec.config import RunConfig, from_json, to_json
+from rec.config import RunConfig, to_json
 from rec.data.prepared import Prepared, hint, open_prepared
 from rec.data.stream import CachedReader
 from rec.errors import CheckpointError, ConfigError, DataError
 from rec.evaluation.measure import directions
 from rec.evaluation.protocol import data_of
 from rec.provenance import machine
+from rec.run_folder import CONFIG, alone, recorded
 from rec.storage import Storage, absolute, to_bytes
 from rec.strict import flat, is_among, resolve
 from rec.systems.api import System
@@ -142,7 +143,7 @@ def claim(config: RunConfig) -> Storage:
     check_same(config)
     storage = Storage(config.out)
     storage.tidy()
-    storage.renew("config.json", to_json(config).encode())
+    storage.renew(CONFIG, to_json(config).encode())
     return storage
 
 
@@ -153,9 +154,9 @@ def check_same(config: RunConfig) -> None:
         ConfigError: it does; the key is named with both values.
     """
     storage = Storage(config.out)
-    if not storage.exists("config.json"):
+    if not storage.exists(CONFIG):
         return
-    ours, theirs = _compared(config), _compared(from_json(storage.read("config.json").decode()))
+    ours, theirs = _compared(config), _compared(recorded(storage))
     for key in sorted(ours.keys() | theirs.keys()):
         if not _is_free(key) and ours.get(key) != theirs.get(key):
             raise ConfigError(
@@ -252,7 +253,16 @@ def train_here(config: RunConfig, report: Report, say: Callable[[str], None], fi
     """Train in this process, without Ray or DeepSpeed; go on where the run's folder stands.
 
     `file` is the TOML file of the config, where it has one.
+
+    Raises:
+        ConfigError, DataError: config and data do not fit, or another command trains in the folder.
+        TrainingError: a loss is not finite.
     """
+    with alone(config.out):
+        return _train_here(config, report, say, file)
+
+
+def _train_here(config: RunConfig, report: Report, say: Callable[[str], None], file: str | None) -> Progress:
     device = device_of(config.parallel)
     data = open_data(config)
     system = build(config, data)

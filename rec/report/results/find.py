@@ -10,13 +10,14 @@ from typing import Any
 
 from pyarrow import fs
 
-from rec.config import RunConfig, from_json
+from rec.config import RunConfig
 from rec.data.prepared import Prepared
 from rec.errors import EvaluationError, RecError
 from rec.evaluation.measurement import read_measurement
 from rec.evaluation.protocol import data_of
 from rec.evaluation.run import Numbers, read_numbers
 from rec.filesystems import last_name
+from rec.run_folder import recorded
 from rec.storage import Storage, absolute
 from rec.train.training_record import read_training
 
@@ -129,7 +130,7 @@ def _is_run(place: Storage) -> bool:
 def _read(place: Storage, shown: str) -> Run | PassedOver:
     folder = place.uri
     try:
-        config = from_json(place.read("config.json").decode())
+        config = recorded(place)
         training, history = read_training(place), history_of(place)
         stopped = stopped_in_words(config, training, history)
         measured = place.exists(f"evaluation/{SPLIT}/metrics.json")
