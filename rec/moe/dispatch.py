@@ -166,21 +166,6 @@ def _places_on_host(order: Order, grouping: Grouping, slots: int) -> Places:
     return row_P, torch.from_numpy(place_S), None if used_S is None else torch.from_numpy(used_S)
 
 
-def dispatch_dense(x_ND: Tensor, routing: Routing, experts: Experts) -> Tensor:
-    """Return what `carry` does by the definition: every expert on every row, weighted by one-hot shares.
-
-    The slow, obvious version that tests compare with.
-    """
-    total: Tensor | float = 0.0
-    share_NE = routing.dense()
-    for expert in range(experts.num_experts):
-        count_E = torch.zeros(experts.num_experts, dtype=torch.int64)
-        count_E[expert] = len(x_ND)
-        total = total + share_NE[:, expert, None].to(x_ND.dtype) * experts(x_ND, Grouping(count_E, None))
-    assert isinstance(total, Tensor)
-    return total
-
-
 def stable_order(expert_A: Tensor, num_experts: int) -> Tensor:
     """Return the order that sorts by expert and keeps the order within one."""
     if not transfer.host_knows(expert_A):

@@ -170,20 +170,6 @@ def fine_grained(
     return FeedForwardExperts(width, hidden // split, experts * split, out=out, activation=activation, seed=seed)
 
 
-class LowRankExperts(DrawnExperts):
-    """E linear maps of low rank, x A_e B_e: many experts for few parameters."""
-
-    down_EDR: nn.Parameter
-    up_ERD: nn.Parameter
-
-    def __init__(self, width: int, rank: int, experts: int, *, seed: int = 0) -> None:
-        super().__init__(experts, seed, {"down_EDR": (width, rank), "up_ERD": (rank, width)})
-
-    def forward(self, x_PD: Tensor, grouping: Grouping) -> Tensor:
-        """Return each row's output under its expert, (P, D)."""
-        return grouped_product(grouped_product(x_PD, self.down_EDR, grouping), self.up_ERD, grouping)
-
-
 class UnlikeExperts(Experts):
     """Experts of any shapes: modules from (rows, D) to (rows, D), called one after the other."""
 

@@ -169,46 +169,6 @@ class SoftClusterRouter(ClusterRouter):
         return _routing(torch.einsum("nc,nce->ne", share_NC.float(), self.of_all(x_ND)), self.k)
 
 
-class ConditionedRouter(nn.Module):
-    """Gate whose logits depend on a row and on what the row meets: <x A_e, c> for every expert e, in a low rank."""
-
-    def __init__(self, width: int, condition_width: int, experts: int, k: int, *, rank: int = 16) -> None:
-        super().__init__()
-        check_k(k, experts)
-        self.k = k
-        self.of_row, self.of_condition = _linear(width, rank), _linear(condition_width, rank)
-        self.gate = _linear(rank, experts)
-
-    def forward(self, x_ND: Tensor, condition_ND: Tensor) -> Routing:
-        """Return the routing of every row given its condition."""
-        row_NR = nn.functional.linear(x_ND.float(), self.of_row.weight.float())
-        condition_NR = nn.functional.linear(condition_ND.float(), self.of_condition.weight.float())
-        score_NE = nn.functional.linear(row_NR * condition_NR, self.gate.weight.float())
-        return _routing(score_NE, self.k)
-
-
-class ExpertChoiceRouter(nn.Module):
-    """Every expert takes the rows that want it most: even use by construction.
-
-    A row may be taken by none or by all experts, and which rows are taken depends on the rest of the batch: use it
-    where a batch is always scored as a whole, never in serving. Source: Zhou et al. 2022, section 3.2.
-    """
-
-    def __init__(self, width: int, experts: int, *, rows_per_expert: float = 2.0) -> None:
-        super().__init__()
-        self.share = rows_per_expert / experts
-        self.gate = _linear(width, experts)
-
-    def forward(self, x_ND: Tensor) -> Routing:
-        """Return the routing with every expert as a column, weight 0 where an expert did not take the row."""
-        probability_NE = nn.functional.linear(x_ND.float(), self.gate.weight.float()).softmax(-1)
-        take = min(len(x_ND), max(1, round(self.share * len(x_ND))))
-        chosen = probability_NE.detach().topk(take, dim=0).indices
-        kept_NE = torch.zeros_like(probability_NE).scatter(0, chosen, 1.0)
-        expert = torch.arange(probability_NE.shape[1], device=x_ND.device).expand_as(probability_NE)
-        return Routing(expert, probability_NE * kept_NE, probability_NE)
-
-
 def _routing(score_NE: Tensor, k: int, normalise: bool = True) -> Routing:
     """Return the routing of the k highest scores."""
     routing = keep_top_k(score_NE.softmax(-1), k)

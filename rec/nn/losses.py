@@ -185,9 +185,3 @@ def gbce(positive_N: Tensor, negative_NC: Tensor, num_items: int, calibration: f
     positive = beta * softplus(-positive_N.float()).sum()
     negative = softplus(negative_NC.float()).sum()
     return (positive + negative) / (count + 1)
-
-
-def gbce_transformed(positive_N: Tensor, beta: float) -> Tensor:
-    """Return the published transformed positive score log(1 / (sigmoid(s)^-beta - 1)), in float64."""
-    exponent = beta * softplus(-positive_N.double())
-    return -torch.log(torch.expm1(exponent))

@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rec import transfer
-from rec.moe.dispatch import carry, dispatch_dense, order_by_expert
-from rec.moe.experts import FeedForwardExperts, LowRankExperts, UnlikeExperts, fine_grained
+from rec.moe.dispatch import carry, order_by_expert
+from rec.moe.experts import FeedForwardExperts, UnlikeExperts, fine_grained
 from rec.moe.grouping import Grouping, group, grouped_product
 from rec.moe.layer import MixtureOfExperts
-from rec.moe.routers import ClusterRouter, ConditionedRouter, ExpertChoiceRouter, SigmoidRouter, SoftmaxRouter
+from rec.moe.routers import ClusterRouter, SigmoidRouter, SoftmaxRouter
 from rec.moe.routing import Routing, keep_share, keep_top_k
+from tests.support.moe import LowRankExperts, dispatch_dense
 
 WIDTH, EXPERTS = 16, 8
 KINDS = {
@@ -116,20 +117,6 @@ def test_a_cluster_gate_is_the_clusters_own() -> None:
     found = router(x, cluster).probability_NE
     for n in range(9):
         torch.testing.assert_close(found[n], (x[n] @ router.weight_CDE[n % 3]).softmax(-1))
-
-
-def test_a_conditioned_gate_depends_on_both() -> None:
-    router = ConditionedRouter(WIDTH, 4, EXPERTS, 1)
-    x, condition = torch.randn(6, WIDTH), torch.randn(6, 4)
-    a = router(x, condition).probability_NE
-    assert not torch.allclose(a, router(x, condition.roll(1, 0)).probability_NE)
-    assert not torch.allclose(a, router(x.roll(1, 0), condition).probability_NE)
-
-
-def test_experts_that_choose_are_used_evenly() -> None:
-    routing = ExpertChoiceRouter(WIDTH, EXPERTS, rows_per_expert=2.0)(torch.randn(64, WIDTH))
-    used = (routing.weight_NK > 0).sum(0)
-    assert used.tolist() == [64 * 2 // EXPERTS] * EXPERTS
 
 
 def test_an_expert_starts_the_same_wherever_it_is_placed() -> None:

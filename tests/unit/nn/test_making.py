@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rec.errors import CheckpointError
 from rec.moe.config import MixtureConfig
-from rec.moe.experts import DrawnExperts, FeedForward, FeedForwardExperts, LowRankExperts, UnlikeExperts
+from rec.moe.experts import DrawnExperts, FeedForward, FeedForwardExperts, UnlikeExperts
 from rec.nn.language.causal import causal_model
 from rec.nn.language.config import LanguageConfig
 from rec.nn.language.gated import GatedConfig, gate_layers
@@ -30,6 +30,7 @@ from tests.end_to_end.systems import (
 )
 from tests.end_to_end.systems.gavamoe import test_conformance as gavamoe
 from tests.guests import test_conformance as guests
+from tests.support.moe import LowRankExperts
 from tests.support.states import InMemory
 from tests.unit.systems import test_safedrug
 
