@@ -34,7 +34,7 @@ class OrdersConfig(Strict):
     interactions: int = Field(1_000_000, ge=1_000, le=100_000_000)
     """Events over all users."""
     events: int = Field(50, ge=4)
-    """Of each user."""
+    """Of a user on average: from half as many to half as many again, evenly."""
     items: int = Field(2_000, ge=100)
     """Of all topics together; each has as many, or one more."""
     topics: int = Field(50, ge=2)
@@ -48,11 +48,16 @@ class OrdersConfig(Strict):
 
     @model_validator(mode="after")
     def _there_is_enough(self) -> OrdersConfig:
-        if self.events > self.items // 2 or self.items < 2 * self.topics:
+        if self.longest > self.items // 2 or self.items < 2 * self.topics:
             raise ValueError(f"items: expected at least twice the events and the topics, got {self.items:,}")
         if self.groups * OPENERS > self.items:
             raise ValueError(f"groups: {OPENERS} openers each, of {self.items:,} items, got {self.groups:,}")
         return self
+
+    @property
+    def longest(self) -> int:
+        """Most events of a user."""
+        return self.events + self.events // 2
 
     @property
     def num_users(self) -> int:
@@ -124,14 +129,18 @@ def shard_tables(config: OrdersConfig, shard: int) -> dict[str, pa.Table]:
     items = [
         _draw(config, group_U[start : start + USERS_PER_DRAW], rng) for start in range(0, last - first, USERS_PER_DRAW)
     ]
-    item_UL = np.concatenate(items) if items else np.zeros((0, config.events), np.int64)
+    item_UL = np.concatenate(items) if items else np.zeros((0, config.longest), np.int64)
+    # Users of one length would have their openers at one place: what stands there at validation was never learned.
+    half = config.events // 2
+    length_U = config.events + rng.integers(-half, half, last - first, endpoint=True)
+    has_UL = np.arange(config.longest) < length_U[:, None]
     name_U = np.char.add("u", (np.arange(first, last) + 1).astype(str))
     return {
         "events": pa.table(
             {
-                "user": np.repeat(name_U, config.events),
-                "item": np.char.add("i", (item_UL.ravel() + 1).astype(str)),
-                "time": np.tile(np.arange(config.events), last - first),
+                "user": np.repeat(name_U, length_U),
+                "item": np.char.add("i", (item_UL[has_UL] + 1).astype(str)),
+                "time": np.nonzero(has_UL)[1],
             }
         ),
         "users": pa.table({"user": name_U, "group": [f"group {group}" for group in group_U]}),
@@ -139,16 +148,16 @@ def shard_tables(config: OrdersConfig, shard: int) -> dict[str, pa.Table]:
 
 
 def _draw(config: OrdersConfig, group_U: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the items of some users, (U, L), by Gumbel draws within topics."""
+    """Return the items of some users, as many as the longest has, (U, L), by Gumbel draws within topics."""
     users, next_GT, log_popularity_I = np.arange(len(group_U)), following(config), popularity(config)
     # Items of topic t are t, t + T, t + 2T, ...; the last few columns hold no item where topics have one less.
     item_TQ = np.arange(-(-config.items // config.topics) * config.topics).reshape(-1, config.topics).T
     exists_TQ = item_TQ < config.items
     item_TQ = np.minimum(item_TQ, config.items - 1)
     taken_UI = np.zeros((len(group_U), config.items), bool)
-    chosen_UL = np.empty((len(group_U), config.events), np.int64)
+    chosen_UL = np.empty((len(group_U), config.longest), np.int64)
     chosen_UL[:, 0] = openers(config)[group_U, rng.integers(0, OPENERS, len(group_U))]
-    for at in range(1, config.events):
+    for at in range(1, config.longest):
         taken_UI[users, chosen_UL[:, at - 1]] = True
         follows_U = rng.random(len(group_U)) < FOLLOW
         any_U = rng.integers(0, config.topics, len(group_U))
