@@ -66,8 +66,7 @@ def sources_of(module: str) -> dict[str, Path]:
     found = sys.modules[module]
     file = Path(str(found.__file__)).resolve()
     root = file.parents[module.count(".") + (file.name == "__init__.py")]
-    installed = [Path(path).resolve() for path in sysconfig.get_paths().values()] + [Path(__file__).resolve().parent]
-    if any(place == file or place in file.parents for place in installed):
+    if any(place == file or place in file.parents for place in _installed()):
         return {}
     # Some modules, as torch.classes, name a file that is not there, relative to no folder.
     told = [Path(str(one.__file__)) for one in list(sys.modules.values()) if getattr(one, "__file__", None)]
@@ -99,11 +98,24 @@ def resolve(name: str, key: str = "system") -> Any:
             told += "; its file may lie beside the TOML file or in a folder of PYTHONPATH"
         raise ConfigError(f"{key}: no class {name!r} ({error}){told}") from error
     except Exception as error:  # a module of the user's can raise anything
-        frames = traceback.extract_tb(error.__traceback__)
-        where = f"line {frames[-1].lineno} of {frames[-1].filename}: " if frames else ""
-        where = "" if isinstance(error, SyntaxError) else where
+        where = "" if isinstance(error, SyntaxError) else _line_of(error)
         raise ConfigError(f"{key}: {module} cannot be imported: {where}{type(error).__name__}: {error}") from error
     return found
+
+
+def _line_of(error: Exception) -> str:
+    """Return the last line of the user's own that an error came through, else the last of all."""
+    frames = traceback.extract_tb(error.__traceback__)
+    installed = _installed()
+    told = [frame for frame in frames if Path(frame.filename).is_absolute()]  # others are parts of Python itself
+    own = [frame for frame in told if not any(place in Path(frame.filename).resolve().parents for place in installed)]
+    return "".join(f"line {frame.lineno} of {frame.filename}: " for frame in (own or frames)[-1:])
+
+
+def _installed() -> list[Path]:
+    """Return the folders of the standard library, of installed packages and of this one."""
+    paths = [Path(path).resolve() for path in sysconfig.get_paths().values()]
+    return [*paths, Path(__file__).resolve().parent]
 
 
 def check_whole(cls: Any, name: str, key: str) -> None:

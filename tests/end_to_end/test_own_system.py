@@ -9,7 +9,8 @@ from types import ModuleType
 
 import pytest
 
-from rec.strict import sources_of
+from rec.errors import ConfigError
+from rec.strict import resolve, sources_of
 from tests.end_to_end.test_cli import CONFIG
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,3 +80,11 @@ def test_a_module_of_a_package_is_carried_with_it(tmp_path: Path, monkeypatch: p
     monkeypatch.setitem(sys.modules, "elsewhere", elsewhere)
     monkeypatch.chdir(folder)
     assert list(sources_of("carried.inner.system")) == names
+
+
+def test_an_error_in_a_users_module_names_its_own_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "import dataclasses\n\n@dataclasses.dataclass\nclass Mine:\n    late: int = 1\n    early: str\n"
+    (tmp_path / "own_dataclass.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConfigError, match=r"line [34] of .*own_dataclass\.py: TypeError: non-default argument 'early'"):
+        resolve("own_dataclass:Mine")
