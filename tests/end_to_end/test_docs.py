@@ -83,7 +83,7 @@ def check(words: list[str], folder: Path) -> None:
 def test_keys_that_documents_show_are_known(path: Path) -> None:
     for text in blocks(path, "toml"):
         table: dict[str, Any] = tomllib.loads(text)
-        if "system" in table:
+        if table.get("system", "").startswith("rec."):  # test_worked_example.py runs the one that is not
             from_table(table)
         for name, model in SECTIONS.items():
             if name in table:
