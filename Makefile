@@ -1,5 +1,5 @@
 # `make demo` and `make test` set up what they need; a second run installs nothing.
-# make demo ARGS=data.source.planted.interactions=1000000
+# make demo ARGS=data.read.interactions=1000000
 VENV := .venv
 PY := $(VENV)/bin/python
 export MPLCONFIGDIR := $(CURDIR)/$(VENV)/matplotlib

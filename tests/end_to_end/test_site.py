@@ -92,6 +92,11 @@ def test_every_document_is_a_page(articles: dict[str, Article]) -> None:
     assert "Results: ml-100k" in articles["results/ml-100k.html"].text
 
 
+def test_every_document_is_named_in_the_navigation() -> None:
+    named = set(re.findall(r"^ +- .*: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    assert {path.relative_to(ROOT).as_posix().removeprefix("docs/") for path in SOURCES} == named
+
+
 def test_the_page_of_a_class_shows_its_docstring_and_hides_private_names(articles: dict[str, Article]) -> None:
     text = articles["api/rec.systems.api.html"].text
     first = " ".join((System.__doc__ or "").partition("\n\n")[0].split())
