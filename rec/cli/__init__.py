@@ -71,7 +71,7 @@ def commands(only: str | None = None) -> typer.Typer:
     """Return the whole command line, or what one command needs of it: to make all takes 0.03 s of processor time."""
     text = "Train, tune, evaluate, compare and serve multimodal mixture-of-experts recommenders on Ray."
     end = "Config keys are overridden by key=value words anywhere after the subcommand."
-    made = app(text, end, "COMMAND", completion=True)
+    made = app(text, end, "COMMAND", first=True)
     for name in COMMANDS if only is None else [only]:
         module = COMMANDS[name]
         if module is cluster:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial, wraps
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -15,6 +15,7 @@ from typer.main import get_command
 from rec.cli.options import Quiet, Verbose, without_overrides
 from rec.errors import RequestError
 from rec.levels import QUIET, USUAL, VERBOSE, logger
+from rec.provenance import code
 
 
 @dataclass(frozen=True)
@@ -95,15 +96,32 @@ def _several() -> None:
     """Do nothing: what holds one command alone would otherwise be that command."""
 
 
-def app(text: str, examples: str, metavar: str, completion: bool = False) -> typer.Typer:
-    """Return what holds commands."""
+def _version(asked: bool) -> None:
+    """Tell the version and, in a git tree, the commit."""
+    if asked:
+        found = code()
+        commit = f", commit {found['commit'][:12]}" if found["commit"] else ""
+        print(f"rec {found['version']}{commit}")
+        raise typer.Exit
+
+
+def _first(
+    version: Annotated[
+        bool, typer.Option("--version", help="tell the version, and end", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Do nothing before a command of `rec`."""
+
+
+def app(text: str, examples: str, metavar: str, *, first: bool = False) -> typer.Typer:
+    """Return what holds commands; the first of all tells the version as well, and completes words in shells."""
     return typer.Typer(
         cls=Group,
-        callback=_several,
+        callback=_first if first else _several,
         help=text,
         epilog=examples,
         subcommand_metavar=metavar,
-        add_completion=completion,
+        add_completion=first,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

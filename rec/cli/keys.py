@@ -63,5 +63,9 @@ def _of(table: str, owner: str) -> str:
         return "\n\n".join(sections(table, resolve(owner, owners[table]).Config))
     found = [text for text in sections("", RunConfig) if text.startswith((f"`[{table}]`", f"`[{table}."))]
     if not found:
-        raise RequestError(f"keys: no table [{table}]; those of systems and sources need the class as well")
+        names = [text.partition("]")[0].removeprefix("`[") for text in sections("", RunConfig) if text.startswith("`[")]
+        raise RequestError(
+            f"keys: no table [{table}]; there are {', '.join(names)}; model and data.read need a class as well, as in "
+            "`rec keys model rec.systems.msmrec:MSMRec`"
+        )
     return "\n\n".join(found)

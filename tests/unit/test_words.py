@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import rec
 from rec.cli import commands, main
 from rec.cli.command import parsed
 from rec.cli.options import is_override
@@ -93,3 +95,10 @@ def test_shells_complete(words: str, found: str) -> None:
         [sys.executable, "-m", "rec.cli"], capture_output=True, text=True, cwd=ROOT, env=os.environ | told, check=False
     )
     assert done.stdout.split() == [found]
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert re.fullmatch(rf"rec {re.escape(rec.__version__)}(, commit [0-9a-f]{{12}})?\n", capsys.readouterr().out)
