@@ -11,6 +11,8 @@ PAGE = 1120
 CHARACTER, BETWEEN, LAST, WHOLE = 8.2, 20, 224, 24
 """Width of a character and between columns in px, the least of a last column of words, and the characters of a first
 one that are never broken: as the style has them, in a wide font."""
+SENTENCE = 30
+"""Characters from which a cell is no word but a sentence."""
 NUMBER = re.compile(r"[-+±<>≤≥]?\s?[\d.]")
 
 
@@ -25,6 +27,11 @@ def numeric(table: Table) -> list[bool]:
     """Return for every column whether it holds numbers, which stand to the right; the first column names its row."""
     cells = [[row[i] for row in table.rows if row[i].strip() not in ("", "-")] for i in range(len(table.head))]
     return [i > 0 and all(NUMBER.match(cell.strip()) for cell in column) for i, column in enumerate(cells)]
+
+
+def worded(table: Table) -> bool:
+    """Return whether the last of several columns holds sentences, which a narrow page puts below their row."""
+    return len(table.head) > 2 and any(len(row[-1]) > SENTENCE for row in table.rows) and not numeric(table)[-1]
 
 
 def parted(table: Table) -> list[Table]:

@@ -149,9 +149,14 @@ def _finish_bars(axes: Any, part: Bars, width: float) -> None:
     if part.horizontal:
         axes.set_ylim(len(place) - 0.45, -0.55)
     elif names and max(len(name) for name in names) * CHARACTER > 62 * width / len(names):
-        axes.tick_params(axis="x", rotation=30)
-        for label in axes.get_xticklabels():
-            label.set(ha="right", rotation_mode="anchor")
+        _slant(axes)
+
+
+def _slant(axes: Any) -> None:
+    """Turn names below the axes that would overlap."""
+    axes.tick_params(axis="x", rotation=30)
+    for label in axes.get_xticklabels():
+        label.set(ha="right", rotation_mode="anchor")
 
 
 def draw_lines(figure: Figure, part: Lines) -> tuple[float, list[tuple[Any, str]]]:
@@ -263,6 +268,10 @@ def draw_heatmap(figure: Figure, part: Heatmap, width: float) -> float:
     axes.spines[["left", "bottom"]].set_visible(False)
     _name_ticks(axes.xaxis, part.x_names, 16 if width > NARROW else 10)
     _name_ticks(axes.yaxis, part.y_names, 25, 30)
+    shown = [label.get_text() for label in axes.get_xticklabels()]
+    beside = CHARACTER * max((len(_shortened(name, 30)) for name in part.y_names), default=0)
+    if shown and max(len(name) for name in shown) * CHARACTER > (62 * width - beside) / len(shown):
+        _slant(axes)
     axes.tick_params(length=0)
     axes.set(xlabel=_folded(part.x_axis, 40), ylabel=_folded(part.y_axis, 34))
     bar = figure.colorbar(matrix, ax=axes, aspect=28, pad=0.02)

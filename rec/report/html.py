@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rec.data.members import media_type
-from rec.report.columns import filled, numeric, parted
+from rec.report.columns import filled, numeric, parted, worded
 from rec.report.drawing import THEMED, draw, has_values
 from rec.sections import Bars, Code, Gallery, Heatmap, Lines, Part, Picture, Section, Table, Text
 
@@ -75,8 +75,11 @@ def _figures(parts: Iterable[Part]) -> list[dict[str, Any]]:
     figures = []
     for part in found:
         wide = part.wide or len(found) == 1
-        drawn = draw(part, wide) if has_values(part) else None
-        figures.append({"title": part.title, "caption": part.caption, "wide": wide, "svg": drawn})
+        there = has_values(part)
+        drawn = draw(part, wide) if there else None
+        # What is drawn across a page cannot be read on a phone: there it is drawn anew, with the same letters.
+        small = draw(part, wide=False) if there and wide else None
+        figures.append({"title": part.title, "caption": part.caption, "wide": wide, "svg": drawn, "small": small})
     return figures
 
 
@@ -91,7 +94,7 @@ def _block(part: Part) -> dict[str, Any]:
     if isinstance(part, Code):
         return {"kind": "code", "text": part.text}
     if isinstance(part, Table):
-        return {"kind": "table", "table": part, "right": numeric(part)}
+        return {"kind": "table", "table": part, "right": numeric(part), "worded": worded(part)}
     if isinstance(part, Picture):
         return {"kind": "picture", "title": part.title, "caption": part.caption, "source": _source(part.content)}
     assert isinstance(part, Gallery)

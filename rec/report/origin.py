@@ -42,15 +42,24 @@ class Origin:
     """Of each seed's training, as `cost_of` tells them; empty where one has recorded nothing."""
     measurements: Sequence[Mapping[str, Any]]
 
-    def data(self) -> str:
-        """Return the data set's name and size."""
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many users, items, interactions and others the data set has; empty where that was not recorded."""
         told = self.training or (self.measurements[0] if self.measurements else None)
-        counts = told["data"].get("counts", {}) if told else {}
+        found: Mapping[str, int] = told["data"].get("counts", {}) if told else {}
+        return found
+
+    def sizes(self) -> str:
+        """Return the data set's size in words, empty where it was not recorded."""
+        counts = self.counts
         # Records of other shapes than users who meet items, such as visits, would be misnamed as interactions.
         names = {"interactions": "record"} if "users" not in counts else {}
         shown = [name for name in SHOWN_COUNTS if name in counts]
-        sizes = [counted(counts[name], names.get(name, name.removesuffix("s"))) for name in shown]
-        return ": ".join([data_name(self.config), *([", ".join(sizes)] if sizes else [])])
+        return ", ".join(counted(counts[name], names.get(name, name.removesuffix("s"))) for name in shown)
+
+    def data(self) -> str:
+        """Return the data set's name and size."""
+        return ": ".join(part for part in (data_name(self.config), self.sizes()) if part)
 
     def cost(self) -> list[str]:
         """Return in a sentence what training and measuring took; nothing where it was not recorded."""
@@ -105,6 +114,19 @@ class Origin:
         first = [f"# {NO_FILE} holds the config at the end of this page"] if self.file == NO_FILE else []
         return "\n".join([*first, *lines])
 
+    def command_does(self) -> str:
+        """Return what `command` does, and which of its words are to be replaced."""
+        changes = self._changes()
+        places = {"data.root": self._root, "out": self.folder}
+        shortened = any(key in changes and not is_near(place) for key, place in places.items())
+        told = "; folders are shortened to their last part and are to be replaced by whole ones" if shortened else ""
+        return f"To repeat this{told}:"
+
+    @property
+    def changed(self) -> bool:
+        """Whether the run differs from its file."""
+        return bool(self._changes())
+
     def _changes(self) -> dict[str, Any]:
         """Return the keys in which the run differs from its file, places and the seed included."""
         if self.file == NO_FILE:
@@ -154,8 +176,13 @@ def data_name(config: RunConfig) -> str:
 
 def near(path: str) -> str:
     """Return a place as it is typed from here; one that lies elsewhere by its last part: a page has no whole paths."""
-    whole, here = absolute(path), os.getcwd()
-    return os.path.relpath(whole, here) if f"{whole}/".startswith(f"{here}/") else without_folders(whole)
+    whole = absolute(path)
+    return os.path.relpath(whole, os.getcwd()) if is_near(path) else without_folders(whole)
+
+
+def is_near(path: str) -> bool:
+    """Return whether a place lies below the folder in which the command runs."""
+    return f"{absolute(path)}/".startswith(f"{os.getcwd()}/")
 
 
 def _word(key: str, value: Any) -> str:

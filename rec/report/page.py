@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from rec.evaluation.headline import (
-    headline,
-    label,
-    one_fact,
-    settings_in_words,
-    simple_answers,
-    summarise,
-    value_in_words,
-)
+from rec.evaluation.headline import label, one_fact, settings_in_words, summarise, value_in_words
 from rec.evaluation.profiles import profiles
 from rec.evaluation.run import GENERATED, SYNTHETIC, load_run, read_config, read_numbers, seed_folders
 from rec.report.encoders import filed_sections
 from rec.report.html import page
+from rec.report.loss_terms import in_words
+from rec.report.opening import comparisons, explained, opening
 from rec.report.origin import Origin, data_name, origin_of, system_name
+from rec.report.selection import of_all_candidates, selected, without_metrics
 from rec.report.verdict import filed_verdict
-from rec.sections import Lines, LineSeries, Mark, Section, Table, Text, from_plain, number, sentence
+from rec.sections import Lines, LineSeries, Mark, Section, Table, Text, counted, from_plain, number, sentence
 from rec.storage import Storage
 
 Numbers = dict[str, Any]
@@ -31,7 +26,7 @@ History = Sequence[Mapping[str, Any]]
 
 
 def write_report(folder: str, split: str = "test", seeds: int = 0, users: Sequence[str] = ()) -> str:
-    """Write `report.html` into a run's folder and return its path.
+    """Write a report into a run's folder and return its path: `report.html`, of N seeds `report-N-seeds.html`.
 
     Args:
         folder: Of the run, or of its seeds.
@@ -44,18 +39,21 @@ def write_report(folder: str, split: str = "test", seeds: int = 0, users: Sequen
         RequestError: there is no such user, or the system tells nothing of single ones.
     """
     folders = seed_folders(folder, seeds)
-    results = [read_numbers(part, split) for part in folders]
-    first, config = Storage(folders[0]), read_config(folders[0])
+    measured = [read_numbers(part, split) for part in folders]
+    first, config, storage = Storage(folders[0]), read_config(folders[0]), Storage(folder)
     history = first.read_json("history.json")
     origin = origin_of(folder, folders, config, split)
+    dropped = of_all_candidates(list(measured[0]["metrics"]), origin.counts.get("items"))
+    results = [without_metrics(numbers, dropped) for numbers in measured]
+    dropped -= results[0]["metrics"].keys()
     filed = from_plain(first.read_json(f"evaluation/{split}/sections.json"))
     panels = curves(history, config.train.metric, results[0]["directions"])
-    alone = profiles(load_run(folders[0], ()), split, users, results[0]) if users else []
-    told = [*filed, *filed_sections(Storage(folder))]
+    alone = profiles(load_run(folders[0], ()), split, users, measured[0]) if users else []
+    told = [*selected(filed, dropped), *filed_sections(storage)]
     sections = [
         *alone,
-        *filed_verdict(Storage(folder)),
-        metrics_section(results),
+        *filed_verdict(storage),
+        metrics_section(results, _left_out(dropped, origin)),
         *panels,
         *told,
         all_numbers(results),
@@ -63,15 +61,25 @@ def write_report(folder: str, split: str = "test", seeds: int = 0, users: Sequen
     ]
     text = page(
         f"{system_name(config)} on {data_name(config)}",
-        " ".join([headline(results), *origin.cost()]),
+        opening(results, origin, storage),
         sections,
         facts=facts(results, origin, str(history[-1].get("metric", config.train.metric))),
         notices=[sentence(n) for n in (results[0]["notice"], *results[0]["notes"]) if is_warning(n, results[0])],
         command=origin.command(),
+        command_does=origin.command_does(),
     )
-    storage = Storage(folder)
-    storage.write("report.html", text.encode())
-    return storage.uri_of("report.html")
+    name = "report.html" if folders == [folder] else f"report-{counted(len(folders), 'seed').replace(' ', '-')}.html"
+    storage.write(name, text.encode())
+    return storage.uri_of(name)
+
+
+def _left_out(dropped: Collection[str], origin: Origin) -> str:
+    """Return which metrics a page leaves out, and why; empty where none is."""
+    if not dropped:
+        return ""
+    items = counted(origin.counts["items"], "item")
+    cuts = sorted({int(name.rpartition("@")[2]) for name in dropped})
+    return f"Metrics of the first {' or '.join(map(str, cuts))} places are left out: there are {items} in all."
 
 
 def is_warning(note: str, numbers: Numbers) -> bool:
@@ -93,13 +101,15 @@ def facts(results: Sequence[Numbers], origin: Origin, metric: str) -> list[tuple
     ]
 
 
-def metrics_section(results: Sequence[Numbers]) -> Section:
+def metrics_section(results: Sequence[Numbers], left_out: str = "") -> Section:
     """Return the metrics that tell most, with intervals or the spread over seeds, and what must be known of them."""
     first = results[0]
     spread = "as mean and standard deviation over seeds" if len(results) > 1 else "with its 95 % bootstrap interval"
     text = f"Averages over examples, each {spread}."
     if any(len(names) > 1 for names in _facts(results, first["shown"]).values()):
         text += " Metrics joined by = have the same value for every example here."
+    beside = explained(comparisons(first, first["shown"]), first["shown"])
+    text = " ".join(part for part in (text, beside, left_out) if part)
     parts: list[Any] = [Text(text=text, tone="note"), _table(results, first["shown"])]
     parts += [Text(text=sentence(note), tone="note") for note in first["notes"] if not is_warning(note, first)]
     return Section(title="Metrics", parts=parts)
@@ -121,14 +131,14 @@ def _facts(results: Sequence[Numbers], names: Sequence[str]) -> dict[str, list[s
 
 def _table(results: Sequence[Numbers], names: Sequence[str]) -> Table:
     first, summary, meanings = results[0], summarise(results), results[0].get("meanings", {})
-    head, beside = simple_answers(first, names)
+    columns = comparisons(first, names)
     rows = []
     for name, same in _facts(results, names).items():
-        told = [beside.get(name, "-")] if head else []
+        told = [values.get(name, "-") for _, values in columns]
         words = label(same, first["directions"])
         rows.append([words, value_in_words(name, results, summary), *told, meanings.get(name, "")])
-    columns = ["metric", "mean of seeds" if len(results) > 1 else "this run", *([head] if head else []), "what it is"]
-    return Table(head=columns, rows=rows)
+    run = "mean of seeds" if len(results) > 1 else "this run"
+    return Table(head=["metric", run, *(head for head, _ in columns), "what it is"], rows=rows)
 
 
 def curves(history: History, metric: str, directions: Mapping[str, bool]) -> list[Section]:
@@ -147,7 +157,9 @@ def _panels(records: History, metric: str, directions: Mapping[str, bool]) -> li
     x = [record["epoch"] for record in records]
     losses = list(dict.fromkeys(name for record in records for name in record if name.startswith("loss/")))
     series = [LineSeries(name=n.removeprefix("loss/"), x=x, y=[r.get(n, np.nan) for r in records]) for n in losses]
-    panels = [Lines(title="training loss", caption=LOSSES, series=series, x_axis="epoch", y_axis="loss")]
+    told = in_words([one.name for one in series])
+    caption = f"{LOSSES} {told}." if told else LOSSES
+    panels = [Lines(title="training loss", caption=caption, series=series, x_axis="epoch", y_axis="loss")]
     shown = next((name for name in (records[-1].get("metric"), metric, "val_loss") if name in records[-1]), None)
     if shown is not None:
         higher = directions.get(shown, not shown.startswith(("loss", "val_loss")))

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +18,7 @@ from rec.data.members import media_type
 from rec.errors import RequestError
 from rec.evaluation.service import Answer, Lookup, Route
 from rec.keys import ServeConfig
+from rec.report.origin import SHOWN_COUNTS, data_name
 from rec.sections import sentence
 from rec.serving.answers import Answerer
 from rec.serving.batching import Batcher
@@ -208,6 +209,7 @@ class Asked:
             **{name: manifest.get(name) for name in ("system", "step", "entities", "modalities")},
             "tasks": {name: manifest["tasks"][name] for name in answerer.services},
             "notice": answerer.notices,
+            "data": {"name": data_name(answerer.config), "counts": _sizes(manifest.get("data", {}).get("counts", {}))},
             "licence": manifest.get("data", {}).get("licence", ""),
             "columns": columns,
             "routes": routes,
@@ -286,6 +288,11 @@ def _add_lookup(router: APIRouter, lookup: Lookup) -> None:
         responses={404: {"description": "Not known"}},
         openapi_extra={"parameters": [parameter]},
     )
+
+
+def _sizes(counts: Mapping[str, int]) -> dict[str, int]:
+    """Return those of a data set's counts that tell its size at a glance."""
+    return {name: counts[name] for name in SHOWN_COUNTS if name in counts}
 
 
 def _media(content: bytes) -> Response:

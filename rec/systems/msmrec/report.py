@@ -136,9 +136,9 @@ def sections(measured: Measured, history: Sequence[Mapping[str, Any]]) -> list[S
         return []
     names = numbers["modalities"]
     found = [_by_user(names, numbers)]
-    if numbers["gate_from_mean"]:
+    if len(numbers["gate_from_mean"]) > 1:  # one group alone holds all users
         found.append(_by_group(names, numbers))
-    if "gate_by_popularity" in numbers:
+    if len(numbers.get("gate_by_popularity", ())) > 1:
         found.append(popularity_section(names, numbers["gate_by_popularity"], measured.config.popular_share))
     found.append(concentration_section(names, numbers["gate_concentration"]))
     if "gate_drift" in numbers:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rec.cli import main
-from rec.config import RunConfig, to_toml
+from rec.config import RunConfig, override, to_toml
 from rec.evaluation.run import evaluate_run
 from rec.report.page import write_report
 from rec.storage import Storage
@@ -83,7 +83,12 @@ def numbers(run: RunConfig) -> dict[str, Any]:
 
 def test_the_first_lines_say_how_good_beside_what_at_what_cost(page: Page, numbers: dict[str, Any]) -> None:
     assert page.title.startswith("MSMRec on planted")
-    assert re.match(r"On 301 examples of the test split, hit@10 is 0\.\d{4} \(95 % interval ", page.lead)
+    assert re.match(
+        r"MSMRec, trained on planted\S* \(301 users, 120 items, [\d,]+ interactions\), reaches hit@10 0\.\d{4} "
+        r"\(95 % interval 0\.\d{4} to 0\.\d{4}\) on 301 examples of the test split: ",
+        page.lead,
+    )
+    assert re.search(r"Whether the mixture pays was not asked: rec sweep \S+ --verdict tells", page.lead)
     assert f"popularity ({numbers['baselines']['popularity']['hit@10']:.4f})" in page.lead
     assert re.search(
         r"Training took (\d+ s|less than 1 s) and [\d,.]+ [MG]iB of memory, measuring (\d+ s|less than 1 s)\.$",
@@ -109,9 +114,17 @@ def test_a_row_is_one_fact_and_says_what_it_is(page: Page, numbers: dict[str, An
     assert "map@10 = mrr@10" in [row[0] for row in page.tables["All other numbers"]]
 
 
-def test_groups_and_gates_are_explained(page: Page) -> None:
+def test_groups_are_explained_and_told_where_there_are_several(run: RunConfig, page: Page, tmp_path: Path) -> None:
+    assert not [title for title in page.sections if "Groups" in title or "per group" in title], "one group is all users"
+    shutil.copytree(run.out, tmp_path / "run")
+    evaluate_run(override(run, [f"out={tmp_path}/run", "evaluate.popular_share=0.012"]), "test")
+    told = Page(write_report(str(tmp_path / "run")))
     for name in ("Niche", "Diverse", "Blockbuster"):
-        assert f"{name}: users " in page.sections["Groups"]
+        assert f"{name}: users " in told.sections["Groups"]
+    assert "Modality weights per group" in told.sections
+
+
+def test_gates_are_explained(page: Page) -> None:
     assert "a user's weights add up to 1, so equal use would be 0.333" in page.sections["Modality weights per user"]
     assert "one that they truly follow; guessing would give" in page.sections["Planted preferences"]
 
@@ -163,3 +176,13 @@ def test_two_seeds_are_told_with_their_deviation(
     assert told.tables["Metrics"][0][1] == "mean of seeds"
     assert "--seeds 2" in told.command
     assert "over 3 seeds" in Page(write_report(str(tmp_path))).lead
+    assert sorted(path.name for path in tmp_path.glob("*.html")) == ["report-2-seeds.html", "report-3-seeds.html"]
+
+
+def test_a_verdict_that_was_made_stands_first(run: RunConfig, tmp_path: Path) -> None:
+    moved = tmp_path / "judged"
+    shutil.copytree(run.out, moved)
+    Storage(str(moved)).write_json("verdict.json", {"said": "The mixture pays: x.", "sections": []})
+    lead = Page(write_report(str(moved))).lead
+    assert "The mixture pays: x." in lead
+    assert "was not asked" not in lead

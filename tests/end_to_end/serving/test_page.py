@@ -1,5 +1,6 @@
 """The page in a real browser without a network: forms and answers of every task, and the documents of all routes."""
 
+import re
 import shutil
 import socket
 import threading
@@ -104,6 +105,21 @@ def test_a_person_can_search_recommend_and_ask_why(browser, artifact, token) -> 
         (user,) = wait_for(lambda: page.field("user"), "a form")
         assert not page.all("#token")[0].is_displayed()
         assert not page.field("profile")
+        assert user.get_attribute("value") == artifact.example()["request"]["user"]
+        assert "An example is filled in." in page.all("form")[0].text
+        assert re.search(
+            r"trained on \S+ \([\d,]+ users, [\d,]+ items, [\d,]+ interactions\)", page.all("#model")[0].text
+        )
+        user.clear()
+        page.ask()
+        wait_for(lambda: page.error() == "expected user or history", "what this form has, not a profile")
+        user.send_keys("u2")
+        second = wait_for(lambda: page.field("user", "li[role=option]")[1:2], "suggestions")[0]
+        chosen = second.text
+        second.click()
+        assert user.get_attribute("value") == chosen.rpartition(" ")[2]
+        assert not page.all("[data-field=user] ul")[0].is_displayed()
+        user.clear()
         user.send_keys("u29")
         options = wait_for(lambda: page.field("user", "li[role=option]"), "suggestions")
         assert [o.text for o in options][:2] == ["u29", "u290"]
@@ -115,6 +131,7 @@ def test_a_person_can_search_recommend_and_ask_why(browser, artifact, token) -> 
         rows = wait_for(lambda: page.all("#answer tbody tr"), "items")
         assert len(rows) == 5
         assert "Item" in rows[0].text
+        assert "A score orders what stands in one answer" in page.all("#answer")[0].text
         wait_for(lambda: browser.execute_script("return document.querySelector('img')?.naturalWidth > 0"), "a picture")
         rows[1].find_element("css selector", "button.link").click()
         (why,) = wait_for(lambda: page.all("tr.told"), "an explanation")
@@ -203,7 +220,9 @@ def test_a_text_is_shown_and_a_rating(browser, writer_artifact) -> None:
     with served(writer_artifact) as address:
         page = Page(browser, address)
         (user,) = wait_for(lambda: page.field("user"), "a form")
+        user.clear()
         user.send_keys("user 2")
+        page.field("item")[0].clear()
         page.field("item")[0].send_keys("102")
         page.ask()
         row = {"user": "user 2", "item": "102"}
@@ -228,7 +247,9 @@ def test_a_text_is_shown_with_its_gate_and_the_experts_of_every_token(browser, r
     with served(reviewer_artifact) as address:
         page = Page(browser, address)
         (user,) = wait_for(lambda: page.field("user"), "a form")
+        user.clear()
         user.send_keys("user 3")
+        page.field("item")[0].clear()
         page.field("item")[0].send_keys("item 2")
         page.ask()
         request = {"rows": [{"user": "user 3", "item": "item 2"}], "explain": True}

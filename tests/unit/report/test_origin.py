@@ -94,6 +94,13 @@ def test_places_seeds_and_splits_are_part_of_the_commands(origin: Callable[..., 
     assert several[1:3] == ["rec train mine.toml --seeds 3", "rec evaluate mine.toml --seeds 3 --split val"]
 
 
+def test_shortened_folders_are_said_to_be_shortened(origin: Callable[..., Origin]) -> None:
+    assert origin().command_does() == "To repeat this:"
+    assert origin(load("mine.toml", ["out=out"])).command_does() == "To repeat this:"
+    far = load("mine.toml", ["out=/far/away/run"])
+    assert "shortened to their last part" in origin(far).command_does()
+
+
 def test_a_run_without_a_file_tells_where_its_config_is(origin: Callable[..., Origin]) -> None:
     told = origin(training=None).command().splitlines()
     assert told[0] == f"# {NO_FILE} holds the config at the end of this page"

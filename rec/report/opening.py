@@ -1,0 +1,134 @@
+"""The first lines of a report: what was trained on what, how good it is beside what, and whether its mixture pays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rec.evaluation.headline import Numbers, standing, summarise
+from rec.report.origin import Origin, data_name, system_name
+from rec.report.verdict import FILE
+from rec.sections import counted, number
+from rec.storage import Storage
+
+ORACLES = ("the planted truth",)
+"""Answers that know what made the data: no simple answers, but the most that any model can reach."""
+
+
+def opening(results: Sequence[Numbers], origin: Origin, storage: Storage) -> str:
+    """Return the first lines, one of each kind."""
+    first = results[0]
+    return "\n".join([_how_good(results, origin), *_mixture(origin, storage), *_meaning(first), *origin.cost()])
+
+
+def comparisons(numbers: Numbers, names: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
+    """Return columns beside a run's metrics, each a head and a text per name: the best simple answer, and the oracle.
+
+    The best is that of a task's first metric. A metric that it lacks is compared with the best that has it.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for baselines in _by_task(numbers):
+        real, first = _real(baselines, numbers), _first(numbers, baselines)
+        for name in names:
+            best = _best(real, first, numbers) if first else ""
+            whose = best if best and name in real[best] else _best(real, name, numbers)
+            if whose:
+                found[name] = (whose, number(real[whose][name]))
+    labels = list(dict.fromkeys(whose for whose, _ in found.values()))
+    columns = []
+    if len(labels) == 1:
+        columns.append((labels[0], {name: value for name, (_, value) in found.items()}))
+    elif labels:
+        columns.append(("simple answer", {name: f"{value} ({whose})" for name, (whose, value) in found.items()}))
+    for oracle in (one for one in ORACLES if one in numbers["baselines"]):
+        values = numbers["baselines"][oracle]
+        columns.append((f"{oracle} (oracle)", {name: number(values[name]) for name in names if name in values}))
+    return columns
+
+
+def explained(columns: Sequence[tuple[str, Mapping[str, str]]], names: Sequence[str]) -> str:
+    """Return in words what the columns of `comparisons` are."""
+    told = [f"Beside it stands the simple answer that is best in {names[0]}."] if columns and names else []
+    if any(head.endswith("(oracle)") for head, _ in columns):
+        told.append("An oracle knows what made the data and is out of a model's reach: what it lacks is chance.")
+    return " ".join(told)
+
+
+def _how_good(results: Sequence[Numbers], origin: Origin) -> str:
+    first, summary = results[0], summarise(results)
+    sizes = origin.sizes()
+    told = f" ({sizes})" if sizes else ""
+    what = f"{system_name(origin.config)}{_dense(first, origin)}, trained on {data_name(origin.config)}{told},"
+    place = f"{counted(first['examples'], 'example')} of the {first['split']} split"
+    name = next((name for name in first["shown"] if name in summary), None)
+    if name is None:
+        return f"{what} has no value of any metric on {place}."
+    entry = summary[name]
+    low, high, spread = entry["mean"] - entry["sd"], entry["mean"] + entry["sd"], ""
+    if len(results) > 1:
+        spread = f" ± {number(entry['sd'])} (standard deviation over {counted(len(results), 'seed')})"
+    elif ends := first["interval"].get(name):
+        low, high = ends["low"], ends["high"]
+        spread = f" (95 % interval {number(low)} to {number(high)})"
+    return f"{what} reaches {name} {number(entry['mean'])}{spread} on {place}{_beside(name, first, low, high)}."
+
+
+def _meaning(numbers: Numbers) -> list[str]:
+    """Return what the first metric is, and which of its values are good."""
+    name = next((name for name in numbers["shown"] if numbers["metrics"].get(name) is not None), "")
+    meaning = numbers.get("meanings", {}).get(name)
+    better = "higher" if numbers["directions"].get(name, True) else "lower"
+    return (
+        [f"{name}: {meaning}; {better} is better."] if meaning else [f"In {name} {better} is better."] if name else []
+    )
+
+
+def _beside(name: str, numbers: Numbers, low: float, high: float) -> str:
+    """Return how a metric stands beside the best simple answer, and what the oracle reaches."""
+    every = (_real(baselines, numbers) for baselines in _by_task(numbers))
+    real: dict[str, Any] = next((one for one in every if _best(one, name, numbers)), {})
+    whose, text = _best(real, name, numbers), ""
+    if whose:
+        value, higher = real[whose][name], numbers["directions"].get(name, True)
+        among = sum(name in values for values in real.values())
+        best = f", the best of {counted(among, 'simple answer')}" if among > 1 else ", a simple answer"
+        text = f": {standing(value, low, high, higher)} {whose} ({number(value)}){best}"
+    for oracle in (one for one in ORACLES if name in numbers["baselines"].get(one, {})):
+        text += f"; {oracle}, an oracle, reaches {number(numbers['baselines'][oracle][name])}"
+    return text
+
+
+def _mixture(origin: Origin, storage: Storage) -> list[str]:
+    if storage.exists(FILE):
+        return [str(storage.read_json(FILE)["said"]).strip()]
+    if not origin.config.model.twins("model"):
+        return []
+    keys = ", with the keys of the commands below" if origin.changed else ""
+    return [f"Whether the mixture pays was not asked: `rec sweep {origin.file} --verdict` tells{keys}."]
+
+
+def _dense(numbers: Numbers, origin: Origin) -> str:
+    """Return that a run has no mixture, where that is so."""
+    experts = any(task.get("experts") for task in numbers["tasks"].values())
+    return "" if experts or origin.config.model.twins("model") else " (dense: without a gate that learns)"
+
+
+def _by_task(numbers: Numbers) -> list[Mapping[str, Mapping[str, Any]]]:
+    return [task["baselines"] for task in numbers["tasks"].values() if task["baselines"]]
+
+
+def _real(baselines: Mapping[str, Any], numbers: Numbers) -> dict[str, Any]:
+    """Return the answers that know no more than a model may."""
+    more = (*ORACLES, *numbers.get("told_more", ()))
+    return {whose: values for whose, values in baselines.items() if whose not in more}
+
+
+def _first(numbers: Numbers, baselines: Mapping[str, Any]) -> str:
+    return next((name for name in numbers["shown"] if any(name in values for values in baselines.values())), "")
+
+
+def _best(real: Mapping[str, Any], name: str, numbers: Numbers) -> str:
+    """Return which answer is best in a metric, empty where none has it."""
+    there = {whose: values[name] for whose, values in real.items() if name in values}
+    best = max if numbers["directions"].get(name, True) else min
+    return str(best(there, key=there.__getitem__)) if there else ""
