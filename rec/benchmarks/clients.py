@@ -21,7 +21,7 @@ Kept = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class RequestAttempts:
     """One request, with all its attempts."""
 
     start_s: float
@@ -36,7 +36,7 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
-class Unanswered:
+class FailedAttempt:
     """An attempt that met no answer, or a bad one."""
 
     begun_s: float
@@ -47,11 +47,11 @@ class Unanswered:
 
 
 @dataclass(slots=True)
-class Seen:
+class ClientTimes:
     """What clients saw, times by the monotonic clock."""
 
-    answers: list[Answered] = field(default_factory=list)
-    unanswered: list[Unanswered] = field(default_factory=list)
+    answers: list[RequestAttempts] = field(default_factory=list)
+    unanswered: list[FailedAttempt] = field(default_factory=list)
     reopened: int = 0
     """Kept connections that a proxy had closed, as it may: opened anew, as browsers and HTTP libraries do."""
 
@@ -73,7 +73,7 @@ class Clients(threading.Thread):
         super().__init__(daemon=True, name="clients")
         self.urls = [urlsplit(url) for url in urls]
         self.bodies = bodies.read_bytes().splitlines()
-        self.clients, self.pause_s, self.ended, self.seen = clients, clients / per_s, threading.Event(), Seen()
+        self.clients, self.pause_s, self.ended, self.seen = clients, clients / per_s, threading.Event(), ClientTimes()
 
     def ask_per_s(self, per_s: float) -> None:
         """Ask so often from now on."""
@@ -83,7 +83,7 @@ class Clients(threading.Thread):
         """Ask until ended."""
         asyncio.run(self._all())
 
-    def end(self) -> Seen:
+    def end(self) -> ClientTimes:
         """End when every client has its last answer, and return what they saw."""
         self.ended.set()
         self.join()
@@ -103,10 +103,10 @@ class Clients(threading.Thread):
                 cause, answer, kept = await self._ask(self.urls[way], self.bodies[question], kept)
                 if not cause:
                     break
-                self.seen.unanswered.append(Unanswered(begun_s, way, cause))
+                self.seen.unanswered.append(FailedAttempt(begun_s, way, cause))
                 way = (way + 1) % len(self.urls)
             took_s, answered_by = time.monotonic() - start_s, way if answer else -1
-            self.seen.answers.append(Answered(start_s, took_s, home, answered_by, question, answer))
+            self.seen.answers.append(RequestAttempts(start_s, took_s, home, answered_by, question, answer))
         if kept:
             kept[1].close()
 

@@ -14,7 +14,7 @@ from rec.benchmarks import bare_encoders, healthmoe
 from rec.benchmarks.memory import PeakMemory
 from rec.benchmarks.row import Row, timed
 from rec.benchmarks.timing import Times
-from rec.data.encode import Encoders, EncodeTask, Found, Recipe
+from rec.data.encode import EncodedShard, Encoders, EncodeTask, Recipe
 from rec.data.generated.food import FoodConfig, food_rows
 from rec.data.runner import Actors
 from rec.data.schema import EntityTable
@@ -38,11 +38,11 @@ class TimedEncoders:
 
     recipe: Recipe
 
-    def __call__(self) -> Callable[[EncodeTask], tuple[Found, float, float]]:
+    def __call__(self) -> Callable[[EncodeTask], tuple[EncodedShard, float, float]]:
         """Return the function of one actor."""
         encoders = Encoders(self.recipe)
 
-        def timed(task: EncodeTask) -> tuple[Found, float, float]:
+        def timed(task: EncodeTask) -> tuple[EncodedShard, float, float]:
             start_s = time.time()
             return encoders(task), start_s, time.time()
 

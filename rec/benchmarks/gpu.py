@@ -32,7 +32,7 @@ from rec.train.engine import LocalEngine
 from rec.train.memory import peaks, restart_peaks
 from rec.train.ranks import OneRank
 from rec.train.saver import Saver
-from rec.train.shards import Piece
+from rec.train.shards import TensorPiece
 
 TYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 CLOSE = {"float32": 2e-3, "bf16": 5e-2}
@@ -45,7 +45,7 @@ LONGEST, WIDTH, REPEATS = 200, 64, 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
+class GPUSizes:
     """How much is done."""
 
     steps: int
@@ -54,11 +54,11 @@ class Sizes:
     parameters: int
 
 
-LARGE = Sizes(steps=20, rows=256, items=(10**5, 10**6, 10**7), parameters=10**9)
-SMALL = Sizes(steps=3, rows=32, items=(10**4, 10**5), parameters=10**6)
+LARGE = GPUSizes(steps=20, rows=256, items=(10**5, 10**6, 10**7), parameters=10**9)
+SMALL = GPUSizes(steps=3, rows=32, items=(10**4, 10**5), parameters=10**6)
 
 
-def measure(folder: str, say: Say, sizes: Sizes | None = None, systems: Sequence[str] = ()) -> list[Row]:
+def measure(folder: str, say: Say, sizes: GPUSizes | None = None, systems: Sequence[str] = ()) -> list[Row]:
     """Return the rows of all parts, on the first GPU where there is one."""
     has_gpu = torch.cuda.is_available()
     device = torch.device("cuda:0" if has_gpu else "cpu")
@@ -99,7 +99,7 @@ def short(name: str) -> str:
     return name.rpartition(":")[2]
 
 
-class Run:
+class GPURun:
     """Steps of a system's last phase on rows of its sample, without dropout."""
 
     def __init__(self, name: str, kind: str, device: torch.device, rows: int) -> None:
@@ -153,15 +153,15 @@ def _leaves(args: Any, found: Any) -> bool:
     return there and any(value.device.type != "cpu" for value in come)
 
 
-def steps_rows(name: str, kind: str, device: torch.device, sizes: Sizes) -> list[Row]:
+def steps_rows(name: str, kind: str, device: torch.device, sizes: GPUSizes) -> list[Row]:
     """Return how near the losses are to the CPU's, and what a step costs.
 
     The limit of the distance is what other draws of the same steps make of the loss, and rounding: devices draw
     differently.
     """
     cpu = torch.device("cpu")
-    one, other = (Run(name, "float32", cpu, sizes.rows).losses(sizes.steps, seed) for seed in (0, 1000))
-    run = Run(name, kind, device, sizes.rows)
+    one, other = (GPURun(name, "float32", cpu, sizes.rows).losses(sizes.steps, seed) for seed in (0, 1000))
+    run = GPURun(name, kind, device, sizes.rows)
     found = run.losses(sizes.steps)
     if not all(math.isfinite(loss) for loss in found):
         raise FloatingPointError(f"losses {found}")
@@ -183,7 +183,7 @@ def _distance(one: Sequence[float], other: Sequence[float]) -> float:
     return max(abs(a - b) / max(abs(a), 1e-9) for a, b in zip(one, other, strict=True))
 
 
-def gpu_rows(told: str, run: Run, steps: int) -> list[Row]:
+def gpu_rows(told: str, run: GPURun, steps: int) -> list[Row]:
     """Return the synchronisations that torch warns of, and the kernels, of a step."""
     from torch._C._autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
@@ -297,7 +297,7 @@ def storage_rows(folder: str, parameters: int) -> list[Row]:
 
     bare_write, bare_read = seconds(write), seconds(file.read_bytes)
     file.unlink()
-    pieces = [Piece.whole(name, tensor) for name, tensor in tensors.items()]
+    pieces = [TensorPiece.whole(name, tensor) for name, tensor in tensors.items()]
 
     def save() -> None:
         saver = Saver(store, OneRank())

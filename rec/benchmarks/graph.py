@@ -42,9 +42,9 @@ def measure(data: Prepared) -> list[Row]:
     """Return times of an epoch and of a full ranking, each beside its limit."""
     torch.set_num_threads(1)
     keep_freed_memory()
-    light = Trained(LightGCN, LightGCNConfig(layers=2), data)
-    freedom = Trained(LightGCN, FREEDOM, data)
-    magnet = Trained(Magnet, load(MAGNET).model, data)
+    light = SystemOnBatch(LightGCN, LightGCNConfig(layers=2), data)
+    freedom = SystemOnBatch(LightGCN, FREEDOM, data)
+    magnet = SystemOnBatch(Magnet, load(MAGNET).model, data)
     rows = []
     for name, run in (("LightGCN", light), ("FREEDOM-like", freedom)):
         step, bare = side_by_side(run.step, run.bare(), REPEATS)
@@ -64,7 +64,7 @@ def measure(data: Prepared) -> list[Row]:
     return [*rows, *_ranking(magnet, data.num_users)]
 
 
-class Trained:
+class SystemOnBatch:
     """A system on one batch of the data set."""
 
     def __init__(self, system: type[GraphRecommender[Any]], config: Any, data: Prepared) -> None:
@@ -117,7 +117,7 @@ class Trained:
         return sum(spent) / total_s
 
 
-def _ranking(magnet: Trained, users: int) -> list[Row]:
+def _ranking(magnet: SystemOnBatch, users: int) -> list[Row]:
     """Return the time to score all items for all users, from that of some, beside the products alone.
 
     And that of the best candidates by the base score alone, with the share of the best 20 items that they hold.

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rec.benchmarks.graph import FREEDOM, Trained, planted_data
+from rec.benchmarks.graph import FREEDOM, SystemOnBatch, planted_data
 from rec.benchmarks.moe import peak_bytes
 from rec.benchmarks.row import Row
 from rec.benchmarks.timing import median_s
@@ -55,7 +55,7 @@ def costs(interactions: int, say: Callable[[str], None]) -> list[Row]:
             rows.append(Row(f"{told}: prepared", time.perf_counter() - start_s, "s"))
             for name, system, config in systems:
                 before = held_bytes()
-                run = Trained(system, config, data)
+                run = SystemOnBatch(system, config, data)
                 held_mib = (held_bytes() - before) / 2**20
                 rows.append(Row(f"{told}: {name}, memory of weights and edges", held_mib, "MiB"))
                 rows.append(Row(f"{told}: {name}, a step", median_s(run.step, 3), "s"))

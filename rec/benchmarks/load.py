@@ -36,7 +36,7 @@ POISSON = "delay = function() return math.floor(-math.log(1 - math.random()) * %
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class WrkLoad:
     """What wrk saw."""
 
     per_s: float
@@ -55,7 +55,7 @@ def write_bodies(folder: Path, bodies: Sequence[Any], name: str = "bodies") -> P
     return path
 
 
-def wrk(url: str, bodies: Path, clients: int, seconds: float, pause_ms: float = 0.0) -> Load:
+def wrk(url: str, bodies: Path, clients: int, seconds: float, pause_ms: float = 0.0) -> WrkLoad:
     """Return what `clients` see who send requests for some seconds, each after a random pause with the given mean.
 
     Raises:
@@ -73,7 +73,7 @@ def wrk(url: str, bodies: Path, clients: int, seconds: float, pause_ms: float = 
     if found is None:
         raise ConfigError(f"wrk: {(done.stderr or done.stdout).strip()}")
     n = json.loads(found[1])
-    return Load(
+    return WrkLoad(
         per_s=n["requests"] / (n["us"] / 1e6),
         p50_s=n["p50_us"] / 1e6,
         p99_s=n["p99_us"] / 1e6,
@@ -83,7 +83,7 @@ def wrk(url: str, bodies: Path, clients: int, seconds: float, pause_ms: float = 
     )
 
 
-def steady(url: str, bodies: Path, per_s: float, seconds: float, clients: int = 64) -> Load:
+def steady(url: str, bodies: Path, per_s: float, seconds: float, clients: int = 64) -> WrkLoad:
     """Return what clients see who together send so many requests per second, each after a random pause."""
     pause_ms = 1e3 * clients / per_s
     for _ in range(2):

@@ -26,7 +26,7 @@ from rec.benchmarks.work import Say
 from rec.data.encoders import Tfidf
 from rec.data.items import FiledItems, HeldItems, facts_of
 from rec.data.modalities.answers import Answers
-from rec.data.modalities.job import Job
+from rec.data.modalities.job import ModalityJob
 from rec.data.modalities.writers import ModelWriter
 from rec.data.runner import InProcess
 from rec.data.sources.metadata import FIELDS
@@ -214,21 +214,21 @@ def killed(chat: Chat, folder: str, asked: int) -> list[Row]:
     ]
 
 
-def _job(chat: Chat | str, folder: str, count: int, **writer: Any) -> Job:
+def _job(chat: Chat | str, folder: str, count: int, **writer: Any) -> ModalityJob:
     url = chat if isinstance(chat, str) else chat.url
     keys = {"kind": "chat", "url": url, "model": "m", "cache": f"{folder}/answers", "max_tokens": 128} | writer
     config = ModalitiesConfig.model_validate({"writer": keys, "prompt": {"examples": []}})
-    return Job(
+    return ModalityJob(
         config, HeldItems(films(0, count)), np.ones(count), NAMES, root=f"{folder}/data", runner=InProcess(), say=_quiet
     )
 
 
-def _write(job: Job) -> list[str]:
+def _write(job: ModalityJob) -> list[str]:
     """Write all items, and return what was wrong with each."""
     return [one.fault for some in job.write() for one in some]
 
 
-def _model(job: Job) -> ModelWriter:
+def _model(job: ModalityJob) -> ModelWriter:
     assert isinstance(job.writer, ModelWriter), "a server is asked"
     return job.writer
 

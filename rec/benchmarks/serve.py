@@ -13,7 +13,7 @@ import numpy as np
 from fastapi import FastAPI, Response
 
 from rec.benchmarks import retrieval, serve_nodes
-from rec.benchmarks.load import Load, steady, write_bodies, wrk
+from rec.benchmarks.load import WrkLoad, steady, write_bodies, wrk
 from rec.benchmarks.parts import chosen
 from rec.benchmarks.row import Row
 from rec.benchmarks.serve_faults import with_faults
@@ -119,14 +119,14 @@ def constant(path: str, size: int) -> FastAPI:
     return app
 
 
-def in_turns(url: str, fixed: str, bodies: Path, clients: int) -> tuple[list[Load], list[Load]]:
+def in_turns(url: str, fixed: str, bodies: Path, clients: int) -> tuple[list[WrkLoad], list[WrkLoad]]:
     """Return the rounds of a model and of the constant, slowest first."""
     rounds = [(wrk(url, bodies, clients, SECONDS), wrk(fixed, bodies, clients, SECONDS)) for _ in range(ROUNDS)]
     ours, theirs = (sorted(loads, key=lambda load: load.per_s) for loads in zip(*rounds, strict=True))
     return ours, theirs
 
 
-def compared(ours: Load, constant: Sequence[Load], clients: int) -> list[Row]:
+def compared(ours: WrkLoad, constant: Sequence[WrkLoad], clients: int) -> list[Row]:
     """Return time per request, throughput and latency of a model beside the constant's rounds."""
     at = f"{clients} client{'s' if clients > 1 else ''}"
     goal = 1 / 0.7 if clients == 64 else None

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import psutil
 
-from rec.benchmarks.load import Load, steady
+from rec.benchmarks.load import WrkLoad, steady
 from rec.benchmarks.row import Row
-from rec.runtime.served import State
+from rec.runtime.served import ServedState
 from rec.runtime.serving import replace, replica_pids
 from rec.serving.artifact import Artifact
 
@@ -21,7 +21,14 @@ Say = Callable[[str], None]
 
 
 def with_faults(
-    state: State, artifact: Artifact, url: str, bodies: Path, per_s: float, minutes: float, replicas: int, say: Say
+    state: ServedState,
+    artifact: Artifact,
+    url: str,
+    bodies: Path,
+    per_s: float,
+    minutes: float,
+    replicas: int,
+    say: Say,
 ) -> list[Row]:
     """Return what clients saw while a replica was killed every minute and one upgrade made.
 
@@ -37,7 +44,7 @@ def with_faults(
     """
     second = Path(shutil.copytree(artifact.path, artifact.path.with_name("model-v2")))
     say(f"{minutes:g} min at {per_s:.0f} requests per second: a replica killed every minute, one upgrade")
-    found: list[Load] = []
+    found: list[WrkLoad] = []
     thread = threading.Thread(target=lambda: found.append(steady(url, bodies, per_s, 60 * minutes)))
     start_s, killed, upgraded = time.monotonic(), 0, False
     memory: list[float] = []

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rec.benchmarks.clients import Seen, asking
+from rec.benchmarks.clients import ClientTimes, asking
 from rec.benchmarks.row import Row
 from rec.errors import ConfigError
 from rec.runtime.local_cluster import LocalCluster, Shape, running
@@ -68,7 +68,7 @@ class Crowd:
 
 
 @dataclass
-class Service:
+class ServeProcess:
     """A `rec serve` on the head of a cluster."""
 
     cluster: LocalCluster
@@ -112,7 +112,7 @@ class Service:
 
 
 @contextlib.contextmanager
-def service(cluster: LocalCluster, artifact: Path, keys: Mapping[str, Any]) -> Iterator[Service]:
+def service(cluster: LocalCluster, artifact: Path, keys: Mapping[str, Any]) -> Iterator[ServeProcess]:
     """Have an artifact served by a cluster inside.
 
     Raises:
@@ -121,7 +121,7 @@ def service(cluster: LocalCluster, artifact: Path, keys: Mapping[str, Any]) -> I
     words = [sys.executable, "-m", "rec.cli", "serve", str(artifact), "--port", str(PORT)]
     words += [f"serve.{key}={value}" for key, value in keys.items()]
     process = cluster.popen(0, words, stderr=subprocess.PIPE)
-    found = Service(cluster, artifact, process)
+    found = ServeProcess(cluster, artifact, process)
     assert process.stderr is not None
     told = io.TextIOWrapper(process.stderr)
     try:
@@ -151,7 +151,7 @@ def replicas_by_node(cluster: LocalCluster, name: str) -> list[list[int]]:
 class Loss:
     """What clients saw of the loss of node 1."""
 
-    seen: Seen
+    seen: ClientTimes
     began_s: float
     lost_s: float
     ended_s: float
@@ -199,7 +199,7 @@ class Loss:
         ]
 
 
-def lose(served: Service, bodies: Path, how: Callable[[], object], crowd: Crowd) -> Loss:
+def lose(served: ServeProcess, bodies: Path, how: Callable[[], object], crowd: Crowd) -> Loss:
     """Return what clients of both proxies saw who asked while node 1 was lost."""
     urls = [served.url(node, PATH) for node in range(NODES)]
     with asking(urls, bodies, crowd.clients, crowd.per_s) as clients:
@@ -217,7 +217,7 @@ def lose(served: Service, bodies: Path, how: Callable[[], object], crowd: Crowd)
 class Upgrade:
     """What clients saw of an upgrade."""
 
-    seen: Seen
+    seen: ClientTimes
     took_s: float
     versions: tuple[list[list[str]], list[list[str]]]
     """The items that each version gives to each question."""
@@ -246,7 +246,7 @@ class Upgrade:
         ]
 
 
-def upgraded(served: Service, bodies: Path, target: Path, crowd: Crowd) -> Upgrade:
+def upgraded(served: ServeProcess, bodies: Path, target: Path, crowd: Crowd) -> Upgrade:
     """Return what clients of both proxies saw who asked during an upgrade."""
     few = bodies.with_name("few.jsonl")
     few.write_text("".join(bodies.read_text().splitlines(keepends=True)[:QUESTIONS]))
@@ -271,7 +271,7 @@ def items(answer: bytes) -> list[str]:
 class Scaling:
     """How the number of replicas followed the load, in seconds since the load changed."""
 
-    seen: Seen
+    seen: ClientTimes
     began_s: float
     """When the load rose, by the monotonic clock."""
     most_s: float
@@ -300,7 +300,9 @@ class Scaling:
         ]
 
 
-def scaled(served: Service, bodies: Path, most: int, crowd: Crowd, per_s: float, limit_s: float = 240.0) -> Scaling:
+def scaled(
+    served: ServeProcess, bodies: Path, most: int, crowd: Crowd, per_s: float, limit_s: float = 240.0
+) -> Scaling:
     """Return how replicas follow a crowd's load that for a while rises to so many requests per second.
 
     Raises:

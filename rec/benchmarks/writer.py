@@ -23,7 +23,7 @@ from rec.nn.decoding import Decoding, decode
 from rec.nn.language.config import LanguageConfig
 from rec.nn.language.gated import GatedConfig, expert_width
 from rec.nn.language.tokens import LanguageTokens
-from rec.systems.gavamoe.prompt import Prompt, PromptConfig, Prompter
+from rec.systems.gavamoe.prompt import PairPromptConfig, PairPrompter, Prompt
 from rec.systems.gavamoe.writer import Pairs, PairWriter
 from rec.train.memory import keep_freed_memory
 
@@ -73,7 +73,7 @@ class Sentences:
     def prompt(self) -> Prompt:
         """The prompts and answers of a batch."""
         ratings, features, texts = (values[:BATCH] for values in self.columns.values())
-        return Prompter(PromptConfig(), self.tokens, 2 * TOKENS).prompt(ratings, features, texts)
+        return PairPrompter(PairPromptConfig(), self.tokens, 2 * TOKENS).prompt(ratings, features, texts)
 
     @cached_property
     def pairs(self) -> Pairs:

@@ -19,7 +19,7 @@ from rec.provenance import code
 
 
 @dataclass(frozen=True)
-class Job:
+class ParsedCommand:
     """A command that its words allow, before it starts."""
 
     run: partial[int | None]
@@ -72,7 +72,7 @@ class Command(TyperCommand):
         formatter.write(f"\n{self.epilog}\n" if self.epilog else "")
 
 
-class Group(TyperGroup):
+class CommandGroup(TyperGroup):
     """Commands within a command; their options may stand before their names."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -116,7 +116,7 @@ def _first(
 def app(text: str, examples: str, metavar: str, *, first: bool = False) -> typer.Typer:
     """Return what holds commands; the first of all tells the version as well, and completes words in shells."""
     return typer.Typer(
-        cls=Group,
+        cls=CommandGroup,
         callback=_first if first else _several,
         help=text,
         epilog=examples,
@@ -132,10 +132,10 @@ def add(group: typer.Typer, name: str, run: Callable[..., int | None], text: str
     """Add a command that a function does, whose parameters are what it takes; `end` closes its help."""
 
     @wraps(run)
-    def ready(*, quiet: bool, verbose: bool, **options: Any) -> Job:
+    def ready(*, quiet: bool, verbose: bool, **options: Any) -> ParsedCommand:
         if quiet and verbose:
             raise typer.BadParameter("not allowed with argument --quiet", param_hint="--verbose")
-        return Job(partial(run, **options), QUIET if quiet else VERBOSE if verbose else USUAL, interrupted)
+        return ParsedCommand(partial(run, **options), QUIET if quiet else VERBOSE if verbose else USUAL, interrupted)
 
     own = inspect.signature(run, eval_str=True)
     flags = [
@@ -146,7 +146,7 @@ def add(group: typer.Typer, name: str, run: Callable[..., int | None], text: str
     group.command(name, cls=Command, help=text, short_help=text, epilog=end)(ready)
 
 
-def parsed(group: typer.Typer, words: Sequence[str]) -> Job:
+def parsed(group: typer.Typer, words: Sequence[str]) -> ParsedCommand:
     """Return the command that words name; the process ends where they ask for help, or name none."""
     try:
         found = get_command(group).main(args=list(words), prog_name="rec", standalone_mode=False)
@@ -155,7 +155,7 @@ def parsed(group: typer.Typer, words: Sequence[str]) -> Job:
         page = of.command_path if of is not None else "rec"
         logger().error(f"rec: error: {_fault(error)}{_choices(of)}; see {page} --help")
         raise SystemExit(2) from None
-    if not isinstance(found, Job):
+    if not isinstance(found, ParsedCommand):
         raise SystemExit(found)
     return found
 
@@ -164,7 +164,7 @@ def _choices(of: Any) -> str:
     """Return what there is where a command of a group was not found."""
     return (
         f"; there are {', '.join(of.command.list_commands(of))}"
-        if isinstance(getattr(of, "command", None), Group)
+        if isinstance(getattr(of, "command", None), CommandGroup)
         else ""
     )
 

@@ -10,7 +10,7 @@ from rec.cli.run import writable
 
 if TYPE_CHECKING:
     from rec.cluster.machines import Machine
-    from rec.cluster.plan import Plan
+    from rec.cluster.plan import ClusterPlan
     from rec.config import RunConfig
 
 TEXT = "tell what a run would do with a cluster: which rank on which node, who holds what, bytes and memory"
@@ -56,7 +56,7 @@ def run(
             file.write(json_text(to_plain(found), indent=2))
 
 
-def planned(config: RunConfig, nodes: str | None) -> Plan:
+def planned(config: RunConfig, nodes: str | None) -> ClusterPlan:
     """Return the plan of a run on nodes that a text names, else on the cluster that is there, else on this machine.
 
     Raises:
@@ -64,7 +64,7 @@ def planned(config: RunConfig, nodes: str | None) -> Plan:
         DataError: the data set is not there.
     """
     from rec.cluster.machines import SPARE_CPUS, machines, seated, sizes
-    from rec.cluster.plan import Sample, plan
+    from rec.cluster.plan import StepSample, plan
     from rec.data.stream import CachedReader
     from rec.progress import Progress
     from rec.train.feed import PlannedFeed
@@ -85,7 +85,7 @@ def planned(config: RunConfig, nodes: str | None) -> Plan:
         return plan(
             system,
             found,
-            lambda stretch: Sample(*feed.sample(stretch.phase, SAMPLE_ROWS)),
+            lambda stretch: StepSample(*feed.sample(stretch.phase, SAMPLE_ROWS)),
             parallel,
             machines=there,
             nodes=places,

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from rec.cluster.values import Kind, Sizes, Values, Workers, byte_count
+from rec.cluster.values import Kind, PodSizes, Values, WorkerPods, byte_count
 
 SERVED = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -119,7 +119,7 @@ def _document(kind: str, name: str, component: str, spec: Manifest) -> Manifest:
     return {"apiVersion": "ray.io/v1", "kind": kind, "metadata": {"name": name, "labels": labels}, "spec": spec}
 
 
-def _cluster(values: Values, workers: Workers, group: str, env: list[Manifest] | None = None) -> Manifest:
+def _cluster(values: Values, workers: WorkerPods, group: str, env: list[Manifest] | None = None) -> Manifest:
     """Return the spec of a cluster: a head without tasks, one kind of workers, autoscaling, token authentication."""
     return {
         "rayVersion": values.ray_version,
@@ -148,11 +148,13 @@ def _cluster(values: Values, workers: Workers, group: str, env: list[Manifest] |
     }
 
 
-def _object_store(sizes: Sizes) -> dict[str, str]:
+def _object_store(sizes: PodSizes) -> dict[str, str]:
     return {"object-store-memory": str(byte_count(sizes.object_store))}
 
 
-def _pod(values: Values, sizes: Sizes, name: str, env: list[Manifest], gpus: dict[str, str] | None = None) -> Manifest:
+def _pod(
+    values: Values, sizes: PodSizes, name: str, env: list[Manifest], gpus: dict[str, str] | None = None
+) -> Manifest:
     """Return the template of a pod with one container."""
     resources = {"cpu": str(sizes.cpus), "memory": sizes.memory, **(gpus or {})}
     container = {
@@ -197,7 +199,7 @@ def _pod(values: Values, sizes: Sizes, name: str, env: list[Manifest], gpus: dic
     return {"spec": spec}
 
 
-def _worker_pod(values: Values, workers: Workers, env: list[Manifest]) -> Manifest:
+def _worker_pod(values: Values, workers: WorkerPods, env: list[Manifest]) -> Manifest:
     """Return the template of a worker: where it may run, and its GPUs."""
     gpus = {workers.gpu_resource: str(workers.gpus)} if workers.gpus else {}
     pod = _pod(values, workers, "ray-worker", env, gpus)

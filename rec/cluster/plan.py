@@ -14,7 +14,7 @@ from rec.batch import Batch
 from rec.cluster.machines import Machine
 from rec.cluster.placing import expert_groups
 from rec.cluster.rehearsal import Noted, rehearse
-from rec.cluster.traffic import FULL, Mixture, Traffic, Work, traffic
+from rec.cluster.traffic import FULL, Mixture, StepTraffic, Traffic, traffic
 from rec.keys import ParallelConfig
 from rec.moe.layer import MixtureOfExperts, layers_of, layers_to_spread
 from rec.nn.base import is_referred_to
@@ -30,7 +30,7 @@ NORM, NORMS = 4, 2
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class StepSample:
     """What the first rank computes in a step."""
 
     micro: Sequence[tuple[Batch, bool]]
@@ -40,7 +40,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Experts:
+class ExpertsPlan:
     """A mixture layer whose experts are spread, or lie whole on every rank."""
 
     layer: str
@@ -54,7 +54,7 @@ class Experts:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class TablePlan:
     """A sharded table, and which of its rows each rank holds."""
 
     table: str
@@ -65,7 +65,7 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
+class ParameterCounts:
     """How many parameters a model has."""
 
     total: int
@@ -90,13 +90,13 @@ class Stage:
     """Parameters that move, over all ranks."""
     scale: float
     """How many times as many rows a microbatch has as the one that was measured."""
-    work: Work
+    work: StepTraffic
     traffic: Traffic
     memory: Memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class ClusterPlan:
     """What a run would do with a cluster."""
 
     parallel: ParallelConfig
@@ -105,11 +105,11 @@ class Plan:
     """The node of each rank."""
     groups: list[list[int]]
     """Ranks that share a copy of the experts."""
-    experts: list[Experts]
-    tables: list[Rows]
+    experts: list[ExpertsPlan]
+    tables: list[TablePlan]
     table_bytes: int
     """Of one worker's rows, with the optimiser's sums."""
-    counts: Counts
+    counts: ParameterCounts
     stages: list[Stage]
 
     @property
@@ -132,12 +132,12 @@ class Plan:
 def plan(
     system: System[Any, Any],
     found: Sequence[Stretch],
-    sample_of: Callable[[Stretch], Sample],
+    sample_of: Callable[[Stretch], StepSample],
     parallel: ParallelConfig,
     *,
     machines: Sequence[Machine],
     nodes: Sequence[int],
-) -> Plan:
+) -> ClusterPlan:
     """Return what a run would do with ranks on these nodes.
 
     Args:
@@ -159,11 +159,11 @@ def plan(
     for stretch in found:
         sample = sample_of(stretch)
         _begin(module, stretch, own, sample)
-        trained = Parts.of(module)
+        trained = ParameterParts.of(module)
         noted = rehearse(system, stretch, module, sample.micro, workers=len(nodes))
         choices |= noted.choices
         stages.append(_stage(stretch, trained, sample, noted, parallel, nodes))
-    return Plan(
+    return ClusterPlan(
         parallel=parallel,
         machines=machines,
         nodes=nodes,
@@ -176,7 +176,7 @@ def plan(
     )
 
 
-def _begin(module: nn.Module, stretch: Stretch, own: Mapping[str, bool], sample: Sample) -> None:
+def _begin(module: nn.Module, stretch: Stretch, own: Mapping[str, bool], sample: StepSample) -> None:
     """Choose what moves in a phase, and do what is done once before it, with the sample for its rows."""
     select(module, stretch.phase, own)
     setattr(module, "phase", stretch.phase.name)  # noqa: B010 (a module's attributes are typed as tensors and modules)
@@ -190,7 +190,7 @@ def _spread(module: nn.Module) -> list[tuple[str, MixtureOfExperts]]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
+class ParameterParts:
     """Numbers of parameters, by whether they move and whether they belong to experts."""
 
     dense: int = 0
@@ -201,7 +201,7 @@ class Parts:
     """Of buffers, which every rank holds too."""
 
     @classmethod
-    def of(cls, module: nn.Module) -> Parts:
+    def of(cls, module: nn.Module) -> ParameterParts:
         """Return those of a module."""
         inside = {id(p) for _, layer in _spread(module) for p in layer.experts.parameters()}
         held = [parameter for parameter in module.parameters() if not is_referred_to(parameter)]
@@ -218,12 +218,17 @@ class Parts:
 
 
 def _stage(
-    stretch: Stretch, parts: Parts, sample: Sample, noted: Noted, parallel: ParallelConfig, nodes: Sequence[int]
+    stretch: Stretch,
+    parts: ParameterParts,
+    sample: StepSample,
+    noted: Noted,
+    parallel: ParallelConfig,
+    nodes: Sequence[int],
 ) -> Stage:
     half = parallel.workers > 0 and parallel.precision == "bf16"
     width = HALF if half else FULL
     scaled = [_scaled(mixture, sample.scale, half) for mixture in noted.mixtures]
-    work = Work(
+    work = StepTraffic(
         dense=parts.dense,
         experts=parts.experts,
         expert_parallel=parallel.expert_parallel,
@@ -261,9 +266,9 @@ def _scaled(mixture: Mixture, scale: float, half: bool) -> Mixture:
     return replace(mixture, rows=mixture.rows * scale, number_bytes=number_bytes)
 
 
-def _experts(name: str, layer: MixtureOfExperts, choices: Mapping[str, int], parallel: ParallelConfig) -> Experts:
+def _experts(name: str, layer: MixtureOfExperts, choices: Mapping[str, int], parallel: ParallelConfig) -> ExpertsPlan:
     here = layer.num_experts // parallel.expert_parallel
-    return Experts(
+    return ExpertsPlan(
         layer=name,
         experts=layer.num_experts,
         choices=choices.get(name, 0),
@@ -272,13 +277,13 @@ def _experts(name: str, layer: MixtureOfExperts, choices: Mapping[str, int], par
     )
 
 
-def _rows(name: str, table: ShardedEmbedding, ranks: int) -> Rows:
+def _rows(name: str, table: ShardedEmbedding, ranks: int) -> TablePlan:
     each = -(-table.rows // ranks)
     ends = [min(each * rank, table.rows) for rank in range(ranks + 1)]
-    return Rows(table=name, rows=table.rows, width=table.width, ranges=list(pairwise(ends)))
+    return TablePlan(table=name, rows=table.rows, width=table.width, ranges=list(pairwise(ends)))
 
 
-def _counts(module: nn.Module, own: Mapping[str, bool], choices: Mapping[str, int]) -> Counts:
+def _counts(module: nn.Module, own: Mapping[str, bool], choices: Mapping[str, int]) -> ParameterCounts:
     sizes = {name: p.numel() for name, p in module.named_parameters() if not is_referred_to(p)}
     experts, idle = 0, 0.0
     for name, layer in _spread(module):
@@ -286,7 +291,7 @@ def _counts(module: nn.Module, own: Mapping[str, bool], choices: Mapping[str, in
         experts += size
         idle += size * (1 - choices.get(name, 0) / layer.num_experts)
     tables = sum(table.rows * table.width for _, table in tables_of(module))
-    return Counts(
+    return ParameterCounts(
         total=sum(sizes.values()) + tables,
         experts=experts,
         frozen=sum(size for name, size in sizes.items() if not own[name]),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rec.cluster.plan import Plan, Stage
+from rec.cluster.plan import ClusterPlan, Stage
 from rec.cluster.traffic import KINDS, WIRE_BYTES
 from rec.nn.memory import HEAP, PROCESS
 from rec.sections import Section, Table, Text, counted
@@ -19,13 +19,13 @@ MOST_ROWS = 16
 RATES = (("1 Gbit/s", 1e9), ("10 Gbit/s", 1e10), ("100 Gbit/s", 1e11))
 
 
-def page(plan: Plan) -> list[Section]:
+def page(plan: ClusterPlan) -> list[Section]:
     """Return what a plan says."""
     stages = [section for stage in plan.stages for section in _stage(plan, stage)]
     return [_places(plan), *_shares(plan), *stages, _parameters(plan), _assumptions(plan)]
 
 
-def _places(plan: Plan) -> Section:
+def _places(plan: ClusterPlan) -> Section:
     ranks_of = plan.ranks_of
     rows: list[tuple[str, ...]] = [
         (machine.name, machine.told, spans(ranks) or "-", _sharing(plan, ranks))
@@ -46,7 +46,7 @@ def _places(plan: Plan) -> Section:
     return Section(title="Ranks on nodes", parts=parts)
 
 
-def _many(plan: Plan) -> list[tuple[str, ...]]:
+def _many(plan: ClusterPlan) -> list[tuple[str, ...]]:
     """Return a row for all nodes that follow each other and have as many ranks."""
     found: list[tuple[str, ...]] = []
     pairs = zip(plan.machines, plan.ranks_of, strict=True)
@@ -60,13 +60,13 @@ def _many(plan: Plan) -> list[tuple[str, ...]]:
     return found
 
 
-def _sharing(plan: Plan, ranks: Sequence[int]) -> str:
+def _sharing(plan: ClusterPlan, ranks: Sequence[int]) -> str:
     if plan.parallel.expert_parallel == 1:
         return "each rank has all" if ranks else "-"
     return ", ".join(spans(group) for group in plan.groups if set(group) & set(ranks)) or "-"
 
 
-def _shares(plan: Plan) -> list[Section]:
+def _shares(plan: ClusterPlan) -> list[Section]:
     found = []
     if plan.experts:
         rows = [
@@ -100,12 +100,12 @@ def _held(ranges: Sequence[tuple[int, int]]) -> str:
     return "; ".join(told) + (f"; and so on to rank {len(ranges) - 1}" if len(ranges) > len(shown) else "")
 
 
-def _stage(plan: Plan, stage: Stage) -> list[Section]:
+def _stage(plan: ClusterPlan, stage: Stage) -> list[Section]:
     of = f" in phase {stage.name!r}" if len(plan.stages) > 1 else ""
     return [_traffic(plan, stage, of), _memory(plan, stage, of)]
 
 
-def _traffic(plan: Plan, stage: Stage, of: str) -> Section:
+def _traffic(plan: ClusterPlan, stage: Stage, of: str) -> Section:
     title, nodes = f"Bytes per step{of}", sorted(set(plan.nodes))
     each = f"A step has {counted(stage.examples, 'example')}, {stage.examples // len(plan.nodes):,} of each rank."
     if len(plan.nodes) == 1:
@@ -129,14 +129,14 @@ def _traffic(plan: Plan, stage: Stage, of: str) -> Section:
     return Section(title=title, parts=parts)
 
 
-def _link(plan: Plan, stage: Stage, node: int) -> tuple[str, ...]:
+def _link(plan: ClusterPlan, stage: Stage, node: int) -> tuple[str, ...]:
     found = stage.traffic
     most = max(found.kinds, key=lambda kind: found.sent(node, kind) + found.received(node, kind))
     values = [size(found.sent(node)), size(found.received(node)), most, size(found.inside(node))]
     return (plan.machines[node].name, *values)
 
 
-def _memory(plan: Plan, stage: Stage, of: str) -> Section:
+def _memory(plan: ClusterPlan, stage: Stage, of: str) -> Section:
     memory = stage.memory
     named = {entry.name: getattr(memory, entry.name) for entry in fields(memory) if entry.name != "keeps_gradients"}
     words = {
@@ -156,7 +156,7 @@ def _memory(plan: Plan, stage: Stage, of: str) -> Section:
     return Section(title=f"Memory per worker{of}", parts=[Table(head=("for", "size"), rows=rows)])
 
 
-def _parameters(plan: Plan) -> Section:
+def _parameters(plan: ClusterPlan) -> Section:
     counts = plan.counts
     rows = [("all", f"{counts.total:,}"), ("that an example's row passes (active)", f"{counts.active:,}")]
     rows += [("of experts", f"{counts.experts:,}")] if counts.experts else []
@@ -166,11 +166,11 @@ def _parameters(plan: Plan) -> Section:
     return Section(title="Parameters", parts=[Table(head=("parameters", "number"), rows=rows)])
 
 
-def _assumptions(plan: Plan) -> Section:
+def _assumptions(plan: ClusterPlan) -> Section:
     return Section(title="Assumptions", parts=[Text(text=f"- {text}") for text in assumptions(plan)])
 
 
-def assumptions(plan: Plan) -> list[str]:
+def assumptions(plan: ClusterPlan) -> list[str]:
     """Return what a plan takes for granted."""
     parallel, found = plan.parallel, []
     if len(plan.nodes) > 1:
@@ -207,7 +207,7 @@ def assumptions(plan: Plan) -> list[str]:
     return found
 
 
-def to_plain(plan: Plan) -> dict[str, Any]:
+def to_plain(plan: ClusterPlan) -> dict[str, Any]:
     """Return a plan as what `json` writes; all numbers of bytes are of a step."""
     stages = []
     for stage in plan.stages:

@@ -18,14 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from rec.batch import Batch
-from rec.cluster.traffic import Mixture, Table
+from rec.cluster.traffic import Mixture, TableLookup
 from rec.moe.layer import Mixed, MixtureOfExperts, layers_of
 from rec.moe.ranks import Later, Waiting
 from rec.nn.sharded import ShardedEmbedding, tables_of, update_tables
 from rec.seeds import derive
 from rec.systems.api import System
 from rec.train.phases import Stretch
-from rec.train.progress import Progress
+from rec.train.progress import TrainingProgress
 from rec.train.replicas import replicated_of, start_step
 from rec.train.update import Update
 
@@ -37,7 +37,7 @@ class Noted:
     mixtures: list[Mixture] = field(default_factory=list)
     choices: dict[str, int] = field(default_factory=dict)
     """Experts of a row, by the layer's name."""
-    tables: list[Table] = field(default_factory=list)
+    tables: list[TableLookup] = field(default_factory=list)
     sums: list[int] = field(default_factory=list)
     """Bytes of each sum over ranks."""
     saved: list[int] = field(default_factory=list)
@@ -84,7 +84,7 @@ class _Owners:
         asked: list[int] = count_P.tolist()
         total = sum(asked)
         share = tuple(count / max(1, total) for count in asked)
-        self.noted.tables.append(Table(asked=total, width=self.table.width, backward=False, places=share))
+        self.noted.tables.append(TableLookup(asked=total, width=self.table.width, backward=False, places=share))
         self.waits = True
         return count_P
 
@@ -183,7 +183,7 @@ def rehearse(
     own = {tensor.untyped_storage().data_ptr() for tensor in (*module.parameters(), *module.buffers())}
     with _heard(module, noted), torch.autograd.graph.saved_tensors_hooks(_counting(own, saved), lambda value: value):
         seeded(0)
-        Update(system, stretch, engine, Progress(phase=stretch.index), seeded)(micro, 0.0, False)
+        Update(system, stretch, engine, TrainingProgress(phase=stretch.index), seeded)(micro, 0.0, False)
     return noted
 
 

@@ -79,7 +79,7 @@ class Mixture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class TableLookup:
     """A lookup in a sharded table in a microbatch of one rank."""
 
     asked: float
@@ -98,7 +98,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class StepTraffic:
     """What a step of a run moves, told of one rank."""
 
     dense: int
@@ -111,7 +111,7 @@ class Work:
     """Bytes of a weight and of its gradient in messages: 4, or 2 in bfloat16."""
     mixtures: tuple[Mixture, ...] = ()
     """Calls of mixture layers whose experts are spread, in one microbatch."""
-    tables: tuple[Table, ...] = ()
+    tables: tuple[TableLookup, ...] = ()
     """Lookups in sharded tables, in one microbatch."""
     sums: tuple[int, ...] = ()
     """Bytes of each small sum over all ranks in a step."""
@@ -171,7 +171,7 @@ class Traffic:
 
 
 @dataclass(slots=True)
-class Ranks:
+class RankTraffic:
     """Collects what ranks send to each other."""
 
     nodes: Sequence[int]
@@ -212,9 +212,9 @@ class Ranks:
         return Traffic({kind: matrix for kind, matrix in self.kinds.items() if matrix.any()}, self.messages)
 
 
-def traffic(work: Work, nodes: Sequence[int]) -> Traffic:
+def traffic(work: StepTraffic, nodes: Sequence[int]) -> Traffic:
     """Return the bytes of a step from node to node, where rank r is on node `nodes[r]`."""
-    everyone, found = range(len(nodes)), Ranks(nodes)
+    everyone, found = range(len(nodes)), RankTraffic(nodes)
     groups = expert_groups(nodes, work.expert_parallel)
     _parameters(found, work, groups)
     passes = work.microbatches * (1 + work.ahead)
@@ -235,7 +235,7 @@ def traffic(work: Work, nodes: Sequence[int]) -> Traffic:
     return found.told
 
 
-def _parameters(found: Ranks, work: Work, groups: Sequence[Sequence[int]]) -> None:
+def _parameters(found: RankTraffic, work: StepTraffic, groups: Sequence[Sequence[int]]) -> None:
     """Note gradients and weights: DeepSpeed sums whole buckets, also where a rank keeps only a part of them."""
     for name, ranks, count in _alike(work, groups):
         summed = found.gather if work.zero_stage and work.owners_alone else found.add_up
@@ -244,7 +244,7 @@ def _parameters(found: Ranks, work: Work, groups: Sequence[Sequence[int]]) -> No
             found.gather(f"{name}weights", ranks, count * work.number_bytes)
 
 
-def _alike(work: Work, groups: Sequence[Sequence[int]]) -> Iterator[tuple[str, Sequence[int], int]]:
+def _alike(work: StepTraffic, groups: Sequence[Sequence[int]]) -> Iterator[tuple[str, Sequence[int], int]]:
     """Yield ranks that hold the same parameters, with how many, and the name of their kind."""
     if work.dense:
         yield "", range(sum(map(len, groups))), work.dense
@@ -253,7 +253,7 @@ def _alike(work: Work, groups: Sequence[Sequence[int]]) -> Iterator[tuple[str, S
             yield "expert ", ranks, work.experts // work.expert_parallel
 
 
-def _rows(found: Ranks, work: Work, mixture: Mixture, first: int, second: int) -> None:
+def _rows(found: RankTraffic, work: StepTraffic, mixture: Mixture, first: int, second: int) -> None:
     """Note what a rank has for another that holds other experts of a layer, and what comes back."""
     ranks, forward = work.expert_parallel, work.microbatches * (1 + work.ahead)
     back_again = work.microbatches * mixture.backward
@@ -274,7 +274,7 @@ def _rows(found: Ranks, work: Work, mixture: Mixture, first: int, second: int) -
     found.send("rows", second, first, back_again * rows * (there + kept * WEIGHT), back_again)
 
 
-def _lookups(found: Ranks, work: Work, table: Table) -> None:
+def _lookups(found: RankTraffic, work: StepTraffic, table: TableLookup) -> None:
     """Note a lookup of every rank: counts, indices, vectors, and gradients on the way back."""
     share_P, forward = table.owners(len(found.nodes)), work.microbatches * (1 + work.ahead)
     back_again = work.microbatches * table.backward
@@ -288,13 +288,13 @@ def _lookups(found: Ranks, work: Work, table: Table) -> None:
             found.send("tables", asking, owner, back_again * rows * table.width * FULL, back_again)
 
 
-def least(work: Work, nodes: Sequence[int]) -> Traffic:
+def least(work: StepTraffic, nodes: Sequence[int]) -> Traffic:
     """Return the bytes of a step that have to cross between nodes, whatever the collectives do.
 
     Nodes sum gradients inside first; ranks that update a part get the sum of that part alone; a row goes once to each
     rank that holds experts of it, with its weights and their numbers, and nothing is padded; sums are free.
     """
-    names, found = sorted(set(nodes)), Ranks(nodes)
+    names, found = sorted(set(nodes)), RankTraffic(nodes)
     first_of = {node: nodes.index(node) for node in names}
     groups = expert_groups(nodes, work.expert_parallel)
     for name, alike, count in _alike(work, groups):

@@ -30,7 +30,7 @@ def byte_count(quantity: str) -> int:
     return int(number) * UNITS[unit]
 
 
-class Sizes(Strict):
+class PodSizes(Strict):
     """What one pod has. Shared memory counts as memory of the pod, and Ray keeps its objects there."""
 
     cpus: int = Field(ge=1)
@@ -57,7 +57,7 @@ class Sizes(Strict):
         return self
 
 
-class Head(Sizes):
+class HeadPod(PodSizes):
     """The pod with Ray's own services and the driver of a job; it runs no tasks."""
 
     cpus: int = Field(2, ge=1)
@@ -70,7 +70,7 @@ class Head(Sizes):
     """Size of /dev/shm, the object store included."""
 
 
-class Workers(Sizes):
+class WorkerPods(PodSizes):
     """One kind of worker pods; a set of manifests is made for each."""
 
     nodes: int = Field(2, ge=1)
@@ -110,7 +110,7 @@ class Volume(Strict):
     """Whether pods may not write to it."""
 
 
-class Job(Strict):
+class JobValues(Strict):
     """What one kind of job is told beside the config."""
 
     arguments: tuple[str, ...] = ()
@@ -123,7 +123,7 @@ class Job(Strict):
     """Seconds that the cluster of a job stays after its end."""
 
 
-class Service(Strict):
+class ServiceValues(Strict):
     """An artifact of `rec export` that is served."""
 
     artifact: str = Field("/data/artifacts/msmrec", pattern="^/")
@@ -174,15 +174,15 @@ class Values(Strict):
     """Keys of the config that hold for all jobs, such as "out=/data/run"."""
     volumes: tuple[Volume, ...] = ()
     """Storage that all pods mount."""
-    head: Head = Head()
-    workers: dict[Annotated[Label, Field(max_length=12)], Workers] = Field(min_length=1)
-    jobs: dict[Kind, Job] = {}
-    service: Service = Service()
+    head: HeadPod = HeadPod()
+    workers: dict[Annotated[Label, Field(max_length=12)], WorkerPods] = Field(min_length=1)
+    jobs: dict[Kind, JobValues] = {}
+    service: ServiceValues = ServiceValues()
     external_state: ExternalState | None = None
 
-    def job(self, kind: Kind) -> Job:
+    def job(self, kind: Kind) -> JobValues:
         """Return what is said of a kind of job."""
-        return self.jobs.get(kind, Job())
+        return self.jobs.get(kind, JobValues())
 
 
 def load_values(path: str | Path) -> Values:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rec.cluster.machines import Machine
-from rec.cluster.plan import Sample, plan
+from rec.cluster.plan import StepSample, plan
 from rec.cluster.plan_page import page
 from rec.conformance.cuts import comparable, difference, in_training, stepped
 from rec.errors import RequestError
@@ -134,7 +134,7 @@ class Conformance:
     def test_a_run_on_two_nodes_can_be_planned(self, built: Built) -> None:
         system, rows = built
         there, found = [Machine("0", 1), Machine("1", 1)], stretches(system, TrainConfig())
-        sample = Sample([(system.collate(rows), True)])
+        sample = StepSample([(system.collate(rows), True)])
         told = plan(system, found, lambda _: sample, ParallelConfig(workers=2), machines=there, nodes=[0, 1])
         counts = told.counts
         assert counts.total - counts.tables == sum(p.numel() for p in system.model().parameters())

@@ -18,7 +18,7 @@ from rec.nn.sharded import tables_of
 from rec.systems.api import Phase, System
 from rec.train.engine import LocalEngine
 from rec.train.phases import Stretch, own_flags, select
-from rec.train.progress import Progress
+from rec.train.progress import TrainingProgress
 from rec.train.ranks import OneRank, RankFeed
 from rec.train.replicas import replicated_of, start_step
 from rec.train.update import Update
@@ -40,7 +40,7 @@ class Stepped:
     """Assignments of each layer's experts, their shares."""
 
 
-class Held(LocalEngine):
+class GradientEngine(LocalEngine):
     """Keeps the gradient of a step in the place of an update."""
 
     def step(self, rate: float) -> Tensor:
@@ -84,7 +84,7 @@ def stepped(
     system: System[Any, Any], phase: Phase, module: Any, micro: Sequence[tuple[Batch, bool]], seed: int
 ) -> Stepped:
     """Return what a step of a module in training gives."""
-    engine, branches = Held(module, TrainConfig()), replicated_of(module)
+    engine, branches = GradientEngine(module, TrainConfig()), replicated_of(module)
 
     def seeded(place: int) -> None:
         torch.manual_seed(seed + place)
@@ -93,7 +93,7 @@ def stepped(
 
     stretch = Stretch(phase=phase, config=TrainConfig(), index=0, count=1)
     seeded(0)
-    terms, _ = Update(system, stretch, engine, Progress(), seeded)(micro, 0.0, False)
+    terms, _ = Update(system, stretch, engine, TrainingProgress(), seeded)(micro, 0.0, False)
     used = {name: layer.usage.last_E / layer.usage.last_E.sum() for name, layer in layers_of(module)}
     return Stepped(terms, engine.gradients, {name: b.clone() for name, b in module.named_buffers()}, used)
 

@@ -13,7 +13,7 @@ import pandas as pd
 from rec.data.items import HeldItems
 from rec.data.modalities.compare import compared, thresholds
 from rec.data.modalities.items import Written
-from rec.data.modalities.job import Job
+from rec.data.modalities.job import ModalityJob
 from rec.data.modalities.summary import Summary, told_of
 from rec.data.prepare import items_of
 from rec.data.runner import Runner
@@ -46,7 +46,7 @@ class Catalogue:
         frame, count_I = items_of(config, runner, say)
         return cls(config=config, frame=frame, count_I=count_I, runner=runner, say=say)
 
-    def job(self, show: bool = True) -> Job:
+    def job(self, show: bool = True) -> ModalityJob:
         """Return the job of writing their modalities; without `show` the writer sees no passages."""
         return job_of(self.config, HeldItems(self.frame), self.count_I, self.runner, self.say, show)
 

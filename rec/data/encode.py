@@ -95,7 +95,7 @@ class EncodeTask:
 
 
 @dataclass(slots=True)
-class Found:
+class EncodedShard:
     """What was seen in a shard."""
 
     rows: int = 0
@@ -122,12 +122,12 @@ class Encoders:
             self.image = RawImages() if image.encoder == "raw" else VisionEncoder(image.encoder, threads, device)
         self.decoders = ThreadPoolExecutor(max(1, threads), thread_name_prefix="decode")
 
-    def __call__(self, task: EncodeTask) -> Found:
+    def __call__(self, task: EncodeTask) -> EncodedShard:
         """Encode a shard, unless that was done before, and return what was seen in it."""
         storage = Storage(task.root)
         if (before := _found_before(storage, task)) is not None:
             return before
-        found = Found()
+        found = EncodedShard()
         writer = ShardWriter(storage, task)
         for rows, pictures in self._ahead(task):
             writer.write(self._encode(rows, pictures, task, found))
@@ -170,7 +170,7 @@ class Encoders:
         return forms, decoded.note
 
     def _encode(
-        self, rows: dict[str, list[Any]], pictures: list[Future[Any]], task: EncodeTask, found: Found
+        self, rows: dict[str, list[Any]], pictures: list[Future[Any]], task: EncodeTask, found: EncodedShard
     ) -> pa.Table:
         ids = [str(value) for value in rows[ID]]
         found.rows += len(ids)
@@ -188,7 +188,7 @@ class Encoders:
             columns |= self._pictures(ids, pictures, task, found)
         return pa.table(columns)
 
-    def _text(self, rows: dict[str, list[Any]], names: Sequence[str], number: int, found: Found) -> str:
+    def _text(self, rows: dict[str, list[Any]], names: Sequence[str], number: int, found: EncodedShard) -> str:
         given = [rows[name][number] for name in names]
         parts = [str(value).strip() for value in given if value is not None and value == value]
         text = " ".join(part for part in parts if part)
@@ -200,7 +200,7 @@ class Encoders:
         return text
 
     def _pictures(
-        self, ids: list[str], pictures: list[Future[Any]], task: EncodeTask, found: Found
+        self, ids: list[str], pictures: list[Future[Any]], task: EncodeTask, found: EncodedShard
     ) -> dict[str, pa.Array]:
         config = self.recipe.image
         assert config is not None
@@ -249,7 +249,7 @@ class ShardWriter:
         self.writer.write_table(pa.concat_tables(self.held))
         self.held = []
 
-    def finish(self, found: Found) -> None:
+    def finish(self, found: EncodedShard) -> None:
         """Move the file into place."""
         self._flush()
         assert self.writer is not None, "a shard has at least one row"
@@ -261,7 +261,7 @@ class ShardWriter:
         self.storage.write_with(self.task.name, lambda stream: stream.write(self.stream.getbuffer()))
 
 
-def _found_before(storage: Storage, task: EncodeTask) -> Found | None:
+def _found_before(storage: Storage, task: EncodeTask) -> EncodedShard | None:
     """Return what was seen in a shard that has been encoded from the same rows by the same recipe."""
     if not storage.exists(task.name):
         return None
@@ -271,7 +271,7 @@ def _found_before(storage: Storage, task: EncodeTask) -> Found | None:
         return None
     facts = json.loads(metadata[NOTES])
     bad = [(row[0], row[1], row[2]) for row in json.loads(metadata[BAD])]
-    return Found(facts["rows"], facts["pictures"], bad, Counter(facts["notes"]), reused=True)
+    return EncodedShard(facts["rows"], facts["pictures"], bad, Counter(facts["notes"]), reused=True)
 
 
 def _batches(task: EncodeTask, size: int) -> Iterator[dict[str, list[Any]]]:

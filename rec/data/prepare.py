@@ -28,7 +28,7 @@ from rec.data.stages.idle import refuse_idle
 from rec.data.stages.item_texts import write_item_texts
 from rec.data.stages.knowledge import write_knowledge
 from rec.data.stages.modalities import filed, write_modalities
-from rec.data.stages.records import ROWS_PER_PARTITION, Records, Vocabulary, compact, core, read_records
+from rec.data.stages.records import ROWS_PER_PARTITION, IdVocabulary, Records, compact, core, read_records
 from rec.data.stages.split import Split, split_records
 from rec.data.stages.text_vectors import Before, TextVectors
 from rec.data.tables import Kind, notes_of, read
@@ -120,7 +120,7 @@ class _Read:
     """Users, items and records of both, filtered, numbered and split."""
 
     sides: dict[str, Side]
-    names: Vocabulary
+    names: IdVocabulary
     split: Split
 
     @property
@@ -275,7 +275,7 @@ def _finished(
 
 def _entities_and_records(
     config: DataConfig, raw: RawData, table: RecordTable, work: Storage, runner: Runner, dropped: Counter[str]
-) -> tuple[dict[str, Side], Records, Vocabulary]:
+) -> tuple[dict[str, Side], Records, IdVocabulary]:
     """Return users, items, and the records of them that are kept, filtered and numbered."""
     keys, rows = config.filter, config.encode.shard_items if config.encode else ROWS_PER_PARTITION
     unseen = raw.unseen if keys.unseen is None else keys.unseen

@@ -33,13 +33,13 @@ from pydantic import ValidationError
 from rec.config import RunConfig
 from rec.data.runner import InProcess, Runner
 from rec.data.stages.drops import numbered
-from rec.data.views.graph import Graph
-from rec.data.views.pairs import Pairs
-from rec.data.views.sentences import Sentences
-from rec.data.views.sequences import Sequences
-from rec.data.views.view import FILE_NAME, Making, Rows, View, read_records
+from rec.data.views.graph import GraphView
+from rec.data.views.pairs import PairsView
+from rec.data.views.sentences import SentencesView
+from rec.data.views.sequences import SequencesView
+from rec.data.views.view import FILE_NAME, Making, RowsView, View, read_records
 from rec.data.views.view import FOLDER as VIEWS
-from rec.data.views.visits import Visits
+from rec.data.views.visits import VisitsView
 from rec.data.writing import FORMAT, MANIFEST, Draft
 from rec.errors import ConfigError, DataError
 from rec.json_text import json_text
@@ -48,7 +48,9 @@ from rec.storage import Storage, absolute
 from rec.strict import Strict, is_among, resolve
 
 DIFFERENCES_TOLD = 5
-OWN_VIEWS: dict[str, type[View]] = {view.name: view for view in (Sequences, Pairs, Graph, Visits, Sentences, Rows)}
+OWN_VIEWS: dict[str, type[View]] = {
+    view.name: view for view in (SequencesView, PairsView, GraphView, VisitsView, SentencesView, RowsView)
+}
 VIEW = "view.json"
 
 

@@ -12,8 +12,7 @@ from rec.batch import Batch
 from rec.errors import EvaluationError
 from rec.evaluation.experts import Routed
 from rec.evaluation.records import Records, joined, moved, with_columns
-from rec.evaluation.task import ALONE, Task
-from rec.evaluation.task import Ranks as TaskRanks
+from rec.evaluation.task import ALONE, Task, TaskRanks
 from rec.keys import EvaluateConfig
 from rec.systems.api import System
 from rec.systems.capabilities import Reporter
@@ -40,7 +39,7 @@ def told_of(system: System[Any, Any], records: Mapping[str, Records]) -> dict[st
     return {name: first[name].combine_chunks() for name in names if name in first.column_names}
 
 
-class Ranks(TaskRanks, Protocol):
+class MeasuringRanks(TaskRanks, Protocol):
     """What measuring needs of an engine."""
 
     module: nn.Module
@@ -89,7 +88,7 @@ class Recorder:
 
 def measure(
     system: System[Any, Any],
-    engine: Ranks,
+    engine: MeasuringRanks,
     batches: Iterator[tuple[Batch, bool]],
     detail: EvaluateConfig | None = None,
     told: Callable[[int], None] | None = None,

@@ -52,7 +52,7 @@ COMMAND = "rec predict CONFIG"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class PredictionOrder:
     """What is to be predicted, and where it is written."""
 
     config: RunConfig
@@ -66,7 +66,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class PredictionPart:
     """Consecutive examples that are predicted and written together."""
 
     number: int
@@ -84,11 +84,13 @@ class Part:
         return f"parts/{self.number:05d}.json"
 
 
-Predict = Callable[[Order, dict[str, Any], Sequence[Part], Callable[[int], None]], Iterator[dict[str, Any]]]
+Predict = Callable[
+    [PredictionOrder, dict[str, Any], Sequence[PredictionPart], Callable[[int], None]], Iterator[dict[str, Any]]
+]
 """Makes parts in any order and yields their notes; receives how many examples of unfinished parts are done."""
 
 
-def predict(order: Order, run_parts: Predict, say: Callable[[str], None]) -> dict[str, Any]:
+def predict(order: PredictionOrder, run_parts: Predict, say: Callable[[str], None]) -> dict[str, Any]:
     """Write all predictions that are not there yet and return the manifest.
 
     Raises:
@@ -139,10 +141,10 @@ def predict(order: Order, run_parts: Predict, say: Callable[[str], None]) -> dic
     return manifest
 
 
-def parts_of(rows: int, part_rows: int) -> list[Part]:
+def parts_of(rows: int, part_rows: int) -> list[PredictionPart]:
     """Return the parts of so many examples, in order."""
     starts = range(0, rows, part_rows)
-    return [Part(number=n, start=start, stop=min(start + part_rows, rows)) for n, start in enumerate(starts)]
+    return [PredictionPart(number=n, start=start, stop=min(start + part_rows, rows)) for n, start in enumerate(starts)]
 
 
 def rows_per_part(rows: int, batch_size: int) -> int:
@@ -200,7 +202,7 @@ def _read(storage: Storage, start: str, manifest: dict[str, Any]) -> Records:
     return joined(tables)
 
 
-def _claim(order: Order, storage: Storage) -> dict[str, Any]:
+def _claim(order: PredictionOrder, storage: Storage) -> dict[str, Any]:
     """Write what the folder is for, or check that it is for the same.
 
     Raises:
@@ -231,7 +233,7 @@ def _claim(order: Order, storage: Storage) -> dict[str, Any]:
     return claim
 
 
-def _whole(storage: Storage, part: Part) -> dict[str, Any] | None:
+def _whole(storage: Storage, part: PredictionPart) -> dict[str, Any] | None:
     """Return the note of a part whose files are whole, None where it is to be made."""
     if not storage.exists(part.note):
         return None
@@ -280,7 +282,7 @@ def _same_columns(storage: Storage, notes: Sequence[dict[str, Any]]) -> None:
 
 def order_of(
     config: RunConfig, *, k: int = 10, requests: str | None = None, to: str | None = None, split: str = "test"
-) -> Order:
+) -> PredictionOrder:
     """Return what the options of `rec predict` ask for.
 
     Raises:
@@ -290,7 +292,9 @@ def order_of(
         raise RequestError(f"--k: expected at least 1, got {k}")
     name = PurePosixPath(requests.rstrip("/")).stem if requests else split
     folder = to or uri_below(config.out, f"predictions/{name}")
-    return Order(config=config, folder=folder, split=None if requests else split, requests=requests or "", most=k)
+    return PredictionOrder(
+        config=config, folder=folder, split=None if requests else split, requests=requests or "", most=k
+    )
 
 
 def summary(manifest: dict[str, Any], folder: str) -> list[str]:
@@ -304,12 +308,12 @@ def summary(manifest: dict[str, Any], folder: str) -> list[str]:
     return [*lines, *([manifest["notice"]] if manifest["notice"] else [])]
 
 
-def packed(order: Order) -> dict[str, Any]:
+def packed(order: PredictionOrder) -> dict[str, Any]:
     """Return an order as plain values, for another process."""
     names = ("folder", "split", "requests", "most")
     return {"config": to_json(order.config), **{name: getattr(order, name) for name in names}}
 
 
-def unpacked(values: dict[str, Any]) -> Order:
+def unpacked(values: dict[str, Any]) -> PredictionOrder:
     """Return the order that `packed` has given."""
-    return Order(**{**values, "config": from_json(values["config"])})
+    return PredictionOrder(**{**values, "config": from_json(values["config"])})

@@ -16,7 +16,7 @@ from rec.data.writing import write_table
 from rec.errors import CheckpointError, DataError, EvaluationError, RecError
 from rec.evaluation import requests
 from rec.evaluation.measure import Recorder, of_all, teller, told_of
-from rec.evaluation.predict import Order, Part
+from rec.evaluation.predict import PredictionOrder, PredictionPart
 from rec.evaluation.records import Records, joined, moved, records_of
 from rec.evaluation.run import open_run
 from rec.evaluation.table_rows import EntityNames, TableRows
@@ -28,7 +28,9 @@ BAD_ROW = (RecError, ValueError, TypeError, KeyError, IndexError, OverflowError)
 Told = Callable[[int], None]
 
 
-def predict_here(order: Order, claim: dict[str, Any], parts: Sequence[Part], told: Told) -> Iterator[dict[str, Any]]:
+def predict_here(
+    order: PredictionOrder, claim: dict[str, Any], parts: Sequence[PredictionPart], told: Told
+) -> Iterator[dict[str, Any]]:
     """Yield the notes of parts that are made one after the other in this process."""
     predictor = Predictor(order, claim, told)
     for part in parts:
@@ -38,7 +40,7 @@ def predict_here(order: Order, claim: dict[str, Any], parts: Sequence[Part], tol
 class Predictor:
     """A trained run that answers parts."""
 
-    def __init__(self, order: Order, claim: dict[str, Any], told: Told = lambda _: None) -> None:
+    def __init__(self, order: PredictionOrder, claim: dict[str, Any], told: Told = lambda _: None) -> None:
         self.order, self.told = order, told
         self.run = open_run(order.config)
         if self.run.step != claim["step"]:
@@ -64,7 +66,7 @@ class Predictor:
                 self.tell = teller(self.system, self.module)
 
     @torch.inference_mode()
-    def __call__(self, part: Part) -> dict[str, Any]:
+    def __call__(self, part: PredictionPart) -> dict[str, Any]:
         """Write a part and return its note."""
         answers, records = self._split(part) if self.order.split is not None else self._requests(part)
         answers = answers.replace_schema_metadata(self.about)
@@ -82,11 +84,11 @@ class Predictor:
         return note
 
     @torch.inference_mode()
-    def records(self, part: Part) -> dict[str, Records]:
+    def records(self, part: PredictionPart) -> dict[str, Records]:
         """Return the records of a part of a split."""
         return of_all([records for *_, records in self._recorded(part)], self.system)
 
-    def _split(self, part: Part) -> tuple[pa.Table, dict[str, Records]]:
+    def _split(self, part: PredictionPart) -> tuple[pa.Table, dict[str, Records]]:
         """Return the answers and the records of a part of a split."""
         answers, records = [], []
         for first, columns, batch, found in self._recorded(part):
@@ -96,7 +98,7 @@ class Predictor:
             self.told(first + len(batch))
         return joined(answers), of_all(records, self.system)
 
-    def _recorded(self, part: Part) -> Iterator[tuple[int, Columns, Any, dict[str, Records]]]:
+    def _recorded(self, part: PredictionPart) -> Iterator[tuple[int, Columns, Any, dict[str, Records]]]:
         """Yield where each batch of a part of a split starts in it, its columns, itself, and its records."""
         rows = self._rows(part)
         for start in range(0, len(rows), self.batch_size):
@@ -104,7 +106,7 @@ class Predictor:
             batch = self.system.collate(columns).to(self.device)
             yield start, columns, batch, {name: moved(table) for name, table in self.recorder(batch).items()}
 
-    def _rows(self, part: Part) -> pa.Table:
+    def _rows(self, part: PredictionPart) -> pa.Table:
         """Return a part's rows, which may stand in several files."""
         tables, at, storage = [], 0, self.run.data.storage
         for name, rows in self.run.data.files(str(self.order.split)):
@@ -141,7 +143,7 @@ class Predictor:
             raise EvaluationError(f"{type(self.system).__name__}: a task and the analyser tell a column {twice[0]!r}")
         return found | told_more
 
-    def _requests(self, part: Part) -> tuple[pa.Table, dict[str, Records]]:
+    def _requests(self, part: PredictionPart) -> tuple[pa.Table, dict[str, Records]]:
         """Return the answers to a part of a table of requests; what is wrong with a row stands in its cell."""
         given = list(requests.read(self.storage, part.number))
         parts = []

@@ -28,7 +28,7 @@ Heard = Callable[[str], bool]
 
 
 @dataclass(slots=True, kw_only=True)
-class Row:
+class RequestRow:
     """One row of a request, in indices."""
 
     values: dict[str, Any]
@@ -66,7 +66,7 @@ class Rows:
             fields[column.name] = (kind | None if column.optional else kind, Field(default, json_schema_extra=along))
         return create_model("Row", __base__=base, __doc__="The system's columns, without what it predicts.", **fields)
 
-    def read(self, body: BaseModel, at: str) -> Row:
+    def read(self, body: BaseModel, at: str) -> RequestRow:
         """Return a row of a request that fits `schema`; ids that are not known are left out with a note.
 
         So is one that is not given, unless the row lists other ids, by which it may be known.
@@ -79,7 +79,7 @@ class Rows:
             RequestError: an id is not known in a column that holds just one and is not optional, or in a list of fixed
                 length of an entity without padding, or columns along one axis are not as long as each other.
         """
-        row = Row(values={}, at=at)
+        row = RequestRow(values={}, at=at)
         listed = any(column.entity and column.shape and getattr(body, column.name) for column in self.asked)
         for column in self.asked:
             value = getattr(body, column.name)
@@ -97,7 +97,7 @@ class Rows:
         self._fill_up(row, {column.name for column in self.asked if getattr(body, column.name) is not None})
         return row
 
-    def _fill_up(self, row: Row, given: set[str]) -> None:
+    def _fill_up(self, row: RequestRow, given: set[str]) -> None:
         """Make columns along one axis as long as those of them that were given."""
         for along in dict.fromkeys(column.along for column in self.columns if column.along):
             own = [column for column in self.columns if column.along == along and not column.label]
@@ -111,7 +111,7 @@ class Rows:
                     nothing = empty_value(_inner(column), nobody)
                     row.values[column.name] = [nothing] * next(iter(sizes.values()))
 
-    def stacked(self, rows: Sequence[Row]) -> Columns:
+    def stacked(self, rows: Sequence[RequestRow]) -> Columns:
         """Return some rows as columns, what is to be predicted empty."""
         arrays = {}
         for column in self.columns:

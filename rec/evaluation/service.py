@@ -20,7 +20,7 @@ from rec.data.ids import MAX_ID
 from rec.data.members import PICTURE as PICTURE_FIELD
 from rec.data.members import PICTURE_TYPE, Members
 from rec.data.prepared import Prepared
-from rec.evaluation.rows import Row
+from rec.evaluation.rows import RequestRow
 from rec.keys import ServeConfig
 from rec.storage import Storage
 
@@ -228,7 +228,7 @@ class Service(ABC):
         return self.options
 
     @abstractmethod
-    def answer_rows(self, rows: Sequence[Row]) -> list[Answer]:
+    def answer_rows(self, rows: Sequence[RequestRow]) -> list[Answer]:
         """Return the answer to each row with the system's columns: `row_answer` as plain values, and `notes` where
         something is to be told of it.
         """

@@ -15,7 +15,7 @@ from rec.batch import Column, Columns
 from rec.data.members import Members
 from rec.data.prepared import Prepared
 from rec.errors import RequestError
-from rec.evaluation.rows import Row, Rows
+from rec.evaluation.rows import RequestRow, Rows
 from rec.evaluation.service import Id
 from rec.keys import ServeConfig
 
@@ -82,7 +82,7 @@ class TableRows:
         Args:
             values: Per row its values by column: ids as text or whole numbers, lists as lists or as text (`a|b`, JSON).
         """
-        good: list[Row] = []
+        good: list[RequestRow] = []
         kept: list[int] = []
         notes: list[list[str]] = []
         errors: list[str | None] = []

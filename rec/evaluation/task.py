@@ -27,14 +27,14 @@ Batches = Callable[[str], Iterator[Any]]
 """From a split to the system's own batches of its rows, in order."""
 
 
-class Ranks(Protocol):
+class TaskRanks(Protocol):
     """The other workers, as a task may ask them while it makes records; every one makes the same calls in order."""
 
     def sum_over_ranks(self, value: Tensor) -> Tensor:
         """Return the elementwise sum over ranks."""
 
 
-class OneRank:
+class OneTaskRank:
     """One worker alone."""
 
     def sum_over_ranks(self, value: Tensor) -> Tensor:
@@ -42,10 +42,10 @@ class OneRank:
         return value
 
 
-ALONE = OneRank()
+ALONE = OneTaskRank()
 
 
-def holds_everywhere(ranks: Ranks, here: bool) -> bool:
+def holds_everywhere(ranks: TaskRanks, here: bool) -> bool:
     """Return whether something holds on every rank, given whether it does on this one."""
     return not bool(ranks.sum_over_ranks(torch.tensor([0.0 if here else 1.0], dtype=torch.float64)).item())
 
@@ -196,7 +196,7 @@ class Task(ABC):
         batch: Batch,
         *,
         detail: EvaluateConfig | None = None,
-        ranks: Ranks = ALONE,
+        ranks: TaskRanks = ALONE,
     ) -> Records:
         """Return what is kept of each example of a batch: unwrapped module, eval mode, no gradient.
 

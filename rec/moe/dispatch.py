@@ -16,7 +16,7 @@ from torch import Tensor
 from rec import transfer
 from rec.moe.experts import Experts
 from rec.moe.grouping import Grouping, group, sizes_stay
-from rec.moe.ranks import ALONE, Ranks
+from rec.moe.ranks import ALONE, BatchRanks
 from rec.moe.routing import Routing
 from rec.moe.rows import Combine, Gather
 
@@ -47,7 +47,7 @@ Places = tuple[Tensor, Tensor, Tensor | None]
 
 
 def order_by_expert(
-    routing: Routing, num_experts: int, capacity: int = 0, ranks: Ranks = ALONE, counting: bool = True
+    routing: Routing, num_experts: int, capacity: int = 0, ranks: BatchRanks = ALONE, counting: bool = True
 ) -> Order:
     """Return the assignments with a weight above 0.
 

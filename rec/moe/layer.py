@@ -22,7 +22,7 @@ from rec.moe.balance import (
 from rec.moe.dispatch import Order, carry, order_by_expert
 from rec.moe.experts import Experts
 from rec.moe.health import Usage
-from rec.moe.ranks import ALONE, Later, Ranks
+from rec.moe.ranks import ALONE, BatchRanks, Later
 from rec.moe.routing import Routing
 from rec.moe.step import StepCounts
 from rec.terms import Term
@@ -90,7 +90,7 @@ class MixtureOfExperts(nn.Module):
         self.router, self.experts, self.shared = router, experts, shared
         self.num_experts, self.capacity_factor = experts.num_experts, capacity_factor
         self.carry: Carry = carry
-        self.ranks: Ranks = ALONE
+        self.ranks: BatchRanks = ALONE
         self.counting = True
         self.replicated = False
         self.repeating = False

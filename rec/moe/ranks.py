@@ -27,7 +27,7 @@ class Later:
         return self._value
 
 
-class Ranks(Protocol):
+class BatchRanks(Protocol):
     """The workers that share a global batch; every one makes the same calls in the same order."""
 
     def sum(self, value: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class Waiting:
             found.give(part)
 
 
-class Alone:
+class OneWorker:
     """One worker."""
 
     def sum(self, value: Tensor) -> Tensor:
@@ -77,4 +77,4 @@ class Alone:
         return value_A, 0
 
 
-ALONE = Alone()
+ALONE = OneWorker()

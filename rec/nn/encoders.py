@@ -5,6 +5,7 @@ Letters: N texts or pictures, L tokens, S pixels of a side, M width of the encod
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -15,6 +16,15 @@ from rec.errors import ConfigError, not_loaded
 from rec.strict import Needs, Strict, alike
 
 WORD_SPREAD = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenForm:
+    """What a text encoder must know of tokens."""
+
+    vocabulary: int
+    length: int
+    pad: int
 
 
 class TextEncoderConfig(Strict):
@@ -77,7 +87,7 @@ def heads_divide(config: TextEncoderConfig | ImageEncoderConfig) -> None:
         raise ValueError(f"heads: must divide width ({config.width}), got {config.heads}")
 
 
-class TextEncoder(nn.Module):
+class BertEncoder(nn.Module):
     """One vector of a BERT per text."""
 
     def __init__(self, config: TextEncoderConfig, vocabulary: int, max_tokens: int, pad: int) -> None:

@@ -29,7 +29,7 @@ class Near(NamedTuple):
         return product(self.matrix_XY, x_YD, self.matrix_YX)
 
 
-class Rows(NamedTuple):
+class CSRRows(NamedTuple):
     """The rows of a CSR matrix, read as those of `MappedRows`."""
 
     matrix: Tensor
@@ -50,9 +50,9 @@ def drawn_rows(matrix: Tensor | MappedRows, node_X: Tensor, most: int) -> Near:
     What is drawn is weighed up by entries / most, so that products are right in the mean.
     """
     device = node_X.device
-    rows: Rows | MappedRows
+    rows: CSRRows | MappedRows
     if isinstance(matrix, Tensor):
-        rows = Rows(matrix)
+        rows = CSRRows(matrix)
     else:  # files are read by the processor
         rows, node_X = matrix, node_X.cpu()
     first_X, count_X = rows.spans(node_X)

@@ -108,7 +108,7 @@ class Attention(nn.Module):
         return out_ND
 
 
-class FeedForward(nn.Module):
+class SequenceFeedForward(nn.Module):
     """Two linear layers with dropout after each."""
 
     def __init__(self, width: int, hidden: int, dropout: float) -> None:
@@ -145,7 +145,7 @@ class PreNormBlock(nn.Module):
         self.norm_attention = nn.LayerNorm(width, eps=1e-8)
         self.attention = Attention(width, heads, dropout)
         self.norm_feedforward = nn.LayerNorm(width, eps=1e-8)
-        self.feedforward: nn.Module = FeedForward(width, feedforward, dropout)
+        self.feedforward: nn.Module = SequenceFeedForward(width, feedforward, dropout)
 
     def forward(self, x_ND: Tensor, where: Layout, mixed: list[Mixed]) -> Tensor:
         """Return the rows after this block, (N, D)."""

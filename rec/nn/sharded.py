@@ -26,7 +26,7 @@ SLOT = "square"
 """The optimiser's slot of a table: the sum of each row's mean squared gradients."""
 
 
-class Ranks(Protocol):
+class ShardRanks(Protocol):
     """What a table asks of the ranks that share it, which all make the same calls in the same order."""
 
     rank: int
@@ -43,7 +43,7 @@ class Ranks(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class RowLookup:
     """A lookup: how many rows this rank asks each rank for, and which of its own rows are asked for by each."""
 
     asked: list[int]
@@ -72,7 +72,7 @@ class ShardedEmbedding(nn.Module):
     def __init__(self, rows: int, width: int, *, std: float = 0.02, seed: int = 0, rate: float = 1.0) -> None:
         super().__init__()
         self.rows, self.width, self.std, self.seed, self.rate = rows, width, std, seed, rate
-        self.ranks: Ranks | None = None
+        self.ranks: ShardRanks | None = None
         self.first = 0
         self.waiting: list[tuple[Tensor, Tensor]] = []
         """(row of this rank, gradient) of the passes since the last update."""
@@ -90,7 +90,7 @@ class ShardedEmbedding(nn.Module):
         """Return how many rows this rank holds."""
         return len(self.weight)
 
-    def share(self, ranks: Ranks, device: torch.device) -> None:
+    def share(self, ranks: ShardRanks, device: torch.device) -> None:
         """Keep this rank's run of rows, and look the others up where they are."""
         if ranks.world_size > 1:
             each = -(-self.rows // ranks.world_size)
@@ -128,18 +128,18 @@ class ShardedEmbedding(nn.Module):
             return found
         return self.fetch(self.route(index_U))
 
-    def route(self, index_U: Tensor) -> Route:
+    def route(self, index_U: Tensor) -> RowLookup:
         """Return who is asked for which of some rows, which rise, and what this rank is asked for."""
         if self.ranks is None:
-            return Route([len(index_U)], [len(index_U)], index_U)
+            return RowLookup([len(index_U)], [len(index_U)], index_U)
         each = -(-self.rows // self.ranks.world_size)
         edge_P = torch.arange(self.ranks.world_size + 1, device=index_U.device) * each
         asked_P = torch.searchsorted(index_U, edge_P).diff()
         sizes = torch.stack([asked_P, self.ranks.counts(asked_P)]).tolist()
         index_Q = self.ranks.exchange(index_U, sizes[0], sizes[1])
-        return Route(sizes[0], sizes[1], index_Q - self.first)
+        return RowLookup(sizes[0], sizes[1], index_Q - self.first)
 
-    def fetch(self, route: Route) -> Tensor:
+    def fetch(self, route: RowLookup) -> Tensor:
         """Return the vectors that a route asks for, (U, D)."""
         answer_QD = self.weight[route.local_Q]
         return answer_QD if self.ranks is None else self.ranks.exchange(answer_QD, route.answered, route.asked)

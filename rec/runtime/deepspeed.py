@@ -25,12 +25,12 @@ from rec.nn.making import fill
 from rec.nn.memory import BUCKET
 from rec.nn.sharded import update_tables
 from rec.runtime.deepspeed_experts import import_deepspeed, parameter_groups, place
-from rec.runtime.placement import Fragment, Place, Whole
+from rec.runtime.placement import Fragment, ParameterPlace, WholeParameter
 from rec.runtime.ranks import TorchRanks
 from rec.runtime.reducing import sum_for_owners
 from rec.train.engine import slots_of
 from rec.train.optim import make_optimiser
-from rec.train.shards import Piece, Tensors
+from rec.train.shards import TensorPiece, Tensors
 from rec.train.tables import load_sums, pieces_of_tables
 
 SLOTS = ("exp_avg", "exp_avg_sq")
@@ -231,27 +231,27 @@ class DeepSpeedEngine:
         """Return the Python object of every rank, in the order of ranks, to all."""
         return self.ranks.gather(value)
 
-    def pieces(self) -> list[Piece]:
+    def pieces(self) -> list[TensorPiece]:
         """Return what this rank owns of model and optimiser: what it alone holds, its share of what others hold too.
 
         Weights that are trained are the optimiser's own, float32 under bfloat16.
         """
         held, inner, step, buffers = self._fragments(), self._inner(), self._step_count(), self.module.state_dict()
         mine = [name for number, name in enumerate(self.model.buffers) if number % self.world_size == self.rank]
-        found = [Piece.whole(f"model.{name}", buffers[name]) for name in mine]
+        found = [TensorPiece.whole(f"model.{name}", buffers[name]) for name in mine]
         for number, (name, whole) in enumerate(self.model.whole.items()):
             updated = step is not None and whole.trained
             for fragment in self._owned(number, whole, held[name]):
                 sources = {f"model.{name}": fragment.master}
                 slots = inner.state[fragment.master] if updated else {}
                 sources |= {f"optimizer.{name}.{slot}": slots[slot] for slot in SLOTS if updated}
-                found += [Piece(n, tuple(whole.shape), fragment.at, fragment.of(v)) for n, v in sources.items()]
+                found += [TensorPiece(n, tuple(whole.shape), fragment.at, fragment.of(v)) for n, v in sources.items()]
             if updated and number % self.world_size == self.rank:
                 assert step is not None
-                found.append(Piece.whole(f"optimizer.{name}.step", step))
+                found.append(TensorPiece.whole(f"optimizer.{name}.step", step))
         return found + pieces_of_tables(self.module)
 
-    def _owned(self, number: int, whole: Whole, held: list[Fragment]) -> list[Fragment]:
+    def _owned(self, number: int, whole: WholeParameter, held: list[Fragment]) -> list[Fragment]:
         """Return the parts of a parameter that this rank saves; copies on several ranks are shared out among them."""
         if self.stage and whole.trained:
             return held
@@ -313,7 +313,7 @@ class DeepSpeedEngine:
         masters = self._masters()
         held: dict[str, list[Fragment]] = {name: [] for name in self.model.whole}
         for name, parameter in self.module.named_parameters():
-            place = self.model.place.get(parameter, Place(name, 0))
+            place = self.model.place.get(parameter, ParameterPlace(name, 0))
             if is_referred_to(parameter):
                 continue
             if self.stage == 0 or not parameter.requires_grad:

@@ -24,7 +24,7 @@ from rec.moe.experts import Experts, FeedForwardExperts, UnlikeExperts
 from rec.moe.layer import Carry, MixtureOfExperts, layers_of, layers_to_spread
 from rec.nn.making import fill
 from rec.runtime.exchange import ExpertParallel, WorldRanks
-from rec.runtime.placement import Place, Placement
+from rec.runtime.placement import ParameterPlace, Placement
 from rec.runtime.tables import share_tables
 
 STOCK_PREFIX = "deepspeed_moe.experts.deepspeed_experts."
@@ -78,7 +78,7 @@ def _use_exchange(layer: MixtureOfExperts, prefix: str, first: int, marker: Any,
     numbered = isinstance(layer.experts, UnlikeExperts)
     layer.experts.keep(first, marker.num_local_experts)
     for name, parameter in layer.experts.named_parameters():
-        placement.place[parameter] = Place(f"{prefix}.{name}", 0 if numbered else first * wholes[name])
+        placement.place[parameter] = ParameterPlace(f"{prefix}.{name}", 0 if numbered else first * wholes[name])
         _mark(parameter, marker.expert_group_name)
     layer.carry = ExpertParallel(groups()._get_expert_parallel_group(marker.expert_group_name))
     _file_by_expert(layer.experts, marker)
@@ -129,7 +129,7 @@ def _use_stock(layer: MixtureOfExperts, prefix: str, first: int, marker: Any, pl
     for number, member in enumerate(stock.deepspeed_experts):
         for own, (name, _) in zip(member.parameters(), whole.named_parameters(), strict=True):
             own.requires_grad_(wholes[name].requires_grad)
-            placement.place[own] = Place(f"{prefix}.{name}", (first + number) * own.numel())
+            placement.place[own] = ParameterPlace(f"{prefix}.{name}", (first + number) * own.numel())
             _mark(own, marker.expert_group_name)
     layer.experts = stock  # another kind of module: only its own dispatch calls it
 

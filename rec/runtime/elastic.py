@@ -40,7 +40,7 @@ def room(parallel: ParallelConfig, nodes: Collection[Mapping[str, float]]) -> in
     return min(fitting(parallel.worker_resources, nodes), int(free / parallel.worker_resources["CPU"] + 1e-9))
 
 
-class Sizes:
+class WorkerChoice:
     """Chooses the number of workers of each attempt."""
 
     def __init__(

@@ -23,7 +23,7 @@ def tell_file() -> None:
         logger.addHandler(handler)
 
 
-class Follower:
+class FileFollower:
     """Tells what is appended to a file."""
 
     def __init__(self, path: Path, say: Callable[[str], None]) -> None:

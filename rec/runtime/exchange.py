@@ -21,11 +21,11 @@ from rec.moe.dispatch import Order, carry, order_by_expert
 from rec.moe.experts import Experts
 from rec.moe.ranks import Later, Waiting
 from rec.moe.routing import Routing
-from rec.runtime.messages import Link, Parcel, Places, Sizes, send, side_by_side, unpacked
+from rec.runtime.messages import Link, MessageSizes, Parcel, Places, send, side_by_side, unpacked
 
 
 class WorldRanks:
-    """What layers may ask of the other workers (`rec.moe.ranks.Ranks`), over the default process group."""
+    """What layers may ask of the other workers (`rec.moe.ranks.BatchRanks`), over the default process group."""
 
     def __init__(self) -> None:
         self.waiting = Waiting(self.sum)
@@ -127,7 +127,7 @@ class Send(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x_ND: Tensor, weight_QK: Tensor, parcel: Parcel, places: Places, link: Link
-    ) -> tuple[Tensor, Tensor, Tensor, Sizes]:
+    ) -> tuple[Tensor, Tensor, Tensor, MessageSizes]:
         """Return what has come: rows (R, D), weights and local experts (R, K), and how much went where."""
         x_RD, weight_RK, expert_RK, sizes = send(x_ND, weight_QK, parcel, places, link)
         ctx.sizes, ctx.link, ctx.rows = sizes, link, len(x_ND)
@@ -152,7 +152,7 @@ class Return(torch.autograd.Function):
     """The experts' rows back to where they came from."""
 
     @staticmethod
-    def forward(ctx: Any, y_RD: Tensor, sizes: Sizes, link: Link) -> Tensor:
+    def forward(ctx: Any, y_RD: Tensor, sizes: MessageSizes, link: Link) -> Tensor:
         """Return the mixed rows, (S, D), in the order in which they were sent."""
         ctx.sizes, ctx.link = sizes, link
         return link.exchange(y_RD, sizes.rows_in, sizes.rows_out)

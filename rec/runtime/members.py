@@ -8,7 +8,7 @@ from typing import Any
 import ray
 
 
-class Members:
+class ActorMembers:
     """Objects of one kind, each in an actor that takes no CPU from others' account."""
 
     def __init__(self, kind: Callable[..., Any], count: int, *arguments: Any) -> None:

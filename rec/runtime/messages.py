@@ -29,7 +29,7 @@ SPARE = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
+class MessageSizes:
     """How many rows go to and come from each rank, and how many assignments have come for each of its experts."""
 
     rows_out: list[int]
@@ -104,7 +104,7 @@ class Parcel:
 
 def send(
     x_ND: Tensor, weight_QK: Tensor, parcel: Parcel, places: Places, link: Link
-) -> tuple[Tensor, Tensor, Tensor, Sizes]:
+) -> tuple[Tensor, Tensor, Tensor, MessageSizes]:
     """Return rows (R, D), weights (R, K) and experts (R, K) that have come from all ranks, in their order."""
     me, ranks = link.rank, len(parcel.rows_P)
     room_P, from_P = places.room_PP[me], [room_P[me] for room_P in places.room_PP]
@@ -130,7 +130,7 @@ def send(
     places.learn(count_PP)
     x_RD, weight_RK, expert_RK = unpacked([part for piece in pieces for part in piece], columns)
     count_L = [sum(numbers) for numbers in zip(*(numbers[ranks:] for numbers in told), strict=True)]
-    return x_RD, weight_RK, expert_RK, Sizes(count_PP[me], rows_in, count_L)
+    return x_RD, weight_RK, expert_RK, MessageSizes(count_PP[me], rows_in, count_L)
 
 
 def side_by_side(columns: Sequence[Tensor]) -> Tensor:

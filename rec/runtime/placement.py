@@ -48,7 +48,7 @@ class Fragment:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ParameterPlace:
     """Where a rank's parameter stands in the model's whole one."""
 
     name: str
@@ -57,7 +57,7 @@ class Place:
 
 
 @dataclass(slots=True)
-class Whole:
+class WholeParameter:
     """A parameter of the model as one device would hold it."""
 
     shape: torch.Size
@@ -73,18 +73,20 @@ class Placement:
         self.expert_parallel = expert_parallel
         self.copy = 0
         """Which copy of the experts this rank has a part of."""
-        self.whole = {name: Whole(p.shape) for name, p in module.named_parameters() if not is_referred_to(p)}
+        self.whole = {name: WholeParameter(p.shape) for name, p in module.named_parameters() if not is_referred_to(p)}
         self.names = frozenset(module.state_dict())
         self.tables = shapes_of_tables(module)
         """Shapes of sharded tables, whose rows are no parameters (`rec.nn.sharded`)."""
         self.buffers = [name for name in tensors_of(module) if name not in self.whole and name not in self.tables]
-        self.place: dict[nn.Parameter, Place] = {}
+        self.place: dict[nn.Parameter, ParameterPlace] = {}
         self.expert_group = ""
         """DeepSpeed's name of the ranks that share experts, empty where experts are as other parameters."""
 
     def note_trained(self, module: nn.Module, sum_over_ranks: Callable[[Tensor], Tensor]) -> None:
         """Learn which parameters are trained, those of other ranks included."""
-        own = {self.place.get(p, Place(name, 0)).name for name, p in module.named_parameters() if p.requires_grad}
+        own = {
+            self.place.get(p, ParameterPlace(name, 0)).name for name, p in module.named_parameters() if p.requires_grad
+        }
         trained = sum_over_ranks(torch.tensor([float(name in own) for name in self.whole]))
         for whole, count in zip(self.whole.values(), trained.tolist(), strict=True):
             whole.trained = count > 0
@@ -105,7 +107,7 @@ class Placement:
             for name, parameter in module.named_parameters():
                 if is_referred_to(parameter):
                     continue
-                place = self.place.get(parameter, Place(name, 0))
+                place = self.place.get(parameter, ParameterPlace(name, 0))
                 part = state.part(f"model.{place.name}", place.at, parameter.numel())
                 parameter.copy_(part.view(parameter.shape))
             for name in self.buffers:

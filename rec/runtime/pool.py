@@ -11,7 +11,7 @@ from typing import Any
 import ray
 from ray import cloudpickle
 
-from rec.data.modalities.language_model import CUT, WHOLE, Answer, Conversation, Usage
+from rec.data.modalities.language_model import CUT, WHOLE, Answer, Conversation, TokenUsage
 from rec.data.runner import Actors, Thread
 from rec.errors import ConfigError, RecError
 from rec.keys_modalities import WriterConfig
@@ -113,7 +113,7 @@ class _Vllm:
     def _answer(self, row: dict[str, Any]) -> Answer:
         # The stage does not tell why an answer ended: one that takes all tokens was cut.
         cut = row["output"] >= self.config.max_tokens
-        return Answer(row["text"], CUT if cut else WHOLE, Usage(row["input"], row["output"]))
+        return Answer(row["text"], CUT if cut else WHOLE, TokenUsage(row["input"], row["output"]))
 
 
 def _answered(row: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import ray.data
 
 from rec.errors import RecError
 from rec.evaluation.measure import of_all
-from rec.evaluation.predict import Order, Part, identity, packed, parts_of, rows_per_part, unpacked
+from rec.evaluation.predict import PredictionOrder, PredictionPart, identity, packed, parts_of, rows_per_part, unpacked
 from rec.evaluation.predictor import Predictor
 from rec.evaluation.records import Records
 from rec.evaluation.run import Trained
@@ -20,12 +20,12 @@ from rec.keys import ParallelConfig
 from rec.runtime.cluster import Demand, cpus_to_start, runtime
 from rec.storage import absolute
 
-Make = Callable[[Predictor, Part], bytes]
+Make = Callable[[Predictor, PredictionPart], bytes]
 """Returns what is wanted of a part."""
 
 
 def predict_on_ray(
-    order: Order, claim: dict[str, Any], parts: Sequence[Part], told: Callable[[int], None]
+    order: PredictionOrder, claim: dict[str, Any], parts: Sequence[PredictionPart], told: Callable[[int], None]
 ) -> Iterator[dict[str, Any]]:
     """Yield the notes of parts in the order in which they are whole, made by `parallel.workers` actors.
 
@@ -50,7 +50,7 @@ class RayWorkers:
         config = run.config
         # Actors have working folders of their own.
         data = config.data.model_copy(update={"root": absolute(config.data.root)})
-        order = Order(
+        order = PredictionOrder(
             config=config.model_copy(update={"out": absolute(config.out), "data": data}), folder=config.out, split=split
         )
         claim = {**identity(config), "split": split}
@@ -67,7 +67,7 @@ class RayWorkers:
 
 
 def _made(
-    make: Make, order: Order, claim: dict[str, Any], parts: Sequence[Part], parallel: ParallelConfig
+    make: Make, order: PredictionOrder, claim: dict[str, Any], parts: Sequence[PredictionPart], parallel: ParallelConfig
 ) -> Iterator[tuple[int, bytes]]:
     """Yield the number of each part and what actors make of it, in the order in which they are done."""
     environment = {"OMP_NUM_THREADS": str(parallel.threads), "TOKENIZERS_PARALLELISM": "false"}
@@ -113,11 +113,11 @@ class _Actor:
         return {"number": [part.number], "made": [made], "error": [error]}
 
 
-def _note(predictor: Predictor, part: Part) -> bytes:
+def _note(predictor: Predictor, part: PredictionPart) -> bytes:
     """Write a part and return its note."""
     return json_text(predictor(part)).encode()
 
 
-def _records(predictor: Predictor, part: Part) -> bytes:
+def _records(predictor: Predictor, part: PredictionPart) -> bytes:
     """Return the records of a part."""
     return pickle.dumps(predictor.records(part))

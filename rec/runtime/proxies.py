@@ -20,13 +20,13 @@ from rec.progress import Progress
 from rec.runtime.cluster import MOST_TOLD, Demand, runtime
 from rec.runtime.errors_log import LOG, NAME
 from rec.runtime.ports import check_port, free_port
-from rec.runtime.served import FOLDER, PROXY, TOKEN, State, end_proxies
+from rec.runtime.served import FOLDER, PROXY, TOKEN, ServedState, end_proxies
 
 REMEDY = "lower it, or serve.cpus_per_replica and serve.gpus_per_replica"
 
 
 @contextmanager
-def serving_runtime(configs: Sequence[ServeConfig], host: str, port: int) -> Iterator[State]:
+def serving_runtime(configs: Sequence[ServeConfig], host: str, port: int) -> Iterator[ServedState]:
     """Be connected to a runtime with Serve's proxies at `host:port` inside.
 
     Raises:
@@ -73,7 +73,7 @@ def serving_runtime(configs: Sequence[ServeConfig], host: str, port: int) -> Ite
                 "answer_s": int(os.environ[ANSWER]),
                 "apps": {},
             }
-            state = State(folder, content)
+            state = ServedState(folder, content)
             state.write()
             try:
                 yield state

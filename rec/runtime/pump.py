@@ -16,7 +16,7 @@ from rec import errors
 from rec.errors import RecError, TrainingError
 from rec.progress import Progress as Waiting
 from rec.runtime.cluster import leaving_nodes
-from rec.runtime.elastic import Sizes
+from rec.runtime.elastic import WorkerChoice
 from rec.runtime.monitor import least_done
 from rec.runtime.straggler import Stragglers
 from rec.train.loop import Report
@@ -37,7 +37,7 @@ class Pump(threading.Thread):
         report: Report,
         stall_timeout_s: float,
         stop: threading.Event,
-        sizes: Sizes,
+        sizes: WorkerChoice,
         abandon: Callable[[], None],
         say: Callable[[str], None],
         look: Callable[[], None],

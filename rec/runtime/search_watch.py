@@ -23,7 +23,7 @@ from rec.tuning.trial import FAILED, FINISHED, RUNNING, STOPPED, Trial, read_tri
 
 
 @dataclass
-class Budget(tune.Stopper):  # type: ignore[misc]
+class SearchBudget(tune.Stopper):  # type: ignore[misc]
     """Stops a search after hours of this command, or after worker hours over all commands."""
 
     max_hours: float

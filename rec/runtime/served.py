@@ -43,7 +43,7 @@ PROXY = {
 }
 
 
-class State:
+class ServedState:
     """What a private runtime serves, in a file that only its owner may read."""
 
     def __init__(self, folder: Path, content: dict[str, Any]) -> None:
@@ -84,7 +84,7 @@ class State:
         temporary.rename(self.folder / STATE)
 
 
-def newest() -> State:
+def newest() -> ServedState:
     """Return the newest `rec serve` of this machine, and set the environment in which Ray may connect to it.
 
     Where RAY_ADDRESS names a cluster, only what serves there counts.
@@ -96,7 +96,7 @@ def newest() -> State:
     found = [path for path in paths if psutil.pid_exists(_owner(path.parent) or -1)]
     if not found:
         raise RequestError("no `rec serve` runs on this machine; on a cluster, change serve.yaml and `serve deploy` it")
-    states = [State(path.parent, json.loads(path.read_text())) for path in sorted(found, key=_changed_s)]
+    states = [ServedState(path.parent, json.loads(path.read_text())) for path in sorted(found, key=_changed_s)]
     there = [state for state in states if state.content["address"] == os.environ.get("RAY_ADDRESS")]
     state = (there or states)[-1]
     os.environ.update(PROXY, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=state.content["token"])

@@ -13,9 +13,9 @@ from rec.errors import ConfigError, DataError, RequestError
 from rec.keys import ServeConfig
 from rec.progress import Progress
 from rec.runtime.cluster import starting
-from rec.runtime.errors_log import NAME, Follower
+from rec.runtime.errors_log import NAME, FileFollower
 from rec.runtime.proxies import addresses, serving_runtime
-from rec.runtime.served import State
+from rec.runtime.served import ServedState
 from rec.serving.artifact import Artifact
 from rec.strict import idle_keys
 
@@ -145,7 +145,7 @@ def serve_artifacts(
             say(f"another version without a gap: rec upgrade {names[0]} ARTIFACT")
         say("end with Ctrl-C")
         try:
-            Follower(state.folder / NAME, say).follow()
+            FileFollower(state.folder / NAME, say).follow()
         finally:
             say("ending")
 
@@ -197,7 +197,7 @@ def replica_pids(name: str) -> list[int]:
     return sorted(p.pid for p in psutil.process_iter(["cmdline"]) if word in " ".join(p.info["cmdline"] or []))
 
 
-def upgrade(state: State, name: str, path: str, say: Say) -> None:
+def upgrade(state: ServedState, name: str, path: str, say: Say) -> None:
     """Do what `replace` does in a `rec serve` of this machine, from another process."""
     ray.init(address=state.content["address"], log_to_driver=False, logging_level="ERROR", namespace="serve")
     try:
@@ -206,7 +206,7 @@ def upgrade(state: State, name: str, path: str, say: Say) -> None:
         ray.shutdown()
 
 
-def replace(state: State, name: str, path: str, say: Say) -> None:
+def replace(state: ServedState, name: str, path: str, say: Say) -> None:
     """Replace the artifact that runs under a name by another one, without a gap.
 
     New replicas start beside the old ones and take over when their example gets the exported answer. Where it does not,

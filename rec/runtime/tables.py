@@ -1,4 +1,4 @@
-"""The ranks that share a table's rows (`rec.nn.sharded.Ranks`), over the default process group."""
+"""The ranks that share a table's rows (`rec.nn.sharded.ShardRanks`), over the default process group."""
 
 from __future__ import annotations
 

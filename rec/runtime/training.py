@@ -25,12 +25,12 @@ from rec.run_folder import alone
 from rec.runtime.assignment import node_of_each
 from rec.runtime.cluster import QUIET, Demand, cpus_to_start, refuse_shared_gpus, runtime, worker_environment
 from rec.runtime.datasets import fits_shared_memory, share
-from rec.runtime.elastic import WAIT_S, Sizes, release
+from rec.runtime.elastic import WAIT_S, WorkerChoice, release
 from rec.runtime.monitor import Monitor
 from rec.runtime.network import ConnectedWorkers
 from rec.runtime.pump import DRIVER, Pump, describe
 from rec.runtime.run_metrics import RunMetrics
-from rec.runtime.versions import Asked
+from rec.runtime.versions import VersionQuery
 from rec.runtime.worker import train_worker
 from rec.storage import Storage, absolute
 from rec.systems.api import System
@@ -38,7 +38,7 @@ from rec.train.checkpoint import CheckpointStore
 from rec.train.job import SPLITS, build, claim, newest, nothing_left, open_data, tell_memory
 from rec.train.loop import Report
 from rec.train.phases import stretches
-from rec.train.progress import Progress
+from rec.train.progress import TrainingProgress
 from rec.train.training_record import TrainingRecord
 
 END_S = 30.0
@@ -79,11 +79,16 @@ def train(
     data = open_data(config)
     system = build(config, data)
     with alone(config.out):
-        _train(Sizes(config, system, stop or threading.Event(), wait_s), system, data, report, say, file)
+        _train(WorkerChoice(config, system, stop or threading.Event(), wait_s), system, data, report, say, file)
 
 
 def _train(
-    sizes: Sizes, system: System[Any, Any], data: Prepared, report: Report, say: Callable[[str], None], file: str | None
+    sizes: WorkerChoice,
+    system: System[Any, Any],
+    data: Prepared,
+    report: Report,
+    say: Callable[[str], None],
+    file: str | None,
 ) -> None:
     config, columns = sizes.config, system.columns
     storage = claim(config)
@@ -106,7 +111,7 @@ def _train(
 
 
 def _until_trained(
-    sizes: Sizes,
+    sizes: WorkerChoice,
     system: System[Any, Any],
     storage: Storage,
     shared: Shared | None,
@@ -114,7 +119,7 @@ def _until_trained(
     say: Callable[[str], None],
 ) -> None:
     """Attempt to train until it is done or stopped, or fails once too often."""
-    config, stop, versions = sizes.config, sizes.stop, Asked()
+    config, stop, versions = sizes.config, sizes.stop, VersionQuery()
     failures, before = 0, None
     while True:
         sized = _sized(sizes, system, report, say)
@@ -138,7 +143,7 @@ def _until_trained(
         say(f"failure {failures} of at most {config.parallel.max_failures}: {cause}; starting again")
 
 
-def _sized(sizes: Sizes, system: System[Any, Any], report: Report, say: Callable[[str], None]) -> RunConfig:
+def _sized(sizes: WorkerChoice, system: System[Any, Any], report: Report, say: Callable[[str], None]) -> RunConfig:
     """Return the config of the next attempt, and tell what is new about its workers."""
     before = sizes.workers
     config = sizes.choose()
@@ -155,7 +160,7 @@ def _tell_end(storage: Storage, config: RunConfig, system: System[Any, Any], rec
     """Tell how far a run is, though a process was stopped right after a checkpoint; delete Ray's files."""
     store = CheckpointStore(storage.below("checkpoints"))
     if steps := store.steps():
-        record.settle(Progress(**store.state(steps[-1])), stretches(system, config.train))
+        record.settle(TrainingProgress(**store.state(steps[-1])), stretches(system, config.train))
     storage.delete("ray")
 
 
@@ -175,7 +180,7 @@ FROM_OTHERS = re.compile("gloo|nccl|connection|peer|socket|timed out|timeout", r
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class AttemptFailure:
     """How an attempt at training ended."""
 
     cause: str
@@ -188,7 +193,7 @@ class Failure:
     resized: str = ""
     """Why it was ended to start with another number of workers: that is no failure."""
 
-    def would_repeat(self, before: Failure | None, workers: int) -> bool:
+    def would_repeat(self, before: AttemptFailure | None, workers: int) -> bool:
         """Return whether another attempt would end the same way.
 
         So it is where every rank has raised the same at the same step, and where one has raised what it did the time
@@ -255,9 +260,9 @@ def _attempt(
     report: Report,
     say: Callable[[str], None],
     stop: threading.Event,
-    sizes: Sizes,
-    versions: Asked,
-) -> Failure | None:
+    sizes: WorkerChoice,
+    versions: VersionQuery,
+) -> AttemptFailure | None:
     """Run once from the newest whole checkpoint; return how it failed, None where it finished."""
     release()  # of attempts before
     step = newest(storage, say, deep=False)  # workers look at every byte, each at its share
@@ -277,7 +282,7 @@ def _attempt(
         with pump.waiting:
             trainer.fit()
         pump.stop()
-        return Failure(pump.resized, step, {}, resized=pump.resized) if pump.leaving and pump.resized else None
+        return AttemptFailure(pump.resized, step, {}, resized=pump.resized) if pump.leaving and pump.resized else None
     except ray.exceptions.RayError as error:
         ended: Exception = error
     except ray.train.TrainingFailedError as error:
@@ -290,10 +295,10 @@ def _attempt(
         versions.require(say)  # another version of ours may be why
         raise pump.error
     if pump.resized:
-        return Failure(pump.resized, step, {}, resized=pump.resized)
+        return AttemptFailure(pump.resized, step, {}, resized=pump.resized)
     told = "\n".join(str(one) for one in (ended, *getattr(ended, "worker_failures", {}).values()))
     raised = {} if pump.stalled else pump.raised | killed_for_memory(ended, pump.last)
-    return Failure(pump.stalled or _cause(ended, pump.last), step, raised, told)
+    return AttemptFailure(pump.stalled or _cause(ended, pump.last), step, raised, told)
 
 
 def killed_for_memory(ended: Exception, last: Mapping[int, Mapping[str, Any]]) -> dict[int, tuple[str, str, int]]:
@@ -305,7 +310,7 @@ def killed_for_memory(ended: Exception, last: Mapping[int, Mapping[str, Any]]) -
     }
 
 
-def _filed(storage: Storage, failure: Failure) -> str:
+def _filed(storage: Storage, failure: AttemptFailure) -> str:
     """Write what is known of an exception that workers have raised; return where it stands."""
     if not failure.raised:
         return ""

@@ -26,7 +26,7 @@ from rec.run_folder import CONFIG, alone, recorded
 from rec.runtime.cluster import Demand, refuse_shared_gpus, runtime, starting, together, worker_environment
 from rec.runtime.elastic import refuse_elastic
 from rec.runtime.search_state import can_go_on
-from rec.runtime.search_watch import Budget, Room, Watcher
+from rec.runtime.search_watch import Room, SearchBudget, Watcher
 from rec.runtime.trial import TrialRun
 from rec.sections import counted
 from rec.space import Dimension, Suggest, draw
@@ -173,7 +173,7 @@ def _tuner(
             name=STATE,
             storage_path=config.out,
             verbose=0,
-            stop=Budget(config.tune.max_hours, config.tune.max_worker_hours, max(1, config.parallel.workers)),
+            stop=SearchBudget(config.tune.max_hours, config.tune.max_worker_hours, max(1, config.parallel.workers)),
             failure_config=tune.FailureConfig(max_failures=max(1, config.parallel.max_failures)),
             callbacks=[Watcher(config, most), Room(config, concurrent), *_loggers(config)],
         ),

@@ -17,7 +17,7 @@ WAIT_S = 60.0
 REMEDY = "install the same versions on all nodes: pip install -r requirements.lock, or one container for all"
 
 
-class Asked:
+class VersionQuery:
     """The versions of all nodes but the driver's, asked for while workers start; their processes begin there."""
 
     def __init__(self) -> None:

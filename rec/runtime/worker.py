@@ -220,9 +220,9 @@ def resumed(
 def first_epoch(found: Sequence[Stretch], resume: Checkpoint | None) -> tuple[Phase | None, int, int]:
     """Return the phase, epoch and step whose batches come first; no phase where others are wanted before them."""
     from rec.train.phases import has_ended
-    from rec.train.progress import Progress
+    from rec.train.progress import TrainingProgress
 
-    progress = Progress(**resume.state) if resume else Progress()
+    progress = TrainingProgress(**resume.state) if resume else TrainingProgress()
     stretch = found[progress.phase]
     if has_ended(progress, stretch.config) or (resume is None and stretch.phase.before is not None):
         return None, 0, 0

@@ -42,7 +42,7 @@ from rec.strict import on_path, sources_of
 from rec.systems.api import System
 from rec.train.engine import load_model
 from rec.train.job import build, build_from, load_chosen
-from rec.train.shards import Piece, write_shard
+from rec.train.shards import TensorPiece, write_shard
 
 MANIFEST, FORMAT = "artifact.json", 2
 SOURCE = "source"
@@ -213,7 +213,7 @@ def _write(
     storage.write("config.toml", to_toml(config).encode())
     for name, file in sources_of(config.system.partition(":")[0]).items():
         storage.write(f"{SOURCE}/{name}", file.read_bytes())
-    write_shard(storage, "model.safetensors", [Piece.whole(k, v) for k, v in module.state_dict().items()])
+    write_shard(storage, "model.safetensors", [TensorPiece.whole(k, v) for k, v in module.state_dict().items()])
     with torch.inference_mode():
         catalogue = {name: value.contiguous().numpy() for name, value in system.catalogue(module).items()}
     for name, value in catalogue.items():

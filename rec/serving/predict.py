@@ -10,12 +10,12 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, JsonValue, create_model
 
 from rec.errors import RequestError
-from rec.evaluation.rows import Row, Rows
+from rec.evaluation.rows import RequestRow, Rows
 from rec.evaluation.service import Answer, Answered, Id, Message, Route, Service
 from rec.keys import ServeConfig
 
 
-class PredictRoute(Route[Row]):
+class PredictRoute(Route[RequestRow]):
     """Return an answer to each row with the columns that the system reads, without those that it predicts."""
 
     path = "predict"
@@ -41,7 +41,7 @@ class PredictRoute(Route[Row]):
         answers: Any = (list[each], ...)  # type: ignore[valid-type]
         self.answer = create_model("PredictAnswer", __base__=Answered, __doc__="One answer per row.", answers=answers)
 
-    def parse(self, body: Any) -> list[Row]:
+    def parse(self, body: Any) -> list[RequestRow]:
         """Return the rows in indices.
 
         Raises:
@@ -58,7 +58,7 @@ class PredictRoute(Route[Row]):
             row.task, row.options = body.task, asked
         return rows
 
-    def work(self, asked: Sequence[Row]) -> list[Answer]:
+    def work(self, asked: Sequence[RequestRow]) -> list[Answer]:
         """Return the answers to rows of several requests, which may ask several tasks.
 
         Raises:
@@ -73,7 +73,7 @@ class PredictRoute(Route[Row]):
                 answers[place] = {"notes": [*row.notes, *told], "answers": [answer]}
         return answers
 
-    def _answers(self, task: str, rows: Sequence[Row]) -> list[Answer]:
+    def _answers(self, task: str, rows: Sequence[RequestRow]) -> list[Answer]:
         try:
             return self.services[task].answer_rows(rows)
         except (IndexError, ValueError) as error:
@@ -88,7 +88,7 @@ class PredictRoute(Route[Row]):
         notes = [note for answer in answers for note in answer["notes"]]
         return {"notes": notes, "answers": [answer["answers"][0] for answer in answers]}
 
-    def listen(self, body: Any, asked: Sequence[Row], heard: Callable[[int, str], bool]) -> bool:
+    def listen(self, body: Any, asked: Sequence[RequestRow], heard: Callable[[int, str], bool]) -> bool:
         """Have pieces of the rows' texts told as they come, where the request says so."""
         if not getattr(body, "stream", False):
             return False

@@ -22,9 +22,9 @@ from rec.storage import Storage
 from rec.train.ranks import OneRank, Ranks
 from rec.train.shards import (
     SHARD_BYTES,
-    Piece,
     Saved,
     Stored,
+    TensorPiece,
     Tensors,
     Wrote,
     joined,
@@ -53,7 +53,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class RankFiles:
     """What one rank has written."""
 
     files: Sequence[dict[str, Any]]
@@ -65,7 +65,7 @@ class Part:
         return {"files": self.files, "tensors": {n: stored.as_json(names) for n, stored in self.tensors.items()}}
 
     @classmethod
-    def of_json(cls, value: Mapping[str, Any]) -> Part:
+    def of_json(cls, value: Mapping[str, Any]) -> RankFiles:
         """Return a part from plain values."""
         names = [entry["name"] for entry in value["files"]]
         return cls(value["files"], {n: Stored.of_json(stored, names) for n, stored in value["tensors"].items()})
@@ -86,7 +86,7 @@ class CheckpointStore:
         self.storage.delete(f"{folder}/{MANIFEST}")
         self.storage.delete(folder)
 
-    def write(self, step: int, rank: int, pieces: Sequence[Piece], wrote: Wrote = lambda _: None) -> Part:
+    def write(self, step: int, rank: int, pieces: Sequence[TensorPiece], wrote: Wrote = lambda _: None) -> RankFiles:
         """Write what a rank owns, and return what it has written."""
         files, tensors = [], []
         for kind in KINDS:
@@ -96,21 +96,21 @@ class CheckpointStore:
                 entry, stored = write_shard(self.storage, name, group, wrote)
                 files.append(entry)
                 tensors.append(stored)
-        return Part(files, joined(tensors))
+        return RankFiles(files, joined(tensors))
 
-    def tell(self, step: int, rank: int, save: str, part: Part) -> None:
+    def tell(self, step: int, rank: int, save: str, part: RankFiles) -> None:
         """Tell the first rank what this one has written for a save."""
         self.storage.write(_part(step, rank), json_text({"save": save, **part.as_json()}).encode())
 
-    def told(self, step: int, rank: int, save: str) -> Part | None:
+    def told(self, step: int, rank: int, save: str) -> RankFiles | None:
         """Return what a rank has told of its part of a save, None before it has."""
         name = _part(step, rank)
         if not self.storage.exists(name):
             return None
         found = self.storage.read_json(name)
-        return Part.of_json(found) if found["save"] == save else None
+        return RankFiles.of_json(found) if found["save"] == save else None
 
-    def finish(self, step: int, parts: Sequence[Part], state: dict[str, Any], best: bool) -> None:
+    def finish(self, step: int, parts: Sequence[RankFiles], state: dict[str, Any], best: bool) -> None:
         """Make the parts of all ranks a checkpoint, mark it as the best if it is, delete what is old and not the best.
 
         Raises:
@@ -119,7 +119,7 @@ class CheckpointStore:
         folder = _folder(step)
         self.storage.write_json(f"{folder}/{STATE}", state)
         files = [*(entry for part in parts for entry in part.files), self.storage.entry(f"{folder}/{STATE}")]
-        whole = Part(files, merged(part.tensors for part in parts))
+        whole = RankFiles(files, merged(part.tensors for part in parts))
         manifest = {"format": FORMAT, "step": step, **whole.as_json()}
         self.storage.write(f"{folder}/{MANIFEST}", json_text(manifest | {"sha256": _digest(manifest)}).encode())
         if best:
@@ -236,7 +236,7 @@ class CheckpointStore:
     def _stored(self, step: int) -> Mapping[str, Stored]:
         manifest = self._manifest(step)
         if manifest["format"] == FORMAT:
-            return Part.of_json(manifest).tensors
+            return RankFiles.of_json(manifest).tensors
         names = [entry["name"] for entry in manifest["files"]]
         return joined([of_file(self.storage, name) for name in names if name.endswith(".safetensors")])
 

@@ -15,7 +15,7 @@ from rec.nn.base import is_referred_to, refuse_another_base
 from rec.nn.making import fill
 from rec.nn.sharded import update_tables
 from rec.train.optim import make_optimiser
-from rec.train.shards import Piece, Tensors
+from rec.train.shards import TensorPiece, Tensors
 from rec.train.tables import load_sums, pieces_of_tables
 
 
@@ -45,7 +45,7 @@ class Engine(Protocol):
     def gather(self, value: Any) -> list[Any]:
         """Return the Python object of every rank, in the order of ranks, to all."""
 
-    def pieces(self) -> list[Piece]:
+    def pieces(self) -> list[TensorPiece]:
         """Return what this rank owns of model and optimiser, which all ranks together own once; every rank calls it.
 
         Names are `model.NAME`, and `optimizer.NAME.SLOT` for every parameter that has been updated.
@@ -97,12 +97,12 @@ class LocalEngine:
         """Return `value` alone."""
         return [value]
 
-    def pieces(self) -> list[Piece]:
+    def pieces(self) -> list[TensorPiece]:
         """Return model and optimiser."""
-        found = [Piece.whole(f"model.{name}", value) for name, value in tensors_of(self.module).items()]
+        found = [TensorPiece.whole(f"model.{name}", value) for name, value in tensors_of(self.module).items()]
         for name, parameter in self.module.named_parameters():
             for slot, value in self.optimizer.state.get(parameter, {}).items():
-                found.append(Piece.whole(f"optimizer.{name}.{slot}", torch.as_tensor(value)))
+                found.append(TensorPiece.whole(f"optimizer.{name}.{slot}", torch.as_tensor(value)))
         return found + pieces_of_tables(self.module, weights=False)
 
     def load_state(self, state: Tensors) -> None:

@@ -63,7 +63,7 @@ class PlannedFeed:
         """
         files, reader = tuple(self.data.files(split)), self.reader
         if share < 1:
-            chosen = Chosen(reader, files, share, derive(self.config.seed, "share", split))
+            chosen = RowSample(reader, files, share, derive(self.config.seed, "share", split))
             files, reader = chosen.files, chosen
         size = self.config.evaluate_batch_size * self.world_size
         return Ahead(self._batches(Plan(files, size, 0, 0), 0, 0, reader))
@@ -148,7 +148,7 @@ def levelled(micro: Microbatches, engine: Engine) -> Microbatches:
     return micro + ((micro[-1][0], False),) * missing
 
 
-class Chosen:
+class RowSample:
     """Reads a share of the rows of files, at least one of them, drawn once."""
 
     def __init__(self, reader: Reader, files: Sequence[tuple[str, int]], share: float, seed: int) -> None:

@@ -35,7 +35,7 @@ from rec.train.feed import PlannedFeed
 from rec.train.loop import Job, Report, fit
 from rec.train.memory import keep_freed_memory, refuse_beyond, restart_peaks
 from rec.train.phases import end_in_words, is_over, refuse_more, stretches
-from rec.train.progress import Progress
+from rec.train.progress import TrainingProgress
 from rec.train.ranks import OneRank
 from rec.train.saver import Saver
 from rec.train.training_record import TrainingRecord, read_training
@@ -206,7 +206,7 @@ def nothing_left(config: RunConfig, system: System[Any, Any], storage: Storage) 
     steps = store.steps()
     if not steps:
         return None
-    progress, found = Progress(**store.state(steps[-1])), stretches(system, config.train)
+    progress, found = TrainingProgress(**store.state(steps[-1])), stretches(system, config.train)
     refuse_more(progress, found, directions(system.tasks))
     if not is_over(progress, found) or store.newest_valid()[0] != steps[-1]:
         return None
@@ -249,7 +249,9 @@ def tell_memory(system: System[Any, Any], config: RunConfig, say: Callable[[str]
         say(f"memory of a worker, estimated: {memory.told()}")
 
 
-def train_here(config: RunConfig, report: Report, say: Callable[[str], None], file: str | None = None) -> Progress:
+def train_here(
+    config: RunConfig, report: Report, say: Callable[[str], None], file: str | None = None
+) -> TrainingProgress:
     """Train in this process, without Ray or DeepSpeed; go on where the run's folder stands.
 
     `file` is the TOML file of the config, where it has one.
@@ -262,7 +264,7 @@ def train_here(config: RunConfig, report: Report, say: Callable[[str], None], fi
         return _train_here(config, report, say, file)
 
 
-def _train_here(config: RunConfig, report: Report, say: Callable[[str], None], file: str | None) -> Progress:
+def _train_here(config: RunConfig, report: Report, say: Callable[[str], None], file: str | None) -> TrainingProgress:
     device = device_of(config.parallel)
     data = open_data(config)
     system = build(config, data)

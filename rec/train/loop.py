@@ -1,6 +1,6 @@
 """The one training loop. Knows batches, terms and engines; knows no cluster and no model.
 
-What is random at a step depends on (seed, step, rank) alone, and where the run stands is in `Progress`; the two
+What is random at a step depends on (seed, step, rank) alone, and where the run stands is in `TrainingProgress`; the two
 together let a run go on from any checkpoint as if it had not been interrupted.
 """
 
@@ -44,7 +44,7 @@ from rec.train.phases import (
     stopped_early,
     stretches,
 )
-from rec.train.progress import Progress
+from rec.train.progress import TrainingProgress
 from rec.train.ranks import OneRank, RankFeed, Ranks, equalise_buffers
 from rec.train.replicas import average_running_statistics, replicated_of, start_step
 from rec.train.saver import Saver
@@ -97,7 +97,7 @@ class Job:
     """Times this rank's own work of steps."""
 
 
-def fit(job: Job) -> Progress:
+def fit(job: Job) -> TrainingProgress:
     """Train every phase of the system and return where the run ended.
 
     A phase changes which parameters move, and backends fix that set when they wrap a model, so each phase wraps the
@@ -106,7 +106,7 @@ def fit(job: Job) -> Progress:
     Raises:
         TrainingError: a loss is not finite.
     """
-    progress = Progress(**job.resume.state) if job.resume else Progress()
+    progress = TrainingProgress(**job.resume.state) if job.resume else TrainingProgress()
     found = stretches(job.system, job.config, job.ranks.world_size)
     if is_over(progress, found):
         progress.finished = True
@@ -121,7 +121,7 @@ def fit(job: Job) -> Progress:
     return progress
 
 
-def _train_phases(job: Job, found: Sequence[Stretch], progress: Progress) -> None:
+def _train_phases(job: Job, found: Sequence[Stretch], progress: TrainingProgress) -> None:
     """Train every phase, or the rest of them."""
     module = _made(job)
     own = own_flags(module)
@@ -159,7 +159,7 @@ def _train_phase(
     stretch: Stretch,
     module: nn.Module,
     own: Mapping[str, bool],
-    progress: Progress,
+    progress: TrainingProgress,
     resume: Checkpoint | None,
 ) -> nn.Module:
     """Train a phase, or the rest of one, and return the module with its best weights, free of the engine."""
@@ -190,7 +190,7 @@ def _train_phase(
     return module
 
 
-def _run_phase(job: Job, stretch: Stretch, engine: Engine, progress: Progress) -> None:
+def _run_phase(job: Job, stretch: Stretch, engine: Engine, progress: TrainingProgress) -> None:
     config = stretch.config
     saved_s = time.monotonic()
     while not has_ended(progress, config):
@@ -216,7 +216,7 @@ def _run_phase(job: Job, stretch: Stretch, engine: Engine, progress: Progress) -
         saved_s = time.monotonic()
 
 
-def _tell_left_out(job: Job, engine: Engine, progress: Progress) -> None:
+def _tell_left_out(job: Job, engine: Engine, progress: TrainingProgress) -> None:
     """Report, after the first epoch, how many subjects the loss leaves out; every rank calls it."""
     if progress.phase or progress.epoch:
         return
@@ -267,7 +267,7 @@ def _evaluating(job: Job, engine: Engine, share: float) -> Callable[[int], None]
     return told
 
 
-def _run_epoch(job: Job, stretch: Stretch, engine: Engine, progress: Progress, saved_s: float) -> float:
+def _run_epoch(job: Job, stretch: Stretch, engine: Engine, progress: TrainingProgress, saved_s: float) -> float:
     """Train the rest of one epoch; return when the last checkpoint was made."""
     phase, config = stretch.phase, stretch.config
     steps, branches = job.feed.steps(phase), replicated_of(engine.module)
@@ -317,7 +317,7 @@ def _run_epoch(job: Job, stretch: Stretch, engine: Engine, progress: Progress, s
     return saved_s
 
 
-def _step_told(stretch: Stretch, engine: Engine, progress: Progress, steps: int, loss: float) -> dict[str, Any]:
+def _step_told(stretch: Stretch, engine: Engine, progress: TrainingProgress, steps: int, loss: float) -> dict[str, Any]:
     """Return what is reported of the step that was made last, beside its speed."""
     return {
         "kind": "step",
@@ -337,7 +337,7 @@ def _step_told(stretch: Stretch, engine: Engine, progress: Progress, steps: int,
 def _judge(
     job: Job,
     stretch: Stretch,
-    progress: Progress,
+    progress: TrainingProgress,
     means: dict[str, float | None],
     trained: dict[str, Any],
     evaluate_s: float,
@@ -374,7 +374,7 @@ def _judge(
     )
 
 
-def _epochs_judged(progress: Progress) -> int:
+def _epochs_judged(progress: TrainingProgress) -> int:
     """Return the epochs that were trained since the last evaluation of the phase."""
     before = [record["epoch"] for record in progress.history if record["phase"] == progress.phase]
     return progress.epoch - (before[-1] if before else 0)
@@ -390,7 +390,7 @@ def _take_usage(engine: Engine) -> dict[str, Any]:
     return found
 
 
-def _save(job: Job, engine: Engine, progress: Progress, best: bool) -> None:
+def _save(job: Job, engine: Engine, progress: TrainingProgress, best: bool) -> None:
     """Begin to save what this rank owns; a thread writes it."""
     average_running_statistics(engine)
     progress.usage = {name: layer.usage.state() for name, layer in layers_of(engine.module)}

@@ -16,7 +16,7 @@ from rec.evaluation.measure import directions
 from rec.keys import PhaseConfig, TrainConfig
 from rec.sections import counted
 from rec.systems.api import Phase, System
-from rec.train.progress import Progress
+from rec.train.progress import TrainingProgress
 
 KEYS = tuple(PhaseConfig.model_fields)
 VALIDATION_LOSS = "val_loss"
@@ -104,25 +104,25 @@ def key_of(phase: Phase, config: TrainConfig, name: str) -> str:
     return f"train.phases.{phase.name}.{name}" if own else f"train.{name}"
 
 
-def has_ended(progress: Progress, config: TrainConfig) -> bool:
+def has_ended(progress: TrainingProgress, config: TrainConfig) -> bool:
     """Return whether the phase in which a run stands has made its epochs, or has stopped early."""
     return progress.epoch >= config.epochs or stopped_early(progress, config)
 
 
-def stopped_early(progress: Progress, config: TrainConfig) -> bool:
+def stopped_early(progress: TrainingProgress, config: TrainConfig) -> bool:
     """Return whether validation has not improved for as many evaluations and examples as the phase has patience."""
     limits = ((progress.stale, config.patience), (progress.stale_examples, config.patience_examples))
     return any(limit for _, limit in limits) and all(count >= limit for count, limit in limits)
 
 
-def is_over(progress: Progress, found: Sequence[Stretch]) -> bool:
+def is_over(progress: TrainingProgress, found: Sequence[Stretch]) -> bool:
     """Return whether nothing is left to train."""
     return progress.phase >= len(found) or (
         progress.phase + 1 == len(found) and has_ended(progress, found[progress.phase].config)
     )
 
 
-def refuse_more(progress: Progress, found: Sequence[Stretch], known: Mapping[str, bool]) -> None:
+def refuse_more(progress: TrainingProgress, found: Sequence[Stretch], known: Mapping[str, bool]) -> None:
     """Refuse more epochs of a phase that is over: the next ones started from its best weights.
 
     `known` tells of metrics whether higher is better.
@@ -148,7 +148,7 @@ def refuse_more(progress: Progress, found: Sequence[Stretch], known: Mapping[str
             )
 
 
-def end_in_words(progress: Progress, found: Sequence[Stretch]) -> str:
+def end_in_words(progress: TrainingProgress, found: Sequence[Stretch]) -> str:
     """Return why nothing is left to train, and what would change that."""
     last = found[-1]
     if stopped_early(progress, last.config):
@@ -158,7 +158,7 @@ def end_in_words(progress: Progress, found: Sequence[Stretch]) -> str:
     return f"all {last.config.epochs} epochs are trained, up to step {progress.total_step}; raise {last.key('epochs')}"
 
 
-def early_in_words(progress: Progress, stretch: Stretch) -> str:
+def early_in_words(progress: TrainingProgress, stretch: Stretch) -> str:
     """Return for how long a phase that stopped early has not improved, and which patience that was."""
     config, limits = stretch.config, []
     if config.patience:

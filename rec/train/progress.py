@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """Where a run stands."""
 
     phase: int = 0

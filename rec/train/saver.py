@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from rec.errors import StorageError, TrainingError
-from rec.train.checkpoint import Checkpoint, CheckpointStore, Part
+from rec.train.checkpoint import Checkpoint, CheckpointStore, RankFiles
 from rec.train.ranks import Ranks
-from rec.train.shards import Piece
+from rec.train.shards import TensorPiece
 
 TOLD_S = 2.0
 """Seconds between reports of how far a save is."""
@@ -60,7 +60,7 @@ class Saver:
         """Return the checkpoint of a step, which every rank reads; what is being saved is saved first."""
         return self.store.load(step, self.ranks)
 
-    def save(self, step: int, pieces: Sequence[Piece], state: dict[str, Any], best: bool, report: Report) -> None:
+    def save(self, step: int, pieces: Sequence[TensorPiece], state: dict[str, Any], best: bool, report: Report) -> None:
         """Begin to save what this rank owns; returns when it is copied to host memory. Every rank calls it.
 
         Where the storage fails, a thread tries again until the next checkpoint is due, which then takes its place; one
@@ -202,7 +202,7 @@ class Saver:
             self.thread.join()
         self.thread = self.error = None
 
-    def _copied(self, pieces: Sequence[Piece]) -> list[Piece]:
+    def _copied(self, pieces: Sequence[TensorPiece]) -> list[TensorPiece]:
         """Return pieces whose values are in memory of their own on the host, in that of the save before if it fits."""
         buffers: dict[tuple[str, int], Tensor] = {}
         for piece in pieces:
@@ -216,7 +216,7 @@ class Saver:
             torch.cuda.synchronize()
         return [replace(piece, values=buffers[piece.name, piece.at]) for piece in pieces]
 
-    def _write(self, save: str, pieces: Sequence[Piece], state: dict[str, Any], best: bool) -> None:
+    def _write(self, save: str, pieces: Sequence[TensorPiece], state: dict[str, Any], best: bool) -> None:
         """Write this rank's files; on the first rank, all that makes them count; again while the storage fails."""
         try:
             while trouble := self._trouble_in(lambda: self._written(save, pieces, state, best)):
@@ -227,7 +227,7 @@ class Saver:
         except BaseException as error:
             self.error = error
 
-    def _written(self, save: str, pieces: Sequence[Piece], state: dict[str, Any], best: bool) -> None:
+    def _written(self, save: str, pieces: Sequence[TensorPiece], state: dict[str, Any], best: bool) -> None:
         own = self.store.write(self.step, self.ranks.rank, pieces, self._count)
         if self.ranks.rank:
             self.store.tell(self.step, self.ranks.rank, save, own)
@@ -239,7 +239,7 @@ class Saver:
     def _count(self, size: int) -> None:
         self.wrote += size
 
-    def _told(self, rank: int, save: str) -> Part:
+    def _told(self, rank: int, save: str) -> RankFiles:
         """Return what another rank has written."""
         look_s = LOOK_S
         while (part := self.store.told(self.step, rank, save)) is None:

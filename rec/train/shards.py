@@ -35,7 +35,7 @@ Wrote = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class TensorPiece:
     """What a rank writes of a tensor: `values` are its numbers from `at` on, flat."""
 
     name: str
@@ -45,7 +45,7 @@ class Piece:
     values: Tensor
 
     @classmethod
-    def whole(cls, name: str, value: Tensor) -> Piece:
+    def whole(cls, name: str, value: Tensor) -> TensorPiece:
         """Return a tensor as one piece."""
         return cls(name, tuple(value.shape), 0, value.detach().reshape(-1))
 
@@ -59,10 +59,10 @@ class Piece:
         """Return whether nothing of the tensor is missing."""
         return self.values.numel() == math.prod(self.shape)
 
-    def cut(self, size: int) -> Iterator[Piece]:
+    def cut(self, size: int) -> Iterator[TensorPiece]:
         """Yield the piece in runs of at most so many numbers."""
         for start in range(0, max(1, self.values.numel()), size):
-            yield Piece(self.name, self.shape, self.at + start, self.values[start : start + size])
+            yield TensorPiece(self.name, self.shape, self.at + start, self.values[start : start + size])
 
 
 class Tensors(Mapping[str, Tensor]):
@@ -83,7 +83,7 @@ class Tensors(Mapping[str, Tensor]):
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TensorRun:
     """Where numbers of a tensor stand: `size` of them from `at` on, in a file from a byte on."""
 
     file: str
@@ -98,7 +98,7 @@ class Stored:
 
     dtype: str
     shape: tuple[int, ...]
-    runs: list[Run]
+    runs: list[TensorRun]
 
     @property
     def is_whole(self) -> bool:
@@ -118,7 +118,7 @@ class Stored:
     def of_json(cls, value: Sequence[Any], files: Sequence[str]) -> Stored:
         """Return a tensor from what a manifest holds."""
         dtype, shape, runs = value
-        return cls(dtype, tuple(shape), [Run(files[file], byte, at, size) for file, byte, at, size in runs])
+        return cls(dtype, tuple(shape), [TensorRun(files[file], byte, at, size) for file, byte, at, size in runs])
 
 
 class Saved(Tensors):
@@ -178,9 +178,9 @@ def as_bytes(values: Tensor) -> Any:
     return values.view(torch.uint8).numpy()
 
 
-def shared_out(pieces: Iterable[Piece], limit: int = SHARD_BYTES) -> list[list[Piece]]:
+def shared_out(pieces: Iterable[TensorPiece], limit: int = SHARD_BYTES) -> list[list[TensorPiece]]:
     """Return pieces in groups of at most `limit` bytes; a piece that is larger is cut."""
-    groups: list[list[Piece]] = []
+    groups: list[list[TensorPiece]] = []
     size = limit + 1
     for whole in pieces:
         for piece in whole.cut(max(1, limit // whole.values.element_size())):
@@ -193,7 +193,7 @@ def shared_out(pieces: Iterable[Piece], limit: int = SHARD_BYTES) -> list[list[P
 
 
 def write_shard(
-    storage: Storage, name: str, pieces: Sequence[Piece], wrote: Wrote = lambda _: None
+    storage: Storage, name: str, pieces: Sequence[TensorPiece], wrote: Wrote = lambda _: None
 ) -> tuple[dict[str, Any], dict[str, Stored]]:
     """Write a file of safetensors; return what a manifest says of it, and where tensors stand in it.
 
@@ -219,7 +219,7 @@ def write_shard(
     return {"name": name, "bytes": byte, "sha256": digests[-1].hexdigest()}, stored
 
 
-def _head(file: str, pieces: Sequence[Piece]) -> tuple[bytes, dict[str, Stored], int]:
+def _head(file: str, pieces: Sequence[TensorPiece]) -> tuple[bytes, dict[str, Stored], int]:
     """Return the first bytes of a file, where tensors will stand in it, and its size."""
     table, byte = {}, 0
     for piece in pieces:
@@ -234,7 +234,7 @@ def _head(file: str, pieces: Sequence[Piece]) -> tuple[bytes, dict[str, Stored],
     for piece, entry in zip(pieces, table.values(), strict=True):
         found = stored.setdefault(piece.name, Stored(str(entry["dtype"]), piece.shape, []))
         begin: int = entry["data_offsets"][0]  # type: ignore[assignment]
-        found.runs.append(Run(file, len(head) + begin, piece.at, piece.values.numel()))
+        found.runs.append(TensorRun(file, len(head) + begin, piece.at, piece.values.numel()))
     return head, stored, len(head) + byte
 
 
@@ -270,7 +270,7 @@ def of_file(storage: Storage, name: str) -> dict[str, Stored]:
         key: Stored(
             entry["dtype"],
             tuple(entry["shape"]),
-            [Run(name, 8 + size + entry["data_offsets"][0], 0, math.prod(entry["shape"]))],
+            [TensorRun(name, 8 + size + entry["data_offsets"][0], 0, math.prod(entry["shape"]))],
         )
         for key, entry in table.items()
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from rec.nn.sharded import SLOT, tables_of
-from rec.train.shards import Piece, Tensors
+from rec.train.shards import TensorPiece, Tensors
 
 
 def shapes_of_tables(module: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -13,15 +13,15 @@ def shapes_of_tables(module: nn.Module) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": (table.rows, table.width) for name, table in tables_of(module)}
 
 
-def pieces_of_tables(module: nn.Module, *, weights: bool = True) -> list[Piece]:
+def pieces_of_tables(module: nn.Module, *, weights: bool = True) -> list[TensorPiece]:
     """Return what this rank owns of tables: weights, where they are asked for, and the optimiser's sums."""
     found = []
     for name, table in tables_of(module):
         rows = table.weight
         if weights:
             shape = (table.rows, table.width)
-            found.append(Piece(f"model.{name}.weight", shape, table.first * table.width, rows.reshape(-1)))
-        found.append(Piece(_slot(name), (table.rows,), table.first, table.square_L))
+            found.append(TensorPiece(f"model.{name}.weight", shape, table.first * table.width, rows.reshape(-1)))
+        found.append(TensorPiece(_slot(name), (table.rows,), table.first, table.square_L))
     return [piece for piece in found if piece.values.numel()]
 
 

@@ -24,7 +24,7 @@ from rec.strict import flat, is_among
 from rec.train.checkpoint import CheckpointStore
 from rec.train.loop import Report
 from rec.train.phases import Stretch, is_over, stopped_early
-from rec.train.progress import Progress
+from rec.train.progress import TrainingProgress
 
 FILE, FORMAT = "training.json", 1
 APART = ("out", "data.root", "train.seed", "tune", "serve", "expect")
@@ -100,7 +100,7 @@ class TrainingRecord:
                 self._write(event["total_step"])
         self.report(event)
 
-    def settle(self, progress: Progress, found: Sequence[Stretch]) -> None:
+    def settle(self, progress: TrainingProgress, found: Sequence[Stretch]) -> None:
         """Tell how far the run is, where what made its last checkpoint was stopped before it could."""
         last = found[min(progress.phase, len(found) - 1)]
         self.end |= {

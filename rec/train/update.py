@@ -26,7 +26,7 @@ from rec.terms import Term, table_of
 from rec.train.engine import Engine
 from rec.train.own_time import OwnTime
 from rec.train.phases import Stretch
-from rec.train.progress import Progress
+from rec.train.progress import TrainingProgress
 from rec.train.replicas import Running
 from rec.train.validation import counted_terms, let_count
 from rec.transfer import to_host
@@ -50,7 +50,7 @@ class Update:
     system: System[Any, Any]
     stretch: Stretch
     engine: Engine
-    progress: Progress
+    progress: TrainingProgress
     seed: Callable[[int], None]
     """Seeds what is random in a microbatch, given its place in the step."""
     own: OwnTime = field(default_factory=OwnTime)

@@ -26,7 +26,7 @@ from rec.systems.safedrug import CodeBaseline
 from rec.train.engine import LocalEngine
 from rec.train.optim import steps_beside_parameters
 from rec.train.phases import own_flags, select, stretches
-from rec.train.progress import Progress
+from rec.train.progress import TrainingProgress
 from rec.train.ranks import OneRank, RankFeed
 from rec.train.update import Update
 from rec.transfer import to_host
@@ -55,7 +55,7 @@ def waits(system: System[Any, Any], rows: Any) -> dict[str, Counts]:
     keys = TrainConfig(clip_norm=1.0, metric="val_loss")
     torch.manual_seed(0)
     module, found = system.model(), {}
-    own, progress = own_flags(module), Progress()
+    own, progress = own_flags(module), TrainingProgress()
     for stretch in stretches(system, keys):
         phase = stretch.phase
         select(module, phase, own)

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 
 from rec.cli import main
 from rec.config import RunConfig, to_toml
-from rec.evaluation.predict import Order, predict
+from rec.evaluation.predict import PredictionOrder, predict
 from rec.evaluation.predictor import predict_here
 from rec.evaluation.run import Numbers, evaluate_run
 from rec.keys import ServeConfig
@@ -43,7 +43,7 @@ PAIRS = [
 def test_evaluation_of_predictions_is_evaluation_of_the_model(
     trained: dict[str, RunConfig], numbers: dict[str, Numbers], tmp_path: Path, guest: str
 ) -> None:
-    predict(Order(config=trained[guest], folder=str(tmp_path / "p"), split="test"), predict_here, quiet)
+    predict(PredictionOrder(config=trained[guest], folder=str(tmp_path / "p"), split="test"), predict_here, quiet)
     found = evaluate_run(trained[guest], "test", str(tmp_path / "p"))
     assert json.loads(json.dumps(found)) == json.loads(json.dumps(numbers[guest]))
 
@@ -52,7 +52,9 @@ def answers(config: RunConfig, folder: Path, rows: list[dict[str, Any]]) -> list
     """Return the answers to a table of requests."""
     folder.mkdir()
     (folder / "requests.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    order = Order(config=config, folder=str(folder / "p"), split=None, requests=str(folder / "requests.jsonl"))
+    order = PredictionOrder(
+        config=config, folder=str(folder / "p"), split=None, requests=str(folder / "requests.jsonl")
+    )
     predict(order, predict_here, quiet)
     return pq.read_table(folder / "p" / "answers").to_pylist()
 
@@ -97,7 +99,7 @@ def test_workers_predict_what_one_process_does(
     config = override(trained[guest], ["parallel.workers=2", "train.evaluate_batch_size=16"])
     tables = {}
     for name, run_parts in (("here", predict_here), ("there", predict_on_ray)):
-        predict(Order(config=config, folder=str(tmp_path / name), split="test"), run_parts, quiet)
+        predict(PredictionOrder(config=config, folder=str(tmp_path / name), split="test"), run_parts, quiet)
         tables[name] = pq.read_table(tmp_path / name / "answers").to_pylist()
     assert [row[answer] for row in tables["here"]] == [row[answer] for row in tables["there"]]
     assert len({str(row[answer]) for row in tables["here"]}) > 10

@@ -21,7 +21,7 @@ from rec.data.stream import CachedReader
 from rec.errors import ConfigError
 from rec.evaluation.compare import compare
 from rec.evaluation.measure import measure
-from rec.evaluation.predict import Order, predict
+from rec.evaluation.predict import PredictionOrder, predict
 from rec.evaluation.predictor import predict_here
 from rec.evaluation.run import Numbers, evaluate_run, open_run
 from rec.evaluation.tasks.rating import Rating
@@ -97,7 +97,7 @@ def test_validation_chooses_a_threshold_for_test_files_and_answers(
     assert told["from"] == "validation"
     assert chosen >= max(jaccard.values()) - 1e-9
     assert chosen > jaccard[0.7]
-    predict(Order(config=config, folder=str(tmp_path / "p"), split="test"), predict_here, quiet)
+    predict(PredictionOrder(config=config, folder=str(tmp_path / "p"), split="test"), predict_here, quiet)
     given = pq.read_table(tmp_path / "p" / "answers").to_pylist()
     assert min(min(row["probabilities"]) for row in given if row["probabilities"]) >= told["value"]
     monkeypatch.setattr(Sets, "settle", lambda *_: pytest.fail("what is on file is not chosen again"))

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from rec.data.items import HeldItems, Items
-from rec.data.modalities.job import Job
+from rec.data.modalities.job import ModalityJob
 from rec.data.runner import InProcess
 from rec.keys_modalities import ModalitiesConfig
 
@@ -46,13 +46,13 @@ def film_tables(folder: Path, count: int = 9, *, names: tuple[str, ...] = ("narr
     }
 
 
-def job_of(folder: Path, count: int = 20, *, items: Items | None = None, **keys: Any) -> Job:
+def job_of(folder: Path, count: int = 20, *, items: Items | None = None, **keys: Any) -> ModalityJob:
     """Return the job of writing films' modalities; `keys` are those of [data.modalities]."""
     config = ModalitiesConfig.model_validate(keys)
     names = keys.get("templates") or ["narrative", "pace"]
     items = HeldItems(films(count)) if items is None else items
     counts = np.arange(len(items))
-    return Job(config, items, counts, list(names), root=f"{folder}/data", runner=InProcess(), say=_quiet)
+    return ModalityJob(config, items, counts, list(names), root=f"{folder}/data", runner=InProcess(), say=_quiet)
 
 
 def _quiet(_: str) -> None:

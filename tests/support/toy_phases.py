@@ -18,7 +18,7 @@ from rec.nn.replicated import Replicated
 from rec.systems.api import Phase, PhaseFeed
 from rec.systems.msmrec import MSMRec
 from rec.systems.msmrec.config import MSMRecConfig
-from rec.systems.msmrec.model import Encoded, MSMRecModel
+from rec.systems.msmrec.model import EncodedHistories, MSMRecModel
 from rec.terms import Term
 from tests.support.faults import Faulty, FaultyConfig
 
@@ -103,7 +103,7 @@ class ToyModel(MSMRecModel):
         near_B = torch.cdist(code_BC.float(), self.centre_CX.float()).argmin(1)
         shift_BD = self.bend(centre_CX.to(code_BC.dtype)[near_B]) * self.fixed
         shift_ND = shift_BD[batch.where.sequence_N]
-        return Encoded(
+        return EncodedHistories(
             encoded.state_ND + shift_ND, encoded.user_ND, encoded.item_ID, encoded.modality_IKD, encoded.routing,
             encoded.mixed,
         )  # fmt: skip

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from rec.benchmarks.cluster.counters import Counters, total, watching
-from rec.benchmarks.cluster.training import Measured, Way, data_set, trained
+from rec.benchmarks.cluster.training import StepCosts, Way, data_set, trained
 from rec.benchmarks.work import Say
 from rec.data.prepared import Prepared
 from rec.runtime.local_cluster import Shape, running
@@ -37,7 +37,7 @@ class Bench:
 
     folder: str
     say: Say
-    known: dict[tuple[int, str, str | None, Way], Measured] = field(default_factory=dict)
+    known: dict[tuple[int, str, str | None, Way], StepCosts] = field(default_factory=dict)
     idle: dict[int, Idle] = field(default_factory=dict)
     """By number of nodes."""
 
@@ -51,7 +51,7 @@ class Bench:
         """A data set that every part trains on."""
         return data_set(self.folder, self.say)
 
-    def of(self, nodes: int, ways: Sequence[Way], rate: str = RATE, delay: str | None = None) -> list[Measured]:
+    def of(self, nodes: int, ways: Sequence[Way], rate: str = RATE, delay: str | None = None) -> list[StepCosts]:
         """Return what runs have cost; those of one call share a cluster."""
         if left := [way for way in ways if (nodes, rate, delay, way) not in self.known]:
             workers = max(way.workers for way in left)

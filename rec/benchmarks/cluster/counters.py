@@ -23,7 +23,7 @@ RAYS = (b"raylet", b"gcs_server", b"ray::", b"ray/dashboard", b"ray/_private", b
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class CounterSample:
     """Counters at one time; seconds since the epoch, as workers tell them."""
 
     at_s: float
@@ -36,7 +36,7 @@ class Counters:
     """Samples of a cluster's counters, taken by a thread of this process while inside `watching`."""
 
     cluster: LocalCluster
-    samples: list[Sample] = field(default_factory=list)
+    samples: list[CounterSample] = field(default_factory=list)
     cpu: list[tuple[float, dict[str, float]]] = field(default_factory=list)
     """Time, and CPU-seconds of each kind of process, those that have ended among them."""
     last: dict[int, tuple[str, float]] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Counters:
         """Take a sample of the links."""
         cluster = self.cluster
         sent = tuple(sent_by(cluster, node) for node in range(cluster.shape.nodes))
-        self.samples.append(Sample(time.time(), sent))
+        self.samples.append(CounterSample(time.time(), sent))
 
     def sample_processes(self) -> None:
         """Take a sample of the processes."""

@@ -15,9 +15,9 @@ from scipy.optimize import nnls
 
 from rec.benchmarks.cluster.bench import Bench
 from rec.benchmarks.cluster.projection import projected
-from rec.benchmarks.cluster.training import BATCH, BLOCKS, EXPERTS, PER_ROW, WIDTH, Measured, Way
+from rec.benchmarks.cluster.training import BATCH, BLOCKS, EXPERTS, PER_ROW, WIDTH, StepCosts, Way
 from rec.benchmarks.row import Row
-from rec.cluster.traffic import Mixture, Work, traffic
+from rec.cluster.traffic import Mixture, StepTraffic, traffic
 from rec.sections import counted
 
 FITTED: dict[int, tuple[Way, ...]] = {
@@ -69,7 +69,7 @@ def measure(bench: Bench) -> list[Row]:
     return rows + projected()
 
 
-def fitted(known: Sequence[Measured]) -> Costs:
+def fitted(known: Sequence[StepCosts]) -> Costs:
     """Return the costs that fit measurements best, each of which counts by its relative error; none is negative."""
     taken = np.array([step_cpu_s(found) for found in known])
     parts = np.array([(found.way.workers * found.way.batch, found.way.workers, moved(found)) for found in known])
@@ -78,23 +78,23 @@ def fitted(known: Sequence[Measured]) -> Costs:
     return Costs(*(found / scale).tolist())
 
 
-def step_cpu_s(found: Measured) -> float:
+def step_cpu_s(found: StepCosts) -> float:
     """Return the CPU-seconds of a step as measured."""
     return found.cpu_per_sample * found.samples / found.steps
 
 
-def moved(found: Measured) -> float:
+def moved(found: StepCosts) -> float:
     """Return the bytes of a step from rank to rank, wherever they are."""
     told = traffic(work_of(found), [0] * found.way.workers)
     return told.inside(0)
 
 
-def work_of(found: Measured) -> Work:
+def work_of(found: StepCosts) -> StepTraffic:
     """Return what a step of a run moves."""
     way, parts = found.way, found.ranks[0]["parts"]
     rows = found.rows_per_step / way.workers
     mixture = Mixture(rows=rows, choices=PER_ROW, experts=EXPERTS, width=WIDTH)
-    return Work(
+    return StepTraffic(
         dense=parts["shared"][0],
         experts=parts["experts"][0] * way.expert_parallel,
         expert_parallel=way.expert_parallel,

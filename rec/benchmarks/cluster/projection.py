@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from rec.benchmarks.row import Row
-from rec.cluster.traffic import Mixture, Traffic, Work, traffic
+from rec.cluster.traffic import Mixture, StepTraffic, Traffic, traffic
 
 GPUS = (8, 64, 512)
 
@@ -136,7 +136,7 @@ def moved_by(gpus: int, size: int, each: int, load: Load) -> Traffic:
     mixture = Mixture(
         rows=load.rows, choices=load.choices, experts=load.experts, width=load.width, number_bytes=load.number_bytes
     )
-    work = Work(
+    work = StepTraffic(
         dense=load.dense,
         experts=load.spread,
         expert_parallel=size,

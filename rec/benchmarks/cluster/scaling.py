@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rec.benchmarks.cluster.bench import Bench
-from rec.benchmarks.cluster.training import BATCH, Measured, Way
+from rec.benchmarks.cluster.training import BATCH, StepCosts, Way
 from rec.benchmarks.row import Row
 from rec.sections import counted
 
@@ -14,7 +14,7 @@ BYTES_GOAL, CPU_GOAL = 1.1, 1.15
 def measure(bench: Bench) -> list[Row]:
     """Return the rows of data-parallel training with a worker per node, of the same work per worker and in all."""
     rows: list[Row] = []
-    one: Measured | None = None
+    one: StepCosts | None = None
     for nodes in NODES:
         weak, strong = Way(workers=nodes), Way(workers=nodes, batch=BATCH // nodes)
         ways = [weak] if nodes == 1 else [weak, strong]
@@ -36,7 +36,7 @@ def measure(bench: Bench) -> list[Row]:
     ]
 
 
-def rows_of(name: str, found: Measured, one: Measured, cpu_goal: float | None = None) -> list[Row]:
+def rows_of(name: str, found: StepCosts, one: StepCosts, cpu_goal: float | None = None) -> list[Row]:
     """Return the rows of a run, CPU time beside that of another one."""
     rows = [
         Row(f"{name}: step", found.step_s, "s"),

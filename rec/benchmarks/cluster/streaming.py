@@ -51,7 +51,7 @@ STORE, SPILLED = "ray_object_store_memory", "ray_spill_manager_objects_bytes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
+class StreamingSize:
     """How large the experiment is."""
 
     nodes: int = 4
@@ -84,10 +84,10 @@ def measure(bench: Bench) -> list[Row]:
     """Return the rows of the largest object stores that this machine has memory for."""
     nodes, free = 4, psutil.virtual_memory().available
     store = next((store for store in STORES if nodes * (store + BESIDE) < free), STORES[-1])
-    return streamed(f"{bench.folder}/streaming", bench.name, Size(nodes=nodes, store=store), bench.say)
+    return streamed(f"{bench.folder}/streaming", bench.name, StreamingSize(nodes=nodes, store=store), bench.say)
 
 
-def streamed(folder: str, name: str, size: Size, say: Say) -> list[Row]:
+def streamed(folder: str, name: str, size: StreamingSize, say: Say) -> list[Row]:
     """Return object-store use, spilled bytes and memory of a run that streams its data set once."""
     say(f"a data set of {size.times * size.store / MIB:.0f} MiB in memory is written")
     data = written(f"{folder}/data", size.rows)
@@ -96,7 +96,7 @@ def streamed(folder: str, name: str, size: Size, say: Say) -> list[Row]:
         return rows_of(size, *trained_on(cluster, data, Path(folder)))
 
 
-def rows_of(size: Size, watched: Watched, seconds: float) -> list[Row]:
+def rows_of(size: StreamingSize, watched: Watched, seconds: float) -> list[Row]:
     """Return the rows of what was watched."""
     quarter = len(watched.memory) // 4  # in the first, buffers fill
     parts = (watched.memory[quarter : 2 * quarter], watched.memory[2 * quarter :])

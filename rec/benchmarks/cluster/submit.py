@@ -38,7 +38,7 @@ WORDS = {
 
 
 @dataclass(slots=True)
-class Times:
+class LineTimes:
     """When a line with each of some words came first, in seconds from the start."""
 
     start_s: float = field(default_factory=time.time)
@@ -80,7 +80,7 @@ def submitted(cluster: LocalCluster, folder: Path, data: str, out: str) -> dict[
         TrainingError: it failed.
     """
     words = ["submit", "train", "job.toml", f"out={out}", f"data.root={data}"]
-    times = Times()
+    times = LineTimes()
     client = subprocess.Popen(
         [sys.executable, "-m", "rec.cli", *words],
         env={**os.environ, **cluster.client},
@@ -116,7 +116,7 @@ def _logs(cluster: LocalCluster) -> list[Path]:
     return list(cluster.folder.glob("*/session_*/logs/job-driver-*.log"))
 
 
-def _read(lines: IO[str], told: list[str], times: Times) -> None:
+def _read(lines: IO[str], told: list[str], times: LineTimes) -> None:
     for line in lines:
         told.append(line)
         if "submitted" in line:

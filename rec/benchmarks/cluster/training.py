@@ -14,7 +14,7 @@ from typing import Any
 from rec.benchmarks.cluster.counters import Counters
 from rec.benchmarks.cluster.probe import ProbedConfig
 from rec.benchmarks.work import Say
-from rec.cluster.traffic import Work, least
+from rec.cluster.traffic import StepTraffic, least
 from rec.config import RunConfig, to_json
 from rec.data.generated.catalogue import CatalogueConfig
 from rec.data.prepare import prepare
@@ -56,7 +56,7 @@ class Way:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class StepCosts:
     """What the measured steps of a run have cost."""
 
     way: Way
@@ -109,7 +109,7 @@ class Measured:
         Rows are counted as they were sent; for what is held alike the formula of `rec.cluster.traffic` says it.
         """
         parts, way = self.ranks[0]["parts"], self.way
-        work = Work(
+        work = StepTraffic(
             dense=parts["shared"][0],
             experts=parts["experts"][0] * way.expert_parallel,
             expert_parallel=way.expert_parallel,
@@ -159,7 +159,7 @@ def trained(
     counters: Counters,
     idle: Sequence[float],
     idle_cpu: float,
-) -> Measured:
+) -> StepCosts:
     """Train, and return what the epochs between the first and the last have cost.
 
     `idle` and `idle_cpu` are the bytes of each node and the CPU-seconds per second without a run.
@@ -177,7 +177,7 @@ def trained(
     per_epoch = next(event["steps"] for event in events if event["kind"] == "step")
     seconds = end_s - start_s
     sent = counters.bytes_between(start_s, end_s)
-    return Measured(
+    return StepCosts(
         way=way,
         nodes=cluster.shape.nodes,
         steps=per_epoch * (len(ranks[0]) - 2),

@@ -26,7 +26,7 @@ from rec.nn.history import COLUMNS, HistoryBatch, collate
 from rec.sections import counted
 
 if TYPE_CHECKING:
-    from rec.runtime.members import Members
+    from rec.runtime.members import ActorMembers
 
 AT_ONCE = 1 << 19
 ITEMS, SHORTEST, LONGEST = 1_000_000, 5, 35
@@ -37,7 +37,7 @@ COLLATE_S, COLLATE_REPEATS = 1 / 150_000, 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
+class ReadingSize:
     """How much is read, and how."""
 
     users: int = 10_000_000
@@ -57,7 +57,7 @@ class Size:
         return first, min(end, self.users)
 
 
-FULL = Size()
+FULL = ReadingSize()
 
 
 def measure(folder: str, say: Say) -> list[Row]:
@@ -67,7 +67,7 @@ def measure(folder: str, say: Say) -> list[Row]:
     return [*collating(data, FULL.batch), *reading(data, FULL, say)]
 
 
-def written(root: str, size: Size) -> Prepared:
+def written(root: str, size: ReadingSize) -> Prepared:
     """Write a data set of users with histories, and return it."""
     rng = np.random.default_rng(0)
     draft, files = Draft(root), []
@@ -119,14 +119,14 @@ def _often(action: Any) -> None:
         action()
 
 
-def reading(data: Prepared, size: Size, say: Say) -> list[Row]:
+def reading(data: Prepared, size: ReadingSize, say: Say) -> list[Row]:
     """Return what ranks on Ray take to read the data set once, alone and with batches made, beside one rank."""
     from rec.runtime.cluster import runtime
-    from rec.runtime.members import Members
+    from rec.runtime.members import ActorMembers
 
     rows = []
     with runtime(1, {"OMP_NUM_THREADS": "1"}):
-        members = Members(_Rank, max(size.ranks), data, size)
+        members = ActorMembers(_Rank, max(size.ranks), data, size)
         for collates, title in ((False, "read and shuffled"), (True, "read, shuffled and made into batches")):
             spent, bare = _spent(data, size, members, collates, say)
             one = spent[size.ranks[0]]
@@ -139,7 +139,9 @@ def reading(data: Prepared, size: Size, say: Say) -> list[Row]:
     return rows
 
 
-def _spent(data: Prepared, size: Size, members: Members, collates: bool, say: Say) -> tuple[dict[int, Times], Times]:
+def _spent(
+    data: Prepared, size: ReadingSize, members: ActorMembers, collates: bool, say: Say
+) -> tuple[dict[int, Times], Times]:
     """Return the processor's time of each number of ranks, and of pyarrow alone, for rounds in which they take turns.
 
     No round finds what another one has decoded: each reads another part, each number of ranks has a reader of its own.
@@ -157,7 +159,7 @@ def _spent(data: Prepared, size: Size, members: Members, collates: bool, say: Sa
     return {ranks: Times(rounds=tuple(rounds)) for ranks, rounds in found.items()}, Times(rounds=tuple(bare))
 
 
-def _read_part(size: Size, members: Members, ranks: int, run: str, part: int, collates: bool) -> float:
+def _read_part(size: ReadingSize, members: ActorMembers, ranks: int, run: str, part: int, collates: bool) -> float:
     """Return the processor's seconds that ranks and their node's reader take for one part of an epoch."""
     before = max(members.ask(ranks, "reader_s", run))
     found = members.ask(ranks, "read", run, ranks, part, collates)
@@ -170,7 +172,7 @@ def _read_part(size: Size, members: Members, ranks: int, run: str, part: int, co
 class _Rank:
     """Actor that reads as one rank of a training run."""
 
-    def __init__(self, data: Prepared, size: Size, rank: int) -> None:
+    def __init__(self, data: Prepared, size: ReadingSize, rank: int) -> None:
         self.data, self.size, self.rank = data, size, rank
         self.readers: dict[str, Any] = {}
         batch_of(to_columns(histories(np.random.default_rng(0), np.arange(4))))
@@ -208,7 +210,7 @@ class _Rank:
         return self.readers[run]
 
 
-def _bare(data: Prepared, size: Size, part: int) -> None:
+def _bare(data: Prepared, size: ReadingSize, part: int) -> None:
     """Read as many files as a part has, and shuffle windows of them."""
     first, end = (bound // size.file_rows for bound in size.bounds(part))
     names = [data.storage.path(name) for name, _ in data.files("train")[first : max(end, first + 1)]]

@@ -38,7 +38,7 @@ from rec.train.engine import LocalEngine
 from rec.train.memory import give_back, peaks, restart_peaks
 from rec.train.ranks import OneRank
 from rec.train.saver import Saver
-from rec.train.shards import Piece
+from rec.train.shards import TensorPiece
 
 MEMORY_GOAL, STEP_GOAL, COPY_GOAL, LARGE_GOAL_GIB = 1.3, 1.2, 1.5, 24.0
 TRAIN = TrainConfig(learning_rate=1e-4)
@@ -49,7 +49,7 @@ PRELOAD = ["torch._dynamo", "deepspeed", __name__]
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class SavesSize:
     """How large the benchmark is."""
 
     layers: int
@@ -66,15 +66,15 @@ class Size:
         return self.layers * EXPERTS * 3 * self.width * self.hidden
 
 
-MIDDLE = Size(layers=2, width=256, hidden=1024, rows=256, rounds=15, slow_mb_s=40)
-LARGE = Size(layers=5, width=1024, hidden=4096, rows=64, rounds=1, slow_mb_s=0)
-SMALL = Size(layers=1, width=64, hidden=1024, rows=16, rounds=3, slow_mb_s=10)
+MIDDLE = SavesSize(layers=2, width=256, hidden=1024, rows=256, rounds=15, slow_mb_s=40)
+LARGE = SavesSize(layers=5, width=1024, hidden=4096, rows=64, rounds=1, slow_mb_s=0)
+SMALL = SavesSize(layers=1, width=64, hidden=1024, rows=16, rounds=3, slow_mb_s=10)
 
 
 class Mixtures(nn.Module):
     """Layers of mixtures, each added to what it is given."""
 
-    def __init__(self, size: Size) -> None:
+    def __init__(self, size: SavesSize) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
             MixtureOfExperts(
@@ -91,7 +91,7 @@ class Mixtures(nn.Module):
         return x_ND
 
 
-def measure(folder: str, say: Say, middle: Size = MIDDLE, large: Size = LARGE) -> list[Row]:
+def measure(folder: str, say: Say, middle: SavesSize = MIDDLE, large: SavesSize = LARGE) -> list[Row]:
     """Return the rows of saving at a middle size, and of a large state that is saved and taken up again."""
     get_context("forkserver").set_forkserver_preload(PRELOAD)
     rows = _memory(folder, middle)
@@ -103,7 +103,7 @@ def measure(folder: str, say: Say, middle: Size = MIDDLE, large: Size = LARGE) -
 # What a save takes of a rank's memory.
 
 
-def _memory(folder: str, size: Size) -> list[Row]:
+def _memory(folder: str, size: SavesSize) -> list[Row]:
     """Return by how much a save raises the memory of each of two ranks, beside what the rank owns of the state."""
     start_processes(_saving_rank, (f"{folder}/memory", size), nprocs=2, start_method="forkserver")
     found = [json.loads(Path(f"{folder}/memory", f"{rank}.json").read_text()) for rank in range(2)]
@@ -112,7 +112,7 @@ def _memory(folder: str, size: Size) -> list[Row]:
     return [Row(name, worst["raised"] / MB, "MB", worst["share"] / MB, MEMORY_GOAL)]
 
 
-def _saving_rank(rank: int, folder: str, size: Size) -> None:
+def _saving_rank(rank: int, folder: str, size: SavesSize) -> None:
     Path(folder).mkdir(exist_ok=True)
     with as_rank(rank, 2, f"{folder}/meeting"):
         engine = _engine(size, 2)
@@ -152,7 +152,7 @@ class _Slowed:
         self.stream.write(data)
 
 
-def _steps(folder: str, size: Size) -> list[Row]:
+def _steps(folder: str, size: SavesSize) -> list[Row]:
     """Return a step while a save is written beside one without, and the wait of a save beside a bare copy."""
     torch.manual_seed(0)
     engine = LocalEngine(Mixtures(size), TRAIN)
@@ -180,7 +180,7 @@ def _steps(folder: str, size: Size) -> list[Row]:
     ]
 
 
-def _copy(pieces: Sequence[Piece], targets: Sequence[Tensor]) -> None:
+def _copy(pieces: Sequence[TensorPiece], targets: Sequence[Tensor]) -> None:
     for piece, target in zip(pieces, targets, strict=True):
         target.copy_(piece.values)
 
@@ -188,7 +188,7 @@ def _copy(pieces: Sequence[Piece], targets: Sequence[Tensor]) -> None:
 # A large state.
 
 
-def _large(folder: str, size: Size, say: Say) -> list[Row]:
+def _large(folder: str, size: SavesSize, say: Say) -> list[Row]:
     """Return the most memory of all processes together while 2 ranks save a large state and others take it up."""
     rows = []
     for world in (0, *RESUMED):
@@ -203,7 +203,7 @@ def _large(folder: str, size: Size, say: Say) -> list[Row]:
     return rows
 
 
-def _large_rank(rank: int, world: int, folder: str, size: Size) -> None:
+def _large_rank(rank: int, world: int, folder: str, size: SavesSize) -> None:
     """Save a state as one of two ranks (world 0), or go on from it as one of `world` and compare every number."""
     Path(folder).mkdir(exist_ok=True)
     with as_rank(rank, world or 2, f"{folder}/meeting-{world}"):
@@ -223,7 +223,7 @@ def _large_rank(rank: int, world: int, folder: str, size: Size) -> None:
         _step(engine, size)
 
 
-def _engine(size: Size, world: int, *, empty: bool = False) -> DeepSpeedEngine:
+def _engine(size: SavesSize, world: int, *, empty: bool = False) -> DeepSpeedEngine:
     """Return an engine whose experts are spread over all ranks; without weights where a state follows."""
     parallel = ParallelConfig(workers=world, expert_parallel=world, zero_stage=2, precision="bf16")
     torch.manual_seed(0)
@@ -232,7 +232,7 @@ def _engine(size: Size, world: int, *, empty: bool = False) -> DeepSpeedEngine:
     return DeepSpeedEngine(module, TRAIN, parallel)
 
 
-def _step(engine: Any, size: Size) -> None:
+def _step(engine: Any, size: SavesSize) -> None:
     """Train one step on rows made from the rank."""
     dtype = next(engine.module.parameters()).dtype
     x_ND = torch.randn(size.rows, size.width, generator=torch.Generator().manual_seed(engine.rank)).to(dtype)

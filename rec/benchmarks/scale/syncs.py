@@ -25,7 +25,7 @@ from rec.systems.msmrec import MSMRec
 from rec.systems.msmrec.config import MSMRecConfig
 from rec.train.engine import Engine, LocalEngine
 from rec.train.phases import stretches
-from rec.train.progress import Progress
+from rec.train.progress import TrainingProgress
 from rec.train.update import Update
 
 LAYERS, USERS, STEPS = (2, 3), 24, 4
@@ -86,7 +86,7 @@ def step_counts(layers: int, size: int | None, rank: int, where: bool = False, *
     def seed(place: int) -> None:
         torch.manual_seed(derive(place, rank))
 
-    update = Update(system, stretch, engine, Progress(), seed)
+    update = Update(system, stretch, engine, TrainingProgress(), seed)
     batch = system.collate(rows)
     for _ in range(STEPS):
         update([(batch, True)], 1e-3, False)

@@ -98,18 +98,18 @@ def shard_tables(config: CatalogueConfig, shard: int) -> dict[str, pa.Table]:
 
 
 @dataclass(frozen=True, slots=True)
-class Catalogue:
+class CatalogueTruth:
     """What is true of the items; identical wherever it is made from the same config."""
 
     topic_IK: np.ndarray
     popularity_I: np.ndarray
 
 
-def catalogue(config: CatalogueConfig) -> Catalogue:
+def catalogue(config: CatalogueConfig) -> CatalogueTruth:
     """Return the items' topics and popularity (standard normal)."""
     rng = generator(config.seed, "catalogue")
     topics = rng.integers(0, config.topics, (config.num_items, len(config.modalities)))
-    return Catalogue(topics, rng.standard_normal(config.num_items))
+    return CatalogueTruth(topics, rng.standard_normal(config.num_items))
 
 
 def item_rows(config: CatalogueConfig) -> pa.Table:
@@ -200,7 +200,7 @@ def _lengths(config: CatalogueConfig, users: np.ndarray) -> np.ndarray:
 
 def _draw(
     config: CatalogueConfig,
-    truth: Catalogue,
+    truth: CatalogueTruth,
     users: np.ndarray,
     followed_UK: np.ndarray,
     followed_later_UK: np.ndarray,

@@ -13,7 +13,7 @@ import json
 import sqlite3
 from pathlib import Path
 
-from rec.data.modalities.language_model import Answer, Usage
+from rec.data.modalities.language_model import Answer, TokenUsage
 from rec.errors import ConfigError, DataError
 from rec.json_text import json_text
 
@@ -74,7 +74,7 @@ class Answers:
         if row is None:
             return None
         told = json.loads(row[0])
-        return Answer(told["text"], told["finish"], Usage(told["input"], told["output"]))
+        return Answer(told["text"], told["finish"], TokenUsage(told["input"], told["output"]))
 
     def put(self, key: bytes, answer: Answer) -> None:
         """Keep an answer; one that is there already stays."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 from rec.data.modalities.budget import Budget
 from rec.data.modalities.counting import TokenCount
 from rec.data.modalities.flow import settle
-from rec.data.modalities.language_model import Answer, Conversation, LanguageModel, Usage
+from rec.data.modalities.language_model import Answer, Conversation, LanguageModel, TokenUsage
 from rec.data.runner import Pool
 from rec.keys_modalities import WriterConfig
 
@@ -67,7 +67,7 @@ class BatchedModel(LanguageModel):
             BudgetSpent: it would use more than is left.
             ConfigError: the model does not load.
         """
-        async with self.budget.reserve(Usage(self.count.of(conversation), self.config.max_tokens)) as bill:
+        async with self.budget.reserve(TokenUsage(self.count.of(conversation), self.config.max_tokens)) as bill:
             asked = _Asked(conversation, asyncio.get_running_loop().create_future())
             self.waiting.put_nowait(asked)
             found = await asked.answer

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from rec.data.modalities.language_model import Usage
+from rec.data.modalities.language_model import TokenUsage
 
 MILLION = 1_000_000
 
@@ -23,7 +23,7 @@ class Prices:
     input: float = 0.0
     output: float = 0.0
 
-    def money(self, usage: Usage) -> float:
+    def money(self, usage: TokenUsage) -> float:
         """Return what tokens cost."""
         return (usage.input * self.input + usage.output * self.output) / MILLION
 
@@ -44,14 +44,14 @@ class Budget:
         where: str = "data.modalities.writer",
     ) -> None:
         self.tokens, self.money, self.prices, self.where = tokens, money, prices or Prices(), where
-        self.spent, self.reserved, self.open = Usage(), Usage(), 0
+        self.spent, self.reserved, self.open = TokenUsage(), TokenUsage(), 0
         self.changed = asyncio.Condition()
 
-    def reserve(self, most: Usage) -> Bill:
+    def reserve(self, most: TokenUsage) -> Bill:
         """Return the bill of a request that uses at most so much."""
         return Bill(self, most)
 
-    async def _open(self, most: Usage) -> None:
+    async def _open(self, most: TokenUsage) -> None:
         """Wait until a request that uses at most so much may be made."""
         async with self.changed:
             while fault := self._fault(self.spent + self.reserved + most):
@@ -60,13 +60,13 @@ class Budget:
                 await self.changed.wait()
             self.reserved, self.open = self.reserved + most, self.open + 1
 
-    async def _close(self, most: Usage) -> None:
+    async def _close(self, most: TokenUsage) -> None:
         """Let others have what a request that was made had reserved."""
         self.reserved, self.open = self.reserved - most, self.open - 1
         async with self.changed:
             self.changed.notify_all()
 
-    def _fault(self, usage: Usage) -> str:
+    def _fault(self, usage: TokenUsage) -> str:
         if self.tokens and usage.total > self.tokens:
             return f"{self.where}.budget_tokens: {self.spent.total:,} of {self.tokens:,} tokens are used"
         if self.money and (cost := self.prices.money(usage)) > self.money:
@@ -78,8 +78,8 @@ class Budget:
 class Bill:
     """What a request turns out to use: it may be made while this is open, and is paid for when this is closed."""
 
-    def __init__(self, budget: Budget, most: Usage) -> None:
-        self.budget, self.most, self.usage = budget, most, Usage()
+    def __init__(self, budget: Budget, most: TokenUsage) -> None:
+        self.budget, self.most, self.usage = budget, most, TokenUsage()
         self.limited = bool(budget.tokens or budget.money)
 
     async def __aenter__(self) -> Self:

@@ -13,7 +13,7 @@ import aiohttp
 from rec.data.modalities.budget import Budget
 from rec.data.modalities.client import Client, Failure
 from rec.data.modalities.counting import TokenCount
-from rec.data.modalities.language_model import WHOLE, Answer, Conversation, LanguageModel, Message, Usage
+from rec.data.modalities.language_model import WHOLE, Answer, ChatMessage, Conversation, LanguageModel, TokenUsage
 from rec.json_text import json_text
 from rec.keys_modalities import WriterConfig
 from rec.seeds import generator
@@ -80,9 +80,9 @@ class ChatModel(LanguageModel):
         async def read(response: aiohttp.ClientResponse) -> Answer:
             told = await _streamed(response) if self.config.stream else _whole(await response.read())
             text, finish, usage = told
-            return Answer(text, finish, usage or Usage(asked, self.count.of_text(text)))
+            return Answer(text, finish, usage or TokenUsage(asked, self.count.of_text(text)))
 
-        async with self.budget.reserve(Usage(asked, longest)) as bill:
+        async with self.budget.reserve(TokenUsage(asked, longest)) as bill:
             found = await self.client.ask(data, asked + (longest if self.config.tokens_per_minute else 0), read)
             self.client.pace.tokens.correct(found.usage.output - longest)
             bill.usage = found.usage
@@ -91,12 +91,12 @@ class ChatModel(LanguageModel):
 
 
 @lru_cache(256)
-def _in_json(message: Message) -> str:
+def _in_json(message: ChatMessage) -> str:
     """Return a message as requests hold it; those that all conversations start with stay at hand."""
     return json_text(message._asdict())
 
 
-def _whole(data: bytes) -> tuple[str, str, Usage | None]:
+def _whole(data: bytes) -> tuple[str, str, TokenUsage | None]:
     """Return text, end and usage of an answer in one piece."""
     try:
         told = json.loads(data)
@@ -108,7 +108,7 @@ def _whole(data: bytes) -> tuple[str, str, Usage | None]:
     return str(text), str(finish), usage
 
 
-async def _streamed(response: aiohttp.ClientResponse) -> tuple[str, str, Usage | None]:
+async def _streamed(response: aiohttp.ClientResponse) -> tuple[str, str, TokenUsage | None]:
     """Return text, end and usage of an answer that comes in parts.
 
     Raises:
@@ -136,5 +136,5 @@ async def _streamed(response: aiohttp.ClientResponse) -> tuple[str, str, Usage |
     return "".join(parts), finish, usage
 
 
-def _usage(told: Any) -> Usage | None:
-    return Usage(int(told["prompt_tokens"]), int(told["completion_tokens"])) if told else None
+def _usage(told: Any) -> TokenUsage | None:
+    return TokenUsage(int(told["prompt_tokens"]), int(told["completion_tokens"])) if told else None

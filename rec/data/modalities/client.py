@@ -17,7 +17,7 @@ import aiohttp
 import numpy as np
 from yarl import URL
 
-from rec.data.modalities.language_model import Told, Unanswered
+from rec.data.modalities.language_model import AskingStatus, Unanswered
 from rec.data.modalities.pacing import Pace, asked_wait_s, wait_s
 from rec.errors import ConfigError, DataError
 from rec.keys_requests import RequestsConfig
@@ -61,7 +61,7 @@ class Client:
         self,
         config: RequestsConfig,
         where: str,
-        told: Told,
+        told: AskingStatus,
         chance: np.random.Generator,
         *,
         streamed: bool = False,

@@ -11,7 +11,7 @@ import numpy as np
 from rec.data.encoders import Hashing
 from rec.data.modalities.drift import drift
 from rec.data.modalities.items import Written
-from rec.data.modalities.job import Job
+from rec.data.modalities.job import ModalityJob
 from rec.data.modalities.summary import Summary, told_of
 from rec.data.modalities.thresholds import choose_thresholds
 from rec.data.modalities.writers import ModelWriter
@@ -24,7 +24,7 @@ WIDTH = 512
 """Places that words are hashed to where texts are compared."""
 
 
-def compared(make: Callable[[bool], Job], items: int) -> dict[str, Any]:
+def compared(make: Callable[[bool], ModalityJob], items: int) -> dict[str, Any]:
     """Return how texts with and without retrieval differ, of selected items, at most `items` of them.
 
     Both are judged by the same sources: metadata and passages, whether or not the writer was shown these.
@@ -49,7 +49,7 @@ def compared(make: Callable[[bool], Job], items: int) -> dict[str, Any]:
     return found | {"thresholds": thresholds(jobs[WITH], texts[WITH])}
 
 
-def thresholds(job: Job, written: Sequence[Written]) -> dict[str, Any]:
+def thresholds(job: ModalityJob, written: Sequence[Written]) -> dict[str, Any]:
     """Return by modality the score below which texts of a model are taken for invented, chosen by planted inventions.
 
     Of modalities for which the config sets one, or of which too little is written to choose by, there is none.

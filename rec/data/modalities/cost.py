@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rec.data.modalities.budget import Prices
 from rec.data.modalities.counting import TokenCount
 from rec.data.modalities.items import Item
-from rec.data.modalities.language_model import Usage
+from rec.data.modalities.language_model import TokenUsage
 from rec.data.modalities.writers import ModelWriter
 from rec.sections import counted
 
@@ -24,7 +24,7 @@ class Estimate:
     selected: int
     questions: int
     """Those whose answer is not there."""
-    usage: Usage
+    usage: TokenUsage
     money: float
     exact: bool
     """Whether all items were looked at; else they are scaled from a sample."""
@@ -61,7 +61,7 @@ def estimate(
                 questions, asked = questions + 1, asked + count.of(conversation)
     scale = selected / looked if looked else 0.0
     each = output / answered if answered else _of_example(writer, count)
-    usage = Usage(round(asked * scale), round(questions * scale * each))
+    usage = TokenUsage(round(asked * scale), round(questions * scale * each))
     return Estimate(
         items=items,
         selected=selected,

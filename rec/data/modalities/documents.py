@@ -42,7 +42,7 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class DocumentColumns:
     """The columns of a table: titles and years may be missing."""
 
     title: str
@@ -51,11 +51,11 @@ class Chosen:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class DocumentPart:
     """Documents that are read together: a piece of a table, or files of JSON lines or text."""
 
     piece: Piece | None = None
-    chosen: Chosen | None = None
+    chosen: DocumentColumns | None = None
     format: TableFormat = PLAIN
     uris: tuple[str, ...] = ()
 
@@ -70,28 +70,30 @@ def knowledge_files(config: KnowledgeConfig) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def parts(config: KnowledgeConfig) -> list[Part]:
+def parts(config: KnowledgeConfig) -> list[DocumentPart]:
     """Return what there is to read, in parts that can be read apart from one another.
 
     Raises:
         DataError: a file cannot be read, or a table has no column of text.
     """
-    found: list[Part] = []
+    found: list[DocumentPart] = []
     texts: list[str] = []
     for uri in knowledge_files(config):
         if _ends(uri, TEXTS):
             texts.append(uri)
         elif _ends(uri, JSON_LINES):
-            found.append(Part(uris=(uri,)))
+            found.append(DocumentPart(uris=(uri,)))
         else:
             table = ForeignTable((uri,), config.format)
             chosen = _chosen(columns(table), config, uri)
-            found += [Part(piece, chosen, config.format) for piece in pieces(table, ROWS_PER_PIECE)]
-    found += [Part(uris=tuple(texts[at : at + FILES_PER_PIECE])) for at in range(0, len(texts), FILES_PER_PIECE)]
+            found += [DocumentPart(piece, chosen, config.format) for piece in pieces(table, ROWS_PER_PIECE)]
+    found += [
+        DocumentPart(uris=tuple(texts[at : at + FILES_PER_PIECE])) for at in range(0, len(texts), FILES_PER_PIECE)
+    ]
     return found
 
 
-def documents(part: Part, config: KnowledgeConfig) -> Iterator[Document]:
+def documents(part: DocumentPart, config: KnowledgeConfig) -> Iterator[Document]:
     """Yield the documents of a part that have a text.
 
     Raises:
@@ -103,7 +105,7 @@ def documents(part: Part, config: KnowledgeConfig) -> Iterator[Document]:
         yield from (_of_text(locate(uri)) if _ends(uri, TEXTS) else _of_lines(locate(uri), config))
 
 
-def _of_table(piece: Piece, chosen: Chosen, format: TableFormat) -> Iterator[Document]:
+def _of_table(piece: Piece, chosen: DocumentColumns, format: TableFormat) -> Iterator[Document]:
     wanted = {f"text {n}": (name, Kind.TEXT) for n, name in enumerate(chosen.text)}
     wanted |= {ours: (name, Kind.TEXT) for ours, name in (("title", chosen.title), ("year", chosen.year)) if name}
     for table in read(piece, wanted, format):
@@ -175,7 +177,7 @@ def _lines(location: Location) -> Iterator[str]:
         raise DataError(f"{location.name}: not UTF-8 ({error})") from error
 
 
-def _chosen(names: Sequence[str], config: KnowledgeConfig, where: str) -> Chosen:
+def _chosen(names: Sequence[str], config: KnowledgeConfig, where: str) -> DocumentColumns:
     """Return which columns are read.
 
     Raises:
@@ -191,7 +193,7 @@ def _chosen(names: Sequence[str], config: KnowledgeConfig, where: str) -> Chosen
     text = config.text or ((usual["text"],) if usual["text"] else ())
     if not text:
         raise DataError(f"{where}: no column of text; there are {shown}; name it in knowledge.text")
-    return Chosen(config.title or usual["title"], config.year or usual["year"], text)
+    return DocumentColumns(config.title or usual["title"], config.year or usual["year"], text)
 
 
 def _joined(values: Sequence[Any]) -> str:

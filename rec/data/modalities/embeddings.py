@@ -15,7 +15,15 @@ from rec.data.modalities.budget import Budget, BudgetSpent, Prices
 from rec.data.modalities.client import Client, Failure, Refused
 from rec.data.modalities.counting import TokenCount
 from rec.data.modalities.flow import in_order, run_through
-from rec.data.modalities.language_model import WHOLE, Answer, Message, Told, Unanswered, Usage, question_key
+from rec.data.modalities.language_model import (
+    WHOLE,
+    Answer,
+    AskingStatus,
+    ChatMessage,
+    TokenUsage,
+    Unanswered,
+    question_key,
+)
 from rec.errors import DataError
 from rec.json_text import json_text
 from rec.keys_data import EndpointConfig
@@ -42,7 +50,7 @@ class EndpointEncoder:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.config, self.batch_size, self.cache, self.environment = config, batch_size, cache, environment
-        self.told, self.spent = Told(), Usage()
+        self.told, self.spent = AskingStatus(), TokenUsage()
         self.kept = 0
         """Texts whose vector was there."""
         self.count = TokenCount(config.tokenizer, f"{KEY}.tokenizer")
@@ -112,7 +120,7 @@ class EndpointEncoder:
         )
 
     def _key(self, text: str) -> bytes:
-        return question_key(self.identity, (Message("input", text),))
+        return question_key(self.identity, (ChatMessage("input", text),))
 
 
 class _Asking:
@@ -143,20 +151,20 @@ class _Asking:
         each = [encoder.count.of_text(text) for text in texts]
         data = json_text({**encoder.fixed, "input": list(texts)}).encode("utf-8", "replace")
 
-        async def read(response: aiohttp.ClientResponse) -> tuple[list[np.ndarray], Usage | None]:
+        async def read(response: aiohttp.ClientResponse) -> tuple[list[np.ndarray], TokenUsage | None]:
             return vectors_of(await response.read(), len(texts))
 
-        async with self.budget.reserve(Usage(sum(each))) as bill:
+        async with self.budget.reserve(TokenUsage(sum(each))) as bill:
             vectors, usage = await self.client.ask(data, sum(each), read, questions=len(texts))
-            bill.usage = usage or Usage(sum(each))
+            bill.usage = usage or TokenUsage(sum(each))
             encoder.told.usage += bill.usage
             for text, vector, tokens in zip(texts, vectors, each, strict=True):
-                self.answers.hold(encoder._key(text), Answer(_packed(vector), WHOLE, Usage(tokens)))
+                self.answers.hold(encoder._key(text), Answer(_packed(vector), WHOLE, TokenUsage(tokens)))
             self.answers.flush()
         return dict(zip(texts, vectors, strict=True))
 
 
-def vectors_of(data: bytes, count: int) -> tuple[list[np.ndarray], Usage | None]:
+def vectors_of(data: bytes, count: int) -> tuple[list[np.ndarray], TokenUsage | None]:
     """Return the vectors of an answer in the order of what was asked, and its usage where it is told.
 
     Raises:
@@ -165,7 +173,7 @@ def vectors_of(data: bytes, count: int) -> tuple[list[np.ndarray], Usage | None]
     try:
         told = json.loads(data)
         by_index = {int(one["index"]): _vector(one["embedding"]) for one in told["data"]}
-        usage = Usage(int(told["usage"]["prompt_tokens"])) if told.get("usage") else None
+        usage = TokenUsage(int(told["usage"]["prompt_tokens"])) if told.get("usage") else None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise Failure(f"an answer is no list of embeddings ({type(error).__name__}: {error})") from error
     vectors = [by_index[n] for n in range(count) if n in by_index]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rec.data.encoders import Hashing, TextEncoder, Tfidf, TransformerEncoder, text_encoder_from
-from rec.data.modalities.documents import Part, documents, knowledge_files, parts
+from rec.data.modalities.documents import DocumentPart, documents, knowledge_files, parts
 from rec.data.modalities.shard import Shard, ShardDraft, write_array
 from rec.data.modalities.words import Words
 from rec.data.runner import Actors, Runner
@@ -114,7 +114,9 @@ def _make(config: KnowledgeConfig, storage: Storage, runner: Runner, say: Say) -
     )
 
 
-def _write_shards(config: KnowledgeConfig, files: dict[str, int], root: str, task: tuple[int, Part]) -> list[_Made]:
+def _write_shards(
+    config: KnowledgeConfig, files: dict[str, int], root: str, task: tuple[int, DocumentPart]
+) -> list[_Made]:
     """Write the documents of a part into shards of its own."""
     number, part = task
     words, made = Words(), list[_Made]()

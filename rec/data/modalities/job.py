@@ -19,7 +19,7 @@ from rec.data.modalities.counting import TokenCount
 from rec.data.modalities.entailment import Entailment
 from rec.data.modalities.faithfulness import Checker
 from rec.data.modalities.items import Item, Written
-from rec.data.modalities.judging import Judge
+from rec.data.modalities.judging import SupportJudge
 from rec.data.modalities.language_model import LanguageModel
 from rec.data.modalities.local import CausalModel
 from rec.data.modalities.passages import Facts, Retrieved
@@ -54,7 +54,7 @@ Retrieve = Callable[[Sequence[Facts]], Sequence[Sequence[Retrieved]]]
 """What is found of some items elsewhere."""
 
 
-class Job:
+class ModalityJob:
     """The texts of a catalogue's items, which are read as they are needed."""
 
     def __init__(
@@ -143,7 +143,7 @@ class Job:
             Answers(self.cache),
             prompter,
             self.templates,
-            Judge(self.checker, apart=bool(self.config.faithfulness.entailment) or asked >= MANY),
+            SupportJudge(self.checker, apart=bool(self.config.faithfulness.entailment) or asked >= MANY),
             self.config.faithfulness,
             kind=keys.kind,
             at_once=at_once,

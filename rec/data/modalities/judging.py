@@ -33,7 +33,7 @@ class _Asked(NamedTuple):
     found: asyncio.Future[list[Faithfulness]]
 
 
-class Judge:
+class SupportJudge:
     """Says how far sources support texts; open while it is a context manager, on one event loop."""
 
     def __init__(self, checker: Checker, *, apart: bool) -> None:

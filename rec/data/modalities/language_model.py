@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 
-class Message(NamedTuple):
+class ChatMessage(NamedTuple):
     """A part of a conversation."""
 
     role: str
@@ -18,13 +18,13 @@ class Message(NamedTuple):
     content: str
 
 
-Conversation = tuple[Message, ...]
+Conversation = tuple[ChatMessage, ...]
 CUT, WHOLE = "length", "stop"
 """Why an answer ended: too many tokens, or the model's own end; a server may name other reasons."""
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class TokenUsage:
     """Tokens of prompts and answers."""
 
     input: int = 0
@@ -35,11 +35,11 @@ class Usage:
         """Both together."""
         return self.input + self.output
 
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(self.input + other.input, self.output + other.output)
+    def __add__(self, other: TokenUsage) -> TokenUsage:
+        return TokenUsage(self.input + other.input, self.output + other.output)
 
-    def __sub__(self, other: Usage) -> Usage:
-        return Usage(self.input - other.input, self.output - other.output)
+    def __sub__(self, other: TokenUsage) -> TokenUsage:
+        return TokenUsage(self.input - other.input, self.output - other.output)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +48,17 @@ class Answer:
 
     text: str
     finish: str
-    usage: Usage
+    usage: TokenUsage
 
 
 @dataclass(slots=True)
-class Told:
+class AskingStatus:
     """How asking went, so far."""
 
     requests: int = 0
     retries: int = 0
     """Of those, how many repeated one that failed."""
-    usage: Usage = Usage()
+    usage: TokenUsage = TokenUsage()
     fault: str = ""
     """The last failure."""
 
@@ -71,7 +71,7 @@ class LanguageModel(ABC):
     """Answers conversations; open while it is a context manager, on one event loop."""
 
     def __init__(self) -> None:
-        self.told = Told()
+        self.told = AskingStatus()
 
     @abstractmethod
     def identity(self) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rec.data.modalities.language_model import CUT, WHOLE, Answer, Conversation, Usage
+from rec.data.modalities.language_model import CUT, WHOLE, Answer, Conversation, TokenUsage
 from rec.errors import ConfigError, not_loaded
 from rec.keys_modalities import WriterConfig
 
@@ -67,4 +67,4 @@ class CausalModel:
         end = next((place for place, token in enumerate(tokens) if token in ends), None)
         written = tokens if end is None else tokens[:end]
         text = self.tokenizer.decode(written, skip_special_tokens=True)
-        return Answer(str(text), CUT if end is None else WHOLE, Usage(int(asked), len(written)))
+        return Answer(str(text), CUT if end is None else WHOLE, TokenUsage(int(asked), len(written)))

@@ -11,7 +11,7 @@ import jsonschema
 
 from rec.data.modalities.faithfulness import Faithfulness
 from rec.data.modalities.items import Item
-from rec.data.modalities.language_model import CUT, Answer, Conversation, Message
+from rec.data.modalities.language_model import CUT, Answer, ChatMessage, Conversation
 from rec.json_text import json_text
 from rec.keys_modalities import ASPECTS, CONTEXT, ExampleConfig, PromptConfig
 
@@ -33,7 +33,7 @@ class Prompter:
         self.names, self.config = tuple(names), config
         about = [f"{name} ({config.about[name]})" if name in config.about else name for name in names]
         shown = [self._example(example, fields) for example in config.examples if set(names) <= set(example.answer)]
-        system = Message("system", config.system.format_map({ASPECTS: ", ".join(about)}))
+        system = ChatMessage("system", config.system.format_map({ASPECTS: ", ".join(about)}))
         self.start: Conversation = (system, *(message for pair in shown for message in pair))
         self.schema: Mapping[str, Any] = {
             "type": "object",
@@ -43,10 +43,10 @@ class Prompter:
         }
         self._checked = jsonschema.Draft202012Validator(self.schema)
 
-    def _example(self, example: ExampleConfig, fields: Sequence[str]) -> tuple[Message, Message]:
+    def _example(self, example: ExampleConfig, fields: Sequence[str]) -> tuple[ChatMessage, ChatMessage]:
         facts = dict.fromkeys(fields, "") | example.fields
         asked = self.config.user.format_map(facts | {CONTEXT: example.context or NOTHING})
-        return Message("user", asked), Message("assistant", self._answer(example.answer))
+        return ChatMessage("user", asked), ChatMessage("assistant", self._answer(example.answer))
 
     def _answer(self, texts: Mapping[str, str]) -> str:
         return json_text({name: texts[name] for name in self.names})
@@ -54,12 +54,12 @@ class Prompter:
     def first(self, item: Item) -> Conversation:
         """Return the first question about an item."""
         context = "\n".join(f"[{number}] {text}" for number, text in enumerate(item.passages, 1)) or NOTHING
-        return (*self.start, Message("user", self.config.user.format_map({**item.facts, CONTEXT: context})))
+        return (*self.start, ChatMessage("user", self.config.user.format_map({**item.facts, CONTEXT: context})))
 
     def repair(self, conversation: Conversation, answer: Answer, fault: str) -> Conversation:
         """Return the question after an answer that cannot be used."""
         again = f"That answer cannot be used: {fault}. Return nothing but JSON with keys {', '.join(self.names)}."
-        return (*conversation, Message("assistant", answer.text), Message("user", again))
+        return (*conversation, ChatMessage("assistant", answer.text), ChatMessage("user", again))
 
     def reflect(
         self, conversation: Conversation, texts: Mapping[str, str], low: Mapping[str, Faithfulness]
@@ -70,7 +70,7 @@ class Prompter:
             "The context does not support these words:\n" + "\n".join(named) + "\nWrite the same JSON again without "
             "what is not supported; where the context says nothing, stay generic."
         )
-        return (*conversation, Message("assistant", self._answer(texts)), Message("user", again))
+        return (*conversation, ChatMessage("assistant", self._answer(texts)), ChatMessage("user", again))
 
     def read(self, answer: Answer) -> dict[str, str]:
         """Return the texts of an answer by modality.

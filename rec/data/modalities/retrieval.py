@@ -18,7 +18,7 @@ from rec.data.modalities.index import Index, faiss_of
 from rec.data.modalities.passages import Facts, Match, Passage, Retrieved
 from rec.data.modalities.questions import Questions
 from rec.data.modalities.shard import Shard
-from rec.data.modalities.titles import YEAR_AT_END, Names, names_of, spoken
+from rec.data.modalities.titles import YEAR_AT_END, TitleHashes, names_of, spoken
 from rec.data.modalities.words import Words
 from rec.keys_knowledge import KnowledgeConfig
 
@@ -81,7 +81,7 @@ class Retriever:
             self._of_words(items, questions, found)
         return found
 
-    def _of_titles(self, names: Sequence[Names]) -> list[list[_Document]]:
+    def _of_titles(self, names: Sequence[TitleHashes]) -> list[list[_Document]]:
         """Return the documents of each item's title, the likeliest by title and year alone."""
         found: list[list[_Document]] = [[] for _ in names]
         pairs = [(name, n) for n, one in enumerate(names) for name in one.all]
@@ -97,7 +97,7 @@ class Retriever:
                         found[n].append(one)
         return [self._likeliest(one) for one in found]
 
-    def _candidate(self, names: Names, number: int, document: int) -> _Document | None:
+    def _candidate(self, names: TitleHashes, number: int, document: int) -> _Document | None:
         """Return a document of one of an item's titles, None where its year tells that it is of another thing."""
         shard = self.shards[number]
         year, same = int(shard.year[document]), int(shard.main[document]) == names.main

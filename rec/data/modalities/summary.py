@@ -9,8 +9,8 @@ from typing import Any
 
 from rec.data.modalities.budget import Prices
 from rec.data.modalities.items import TEMPLATE, Written
-from rec.data.modalities.job import Job
-from rec.data.modalities.language_model import Told
+from rec.data.modalities.job import ModalityJob
+from rec.data.modalities.language_model import AskingStatus
 from rec.data.modalities.writers import ModelWriter
 
 
@@ -98,7 +98,9 @@ class Summary:
         for name, of in more.modalities.items():
             self.modalities.setdefault(name, OfModality()).merge(of)
 
-    def as_json(self, told: Told | None = None, cached: int = 0, prices: Prices | None = None) -> dict[str, Any]:
+    def as_json(
+        self, told: AskingStatus | None = None, cached: int = 0, prices: Prices | None = None
+    ) -> dict[str, Any]:
         """Return counts, means and, where a model was asked, what that took."""
         found: dict[str, Any] = {
             "items": self.items,
@@ -118,7 +120,7 @@ class Summary:
         return found
 
 
-def told_of(job: Job, summary: Summary) -> dict[str, Any]:
+def told_of(job: ModalityJob, summary: Summary) -> dict[str, Any]:
     """Return what is told of all items that a job wrote, with what asking took."""
     if isinstance(job.writer, ModelWriter):
         return summary.as_json(job.writer.model.told, job.writer.cached, job.prices)

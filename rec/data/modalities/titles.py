@@ -21,7 +21,7 @@ FIRST_ARTICLE = re.compile(r"^(?:the|an?)\s+(?=.)")
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class TitleHashes:
     """What a thing may be called, as hashes of normalised titles."""
 
     main: int
@@ -37,7 +37,7 @@ class Names:
         return (self.main, *self.others) if self.main else ()
 
 
-def names_of(title: str, year: str) -> Names:
+def names_of(title: str, year: str) -> TitleHashes:
     """Return what a title such as "City of Lost Children, The (Cité des enfants perdus, La) (1995)" stands for.
 
     A year in the title counts where `year` has none. Case, accents and signs make no difference; an article that stands
@@ -54,7 +54,7 @@ def names_of(title: str, year: str) -> Names:
     every |= dict.fromkeys(FIRST_ARTICLE.sub("", name) for name in list(every))
     hashes = [_hash(name) for name in every if name]
     main = hashes[0] if hashes else 0
-    return Names(main, tuple(hashes[1:]), int(year_found[1]) if year_found else 0)
+    return TitleHashes(main, tuple(hashes[1:]), int(year_found[1]) if year_found else 0)
 
 
 def normal(title: str) -> str:

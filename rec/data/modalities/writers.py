@@ -12,7 +12,7 @@ from rec.data.modalities.budget import BudgetSpent
 from rec.data.modalities.faithfulness import Faithfulness
 from rec.data.modalities.flow import in_order, run_through
 from rec.data.modalities.items import MASKED, TEMPLATE, Item, Written
-from rec.data.modalities.judging import Judge
+from rec.data.modalities.judging import SupportJudge
 from rec.data.modalities.language_model import Answer, Conversation, LanguageModel, Unanswered, question_key
 from rec.data.modalities.prompts import Prompter, Unusable
 from rec.data.modalities.template import Templates
@@ -58,7 +58,7 @@ class ModelWriter(ModalityWriter):
         answers: Answers,
         prompter: Prompter,
         templates: Templates,
-        judge: Judge,
+        judge: SupportJudge,
         faithfulness: KeepingConfig,
         *,
         kind: str,

@@ -65,7 +65,7 @@ class Searched:
     features: Counter[str]
 
 
-def found_in(place: Workplace, table: ForeignTable, columns: Mapping[str, str], find: FindConfig) -> Found:
+def found_in(place: Workplace, table: ForeignTable, columns: Mapping[str, str], find: FindConfig) -> FoundReviews:
     """Return the reviews of a table that are about a feature, with the sentence that says so.
 
     Args:
@@ -106,11 +106,11 @@ def found_in(place: Workplace, table: ForeignTable, columns: Mapping[str, str], 
         raise DataError(f"{table.name}: no review is left of {sum(one.rows for one in seen):,}: {told}")
     place.say(f"features: {len(counts):,} words are candidates; {_examples(counts)}")
     root.delete("")
-    return Found(pa.concat_tables(tables), dropped, times.get("time"))
+    return FoundReviews(pa.concat_tables(tables), dropped, times.get("time"))
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundReviews:
     """Reviews with what they are about."""
 
     table: pa.Table

@@ -20,7 +20,7 @@ ROWS_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class MemberTable:
     """A table of some members, in the order of their ids, and their vectors."""
 
     table: pa.Table
@@ -36,7 +36,7 @@ def known_of(
     columns: Mapping[str, tuple[str, ...]],
     vectors: Mapping[str, str],
     what: str,
-) -> Known:
+) -> MemberTable:
     """Return what a table knows of the members that reviews name; others of it are not kept in memory.
 
     Args:
@@ -74,7 +74,7 @@ def known_of(
         place.say(f"{what}s: {missing:,} of {len(ids):,} are in no row of {table.name}")
     texts = {ours: _joined(found.take(at), names) for ours, names in joined.items() if names}
     features = {name: _taken(place, f"{what}_{name}", path, rows, row) for name, path in sorted(vectors.items())}
-    return Known(pa.table({"id": ids, **texts}), features)
+    return MemberTable(pa.table({"id": ids, **texts}), features)
 
 
 def _joined(table: pa.Table, names: list[str]) -> pa.ChunkedArray:

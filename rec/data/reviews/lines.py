@@ -34,7 +34,7 @@ REPLACEMENT = "\ufffd"
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class FieldNames:
     """Names under which a kind of file keeps what is read, ours first."""
 
     name: str
@@ -57,12 +57,12 @@ class LinesTask:
 
     location: Location
     number: int
-    layout: Layout
+    layout: FieldNames
     root: str
     folder: str
 
 
-def table_of_lines(place: Workplace, paths: Sequence[str], layouts: Sequence[Layout], folder: str) -> ForeignTable:
+def table_of_lines(place: Workplace, paths: Sequence[str], layouts: Sequence[FieldNames], folder: str) -> ForeignTable:
     """Read files of JSON lines to Parquet and return them as one table, of text columns by our names.
 
     Args:
@@ -95,7 +95,7 @@ def table_of_lines(place: Workplace, paths: Sequence[str], layouts: Sequence[Lay
     return ForeignTable((place.storage.uri_of(folder),), format, origins=origins)
 
 
-def _layout(location: Location, layouts: Sequence[Layout]) -> Layout:
+def _layout(location: Location, layouts: Sequence[FieldNames]) -> FieldNames:
     first = next(_blocks(location, 1 << 12), b"")
     row = _parsed(first.split(b"\n", 1)[0], location, 1)
     for layout in layouts:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rec.data.schema import RawData, Source, Workplace
-from rec.data.sources.medication.cohort import LISTS, Told, Visits, build, known_of_drugs, known_terms, lists_of
+from rec.data.sources.medication.cohort import LISTS, CohortSteps, Visits, build, known_of_drugs, known_terms, lists_of
 from rec.data.sources.medication.drugs import WHAT_HICL, WHAT_NAMES, Orders, code_of_text
 from rec.data.sources.medication.gathering import Extract, Gathered, codes_of, filtered, gather
 from rec.data.sources.medication.keys import CohortConfig
@@ -80,7 +80,7 @@ class EICU(Source):
 
     def open(self, place: Workplace) -> RawData:
         """Return the stays that have diagnoses, treatments and medications."""
-        config, report = self.config, Told()
+        config, report = self.config, CohortSteps()
         orders = Orders(
             code_of_text(given("drug_names", config.drug_names, WHAT_NAMES), "drugname"),
             code_of_text(given("hicl", config.hicl, WHAT_HICL), "drughiclseqno") if config.hicl else {},

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rec.data.schema import RawData, Source, Workplace
-from rec.data.sources.medication.cohort import Told, Visits, build, known_of_drugs, known_terms
+from rec.data.sources.medication.cohort import CohortSteps, Visits, build, known_of_drugs, known_terms
 from rec.data.sources.medication.drugs import WHAT_ATC, WHAT_NDC, Prescriptions, drug_map
 from rec.data.sources.medication.gathering import Gathered, codes_of, filtered, gather
 from rec.data.sources.medication.keys import CohortConfig
@@ -96,7 +96,7 @@ class Admissions:
 
     def cohort(self, place: Workplace) -> RawData:
         """Return the admissions that have diagnoses, procedures and medications."""
-        config, report = self.config, Told()
+        config, report = self.config, CohortSteps()
         drugs = drug_map(
             given("ndc2rxcui", config.ndc2rxcui, WHAT_NDC), given("rxcui2atc", config.rxcui2atc, WHAT_ATC),
             config.mapping,

@@ -18,7 +18,7 @@ from pydantic import Field as Key
 from rec.data.reviews.finder import FindConfig
 from rec.data.reviews.found import found_in
 from rec.data.reviews.items import known_of
-from rec.data.reviews.lines import Layout, table_of_lines
+from rec.data.reviews.lines import FieldNames, table_of_lines
 from rec.data.reviews.nlg4rs import read_fold, read_reviews
 from rec.data.schema import PART, TIME, Events, Field, RawData, Source, Workplace
 from rec.data.tables import ForeignTable, TableFormat, TimeForm, require
@@ -28,13 +28,13 @@ from rec.strict import Strict
 
 TEXT, NUMBER, WHOLE, TEXTS = pa.string(), pa.float64(), pa.int64(), pa.list_(pa.string())
 AMAZON = (
-    Layout(
+    FieldNames(
         "Amazon's reviews of 2014 or 2018",
         {"user": ("reviewerID", TEXT), "item": ("asin", TEXT)},
         {"rating": ("overall", NUMBER), "text": ("reviewText", TEXT), "time": ("unixReviewTime", WHOLE)},
         time_unit="s",
     ),
-    Layout(
+    FieldNames(
         "Amazon's reviews of 2023",
         {"user": ("user_id", TEXT), "item": ("parent_asin", TEXT)},
         {"rating": ("rating", NUMBER), "text": ("text", TEXT), "time": ("timestamp", WHOLE)},
@@ -42,25 +42,25 @@ AMAZON = (
     ),
 )
 AMAZON_ITEMS = (
-    Layout(
+    FieldNames(
         "Amazon's metadata of 2023",
         {"id": ("parent_asin", TEXT)},
         {"title": ("title", TEXT), "text": ("description", TEXTS)},
     ),
-    Layout(
+    FieldNames(
         "Amazon's metadata of 2014 or 2018", {"id": ("asin", TEXT)},
         {"title": ("title", TEXT), "text": ("description", TEXT)},
     ),
 )  # fmt: skip
-YELP = Layout(
+YELP = FieldNames(
     "Yelp's review.json",
     {"user": ("user_id", TEXT), "item": ("business_id", TEXT), "rating": ("stars", NUMBER)},
     {"text": ("text", TEXT), "time": ("date", TEXT)},
 )
-YELP_ITEMS = Layout(
+YELP_ITEMS = FieldNames(
     "Yelp's business.json", {"id": ("business_id", TEXT), "title": ("name", TEXT)}, {"text": ("categories", TEXT)}
 )
-YELP_USERS = Layout("Yelp's user.json", {"id": ("user_id", TEXT), "title": ("name", TEXT)})
+YELP_USERS = FieldNames("Yelp's user.json", {"id": ("user_id", TEXT), "title": ("name", TEXT)})
 OURS = ("user", "item", "rating", "text", "time")
 
 
@@ -224,7 +224,11 @@ class ReviewTables(Source):
 
 
 def _of_lines(
-    place: Workplace, config: LinesConfig, layouts: tuple[Layout, ...], item_layouts: tuple[Layout, ...], name: str
+    place: Workplace,
+    config: LinesConfig,
+    layouts: tuple[FieldNames, ...],
+    item_layouts: tuple[FieldNames, ...],
+    name: str,
 ) -> RawData:
     """Return the reviews of files of JSON lines."""
     table = table_of_lines(place, [absolute(path) for path in config.reviews], layouts, "reviews")

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from rec.data.runner import Runner
 from rec.data.schema import PART, TIME, Events, RawData
 from rec.data.stages.drops import in_words, of_others, of_records
-from rec.data.stages.event_texts import TEXT, Part, write_event_texts
+from rec.data.stages.event_texts import TEXT, EventText, write_event_texts
 from rec.data.stages.events import encode
 from rec.data.stages.narrow import Narrowed, narrowed, write_features
 from rec.data.stages.relations import TITLE, titles, write_counts, write_molecules, write_relations, write_titles
@@ -157,13 +157,13 @@ def _shape(events: Events, rows: pa.Table) -> dict[str, Any]:
     }
 
 
-def _titles_of(entities: Mapping[str, pa.Table], texts: Mapping[str, Sequence[Part]]) -> dict[str, list[str]]:
+def _titles_of(entities: Mapping[str, pa.Table], texts: Mapping[str, Sequence[EventText]]) -> dict[str, list[str]]:
     """Return the titles of entities that have some, or that a text tells of."""
     told_of = {part.entity for parts in texts.values() for part in parts}
     return {name: titles(table) for name, table in entities.items() if TITLE in table.column_names or name in told_of}
 
 
-def _text_parts(events: Events) -> dict[str, tuple[Part, ...]]:
+def _text_parts(events: Events) -> dict[str, tuple[EventText, ...]]:
     """Return what makes each text of an event.
 
     Raises:
@@ -175,7 +175,7 @@ def _text_parts(events: Events) -> dict[str, tuple[Part, ...]]:
             if not entity.get(field):
                 known = ", ".join(key for key, of in entity.items() if of)
                 raise DataError(f"{events.name}: text {name!r}: no field {field!r} with members; there are {known}")
-    return {name: tuple(Part(field, entity[field]) for field in fields) for name, fields in events.texts.items()}
+    return {name: tuple(EventText(field, entity[field]) for field in fields) for name, fields in events.texts.items()}
 
 
 def _refuse_members(name: str, table: pa.Table) -> None:

@@ -44,7 +44,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class EventText:
     """A text of an event: the title of each member of a column."""
 
     column: str
@@ -64,7 +64,7 @@ class TextTask:
     file: str = ""
     """... and its file of records."""
     rows: tuple[int, int] = (0, 0)
-    parts: tuple[Part, ...] = ()
+    parts: tuple[EventText, ...] = ()
     texts: tuple[str, ...] = ()
     """Of members, in the place of records."""
 
@@ -75,7 +75,7 @@ class TextTask:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class TextShard:
     """What was seen in a shard."""
 
     rows: int
@@ -93,7 +93,7 @@ class TextShards:
         self.encoder = recipe.text_encoder(device)
         self.tokens = Tokens(recipe.tokenizer, recipe.text.max_tokens) if recipe.tokenizer else None
 
-    def __call__(self, task: TextTask) -> Seen:
+    def __call__(self, task: TextTask) -> TextShard:
         """Encode a shard, unless that was done before, and return what was seen."""
         texts = list(task.texts) or self._of_records(task)
         made_from = hashlib.sha256("\0".join([self.fingerprint, *texts]).encode("utf-8", "surrogatepass")).hexdigest()
@@ -113,7 +113,7 @@ class TextShards:
             storage.write_with(
                 task.shard, lambda stream: pq.write_table(table, stream, compression="zstd", compression_level=1)
             )
-        return Seen(len(texts), int(present.sum()), cut, reused)
+        return TextShard(len(texts), int(present.sum()), cut, reused)
 
     def _of_records(self, task: TextTask) -> list[str]:
         names = list(dict.fromkeys(part.column for part in task.parts))
@@ -122,7 +122,7 @@ class TextShards:
         return event_texts(table.slice(task.rows[0], task.rows[1] - task.rows[0]), task.parts, self.titles)
 
 
-def event_texts(table: pa.Table, parts: Sequence[Part], titles: Mapping[str, Sequence[str]]) -> list[str]:
+def event_texts(table: pa.Table, parts: Sequence[EventText], titles: Mapping[str, Sequence[str]]) -> list[str]:
     """Return a text per row: the titles of its members, in the order of the parts."""
     written: list[list[str]] = [[] for _ in range(len(table))]
     for part in parts:
@@ -138,7 +138,7 @@ def write_event_texts(
     records: pa.Table,
     files: Sequence[tuple[str, int]],
     trained: np.ndarray,
-    texts: Mapping[str, tuple[Part, ...]],
+    texts: Mapping[str, tuple[EventText, ...]],
     entities: Mapping[str, pa.Table],
     titles: Mapping[str, Sequence[str]],
     config: EncodeConfig,
@@ -200,7 +200,7 @@ def _descriptions(table: pa.Table) -> list[str]:
 def _learned(
     records: pa.Table,
     trained: np.ndarray,
-    texts: Mapping[str, tuple[Part, ...]],
+    texts: Mapping[str, tuple[EventText, ...]],
     described: Mapping[str, Sequence[str]],
     titles: Mapping[str, Sequence[str]],
     config: EncodeConfig,
@@ -230,7 +230,7 @@ def _sample(records: pa.Table, places: np.ndarray, most: int) -> pa.Table:
 
 
 def _record_tasks(
-    name: str, draft: Draft, root: Storage, files: Iterable[tuple[str, int]], parts: tuple[Part, ...], size: int
+    name: str, draft: Draft, root: Storage, files: Iterable[tuple[str, int]], parts: tuple[EventText, ...], size: int
 ) -> list[TextTask]:
     found: list[TextTask] = []
     for file, rows in files:
@@ -241,7 +241,7 @@ def _record_tasks(
     return found
 
 
-def _told(name: str, seen: Sequence[Seen], say: Say) -> dict[str, int]:
+def _told(name: str, seen: Sequence[TextShard], say: Say) -> dict[str, int]:
     """Return what was seen of one text in all, and say it."""
     told = {key: sum(getattr(one, key) for one in seen) for key in ("rows", "present", "cut")}
     words = [f"{counted(told['rows'], 'text')}, {told['rows'] - told['present']:,} of them empty"]

@@ -24,7 +24,7 @@ from rec.keys_data import FilterConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class EncodedEvents:
     """Events as numbers, in the order of (subject, time, row)."""
 
     table: pa.Table
@@ -35,7 +35,7 @@ class Encoded:
     dropped: Counter[str]
 
 
-def encode(events: Events, known: Mapping[str, pa.Table], keys: FilterConfig, least: int) -> Encoded:
+def encode(events: Events, known: Mapping[str, pa.Table], keys: FilterConfig, least: int) -> EncodedEvents:
     """Return events as numbers.
 
     Args:
@@ -94,7 +94,7 @@ def encode(events: Events, known: Mapping[str, pa.Table], keys: FilterConfig, le
     del table, columns, column
     item = made[events.counterpart].to_numpy() + 1 if events.counterpart else np.ones(len(user), np.int64)
     records = Records(user, item.astype(np.int32), place, others).take(order)
-    return Encoded(made.take(pa.array(order)), records, entities, dropped)
+    return EncodedEvents(made.take(pa.array(order)), records, entities, dropped)
 
 
 def where(table: pa.Table, mask: pa.Array) -> pa.Table:

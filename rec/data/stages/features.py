@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from rec.data.attributes import Attributes
-from rec.data.encode import Encoders, EncodeTask, Found, Recipe
+from rec.data.encode import EncodedShard, Encoders, EncodeTask, Recipe
 from rec.data.encoders import learn_byte_tokenizer, learn_tokenizer, tokenizer_json
 from rec.data.joined import class_codes, tags_table, write_joined
 from rec.data.runner import Actors, Runner
@@ -146,7 +146,7 @@ def _tokenizer(texts: list[str], config: TextEncodingConfig) -> str:
 
 def _encode(
     recipe: Recipe, config: EncodeConfig, root: Storage, sides: Mapping[str, Side], runner: Runner
-) -> dict[str, list[Found]]:
+) -> dict[str, list[EncodedShard]]:
     fingerprint = recipe.fingerprint()
     tasks: dict[str, list[EncodeTask]] = {}
     for name, side in sides.items():
@@ -169,7 +169,7 @@ def _told(piece: Any) -> str:
     return f"{piece.uri} {piece.member} {piece.first} {piece.rows} {piece.stamp}"
 
 
-def _report(found: Mapping[str, list[Found]], say: Say) -> dict[str, Any]:
+def _report(found: Mapping[str, list[EncodedShard]], say: Say) -> dict[str, Any]:
     """Return what encoding saw, and say it."""
     report: dict[str, Any] = {}
     for name, parts in found.items():
@@ -195,7 +195,7 @@ def _report(found: Mapping[str, list[Found]], say: Say) -> dict[str, Any]:
 
 
 def _refuse_bad(
-    name: str, side: Side, found: Sequence[Found], report: Mapping[str, Any], config: EncodeConfig, root: Storage
+    name: str, side: Side, found: Sequence[EncodedShard], report: Mapping[str, Any], config: EncodeConfig, root: Storage
 ) -> None:
     """Write the list of bad pictures.
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from rec.data.items import FiledItems, Items, facts_of, in_parts
 from rec.data.modalities.index import index_of
 from rec.data.modalities.items import Written
-from rec.data.modalities.job import Job
+from rec.data.modalities.job import ModalityJob
 from rec.data.modalities.passages import Passage
 from rec.data.modalities.retrieval import Retriever
 from rec.data.modalities.summary import Summary, told_of
@@ -67,7 +67,7 @@ def write_modalities(
     return Texts(draft.storage, job.names, files), told | {"files": files}
 
 
-def _in_order(draft: Draft, _: FiledItems, job: Job) -> tuple[list[tuple[str, int]], Summary]:
+def _in_order(draft: Draft, _: FiledItems, job: ModalityJob) -> tuple[list[tuple[str, int]], Summary]:
     kept, summary = Kept(draft), Summary()
     with closing(job.write()) as every:
         for written in every:
@@ -77,7 +77,7 @@ def _in_order(draft: Draft, _: FiledItems, job: Job) -> tuple[list[tuple[str, in
     return kept.files, summary
 
 
-def _by_template(draft: Draft, items: FiledItems, job: Job) -> tuple[list[tuple[str, int]], Summary]:
+def _by_template(draft: Draft, items: FiledItems, job: ModalityJob) -> tuple[list[tuple[str, int]], Summary]:
     write = TemplateFiles(items, draft.storage, job.names, job.fields, job.config)
     every = job.runner.map(write, items.files, "modalities: write files of texts of items")
     summary = Summary()
@@ -135,7 +135,9 @@ def _written(number: int) -> str:
     return f"written/part-{number:05d}.parquet"
 
 
-def job_of(config: DataConfig, items: Items, count_I: np.ndarray, runner: Runner, say: Say, show: bool = True) -> Job:
+def job_of(
+    config: DataConfig, items: Items, count_I: np.ndarray, runner: Runner, say: Say, show: bool = True
+) -> ModalityJob:
     """Return the job of writing those modalities of items that are none of their columns.
 
     Without `show`, the writer is not shown what was found of an item, by which its texts are judged all the same.
@@ -157,7 +159,7 @@ def job_of(config: DataConfig, items: Items, count_I: np.ndarray, runner: Runner
     keys, retrieve = config.modalities.knowledge, None
     if keys is not None:
         retrieve = Retriever(index_of(keys, beside(config.root, "knowledge"), runner, say), keys).retrieve
-    return Job(
+    return ModalityJob(
         config.modalities, items, count_I, names, root=config.root, runner=runner, say=say, retrieve=retrieve, show=show
     )
 

@@ -89,7 +89,7 @@ class Records:
 
 
 @dataclass(slots=True)
-class Vocabulary:
+class IdVocabulary:
     """The ids of users and items, in the order of their indices."""
 
     users: list[str]
@@ -110,7 +110,7 @@ def read_records(
     once: bool,
     root: str,
     runner: Runner,
-) -> tuple[Records, Vocabulary]:
+) -> tuple[Records, IdVocabulary]:
     """Return the records of a source that are kept, and who they are of.
 
     Args:
@@ -159,7 +159,7 @@ def read_records(
     records = replace(records, form=times.get(TIME))
     if not len(records):
         raise _nothing_left(where, total, dropped, least if not keys.minimum_user_count else 0)
-    return records, Vocabulary(names, items, dropped, total, tuple(notes_of(parts)))
+    return records, IdVocabulary(names, items, dropped, total, tuple(notes_of(parts)))
 
 
 def read_piece(task: ReadTask) -> tuple[int, Counter[str], tuple[list[str], np.ndarray]]:
@@ -373,7 +373,7 @@ def core(records: Records, least: int, dropped: Counter[str]) -> Records:
     return records
 
 
-def compact(records: Records, names: Vocabulary, unseen: Sequence[str]) -> Records:
+def compact(records: Records, names: IdVocabulary, unseen: Sequence[str]) -> Records:
     """Return the records with users and items renumbered that are still named, and drop the others' ids."""
     if "user" not in unseen:
         users = np.unique(records.user_E)

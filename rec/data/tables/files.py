@@ -70,7 +70,7 @@ class Location:
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class RowRange:
     """Rows of one file that follow one another."""
 
     first: int
@@ -84,19 +84,19 @@ class Stretch:
     """Rows at the start of the row groups or bytes that come before."""
 
 
-def together(parts: Iterable[Stretch], rows: int) -> list[Stretch]:
+def together(parts: Iterable[RowRange], rows: int) -> list[RowRange]:
     """Return parts of a file as stretches of about `rows` rows: small ones together, large ones cut."""
-    found: list[Stretch] = []
+    found: list[RowRange] = []
     for part in parts:
         last = found[-1] if found else None
         if last is not None and not last.skipped and last.rows + part.rows <= rows:
             groups = last.row_groups + part.row_groups
             span = (last.span[0], part.span[1]) if last.span and part.span else None
-            found[-1] = Stretch(last.first, last.rows + part.rows, groups, span)
+            found[-1] = RowRange(last.first, last.rows + part.rows, groups, span)
             continue
         pieces = max(1, round(part.rows / max(rows, 1)))
         bounds = itertools.pairwise(part.rows * piece // pieces for piece in range(pieces + 1))
-        found += [Stretch(part.first + a, b - a, part.row_groups, part.span, a) for a, b in bounds if b > a]
+        found += [RowRange(part.first + a, b - a, part.row_groups, part.span, a) for a, b in bounds if b > a]
     return found
 
 

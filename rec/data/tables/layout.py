@@ -35,7 +35,7 @@ MAXIMUM_CHARACTERS = (1 << 31) - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class TextLayout:
     """What must be known to read a text file."""
 
     encoding: str
@@ -62,7 +62,7 @@ class Layout:
         return stands.get(self.delimiter.encode(), self.delimiter.encode()).decode()
 
 
-def layout(location: Location, format: TableFormat) -> Layout:
+def layout(location: Location, format: TableFormat) -> TextLayout:
     """Return a text file's layout, as far as its start tells.
 
     Raises:
@@ -91,10 +91,10 @@ def layout(location: Location, format: TableFormat) -> Layout:
         raise DataError(f"{location.name}: header: column {twice[0]!r} stands twice, expected once")
     ends = (match.group() for match in FIRST_LINE_END.finditer(text) if match.group() in ("\n", "\r", "\r\n"))
     mark = len(codecs.BOM_UTF8) * first.startswith(codecs.BOM_UTF8)
-    return Layout(encoding, delimiter, names, not format.header, next(ends, "\n") == "\r", mark=mark)
+    return TextLayout(encoding, delimiter, names, not format.header, next(ends, "\n") == "\r", mark=mark)
 
 
-def complete(known: Layout, location: Location) -> Layout:
+def complete(known: TextLayout, location: Location) -> TextLayout:
     """Return the layout as the whole file tells it: what must be swapped to parse it, and what is to be noted.
 
     Raises:

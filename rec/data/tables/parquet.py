@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rec.data.tables.files import UNREADABLE, Location, Stretch, opened, together
+from rec.data.tables.files import UNREADABLE, Location, RowRange, opened, together
 from rec.errors import DataError
 
 
@@ -32,16 +32,16 @@ def schema(location: Location) -> pa.Schema:
         return file.schema_arrow
 
 
-def stretches(location: Location, rows: int) -> list[Stretch]:
+def stretches(location: Location, rows: int) -> list[RowRange]:
     """Return a file's rows in stretches of about `rows`: row groups together, or parts of one that is larger."""
     with _parquet(location) as file:
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
     firsts = itertools.accumulate(sizes, initial=0)
-    return together((Stretch(first, n, (g,)) for g, (first, n) in enumerate(zip(firsts, sizes, strict=False))), rows)
+    return together((RowRange(first, n, (g,)) for g, (first, n) in enumerate(zip(firsts, sizes, strict=False))), rows)
 
 
 def batches(
-    location: Location, stretch: Stretch, wanted: Sequence[str], rows_at_once: int
+    location: Location, stretch: RowRange, wanted: Sequence[str], rows_at_once: int
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Yield the row number of a batch's first row and the batch; other row groups are not read."""
     at, end = stretch.first - stretch.skipped, stretch.first + stretch.rows

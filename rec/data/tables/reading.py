@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rec.data.tables import parquet, text
-from rec.data.tables.files import Location, Stretch, files, locate
-from rec.data.tables.layout import DELIMITERS, Layout, complete, layout
-from rec.data.tables.times import Seen, TimeForm, as_written, to_time
+from rec.data.tables.files import Location, RowRange, files, locate
+from rec.data.tables.layout import DELIMITERS, TextLayout, complete, layout
+from rec.data.tables.times import ColumnTimes, TimeForm, as_written, to_time
 from rec.data.tables.types import PLAIN, as_declared, typed
 from rec.data.tables.values import (
     EXACT,
@@ -68,10 +68,10 @@ class Piece:
     location: Location
     index: int
     """Among the table's pieces."""
-    stretch: Stretch
+    stretch: RowRange
     stamp: str
     """Changes when the file does."""
-    layout: Layout | None = None
+    layout: TextLayout | None = None
     """Of text files."""
     key: str = ""
     """The config's table that sets the format."""
@@ -187,7 +187,7 @@ def time_form(table: ForeignTable, column: str, parts: Sequence[Piece] | None = 
     Raises:
         DataError: a value is no time, or of another kind than those before.
     """
-    seen, name = Seen(), table.name
+    seen, name = ColumnTimes(), table.name
     for piece in parts if parts is not None else pieces(table):
         for first, arrays in _batches(piece, [column], ROWS_PER_PIECE):
             at = piece.place(column, first)

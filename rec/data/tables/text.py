@@ -13,18 +13,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from rec.data.tables.files import UNREADABLE, Location, Stretch, opened, together
-from rec.data.tables.layout import MAXIMUM_CHARACTERS, Layout, iter_bytes, text_of
+from rec.data.tables.files import UNREADABLE, Location, RowRange, opened, together
+from rec.data.tables.layout import MAXIMUM_CHARACTERS, TextLayout, iter_bytes, text_of
 from rec.data.tables.shown import HIDDEN, is_hidden, shown
 from rec.data.tables.stream import CHUNK_BYTES, binary_chunks, rows_together, swapped
 from rec.data.tables.values import Place, utf8
 from rec.errors import DataError
 
 RAGGED = re.compile(r"Row #(\d+): Expected \d+ columns, got (\d+): (.*)", re.DOTALL)
-ALL = Stretch(0, sys.maxsize)
+ALL = RowRange(0, sys.maxsize)
 
 
-def stretches(location: Location, layout: Layout, rows: int, size: int = CHUNK_BYTES) -> list[Stretch]:
+def stretches(location: Location, layout: TextLayout, rows: int, size: int = CHUNK_BYTES) -> list[RowRange]:
     """Return a file's rows in stretches of about `rows`, all in one where a part cannot be read alone.
 
     That is so where the file is packed, in another encoding than UTF-8, or has bytes swapped while it is parsed.
@@ -33,23 +33,23 @@ def stretches(location: Location, layout: Layout, rows: int, size: int = CHUNK_B
         DataError: a row has too few or too many values.
     """
     alone = not (location.form or location.member or layout.swaps) and layout.encoding in ("", "utf-8")
-    parts: list[Stretch] = []
+    parts: list[RowRange] = []
     start, first = layout.mark, 0
     for chunk in _chunks(location, layout, size):
         header = int(layout.header and first == 0 and not parts)
         found = sum(map(len, _parsed(chunk, location, layout, (), first - header)))
         end = start + len(chunk)
         if found:
-            parts.append(Stretch(first, found - header, span=(start, end)))
+            parts.append(RowRange(first, found - header, span=(start, end)))
             first += found - header
             start = end
     if alone:
         return together((part for part in parts if part.rows), rows)
-    return [Stretch(0, first)] if first else []
+    return [RowRange(0, first)] if first else []
 
 
 def batches(
-    location: Location, layout: Layout, wanted: Sequence[str], stretch: Stretch = ALL, size: int = CHUNK_BYTES
+    location: Location, layout: TextLayout, wanted: Sequence[str], stretch: RowRange = ALL, size: int = CHUNK_BYTES
 ) -> Iterator[tuple[int, dict[str, pa.Array]]]:
     """Yield the row number of a batch's first row and its wanted columns as text, null where a value is empty.
 
@@ -72,7 +72,7 @@ def batches(
                 return
 
 
-def raw(location: Location, layout: Layout) -> Iterator[list[str]]:
+def raw(location: Location, layout: TextLayout) -> Iterator[list[str]]:
     """Yield the rows that are not blank, whatever their number of values, without the header."""
     csv.field_size_limit(MAXIMUM_CHARACTERS)
     skipped = int(layout.header)
@@ -104,7 +104,7 @@ def lines(location: Location, fallback: str) -> list[str]:
     return [line for line in re.split(r"\r?\n", text) if line.strip()]
 
 
-def _chunks(location: Location, layout: Layout, size: int, span: tuple[int, int] | None = None) -> Iterator[bytes]:
+def _chunks(location: Location, layout: TextLayout, size: int, span: tuple[int, int] | None = None) -> Iterator[bytes]:
     """Yield a file's rows as UTF-8, some at a time, with what must be swapped."""
     end = b"\r" if layout.carriage else b"\n"
     try:
@@ -123,7 +123,7 @@ def _chunks(location: Location, layout: Layout, size: int, span: tuple[int, int]
 
 
 def _parsed(
-    chunk: bytes, location: Location, layout: Layout, wanted: Sequence[str], first: int
+    chunk: bytes, location: Location, layout: TextLayout, wanted: Sequence[str], first: int
 ) -> list[pa.RecordBatch]:
     """Return the wanted columns of a chunk, named by their position, as bytes."""
     names = [str(number) for number in range(len(layout.names))]
@@ -151,7 +151,7 @@ def _parsed(
 
 
 def _columns(
-    location: Location, layout: Layout, wanted: Sequence[str], batch: pa.RecordBatch, first: int
+    location: Location, layout: TextLayout, wanted: Sequence[str], batch: pa.RecordBatch, first: int
 ) -> dict[str, pa.Array]:
     """Return the columns as text under their names."""
     if not wanted:
@@ -166,13 +166,13 @@ def _columns(
     return columns
 
 
-def _restored(value: str, layout: Layout) -> str:
+def _restored(value: str, layout: TextLayout) -> str:
     for written, spare in layout.swaps:
         value = value.replace(spare.decode(), written.decode())
     return value
 
 
-def _unparsed(location: Location, layout: Layout, error: str, first: int) -> DataError:
+def _unparsed(location: Location, layout: TextLayout, error: str, first: int) -> DataError:
     """Return the error of a chunk that pyarrow does not parse; only its message has the row."""
     ragged = RAGGED.search(error)
     if ragged is None:

@@ -47,7 +47,7 @@ class TimeForm:
 
 
 @dataclass(slots=True)
-class Seen:
+class ColumnTimes:
     """What a column's times look like, gathered over all of it."""
 
     kind: str = ""
@@ -252,7 +252,7 @@ def to_time(array: pa.Array, at: Place, form: TimeForm) -> pa.Array:
             return _date_numbers(array, form)
         return _real_numbers(array) if form.kind == "real" else _numbers(array, form)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OverflowError) as error:
-        seen = Seen(form.kind, "the rows before")
+        seen = ColumnTimes(form.kind, "the rows before")
         seen.look(array, at)
         raise DataError(f"{at.file}: row {at.row + 1}, column {at.column!r}: {error}, expected {KINDS}") from error
 

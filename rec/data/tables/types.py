@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rec.data.tables.times import DATE, Seen, as_written, to_time
+from rec.data.tables.times import DATE, ColumnTimes, as_written, to_time
 from rec.data.tables.values import (
     COMMA,
     NUMBER,
@@ -86,7 +86,7 @@ def to_dates(arrays: list[pa.Array], at: Place) -> pa.ChunkedArray:
     Raises:
         DataError: a value is no date, or some have a time zone and some have none.
     """
-    seen = Seen()
+    seen = ColumnTimes()
     for array in arrays:
         seen.look(array, at)
     form = seen.form("", at)

@@ -23,7 +23,7 @@ from rec.seeds import generator
 ROWS_PER_FILE = 1 << 18
 
 
-class Graph(View):
+class GraphView(View):
     """Rows: user, history, target; in training every interaction by itself."""
 
     name = "graph"

@@ -11,7 +11,7 @@ from rec.data.views.view import SPLITS, Making, View, numbers, user_rows
 from rec.seeds import derive, generator
 
 
-class Pairs(View):
+class PairsView(View):
     """Rows: user, history, target; a user's items in the order of the records."""
 
     name = "pairs"

@@ -48,7 +48,7 @@ SPARSITY_GROUPS = ("tst1", "tst2", "tst3", "tst4", "tst5", "zero-shot")
 """Names of the groups: of users with the fewest reviews of training, to the most; of users without any."""
 
 
-class Sentences(View):
+class SentencesView(View):
     """Rows: user, item, rating, text, feature, opinion, and what else records tell."""
 
     name = "sentences"

@@ -32,7 +32,7 @@ class FileTask:
     manifest: dict[str, Any]
 
 
-class Sequences(View):
+class SequencesView(View):
     """Rows: user, history, target."""
 
     name = "sequences"

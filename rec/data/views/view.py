@@ -83,7 +83,7 @@ class View(ABC):
         """Write the rows of every split, and the tables that go with them."""
 
 
-class Rows(View):
+class RowsView(View):
     """Rows that are the records themselves, in the order of the input."""
 
     name = "records"

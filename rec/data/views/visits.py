@@ -30,7 +30,7 @@ LEFT_OUT = f"place in a history beyond its last {MOST_EARLIER}"
 ROWS_AT_ONCE = 1 << 17
 
 
-class Visits(View):
+class VisitsView(View):
     """Rows: an event, and what came before it."""
 
     name = "visits"

@@ -29,7 +29,7 @@ BACKWARD = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Texts:
+class TextSize:
     """How much text a worker handles at once."""
 
     prompt: int
@@ -45,7 +45,7 @@ def language_memory(
     experts: GatedConfig,
     train: TrainConfig,
     parallel: ParallelConfig,
-    texts: Texts,
+    texts: TextSize,
     *,
     clusters: int,
     vocabulary: int,
@@ -113,7 +113,7 @@ def _key_width(form: Any) -> int:
 
 
 def _activations(
-    model: Any, config: LanguageConfig, experts: GatedConfig, rows: int, texts: Texts, width: int, vocabulary: int
+    model: Any, config: LanguageConfig, experts: GatedConfig, rows: int, texts: TextSize, width: int, vocabulary: int
 ) -> int:
     """Return the most bytes of what a step keeps and makes.
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from rec.nn.language.config import LanguageConfig
 from rec.nn.language.gated import GatedConfig, expert_width
 from rec.strict import DENSE_ACTIVE, DENSE_TOTAL, Needs, Spaces, Strict, Twins, Variants
-from rec.systems.gavamoe.prompt import PromptConfig
+from rec.systems.gavamoe.prompt import PairPromptConfig
 
 PAPER_BETA, PAPER_BETA_STEP, PAPER_BETA_MOST, PAPER_BETA_EPOCHS = 0.01, 0.005, 0.1, 5
 """The published schedule of beta: what it starts with, grows by and ends at, and the epochs between."""
@@ -121,7 +121,7 @@ class GaVaMoEConfig(Strict):
     pairs: PairsConfig = PairsConfig()
     language: LanguageConfig = LanguageConfig()
     experts: GatedConfig = GatedConfig()
-    prompt: PromptConfig = PromptConfig()
+    prompt: PairPromptConfig = PairPromptConfig()
 
     def twins(self, at: str) -> Twins:
         """Return what gated experts are held against; dense ones as far as the language model is ours to widen."""

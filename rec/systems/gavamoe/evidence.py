@@ -40,7 +40,7 @@ SPREAD = "experts are spread over workers, evidence of gates and experts is for 
 
 
 @dataclass(kw_only=True)
-class Sampled:
+class SampleEvidence:
     """What was heard of the reviews of a sample, part by part."""
 
     gates: int
@@ -100,9 +100,11 @@ def measure(measured: Measured) -> Numbers:
     return numbers | {"off_reviews": off["reviews"]}
 
 
-def sampled(measured: Measured, module: GaVaMoEModel, layers: Mapping[str, MixtureOfExperts], *, gates: int) -> Sampled:
+def sampled(
+    measured: Measured, module: GaVaMoEModel, layers: Mapping[str, MixtureOfExperts], *, gates: int
+) -> SampleEvidence:
     """Return what the model makes of a sample, each review with its own gate and with each of so many for all."""
-    found = Sampled(gates=gates, layers=layers)
+    found = SampleEvidence(gates=gates, layers=layers)
     total, few = min(REVIEWS, len(measured.records)), FEW_REVIEWS
     for batch, group_B in parts(measured):
         prompt, pairs = module.asked(batch)
@@ -162,7 +164,7 @@ def difference(ours: np.ndarray, theirs: np.ndarray, tokens: np.ndarray, measure
     return paired_sums(first, second, None, measured.config.bootstrap, rng).difference.plain()
 
 
-def swap(found: Sampled, heaviest: int, measured: Measured) -> Numbers:
+def swap(found: SampleEvidence, heaviest: int, measured: Measured) -> Numbers:
     """Return what the wrong gates cost: in the mean, each in turn, and the heaviest one for all reviews."""
     cluster_B, tokens_B, right_B = (found.joined(name) for name in ("cluster", "tokens", "right"))
     by_gate_BC = found.joined("by_gate")
@@ -195,7 +197,7 @@ def swap(found: Sampled, heaviest: int, measured: Measured) -> Numbers:
     }
 
 
-def activations(found: Sampled, measured: Measured) -> dict[str, Numbers]:
+def activations(found: SampleEvidence, measured: Measured) -> dict[str, Numbers]:
     """Return per layer the share of slots that each expert gets, of each cluster and group, and what clusters tell.
 
     `information` is the mutual information of a slot's cluster and expert in nats, `shuffled` the same with clusters
@@ -235,7 +237,7 @@ def shares(count_GE: np.ndarray) -> list[list[float]]:
     return [(row / row.sum()).tolist() if row.sum() else [] for row in count_GE]
 
 
-def without_experts(module: GaVaMoEModel, found: Sampled, measured: Measured) -> Numbers:
+def without_experts(module: GaVaMoEModel, found: SampleEvidence, measured: Measured) -> Numbers:
     """Return how much worse the first reviews are written without each expert, by layer; not where there is one."""
     reviews = sum(len(prompt) for prompt, _ in found.asked)
     right_B, tokens_B = (found.joined(name)[:reviews] for name in ("right", "tokens"))

@@ -137,7 +137,7 @@ def sampled_means(module: Any, feed: PhaseFeed, most: int) -> np.ndarray:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drawn:
+class EncodedSample:
     """A sample of pairs and what the encoder says of them."""
 
     record_N: np.ndarray
@@ -147,7 +147,7 @@ class Drawn:
 
 
 @torch.no_grad()
-def drawn(module: Any, batches: Iterable[Any], most: int, total: int) -> Drawn:
+def drawn(module: Any, batches: Iterable[Any], most: int, total: int) -> EncodedSample:
     """Return about `most` of the `total` pairs of some batches, in their order."""
     nothing = np.zeros(0, np.int64)
     parts = [(nothing, nothing, np.zeros(0, np.float32), np.zeros((0, module.pairs.config.latent), np.float32))]
@@ -159,4 +159,4 @@ def drawn(module: Any, batches: Iterable[Any], most: int, total: int) -> Drawn:
             parts.append(tuple(value.float().cpu().numpy() if value.is_floating_point() else value.cpu().numpy()
                                for value in found))  # fmt: skip
     record_N, user_N, rating_N, mean_NZ = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    return Drawn(record_N=record_N, user_N=user_N, rating_N=rating_N, mean_NZ=mean_NZ)
+    return EncodedSample(record_N=record_N, user_N=user_N, rating_N=rating_N, mean_NZ=mean_NZ)

@@ -19,14 +19,14 @@ from rec.systems.gavamoe.batch import ReviewBatch
 from rec.systems.gavamoe.config import GaVaMoEConfig
 from rec.systems.gavamoe.mixture import GaussianMixturePrior
 from rec.systems.gavamoe.pairs import PairEncoder
-from rec.systems.gavamoe.prompt import Prompt, Prompter
-from rec.systems.gavamoe.writer import Pairs, PairWriter, Written
+from rec.systems.gavamoe.prompt import PairPrompter, Prompt
+from rec.systems.gavamoe.writer import Pairs, PairWriter, WriterOutput
 
 VAE, MIXTURE, WRITER = "vae", "mixture", "writer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class ReviewStatistics:
     """What the model is made for: who and what there is, and how ratings are spread."""
 
     user_count_U: Tensor
@@ -43,7 +43,7 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class GaVaMoEOutput:
     """What the model makes of a batch; what the phase does not use is None."""
 
     score_BR: Tensor | None = None
@@ -52,7 +52,7 @@ class Seen:
     """Divergence of the latent from the prior."""
     word_nll_B: Tensor | None = None
     """Negative log-probability of a text's words together, in any order."""
-    written: Written | None = None
+    written: WriterOutput | None = None
     """The scores of texts."""
 
 
@@ -64,7 +64,7 @@ class GaVaMoEModel(nn.Module):
     epoch = 0
     """Of the phase."""
 
-    def __init__(self, config: GaVaMoEConfig, known: Known, prompter: Prompter, seed: int) -> None:
+    def __init__(self, config: GaVaMoEConfig, known: ReviewStatistics, prompter: PairPrompter, seed: int) -> None:
         super().__init__()
         self.config, self.prompter, self.seed = config, prompter, seed
         self.reviews = int(known.user_count_U.sum())
@@ -112,24 +112,24 @@ class GaVaMoEModel(nn.Module):
         """The cluster of each user's pairs, where it is the user's: -1 until it is known."""
         self.register_buffer("cluster_U", torch.full((users if config.pairs.user_clusters else 0,), -1))
 
-    def forward(self, batch: ReviewBatch) -> Seen:
+    def forward(self, batch: ReviewBatch) -> GaVaMoEOutput:
         """Return what the phase needs of a batch: in `vae` the latent is its mean, in `mixture` training draws it."""
         if self.phase == WRITER:
-            return Seen(written=self.written(batch))
+            return GaVaMoEOutput(written=self.written(batch))
         latent = self.pairs(batch.user_B, batch.item_B)
         drawn = self.training and self.phase != VAE
         z_BZ = latent.drawn() if drawn else latent.mean_BZ
-        return Seen(
+        return GaVaMoEOutput(
             score_BR=self.scores(z_BZ, batch),
             kl_B=None if self.phase == VAE else self.prior.kl(latent, z_BZ),
             word_nll_B=self.word_nll(z_BZ, batch) if self.config.pairs.words else None,
             written=None if self.phase else self.written(batch),
         )
 
-    def written(self, batch: ReviewBatch) -> Written:
+    def written(self, batch: ReviewBatch) -> WriterOutput:
         """Return the scores of the texts' tokens."""
         prompt, pairs = self.asked(batch)
-        found: Written = self.writer(
+        found: WriterOutput = self.writer(
             prompt, pairs.user_BF, pairs.item_BF, pairs.cluster_B, pairs.share_BC, pairs.rating_B
         )
         return found

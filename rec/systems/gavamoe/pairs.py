@@ -73,7 +73,7 @@ class PairEncoder(nn.Module):
             for name, vector_IM in features.items():
                 self.register_buffer(f"vectors_{name}", vector_IM.float(), persistent=False)
                 self.project[name] = nn.Linear(vector_IM.shape[1], config.embedding)
-            self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
+            self.layers = nn.ModuleList(PairBlock(config) for _ in range(config.layers))
             self.drop = Dropout(config.dropout)
             self.mean = nn.Linear(config.embedding, config.latent)
             self.log_variance = nn.Linear(config.embedding, config.latent)
@@ -142,7 +142,7 @@ class PairEncoder(nn.Module):
         return index_B.masked_fill(share_B < self.config.unknown_share, -1)
 
 
-class Block(nn.Module):
+class PairBlock(nn.Module):
     """Attention among the few vectors of a pair, then a feed-forward network, each with its norm behind it."""
 
     def __init__(self, config: PairsConfig) -> None:

@@ -32,7 +32,7 @@ FEATURE_TOKENS = 32
 HEADER, HEADER_END, TURN_END, BEGIN = "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|begin_of_text|>"
 
 
-class PromptConfig(Strict):
+class PairPromptConfig(Strict):
     """What a prompt tells of a pair."""
 
     feature: bool = True
@@ -89,10 +89,10 @@ class Prompt(Batch):
         return torch.where((rating_B >= POSITIVE)[:, None], self.token_MBP[1], self.token_MBP[0])
 
 
-class Prompter:
+class PairPrompter:
     """Makes the prompts of a run."""
 
-    def __init__(self, config: PromptConfig, tokens: LanguageTokens, max_tokens: int) -> None:
+    def __init__(self, config: PairPromptConfig, tokens: LanguageTokens, max_tokens: int) -> None:
         self.config, self.tokens, self.max_tokens = config, tokens, max_tokens
 
     def prompt(self, ratings: Sequence[float], features: Sequence[str], texts: Sequence[str]) -> Prompt:

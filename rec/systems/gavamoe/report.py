@@ -17,7 +17,7 @@ from rec.sections import Lines, LineSeries, Section, Table, Text, number
 from rec.seeds import derive
 from rec.systems.gavamoe import evidence, evidence_report
 from rec.systems.gavamoe.batch import ReviewBatch
-from rec.systems.gavamoe.mixture import Drawn, drawn, fitted
+from rec.systems.gavamoe.mixture import EncodedSample, drawn, fitted
 from rec.systems.gavamoe.model import GaVaMoEModel
 
 Numbers = dict[str, Any]
@@ -30,7 +30,7 @@ SAMPLE, JUDGED = 10_000, 2_000
 MOST_COMPONENTS = 8
 
 
-class Analysis:
+class ClusterAnalysis:
     """Tells each pair's cluster, how probable it is, and how often noise leaves it as it is."""
 
     def __init__(self, module: GaVaMoEModel) -> None:
@@ -80,7 +80,7 @@ def enrich(measured: Measured) -> list[str]:
 
 
 @torch.no_grad()
-def assigned(module: GaVaMoEModel, found: Drawn) -> np.ndarray:
+def assigned(module: GaVaMoEModel, found: EncodedSample) -> np.ndarray:
     """Return the cluster of each latent, (N,)."""
     return module.prior.cluster(_on(module, found.mean_NZ)).cpu().numpy()
 
@@ -90,7 +90,7 @@ def _on(module: GaVaMoEModel, mean_NZ: np.ndarray) -> Tensor:
 
 
 @torch.no_grad()
-def quality(module: GaVaMoEModel, found: Drawn, seed: int) -> Numbers:
+def quality(module: GaVaMoEModel, found: EncodedSample, seed: int) -> Numbers:
     """Return how well the prior's clusters hold for a sample of pairs.
 
     `silhouette` is how much nearer latents are to their own cluster than to the next one, from -1 to 1; `likelihood`
@@ -143,7 +143,7 @@ def agreement(mean_NZ: np.ndarray, components: int, seed: int) -> Numbers:
     }
 
 
-def several(module: GaVaMoEModel, found: Drawn) -> float | None:
+def several(module: GaVaMoEModel, found: EncodedSample) -> float | None:
     """Return the share of users with pairs in several clusters, among those of the sample with several pairs."""
     user, place_N, count_U = np.unique(found.user_N, return_inverse=True, return_counts=True)
     there_UC = np.zeros((len(user), module.config.pairs.clusters), bool)
@@ -152,7 +152,7 @@ def several(module: GaVaMoEModel, found: Drawn) -> float | None:
     return float(many_U[count_U > 1].mean()) if (count_U > 1).any() else None
 
 
-def planted(cluster_U: np.ndarray, found: Drawn, cluster_N: np.ndarray) -> Numbers:
+def planted(cluster_U: np.ndarray, found: EncodedSample, cluster_N: np.ndarray) -> Numbers:
     """Return how well clusters tell the planted clusters of users: 1 is all, 0 is nothing beyond chance."""
     from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
 

@@ -25,7 +25,7 @@ from rec.evaluation.tasks.writing import Writing
 from rec.keys import ParallelConfig, PhaseConfig, TrainConfig
 from rec.moe.layer import is_spread
 from rec.nn.decoding import write as write_texts
-from rec.nn.language.memory import Texts, language_memory
+from rec.nn.language.memory import TextSize, language_memory
 from rec.nn.language.tokens import LanguageTokens
 from rec.nn.language.words import Vocabulary
 from rec.nn.memory import Memory
@@ -36,8 +36,8 @@ from rec.systems.gavamoe import report
 from rec.systems.gavamoe.batch import COLUMNS, ReviewBatch, collated
 from rec.systems.gavamoe.config import GaVaMoEConfig, table_of
 from rec.systems.gavamoe.mixture import fit
-from rec.systems.gavamoe.model import MIXTURE, VAE, WRITER, GaVaMoEModel, Known, Seen, assign
-from rec.systems.gavamoe.prompt import Prompter
+from rec.systems.gavamoe.model import MIXTURE, VAE, WRITER, GaVaMoEModel, GaVaMoEOutput, ReviewStatistics, assign
+from rec.systems.gavamoe.prompt import PairPrompter
 from rec.systems.gavamoe.samples import sample
 from rec.systems.gavamoe.trace import trace
 from rec.systems.review_writer import ReviewWriter, words_of
@@ -114,16 +114,16 @@ class GaVaMoE(
         return Vocabulary(texts_of(self.static["sentence_words"]), most) if most else None
 
     @cached_property
-    def prompter(self) -> Prompter:
+    def prompter(self) -> PairPrompter:
         """What makes prompts."""
         tokens = LanguageTokens.from_table(self.static["tokenizer"])
-        return Prompter(self.config.prompt, tokens, self.config.language.max_tokens)
+        return PairPrompter(self.config.prompt, tokens, self.config.language.max_tokens)
 
     def model(self) -> GaVaMoEModel:
         """Return a freshly initialised model."""
         count = {name: torch.from_numpy(np.array(self.static[name])) for name in COUNTS}
         vectors = {name: np.array(self.static[table_of(name)]) for name in self.config.pairs.item_vectors}
-        known = Known(
+        known = ReviewStatistics(
             user_count_U=count["user_count"],
             item_count_I=count["item_count"],
             level_R=torch.from_numpy(self.level_R.copy()),
@@ -192,7 +192,7 @@ class GaVaMoE(
         Each as far as the phase has it. Validation weighs the divergence as the first epoch does, so that losses of
         epochs compare.
         """
-        seen: Seen = model(batch)
+        seen: GaVaMoEOutput = model(batch)
         module: Any = getattr(model, "module", model)
         pairs, terms = self.config.pairs, {}
         scale = 1.0 if module.phase == VAE else pairs.scale
@@ -228,7 +228,7 @@ class GaVaMoE(
             self.config.experts,
             train.model_copy(update={key: value for key, value in told.items() if value is not None}),
             parallel,
-            Texts(prompt=prompt.token_MBP.shape[2], answer=language.max_tokens, evaluated=train.evaluate_batch_size),
+            TextSize(prompt=prompt.token_MBP.shape[2], answer=language.max_tokens, evaluated=train.evaluate_batch_size),
             clusters=pairs.clusters,
             vocabulary=self.prompter.tokens.vocabulary,
             frozen=entities * pairs.embedding,
@@ -282,7 +282,7 @@ class GaVaMoE(
 
     def analyser(self, module: GaVaMoEModel) -> Callable[[ReviewBatch], dict[str, Tensor]]:
         """Return a function that tells each pair's cluster, and how sure and stable it is."""
-        return report.Analysis(module)
+        return report.ClusterAnalysis(module)
 
     def enrich(self, measured: Measured) -> list[str]:
         """Add what there is to say of clusters; return it in words."""

@@ -42,7 +42,7 @@ class Pairs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
+class WriterOutput:
     """What the writer makes of a batch; only tokens of answers are scored."""
 
     score_NW: Tensor
@@ -54,7 +54,7 @@ class Written:
 
 
 @dataclass(slots=True)
-class Writing:
+class WriterState:
     """What the model keeps of the rows that it has read."""
 
     cache: Any
@@ -100,7 +100,7 @@ class PairWriter(nn.Module):
         cluster_B: Tensor,
         responsibility_BC: Tensor | None = None,
         rating_B: Tensor | None = None,
-    ) -> Written:
+    ) -> WriterOutput:
         """Return the scores of every token of the answers given those before it."""
         pairs = Pairs(
             user_BF=user_BF, item_BF=item_BF, cluster_B=cluster_B, share_BC=responsibility_BC, rating_B=rating_B
@@ -112,14 +112,14 @@ class PairWriter(nn.Module):
         # The last token of a prompt scores the first of the answer, which scores the next.
         scored_BA = answer_BA >= 0
         state_ND = state_BTD[:, token_BP.shape[1] - 1 :][scored_BA]
-        return Written(
+        return WriterOutput(
             score_NW=self._scores(state_ND),
             target_N=answer_BA[scored_BA],
             mixed=tuple(self.context.mixed[number] for number in range(len(self.layers))),
             cluster_N=self._gates(cluster_B)[:, None].expand_as(kept_BT)[kept_BT],
         )
 
-    def terms(self, written: Written) -> dict[str, Term]:
+    def terms(self, written: WriterOutput) -> dict[str, Term]:
         """Return the negative log likelihood of answers, over their tokens, and the balance of every layer's gates."""
         nll = nn.functional.cross_entropy(written.score_NW.float(), written.target_N, reduction="sum")
         terms = {"text_nll": Term(nll, len(written.target_N))}
@@ -127,14 +127,16 @@ class PairWriter(nn.Module):
 
     def nll(self, prompt: Prompt, pairs: Pairs) -> tuple[Tensor, Tensor]:
         """Return the negative log likelihood of each answer in nats, float64, and its tokens, int64, (B,) each."""
-        found: Written = self(prompt, pairs.user_BF, pairs.item_BF, pairs.cluster_B, pairs.share_BC, pairs.rating_B)
+        found: WriterOutput = self(
+            prompt, pairs.user_BF, pairs.item_BF, pairs.cluster_B, pairs.share_BC, pairs.rating_B
+        )
         return nll_of_texts(found.score_NW, found.target_N, (prompt.answer_BA >= 0).sum(1))
 
     def counts(self, prompt: Prompt) -> dict[str, float] | None:
         """Return the count of each of `terms`; None with a balance, which wants to know where all of a step goes."""
         return None if self.config.balance_weight else {"text_nll": float((prompt.answer_BA >= 0).sum())}
 
-    def start(self, batch: tuple[Prompt, Pairs]) -> tuple[Tensor, Writing]:
+    def start(self, batch: tuple[Prompt, Pairs]) -> tuple[Tensor, WriterState]:
         """Read the prompts; return the scores of each text's first token, (B, W), and what is kept.
 
         What all of them begin with is read once for each gate, and its keys and values are copied.
@@ -143,7 +145,7 @@ class PairWriter(nn.Module):
 
         prompt, pairs = batch
         token_BP = prompt.of(pairs.rating_B)
-        state = Writing(cache=DynamicCache(), kept_RT=token_BP >= 0, hint_R=self._hints(pairs))
+        state = WriterState(cache=DynamicCache(), kept_RT=token_BP >= 0, hint_R=self._hints(pairs))
         if len(prompt.common_L) >= LEAST_COMMON and state.hint_R.dim() == 1:
             token_BP = self._begin(token_BP, prompt.common_L, state)
         state_BPD = self._states(token_BP, token_BP >= 0, state.kept_RT, pairs, state.hint_R, state.cache)
@@ -154,7 +156,7 @@ class PairWriter(nn.Module):
         gate_G, place_B = (hint_B if self.layers else torch.zeros_like(hint_B)).unique(return_inverse=True)
         return gate_G, place_B
 
-    def _begin(self, token_BP: Tensor, common_L: Tensor, state: Writing) -> Tensor:
+    def _begin(self, token_BP: Tensor, common_L: Tensor, state: WriterState) -> Tensor:
         """Read the common beginning of prompts into the cache; return what is left of them, as long as the longest."""
         gate_G, place_B = self.gates(state.hint_R)
         token_GL = common_L.expand(len(gate_G), -1)
@@ -166,7 +168,7 @@ class PairWriter(nn.Module):
         state.kept_RT = torch.cat([read_GL[place_B], left_BP >= 0], 1)
         return left_BP
 
-    def step(self, token_R: Tensor, state: Writing) -> tuple[Tensor, Writing]:
+    def step(self, token_R: Tensor, state: WriterState) -> tuple[Tensor, WriterState]:
         """Read one token of each row; return the scores of the next one, (R, W), and what is kept."""
         read_R1 = torch.ones_like(token_R, dtype=torch.bool)[:, None]
         state.kept_RT = torch.cat([state.kept_RT, read_R1], 1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from rec.moe.experts import FeedForward
 from rec.moe.layer import Mixed, is_spread
 from rec.moe.pairs import LinearPairScores, PairScores, Right, pass_bytes, splits
 from rec.nn.dropout import Dropout
-from rec.nn.encoders import ImageEncoder, TextEncoder, in_chunks
+from rec.nn.encoders import BertEncoder, ImageEncoder, TokenForm, in_chunks
 from rec.nn.input_tables import InputTables
 from rec.nn.negatives import unseen
 from rec.nn.pairs import PairsBatch, chosen_positives, counts
@@ -37,7 +37,7 @@ USERS_OF_RANKS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class HealthMoEScores:
     """What one pass over a batch in training gives."""
 
     positive_P: Tensor
@@ -54,7 +54,9 @@ class HealthMoEModel(nn.Module):
     frozen: Tensor | None
     cached: Tensor | None
 
-    def __init__(self, config: HealthMoEConfig, tables: Mapping[str, np.ndarray], seed: int, tokens: Any) -> None:
+    def __init__(
+        self, config: HealthMoEConfig, tables: Mapping[str, np.ndarray], seed: int, tokens: TokenForm | None
+    ) -> None:
         super().__init__()
         self.config = config
         # Memory-mapped and shared: items' texts and pictures are inputs, no part of the weights.
@@ -70,8 +72,8 @@ class HealthMoEModel(nn.Module):
         user_width = {"attributes": tables["user_attributes"].shape[1], "history": 0}
         item_width = {"attributes": tables["item_attributes"].shape[1], "id": config.width}
         if config.encoders == "trained":
-            if "text" in config.of_users + config.of_items:
-                self.text = TextEncoder(config.text, tokens.vocabulary, tokens.length, tokens.pad)
+            if tokens is not None and "text" in config.of_users + config.of_items:
+                self.text = BertEncoder(config.text, tokens.vocabulary, tokens.length, tokens.pad)
                 user_width["text"] = item_width["text"] = self.text.width
             if "image" in config.of_items:
                 self.image = ImageEncoder(config.image, tables["item_pixels"].shape[1])
@@ -136,7 +138,7 @@ class HealthMoEModel(nn.Module):
         self.cached = self.prepared = None
         return super().train(mode)
 
-    def forward(self, batch: PairsBatch) -> Scored:
+    def forward(self, batch: PairsBatch) -> HealthMoEScores:
         """Return scores of relevant items and of others for every user of the batch."""
         config, device = self.config, batch.user_B.device
         row_P, item_P, history = chosen_positives(batch, config.positives, "history" in config.user)
@@ -175,7 +177,7 @@ class HealthMoEModel(nn.Module):
             negative_BC = negative_BC.index_put(
                 (hidden_row, hidden_place - 1), torch.full_like(negative_BC[0, 0], -torch.inf)
             )
-        return Scored(positive_P, row_P, negative_BC, mixed)
+        return HealthMoEScores(positive_P, row_P, negative_BC, mixed)
 
     def score(self, x_ND: Tensor) -> tuple[Tensor, Mixed | None]:
         """Return the score of each row of joined projections, float32 (N,)."""

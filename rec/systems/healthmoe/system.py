@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -27,7 +26,7 @@ from rec.errors import RequestError
 from rec.evaluation.task import Measured
 from rec.evaluation.tasks.ranking import Ranking
 from rec.json_text import json_text
-from rec.nn.encoders import trained_parts
+from rec.nn.encoders import TokenForm, trained_parts
 from rec.nn.input_tables import InputTables
 from rec.nn.modality import or_none
 from rec.nn.pairs import COLUMNS, PairsBatch, flattened
@@ -38,21 +37,12 @@ from rec.systems.capabilities import Explainer, Ranker, RankingExamples, Reporte
 from rec.systems.healthmoe import report
 from rec.systems.healthmoe.analysis import Analysis
 from rec.systems.healthmoe.config import HealthMoEConfig
-from rec.systems.healthmoe.model import HealthMoEModel, Scored
+from rec.systems.healthmoe.model import HealthMoEModel, HealthMoEScores
 from rec.terms import Term
 from rec.transfer import to_host
 
 ITEMS_AT_ONCE = 1 << 16
 """Items that are compared at once with what users avoid."""
-
-
-@dataclass(frozen=True, slots=True)
-class TokenForm:
-    """What a text encoder must know of tokens."""
-
-    vocabulary: int
-    length: int
-    pad: int
 
 
 class HealthMoE(
@@ -214,7 +204,7 @@ class HealthMoE(
 
     def loss(self, model: Callable[[PairsBatch], Any], batch: PairsBatch) -> dict[str, Term]:
         """Return the ranking loss over relevant pairs, and what keeps the gate even."""
-        scored: Scored = model(batch)
+        scored: HealthMoEScores = model(batch)
         negative_PC, positive_P = scored.negative_BC[scored.row_P], scored.positive_P
         some_P = negative_PC.isfinite().any(1)
         if not bool(some_P.all()):  # users who have everything

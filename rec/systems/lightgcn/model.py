@@ -22,7 +22,7 @@ from rec.systems.lightgcn.config import LightGCNConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class LightGCNScores:
     """What one pass over a batch in training gives."""
 
     positive_B: Tensor
@@ -185,7 +185,7 @@ class LightGCNModel(nn.Module):
         kept_B = self.unseen.with_some(user_B)
         return (user_B, liked_B) if kept_B is None else (user_B[kept_B], liked_B[kept_B])
 
-    def forward(self, batch: InteractionBatch) -> Scored:
+    def forward(self, batch: InteractionBatch) -> LightGCNScores:
         """Return the scores of liked items and of one other item for each."""
         user_B, liked_B = self.with_others(batch)
         other_B = self.unseen.draw(user_B)
@@ -193,4 +193,4 @@ class LightGCNModel(nn.Module):
         user_BD, liked_BD, other_BD = node_QD.split([len(user_B)] * 3)
         positive_B, negative_B = (user_BD * liked_BD).sum(1), (user_BD * other_BD).sum(1)
         rows = {"user": self.user(user_B), "liked": self.items_before(liked_B), "other": self.items_before(other_B)}
-        return Scored(positive_B, negative_B, {name: row_BD.square().sum() for name, row_BD in rows.items()})
+        return LightGCNScores(positive_B, negative_B, {name: row_BD.square().sum() for name, row_BD in rows.items()})

@@ -22,7 +22,7 @@ from rec.seeds import derive
 from rec.systems.api import System
 from rec.systems.capabilities import Ranker, RankingExamples, States
 from rec.systems.lightgcn.config import LightGCNConfig
-from rec.systems.lightgcn.model import LightGCNModel, Scored
+from rec.systems.lightgcn.model import LightGCNModel, LightGCNScores
 from rec.terms import Term
 
 M = TypeVar("M", bound=LightGCNModel)
@@ -118,7 +118,7 @@ class LightGCN(GraphRecommender[LightGCNModel]):
 
     def loss(self, model: Callable[[InteractionBatch], Any], batch: InteractionBatch) -> dict[str, Term]:
         """Return the pairwise ranking loss and the norms of the vectors behind it."""
-        scored: Scored = model(batch)
+        scored: LightGCNScores = model(batch)
         bpr_B = -nn.functional.logsigmoid(scored.positive_B - scored.negative_B)
         terms = {"bpr": Term(bpr_B.sum(), len(bpr_B))}
         if self.config.regularisation:

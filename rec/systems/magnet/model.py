@@ -30,7 +30,7 @@ USERS_AT_ONCE, ITEMS_AT_ONCE = 128, 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class MagnetScores:
     """What one pass over a batch in training gives."""
 
     positive_P: Tensor
@@ -44,7 +44,7 @@ class Scored:
     """How far specialisation has come."""
 
 
-class Items(NamedTuple):
+class ItemStreams(NamedTuple):
     """What scoring needs of all items."""
 
     stack_IAD: Tensor
@@ -145,7 +145,7 @@ class MagnetModel(LightGCNModel):
             self.joint = self._joined(every_E) if self.mapped is None else self._joined_files(self.mapped)
         self.drawn_joint = self.joint
         self.mixture = RoleMixture(config)
-        self.made: tuple[Tensor, Items] | None = None
+        self.made: tuple[Tensor, ItemStreams] | None = None
 
     def _contents(self, tables: Mapping[str, np.ndarray]) -> list[tuple[Tensor, Tensor]]:
         return []  # content comes in by the view
@@ -259,20 +259,20 @@ class MagnetModel(LightGCNModel):
             self.cached = torch.cat([fused_ND, stream_NX], 1).view(len(fused_ND), -1, self.config.width)
         return self.cached
 
-    def items(self) -> Items:
+    def items(self) -> ItemStreams:
         """Return what scoring needs of all items, kept for as long as their streams are."""
         stream_NAD = self.streams()
         if self.made is None or self.made[0] is not stream_NAD:
             stack_IAD = stream_NAD[self.num_users :]
             made_EID = self.mixture.experts.of_nodes(stack_IAD, self.present_IA)
-            self.made = stream_NAD, Items(stack_IAD, unit(stack_IAD).flatten(1), made_EID)
+            self.made = stream_NAD, ItemStreams(stack_IAD, unit(stack_IAD).flatten(1), made_EID)
         return self.made[1]
 
     def present(self, item_P: Tensor) -> Tensor | None:
         """Return which streams items have, (P, A); None where all have all."""
         return None if self.present_IA is None else self.present_IA[item_P]
 
-    def forward(self, batch: InteractionBatch) -> Scored:  # type: ignore[override]
+    def forward(self, batch: InteractionBatch) -> MagnetScores:  # type: ignore[override]
         """Return the scores of liked items and of one other item for each."""
         user_P, liked_P = self.with_others(batch)
         other_P = self.unseen.draw(user_P)
@@ -293,7 +293,7 @@ class MagnetModel(LightGCNModel):
             for name, ids in (("user", user_P), ("item", self.num_users + item_Q)):
                 contrast[name] = self._contrast(seen, ids)
         positive_P, negative_P = score_Q.split([len(liked_P)] * 2)
-        return Scored(positive_P, negative_P, squares / 2, mixed, contrast, self.mixture.trigger.ramp)
+        return MagnetScores(positive_P, negative_P, squares / 2, mixed, contrast, self.mixture.trigger.ramp)
 
     def _contrast(self, seen: Whole | Sampled, ids: Tensor) -> tuple[Tensor, int]:
         """Return this worker's part of the contrast among the nodes of the global batch, and its number of nodes.
@@ -322,15 +322,15 @@ class MagnetModel(LightGCNModel):
     def scores(self, user_BAD: Tensor, inside: slice = ALL) -> Tensor:
         """Return every user's score of a range of items, (B, W), in blocks of users and items that stay in cache."""
         stack_IAD, item_IX, item_EID = self.items()
-        items = Items(stack_IAD[inside], item_IX[inside], item_EID[:, inside])
+        items = ItemStreams(stack_IAD[inside], item_IX[inside], item_EID[:, inside])
         parts = []
         for block_BAD in user_BAD.split(USERS_AT_ONCE):
             cut = [part.split(ITEMS_AT_ONCE, axis) for part, axis in zip(items, (0, 0, 1), strict=True)]
             blocks = zip(*cut, strict=True)
-            parts.append(torch.cat([self._block(block_BAD, Items(*block)) for block in blocks], 1))
+            parts.append(torch.cat([self._block(block_BAD, ItemStreams(*block)) for block in blocks], 1))
         return torch.cat(parts)
 
-    def _block(self, user_BAD: Tensor, items: Items) -> Tensor:
+    def _block(self, user_BAD: Tensor, items: ItemStreams) -> Tensor:
         """Return some users' scores of some items by two products per expert; the k best experts of pairs are kept."""
         config, mixture = self.config, self.mixture
         stack_IAD, item_IX, item_EID = items

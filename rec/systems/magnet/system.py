@@ -26,7 +26,7 @@ from rec.systems.api import Wanted
 from rec.systems.capabilities import Explainer, Reporter, States
 from rec.systems.lightgcn import GraphRecommender
 from rec.systems.magnet.config import MagnetConfig
-from rec.systems.magnet.model import MagnetModel, Scored
+from rec.systems.magnet.model import MagnetModel, MagnetScores
 from rec.terms import Term
 
 
@@ -71,7 +71,7 @@ class Magnet(
 
     def loss(self, model: Callable[[InteractionBatch], Any], batch: InteractionBatch) -> dict[str, Term]:
         """Return the ranking loss, the contrast of views, and the routing terms of the present regime."""
-        scored: Scored = model(batch)
+        scored: MagnetScores = model(batch)
         config, mixed, pairs = self.config, scored.mixed, len(scored.positive_P)
         bpr_P = -nn.functional.logsigmoid(scored.positive_P - scored.negative_P)
         terms = {"bpr": Term(bpr_P.sum(), pairs)}

@@ -22,7 +22,7 @@ from rec.strict import (
     alike,
     joined,
 )
-from rec.systems.msmrec.knowledge import KnowledgeConfig
+from rec.systems.msmrec.knowledge import KnowledgeAdaptorConfig
 
 
 class MSMRecConfig(Strict):
@@ -156,7 +156,7 @@ class MSMRecConfig(Strict):
     """Weight of the balance of modalities in the loss."""
     feedforward_mixture: MixtureConfig = MixtureConfig()
     """Experts in the place of each block's feed-forward."""
-    knowledge: KnowledgeConfig = KnowledgeConfig()
+    knowledge: KnowledgeAdaptorConfig = KnowledgeAdaptorConfig()
     """One text of each item and user (KAR), beside or in place of the modalities."""
     mask_seen: Literal["all", "input", "none"] = "all"
     """Which seen items evaluation leaves out: all, those of the encoder's input (as published), or none."""

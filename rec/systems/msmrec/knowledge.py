@@ -34,7 +34,7 @@ TABLES = {"none": (), "item": (ITEM,), "user": (USER, TOLD), "both": (ITEM, USER
 TOWERS = 2
 
 
-class KnowledgeConfig(Strict):
+class KnowledgeAdaptorConfig(Strict):
     """Keys of `[model.knowledge]`: what texts of items and users add to a sequential model (KAR)."""
 
     NEEDS: ClassVar[Needs] = {
@@ -59,7 +59,7 @@ class KnowledgeConfig(Strict):
     """Adds a user's vector at every step, though in training its text then names items that are to be predicted."""
 
 
-class Known(NamedTuple):
+class AdaptedVectors(NamedTuple):
     """What the adaptor gives for a batch."""
 
     item_ND: Tensor | None
@@ -70,11 +70,11 @@ class Known(NamedTuple):
     tower_X: Tensor
 
 
-class Knowledge(nn.Module):
+class KnowledgeAdaptor(nn.Module):
     """The adaptor and the frozen vectors that it reads."""
 
     def __init__(
-        self, config: KnowledgeConfig, width: int, tables: dict[str, Tensor], *, max_length: int, seed: int
+        self, config: KnowledgeAdaptorConfig, width: int, tables: dict[str, Tensor], *, max_length: int, seed: int
     ) -> None:
         super().__init__()
         self.config, self.max_length = config, max_length
@@ -89,7 +89,7 @@ class Knowledge(nn.Module):
         # Rows are of items and users, so no row tells which experts an example of evaluation is sent to.
         self.layer.owner_N = torch.zeros(0, dtype=torch.int64)
 
-    def forward(self, batch: HistoryBatch) -> Known:
+    def forward(self, batch: HistoryBatch) -> AdaptedVectors:
         """Return what texts add to each row: one pass through the experts for both towers."""
         item_IM, user_UM = getattr(self, ITEM), getattr(self, USER)
         part, tower = [], []
@@ -112,7 +112,7 @@ class Knowledge(nn.Module):
         if item_ND is not None and item_place_N is not None:
             item_ND = item_ND[item_place_N]
         user_ND = None if user_UM is None else each[1][batch.where.sequence_N] * self.seen_all(batch)[:, None]
-        return Known(item_ND, user_ND, mixed, tower_X)
+        return AdaptedVectors(item_ND, user_ND, mixed, tower_X)
 
     def seen_all(self, batch: HistoryBatch) -> Tensor:
         """Return the rows by which a user has seen all items that the text names, (N,) bool; all where asked for."""
@@ -124,7 +124,7 @@ class Knowledge(nn.Module):
         told_B = getattr(self, TOLD)[batch.user_B.clamp(min=0)]
         return count_N >= told_B[batch.where.sequence_N]
 
-    def terms(self, known: Known) -> dict[str, Term]:
+    def terms(self, known: AdaptedVectors) -> dict[str, Term]:
         """Return the loss term that keeps each tower's experts in even use; its weight makes even use count 1."""
         config = self.config
         if not config.balance_weight:

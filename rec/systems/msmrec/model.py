@@ -25,7 +25,7 @@ from rec.nn.sequence import SequenceEncoder
 from rec.nn.sharded import ShardedEmbedding
 from rec.seeds import derive
 from rec.systems.msmrec.config import MSMRecConfig
-from rec.systems.msmrec.knowledge import Knowledge, Known
+from rec.systems.msmrec.knowledge import AdaptedVectors, KnowledgeAdaptor
 
 ALL = slice(None)
 FEW_ITEMS = 1 << 17
@@ -36,7 +36,7 @@ ITEMS_AT_ONCE = 1 << 16
 """Items whose vectors are computed at once where those of all are asked for."""
 
 
-class Catalogue(NamedTuple):
+class CatalogueVectors(NamedTuple):
     """The items' vectors."""
 
     item_ID: Tensor
@@ -45,7 +45,7 @@ class Catalogue(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class EncodedHistories:
     """What one pass over histories gives."""
 
     state_ND: Tensor
@@ -59,7 +59,7 @@ class Encoded:
     """What the encoder's mixture layers did."""
     item_U: Tensor | None = None
     """Which items `item_ID` and `modality_IKD` are of, rising, where they are not of all."""
-    known: Known | None = None
+    known: AdaptedVectors | None = None
     """What texts of items and users have added."""
 
     def places(self, item: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ class MSMRecModel(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.frozen: Catalogue | None = None
+        self.frozen: CatalogueVectors | None = None
         width = config.width
         self.num_items = num_items
         self.position = nn.Embedding(config.max_length + 1, width, padding_idx=0)
@@ -131,9 +131,9 @@ class MSMRecModel(nn.Module):
             if config.gate == "random":
                 self.random_KD: Tensor
                 self.register_buffer("random_KD", torch.randn(modalities, width))
-        self.knowledge: Knowledge | None = None
+        self.knowledge: KnowledgeAdaptor | None = None
         if knowledge:  # last, so that with a seed the other weights start as without it
-            self.knowledge = Knowledge(
+            self.knowledge = KnowledgeAdaptor(
                 config.knowledge, width, dict(knowledge), max_length=config.max_length, seed=seed
             )
 
@@ -142,7 +142,7 @@ class MSMRecModel(nn.Module):
         """Whether a pass computes the vectors of the items that it needs alone."""
         return self.config.item_table == "sharded" or (self.config.loss != "ce" and self.num_items > FEW_ITEMS)
 
-    def catalogue(self) -> Catalogue:
+    def catalogue(self) -> CatalogueVectors:
         """Return the items' vectors, which depend on the weights alone.
 
         Where passes pick items, those of single texts are computed when they are asked for and are no part of it.
@@ -150,30 +150,30 @@ class MSMRecModel(nn.Module):
         if not self.picks:
             return self.with_texts(self.item.weight, ALL)
         starts = range(0, self.num_items + 1, ITEMS_AT_ONCE)
-        return Catalogue(torch.cat([self.part(slice(s, s + ITEMS_AT_ONCE)).item_ID for s in starts]), None)
+        return CatalogueVectors(torch.cat([self.part(slice(s, s + ITEMS_AT_ONCE)).item_ID for s in starts]), None)
 
-    def part(self, items: slice) -> Catalogue:
+    def part(self, items: slice) -> CatalogueVectors:
         """Return the vectors of a range of items, those of texts where scores need them."""
         if not self.picks:
             item_ID, modality_IKD = self.frozen or self.catalogue()
-            return Catalogue(item_ID[items], None if modality_IKD is None else modality_IKD[items])
+            return CatalogueVectors(item_ID[items], None if modality_IKD is None else modality_IKD[items])
         if self.frozen is not None and self.config.output_mix != "gate":
-            return Catalogue(self.frozen.item_ID[items], None)
+            return CatalogueVectors(self.frozen.item_ID[items], None)
         start, end, _ = items.indices(self.num_items + 1)
         items = slice(start, end)
         rows = self.item.range(items) if isinstance(self.item, ShardedEmbedding) else self.item.weight[items]
         return self.with_texts(rows.to(self.position.weight.dtype), items)
 
-    def picked(self, item_U: Tensor) -> tuple[Tensor, Catalogue]:
+    def picked(self, item_U: Tensor) -> tuple[Tensor, CatalogueVectors]:
         """Return the vectors of some items' ids, which rise, and their vectors with those of texts."""
         id_UD = self.item.vectors(item_U) if isinstance(self.item, ShardedEmbedding) else self.item(item_U)
         id_UD = id_UD.to(self.position.weight.dtype)
         return id_UD, self.with_texts(id_UD, item_U)
 
-    def with_texts(self, item_ID: Tensor, items: slice | Tensor) -> Catalogue:
+    def with_texts(self, item_ID: Tensor, items: slice | Tensor) -> CatalogueVectors:
         """Return the vectors of items from those of their ids."""
         if self.config.gate == "none":
-            return Catalogue(item_ID, None)
+            return CatalogueVectors(item_ID, None)
         if isinstance(items, slice):
             number_I = torch.arange(*items.indices(self.num_items + 1), device=item_ID.device)
         else:
@@ -184,7 +184,7 @@ class MSMRecModel(nn.Module):
             modality_IKD = modality_IKD * present_IK[..., None]
         if self.config.output_mix == "mean":
             item_ID = item_ID + self.mean_of(modality_IKD, present_IK)
-        return Catalogue(item_ID, modality_IKD)
+        return CatalogueVectors(item_ID, modality_IKD)
 
     def mean_of(self, modality_IKD: Tensor, present_IK: Tensor | None) -> Tensor:
         """Return the mean over the texts that each item has, (I, D)."""
@@ -196,7 +196,7 @@ class MSMRecModel(nn.Module):
         """Return which texts some items have, (..., K); None where all have all."""
         return None if self.present_IK is None else self.present_IK[index]
 
-    def forward(self, batch: HistoryBatch) -> Encoded:
+    def forward(self, batch: HistoryBatch) -> EncodedHistories:
         """Return states and gate for every row of the batch."""
         config, where = self.config, batch.where
         place_N, item_U = batch.item_N, None
@@ -214,7 +214,7 @@ class MSMRecModel(nn.Module):
         x_ND = input_ND * config.width**0.5 + self.position(batch.position_N)
         if modality_IKD is None:
             state_ND, mixed = self.encoder(self.dropout(x_ND), where)
-            return Encoded(_joined(state_ND, known), id_ND, item_ID, None, None, mixed, item_U, known)
+            return EncodedHistories(_joined(state_ND, known), id_ND, item_ID, None, None, mixed, item_U, known)
         user_ND = self._user(batch.item_N, id_ND, x_ND, where)
         modality_NKD = modality_IKD[place_N]
         chosen = self.route(user_ND, modality_NKD, self.present(batch.item_N))
@@ -223,7 +223,7 @@ class MSMRecModel(nn.Module):
             mix_ND = torch.einsum("nk,nkd->nd", chosen.dense().to(x_ND.dtype), modality_NKD)
             x_ND = x_ND + mix_ND * (config.mix_scale or config.width**0.5)
         state_ND, mixed = self.encoder(x_ND, where)
-        return Encoded(_joined(state_ND, known), user_ND, item_ID, modality_IKD, chosen, mixed, item_U, known)
+        return EncodedHistories(_joined(state_ND, known), user_ND, item_ID, modality_IKD, chosen, mixed, item_U, known)
 
     def _user(self, item_N: Tensor, id_ND: Tensor, x_ND: Tensor, where: Layout) -> Tensor:
         """Return what the gate knows of the user at each row."""
@@ -289,7 +289,7 @@ class MSMRecModel(nn.Module):
         weight_NK = self.cut(self._probability(user_ND)).dense()
         return torch.cat([state_ND, _weighed(state_ND, weight_NK)], 1)
 
-    def vectors(self, encoded: Encoded | Catalogue) -> Tensor:
+    def vectors(self, encoded: EncodedHistories | CatalogueVectors) -> Tensor:
         """Return the items' vectors, (I, D) or (I, (1 + K) D), where scores are products with them."""
         if not self.gated_out:
             return encoded.item_ID
@@ -316,7 +316,11 @@ class MSMRecModel(nn.Module):
         return (_weighed(state_ND, weight_NK) @ modality_IKD.flatten(1).T) / left_NI.to(state_ND.dtype)
 
     def scores(
-        self, state_ND: Tensor, user_ND: Tensor, encoded: Encoded | Catalogue, items: slice | Tensor = ALL
+        self,
+        state_ND: Tensor,
+        user_ND: Tensor,
+        encoded: EncodedHistories | CatalogueVectors,
+        items: slice | Tensor = ALL,
     ) -> Tensor:
         """Return every row's score of every item of `encoded`, (N, I); no item vector per user is made.
 
@@ -334,7 +338,7 @@ class MSMRecModel(nn.Module):
         weight_NIK = self._weights(user_ND, flat, (len(state_ND), count, modalities), matmul, present_IK)
         return score_NI + (weight_NIK * (state_ND @ flat.T).view(weight_NIK.shape)).sum(-1)
 
-    def pair_scores(self, item_N: Tensor, encoded: Encoded) -> Tensor:
+    def pair_scores(self, item_N: Tensor, encoded: EncodedHistories) -> Tensor:
         """Return each row's score of one item of its own, (N,)."""
         place_N = encoded.places(item_N)
         score_N = (encoded.state_ND * encoded.item_ID[place_N]).sum(-1)
@@ -344,7 +348,7 @@ class MSMRecModel(nn.Module):
         weight_NK = self.route(encoded.user_ND, modality_NKD, self.present(item_N)).dense()
         return score_N + (weight_NK * torch.einsum("nd,nkd->nk", encoded.state_ND, modality_NKD)).sum(-1)
 
-    def candidate_scores(self, item_BC: Tensor, encoded: Encoded, where: Layout) -> Tensor:
+    def candidate_scores(self, item_BC: Tensor, encoded: EncodedHistories, where: Layout) -> Tensor:
         """Return each row's scores of candidates that the rows of a user share, (N, C)."""
         place_BC = encoded.places(item_BC)
         score_NC = sequence_scores(encoded.state_ND, encoded.item_ID[place_BC], where)
@@ -381,7 +385,7 @@ def _weighed(state_ND: Tensor, weight_NK: Tensor) -> Tensor:
     return (weight_NK[..., None].to(state_ND.dtype) * state_ND[:, None]).flatten(1)
 
 
-def _joined(state_ND: Tensor, known: Known | None) -> Tensor:
+def _joined(state_ND: Tensor, known: AdaptedVectors | None) -> Tensor:
     return state_ND if known is None or known.user_ND is None else state_ND + known.user_ND
 
 

@@ -35,7 +35,7 @@ from rec.systems.capabilities import Explainer, Ranker, RankingExamples, Reporte
 from rec.systems.msmrec import report
 from rec.systems.msmrec.config import MSMRecConfig
 from rec.systems.msmrec.knowledge import ITEM, TABLES, TOLD, USER
-from rec.systems.msmrec.model import Catalogue, Encoded, MSMRecModel
+from rec.systems.msmrec.model import CatalogueVectors, EncodedHistories, MSMRecModel
 from rec.systems.msmrec.profile import profile
 from rec.terms import Term
 
@@ -109,7 +109,7 @@ class MSMRec(
         if module.picks:  # what is drawn decides whose vectors the pass needs
             drawn = self._draw(batch)
             wanted = torch.cat([target_N, drawn[0].flatten()])
-            encoded: Encoded = model(replace(batch, wanted_X=wanted))
+            encoded: EncodedHistories = model(replace(batch, wanted_X=wanted))
         else:
             encoded = model(batch)
             drawn = self._draw(batch)
@@ -148,7 +148,12 @@ class MSMRec(
         return Popular(torch.from_numpy(np.array(self.static["item_count"])), self.config.negatives_power)
 
     def _next_item(
-        self, module: MSMRecModel, encoded: Encoded, batch: HistoryBatch, target_N: Tensor, drawn: tuple[Tensor, Tensor]
+        self,
+        module: MSMRecModel,
+        encoded: EncodedHistories,
+        batch: HistoryBatch,
+        target_N: Tensor,
+        drawn: tuple[Tensor, Tensor],
     ) -> tuple[Tensor, int]:
         """Return the loss as a sum over rows, and how many rows it is of."""
         config = self.config
@@ -187,7 +192,7 @@ class MSMRec(
     def _sampled(
         self,
         module: MSMRecModel,
-        encoded: Encoded,
+        encoded: EncodedHistories,
         positive_N: Tensor,
         target_N: Tensor,
         drawn: tuple[Tensor, Tensor],
@@ -196,7 +201,9 @@ class MSMRec(
         drawn_C, expected_C = drawn
         place_C, modality_IKD = encoded.places(drawn_C), encoded.modality_IKD
         gated = self.config.output_mix == "gate" and modality_IKD is not None
-        few = Catalogue(encoded.item_ID[place_C], modality_IKD[place_C] if gated and modality_IKD is not None else None)
+        few = CatalogueVectors(
+            encoded.item_ID[place_C], modality_IKD[place_C] if gated and modality_IKD is not None else None
+        )
 
         def chunk(state: Tensor, user: Tensor, positive: Tensor, target: Tensor) -> Tensor:
             return losses.sampled_softmax(
@@ -276,7 +283,7 @@ class MSMRec(
     def freeze(self, module: MSMRecModel, catalogue: Mapping[str, Tensor]) -> None:
         """Let the module answer from a catalogue that was computed before."""
         if "item_ID" in catalogue:
-            module.frozen = Catalogue(catalogue["item_ID"], catalogue.get("modality_IKD"))
+            module.frozen = CatalogueVectors(catalogue["item_ID"], catalogue.get("modality_IKD"))
 
     def explain(self, module: MSMRecModel, batch: HistoryBatch, items: Sequence[int]) -> list[dict[str, Any]]:
         """Return each user's score of an item as parts of its id and of each modality, and the modalities' weights.
@@ -362,6 +369,6 @@ def _texts(module: MSMRecModel, item_C: Tensor) -> Tensor:
     return modality_UKD[place_C]
 
 
-def _last(encoded: Encoded, batch: HistoryBatch) -> dict[str, Tensor]:
+def _last(encoded: EncodedHistories, batch: HistoryBatch) -> dict[str, Tensor]:
     last = batch.where.last_B
     return {"state_BD": encoded.state_ND[last], "user_BD": encoded.user_ND[last]}

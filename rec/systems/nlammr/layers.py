@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rec.nn.dropout import Dropout
 
 
-class Attention(nn.Module):
+class OneHeadAttention(nn.Module):
     """One head that weighs values as they are: only query and keys are projected."""
 
     def __init__(self, width: int, projected: int) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rec.moe.layer import Mixed, MixtureOfExperts
 from rec.systems.nlammr.config import NLAMMRConfig
 from rec.systems.nlammr.layers import Projection
-from rec.systems.nlammr.molecules import GIN, Graph, Molecules
+from rec.systems.nlammr.molecules import GIN, Graph, MedicationMolecules
 
 Made = tuple[Tensor, Mixed | None, Tensor | None]
 """Medications in the joint space, (V, C); what experts did; their structure, (V, G)."""
@@ -25,7 +25,12 @@ class MedicationBranch(nn.Module):
     described_V1: Tensor
 
     def __init__(
-        self, config: NLAMMRConfig, width: int, molecules: Molecules | None, described_V: np.ndarray, seed: int
+        self,
+        config: NLAMMRConfig,
+        width: int,
+        molecules: MedicationMolecules | None,
+        described_V: np.ndarray,
+        seed: int,
     ) -> None:
         super().__init__()
         self.config, medications = config, len(described_V)

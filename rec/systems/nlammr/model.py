@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rec.moe.layer import Mixed
 from rec.nn.dropout import Dropout
-from rec.nn.encoders import TextEncoder, in_chunks
+from rec.nn.encoders import BertEncoder, TokenForm, in_chunks
 from rec.nn.replicated import Replicated
 from rec.nn.stepwise import Stepwise
 from rec.systems.nlammr.batch import SECTIONS, VisitBatch, code_count
@@ -31,7 +31,7 @@ TEXTS_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class NLAMMRScores:
     """What one pass over a batch gives."""
 
     score_BV: Tensor
@@ -49,13 +49,15 @@ class NLAMMRModel(nn.Module, Stepwise):
     structure_VG: Tensor
     age: Tensor
 
-    def __init__(self, config: NLAMMRConfig, tables: Mapping[str, np.ndarray], seed: int, tokens: Any) -> None:
+    def __init__(
+        self, config: NLAMMRConfig, tables: Mapping[str, np.ndarray], seed: int, tokens: TokenForm | None
+    ) -> None:
         super().__init__()
         self.config = config
-        self.text: TextEncoder | None = None
+        self.text: BertEncoder | None = None
         described_V = np.asarray(tables["medication_text_present"])
         if tokens is not None:
-            self.text = TextEncoder(config.lora, tokens.vocabulary, tokens.length, tokens.pad)
+            self.text = BertEncoder(config.lora, tokens.vocabulary, tokens.length, tokens.pad)
             width = self.text.width
             self.token_VL = torch.from_numpy(np.array(tables["medication_tokens"]))
             self.register_buffer("text_VD", torch.zeros(len(described_V), width))
@@ -84,7 +86,7 @@ class NLAMMRModel(nn.Module, Stepwise):
         self.cached = None
         return super().train(mode)
 
-    def forward(self, batch: VisitBatch) -> Scored:
+    def forward(self, batch: VisitBatch) -> NLAMMRScores:
         """Return the scores of every medication for every visit."""
         patients = self.patients(self.texts(batch))
         mixed = [] if patients.mixed is None else [patients.mixed]
@@ -96,7 +98,7 @@ class NLAMMRModel(nn.Module, Stepwise):
         score_BV = patients.vector_BC.float() @ vector_VC.float().T
         if self.codes is not None:
             score_BV = score_BV + self.codes(batch)
-        return Scored(score_BV, patients, mixed)
+        return NLAMMRScores(score_BV, patients, mixed)
 
     def catalogue(self) -> Tensor:
         """Return all medications in the joint space in evaluation, (V, C); made once until training goes on."""

@@ -22,7 +22,7 @@ from rec.nn.dropout import Dropout
 
 
 @dataclass(frozen=True, slots=True)
-class Molecules:
+class MedicationMolecules:
     """The graphs of all molecules that medications are made of, side by side."""
 
     atom_A9: np.ndarray
@@ -40,7 +40,7 @@ class Molecules:
         return np.bincount(self.pair_P2[:, 0], minlength=medications) == 0
 
 
-def molecules_of(tables: Mapping[str, np.ndarray], *, dedupe: bool = False) -> Molecules:
+def molecules_of(tables: Mapping[str, np.ndarray], *, dedupe: bool = False) -> MedicationMolecules:
     """Return the molecules that medications have, without those that have no atom.
 
     A molecule of two medications is there twice, as in the published model, whose batch statistics count it so; with
@@ -74,14 +74,14 @@ def molecules_of(tables: Mapping[str, np.ndarray], *, dedupe: bool = False) -> M
     return _joined(parts, np.stack([pair_P2[:, 0], np.array(places, np.int64)], 1))
 
 
-def _joined(parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]], pair_P2: np.ndarray) -> Molecules:
+def _joined(parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]], pair_P2: np.ndarray) -> MedicationMolecules:
     size_M = np.array([len(atoms) for atoms, _, _ in parts], np.int64)
     first_M = np.cumsum(size_M) - size_M
     bonds = [bond + first for (_, bond, _), first in zip(parts, first_M, strict=True)]
     bond_2E = np.concatenate([np.zeros((2, 0), np.int64), *bonds], 1)
     bond_E3 = np.concatenate([np.zeros((0, len(BOND_TABLES)), np.int64), *(feature for _, _, feature in parts)])
     order_E = np.argsort(bond_2E[1], kind="stable")
-    return Molecules(
+    return MedicationMolecules(
         np.concatenate([np.zeros((0, len(ATOM_TABLES)), np.int64), *(atoms for atoms, _, _ in parts)]),
         np.repeat(np.arange(len(parts)), size_M),
         bond_2E[:, order_E],
@@ -106,7 +106,7 @@ class Graph(nn.Module):
     molecule_P: Tensor
     share_P: Tensor
 
-    def __init__(self, molecules: Molecules, medications: int) -> None:
+    def __init__(self, molecules: MedicationMolecules, medications: int) -> None:
         super().__init__()
         self.medications = medications
         # Equal atoms, and equal bonds, have equal sums of embeddings: those are made once for each kind.

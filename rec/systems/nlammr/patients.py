@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rec.moe.layer import Mixed
 from rec.nn.dropout import Dropout
 from rec.systems.nlammr.config import NLAMMRConfig
-from rec.systems.nlammr.layers import Attention, Projection, weighed
+from rec.systems.nlammr.layers import OneHeadAttention, Projection, weighed
 
 GATE_FEATURES = 2
 """Of a visit's age: its logarithm, and whether it is known."""
@@ -56,7 +56,7 @@ class PatientBranch(nn.Module):
     def __init__(self, config: NLAMMRConfig, width: int, seed: int) -> None:
         super().__init__()
         self.config = config
-        self.sections, self.earlier = Attention(width, config.width), Attention(width, config.width)
+        self.sections, self.earlier = OneHeadAttention(width, config.width), OneHeadAttention(width, config.width)
         self.fusion = nn.Linear(2 * width, width)
         self.dropout = Dropout(config.dropout)
         self.out = nn.Linear(width, config.width)

@@ -8,7 +8,6 @@ departures that `docs/medication.md` lists. Research software: no medical device
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -21,7 +20,7 @@ from rec.errors import ConfigError
 from rec.evaluation.tasks.sets import Sets
 from rec.evaluation.tasks.sets.filters import filtered
 from rec.evaluation.tasks.sets.metrics import THRESHOLD
-from rec.nn.encoders import trained_parts
+from rec.nn.encoders import TokenForm, trained_parts
 from rec.nn.sets import (
     bce,
     interacting_pairs,
@@ -36,22 +35,13 @@ from rec.systems.capabilities import SetPredictor
 from rec.systems.nlammr.batch import COLUMNS, MEDICATIONS, SECTIONS, TEXTS, Collator, VisitBatch
 from rec.systems.nlammr.config import NLAMMRConfig
 from rec.systems.nlammr.losses import accuracy_share
-from rec.systems.nlammr.model import NLAMMRModel, Scored
+from rec.systems.nlammr.model import NLAMMRModel, NLAMMRScores
 from rec.systems.nlammr.samples import sample
 from rec.terms import Term
 
 STRUCTURE = (
     "molecule_atoms", "molecule_atom_owner", "molecule_bonds", "molecule_bond_features", "medication_molecule_pairs",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class TokenForm:
-    """What a text encoder must know of tokens."""
-
-    vocabulary: int
-    length: int
-    pad: int
 
 
 class NLAMMR(System[VisitBatch, NLAMMRModel], SetPredictor[VisitBatch, NLAMMRModel]):
@@ -140,7 +130,7 @@ class NLAMMR(System[VisitBatch, NLAMMRModel], SetPredictor[VisitBatch, NLAMMRMod
 
     def loss(self, model: Callable[[VisitBatch], Any], batch: VisitBatch) -> dict[str, Term]:
         """Return cross entropy and margin, interactions where they count, and what keeps routers in order."""
-        scored: Scored = model(batch)
+        scored: NLAMMRScores = model(batch)
         config, label_BV = self.config, batch.label_BV
         score_BV, scale = scored.score_BV, self._accuracy
         probability_BV = score_BV.sigmoid()
@@ -168,7 +158,7 @@ class NLAMMR(System[VisitBatch, NLAMMRModel], SetPredictor[VisitBatch, NLAMMRMod
 
     def probabilities(self, module: NLAMMRModel, batch: VisitBatch) -> Tensor:
         """Return the probability of every medication, float32 (B, V)."""
-        scored: Scored = module(batch)
+        scored: NLAMMRScores = module(batch)
         return scored.score_BV.sigmoid()
 
     def labels(self, batch: VisitBatch) -> Tensor:

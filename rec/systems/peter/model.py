@@ -27,7 +27,7 @@ USER, ITEM = 0, 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReviewBatch(Reviews):
+class PeterBatch(Reviews):
     """Reviews, with their words as numbers."""
 
     feature_B: Tensor
@@ -37,7 +37,7 @@ class ReviewBatch(Reviews):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class PeterOutput:
     """What a pass over a batch gives."""
 
     score_NW: Tensor
@@ -148,23 +148,23 @@ class PETERModel(nn.Module):
         nn.init.zeros_(self.out.bias)
         nn.init.constant_(rating.bias, sum(scale) / 2)
 
-    def forward(self, batch: ReviewBatch) -> Seen:
+    def forward(self, batch: PeterBatch) -> PeterOutput:
         """Return the scores of each text's words, and the rating of each pair."""
         start_BPD = self.beginning(batch)
         written_BTD = self.word(batch.word_BT[:, :-1].clamp(min=0))
         x_BTD = torch.cat([start_BPD, written_BTD], 1)
         state_BTD = self.states(x_BTD, peter_mask(x_BTD.shape[1], x_BTD.device))
         state_ND = state_BTD[:, start_BPD.shape[1] - 1 :][batch.word_BT != NOTHING]
-        return Seen(
+        return PeterOutput(
             score_NW=self.out(state_ND), context_BW=self.out(state_BTD[:, ITEM]), rating_B=self._rated(state_BTD)
         )
 
-    def ratings(self, batch: ReviewBatch) -> Tensor:
+    def ratings(self, batch: PeterBatch) -> Tensor:
         """Return the rating of each pair, (B,), which no word changes."""
         x_BPD = self.beginning(batch)
         return self._rated(self.states(x_BPD, peter_mask(x_BPD.shape[1], x_BPD.device)))
 
-    def start(self, batch: ReviewBatch) -> tuple[Tensor, Cache]:
+    def start(self, batch: PeterBatch) -> tuple[Tensor, Cache]:
         """Read what comes before each text; return the scores of its first word, (B, W), and what was kept."""
         x_BPD, cache = self.beginning(batch), Cache([], [])
         state_BPD = self.states(x_BPD, peter_mask(x_BPD.shape[1], x_BPD.device), cache)
@@ -174,7 +174,7 @@ class PETERModel(nn.Module):
         """Read one word of each text; return the scores of the next one, (R, W), and what was kept."""
         return self._next(self.states(self.word(token_R)[:, None], None, state)), state
 
-    def beginning(self, batch: ReviewBatch) -> Tensor:
+    def beginning(self, batch: PeterBatch) -> Tensor:
         """Return the vectors before a text's words, (B, P, D): user, item, the feature where it is told, the start."""
         first_B = torch.full_like(batch.feature_B, START)
         words = [batch.feature_B, first_B] if self.told else [first_B]

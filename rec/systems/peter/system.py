@@ -26,14 +26,14 @@ from rec.nn.language.words import END, NOTHING, Vocabulary
 from rec.systems.api import System
 from rec.systems.capabilities import Decoding, Truth
 from rec.systems.peter.config import PETERConfig
-from rec.systems.peter.model import PETERModel, ReviewBatch, Seen
+from rec.systems.peter.model import PeterBatch, PETERModel, PeterOutput
 from rec.systems.review_writer import ReviewWriter, nll_of_texts, words_of
 from rec.terms import Term
 
 WORDS = PETERConfig().words
 
 
-class PETER(System[ReviewBatch, PETERModel], ReviewWriter[ReviewBatch, PETERModel]):
+class PETER(System[PeterBatch, PETERModel], ReviewWriter[PeterBatch, PETERModel]):
     """Writes what a user would say of an item, and rates it."""
 
     Config = PETERConfig
@@ -71,10 +71,10 @@ class PETER(System[ReviewBatch, PETERModel], ReviewWriter[ReviewBatch, PETERMode
             scale=self.scale(),
         )
 
-    def collate(self, rows: Columns) -> ReviewBatch:
+    def collate(self, rows: Columns) -> PeterBatch:
         """Return the batch for these rows; labels may be empty."""
         words = words_of(rows)
-        return ReviewBatch(
+        return PeterBatch(
             user_B=torch.tensor(np.asarray(rows["user"], np.int64)),
             item_B=torch.tensor(np.asarray(rows["item"], np.int64)),
             feature_B=self.vocabulary.numbers(words["feature"]),
@@ -88,9 +88,9 @@ class PETER(System[ReviewBatch, PETERModel], ReviewWriter[ReviewBatch, PETERMode
         word_BT = self.vocabulary.encoded(words_of(rows)["text"], self.config.words)
         return (word_BT != NOTHING).sum(1).numpy()
 
-    def loss(self, model: Callable[[ReviewBatch], Any], batch: ReviewBatch) -> dict[str, Term]:
+    def loss(self, model: Callable[[PeterBatch], Any], batch: PeterBatch) -> dict[str, Term]:
         """Return the terms of the next word, of a text's words in any order, and of ratings."""
-        seen: Seen = model(batch)
+        seen: PeterOutput = model(batch)
         config, word_N = self.config, batch.word_BT[batch.word_BT != NOTHING]
         terms = {"text_nll": Term(cross_entropy(seen.score_NW.float(), word_N, reduction="sum"), len(word_N))}
         if config.context_weight:
@@ -105,7 +105,7 @@ class PETER(System[ReviewBatch, PETERModel], ReviewWriter[ReviewBatch, PETERMode
     def write(
         self,
         module: PETERModel,
-        batch: ReviewBatch,
+        batch: PeterBatch,
         decoding: Decoding,
         *,
         all_done: Callable[[bool], bool] = bool,
@@ -123,7 +123,7 @@ class PETER(System[ReviewBatch, PETERModel], ReviewWriter[ReviewBatch, PETERMode
             heard=heard,
         )
 
-    def nll(self, module: PETERModel, batch: ReviewBatch) -> tuple[Tensor, Tensor]:
+    def nll(self, module: PETERModel, batch: PeterBatch) -> tuple[Tensor, Tensor]:
         """Return the negative log likelihood of each text, and its words with the end, as far as they are scored."""
         there_BT = batch.word_BT != NOTHING
         return nll_of_texts(module(batch).score_NW, batch.word_BT[there_BT], there_BT.sum(1))
@@ -133,7 +133,7 @@ class PETER(System[ReviewBatch, PETERModel], ReviewWriter[ReviewBatch, PETERMode
         told: tuple[Truth, ...] = ("feature",)
         return told if self.config.feature else ()
 
-    def ratings(self, module: PETERModel, batch: ReviewBatch) -> Tensor:
+    def ratings(self, module: PETERModel, batch: PeterBatch) -> Tensor:
         """Return the predicted rating of each pair, (B,)."""
         return module.ratings(batch).float()
 

@@ -75,7 +75,7 @@ def test_how_many_workers_there_is_room_for(keys: dict[str, Any], nodes: list[di
 
 
 def test_the_largest_number_that_fits_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = elastic.Sizes(*made(["parallel.workers=8", "parallel.min_workers=2"]), Event())
+    sizes = elastic.WorkerChoice(*made(["parallel.workers=8", "parallel.min_workers=2"]), Event())
     for cpus, workers in ((9.0, 8), (8.0, 4), (5.0, 4), (3.0, 2), (2.0, 2)):  # with fewer, it waits for two
         monkeypatch.setattr(elastic, "living_nodes", lambda cpus=cpus: {"one": {"CPU": cpus}})
         chosen = sizes.choose().parallel
@@ -94,7 +94,7 @@ def test_what_is_lost_is_waited_for_or_told(monkeypatch: pytest.MonkeyPatch) -> 
     words = ["parallel.workers=3", "train.batch_size=126"]
     there = {"head": {"CPU": 2.0}, "other": {"CPU": 2.0}}
     monkeypatch.setattr(elastic, "living_nodes", lambda: there)
-    fixed, stop = elastic.Sizes(*made(words), Event()), Event()
+    fixed, stop = elastic.WorkerChoice(*made(words), Event()), Event()
     assert fixed.choose().parallel.workers == 3
     assert not fixed.must_shrink()  # asked again so soon
     time.sleep(0.02)
@@ -102,9 +102,9 @@ def test_what_is_lost_is_waited_for_or_told(monkeypatch: pytest.MonkeyPatch) -> 
     lost = there.pop("other")
     time.sleep(0.02)
     assert fixed.must_shrink()
-    elastic_run = elastic.Sizes(*made([*words, "parallel.min_workers=1"]), Event())
+    elastic_run = elastic.WorkerChoice(*made([*words, "parallel.min_workers=1"]), Event())
     assert elastic_run.choose().parallel.workers == 1  # beside a CPU for data
-    assert elastic.Sizes(*made([*words, "parallel.min_workers=2"]), Event()).choose().parallel.workers == 2
+    assert elastic.WorkerChoice(*made([*words, "parallel.min_workers=2"]), Event()).choose().parallel.workers == 2
     threading.Timer(0.2, there.update, [{"other": lost}]).start()
     assert fixed.choose().parallel.workers == 3  # once it is back
     del there["other"]
@@ -112,7 +112,7 @@ def test_what_is_lost_is_waited_for_or_told(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(TrainingError, match=r"parallel.workers: the nodes that are left have room for 2, expected 3"):
         fixed.choose()
     stop.set()
-    assert elastic.Sizes(*made(words), stop).choose().parallel.workers == 3  # the caller ends without an attempt
+    assert elastic.WorkerChoice(*made(words), stop).choose().parallel.workers == 3  # the caller ends without an attempt
 
 
 def test_the_fewest_are_demanded_and_a_machine_gives_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:

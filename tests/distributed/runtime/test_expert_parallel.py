@@ -120,7 +120,7 @@ def layer_values(
 ) -> None:
     """Outputs, input gradients and every parameter's gradient equal those of the local layer on the joined batch."""
     from rec.runtime.deepspeed_experts import groups
-    from rec.runtime.placement import Place
+    from rec.runtime.placement import ParameterPlace
 
     x, _ = batch(0, rows, None)
     generator = torch.Generator().manual_seed(1)
@@ -151,7 +151,7 @@ def layer_values(
     names = {id(p): name for name, p in module.named_parameters()}
     wholes = {f"0.{name}": p.grad for name, p in local.named_parameters()}
     for parameter, grad in zip(own, grads[2:], strict=True):
-        place = engine.model.place.get(parameter, Place(names[id(parameter)], 0))
+        place = engine.model.place.get(parameter, ParameterPlace(names[id(parameter)], 0))
         whole = wholes[place.name].flatten()[place.at : place.at + parameter.numel()].view(parameter.shape)
         # Copies of an expert, and of everything where there is no expert parallelism, add up.
         total = torch.zeros_like(parameter) if grad is None else grad.clone()

@@ -15,12 +15,12 @@ from rec.moe.layer import layers_of
 from rec.nn.language.gated import GatedConfig
 from rec.nn.memory import Parameters
 from rec.systems.api import Phase
-from rec.systems.gavamoe.prompt import Prompt, PromptConfig, Prompter
+from rec.systems.gavamoe.prompt import PairPromptConfig, PairPrompter, Prompt
 from rec.systems.gavamoe.writer import PairWriter
 from rec.train.engine import LocalEngine
 from rec.train.feed import in_parts
 from rec.train.phases import Stretch
-from rec.train.progress import Progress
+from rec.train.progress import TrainingProgress
 from rec.train.update import Update
 from tests.support.small import small, tokenizer
 from tests.support.states import state_of
@@ -88,7 +88,7 @@ def batches(step: int, rank: int, world: int, parts: int) -> list[tuple[Asked, b
         "cluster": torch.randint(0, CLUSTERS, (ROWS,), generator=chance),
     }  # fmt: skip
     own = slice(ROWS * rank // world, ROWS * (rank + 1) // world)
-    prompter = Prompter(PromptConfig(words="short"), tokenizer(), 20)
+    prompter = PairPrompter(PairPromptConfig(words="short"), tokenizer(), 20)
     found = []
     for part, whole in in_parts({name: column[own] for name, column in columns.items()}, parts):
         prompt = prompter.prompt(part["rating"], part["feature"], part["text"])
@@ -98,7 +98,7 @@ def batches(step: int, rank: int, world: int, parts: int) -> list[tuple[Asked, b
 
 
 def losses(engine: Any, rank: int, world: int, parts: int) -> list[list[float]]:
-    progress = Progress()
+    progress = TrainingProgress()
     system: Any = Writes()
     update = Update(system, STRETCH, engine, progress, lambda _: None)
     return [list(update(batches(step, rank, world, parts), 0.01, False)[0].values()) for step in range(STEPS)]

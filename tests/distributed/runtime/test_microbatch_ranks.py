@@ -14,7 +14,7 @@ from rec.keys import ParallelConfig, TrainConfig
 from rec.train.engine import LocalEngine
 from rec.train.feed import in_parts
 from rec.train.phases import Stretch
-from rec.train.progress import Progress
+from rec.train.progress import TrainingProgress
 from rec.train.update import Update
 from tests.support.toy_phases import TOY_EXPERTS
 
@@ -51,7 +51,7 @@ def steps(path: str, table: dict[str, Any], rank: int, world: int, parts: int, w
     given = rows if world == 1 else {name: column[own] for name, column in rows.items()}
     micro = [(system.collate(part), counts) for part, counts in in_parts(given, parts)]
     stretch = Stretch(phase=replace(phase, terms=names), config=TRAIN, index=0, count=1)
-    update = Update(system, stretch, engine, Progress(), lambda _: None)
+    update = Update(system, stretch, engine, TrainingProgress(), lambda _: None)
     return [update(micro, 0.01, False)[0] for _ in range(STEPS)]
 
 

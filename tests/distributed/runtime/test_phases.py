@@ -15,7 +15,7 @@ pytest.importorskip("ray", reason="needs the extra `cluster`")
 
 from rec.config import RunConfig, load, to_json
 from rec.errors import ConfigError, TrainingError
-from rec.runtime.training import Failure, killed_for_memory, train
+from rec.runtime.training import AttemptFailure, killed_for_memory, train
 from rec.runtime.tuning import search
 from rec.storage import Storage
 from rec.train.checkpoint import CheckpointStore
@@ -130,9 +130,9 @@ def test_what_is_wrong_with_phases_is_said_before_ray_starts(toy: Make) -> None:
     ],
 )
 def test_what_would_only_repeat_itself(raised: Any, before: Any, wanted: bool) -> None:
-    earlier = Failure("", 3, before) if before else None
-    assert Failure("", 3, raised).would_repeat(earlier, 2) == wanted
-    assert not Failure("", 8, {1: ("ValueError", "row #", 9)}).would_repeat(earlier, 2)
+    earlier = AttemptFailure("", 3, before) if before else None
+    assert AttemptFailure("", 3, raised).would_repeat(earlier, 2) == wanted
+    assert not AttemptFailure("", 8, {1: ("ValueError", "row #", 9)}).would_repeat(earlier, 2)
 
 
 def test_workers_that_ray_kills_for_memory_are_known_by_what_it_says() -> None:

@@ -23,7 +23,7 @@ pytest.importorskip("ray", reason="needs the extra `cluster`")
 from rec.cli import main
 from rec.config import RunConfig, override, to_toml
 from rec.errors import CheckpointError
-from rec.evaluation.predict import Order, predict
+from rec.evaluation.predict import PredictionOrder, predict
 from rec.evaluation.predictor import predict_here
 from rec.evaluation.run import evaluate_run
 from rec.runtime.predict import predict_on_ray
@@ -47,9 +47,9 @@ def slow(trained: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> RunCon
     return config
 
 
-def order(config: RunConfig, folder: Path, *words: str, **changes: Any) -> Order:
+def order(config: RunConfig, folder: Path, *words: str, **changes: Any) -> PredictionOrder:
     config = override(config, ["train.evaluate_batch_size=16", "parallel.workers=2", *words])
-    return replace(Order(config=config, folder=str(folder), split="test"), **changes)
+    return replace(PredictionOrder(config=config, folder=str(folder), split="test"), **changes)
 
 
 def sums(manifest: dict[str, Any]) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("ray", reason="needs the extra `cluster`")
 
-from rec.benchmarks.cluster.streaming import GROWTH_GOAL, LENGTH, Size, Watched, rows_of, trained_on, written
+from rec.benchmarks.cluster.streaming import GROWTH_GOAL, LENGTH, StreamingSize, Watched, rows_of, trained_on, written
 from rec.benchmarks.row import Row
 from rec.runtime.local_cluster import LocalCluster
 
@@ -23,7 +23,7 @@ TIMES = 12
 
 @pytest.fixture(scope="module")
 def streamed(local_nodes: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Watched, list[Row]]:
-    size = Size(nodes=2, store=local_nodes.shape.store_bytes, times=TIMES)
+    size = StreamingSize(nodes=2, store=local_nodes.shape.store_bytes, times=TIMES)
     folder = tmp_path_factory.mktemp("streaming")
     watched, seconds = trained_on(local_nodes, written(f"{folder}/data", size.rows), folder)
     return watched, rows_of(size, watched, seconds)

@@ -11,7 +11,7 @@ import torch
 
 from rec.benchmarks import gpu
 
-TINY = gpu.Sizes(steps=2, rows=8, items=(1000,), parameters=1 << 12)
+TINY = gpu.GPUSizes(steps=2, rows=8, items=(1000,), parameters=1 << 12)
 CPU = torch.device("cpu")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from rec.benchmarks.scale import reading
 
-SMALL = reading.Size(users=5000, file_rows=512, window=1024, batch=100, ranks=(1, 2), rounds=2)
+SMALL = reading.ReadingSize(users=5000, file_rows=512, window=1024, batch=100, ranks=(1, 2), rounds=2)
 
 
 def test_the_data_set_holds_every_user_once(tmp_path: Path) -> None:

@@ -14,7 +14,15 @@ import pytest
 from rec.config import RunConfig, override
 from rec.errors import ConfigError, EvaluationError
 from rec.evaluation.measure import of_all
-from rec.evaluation.predict import Order, Part, identity, parts_of, predict, read_records, rows_per_part
+from rec.evaluation.predict import (
+    PredictionOrder,
+    PredictionPart,
+    identity,
+    parts_of,
+    predict,
+    read_records,
+    rows_per_part,
+)
 from rec.evaluation.predictor import Predictor, predict_here
 from rec.evaluation.records import Records
 from rec.evaluation.run import Trained, evaluate_run, open_run
@@ -31,8 +39,8 @@ def small(config: RunConfig, *words: str) -> RunConfig:
     return override(config, ["train.evaluate_batch_size=16", *words])
 
 
-def order(config: RunConfig, folder: Path, **changes: Any) -> Order:
-    return replace(Order(config=config, folder=str(folder), split="test"), **changes)
+def order(config: RunConfig, folder: Path, **changes: Any) -> PredictionOrder:
+    return replace(PredictionOrder(config=config, folder=str(folder), split="test"), **changes)
 
 
 def differences(a: Any, b: Any, at: str = "") -> Iterator[str]:
@@ -82,7 +90,7 @@ class Parted:
     count = 3
 
     def records(self, run: Trained, split: str, told: Callable[[int], None]) -> dict[str, Records]:
-        asked = Order(config=run.config, folder=run.config.out, split=split)
+        asked = PredictionOrder(config=run.config, folder=run.config.out, split=split)
         predictor = Predictor(asked, {**identity(run.config), "split": split})
         rows = run.data.split_rows(split)
         parts = parts_of(rows, rows_per_part(rows, run.config.train.evaluate_batch_size))
@@ -157,7 +165,7 @@ def stopping(after: int, made: list[int]) -> Callable[..., Iterator[dict[str, An
     """Return a way to make parts that ends in the middle of one, and notes which it has begun."""
 
     def run_parts(
-        order: Order, claim: dict[str, Any], parts: Sequence[Part], told: Callable[[int], None]
+        order: PredictionOrder, claim: dict[str, Any], parts: Sequence[PredictionPart], told: Callable[[int], None]
     ) -> Iterator[dict[str, Any]]:
         predictor = Predictor(order, claim, told)
         for count, part in enumerate(parts):

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from rec.runtime.errors_log import LOG, Follower
+from rec.runtime.errors_log import LOG, FileFollower
 
 REPLICA = """
 from rec.runtime.errors_log import tell_file
@@ -21,7 +21,7 @@ except ZeroDivisionError as error:
 
 def test_an_error_of_another_process_is_told_once_with_its_id_and_traceback(tmp_path: Path) -> None:
     path, said = tmp_path / "errors.log", []
-    follower = Follower(path, said.append)
+    follower = FileFollower(path, said.append)
     follower.tell()
     assert said == []
     ids = []
@@ -39,7 +39,7 @@ def test_an_error_of_another_process_is_told_once_with_its_id_and_traceback(tmp_
 
 def test_half_of_a_line_waits_for_its_end(tmp_path: Path) -> None:
     path, said = tmp_path / "errors.log", []
-    follower = Follower(path, said.append)
+    follower = FileFollower(path, said.append)
     for text, wanted in (("one\ntw", ["one"]), ("o\n", ["one", "two"]), ("\xe4\n", ["one", "two", "\xe4"])):
         with path.open("a") as file:
             file.write(text)

@@ -12,7 +12,7 @@ import torch
 
 from rec.config import RunConfig
 from rec.errors import CheckpointError, ConfigError, DataError, StorageError
-from rec.evaluation.tasks.ranking.index import Index, build_index, recall
+from rec.evaluation.tasks.ranking.index import FaissIndex, build_index, recall
 from rec.keys import ServeConfig
 from rec.serving.answers import Answerer
 from rec.serving.artifact import Artifact
@@ -205,6 +205,6 @@ def test_recall_among_many_items(kind: str) -> None:
     vectors = (centres[rng.integers(0, 50, 20_001)] + 0.5 * rng.standard_normal((20_001, 32))).astype(np.float32)
     queries = (centres[rng.integers(0, 50, 40)] + 0.5 * rng.standard_normal((40, 32))).astype(np.float32)
     built = build_index(vectors, ServeConfig(index=kind, index_candidates=500))
-    index = Index(built, torch.from_numpy(vectors), 500)
+    index = FaissIndex(built, torch.from_numpy(vectors), 500)
     assert recall(index, queries, 50) > 0.9
     assert torch.from_numpy(index.search(queries, 10)).min() >= 1

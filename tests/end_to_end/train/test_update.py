@@ -23,7 +23,7 @@ from rec.train.engine import LocalEngine
 from rec.train.feed import PlannedFeed, in_budgets, in_parts
 from rec.train.job import build, open_data, train_here
 from rec.train.phases import Stretch
-from rec.train.progress import Progress
+from rec.train.progress import TrainingProgress
 from rec.train.update import Update
 from tests.end_to_end.train.test_loop import quiet
 
@@ -171,7 +171,7 @@ def stepped(system: Any, parts: int) -> tuple[dict[str, float], torch.Tensor, li
     torch.manual_seed(0)
     module = nn.Sequential(nn.BatchNorm1d(3, momentum=0.5).eval(), nn.Linear(3, 1))
     engine = LocalEngine(module, TrainConfig(optimiser="adam"))
-    x_ND, progress = torch.randn(12, 3), Progress()
+    x_ND, progress = torch.randn(12, 3), TrainingProgress()
     stretch = Stretch(phase=Phase(), config=TrainConfig(), index=0, count=1)
     update = Update(system, stretch, engine, progress, lambda _: None)
     values, _ = update([(Rows(part), True) for part in x_ND.chunk(parts)], 0.1, False)
@@ -207,7 +207,7 @@ def test_a_pass_that_only_counts_leaves_no_traces() -> None:
     module = nn.Sequential(nn.BatchNorm1d(3), MixtureOfExperts(SoftmaxRouter(3, 4, 2), FeedForwardExperts(3, 4, 4)))
     engine = LocalEngine(module, TrainConfig())
     stretch = Stretch(phase=Phase(), config=TrainConfig(), index=0, count=1)
-    Update(Mixes(), stretch, engine, Progress(), lambda _: None)(  # type: ignore[arg-type]
+    Update(Mixes(), stretch, engine, TrainingProgress(), lambda _: None)(  # type: ignore[arg-type]
         [(Rows(torch.randn(5, 3)), True), (Rows(torch.randn(6, 3)), True), (Rows(torch.randn(2, 3)), False)], 0.1, False
     )
     layer: Any = module[1]

@@ -10,24 +10,24 @@ import pytest
 pytest.importorskip("ray", reason="needs the extra `cluster`")
 
 from rec.benchmarks import cluster
-from rec.benchmarks.cluster.counters import KINDS, Counters, Sample
+from rec.benchmarks.cluster.counters import KINDS, Counters, CounterSample
 from rec.benchmarks.cluster.links import bits
 from rec.benchmarks.cluster.metrics import read
 from rec.benchmarks.cluster.model import fitted, moved
 from rec.benchmarks.cluster.projection import GPUS, Load, Machines, step
 from rec.benchmarks.cluster.scaling import rows_of
-from rec.benchmarks.cluster.training import Measured, Way
+from rec.benchmarks.cluster.training import StepCosts, Way
 from rec.benchmarks.parts import chosen
 from rec.errors import RequestError
 
 PARTS = {"shared": [1000, 4000], "experts": [500, 2000]}
 
 
-def measured(way: Way, cpu_s: float = 1.0, sent: float = 0.0) -> Measured:
+def measured(way: Way, cpu_s: float = 1.0, sent: float = 0.0) -> StepCosts:
     rank: dict[str, Any] = {"parts": PARTS, "passed": 10 * way.steps, "rows_bytes": 40 * way.steps, "seconds": {}}
     cpu = dict.fromkeys(KINDS, 0.0) | {"Ray": cpu_s * way.steps}
     ranks = (rank,) * way.workers
-    return Measured(way=way, nodes=1, steps=way.steps, seconds=1.0, sent=(sent,), cpu=cpu, idle_cpu=0.0, ranks=ranks)
+    return StepCosts(way=way, nodes=1, steps=way.steps, seconds=1.0, sent=(sent,), cpu=cpu, idle_cpu=0.0, ranks=ranks)
 
 
 def test_parts_that_do_not_exist_are_refused() -> None:
@@ -37,7 +37,7 @@ def test_parts_that_do_not_exist_are_refused() -> None:
 
 
 def test_counters_are_told_between_samples() -> None:
-    counters = Counters(None, [Sample(10.0, (0, 100)), Sample(20.0, (50, 300))])  # type: ignore[arg-type]
+    counters = Counters(None, [CounterSample(10.0, (0, 100)), CounterSample(20.0, (50, 300))])  # type: ignore[arg-type]
     assert counters.bytes_between(12.0, 18.0) == [30.0, 120.0]
 
 

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("psutil", reason="needs the extra `cluster`")
 
 
-from rec.benchmarks.graph import FREEDOM, Trained, planted_data
+from rec.benchmarks.graph import FREEDOM, SystemOnBatch, planted_data
 from rec.data.generated.graph import PlantedGraphConfig
 from rec.data.prepare import prepare
 from rec.data.runner import InProcess
@@ -18,7 +18,7 @@ from rec.systems.lightgcn import LightGCN
 def test_every_sparse_product_of_a_step_is_seen(tmp_path: Path) -> None:
     planted = PlantedGraphConfig(users=80, items=40, interactions=800)
     data = prepare(planted_data(str(tmp_path), planted), InProcess(), lambda _: None).seen_as("graph")
-    run = Trained(LightGCN, FREEDOM, data)
+    run = SystemOnBatch(LightGCN, FREEDOM, data)
     spent: list[float] = []
     with observed_products(spent.append):
         run.step()

@@ -13,7 +13,7 @@ import torch
 from rec.batch import Batch
 from rec.cli import main
 from rec.cluster.machines import machines
-from rec.cluster.plan import Plan, Sample, plan
+from rec.cluster.plan import ClusterPlan, StepSample, plan
 from rec.cluster.plan_page import page, spans
 from rec.data.prepared import Prepared
 from rec.errors import ConfigError
@@ -26,7 +26,7 @@ from rec.train.phases import stretches
 MODEL = {"width": 16, "blocks": 1, "max_length": 20, "feedforward_mixture": {"experts": 4}}
 
 
-def of(model: dict[str, Any], nodes: list[int], train: TrainConfig | None = None, **keys: Any) -> Plan:
+def of(model: dict[str, Any], nodes: list[int], train: TrainConfig | None = None, **keys: Any) -> ClusterPlan:
     """The plan of MSMRec on its sample, on nodes of 8 CPUs."""
     rows, tables = MSMRec.sample(16, np.random.default_rng(0))
     system = MSMRec(MSMRec.Config.model_validate(MODEL | model), tables)
@@ -34,10 +34,10 @@ def of(model: dict[str, Any], nodes: list[int], train: TrainConfig | None = None
     parallel = ParallelConfig(workers=len(nodes), **keys)
     there = machines(f"{max(nodes) + 1}x8")
     found = stretches(system, train or TrainConfig())
-    return plan(system, found, lambda _: Sample([(batch, True)], 2.0), parallel, machines=there, nodes=nodes)
+    return plan(system, found, lambda _: StepSample([(batch, True)], 2.0), parallel, machines=there, nodes=nodes)
 
 
-def text_of(told: Plan) -> str:
+def text_of(told: ClusterPlan) -> str:
     return render(page(told), 100)
 
 
@@ -82,7 +82,7 @@ def test_a_sample_of_half_the_rows_tells_of_all() -> None:
     half, whole = of({}, [0, 1], expert_parallel=2).stages[0].work.mixtures[0].rows, 0.0
     rows, tables = MSMRec.sample(16, np.random.default_rng(0))
     system = MSMRec(MSMRec.Config.model_validate(MODEL), tables)
-    sample = Sample([(system.collate(rows), True)])
+    sample = StepSample([(system.collate(rows), True)])
     there, parallel = machines("2x8"), ParallelConfig(workers=2, expert_parallel=2)
     told = plan(system, stretches(system, TrainConfig()), lambda _: sample, parallel, machines=there, nodes=[0, 1])
     whole = told.stages[0].work.mixtures[0].rows

@@ -8,31 +8,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rec.cluster.traffic import Mixture, Table, Work, least, traffic
+from rec.cluster.traffic import Mixture, StepTraffic, TableLookup, least, traffic
 
 ROWS = Mixture(rows=100, choices=1, experts=2, width=10)
 
 
 def test_a_sum_over_two_nodes_crosses_each_link_once_each_way() -> None:
-    found = traffic(Work(dense=1000, zero_stage=0), (0, 1))
+    found = traffic(StepTraffic(dense=1000, zero_stage=0), (0, 1))
     assert found.kinds.keys() == {"gradients"}
     assert found.sent(0) == found.received(0) == 2 * (1 / 2) * 4 * 1000
 
 
 def test_zero_gathers_weights_beside_the_sum() -> None:
-    found = traffic(Work(dense=1000, zero_stage=1), (0, 1))
+    found = traffic(StepTraffic(dense=1000, zero_stage=1), (0, 1))
     assert found.sent(1, "weights") == 1 / 2 * 4 * 1000
-    assert least(Work(dense=1000, zero_stage=1), (0, 1)).sent(1) == 2 * (1 / 2) * 4 * 1000
+    assert least(StepTraffic(dense=1000, zero_stage=1), (0, 1)).sent(1) == 2 * (1 / 2) * 4 * 1000
 
 
 def test_sums_for_owners_alone_are_half_as_many_bytes() -> None:
-    found = traffic(Work(dense=1000, owners_alone=True), (0, 1))
+    found = traffic(StepTraffic(dense=1000, owners_alone=True), (0, 1))
     assert found.sent(0, "gradients") == 1 / 2 * 4 * 1000
-    assert found.crossing == least(Work(dense=1000), (0, 1)).crossing
+    assert found.crossing == least(StepTraffic(dense=1000), (0, 1)).crossing
 
 
 def test_a_ring_crosses_between_nodes_once_where_ranks_of_a_node_follow_each_other() -> None:
-    work = Work(dense=1000, zero_stage=0)
+    work = StepTraffic(dense=1000, zero_stage=0)
     near, far = traffic(work, (0, 0, 1, 1)), traffic(work, (0, 1, 0, 1))
     each = 2 * (3 / 4) * 4 * 1000
     assert (near.sent(0), near.inside(0)) == (each, each)
@@ -40,7 +40,7 @@ def test_a_ring_crosses_between_nodes_once_where_ranks_of_a_node_follow_each_oth
 
 
 def test_rows_cross_where_ranks_on_two_nodes_share_experts() -> None:
-    work = Work(dense=0, expert_parallel=2, mixtures=(ROWS,))
+    work = StepTraffic(dense=0, expert_parallel=2, mixtures=(ROWS,))
     found = traffic(work, (0, 1))
     rows, sent = 50, 10 * 4 + 2 + 4  # half of the rows go, with number and weight of an expert
     head = sent  # counts of two ranks and their experts: 32 bytes, in one row
@@ -58,27 +58,29 @@ def test_rows_that_two_experts_of_a_rank_want_go_once() -> None:
 
 
 def test_what_is_only_computed_brings_no_gradients_back() -> None:
-    works = [Work(dense=0, expert_parallel=2, mixtures=(replace(ROWS, backward=back),)) for back in (True, False)]
+    works = [
+        StepTraffic(dense=0, expert_parallel=2, mixtures=(replace(ROWS, backward=back),)) for back in (True, False)
+    ]
     whole, half = (traffic(work, (0, 1)) for work in works)
     assert half.crossing == pytest.approx(whole.crossing / 2, rel=0.2)
 
 
 def test_a_lookup_asks_for_rows_that_come_and_sends_their_gradients() -> None:
-    found = traffic(Work(dense=0, tables=(Table(asked=100, width=5),)), (0, 1))
+    found = traffic(StepTraffic(dense=0, tables=(TableLookup(asked=100, width=5),)), (0, 1))
     assert found.sent(0) == 8 + 50 * 8 + 50 * 20 + 50 * 20
 
 
 def test_rows_of_a_table_are_found_where_they_lie() -> None:
-    table = Table(asked=100, width=5, places=(0.6, 0.2, 0.1, 0.1))
+    table = TableLookup(asked=100, width=5, places=(0.6, 0.2, 0.1, 0.1))
     assert table.owners(2).tolist() == pytest.approx([0.8, 0.2])
     assert table.owners(8).tolist() == pytest.approx([0.3, 0.3, 0.1, 0.1, 0.05, 0.05, 0.05, 0.05])
-    found = traffic(Work(dense=0, tables=(table,)), (0, 1))
+    found = traffic(StepTraffic(dense=0, tables=(table,)), (0, 1))
     assert found.sent(0) == 8 + 20 * 8 + 20 * 20 + 80 * 20
     assert found.received(0) == 8 + 80 * 8 + 80 * 20 + 20 * 20
 
 
 def test_copies_of_experts_are_summed_over_the_ranks_that_hold_them() -> None:
-    found = traffic(Work(dense=0, experts=1000, expert_parallel=2, zero_stage=0), (0, 0, 1, 1))
+    found = traffic(StepTraffic(dense=0, experts=1000, expert_parallel=2, zero_stage=0), (0, 0, 1, 1))
     assert found.sent(0, "expert gradients") == 2 * (2 * (1 / 2) * 4 * 500)
 
 
@@ -90,8 +92,8 @@ def test_copies_of_experts_are_summed_over_the_ranks_that_hold_them() -> None:
 def test_no_less_moves_than_has_to_and_all_that_is_sent_comes(nodes: list[int], stage: int, size: int) -> None:
     nodes = [sorted(set(nodes)).index(node) for node in nodes]
     mixture = Mixture(rows=64, choices=2, experts=4, width=16)
-    tables = (Table(asked=40, width=8),)
-    work = Work(
+    tables = (TableLookup(asked=40, width=8),)
+    work = StepTraffic(
         dense=900, experts=400, expert_parallel=size, zero_stage=stage, mixtures=(mixture,), tables=tables, sums=(8,)
     )
     found, must = traffic(work, nodes), least(work, nodes)
@@ -101,6 +103,6 @@ def test_no_less_moves_than_has_to_and_all_that_is_sent_comes(nodes: list[int], 
 
 
 def test_messages_cost_more_than_their_payload() -> None:
-    one, four = (traffic(Work(dense=0, sums=(8,) * count), (0, 1)) for count in (1, 4))
+    one, four = (traffic(StepTraffic(dense=0, sums=(8,) * count), (0, 1)) for count in (1, 4))
     assert one.wire(0)[0] > one.sent(0) == 8
     assert four.wire(0)[0] == pytest.approx(4 * one.wire(0)[0])

@@ -14,8 +14,8 @@ import pytest
 from rec.data.ids import sorted_ids
 from rec.data.stages.records import (
     GroupTask,
+    IdVocabulary,
     Records,
-    Vocabulary,
     clean,
     compact,
     core,
@@ -154,7 +154,7 @@ def test_an_empty_core_is_refused() -> None:
 
 def test_who_is_left_is_numbered_anew_unless_the_unseen_are_kept() -> None:
     records = bipartite([(0, 2), (2, 3)])
-    names = Vocabulary(["a", "b", "c"], ["x", "y", "z"])
+    names = IdVocabulary(["a", "b", "c"], ["x", "y", "z"])
     whole = compact(records, names, ("user", "item"))
     assert whole.user_E.tolist() == [0, 2]
     assert names.users == ["a", "b", "c"]

@@ -19,7 +19,7 @@ from rec.nn.language.config import LanguageConfig
 from rec.nn.language.gated import GatedConfig, gate_layers
 from rec.nn.making import fill, made_empty, made_undrawn
 from rec.train.engine import LocalEngine, load_model
-from rec.train.shards import Piece
+from rec.train.shards import TensorPiece
 from tests.end_to_end.systems import (
     test_healthmoe,
     test_lightgcn,
@@ -208,7 +208,7 @@ def base(tmp_path: Path) -> Path:
     return tmp_path / "base"
 
 
-def saved(module: nn.Module) -> list[Piece]:
+def saved(module: nn.Module) -> list[TensorPiece]:
     from rec.keys import TrainConfig
 
     return LocalEngine(module, TrainConfig()).pieces()

@@ -23,7 +23,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def runtime_of(owner: int, folders: Path, proxies: Path) -> Path:
     folder = folders / f"{served.FOLDER}{owner}-serve-x"
     folder.mkdir()
-    served.State(folder, {"token": "t", "proxies": str(proxies), "apps": {}}).write()
+    served.ServedState(folder, {"token": "t", "proxies": str(proxies), "apps": {}}).write()
     return folder
 
 

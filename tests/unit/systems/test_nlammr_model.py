@@ -15,7 +15,7 @@ from torch.nn.functional import gelu
 from rec.data import molecules as featured
 from rec.systems.nlammr import NLAMMR
 from rec.systems.nlammr.config import NLAMMRConfig
-from rec.systems.nlammr.molecules import GIN, Graph, Molecules, molecules_of
+from rec.systems.nlammr.molecules import GIN, Graph, MedicationMolecules, molecules_of
 from rec.systems.nlammr.samples import MOLECULES, V
 from tests.conformance import take
 from tests.conftest import SHARED
@@ -93,7 +93,7 @@ def published(file: str) -> dict[str, np.ndarray]:
     }
 
 
-def slow_gin(gin: GIN, molecules: Molecules) -> Tensor:
+def slow_gin(gin: GIN, molecules: MedicationMolecules) -> Tensor:
     """Return the states of atoms in evaluation, atom by atom and bond by bond, from the formulas."""
     start_T = np.cumsum((0, *featured.ATOM_TABLES[:-1]))
     state = [sum(gin.atom[start + k] for start, k in zip(start_T, atom, strict=True)) for atom in molecules.atom_A9]

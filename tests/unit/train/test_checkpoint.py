@@ -16,7 +16,7 @@ from rec.train.checkpoint import CheckpointStore
 from rec.train.job import newest
 from rec.train.ranks import OneRank
 from rec.train.saver import Saver
-from rec.train.shards import Piece, merged, shared_out
+from rec.train.shards import TensorPiece, merged, shared_out
 
 FILES = ("model-000-000.safetensors", "optimizer-000-000.safetensors", "state.json", "manifest.json")
 
@@ -27,7 +27,7 @@ def tensors(step: int) -> dict[str, Tensor]:
 
 def save_at(store: CheckpointStore, step: int, *, best: bool, state: dict[str, Any] | None = None) -> None:
     """Save a checkpoint of one rank."""
-    pieces = [Piece.whole(name, value) for name, value in tensors(step).items()]
+    pieces = [TensorPiece.whole(name, value) for name, value in tensors(step).items()]
     store.begin(step)
     store.finish(step, [store.write(step, 0, pieces)], state or {"total_step": step}, best)
 
@@ -197,8 +197,8 @@ def test_shards_hold_every_number_within_their_limit(tmp_path: Path, limit: int)
         "model.w": flat.view(4, 6), "model.flag": torch.tensor([True, False]), "model.count": torch.tensor(7),
         "model.half": torch.randn(5).bfloat16(), "model.none": torch.zeros(0, 3), "optimizer.w.step": torch.tensor(2.0),
     }  # fmt: skip
-    one = [Piece.whole(name, value) for name, value in wholes.items() if name != "model.w"]
-    parts = [[*one, Piece("model.w", (4, 6), 0, flat[:13])], [Piece("model.w", (4, 6), 13, flat[13:])]]
+    one = [TensorPiece.whole(name, value) for name, value in wholes.items() if name != "model.w"]
+    parts = [[*one, TensorPiece("model.w", (4, 6), 0, flat[:13])], [TensorPiece("model.w", (4, 6), 13, flat[13:])]]
     store.finish(1, [store.write(1, rank, pieces) for rank, pieces in enumerate(parts)], {}, best=True)
     found = store.load(1).tensors
     assert found.keys() == wholes.keys()
@@ -234,7 +234,7 @@ def test_only_the_bytes_that_are_asked_for_are_read(tmp_path: Path) -> None:
             return Counted()
 
     store = CheckpointStore(Watched(str(tmp_path)))
-    pieces = [Piece.whole("model.w", torch.arange(10_000.0)), Piece.whole("model.b", torch.zeros(50))]
+    pieces = [TensorPiece.whole("model.w", torch.arange(10_000.0)), TensorPiece.whole("model.b", torch.zeros(50))]
     store.finish(1, [store.write(1, 0, pieces)], {}, best=True)
     found = store.load(1, checked=True).tensors.part("model.w", 4000, 7)
     assert found.tolist() == list(range(4000, 4007))
@@ -246,8 +246,8 @@ def test_ranks_that_lose_or_repeat_numbers_are_found_out(
     store: CheckpointStore, second: tuple[int, int] | None
 ) -> None:
     flat = torch.arange(9.0)
-    pieces = [[Piece("model.w", (3, 3), 0, flat[:3])]]
-    pieces += [[Piece("model.w", (3, 3), second[0], flat[slice(*second)])]] if second else []
+    pieces = [[TensorPiece("model.w", (3, 3), 0, flat[:3])]]
+    pieces += [[TensorPiece("model.w", (3, 3), second[0], flat[slice(*second)])]] if second else []
     parts = [store.write(1, rank, own) for rank, own in enumerate(pieces)]
     if second == (3, 9):
         assert merged(part.tensors for part in parts)["model.w"].is_whole
@@ -258,7 +258,7 @@ def test_ranks_that_lose_or_repeat_numbers_are_found_out(
 
 
 def test_a_group_of_pieces_is_never_above_the_limit() -> None:
-    pieces = [Piece.whole(f"model.{n}", torch.zeros(n)) for n in (3, 1000, 5, 20)]
+    pieces = [TensorPiece.whole(f"model.{n}", torch.zeros(n)) for n in (3, 1000, 5, 20)]
     for limit in (4, 40, 400, 4000, 40_000):
         groups = shared_out(pieces, limit)
         assert all(sum(piece.bytes for piece in group) <= limit for group in groups)
@@ -311,7 +311,7 @@ def saver_of(tmp_path: Path, kind: type[Slow] = Slow) -> tuple[Slow, Saver, list
 def test_training_goes_on_while_a_thread_writes_what_was_copied(tmp_path: Path) -> None:
     storage, saver, events = saver_of(tmp_path)
     weight = torch.zeros(4)
-    saver.save(1, [Piece.whole("model.w", weight)], {"total_step": 1}, True, events.append)
+    saver.save(1, [TensorPiece.whole("model.w", weight)], {"total_step": 1}, True, events.append)
     weight += 1  # the next step
     saver.poll(events.append)
     assert (events, saver.store.steps()) == ([], [])
@@ -324,10 +324,10 @@ def test_training_goes_on_while_a_thread_writes_what_was_copied(tmp_path: Path) 
 def test_the_next_save_waits_for_the_one_before_and_uses_its_memory(tmp_path: Path) -> None:
     storage, saver, events = saver_of(tmp_path)
     weight = torch.zeros(4)
-    saver.save(1, [Piece.whole("model.w", weight)], {}, False, events.append)
+    saver.save(1, [TensorPiece.whole("model.w", weight)], {}, False, events.append)
     memory = saver.buffers["model.w", 0].data_ptr()
     threading.Timer(0.2, storage.may.set).start()
-    saver.save(2, [Piece.whole("model.w", weight + 2)], {}, False, events.append)
+    saver.save(2, [TensorPiece.whole("model.w", weight + 2)], {}, False, events.append)
     assert saver.store.load(1).tensors["model.w"].tolist() == [0, 0, 0, 0]
     assert saver.buffers["model.w", 0].data_ptr() == memory
     saver.wait(events.append)
@@ -343,7 +343,7 @@ def test_what_goes_wrong_in_the_background_is_raised_at_the_next_step(tmp_path: 
 
     storage, saver, events = saver_of(tmp_path, Broken)
     storage.may.set()
-    saver.save(1, [Piece.whole(n, v) for n, v in tensors(1).items()], {}, True, events.append)
+    saver.save(1, [TensorPiece.whole(n, v) for n, v in tensors(1).items()], {}, True, events.append)
     assert saver.thread is not None
     saver.thread.join()
     with pytest.raises(ZeroDivisionError):
@@ -354,7 +354,7 @@ def test_what_goes_wrong_in_the_background_is_raised_at_the_next_step(tmp_path: 
 
 def test_a_run_that_fails_keeps_what_is_being_saved(tmp_path: Path) -> None:
     storage, saver, events = saver_of(tmp_path)
-    saver.save(1, [Piece.whole("model.w", torch.zeros(4))], {}, True, events.append)
+    saver.save(1, [TensorPiece.whole("model.w", torch.zeros(4))], {}, True, events.append)
     threading.Timer(0.2, storage.may.set).start()
     saver.abandon()
     assert (saver.store.steps(), events) == ([1], [])
@@ -370,6 +370,6 @@ def test_a_run_that_ends_just_before_a_save_starts_ends_as_it_would(
 
     monkeypatch.setattr(threading.Thread, "start", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        saver.save(1, [Piece.whole("model.weight", torch.zeros(2))], {}, False, events.append)
+        saver.save(1, [TensorPiece.whole("model.weight", torch.zeros(2))], {}, False, events.append)
     saver.abandon()
     assert saver.thread is None

@@ -17,7 +17,7 @@ from rec.train import saver as module
 from rec.train.checkpoint import CheckpointStore
 from rec.train.ranks import OneRank
 from rec.train.saver import Saver
-from rec.train.shards import Piece
+from rec.train.shards import TensorPiece
 
 Event = dict[str, Any]
 
@@ -42,7 +42,7 @@ def full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Full, Saver, 
 
 
 def save(saver: Saver, step: int, events: list[Event], *, best: bool = False) -> None:
-    saver.save(step, [Piece.whole("model.w", torch.full((4,), float(step)))], {}, best, events.append)
+    saver.save(step, [TensorPiece.whole("model.w", torch.full((4,), float(step)))], {}, best, events.append)
 
 
 def until(happened: Callable[[], Any]) -> None:

@@ -75,7 +75,7 @@ class Visits:
 
 
 @dataclass(slots=True)
-class Told:
+class CohortSteps:
     """What was read and dropped on the way, in the order in which it happened."""
 
     steps: list[tuple[str, str, str]] = field(default_factory=list)
@@ -134,7 +134,7 @@ def build(
     titles: Mapping[str, Mapping[str, str]],
     known: Knowledge,
     terms: Terms | None,
-    report: Told,
+    report: CohortSteps,
     name: str,
 ) -> RawData:
     """Return the data set of the visits that are kept.
@@ -239,7 +239,7 @@ def _symptoms(visits: Visits, titles: Mapping[str, str], terms: Terms | None) ->
     return pa.array(found, LISTS)
 
 
-def _kept(visits: Visits, config: CohortConfig, report: Told) -> Visits:
+def _kept(visits: Visits, config: CohortConfig, report: CohortSteps) -> Visits:
     """Return the visits that have all they must have, of patients that have enough of them."""
     report.note("visits read", len(visits))
     for section in (*SECTIONS, *(("symptoms",) if config.needs_symptom else ())):
@@ -250,13 +250,13 @@ def _kept(visits: Visits, config: CohortConfig, report: Told) -> Visits:
     return _without(visits, enough, f"event of a patient with fewer than {config.minimum_visits} visits", report)
 
 
-def _without(visits: Visits, kept: np.ndarray, reason: str, report: Told) -> Visits:
+def _without(visits: Visits, kept: np.ndarray, reason: str, report: CohortSteps) -> Visits:
     report.drop(reason, int((~kept).sum()), int(kept.sum()))
     return visits.take(kept)
 
 
 def _relations(
-    place: Workplace, config: CohortConfig, pairs: pa.Table, medications: Sequence[str], report: Told
+    place: Workplace, config: CohortConfig, pairs: pa.Table, medications: Sequence[str], report: CohortSteps
 ) -> dict[str, Relation]:
     """Return what medications have to do with molecules and with one another."""
     found = {}
@@ -280,7 +280,7 @@ def _relations(
     return found
 
 
-def _tell(table: pa.Table, codes: Mapping[str, Sequence[str]], report: Told) -> None:
+def _tell(table: pa.Table, codes: Mapping[str, Sequence[str]], report: CohortSteps) -> None:
     """Note what the cohort is made of."""
     report.note("visits kept", len(table))
     report.note("patients", len(pc.unique(table["patient"])))

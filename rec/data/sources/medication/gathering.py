@@ -60,7 +60,7 @@ class Gathered:
 
 
 @dataclass(frozen=True, slots=True)
-class ScanTask:
+class GatherTask:
     """Pass 1 for one piece."""
 
     piece: Piece
@@ -115,7 +115,7 @@ def gather(
         place.say(note)
     partitions = max(1, -(-sum(piece.rows for piece in parts) // ROWS_PER_PARTITION))
     packed = zlib.compress(pickle.dumps(extract), 1)
-    tasks = [ScanTask(piece, wanted, packed, root, partitions, n, rows_at_once) for n, piece in enumerate(parts)]
+    tasks = [GatherTask(piece, wanted, packed, root, partitions, n, rows_at_once) for n, piece in enumerate(parts)]
     counts, frequency = Counter[str](), Counter[str]()
     for dropped, found in place.runner.map(scan_piece, tasks, f"prepare: {plural(name)}"):
         counts += dropped
@@ -130,7 +130,7 @@ def gather(
     return Gathered(pa.concat_tables(lists), counts, frequency - rare - bare)
 
 
-def scan_piece(task: ScanTask) -> tuple[Counter[str], Counter[str]]:
+def scan_piece(task: GatherTask) -> tuple[Counter[str], Counter[str]]:
     """Write the codes of a piece into partitions; return what was read and dropped, and the rows of each code."""
     extract: Extract = pickle.loads(zlib.decompress(task.extract))
     counts, frequency = Counter[str](), Counter[str]()
@@ -199,7 +199,7 @@ def filtered(rows: pa.Table, mask: pa.Array, reason: str, dropped: Counter[str])
     return kept
 
 
-def _write(task: ScanTask, held: list[pa.Table], written: int) -> None:
+def _write(task: GatherTask, held: list[pa.Table], written: int) -> None:
     storage = Storage(task.root)
     for number, part in enumerate(partition(distinct(pa.concat_tables(held)), task.partitions, by=VISIT)):
         if len(part):

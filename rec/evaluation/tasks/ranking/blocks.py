@@ -35,7 +35,7 @@ NEARBY, MOST_NEARBY = 3e-6, 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class BlockRanks:
     """What one pass finds."""
 
     rank_P: Tensor
@@ -52,7 +52,7 @@ class Found:
 
 def rank_in_blocks(
     score: Score, examples: RankingExamples, num_items: int, most: int, cold_I: Tensor | None = None
-) -> Found:
+) -> BlockRanks:
     """Return ranks and the best `most` items of each example.
 
     Args:
@@ -86,7 +86,7 @@ def rank_in_blocks(
         best.add(score_BW, start)
     top_BK, top_score_BK, crowded_B = best.lists(examples.subject_B)
     left_B = crowded_B.index_fill(0, row_P[above.left_P | above_cold.left_P], True)
-    return Found(
+    return BlockRanks(
         rank_P=above.ranks(),
         ranked_B=_count_ranked(examples, num_items, torch.ones_like(nobody_I)),
         top_BK=top_BK,

@@ -28,7 +28,7 @@ SCANNED_PER_CANDIDATE = 4
 
 
 @dataclass(frozen=True)
-class Index:
+class FaissIndex:
     """A faiss index over the items' vectors, by inner product."""
 
     faiss: Any
@@ -86,7 +86,7 @@ def build_index(vector_ID: np.ndarray, serve: ServeConfig) -> Any:
     return index
 
 
-def recall(index: Index, query_BD: np.ndarray, k: int) -> float:
+def recall(index: FaissIndex, query_BD: np.ndarray, k: int) -> float:
     """Return the share of the exact best k items that the index finds, over all queries."""
     vector_ID = index.vector_ID
     asks = [Ask(k)] * len(query_BD)
@@ -119,7 +119,7 @@ def write_index(exporting: Exporting) -> dict[str, Any]:
         query_BD = system.queries(module, states)
         vector_ID = system.item_vectors(module)
         built = build_index(vector_ID.numpy(), serve)
-        index = Index(built, vector_ID, serve.index_candidates)
+        index = FaissIndex(built, vector_ID, serve.index_candidates)
         k, top = min(RECALL_K, len(vector_ID) - 1), min(AGREEMENT_K, len(vector_ID) - 1)
         asks = [Ask(k=top)] * len(rows)
         found = recall(index, query_BD.numpy(), k)
@@ -136,14 +136,14 @@ def write_index(exporting: Exporting) -> dict[str, Any]:
     return {"kind": serve.index, "candidates": serve.index_candidates, **told}
 
 
-def open_index(context: Context) -> Index | None:
+def open_index(context: Context) -> FaissIndex | None:
     """Return the artifact's index, memory-mapped; None where it ranks exactly."""
     told = context.manifest.get("index")
     if told is None:
         return None
     faiss = _faiss()
     found = faiss.read_index(str(context.parts.path(FILE)), faiss.IO_FLAG_MMAP)
-    return Index(found, context.system.item_vectors(context.module), int(told["candidates"]))
+    return FaissIndex(found, context.system.item_vectors(context.module), int(told["candidates"]))
 
 
 def _faiss() -> Any:

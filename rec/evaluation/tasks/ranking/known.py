@@ -66,7 +66,7 @@ class Marks:
         return filled(self.columns, given, len(subjects))
 
 
-class Known:
+class KnownSubjects:
     """The items and states of known subjects, of an artifact."""
 
     def __init__(self, context: Context) -> None:

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from rec.errors import RequestError
-from rec.evaluation.rows import Row, Rows
+from rec.evaluation.rows import RequestRow, Rows
 from rec.evaluation.service import Answer, Context, Lookup, Message, Route, Service
 from rec.evaluation.tasks.ranking.answers import recommend, recommend_batch
-from rec.evaluation.tasks.ranking.index import Index, open_index
-from rec.evaluation.tasks.ranking.known import Known, Marks
+from rec.evaluation.tasks.ranking.index import FaissIndex, open_index
+from rec.evaluation.tasks.ranking.known import KnownSubjects, Marks
 from rec.evaluation.tasks.ranking.requests import (
     ExplainAnswer,
     Options,
@@ -65,11 +65,11 @@ class RankingService(Service):
         self.marks = Marks.of(self.system)
         self.items = context.parts.members(self.ranker.entity)
         self.subjects = context.parts.members(self.ranker.subject)
-        self.known_subjects = Known(context)
+        self.known_subjects = KnownSubjects(context)
         count = self.system.event_count().astype(np.float64)
         self.share = count / max(count.sum(), 1)
         self.popular = np.argsort(-count[1:], kind="stable") + 1
-        self.index: Index | None = open_index(context)
+        self.index: FaissIndex | None = open_index(context)
         self.rows = Rows(self.system.columns, context.parts.members)
 
     def limited(self, limits: ServeConfig) -> type[Message]:
@@ -108,7 +108,7 @@ class RankingService(Service):
         who = {"user": self.subjects.id(self.subjects.first)} if self.known_subjects.count else history
         return "recommend", {**who, "k": EXAMPLE_K, "explain": True}
 
-    def answer_rows(self, rows: Sequence[Row]) -> list[Answer]:
+    def answer_rows(self, rows: Sequence[RequestRow]) -> list[Answer]:
         """Return the ranking for each row."""
         answers: list[Answer] = [{} for _ in rows]
         told = [place for place, row in enumerate(rows) if not self._is_nobody(row)]
@@ -125,7 +125,7 @@ class RankingService(Service):
                 answer |= {"items": self._popular(ask), "withheld": [], "notes": [NOBODY]}
         return answers
 
-    def _is_nobody(self, row: Row) -> bool:
+    def _is_nobody(self, row: RequestRow) -> bool:
         """Return whether a row tells of nobody whom the model could know, which its system lets a request do."""
         subject, known = self.marks.subject, self.marks.known
         if self.ranker.knows_subjects or known is None or not known.optional:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rec.data.prepared import Prepared
 from rec.evaluation.records import Records, column, ragged, records_of
 from rec.evaluation.service import Context, Exporting, Service
-from rec.evaluation.task import ALONE, Batches, Groups, Measured, Names, Ranks, Task, Values
+from rec.evaluation.task import ALONE, Batches, Groups, Measured, Names, Task, TaskRanks, Values
 from rec.evaluation.tasks.ranking import baselines, cold, grouping, meanings, sections
 from rec.evaluation.tasks.ranking.blocks import Score, rank_in_blocks
 from rec.evaluation.tasks.ranking.index import write_index
@@ -75,7 +75,7 @@ class Ranking(Task):
         batch: Any,
         *,
         detail: EvaluateConfig | None = None,
-        ranks: Ranks = ALONE,
+        ranks: TaskRanks = ALONE,
     ) -> Records:
         """Return subject, relevant items with their ranks, and the best items of each example."""
         examples = system.examples(batch)

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
-from rec.evaluation.rows import Row, Rows
+from rec.evaluation.rows import RequestRow, Rows
 from rec.evaluation.service import Answer, Context, Service
 from rec.systems.capabilities import Rater
 
@@ -28,7 +28,7 @@ class RatingService(Service):
         self.rater = cast(Rater[Any, Any], self.system)
         self.rows = Rows(self.system.columns, context.parts.members)
 
-    def answer_rows(self, rows: Sequence[Row]) -> list[Answer]:
+    def answer_rows(self, rows: Sequence[RequestRow]) -> list[Answer]:
         """Return the rating of each row."""
         rating_B = self.rater.ratings(self.module, self.context.batch(self.rows.stacked(rows)))
         return [{"rating": rating} for rating in rating_B.clamp(*self.rater.scale()).tolist()]

@@ -16,7 +16,7 @@ from rec.data.prepared import Prepared
 from rec.evaluation.bootstrap import Summed
 from rec.evaluation.records import Records, column, records_of
 from rec.evaluation.service import Context, Service
-from rec.evaluation.task import ALONE, Batches, Groups, Measured, Names, Ranks, Task, Values
+from rec.evaluation.task import ALONE, Batches, Groups, Measured, Names, Task, TaskRanks, Values
 from rec.evaluation.tasks.ranking.members import ids_of
 from rec.evaluation.tasks.rating import baselines, meanings, sections
 from rec.evaluation.tasks.rating.metrics import higher_is_better, per_row
@@ -62,7 +62,7 @@ class Rating(Task):
         batch: Any,
         *,
         detail: EvaluateConfig | None = None,
-        ranks: Ranks = ALONE,
+        ranks: TaskRanks = ALONE,
     ) -> Records:
         """Return given and predicted rating, what was rated, and the errors of each example."""
         return self.record(system, batch, system.ratings(module, batch).float().cpu().numpy())

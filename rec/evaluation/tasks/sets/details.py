@@ -26,7 +26,7 @@ MOST_LABELS = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Training:
+class TrainingLabels:
     """What training's examples have."""
 
     examples: int
@@ -36,7 +36,7 @@ class Training:
     """The share that has two labels both, (V, V); None where there are too many labels."""
 
 
-def training(system: Any, batches: Batches, size: int) -> Training:
+def training(system: Any, batches: Batches, size: int) -> TrainingLabels:
     """Return what training's examples have of so many labels."""
     examples, count_V = 0, np.zeros(size, np.int64)
     together_VV = np.zeros((size, size)) if size <= MOST_PAIRED else None
@@ -47,7 +47,7 @@ def training(system: Any, batches: Batches, size: int) -> Training:
         if together_VV is not None:
             together_VV += label_BV.T.astype(np.float32) @ label_BV.astype(np.float32)
     shared_VV = None if together_VV is None else together_VV / max(examples, 1)
-    return Training(examples=examples, count_V=count_V, together_VV=shared_VV)
+    return TrainingLabels(examples=examples, count_V=count_V, together_VV=shared_VV)
 
 
 def add(measured: Measured, threshold: float) -> None:
@@ -101,7 +101,7 @@ def label_names(data: Prepared, entity: str) -> list[str]:
     return [""] * data.entities[entity].first + [str(name) for name in table[source].to_pylist()]
 
 
-def _add_rare(measured: Measured, found: labels.Counts, known: Training, first: int) -> None:
+def _add_rare(measured: Measured, found: labels.LabelCounts, known: TrainingLabels, first: int) -> None:
     share = measured.config.rare_share
     rare_V = known.count_V < share * known.examples
     rare_V[:first] = False

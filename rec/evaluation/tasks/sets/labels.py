@@ -19,7 +19,7 @@ RANK = "rank"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
+class LabelCounts:
     """In how many examples each label is what, int64 (V,) each."""
 
     true_V: np.ndarray
@@ -45,12 +45,12 @@ def pairs(records: Records) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.nda
     return (true_P.astype(np.int64), true_example_P), (given_P.astype(np.int64), given_example_P)
 
 
-def counts(records: Records, labels: int) -> Counts:
+def counts(records: Records, labels: int) -> LabelCounts:
     """Return the counts of every label."""
     (true_P, true_example_P), (given_P, given_example_P) = pairs(records)
     both_P = np.intersect1d(true_example_P * labels + true_P, given_example_P * labels + given_P) % max(labels, 1)
     true_V, given_V, right_V = (np.bincount(label_P, minlength=labels) for label_P in (true_P, given_P, both_P))
-    return Counts(true_V=true_V, given_V=given_V, right_V=right_V)
+    return LabelCounts(true_V=true_V, given_V=given_V, right_V=right_V)
 
 
 def rare_values(records: Records, rare_V: np.ndarray) -> dict[str, np.ndarray]:
@@ -91,7 +91,7 @@ def ranks(true_BV: np.ndarray, score_BV: np.ndarray) -> tuple[np.ndarray, np.nda
     return rank_P, example_P
 
 
-def rare_numbers(found: Counts, rare_V: np.ndarray, share: float, first: int) -> Numbers:
+def rare_numbers(found: LabelCounts, rare_V: np.ndarray, share: float, first: int) -> Numbers:
     """Return what is told of rare labels over all pairs: how many there are, and precision and recall."""
     true, given, right = (int(count[rare_V].sum()) for count in (found.true_V, found.given_V, found.right_V))
     return {

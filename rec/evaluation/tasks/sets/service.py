@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from rec.evaluation.rows import Row, Rows
+from rec.evaluation.rows import RequestRow, Rows
 from rec.evaluation.service import PICTURE, Answer, Context, Message, Number, Service, Truth, Whole
 from rec.evaluation.tasks.sets.filters import Filter, filtered
 from rec.keys import ServeConfig
@@ -19,13 +19,13 @@ from rec.systems.capabilities import SetPredictor
 from rec.transfer import to_host
 
 
-class Told(BaseModel):
+class AnswerPart(BaseModel):
     """Base of the parts of an answer."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
 
-class Label(Told):
+class Label(AnswerPart):
     """One label of a set."""
 
     label: str
@@ -35,7 +35,7 @@ class Label(Told):
     probability: float
 
 
-class Interaction(Told):
+class Interaction(AnswerPart):
     """Two labels of a set that are known to interact badly."""
 
     label: str
@@ -46,7 +46,7 @@ class Interaction(Told):
     """How bad it is, where that is known."""
 
 
-class Earlier(Told):
+class Earlier(AnswerPart):
     """An earlier example of the subject."""
 
     visit: int
@@ -54,7 +54,7 @@ class Earlier(Told):
     weight: float
 
 
-class Reasons(Told):
+class Reasons(AnswerPart):
     """What weighed most in a set."""
 
     sections: dict[str, float] = {}
@@ -63,7 +63,7 @@ class Reasons(Told):
     """Weights of earlier examples, the heaviest first."""
 
 
-class SetAnswer(Told):
+class SetAnswer(AnswerPart):
     """The labels that hold together, most probable first."""
 
     labels: list[Label]
@@ -111,7 +111,7 @@ class SetsService(Service):
         most: Any = (Whole, Field(min(100, limits.max_k), ge=1, le=limits.max_k, description="Labels at most."))
         return create_model("SetOptions", __base__=SetOptions, most=most)
 
-    def answer_rows(self, rows: Sequence[Row]) -> list[Answer]:
+    def answer_rows(self, rows: Sequence[RequestRow]) -> list[Answer]:
         """Return the labels of each row, what interacts among them, what was missing, and why where that is asked."""
         batch = self.context.batch(self.rows.stacked(rows))
         (probability_BV,) = to_host([self.predictor.probabilities(self.module, batch).float()])
@@ -168,7 +168,7 @@ class SetsService(Service):
         title = self.labels.title(label)
         return {} if title is None else {name: title}
 
-    def _missing(self, row: Row) -> list[str]:
+    def _missing(self, row: RequestRow) -> list[str]:
         """Return which parts of the input hold nothing, in words: lists and texts; those along one axis as one."""
         found: dict[str, bool] = {}
         for column in self.rows.asked:

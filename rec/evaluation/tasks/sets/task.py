@@ -16,7 +16,7 @@ from rec.data.prepared import Prepared
 from rec.evaluation.bootstrap import Summed
 from rec.evaluation.records import Records, column, ragged, records_of, with_columns
 from rec.evaluation.service import Context, Exporting, Service
-from rec.evaluation.task import ALONE, Batches, Groups, Measured, Names, Ranks, Task, Values
+from rec.evaluation.task import ALONE, Batches, Groups, Measured, Names, Task, TaskRanks, Values
 from rec.evaluation.tasks.sets import baselines, details, labels, meanings, sections, trade_off
 from rec.evaluation.tasks.sets.metrics import (
     AVERAGED,
@@ -110,7 +110,7 @@ class Sets(Task):
         batch: Any,
         *,
         detail: EvaluateConfig | None = None,
-        ranks: Ranks = ALONE,
+        ranks: TaskRanks = ALONE,
     ) -> Records:
         """Return subject, true labels, given labels with their probabilities, and the metrics of each example."""
         score_BV = system.probabilities(module, batch).float().cpu().numpy()

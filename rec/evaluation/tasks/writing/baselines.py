@@ -15,7 +15,7 @@ from rec.evaluation.records import joined
 from rec.evaluation.task import Batches
 from rec.evaluation.tasks.writing.bertscore import Encoder, encoder_of
 from rec.evaluation.tasks.writing.facts import Support
-from rec.evaluation.tasks.writing.training import Training, items_of, read
+from rec.evaluation.tasks.writing.training import TrainingTexts, items_of, read
 from rec.seeds import generator
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ LEAKS = (TRUE_TEMPLATE, SAME_FEATURE, OF_FEATURE)
 
 
 def measure(
-    task: Writing, system: Any, split: str, batches: Batches, known: Known | None = None
+    task: Writing, system: Any, split: str, batches: Batches, known: TextReferences | None = None
 ) -> Mapping[str, Mapping[str, float | None]]:
     """Return every metric of every simple answer over the examples of a split, from the texts of training."""
     known = known_of(task, system, batches) if known is None else known
@@ -57,21 +57,21 @@ def measure(
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class TextReferences:
     """What both a model's texts and simple answers are measured by."""
 
-    training: Training
+    training: TrainingTexts
     support: Support | None
     encoder: Encoder | None
 
 
-def known_of(task: Writing, system: Any, batches: Batches) -> Known:
+def known_of(task: Writing, system: Any, batches: Batches) -> TextReferences:
     """Return what training tells, and the model that scores texts."""
-    return Known(*read(system, batches, task.about, task.apart_from_signs), encoder_of(task.bertscore))
+    return TextReferences(*read(system, batches, task.about, task.apart_from_signs), encoder_of(task.bertscore))
 
 
 def answers(
-    template: str, training: Training, system: Any, batch: Any, rng: np.random.Generator, about: str = "item"
+    template: str, training: TrainingTexts, system: Any, batch: Any, rng: np.random.Generator, about: str = "item"
 ) -> Iterator[tuple[str, Sequence[str]]]:
     """Yield the name of every simple answer that can be given to a batch, and its texts.
 

@@ -46,7 +46,7 @@ class Evidence:
     pairs: set[Pair] = field(default_factory=set)
 
 
-class Reader:
+class FactReader:
     """Finds the features and opinions of a data set in texts; names of several words are found as such."""
 
     def __init__(self, features: Collection[str], opinions: Collection[str]) -> None:
@@ -80,7 +80,7 @@ def _pairs(features: Sequence[tuple[int, str]], opinions: Sequence[tuple[int, st
 class Support:
     """What the training reviews of each item state."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: FactReader) -> None:
         self.reader = reader
         self.evidence: dict[int, Evidence] = {}
 

@@ -41,7 +41,7 @@ KEPT_EVERY = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
+class JudgedTexts:
     """What a judge says of texts."""
 
     score_N: np.ndarray
@@ -108,7 +108,7 @@ class ChatJudge(Judge):
         return _number(told)
 
 
-def judge(texts: Sequence[str], references: Sequence[str], config: JudgeConfig, folder: str) -> Judged:
+def judge(texts: Sequence[str], references: Sequence[str], config: JudgeConfig, folder: str) -> JudgedTexts:
     """Return the score of each text, those that were given before from the cache.
 
     Args:
@@ -132,7 +132,7 @@ def judge(texts: Sequence[str], references: Sequence[str], config: JudgeConfig, 
         asking.keep()
     found = [asking.known.get(key) for key in keys]
     score_N = np.array([math.nan if score is None else score for score in found], np.float64)
-    return Judged(score_N=score_N, asked=asking.asked, fault=asking.fault)
+    return JudgedTexts(score_N=score_N, asked=asking.asked, fault=asking.fault)
 
 
 class _Asking:

@@ -40,7 +40,7 @@ higher_is_better: Mapping[str, bool] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class RowMetrics:
     """What `summary` needs of every row of a corpus."""
 
     column: Mapping[str, np.ndarray]
@@ -65,7 +65,7 @@ def measure(
     *,
     feature: Sequence[str] | None = None,
     features: Collection[str] = (),
-) -> Measured:
+) -> RowMetrics:
     """Return what every metric needs of each row; an empty text is scored like any other.
 
     `feature` is the true feature of each row, `features` all features of the corpus (training, validation and test).
@@ -89,7 +89,7 @@ def measure(
     }
     if feature is not None:
         column["fmr"] = feature_match(words, feature)
-    return Measured(
+    return RowMetrics(
         column=column,
         bleu_NS=bleu_statistics(words, [text.split() for text in reference]),
         sentences=occurrences([tuple(text)] for text in words),
@@ -116,7 +116,7 @@ def distinct_words(words: Sequence[Sequence[str]], *, order: int) -> np.ndarray:
     return np.array(share, np.float64)
 
 
-def summary(measured: Measured, weight_N: np.ndarray | None = None) -> dict[str, MetricValue]:
+def summary(measured: RowMetrics, weight_N: np.ndarray | None = None) -> dict[str, MetricValue]:
     """Return every metric over the rows of `measure`; a weight says how often a row counts.
 
     Weights of 0 and 1 give a group of rows, how often each row was drawn gives a resample. A resample repeats
@@ -146,7 +146,7 @@ def _of_rows(value: float, rows: float) -> MetricValue:
     return MetricValue(value=value, count=rows) if rows else MetricValue(value=None, count=0, note="no rows")
 
 
-def _of_features(measured: Measured, weight_N: np.ndarray, rows: float) -> dict[str, MetricValue]:
+def _of_features(measured: RowMetrics, weight_N: np.ndarray, rows: float) -> dict[str, MetricValue]:
     count_K = measured.features.counts(weight_N)
     coverage = feature_coverage(count_K, num_features=measured.num_features) if rows else _of_rows(0, rows)
     return {"fcr": coverage, "div": feature_diversity(count_K, num_rows=rows)}

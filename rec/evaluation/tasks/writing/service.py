@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from rec.evaluation.rows import Row, Rows
+from rec.evaluation.rows import RequestRow, Rows
 from rec.evaluation.service import ASKED, MORE, Answer, Context, Message, Number, Service, Truth, Whole
 from rec.keys import ServeConfig
 from rec.keys_texts import HOTTEST, MOST_BEAMS, MOST_PENALTY, SEEDS
@@ -19,7 +19,7 @@ from rec.systems.capabilities import Decoding, Rater, Writer
 DEFAULT = Decoding()
 
 
-class Part(BaseModel):
+class TextToken(BaseModel):
     """A token of a text."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
@@ -39,7 +39,7 @@ class TextAnswer(BaseModel):
     """The rating that goes with it."""
     gate: str | None = None
     """What decided which experts are asked."""
-    tokens: list[Part] | None = Field(None, json_schema_extra={"x-tokens": True})
+    tokens: list[TextToken] | None = Field(None, json_schema_extra={"x-tokens": True})
     """The text as the model reads it, token by token."""
 
 
@@ -99,7 +99,7 @@ class WritingService(Service):
         base = Message if self.left_out & {"temperature", "beams"} else WritingOptions
         return create_model("WritingOptions", __base__=base, **fields)
 
-    def answer_rows(self, rows: Sequence[Row]) -> list[Answer]:
+    def answer_rows(self, rows: Sequence[RequestRow]) -> list[Answer]:
         """Return the text of each row; rows that ask for other decoding are written apart."""
         alike: dict[tuple[Decoding, bool], list[int]] = {}
         for place, row in enumerate(rows):
@@ -138,7 +138,7 @@ class WritingService(Service):
             ]
         return found
 
-    def _write(self, rows: Sequence[Row], batch: Any, decoding: Decoding) -> list[str]:
+    def _write(self, rows: Sequence[RequestRow], batch: Any, decoding: Decoding) -> list[str]:
         gone, said = [False] * len(rows), [0] * len(rows)
 
         def tell(pieces: Sequence[str]) -> None:

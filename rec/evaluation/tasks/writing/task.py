@@ -17,15 +17,14 @@ from rec.data.prepared import Prepared
 from rec.evaluation.bootstrap import Summed
 from rec.evaluation.records import Records, column, records_of, with_columns
 from rec.evaluation.service import Context, Service
-from rec.evaluation.task import ALONE, Batches, Groups, Names, Ranks, Task, Values, holds_everywhere, mean
-from rec.evaluation.task import Measured as TaskMeasured
+from rec.evaluation.task import ALONE, Batches, Groups, Measured, Names, Task, TaskRanks, Values, holds_everywhere, mean
 from rec.evaluation.tasks.ranking.members import ids_of
 from rec.evaluation.tasks.sparsity import by_sparsity, meaning_of_group
 from rec.evaluation.tasks.values import MetricValue, notes
 from rec.evaluation.tasks.writing import baselines, facts, late, likelihood, meanings, sections, settings
 from rec.evaluation.tasks.writing import bertscore as bert
 from rec.evaluation.tasks.writing.bleu import bleu, bleu_smooth
-from rec.evaluation.tasks.writing.metrics import DISTINCT_ORDERS, Measured, higher_is_better, measure, summary
+from rec.evaluation.tasks.writing.metrics import DISTINCT_ORDERS, RowMetrics, higher_is_better, measure, summary
 from rec.evaluation.tasks.writing.occurrences import occurrences
 from rec.evaluation.tasks.writing.service import WritingService
 from rec.evaluation.tasks.writing.words import first_words, ngrams, spaced
@@ -126,7 +125,7 @@ class Writing(Task):
         batch: Any,
         *,
         detail: EvaluateConfig | None = None,
-        ranks: Ranks = ALONE,
+        ranks: TaskRanks = ALONE,
     ) -> Records:
         """Return the text written for each example, the one that was, and what metrics need of both.
 
@@ -196,7 +195,7 @@ class Writing(Task):
             return {}
         return bert.bertscore(self.scored(records), self.wanted(records), encoder)
 
-    def late_values(self, measured: TaskMeasured) -> Values:
+    def late_values(self, measured: Measured) -> Values:
         """Return how factual each text is, and what models say of it."""
         return late.values(self, measured)
 
@@ -249,16 +248,16 @@ class Writing(Task):
         """Return the raw ids of those whose text it is, and of what it is about, where the data set has tables."""
         return ids_of(data, records, ABOUT)
 
-    def simple_answers(self, measured: TaskMeasured, batches: Batches) -> Mapping[str, Mapping[str, float | None]]:
+    def simple_answers(self, measured: Measured, batches: Batches) -> Mapping[str, Mapping[str, float | None]]:
         """Return `baselines`; training is not read again, and no model loaded again, where `late_values` did."""
         known = measured.kept.pop(late.KNOWN, None)
         return baselines.measure(self, measured.system, measured.split, batches, known)
 
-    def enrich(self, measured: TaskMeasured) -> list[str]:
+    def enrich(self, measured: Measured) -> list[str]:
         """Tell why a metric has no value, and how factual the true texts are."""
         return [*notes(_summary(measured.records)), *late.notes(measured)]
 
-    def sections(self, measured: TaskMeasured) -> list[Section]:
+    def sections(self, measured: Measured) -> list[Section]:
         """Return the best, the worst and some other texts beside the true ones, and those that are written often."""
         return sections.sections(self, measured)
 
@@ -290,7 +289,7 @@ def _summary(records: Records) -> dict[str, MetricValue]:
     features = records["features"].to_pylist() if "features" in records.column_names else []
     return (
         summary(
-            Measured(
+            RowMetrics(
                 column={name: column(records, name) for name in OF_ROW if name in records.column_names},
                 bleu_NS=column(records, "bleu"),
                 sentences=occurrences([tuple(text)] for text in words),

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from rec.evaluation.task import Batches
-from rec.evaluation.tasks.writing.facts import Reader, Support
+from rec.evaluation.tasks.writing.facts import FactReader, Support
 
 Key = tuple[Any, ...]
 
 
-class Training:
+class TrainingTexts:
     """Texts of training, in the order of the data.
 
     A text is kept under several keys: () for all, ("item", i), ("feature", f), and ("item", i, f).
@@ -67,7 +67,7 @@ def items_of(system: Any, batch: Any, about: str) -> list[int] | None:
 
 def read(
     system: Any, batches: Batches, about: str, clean: Callable[[str], str] = str
-) -> tuple[Training, Support | None]:
+) -> tuple[TrainingTexts, Support | None]:
     """Return what training tells, and what supports statements; None where there are no items or no features.
 
     Features and opinions that texts are searched for are those of the whole data set, where the system tells them, and
@@ -79,7 +79,7 @@ def read(
         about: The entity that texts are of.
         clean: Makes a text one whose words are what stands between white space, before statements are read.
     """
-    training, parts = Training(), []
+    training, parts = TrainingTexts(), []
     features: set[str] = set(system.all_features())
     opinions: set[str] = set(system.all_opinions())
     for batch in batches("train"):
@@ -92,7 +92,7 @@ def read(
             parts.append((item, [clean(text) for text in texts], feature, opinion))
     if not parts or not features:
         return training, None
-    support = Support(Reader(features, opinions))
+    support = Support(FactReader(features, opinions))
     for part in parts:
         support.add(*part)
     return training, support

@@ -13,10 +13,10 @@ import psutil
 import pytest
 
 from rec.data.modalities.answers import FILE, Answers
-from rec.data.modalities.language_model import Answer, Message, Usage, question_key
+from rec.data.modalities.language_model import Answer, ChatMessage, TokenUsage, question_key
 from rec.errors import ConfigError, DataError
 
-ANSWER = Answer("text", "stop", Usage(3, 4))
+ANSWER = Answer("text", "stop", TokenUsage(3, 4))
 WRITER = """
 import sys
 from rec.data.modalities.answers import Answers
@@ -36,7 +36,7 @@ def test_an_answer_is_what_was_put_first(tmp_path: Path) -> None:
     with Answers(str(tmp_path)) as answers:
         assert answers.get(key(1)) is None
         answers.put(key(1), ANSWER)
-        answers.put(key(1), Answer("another", "stop", Usage()))
+        answers.put(key(1), Answer("another", "stop", TokenUsage()))
     with Answers(str(tmp_path)) as answers:
         assert answers.get(key(1)) == ANSWER
         assert len(answers) == 1
@@ -45,9 +45,9 @@ def test_an_answer_is_what_was_put_first(tmp_path: Path) -> None:
 def test_answers_that_are_held_are_found_and_kept_together(tmp_path: Path) -> None:
     with Answers(str(tmp_path)) as answers, Answers(str(tmp_path)) as other:
         answers.put(key(1), ANSWER)
-        answers.hold(key(1), Answer("another", "stop", Usage()))
+        answers.hold(key(1), Answer("another", "stop", TokenUsage()))
         answers.hold(key(2), ANSWER)
-        answers.hold(key(2), Answer("another", "stop", Usage()))
+        answers.hold(key(2), Answer("another", "stop", TokenUsage()))
         assert answers.get(key(2)) == ANSWER
         assert (other.get(key(2)), len(other)) == (None, 1)
         answers.flush()
@@ -59,7 +59,7 @@ def test_what_a_full_disk_refuses_stays_held(tmp_path: Path) -> None:
     with Answers(str(tmp_path)) as answers:
         (pages,) = answers.base.execute("PRAGMA page_count").fetchone()
         answers.base.execute(f"PRAGMA max_page_count={pages}")
-        answers.hold(key(1), Answer("x" * 100_000, "stop", Usage()))
+        answers.hold(key(1), Answer("x" * 100_000, "stop", TokenUsage()))
         with pytest.raises(DataError, match=r"answers.sqlite: .*full"):
             answers.flush()
         assert answers.get(key(1)) is not None
@@ -90,7 +90,7 @@ def test_two_processes_write_at_once(tmp_path: Path) -> None:
     assert [process.wait() for process in running] == [0, 0]
     with Answers(str(tmp_path)) as answers:
         assert [answers.get(key(number)) for number in range(500)] == [
-            Answer(f"text {number}", "stop", Usage(1, 2)) for number in range(500)
+            Answer(f"text {number}", "stop", TokenUsage(1, 2)) for number in range(500)
         ]
 
 
@@ -119,12 +119,12 @@ def test_a_file_that_is_none_of_ours_is_told(tmp_path: Path) -> None:
 
 
 def test_keys_differ_by_model_parameters_and_all_that_is_said() -> None:
-    said = (Message("system", "a"), Message("user", "b"))
+    said = (ChatMessage("system", "a"), ChatMessage("user", "b"))
     others = [
         question_key("n", said),
         question_key("m", said[:1]),
-        question_key("m", (Message("system", "a"), Message("assistant", "b"))),
-        question_key("m", (Message("system", "ab"), Message("user", ""))),
+        question_key("m", (ChatMessage("system", "a"), ChatMessage("assistant", "b"))),
+        question_key("m", (ChatMessage("system", "ab"), ChatMessage("user", ""))),
     ]
     assert len({question_key("m", said), *others}) == 5
-    assert question_key("m", said) == question_key("m", (Message("system", "a"), Message("user", "b")))
+    assert question_key("m", said) == question_key("m", (ChatMessage("system", "a"), ChatMessage("user", "b")))

@@ -9,19 +9,19 @@ import pytest
 
 from rec.benchmarks.chat_server import Chat
 from rec.data.modalities.items import Written
-from rec.data.modalities.job import Job
+from rec.data.modalities.job import ModalityJob
 from rec.errors import DataError
 from tests.support.films import job_of
 
 NAMES = ["narrative", "pace"]
 
 
-def asked(chat: Chat, folder: Path, count: int = 20, more: Any = None, **writer: Any) -> Job:
+def asked(chat: Chat, folder: Path, count: int = 20, more: Any = None, **writer: Any) -> ModalityJob:
     keys = {"kind": "chat", "url": chat.url, "model": "m", "cache": f"{folder}/answers", "concurrency": 8} | writer
     return job_of(folder, count, writer=keys, **(more or {}))
 
 
-def all_of(job: Job) -> list[Written]:
+def all_of(job: ModalityJob) -> list[Written]:
     return [one for some in job.write() for one in some]
 
 

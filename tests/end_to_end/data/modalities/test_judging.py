@@ -8,7 +8,7 @@ import pytest
 
 from rec.data.modalities.entailment import Entailment
 from rec.data.modalities.faithfulness import Checker, Faithfulness
-from rec.data.modalities.judging import Judge
+from rec.data.modalities.judging import SupportJudge
 from rec.data.modalities.rarity import Rarity
 from rec.errors import DataError
 from tests.support.films import HEAT
@@ -17,7 +17,7 @@ CHECKER = Checker(Rarity.learned([HEAT, ["Jaws", "A shark hunts swimmers."]]))
 ITEMS = [([f"Neil McCauley robs bank {n}.", "A shark hunts."], [*HEAT, str(n)]) for n in range(50)]
 
 
-def judged(judge: Judge) -> list[list[Faithfulness]]:
+def judged(judge: SupportJudge) -> list[list[Faithfulness]]:
     async def run() -> list[list[Faithfulness]]:
         async with judge:
             return await asyncio.gather(*(judge.judged(*item) for item in ITEMS))
@@ -28,9 +28,9 @@ def judged(judge: Judge) -> list[list[Faithfulness]]:
 def test_a_process_of_its_own_finds_the_same(classifier):
     model = Entailment(classifier("contradiction", "entailment"), 64)
     for checker in (CHECKER, Checker(CHECKER.rarity, model)):
-        here = judged(Judge(checker, apart=False))
+        here = judged(SupportJudge(checker, apart=False))
         assert here == [checker.check(*item) for item in ITEMS]
-        assert judged(Judge(checker, apart=True)) == here
+        assert judged(SupportJudge(checker, apart=True)) == here
     assert len({found.score for one in here for found in one}) > 2
 
 
@@ -40,7 +40,7 @@ def test_the_loop_goes_on_while_texts_are_judged(classifier):
 
     async def run() -> int:
         turns = 0
-        async with Judge(Checker(CHECKER.rarity, model), apart=True) as judge:
+        async with SupportJudge(Checker(CHECKER.rarity, model), apart=True) as judge:
             asked = asyncio.ensure_future(judge.judged(["Sharks attack swimmers. " * 100] * 20, HEAT))
             while not asked.done():
                 turns += 1
@@ -52,7 +52,7 @@ def test_the_loop_goes_on_while_texts_are_judged(classifier):
 
 def test_a_process_that_is_killed_is_told():
     async def run() -> None:
-        async with Judge(CHECKER, apart=True) as judge:
+        async with SupportJudge(CHECKER, apart=True) as judge:
             await judge.judged(*ITEMS[0])
             judge.process.process.kill()
             await judge.judged(*ITEMS[0])
@@ -63,7 +63,7 @@ def test_a_process_that_is_killed_is_told():
 
 def test_what_is_wrong_with_texts_comes_back():
     async def run() -> None:
-        async with Judge(CHECKER, apart=True) as judge:
+        async with SupportJudge(CHECKER, apart=True) as judge:
             await judge.judged([None], HEAT)  # type: ignore[list-item]
 
     with pytest.raises(AttributeError, match="strip"):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rec.data.modalities.items import Written
-from rec.data.modalities.job import Job
+from rec.data.modalities.job import ModalityJob
 from rec.data.runner import Runner
 from rec.errors import ConfigError
 from tests.support.films import job_of
@@ -57,7 +57,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return small_model(tmp_path_factory.mktemp("model"))
 
 
-def job(folder: Path, model: str, count: int = 10, runner: Runner | None = None, **keys: Any) -> Job:
+def job(folder: Path, model: str, count: int = 10, runner: Runner | None = None, **keys: Any) -> ModalityJob:
     writer = {"kind": "local", "model": model, "cache": f"{folder}/answers", "batch_size": 4, "max_tokens": 8} | keys
     found = job_of(folder, count, writer=writer)
     if runner is not None:
@@ -65,7 +65,7 @@ def job(folder: Path, model: str, count: int = 10, runner: Runner | None = None,
     return found
 
 
-def all_of(job: Job) -> list[Written]:
+def all_of(job: ModalityJob) -> list[Written]:
     return [one for some in job.write() for one in some]
 
 

@@ -13,7 +13,7 @@ import pytest
 from rec.benchmarks.chat_server import Chat
 from rec.data.encoders import Hashing
 from rec.data.items import FiledItems, HeldItems, in_parts
-from rec.data.modalities.job import Job
+from rec.data.modalities.job import ModalityJob
 from rec.data.prepared import Prepared
 from rec.data.runner import InProcess
 from rec.data.sources.metadata import FIELDS
@@ -247,7 +247,7 @@ def test_memory_of_writing_does_not_grow_with_the_items(tmp_path: Path, monkeypa
     assert many - few < 1800 * 60
 
 
-def every(job: Job, places: Any) -> list[Any]:
+def every(job: ModalityJob, places: Any) -> list[Any]:
     return [one for some in job.batches(places) for one in some]
 
 

@@ -11,7 +11,7 @@ from rec.keys import ParallelConfig, TrainConfig
 from rec.nn.language.causal import causal_model, skeleton
 from rec.nn.language.config import LanguageConfig
 from rec.nn.language.gated import GatedConfig
-from rec.nn.language.memory import Texts, language_memory, parameters
+from rec.nn.language.memory import TextSize, language_memory, parameters
 from rec.nn.memory import BUCKET, Memory, Parameters
 from rec.systems.gavamoe.prompt import Prompt
 from rec.systems.gavamoe.writer import PairWriter
@@ -67,7 +67,7 @@ def measured(language: LanguageConfig, experts: GatedConfig) -> int:
 )
 def test_the_estimate_is_within_a_fifth_of_what_is_measured(language: dict[str, Any], experts: dict[str, Any]) -> None:
     keys, gated = parts(language, experts)
-    texts = Texts(prompt=PROMPT, answer=ANSWER, evaluated=8)
+    texts = TextSize(prompt=PROMPT, answer=ANSWER, evaluated=8)
     told = language_memory(
         keys, gated, TrainConfig(batch_size=ROWS), ParallelConfig(), texts,
         clusters=CLUSTERS, vocabulary=TOKENS.vocabulary, given=FEATURES,
@@ -91,7 +91,7 @@ def test_parameters_are_those_of_the_model(lora: int, experts: dict[str, Any]) -
 
 def test_experts_of_a_worker_halve_with_expert_parallelism() -> None:
     keys, gated = parts({}, {"experts": 8})
-    texts, shapes = Texts(prompt=4, answer=4, evaluated=1), {"clusters": 4, "vocabulary": 100}
+    texts, shapes = TextSize(prompt=4, answer=4, evaluated=1), {"clusters": 4, "vocabulary": 100}
     one, two = (
         language_memory(
             keys, gated, TrainConfig(batch_size=2), ParallelConfig(workers=2, expert_parallel=n), texts, **shapes

@@ -13,7 +13,7 @@ from rec.evaluation.task import Groups, Measured
 from rec.keys import EvaluateConfig
 from rec.moe.layer import layers_of, routings
 from rec.systems.gavamoe import GaVaMoE, GaVaMoEConfig
-from rec.systems.gavamoe.evidence import Sampled, activations, chosen, measure, swap
+from rec.systems.gavamoe.evidence import SampleEvidence, activations, chosen, measure, swap
 from rec.systems.gavamoe.evidence_report import notes, sections
 from rec.systems.gavamoe.model import GaVaMoEModel
 from tests.conformance import take
@@ -47,8 +47,8 @@ def measured(system: Any, module: Any, rows: dict[str, Any], cut: int = 5, **key
     )  # fmt: skip
 
 
-def by_hand(cluster: list[int], tokens: list[int], right: list[float], by_gate: list[list[float]]) -> Sampled:
-    found = Sampled(gates=len(by_gate[0]), layers={})
+def by_hand(cluster: list[int], tokens: list[int], right: list[float], by_gate: list[list[float]]) -> SampleEvidence:
+    found = SampleEvidence(gates=len(by_gate[0]), layers={})
     found.cluster, found.tokens, found.right = [np.array(cluster)], [np.array(tokens)], [np.array(right)]
     found.by_gate, found.group = [np.array(by_gate)], [np.arange(len(cluster)) % 2]
     return found

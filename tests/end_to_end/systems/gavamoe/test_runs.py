@@ -14,7 +14,7 @@ from rec.data.prepared import open_prepared
 from rec.data.runner import InProcess
 from rec.errors import ConfigError
 from rec.evaluation.compare import compare
-from rec.evaluation.predict import Order, predict
+from rec.evaluation.predict import PredictionOrder, predict
 from rec.evaluation.predictor import predict_here
 from rec.evaluation.records import column
 from rec.evaluation.run import evaluate_run, open_run, read_numbers
@@ -117,7 +117,7 @@ def test_evaluation_tells_each_pairs_cluster(run: RunConfig) -> None:
 
 
 def test_predictions_hold_the_cluster_of_each_pair(run: RunConfig, folder: Path) -> None:
-    order = Order(config=run, folder=str(folder / "predictions"), split="test")
+    order = PredictionOrder(config=run, folder=str(folder / "predictions"), split="test")
     predict(order, predict_here, lambda _: None)
     records = pq.read_table(f"{order.folder}/records/writing")
     wanted = pq.read_table(f"{run.out}/evaluation/test/writing.parquet")
@@ -139,7 +139,9 @@ def test_answers_to_requests_hold_the_cluster_of_each_pair(run: RunConfig, folde
         }
     )
     pq.write_table(table, folder / "asked.parquet")
-    order = Order(config=run, folder=str(folder / "asked"), split=None, requests=str(folder / "asked.parquet"))
+    order = PredictionOrder(
+        config=run, folder=str(folder / "asked"), split=None, requests=str(folder / "asked.parquet")
+    )
     predict(order, predict_here, lambda _: None)
     answers = pq.read_table(f"{order.folder}/answers")
     heaviest = int(open_run(run).module.prior.weight_C.argmax())
@@ -147,7 +149,7 @@ def test_answers_to_requests_hold_the_cluster_of_each_pair(run: RunConfig, folde
 
 
 def test_what_is_measured_from_predictions_is_what_is_measured_from_the_model(run: RunConfig, folder: Path) -> None:
-    order = Order(config=run, folder=str(folder / "again"), split="test")
+    order = PredictionOrder(config=run, folder=str(folder / "again"), split="test")
     predict(order, predict_here, lambda _: None)
     whole = read_numbers(run.out, "test")
     found = evaluate_run(run, "test", predictions=order.folder)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rec.nn.language.gated import GatedConfig
-from rec.systems.gavamoe.prompt import FEATURE_TOKENS, Prompt, PromptConfig, Prompter
+from rec.systems.gavamoe.prompt import FEATURE_TOKENS, PairPromptConfig, PairPrompter, Prompt
 from rec.systems.gavamoe.writer import Pairs, PairWriter
 from tests.support.small import small, tokenizer
 
@@ -17,7 +17,7 @@ CLUSTERS, WIDTH = 3, 5
 
 
 def prompt(texts: Any = TEXTS, features: Any = FEATURES, ratings: Any = RATINGS, most: int = 60, **keys: Any) -> Prompt:
-    return Prompter(PromptConfig(**keys), TOKENS, most).prompt(ratings, features, texts)
+    return PairPrompter(PairPromptConfig(**keys), TOKENS, most).prompt(ratings, features, texts)
 
 
 def spelled(found: Prompt, mood: int = 0) -> list[str]:

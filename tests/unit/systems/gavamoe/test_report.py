@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from rec.systems.gavamoe.mixture import Drawn, fit, fitted, sampled_means
+from rec.systems.gavamoe.mixture import EncodedSample, fit, fitted, sampled_means
 from rec.systems.gavamoe.model import GaVaMoEModel
-from rec.systems.gavamoe.report import NOISE, Analysis, agreement, assigned, bic, planted, quality, several
+from rec.systems.gavamoe.report import NOISE, ClusterAnalysis, agreement, assigned, bic, planted, quality, several
 from rec.train.ranks import OneRank, RankFeed
 from tests.conformance import take
 from tests.unit.systems.gavamoe.test_pairs import built
@@ -19,10 +19,10 @@ def apart(rows: int, seed: int = 0) -> np.ndarray:
     return found
 
 
-def told(mean_NZ: np.ndarray, **columns: Any) -> Drawn:
+def told(mean_NZ: np.ndarray, **columns: Any) -> EncodedSample:
     place_N = np.arange(len(mean_NZ))
     given = {"record_N": place_N, "user_N": place_N // 4, "rating_N": np.ones(len(mean_NZ), np.float32)}
-    return Drawn(**{**given, **columns}, mean_NZ=mean_NZ)
+    return EncodedSample(**{**given, **columns}, mean_NZ=mean_NZ)
 
 
 def two_clusters() -> GaVaMoEModel:
@@ -94,15 +94,15 @@ def test_noise_moves_a_pair_out_of_its_cluster_as_far_as_its_variance_reaches() 
     batch = system.collate(rows)
     module.pairs.log_variance.weight.zero_()
     module.pairs.log_variance.bias.fill_(-20)
-    assert Analysis(module)(batch)["cluster_stability"].eq(1).all()
+    assert ClusterAnalysis(module)(batch)["cluster_stability"].eq(1).all()
     module.pairs.log_variance.bias.fill_(6)
-    found = Analysis(module)(batch)
+    found = ClusterAnalysis(module)(batch)
     strange_B = module.pairs.strange(batch.user_B, batch.item_B)
     assert found["cluster_stability"].shape == (12, len(NOISE))
     assert found["cluster_stability"][strange_B].eq(1).all()
     assert found["cluster_stability"][~strange_B].lt(1).any()
     assert found["cluster_id"].tolist() == module.clusters(batch).tolist()
-    alone = Analysis(module)(system.collate(take(rows, [3])))
+    alone = ClusterAnalysis(module)(system.collate(take(rows, [3])))
     torch.testing.assert_close(alone["cluster_stability"][0], found["cluster_stability"][3])
 
 

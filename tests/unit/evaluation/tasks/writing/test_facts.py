@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from rec.evaluation.tasks.writing.facts import METRICS, Reader, Support
+from rec.evaluation.tasks.writing.facts import METRICS, FactReader, Support
 
 FEATURES = ("sound", "price", "strap", "sound quality", "light")
 OPINIONS = ("great", "poor", "very good", "light")
@@ -36,7 +36,7 @@ def test_shares_are_those_of_a_slow_reading(rng: np.random.Generator) -> None:
         return [" ".join(rng.choice(WORDS, rng.integers(0, 9))) for _ in range(rows)]
 
     texts, items = drawn(120), rng.integers(-1, 7, 120).tolist()
-    support = Support(Reader(FEATURES, OPINIONS))
+    support = Support(FactReader(FEATURES, OPINIONS))
     support.add(items, texts, None, None)
     written, about = drawn(200), rng.integers(0, 9, 200).tolist()
     found = support.measure(about, written)
@@ -57,7 +57,7 @@ def test_shares_are_those_of_a_slow_reading(rng: np.random.Generator) -> None:
 
 
 def test_the_worked_example() -> None:
-    support = Support(Reader(("sound", "price", "strap"), ("great", "poor")))
+    support = Support(FactReader(("sound", "price", "strap"), ("great", "poor")))
     support.add([4, 4], ["great sound", "the price is poor"], ["sound", "price"], ["great", "poor"])
     found = support.measure([4], ["great price and strap"])
     assert {name: values.tolist() for name, values in found.items()} == {
@@ -80,18 +80,18 @@ def test_the_worked_example() -> None:
     ],
 )
 def test_an_opinion_is_said_of_the_nearest_feature(text: str, pairs: set[tuple[str, str]]) -> None:
-    assert Reader(FEATURES, OPINIONS).read(text).pairs == pairs
+    assert FactReader(FEATURES, OPINIONS).read(text).pairs == pairs
 
 
 def test_labels_support_what_their_texts_do_not_name() -> None:
-    support = Support(Reader(("sound",), ("great",)))
+    support = Support(FactReader(("sound",), ("great",)))
     support.add([0, -1], ["how it plays !", "great sound"], ["sound", "sound"], ["great", "great"])
     assert support.measure([0], ["great sound"])["factual_pairs"].tolist() == [1]
     assert set(support.evidence) == {0}
 
 
 def test_a_text_that_states_nothing_has_no_share_but_counts_in_coverage() -> None:
-    support = Support(Reader(("sound",), ()))
+    support = Support(FactReader(("sound",), ()))
     support.add([0], ["good sound"], None, None)
     found = support.measure([0, 0], ["i like it", ""])
     assert np.isnan(found["factual"]).all()

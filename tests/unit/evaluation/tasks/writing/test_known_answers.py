@@ -19,7 +19,7 @@ from rec.evaluation.tasks.rating.baselines import BIASES
 from rec.evaluation.tasks.writing import Writing
 from rec.evaluation.tasks.writing import baselines as simple
 from rec.evaluation.tasks.writing.bleu import bleu_statistics
-from rec.evaluation.tasks.writing.metrics import Measured, measure, summary
+from rec.evaluation.tasks.writing.metrics import RowMetrics, measure, summary
 from rec.evaluation.tasks.writing.rouge import rouge_l, rouge_n
 from rec.systems.capabilities import Rater, Writer
 from tests.support.own import prepared
@@ -33,11 +33,11 @@ def xrec(reviews: Path) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def xrec_measured(xrec: pd.DataFrame) -> Measured:
+def xrec_measured(xrec: pd.DataFrame) -> RowMetrics:
     return measure(xrec.pred.tolist(), xrec.ref.tolist())
 
 
-def test_published_predictions_have_the_known_bleu_and_usr(xrec_measured: Measured) -> None:
+def test_published_predictions_have_the_known_bleu_and_usr(xrec_measured: RowMetrics) -> None:
     values = summary(xrec_measured)
     known = {"bleu1": 36.1292, "bleu4": 15.4898, "bleu4_smooth": 15.4905, "bleu1_smooth": 36.1296, "usr": 1.0}
     assert {name: values[name].value for name in known} == pytest.approx(known, abs=5e-5)
@@ -56,7 +56,7 @@ ROUGE_F = ("rouge1_f", "rouge2_f", "rouge_l_nmt_f")
 
 @pytest.mark.parametrize(("rows", "known"), [(600, (35.452, 17.453, 30.612)), (3000, (35.583, 17.586, 30.618))])
 def test_published_predictions_have_the_known_rouge(
-    xrec_measured: Measured, rows: int, known: tuple[float, ...]
+    xrec_measured: RowMetrics, rows: int, known: tuple[float, ...]
 ) -> None:
     values = summary(xrec_measured, np.arange(3000) < float(rows))
     assert [values[name].value for name in ROUGE_F] == pytest.approx(known, abs=5e-4)
