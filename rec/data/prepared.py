@@ -48,9 +48,7 @@ from rec.storage import Storage, absolute
 from rec.strict import Strict, is_among, resolve
 
 DIFFERENCES_TOLD = 5
-OWN_VIEWS: dict[str, type[View]] = {
-    view.name: view for view in (SequencesView, PairsView, GraphView, VisitsView, SentencesView, RowsView)
-}
+OWN_VIEWS = {view.name: view for view in (SequencesView, PairsView, GraphView, VisitsView, SentencesView, RowsView)}
 VIEW = "view.json"
 
 
