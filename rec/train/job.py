@@ -260,14 +260,24 @@ def train_here(
         ConfigError, DataError: config and data do not fit, or another command trains in the folder.
         TrainingError: a loss is not finite.
     """
-    with alone(config.out):
-        return _train_here(config, report, say, file)
-
-
-def _train_here(config: RunConfig, report: Report, say: Callable[[str], None], file: str | None) -> TrainingProgress:
     device = device_of(config.parallel)
     data = open_data(config)
     system = build(config, data)
+    check_same(config)
+    with alone(config.out):
+        return _train_here(config, data, system, report, say, file, device=device)
+
+
+def _train_here(
+    config: RunConfig,
+    data: Prepared,
+    system: System[Any, Any],
+    report: Report,
+    say: Callable[[str], None],
+    file: str | None,
+    *,
+    device: str,
+) -> TrainingProgress:
     storage = claim(config)
     if over := nothing_left(config, system, storage):
         say(over)

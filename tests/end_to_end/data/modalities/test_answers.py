@@ -20,10 +20,10 @@ ANSWER = Answer("text", "stop", TokenUsage(3, 4))
 WRITER = """
 import sys
 from rec.data.modalities.answers import Answers
-from rec.data.modalities.language_model import Answer, Usage
+from rec.data.modalities.language_model import Answer, TokenUsage
 with Answers(sys.argv[1]) as answers:
     for number in range(int(sys.argv[2]), int(sys.argv[3])):
-        answers.put(number.to_bytes(16, "big"), Answer(f"text {number}", "stop", Usage(1, 2)))
+        answers.put(number.to_bytes(16, "big"), Answer(f"text {number}", "stop", TokenUsage(1, 2)))
         print(number, flush=True)
 """
 

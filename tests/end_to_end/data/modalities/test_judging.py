@@ -72,9 +72,9 @@ def test_what_is_wrong_with_texts_comes_back():
 
 def test_a_command_that_is_killed_leaves_no_process_behind():
     code = (
-        "import asyncio\nfrom tests.end_to_end.data.modalities.test_judging import CHECKER, Judge\n"
+        "import asyncio\nfrom tests.end_to_end.data.modalities.test_judging import CHECKER, SupportJudge\n"
         "async def run():\n"
-        "    async with Judge(CHECKER, apart=True) as judge:\n"
+        "    async with SupportJudge(CHECKER, apart=True) as judge:\n"
         "        print(judge.process.process.pid, flush=True)\n"
         "        await asyncio.sleep(600)\n"
         "asyncio.run(run())"
