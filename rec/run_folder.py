@@ -36,15 +36,15 @@ def recorded(storage: Storage) -> RunConfig:
     here, made_in = Path(storage.root).absolute(), Path(os.path.normpath(out)).parts
     if not storage.is_local or here.parts[-len(made_in) :] != made_in:
         return config
-    found = here.parents[len(made_in) - 1] / root
-    if os.path.normpath(found) == os.path.normpath(Path(root).absolute()):
+    found = os.path.normpath(here.parents[len(made_in) - 1] / root)
+    if found == os.path.abspath(root):
         return config
-    return config.model_copy(update={"data": config.data.model_copy(update={"root": os.path.normpath(found)})})
+    return config.model_copy(update={"data": config.data.model_copy(update={"root": found})})
 
 
 @contextlib.contextmanager
 def alone(folder: str) -> Iterator[None]:
-    """Let no other command of this host train in a run's folder meanwhile; on other file systems than local disks, any.
+    """Let no other command of this host train in a run's folder meanwhile, where that lies on a local disk.
 
     Raises:
         ConfigError: one does.

@@ -66,7 +66,7 @@ def sources_of(module: str) -> dict[str, Path]:
     found = sys.modules[module]
     file = Path(str(found.__file__)).resolve()
     root = file.parents[module.count(".") + (file.name == "__init__.py")]
-    if any(place == file or place in file.parents for place in _installed()):
+    if _is_installed(file):
         return {}
     # Some modules, as torch.classes, name a file that is not there, relative to no folder.
     told = [Path(str(one.__file__)) for one in list(sys.modules.values()) if getattr(one, "__file__", None)]
@@ -106,16 +106,15 @@ def resolve(name: str, key: str = "system") -> Any:
 def _line_of(error: Exception) -> str:
     """Return the last line of the user's own that an error came through, else the last of all."""
     frames = traceback.extract_tb(error.__traceback__)
-    installed = _installed()
     told = [frame for frame in frames if Path(frame.filename).is_absolute()]  # others are parts of Python itself
-    own = [frame for frame in told if not any(place in Path(frame.filename).resolve().parents for place in installed)]
+    own = [frame for frame in told if not _is_installed(Path(frame.filename).resolve())]
     return "".join(f"line {frame.lineno} of {frame.filename}: " for frame in (own or frames)[-1:])
 
 
-def _installed() -> list[Path]:
-    """Return the folders of the standard library, of installed packages and of this one."""
-    paths = [Path(path).resolve() for path in sysconfig.get_paths().values()]
-    return [*paths, Path(__file__).resolve().parent]
+def _is_installed(file: Path) -> bool:
+    """Return whether a file is of the standard library, of an installed package or of this one."""
+    places = [Path(path).resolve() for path in sysconfig.get_paths().values()] + [Path(__file__).resolve().parent]
+    return any(place == file or place in file.parents for place in places)
 
 
 def check_whole(cls: Any, name: str, key: str) -> None:

@@ -61,9 +61,10 @@ def _of(table: str, owner: str) -> str:
         if table not in owners:
             raise RequestError(f"keys: {table} belongs to every run; only {' and '.join(owners)} take a class")
         return "\n\n".join(sections(table, resolve(owner, owners[table]).Config))
-    found = [text for text in sections("", RunConfig) if text.startswith((f"`[{table}]`", f"`[{table}."))]
+    every = sections("", RunConfig)
+    found = [text for text in every if text.startswith((f"`[{table}]`", f"`[{table}."))]
     if not found:
-        names = [text.partition("]")[0].removeprefix("`[") for text in sections("", RunConfig) if text.startswith("`[")]
+        names = [text.partition("]")[0].removeprefix("`[") for text in every if text.startswith("`[")]
         raise RequestError(
             f"keys: no table [{table}]; there are {', '.join(names)}; model and data.read need a class as well, as in "
             "`rec keys model rec.systems.msmrec:MSMRec`"

@@ -41,24 +41,35 @@ def headline(results: Sequence[Numbers]) -> str:
     name = next((name for name in first["shown"] if name in summary), None)
     if name is None:
         return f"On {place} no metric has a value."
-    spread = ""
-    if len(results) > 1:
-        spread = f" ± {number(summary[name]['sd'])} (standard deviation over {counted(len(results), 'seed')})"
-    elif ends := first["interval"].get(name):
-        spread = f" (95 % interval {number(ends['low'])} to {number(ends['high'])})"
     better = "higher" if first["directions"].get(name, True) else "lower"
-    text = f"On {place}, {name} is {number(summary[name]['mean'])}{spread}; {better} is better."
+    told = with_spread(name, results, summary)
+    text = f"On {place}, {name} is {told}; {better} is better."
     meaning, told = first.get("meanings", {}).get(name), beside(name, results)
     text += f" ({name}: {meaning}.)" if meaning else ""
     return f"{text} That is {told}." if told else text
 
 
+def with_spread(name: str, results: Sequence[Numbers], summary: Numbers) -> str:
+    """Return a metric in a sentence, with what is known of its spread: over seeds, or its interval of one seed."""
+    text = number(summary[name]["mean"])
+    if len(results) > 1:
+        return f"{text} ± {number(summary[name]['sd'])} (standard deviation over {counted(len(results), 'seed')})"
+    ends = results[0]["interval"].get(name)
+    return f"{text} (95 % interval {number(ends['low'])} to {number(ends['high'])})" if ends else text
+
+
+def span(name: str, results: Sequence[Numbers], summary: Numbers) -> tuple[float, float]:
+    """Return between which values a metric lies: its interval of one seed, else a standard deviation about the mean."""
+    if len(results) == 1 and (ends := results[0]["interval"].get(name)):
+        return ends["low"], ends["high"]
+    entry = summary[name]
+    return entry["mean"] - entry["sd"], entry["mean"] + entry["sd"]
+
+
 def beside(name: str, results: Sequence[Numbers]) -> str:
     """Return how a metric stands beside simple answers, empty where there are none: "worse than popularity (0.13)"."""
-    first, entry = results[0], summarise(results)[name]
-    low, high = entry["mean"] - entry["sd"], entry["mean"] + entry["sd"]
-    if len(results) == 1 and (ends := first["interval"].get(name)):
-        low, high = ends["low"], ends["high"]
+    first = results[0]
+    low, high = span(name, results, summarise(results))
     found: dict[str, list[str]] = {}
     for label, values in first["baselines"].items():
         if name in values:
@@ -127,12 +138,23 @@ def simple_answers(numbers: Numbers, names: Sequence[str]) -> tuple[str, dict[st
     """
     found, more = {}, numbers.get("told_more", ())
     for name in names:
-        told = {whose: values[name] for whose, values in numbers["baselines"].items() if name in values}
-        there = {whose: value for whose, value in told.items() if whose not in more}
-        if there:
-            best = max if numbers["directions"].get(name, True) else min
-            whose = best(there, key=there.__getitem__)
-            found[name] = (whose, number(there[whose]))
+        there = {whose: values for whose, values in numbers["baselines"].items() if whose not in more}
+        if whose := best_answer(there, name, numbers):
+            found[name] = (whose, number(there[whose][name]))
+    return in_column(found)
+
+
+def best_answer(answers: Mapping[str, Numbers], name: str, numbers: Numbers) -> str:
+    """Return which answer is best in a metric, empty where none has it."""
+    there = {whose: values[name] for whose, values in answers.items() if name in values}
+    if not there:
+        return ""
+    best = max if numbers["directions"].get(name, True) else min
+    return str(best(there, key=there.__getitem__))
+
+
+def in_column(found: Mapping[str, tuple[str, str]]) -> tuple[str, dict[str, str]]:
+    """Return a column's head and its text per metric, given whose answer it is and the value."""
     labels = {whose for whose, _ in found.values()}
     if len(labels) == 1:
         return labels.pop(), {name: value for name, (_, value) in found.items()}

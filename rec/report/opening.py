@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rec.evaluation.headline import Numbers, standing, summarise
+from rec.evaluation.headline import Numbers, best_answer, in_column, span, standing, summarise, with_spread
 from rec.report.origin import Origin, data_name, system_name
 from rec.report.verdict import FILE
 from rec.sections import counted, number
@@ -30,16 +30,11 @@ def comparisons(numbers: Numbers, names: Sequence[str]) -> list[tuple[str, dict[
     for baselines in _by_task(numbers):
         real, first = _real(baselines, numbers), _first(numbers, baselines)
         for name in names:
-            best = _best(real, first, numbers) if first else ""
-            whose = best if best and name in real[best] else _best(real, name, numbers)
+            best = best_answer(real, first, numbers) if first else ""
+            whose = best if best and name in real[best] else best_answer(real, name, numbers)
             if whose:
                 found[name] = (whose, number(real[whose][name]))
-    labels = list(dict.fromkeys(whose for whose, _ in found.values()))
-    columns = []
-    if len(labels) == 1:
-        columns.append((labels[0], {name: value for name, (_, value) in found.items()}))
-    elif labels:
-        columns.append(("simple answer", {name: f"{value} ({whose})" for name, (whose, value) in found.items()}))
+    columns = [in_column(found)] if found else []
     for oracle in (one for one in ORACLES if one in numbers["baselines"]):
         values = numbers["baselines"][oracle]
         columns.append((f"{oracle} (oracle)", {name: number(values[name]) for name in names if name in values}))
@@ -63,14 +58,8 @@ def _how_good(results: Sequence[Numbers], origin: Origin) -> str:
     name = next((name for name in first["shown"] if name in summary), None)
     if name is None:
         return f"{what} has no value of any metric on {place}."
-    entry = summary[name]
-    low, high, spread = entry["mean"] - entry["sd"], entry["mean"] + entry["sd"], ""
-    if len(results) > 1:
-        spread = f" ± {number(entry['sd'])} (standard deviation over {counted(len(results), 'seed')})"
-    elif ends := first["interval"].get(name):
-        low, high = ends["low"], ends["high"]
-        spread = f" (95 % interval {number(low)} to {number(high)})"
-    return f"{what} reaches {name} {number(entry['mean'])}{spread} on {place}{_beside(name, first, low, high)}."
+    reached, beside = with_spread(name, results, summary), _beside(name, first, *span(name, results, summary))
+    return f"{what} reaches {name} {reached} on {place}{beside}."
 
 
 def _meaning(numbers: Numbers) -> list[str]:
@@ -86,8 +75,8 @@ def _meaning(numbers: Numbers) -> list[str]:
 def _beside(name: str, numbers: Numbers, low: float, high: float) -> str:
     """Return how a metric stands beside the best simple answer, and what the oracle reaches."""
     every = (_real(baselines, numbers) for baselines in _by_task(numbers))
-    real: dict[str, Any] = next((one for one in every if _best(one, name, numbers)), {})
-    whose, text = _best(real, name, numbers), ""
+    real: dict[str, Any] = next((one for one in every if best_answer(one, name, numbers)), {})
+    whose, text = best_answer(real, name, numbers), ""
     if whose:
         value, higher = real[whose][name], numbers["directions"].get(name, True)
         among = sum(name in values for values in real.values())
@@ -125,10 +114,3 @@ def _real(baselines: Mapping[str, Any], numbers: Numbers) -> dict[str, Any]:
 
 def _first(numbers: Numbers, baselines: Mapping[str, Any]) -> str:
     return next((name for name in numbers["shown"] if any(name in values for values in baselines.values())), "")
-
-
-def _best(real: Mapping[str, Any], name: str, numbers: Numbers) -> str:
-    """Return which answer is best in a metric, empty where none has it."""
-    there = {whose: values[name] for whose, values in real.items() if name in values}
-    best = max if numbers["directions"].get(name, True) else min
-    return str(best(there, key=there.__getitem__)) if there else ""

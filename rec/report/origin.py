@@ -54,8 +54,8 @@ class Origin:
         counts = self.counts
         # Records of other shapes than users who meet items, such as visits, would be misnamed as interactions.
         names = {"interactions": "record"} if "users" not in counts else {}
-        shown = [name for name in SHOWN_COUNTS if name in counts]
-        return ", ".join(counted(counts[name], names.get(name, name.removesuffix("s"))) for name in shown)
+        each = shown_counts(counts).items()
+        return ", ".join(counted(count, names.get(name, name.removesuffix("s"))) for name, count in each)
 
     def data(self) -> str:
         """Return the data set's name and size."""
@@ -165,6 +165,11 @@ def origin_of(folder: str, folders: Sequence[str], config: RunConfig, split: str
 def system_name(config: RunConfig) -> str:
     """Return the name of a run's system."""
     return config.system.rsplit(":", 1)[-1]
+
+
+def shown_counts(counts: Mapping[str, int]) -> dict[str, int]:
+    """Return those of a data set's counts that tell its size at a glance."""
+    return {name: counts[name] for name in SHOWN_COUNTS if name in counts}
 
 
 def data_name(config: RunConfig) -> str:

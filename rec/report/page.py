@@ -108,9 +108,10 @@ def metrics_section(results: Sequence[Numbers], left_out: str = "") -> Section:
     text = f"Averages over examples, each {spread}."
     if any(len(names) > 1 for names in _facts(results, first["shown"]).values()):
         text += " Metrics joined by = have the same value for every example here."
-    beside = explained(comparisons(first, first["shown"]), first["shown"])
+    columns = comparisons(first, first["shown"])
+    beside = explained(columns, first["shown"])
     text = " ".join(part for part in (text, beside, left_out) if part)
-    parts: list[Any] = [Text(text=text, tone="note"), _table(results, first["shown"])]
+    parts: list[Any] = [Text(text=text, tone="note"), _table(results, first["shown"], columns)]
     parts += [Text(text=sentence(note), tone="note") for note in first["notes"] if not is_warning(note, first)]
     return Section(title="Metrics", parts=parts)
 
@@ -119,7 +120,7 @@ def all_numbers(results: Sequence[Numbers]) -> Section:
     """Return the metrics that are not among those that tell most."""
     told = {name for names in _facts(results, results[0]["shown"]).values() for name in names}
     rest = [name for name in summarise(results) if name not in told]
-    return Section(title="All other numbers", parts=[_table(results, rest)], folded=True)
+    return Section(title="All other numbers", parts=[_table(results, rest, comparisons(results[0], rest))], folded=True)
 
 
 def _facts(results: Sequence[Numbers], names: Sequence[str]) -> dict[str, list[str]]:
@@ -129,9 +130,8 @@ def _facts(results: Sequence[Numbers], names: Sequence[str]) -> dict[str, list[s
     return {name: same for name, same in every.items() if name in names}
 
 
-def _table(results: Sequence[Numbers], names: Sequence[str]) -> Table:
+def _table(results: Sequence[Numbers], names: Sequence[str], columns: Sequence[tuple[str, dict[str, str]]]) -> Table:
     first, summary, meanings = results[0], summarise(results), results[0].get("meanings", {})
-    columns = comparisons(first, names)
     rows = []
     for name, same in _facts(results, names).items():
         told = [values.get(name, "-") for _, values in columns]

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ from rec.data.members import media_type
 from rec.errors import RequestError
 from rec.evaluation.service import Answer, Lookup, Route
 from rec.keys import ServeConfig
-from rec.report.origin import SHOWN_COUNTS, data_name
+from rec.report.origin import data_name, shown_counts
 from rec.sections import sentence
 from rec.serving.answers import Answerer
 from rec.serving.batching import Batcher
@@ -194,6 +194,7 @@ class Asked:
         """Return what is served."""
         answerer = self.answerer
         manifest, example = answerer.artifact.manifest, answerer.example
+        data = manifest.get("data", {})
         columns = [
             {"name": c.name, "dtype": c.dtype, "shape": list(c.shape), "entity": c.entity, "optional": c.optional}
             for c in answerer.rows.asked
@@ -209,8 +210,11 @@ class Asked:
             **{name: manifest.get(name) for name in ("system", "step", "entities", "modalities")},
             "tasks": {name: manifest["tasks"][name] for name in answerer.services},
             "notice": answerer.notices,
-            "data": {"name": data_name(answerer.config), "counts": _sizes(manifest.get("data", {}).get("counts", {}))},
-            "licence": manifest.get("data", {}).get("licence", ""),
+            "data": {
+                "name": data_name(answerer.config),
+                "counts": shown_counts(data.get("counts", {})),
+            },
+            "licence": data.get("licence", ""),
             "columns": columns,
             "routes": routes,
             "example": {"path": example["path"].removeprefix("/v1/"), "request": example["request"]},
@@ -288,11 +292,6 @@ def _add_lookup(router: APIRouter, lookup: Lookup) -> None:
         responses={404: {"description": "Not known"}},
         openapi_extra={"parameters": [parameter]},
     )
-
-
-def _sizes(counts: Mapping[str, int]) -> dict[str, int]:
-    """Return those of a data set's counts that tell its size at a glance."""
-    return {name: counts[name] for name in SHOWN_COUNTS if name in counts}
 
 
 def _media(content: bytes) -> Response:

@@ -263,7 +263,6 @@ def train_here(
     device = device_of(config.parallel)
     data = open_data(config)
     system = build(config, data)
-    check_same(config)
     with alone(config.out):
         return _train_here(config, data, system, report, say, file, device=device)
 

@@ -72,7 +72,8 @@ class HealthMoEModel(nn.Module):
         user_width = {"attributes": tables["user_attributes"].shape[1], "history": 0}
         item_width = {"attributes": tables["item_attributes"].shape[1], "id": config.width}
         if config.encoders == "trained":
-            if tokens is not None and "text" in config.of_users + config.of_items:
+            if "text" in config.of_users + config.of_items:
+                assert tokens is not None, "the data set holds tokens of texts"
                 self.text = BertEncoder(config.text, tokens.vocabulary, tokens.length, tokens.pad)
                 user_width["text"] = item_width["text"] = self.text.width
             if "image" in config.of_items:
