@@ -162,11 +162,12 @@ def _draw(config: OrdersConfig, group_U: np.ndarray, rng: np.random.Generator) -
         follows_U = rng.random(len(group_U)) < FOLLOW
         any_U = rng.integers(0, config.topics, len(group_U))
         topic_U = np.where(follows_U, next_GT[group_U, topic_of(chosen_UL[:, at - 1], config)], any_U)
-        item_UQ = item_TQ[topic_U]
-        free_UQ = exists_TQ[topic_U] & ~taken_UI[users[:, None], item_UQ]
-        while not (some_U := free_UQ.any(1)).all():  # a topic without an item that is new to the user: another one
-            item_UQ[~some_U] = item_TQ[rng.integers(0, config.topics, int((~some_U).sum()))]
-            free_UQ = ~taken_UI[users[:, None], item_UQ]
+        while True:
+            item_UQ = item_TQ[topic_U]
+            free_UQ = exists_TQ[topic_U] & ~taken_UI[users[:, None], item_UQ]
+            if len(none := np.flatnonzero(~free_UQ.any(1))) == 0:
+                break
+            topic_U[none] = rng.integers(0, config.topics, len(none))  # nothing of it is new to the user: another one
         key_UQ = log_popularity_I[item_UQ] + rng.gumbel(size=item_UQ.shape)
         best_U = np.where(free_UQ, key_UQ, -np.inf).argmax(1)
         chosen_UL[:, at] = item_UQ[users, best_U]

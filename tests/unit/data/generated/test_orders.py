@@ -67,3 +67,13 @@ def test_one_seed_gives_the_same_and_every_item_occurs() -> None:
 def test_what_cannot_be_drawn_is_refused(keys: dict[str, int], error: str) -> None:
     with pytest.raises(ValidationError, match=error):
         OrdersConfig(**{"events": 20, "topics": 10} | keys)
+
+
+def test_topics_with_one_item_less_have_no_item_of_another_topic() -> None:
+    config = OrdersConfig(interactions=40_000, events=60, items=199, topics=95, groups=5)
+    events = [shard_tables(config, shard)["events"]["item"] for shard in range(config.shards)]
+    taken = np.concatenate([names.to_numpy(zero_copy_only=False) for names in events])
+    names, counts = np.unique(taken, return_counts=True)
+    assert len(names) == config.items
+    # It stood in the place of every item that a topic lacks: taken three times as often as the mean.
+    assert counts[names == f"i{config.items}"][0] < 1.5 * counts.mean()
