@@ -53,7 +53,7 @@ def alone(folder: str) -> Iterator[None]:
     if not storage.is_local:
         yield
         return
-    os.makedirs(storage.root, exist_ok=True)
+    storage.make_folder()
     number = os.open(storage.root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:

@@ -105,6 +105,10 @@ class Storage:
         """Return the base names in a folder of what is being written or deleted, or was when a process was stopped."""
         return sorted(info.base_name for info in self._infos(folder) if TEMPORARY.search(info.base_name))
 
+    def make_folder(self, name: str = "") -> None:
+        """Make a folder, and those above it, where they are not there."""
+        self.filesystem.create_dir(self.path(name), recursive=True)
+
     def _info(self, name: str) -> fs.FileInfo:
         with self.telling(name):
             return self.filesystem.get_file_info(self.path(name))
@@ -167,7 +171,7 @@ class Storage:
             return
         temporary = _temporary(target)
         folder = name.rpartition("/")[0]
-        self.filesystem.create_dir(target.rpartition("/")[0], recursive=True)
+        self.make_folder(name.rpartition("/")[0])
         if folder not in self.tidied:
             self.tidied.add(folder)
             self.tidy(folder)
