@@ -13,11 +13,14 @@ from typing import Any, Self, get_origin
 
 from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
+from rec.data.config import TABLES, DataConfig, source_keys
 from rec.errors import ConfigError
+from rec.evaluation.tasks.config import EvaluateConfig
 from rec.json_text import json_text
-from rec.keys import EvaluateConfig, ParallelConfig, ServeConfig, TrainConfig, TuneConfig
-from rec.keys_data import TABLES, DataConfig, source_keys
+from rec.serving.config import ServeConfig
 from rec.strict import Strict, check_whole, idle_keys, is_among, on_path, resolve
+from rec.train.config import ParallelConfig, TrainConfig
+from rec.tuning.config import TuneConfig
 
 TOML_WORDS = {"a valid tuple": "a list, as in [1, 2]", "a valid dictionary": "a table", "a valid string": "a text"}
 """How kinds of values are called in TOML files, in the place of Python's names."""

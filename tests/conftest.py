@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from rec.config import RunConfig, from_table
+from rec.data.config import DataConfig, TextConfig
 from rec.data.generated.catalogue import CatalogueConfig
 from rec.data.prepare import prepare
 from rec.data.prepared import Prepared
 from rec.data.runner import InProcess
-from rec.keys_data import DataConfig, TextConfig
 from tests.thorough import VARIANTS
 
 pytest_plugins = [f"tests.support.{name}_fixtures" for name in ("artifact", "classifier", "foreign", "shared")]

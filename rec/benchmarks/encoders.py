@@ -14,12 +14,12 @@ from rec.benchmarks import bare_encoders, healthmoe
 from rec.benchmarks.memory import PeakMemory
 from rec.benchmarks.row import Row, timed
 from rec.benchmarks.timing import Times
+from rec.data.config import ImageEncodingConfig, TextEncodingConfig
 from rec.data.encode import EncodedShard, Encoders, EncodeTask, Recipe
 from rec.data.generated.food import FoodConfig, food_rows
 from rec.data.runner import Actors
 from rec.data.schema import EntityTable
 from rec.data.tables import ForeignTable, pieces
-from rec.keys_data import ImageEncodingConfig, TextEncodingConfig
 from rec.runtime.cluster import runtime
 from rec.runtime.prepare import OnRay
 

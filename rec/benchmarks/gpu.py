@@ -21,13 +21,13 @@ from rec.benchmarks.row import Row, timed
 from rec.benchmarks.steps import weighted
 from rec.benchmarks.timing import median_s, seconds, side_by_side
 from rec.benchmarks.work import Say
-from rec.keys import TrainConfig
 from rec.moe.grouping import Grouping, grouped_product
 from rec.nn.packed import edge_attention, layout, slab_attention, takes_edges
 from rec.shipped import shipped_for
 from rec.storage import Storage
 from rec.strict import resolve
 from rec.train.checkpoint import CheckpointStore
+from rec.train.config import TrainConfig
 from rec.train.engine import LocalEngine
 from rec.train.memory import peaks, restart_peaks
 from rec.train.ranks import OneRank

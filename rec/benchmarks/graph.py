@@ -14,20 +14,20 @@ from rec.benchmarks.memory import PeakMemory
 from rec.benchmarks.row import Row, timed
 from rec.benchmarks.timing import in_turns, side_by_side
 from rec.config import load
+from rec.data.config import ContentConfig, DataConfig, SplitConfig
 from rec.data.generated.graph import PlantedGraphConfig
 from rec.data.neighbours import nearest
 from rec.data.prepare import prepare
 from rec.data.prepared import Prepared
 from rec.data.runner import InProcess
 from rec.data.stream import to_columns
-from rec.keys import TrainConfig
-from rec.keys_data import ContentConfig, DataConfig, SplitConfig
 from rec.nn.graph import observed_products
 from rec.nn.pairs import InteractionBatch
 from rec.systems.lightgcn import GraphRecommender, LightGCN, LightGCNConfig
 from rec.systems.lightgcn import LightGCNModel as GraphModel
 from rec.systems.magnet import Magnet
 from rec.systems.magnet.model import MagnetModel as MagnetModel
+from rec.train.config import TrainConfig
 from rec.train.engine import LocalEngine
 from rec.train.memory import keep_freed_memory
 

@@ -12,10 +12,10 @@ from rec.benchmarks.graph import FREEDOM, SystemOnBatch, planted_data
 from rec.benchmarks.moe import peak_bytes
 from rec.benchmarks.row import Row
 from rec.benchmarks.timing import median_s
+from rec.data.config import ContentConfig
 from rec.data.generated.graph import PlantedGraphConfig
 from rec.data.prepare import prepare
 from rec.data.runner import InProcess
-from rec.keys_data import ContentConfig
 from rec.systems.lightgcn import GraphRecommender, LightGCN, LightGCNConfig
 from rec.systems.magnet import Magnet
 from rec.systems.magnet.config import MagnetConfig

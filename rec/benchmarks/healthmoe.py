@@ -17,16 +17,16 @@ from rec.benchmarks.row import Row, timed
 from rec.benchmarks.timing import in_turns, side_by_side
 from rec.config import load
 from rec.data.attributes import Attributes
+from rec.data.config import DataConfig, EncodeConfig, SplitConfig
 from rec.data.generated.food import FoodConfig
 from rec.data.prepare import prepare
 from rec.data.runner import InProcess
 from rec.data.stream import to_columns
-from rec.keys import TrainConfig
-from rec.keys_data import DataConfig, EncodeConfig, SplitConfig
 from rec.nn.pairs import PairsBatch
 from rec.systems.healthmoe import HealthMoE
 from rec.systems.healthmoe.config import HealthMoEConfig
 from rec.systems.healthmoe.model import HealthMoEModel
+from rec.train.config import TrainConfig
 from rec.train.optim import make_optimiser
 
 USERS, REPEATS = 32, 9

@@ -23,9 +23,11 @@ from rec.benchmarks.parts import chosen
 from rec.benchmarks.row import Row
 from rec.benchmarks.timing import cpu_s
 from rec.benchmarks.work import Say
+from rec.data.config import MODALITIES, DataConfig
 from rec.data.encoders import Tfidf
 from rec.data.items import FiledItems, HeldItems, facts_of
 from rec.data.modalities.answers import Answers
+from rec.data.modalities.config import ModalitiesConfig
 from rec.data.modalities.job import ModalityJob
 from rec.data.modalities.writers import ModelWriter
 from rec.data.runner import InProcess
@@ -36,8 +38,6 @@ from rec.data.stages.text_vectors import TextVectors
 from rec.data.texts import write_texts
 from rec.data.writing import Draft
 from rec.errors import DataError
-from rec.keys_data import MODALITIES, DataConfig
-from rec.keys_modalities import ModalitiesConfig
 from rec.seeds import generator
 from rec.train.memory import give_back
 

@@ -10,9 +10,9 @@ import torch
 from rec.benchmarks.memory import PeakMemory
 from rec.benchmarks.row import Row
 from rec.benchmarks.work import CATALOGUE, Say
+from rec.data.config import DataConfig, SplitConfig
 from rec.data.encoders import Tfidf
 from rec.data.generated.catalogue import CatalogueConfig
-from rec.keys_data import DataConfig, SplitConfig
 from rec.runtime.prepare import prepare
 from rec.seeds import generator
 

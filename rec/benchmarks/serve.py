@@ -19,11 +19,11 @@ from rec.benchmarks.row import Row
 from rec.benchmarks.serve_faults import with_faults
 from rec.benchmarks.work import CATALOGUE
 from rec.config import RunConfig, from_table
+from rec.data.config import DataConfig, TextConfig
 from rec.data.generated.catalogue import CatalogueConfig
 from rec.data.prepare import prepare
 from rec.data.runner import InProcess
 from rec.json_text import json_text
-from rec.keys_data import DataConfig, TextConfig
 from rec.runtime.proxies import serving_runtime
 from rec.runtime.serving import deploy, deploy_web, limits
 from rec.serving.artifact import Artifact

@@ -11,9 +11,9 @@ from rec.benchmarks.row import Row, timed
 from rec.benchmarks.timing import side_by_side
 from rec.data.prepared import Prepared
 from rec.data.stream import to_columns
-from rec.keys import TrainConfig
 from rec.systems.msmrec import MSMRec
 from rec.systems.msmrec.config import MSMRecConfig
+from rec.train.config import TrainConfig
 from rec.train.engine import LocalEngine
 from rec.train.memory import keep_freed_memory
 

@@ -13,11 +13,11 @@ from rec.benchmarks.timing import Times
 from rec.benchmarks.train import BATCH, CONFIG
 from rec.benchmarks.work import Say
 from rec.config import RunConfig, to_json
+from rec.data.config import DataConfig
 from rec.data.prepared import Prepared
 from rec.errors import TrainingError
-from rec.keys import ParallelConfig, TrainConfig
-from rec.keys_data import DataConfig
 from rec.runtime.training import train
+from rec.train.config import ParallelConfig, TrainConfig
 from rec.train.job import train_here
 
 EPOCHS = 3

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from rec.benchmarks.row import Row
 from rec.benchmarks.work import CATALOGUE
 from rec.config import RunConfig, from_table
+from rec.data.config import DataConfig, TextConfig
 from rec.data.generated.catalogue import CatalogueConfig
 from rec.data.prepare import prepare
 from rec.data.runner import InProcess
-from rec.keys_data import DataConfig, TextConfig
 from rec.runtime.tuning import search
 from rec.storage import Storage
 from rec.tuning.results import read_trials

@@ -15,8 +15,8 @@ import pyarrow.csv as csv
 from rec.benchmarks.memory import PeakMemory
 from rec.benchmarks.row import Row
 from rec.benchmarks.work import Say
+from rec.data.config import DataConfig, SplitConfig
 from rec.json_text import json_text
-from rec.keys_data import DataConfig, SplitConfig
 from rec.runtime.prepare import prepare
 from rec.seeds import generator
 

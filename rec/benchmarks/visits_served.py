@@ -17,12 +17,12 @@ from rec.config import RunConfig
 from rec.data.prepared import open_prepared
 from rec.data.stream import to_columns
 from rec.json_text import json_text
-from rec.keys import ServeConfig
 from rec.runtime.proxies import serving_runtime
 from rec.runtime.serving import deploy, deploy_web, limits
 from rec.sections import counted
 from rec.serving.answers import Answerer
 from rec.serving.artifact import Artifact
+from rec.serving.config import ServeConfig
 from rec.serving.export import export
 from rec.train.job import train_here
 

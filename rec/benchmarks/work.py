@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rec.data.config import DataConfig
 from rec.data.generated.catalogue import CatalogueConfig
 from rec.data.prepare import prepare
 from rec.data.prepared import Prepared
 from rec.data.runner import InProcess
-from rec.keys_data import DataConfig
 
 CATALOGUE, VIEW = "rec.data.generated.catalogue:PlantedCatalogue", "sequences"
 ML_1M = CatalogueConfig(users=6040, items=3416, interactions=999_611, modalities=("a",), shards=4)

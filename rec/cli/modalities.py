@@ -11,8 +11,8 @@ from typing import Annotated, Any
 from rec.cli.options import Overrides, argument, at_most_one, count, option
 from rec.cli.run import prepare, train, with_runner, writable
 from rec.config import RunConfig, load
+from rec.data.modalities.config import ModalitiesConfig
 from rec.errors import ConfigError, RequestError
-from rec.keys_modalities import ModalitiesConfig
 from rec.levels import say
 from rec.progress import tell
 from rec.report.text import paragraph, table

@@ -10,9 +10,9 @@ from typing import Any
 from rec.cluster.placing import assign
 from rec.config import RunConfig
 from rec.errors import ConfigError
-from rec.keys import ParallelConfig
 from rec.sections import counted
 from rec.systems.api import System
+from rec.train.config import ParallelConfig
 from rec.train.phases import stretches
 
 ITEM = re.compile(r"(?:(\d+)x)?(\d+)(gpu)?")

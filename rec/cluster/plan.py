@@ -15,13 +15,13 @@ from rec.cluster.machines import Machine
 from rec.cluster.placing import expert_groups
 from rec.cluster.rehearsal import Noted, rehearse
 from rec.cluster.traffic import FULL, Mixture, StepTraffic, Traffic, traffic
-from rec.keys import ParallelConfig
 from rec.moe.layer import MixtureOfExperts, layers_of, layers_to_spread
 from rec.nn.base import is_referred_to
 from rec.nn.memory import HALF, Memory, Parameters, resident
 from rec.nn.sharded import ShardedEmbedding, tables_of
 from rec.seeds import derive
 from rec.systems.api import System
+from rec.train.config import ParallelConfig
 from rec.train.phases import Stretch, own_flags, select
 from rec.train.ranks import OneRank, RankFeed
 

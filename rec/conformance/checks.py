@@ -18,10 +18,10 @@ from rec.evaluation.measure import measure, metrics, teller
 from rec.evaluation.records import joined, records_of
 from rec.evaluation.tasks.ranking.answers import recommend_batch
 from rec.json_text import json_text
-from rec.keys import ParallelConfig, TrainConfig
 from rec.nn.retrieval import Ask
 from rec.systems.api import Phase, System
 from rec.systems.capabilities import Decoding, Explainer, Ranker, Reporter, Writer
+from rec.train.config import ParallelConfig, TrainConfig
 from rec.train.feed import in_budgets, in_parts
 from rec.train.phases import own_flags, select, stretches
 from rec.train.ranks import OneRank, RankFeed
@@ -107,6 +107,12 @@ class Conformance:
                 assert term.sum.shape == ()
                 assert term.sum.isfinite()
                 assert float(term.count) > 0
+
+    def test_every_loss_term_has_words_where_some_have(self, built: Built) -> None:
+        system, rows = built
+        for phase in system.phases() if "loss_terms" in vars(type(system)) else ():
+            for name in system.loss(in_phase(system.model(), phase), system.collate(rows)):
+                assert any(fnmatch(name, glob) for glob in system.loss_terms), name
 
     def test_every_trained_parameter_moves(self, built: Built) -> None:
         system, rows = built

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from rec.batch import Batch
-from rec.keys import TrainConfig
 from rec.moe.layer import layers_of
 from rec.moe.routers import SoftmaxRouter
 from rec.nn.dropout import Dropout
 from rec.nn.sharded import tables_of
 from rec.systems.api import Phase, System
+from rec.train.config import TrainConfig
 from rec.train.engine import LocalEngine
 from rec.train.phases import Stretch, own_flags, select
 from rec.train.progress import TrainingProgress

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from rec.data.config import DataConfig
 from rec.data.items import HeldItems
 from rec.data.modalities.compare import compared, thresholds
 from rec.data.modalities.items import Written
@@ -18,7 +19,6 @@ from rec.data.modalities.summary import Summary, told_of
 from rec.data.prepare import items_of
 from rec.data.runner import Runner
 from rec.data.stages.modalities import job_of
-from rec.keys_data import DataConfig
 from rec.sections import counted
 
 JUDGED = 2000

@@ -22,11 +22,11 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from rec.data import images
+from rec.data.config import ImageEncodingConfig, TextEncodingConfig
 from rec.data.encoders import Hashing, RawImages, TextEncoder, Tfidf, Tokens, TransformerEncoder, VisionEncoder
 from rec.data.schema import EntityTable
 from rec.data.tables import Kind, Piece, read
 from rec.json_text import json_text
-from rec.keys_data import ImageEncodingConfig, TextEncodingConfig
 from rec.storage import Storage
 
 BAD, NOTES, MADE_FROM = b"rec.bad", b"rec.notes", b"rec.made_from"

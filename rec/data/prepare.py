@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from rec import sections
+from rec.data.config import DataConfig, FilterConfig
 from rec.data.joined import pictures
 from rec.data.prepared import Prepared, make_view, maker_of
 from rec.data.runner import Runner
@@ -35,7 +36,6 @@ from rec.data.tables import Kind, notes_of, read
 from rec.data.views.view import SPLITS, TRAIN
 from rec.data.writing import MANIFEST, WORK, Draft, sweep
 from rec.errors import ConfigError, DataError
-from rec.keys_data import DataConfig, FilterConfig
 from rec.progress import Progress
 from rec.storage import Storage
 from rec.strict import resolve

@@ -20,7 +20,7 @@ The folder holds:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from rec.config import RunConfig
+from rec.data.config import WORK_KEYS, DataConfig
 from rec.data.runner import InProcess, Runner
 from rec.data.stages.drops import numbered
 from rec.data.views.graph import GraphView
@@ -40,10 +41,9 @@ from rec.data.views.sequences import SequencesView
 from rec.data.views.view import FILE_NAME, Making, RowsView, View, read_records
 from rec.data.views.view import FOLDER as VIEWS
 from rec.data.views.visits import VisitsView
-from rec.data.writing import FORMAT, MANIFEST, Draft
+from rec.data.writing import FORMAT, MANIFEST
 from rec.errors import ConfigError, DataError
 from rec.json_text import json_text
-from rec.keys_data import WORK_KEYS, DataConfig
 from rec.storage import Storage, absolute
 from rec.strict import Strict, is_among, resolve
 
@@ -365,36 +365,3 @@ def _file_name(view: str) -> str:
     if not FILE_NAME.fullmatch(name):
         raise ConfigError(f"data.views: {view!r} is no name of a folder, expected letters, digits, '_', '.' and ':'")
     return name
-
-
-def write_prepared(
-    root: str,
-    *,
-    splits: Mapping[str, pa.Table],
-    entities: Mapping[str, tuple[pa.Table, int]],
-    tables: Mapping[str, np.ndarray],
-    config: Mapping[str, Any],
-    shard_rows: int = 4096,
-    manifest: Mapping[str, Any] | None = None,
-) -> Prepared:
-    """Write a data set and return it; it is complete once its manifest, written last, is there.
-
-    Args:
-        root: The folder.
-        splits: The rows of `train`, `val` and `test`.
-        entities: Per name the table with a column `id`, and the index of its first row.
-        tables: Whole-data-set inputs by name.
-        config: What it was made from, as plain values.
-        shard_rows: Rows per file of a split.
-        manifest: Further entries, such as `counts`, `modalities`, `synthetic_labels`.
-    """
-    draft = Draft(root)
-    parts = {split: draft.parts(split, table, shard_rows) for split, table in splits.items()}
-    for name, (table, _) in entities.items():
-        draft.table(name, table)
-    for name, array in tables.items():
-        draft.array(name, array)
-    told = {name: {"count": len(table), "first": first} for name, (table, first) in entities.items()}
-    made: dict[str, Any] = {"counts": {}, "modalities": [], **(manifest or {})}
-    draft.finish(made | {"entities": told, "splits": parts, "config": dict(config)})
-    return Prepared.open(root)

@@ -7,8 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+from rec.data.modalities.config import WriterConfig
 from rec.errors import ConfigError
-from rec.keys_modalities import WriterConfig
 from rec.progress import Progress
 
 T = TypeVar("T")

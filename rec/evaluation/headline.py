@@ -133,15 +133,20 @@ def label(names: Sequence[str], directions: Mapping[str, bool]) -> str:
 def simple_answers(numbers: Numbers, names: Sequence[str]) -> tuple[str, dict[str, str]]:
     """Return a column of what the best simple answer reaches in each metric: its head, and a text per name.
 
-    One that is told more of the truth than the system is never the best. Tasks have simple answers of their own; where
-    a column holds several, each value says whose it is.
+    One that is told more of the truth than the system is never the best, nor is an oracle. Tasks have simple answers of
+    their own; where a column holds several, each value says whose it is.
     """
-    found, more = {}, numbers.get("told_more", ())
+    found, there = {}, fair_answers(numbers["baselines"], numbers)
     for name in names:
-        there = {whose: values for whose, values in numbers["baselines"].items() if whose not in more}
         if whose := best_answer(there, name, numbers):
             found[name] = (whose, number(there[whose][name]))
     return in_column(found)
+
+
+def fair_answers(answers: Mapping[str, Numbers], numbers: Numbers) -> dict[str, Numbers]:
+    """Return the simple answers that know no more than a model may: no oracle, and none that is told of the truth."""
+    more = {*numbers.get("oracles", ()), *numbers.get("told_more", ())}
+    return {whose: values for whose, values in answers.items() if whose not in more}
 
 
 def best_answer(answers: Mapping[str, Numbers], name: str, numbers: Numbers) -> str:

@@ -13,7 +13,7 @@ from rec.errors import EvaluationError
 from rec.evaluation.experts import Routed
 from rec.evaluation.records import Records, joined, moved, with_columns
 from rec.evaluation.task import ALONE, Task, TaskRanks
-from rec.keys import EvaluateConfig
+from rec.evaluation.tasks.config import EvaluateConfig
 from rec.systems.api import System
 from rec.systems.capabilities import Reporter
 

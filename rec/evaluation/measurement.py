@@ -16,8 +16,8 @@ from torch import nn
 
 from rec import provenance
 from rec.evaluation.protocol import Manifest, data_of
+from rec.evaluation.tasks.config import EvaluateConfig
 from rec.json_text import json_text
-from rec.keys import EvaluateConfig
 from rec.storage import Storage
 from rec.strict import flat
 from rec.train.memory import peaks, restart_peaks

@@ -27,8 +27,8 @@ from rec.errors import ConfigError, DataError, EvaluationError, RequestError
 from rec.evaluation import requests
 from rec.evaluation.records import Records, joined
 from rec.evaluation.run import Trained
+from rec.evaluation.tasks.config import EvaluateConfig
 from rec.json_text import json_text
-from rec.keys import EvaluateConfig
 from rec.progress import Progress
 from rec.storage import Storage, absolute, uri_below
 from rec.strict import flat, is_among

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, create_model
 from rec.batch import Column, Columns
 from rec.data.stream import to_columns
 from rec.errors import RequestError
-from rec.keys import ServeConfig
+from rec.serving.config import ServeConfig
 
 if TYPE_CHECKING:
     from rec.data.members import Members

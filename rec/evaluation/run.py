@@ -201,7 +201,7 @@ def conclude(run: Trained, split: str, records: Mapping[str, Records]) -> Number
     if manifest.get("licence"):
         numbers["notes"].append(f"licence of the data: {manifest['licence']}")
     numbers |= {"interval": {}, "baselines": {}, "same": {}, "meanings": {}, "tasks": {}}
-    numbers |= {"settings": {}, "apart": {}, "told_more": []}
+    numbers |= {"settings": {}, "apart": {}, "told_more": [], "oracles": []}
     numbers["directions"] = directions(system.tasks)
     found: list[Section] = []
     history = storage.read_json("history.json")
@@ -215,6 +215,7 @@ def conclude(run: Trained, split: str, records: Mapping[str, Records]) -> Number
         if settings := task.settings(system):
             numbers["settings"][task.name] = settings
             numbers["apart"] |= {task.name: own} if (own := {name: settings[name] for name in task.apart}) else {}
+        numbers["oracles"] += [name for name in task.oracles if name in told["baselines"]]
         numbers["told_more"] += [name for name in task.told_more(system) if name in told["baselines"]]
         numbers["tasks"][task.name] = told
         found += _sections(run, task, measured, history)

@@ -21,7 +21,7 @@ from rec.data.members import PICTURE as PICTURE_FIELD
 from rec.data.members import PICTURE_TYPE, Members
 from rec.data.prepared import Prepared
 from rec.evaluation.rows import RequestRow
-from rec.keys import ServeConfig
+from rec.serving.config import ServeConfig
 from rec.storage import Storage
 
 Q = TypeVar("Q")

@@ -17,7 +17,7 @@ from rec.data.prepared import Prepared
 from rec.errors import RequestError
 from rec.evaluation.rows import RequestRow, Rows
 from rec.evaluation.service import Id
-from rec.keys import ServeConfig
+from rec.serving.config import ServeConfig
 
 EXACT = 1 << 53
 """Whole numbers up to here are all different as float64."""

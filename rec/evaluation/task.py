@@ -18,7 +18,7 @@ from rec.errors import EvaluationError
 from rec.evaluation.bootstrap import Summed
 from rec.evaluation.records import Records, column, ragged
 from rec.evaluation.service import Context, Exporting, Service
-from rec.keys import EvaluateConfig
+from rec.evaluation.tasks.config import EvaluateConfig
 from rec.sections import Section
 
 Values = dict[str, np.ndarray]
@@ -172,6 +172,11 @@ class Task(ABC):
 
     def told_more(self, system: Any) -> tuple[str, ...]:
         """Return the simple answers that are told more of the truth than the system: none of them is called best."""
+        return ()
+
+    @property
+    def oracles(self) -> tuple[str, ...]:
+        """Return the simple answers that know what made generated data: the most that any model can reach."""
         return ()
 
     @property

@@ -15,6 +15,12 @@ from rec.sections import counted
 from rec.strict import RANDOM_GATE, UNIFORM_GATE, Needs, Spaces, Strict, Twins, alike
 from rec.terms import Term
 
+LOSS_TERMS = {
+    "balance/*": "how unevenly experts are used, 1 is even",
+    "router_z/*": "size of the router's scores",
+}
+"""What the parts of a loss are that `terms` names, for a system's `loss_terms`."""
+
 
 class MixtureConfig(Strict):
     """A mixture of feed-forward experts."""

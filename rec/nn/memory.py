@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from rec.keys import ParallelConfig
+from rec.train.config import ParallelConfig
 
 FULL, HALF = 4, 2
 """Bytes of a number in float32 and in bfloat16."""

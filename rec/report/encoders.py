@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rec.config import RunConfig, from_table, to_table
+from rec.data.config import ENDPOINT
+from rec.data.modalities.requests_config import HTTP_STARTS
 from rec.data.prepared import Prepared
 from rec.data.stages.text_vectors import ENCODING
 from rec.errors import ConfigError, EvaluationError
@@ -16,8 +18,6 @@ from rec.evaluation.headline import label, one_fact, settings_in_words, summaris
 from rec.evaluation.measurement import read_measurement
 from rec.evaluation.run import evaluate_run, read_numbers
 from rec.filesystems import beside, last_name, uri_below
-from rec.keys_data import ENDPOINT
-from rec.keys_requests import HTTP_STARTS
 from rec.progress import PLAIN_WIDTH, terminal_width
 from rec.report.html import page
 from rec.report.origin import data_name, system_name

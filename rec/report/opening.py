@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rec.evaluation.headline import Numbers, best_answer, in_column, span, standing, summarise, with_spread
+from rec.evaluation.headline import (
+    Numbers,
+    best_answer,
+    fair_answers,
+    in_column,
+    span,
+    standing,
+    summarise,
+    with_spread,
+)
 from rec.report.origin import Origin, data_name, system_name
 from rec.report.verdict import FILE
 from rec.sections import counted, number
 from rec.storage import Storage
-
-ORACLES = ("the planted truth",)
-"""Answers that know what made the data: no simple answers, but the most that any model can reach."""
 
 
 def opening(results: Sequence[Numbers], origin: Origin, storage: Storage) -> str:
@@ -28,14 +34,14 @@ def comparisons(numbers: Numbers, names: Sequence[str]) -> list[tuple[str, dict[
     """
     found: dict[str, tuple[str, str]] = {}
     for baselines in _by_task(numbers):
-        real, first = _real(baselines, numbers), _first(numbers, baselines)
+        real, first = fair_answers(baselines, numbers), _first(numbers, baselines)
         for name in names:
             best = best_answer(real, first, numbers) if first else ""
             whose = best if best and name in real[best] else best_answer(real, name, numbers)
             if whose:
                 found[name] = (whose, number(real[whose][name]))
     columns = [in_column(found)] if found else []
-    for oracle in (one for one in ORACLES if one in numbers["baselines"]):
+    for oracle in numbers.get("oracles", ()):
         values = numbers["baselines"][oracle]
         columns.append((f"{oracle} (oracle)", {name: number(values[name]) for name in names if name in values}))
     return columns
@@ -74,7 +80,7 @@ def _meaning(numbers: Numbers) -> list[str]:
 
 def _beside(name: str, numbers: Numbers, low: float, high: float) -> str:
     """Return how a metric stands beside the best simple answer, and what the oracle reaches."""
-    every = (_real(baselines, numbers) for baselines in _by_task(numbers))
+    every = (fair_answers(baselines, numbers) for baselines in _by_task(numbers))
     real: dict[str, Any] = next((one for one in every if best_answer(one, name, numbers)), {})
     whose, text = best_answer(real, name, numbers), ""
     if whose:
@@ -82,7 +88,7 @@ def _beside(name: str, numbers: Numbers, low: float, high: float) -> str:
         among = sum(name in values for values in real.values())
         best = f", the best of {counted(among, 'simple answer')}" if among > 1 else ", a simple answer"
         text = f": {standing(value, low, high, higher)} {whose} ({number(value)}){best}"
-    for oracle in (one for one in ORACLES if name in numbers["baselines"].get(one, {})):
+    for oracle in (one for one in numbers.get("oracles", ()) if name in numbers["baselines"][one]):
         text += f"; {oracle}, an oracle, reaches {number(numbers['baselines'][oracle][name])}"
     return text
 
@@ -104,12 +110,6 @@ def _dense(numbers: Numbers, origin: Origin) -> str:
 
 def _by_task(numbers: Numbers) -> list[Mapping[str, Mapping[str, Any]]]:
     return [task["baselines"] for task in numbers["tasks"].values() if task["baselines"]]
-
-
-def _real(baselines: Mapping[str, Any], numbers: Numbers) -> dict[str, Any]:
-    """Return the answers that know no more than a model may."""
-    more = (*ORACLES, *numbers.get("told_more", ()))
-    return {whose: values for whose, values in baselines.items() if whose not in more}
 
 
 def _first(numbers: Numbers, baselines: Mapping[str, Any]) -> str:

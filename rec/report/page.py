@@ -19,6 +19,7 @@ from rec.report.selection import of_all_candidates, selected, without_metrics
 from rec.report.verdict import filed_verdict
 from rec.sections import Lines, LineSeries, Mark, Section, Table, Text, counted, from_plain, number, sentence
 from rec.storage import Storage
+from rec.strict import resolve
 
 Numbers = dict[str, Any]
 LOSSES = "Every part of the loss by its name, averaged over an epoch, before its weight."
@@ -27,6 +28,8 @@ History = Sequence[Mapping[str, Any]]
 
 def write_report(folder: str, split: str = "test", seeds: int = 0, users: Sequence[str] = ()) -> str:
     """Write a report into a run's folder and return its path: `report.html`, of N seeds `report-N-seeds.html`.
+
+    That of another split than test says which: `report-val.html`.
 
     Args:
         folder: Of the run, or of its seeds.
@@ -47,7 +50,8 @@ def write_report(folder: str, split: str = "test", seeds: int = 0, users: Sequen
     results = [without_metrics(numbers, dropped) for numbers in measured]
     dropped -= results[0]["metrics"].keys()
     filed = from_plain(first.read_json(f"evaluation/{split}/sections.json"))
-    panels = curves(history, config.train.metric, results[0]["directions"])
+    words = resolve(config.system).loss_terms
+    panels = curves(history, config.train.metric, results[0]["directions"], words)
     alone = profiles(load_run(folders[0], ()), split, users, measured[0]) if users else []
     told = [*selected(filed, dropped), *filed_sections(storage)]
     sections = [
@@ -68,7 +72,8 @@ def write_report(folder: str, split: str = "test", seeds: int = 0, users: Sequen
         command=origin.command(),
         command_does=origin.command_does(),
     )
-    name = "report.html" if folders == [folder] else f"report-{counted(len(folders), 'seed').replace(' ', '-')}.html"
+    of_seeds = [] if folders == [folder] else [counted(len(folders), "seed").replace(" ", "-")]
+    name = "-".join(["report", *([] if split == "test" else [split]), *of_seeds]) + ".html"
     storage.write(name, text.encode())
     return storage.uri_of(name)
 
@@ -141,23 +146,30 @@ def _table(results: Sequence[Numbers], names: Sequence[str], columns: Sequence[t
     return Table(head=["metric", run, *(head for head, _ in columns), "what it is"], rows=rows)
 
 
-def curves(history: History, metric: str, directions: Mapping[str, bool]) -> list[Section]:
-    """Return, per phase, the training loss and the metric of validation over epochs."""
+def curves(history: History, metric: str, directions: Mapping[str, bool], words: Mapping[str, str]) -> list[Section]:
+    """Return, per phase, the training loss and the metric of validation over epochs.
+
+    Args:
+        history: A record of each evaluation in training.
+        metric: What validation chose by.
+        directions: Whether more of a metric is better.
+        words: What the parts of the loss are, as a system's `loss_terms`.
+    """
     found = []
     phases = list(dict.fromkeys(record["phase"] for record in history))
     for phase in phases:
         records = [record for record in history if record["phase"] == phase]
         name = records[0].get("phase_name", f"phase {phase + 1}")
         title = "Learning curves" if len(phases) == 1 else f"Learning curves of phase {name!r}"
-        found.append(Section(title=title, parts=_panels(records, metric, directions)))
+        found.append(Section(title=title, parts=_panels(records, metric, directions, words)))
     return found
 
 
-def _panels(records: History, metric: str, directions: Mapping[str, bool]) -> list[Lines]:
+def _panels(records: History, metric: str, directions: Mapping[str, bool], words: Mapping[str, str]) -> list[Lines]:
     x = [record["epoch"] for record in records]
     losses = list(dict.fromkeys(name for record in records for name in record if name.startswith("loss/")))
     series = [LineSeries(name=n.removeprefix("loss/"), x=x, y=[r.get(n, np.nan) for r in records]) for n in losses]
-    told = in_words([one.name for one in series])
+    told = in_words([one.name for one in series], words)
     caption = f"{LOSSES} {told}." if told else LOSSES
     panels = [Lines(title="training loss", caption=caption, series=series, x_axis="epoch", y_axis="loss")]
     shown = next((name for name in (records[-1].get("metric"), metric, "val_loss") if name in records[-1]), None)

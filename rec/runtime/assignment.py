@@ -8,8 +8,8 @@ import ray
 
 from rec.cluster.machines import Machine
 from rec.cluster.placing import assign
-from rec.keys import ParallelConfig
 from rec.runtime.cluster import fitting, living_nodes, runtime
+from rec.train.config import ParallelConfig
 
 NODE_ID = "ray.io/node-id"
 """A label that Ray gives every node."""

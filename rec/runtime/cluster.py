@@ -23,12 +23,12 @@ import psutil
 import ray
 
 from rec.errors import ConfigError, one_line
-from rec.keys import ParallelConfig
 from rec.levels import of_libraries
 from rec.progress import Progress
 from rec.provenance import cores
 from rec.runtime.served import FOLDER, sweep
 from rec.sections import counted
+from rec.train.config import ParallelConfig
 
 PRIVATE = "REC_PRIVATE_RUNTIME"
 """Set in the environment of every process of a private runtime."""

@@ -19,7 +19,6 @@ import torch.distributed
 from torch import Tensor, nn
 
 from rec.batch import Batch
-from rec.keys import ParallelConfig, TrainConfig
 from rec.nn.base import is_referred_to
 from rec.nn.making import fill
 from rec.nn.memory import BUCKET
@@ -28,6 +27,7 @@ from rec.runtime.deepspeed_experts import import_deepspeed, parameter_groups, pl
 from rec.runtime.placement import Fragment, ParameterPlace, WholeParameter
 from rec.runtime.ranks import TorchRanks
 from rec.runtime.reducing import sum_for_owners
+from rec.train.config import ParallelConfig, TrainConfig
 from rec.train.engine import slots_of
 from rec.train.optim import make_optimiser
 from rec.train.shards import TensorPiece, Tensors

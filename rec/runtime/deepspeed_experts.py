@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from rec.cluster.placing import expert_groups
 from rec.errors import ConfigError
-from rec.keys import ParallelConfig
 from rec.moe.dispatch import Order
 from rec.moe.experts import Experts, FeedForwardExperts, UnlikeExperts
 from rec.moe.layer import Carry, MixtureOfExperts, layers_of, layers_to_spread
@@ -26,6 +25,7 @@ from rec.nn.making import fill
 from rec.runtime.exchange import ExpertParallel, WorldRanks
 from rec.runtime.placement import ParameterPlace, Placement
 from rec.runtime.tables import share_tables
+from rec.train.config import ParallelConfig
 
 STOCK_PREFIX = "deepspeed_moe.experts.deepspeed_experts."
 

@@ -20,11 +20,11 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 from rec.cluster.machines import sizes
 from rec.config import RunConfig
 from rec.errors import ConfigError, TrainingError
-from rec.keys import ParallelConfig
 from rec.progress import Progress
 from rec.runtime.cluster import SPARE_CPUS, fitting, living_nodes
 from rec.sections import counted
 from rec.systems.api import System
+from rec.train.config import ParallelConfig
 
 ELASTIC = ("min_workers", "grow_s")
 """Keys of a number of workers that may change."""

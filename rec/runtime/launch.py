@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from rec.config import RunConfig
-from rec.keys import ParallelConfig
 from rec.runtime.cluster import Demand, cpus_to_start, refuse_shared_gpus, runtime, starting, worker_environment
 from rec.storage import Storage
+from rec.train.config import ParallelConfig
 
 HEAVY = ("torch", "pandas", "pyarrow.parquet")
 

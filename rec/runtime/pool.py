@@ -11,10 +11,10 @@ from typing import Any
 import ray
 from ray import cloudpickle
 
+from rec.data.modalities.config import WriterConfig
 from rec.data.modalities.language_model import CUT, WHOLE, Answer, Conversation, TokenUsage
 from rec.data.runner import Actors, Thread
 from rec.errors import ConfigError, RecError
-from rec.keys_modalities import WriterConfig
 
 RESTARTS, TRIES = 3, 3
 """How often an actor is made anew after its node or process was lost, and a task given to it again."""

@@ -16,9 +16,9 @@ from rec.evaluation.predictor import Predictor
 from rec.evaluation.records import Records
 from rec.evaluation.run import Trained
 from rec.json_text import json_text
-from rec.keys import ParallelConfig
 from rec.runtime.cluster import Demand, cpus_to_start, runtime
 from rec.storage import absolute
+from rec.train.config import ParallelConfig
 
 Make = Callable[[Predictor, PredictionPart], bytes]
 """Returns what is wanted of a part."""

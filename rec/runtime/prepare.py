@@ -11,11 +11,11 @@ import ray.data
 from ray import cloudpickle
 
 from rec.data import prepare as passes
+from rec.data.config import DataConfig
+from rec.data.modalities.config import WriterConfig
 from rec.data.prepared import Prepared
 from rec.data.runner import Actors, InProcess, Pool
 from rec.errors import RecError
-from rec.keys_data import DataConfig
-from rec.keys_modalities import WriterConfig
 from rec.progress import Progress
 from rec.runtime.cluster import Demand, runtime, starting
 from rec.runtime.pool import ActorPool, vllm_pool

@@ -14,13 +14,13 @@ import ray
 
 from rec.cluster.manifests import ANSWER, served
 from rec.errors import ConfigError, one_line
-from rec.keys import ServeConfig
 from rec.levels import of_libraries
 from rec.progress import Progress
 from rec.runtime.cluster import MOST_TOLD, Demand, runtime
 from rec.runtime.errors_log import LOG, NAME
 from rec.runtime.ports import check_port, free_port
 from rec.runtime.served import FOLDER, PROXY, TOKEN, ServedState, end_proxies
+from rec.serving.config import ServeConfig
 
 REMEDY = "lower it, or serve.cpus_per_replica and serve.gpus_per_replica"
 

@@ -10,13 +10,13 @@ import psutil
 import ray
 
 from rec.errors import ConfigError, DataError, RequestError
-from rec.keys import ServeConfig
 from rec.progress import Progress
 from rec.runtime.cluster import starting
 from rec.runtime.errors_log import NAME, FileFollower
 from rec.runtime.proxies import addresses, serving_runtime
 from rec.runtime.served import ServedState
 from rec.serving.artifact import Artifact
+from rec.serving.config import ServeConfig
 from rec.strict import idle_keys
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ import torch
 from rec.errors import ConfigError, RequestError
 from rec.evaluation.rows import Rows
 from rec.evaluation.service import Answer, Context, Lookup, Route, Service
-from rec.keys import ServeConfig
 from rec.moe.layer import Mixed, layers_of
 from rec.sections import sentence
 from rec.serving.artifact import Artifact, TaskParts
+from rec.serving.config import ServeConfig
 from rec.serving.predict import PredictRoute
 
 

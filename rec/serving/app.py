@@ -17,12 +17,12 @@ from rec.data.ids import MAX_ID
 from rec.data.members import media_type
 from rec.errors import RequestError
 from rec.evaluation.service import Answer, Lookup, Route
-from rec.keys import ServeConfig
 from rec.report.origin import data_name, shown_counts
 from rec.sections import sentence
 from rec.serving.answers import Answerer
 from rec.serving.batching import Batcher
 from rec.serving.border import DEADLINE, ERRORS, HEALTH, Border, Meters, Receive, Scope, add_handlers, encoded
+from rec.serving.config import ServeConfig
 from rec.serving.documents import add_documents, with_token
 from rec.serving.schema import schema_of
 from rec.serving.streaming import LONGEST_S, Pieces, documented, streamed

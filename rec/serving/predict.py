@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, JsonValue, create_model
 from rec.errors import RequestError
 from rec.evaluation.rows import RequestRow, Rows
 from rec.evaluation.service import Answer, Answered, Id, Message, Route, Service
-from rec.keys import ServeConfig
+from rec.serving.config import ServeConfig
 
 
 class PredictRoute(Route[RequestRow]):

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from rec.batch import Batch, Column, Columns
 from rec.evaluation.task import Task
-from rec.keys import ParallelConfig, TrainConfig
 from rec.nn.memory import Memory
 from rec.strict import Strict
 from rec.terms import Term
+from rec.train.config import ParallelConfig, TrainConfig
 
 B = TypeVar("B", bound=Batch)
 M = TypeVar("M", bound=nn.Module)
@@ -110,6 +110,8 @@ class System(ABC, Generic[B, M]):
     set was written with."""
     tasks: tuple[Task, ...]
     """What can be asked of it, the most telling first; each asks for a capability that the class inherits."""
+    loss_terms: ClassVar[Mapping[str, str]] = {}
+    """What the parts of its loss are, in words, by a glob of their names; the first that fits counts."""
     notice: str = ""
     """What people must be told with every answer."""
 

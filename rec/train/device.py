@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from rec.errors import ConfigError
-from rec.keys import ParallelConfig
+from rec.train.config import ParallelConfig
 
 
 def device_of(parallel: ParallelConfig) -> str:

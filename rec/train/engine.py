@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from rec.batch import Batch
 from rec.errors import CheckpointError
-from rec.keys import TrainConfig
 from rec.nn.base import is_referred_to, refuse_another_base
 from rec.nn.making import fill
 from rec.nn.sharded import update_tables
+from rec.train.config import TrainConfig
 from rec.train.optim import make_optimiser
 from rec.train.shards import TensorPiece, Tensors
 from rec.train.tables import load_sums, pieces_of_tables

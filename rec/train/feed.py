@@ -15,9 +15,9 @@ from rec.batch import Batch, Columns
 from rec.data.prepared import Prepared
 from rec.data.stream import Plan, Reader
 from rec.errors import ConfigError
-from rec.keys import TrainConfig
 from rec.seeds import derive
 from rec.systems.api import Phase, System
+from rec.train.config import TrainConfig
 from rec.train.engine import Engine
 from rec.train.phases import key_of, resolved
 

@@ -19,13 +19,13 @@ from torch import nn
 from rec.batch import Batch
 from rec.errors import TrainingError
 from rec.evaluation.measure import measure, metrics
-from rec.keys import TrainConfig
 from rec.moe.experts import DrawnExperts
 from rec.moe.layer import layers_of
 from rec.nn.making import fill, made_empty, made_undrawn
 from rec.seeds import derive
 from rec.systems.api import Phase, System
 from rec.train.checkpoint import Checkpoint
+from rec.train.config import TrainConfig
 from rec.train.engine import Engine, load_model
 from rec.train.feed import Microbatches, levelled
 from rec.train.memory import peaks

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from rec.errors import ConfigError
-from rec.keys import ParallelConfig
 from rec.nn.memory import Memory, in_words
+from rec.train.config import ParallelConfig
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT_BYTES = 1 << 30

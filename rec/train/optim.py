@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from rec.keys import TrainConfig
+from rec.train.config import TrainConfig
 
 
 def eager(kind: type[torch.optim.Adam]) -> type[torch.optim.Adam]:

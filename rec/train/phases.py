@@ -13,9 +13,9 @@ from torch import nn
 from rec.config import unmeasured
 from rec.errors import ConfigError
 from rec.evaluation.measure import directions
-from rec.keys import PhaseConfig, TrainConfig
 from rec.sections import counted
 from rec.systems.api import Phase, System
+from rec.train.config import PhaseConfig, TrainConfig
 from rec.train.progress import TrainingProgress
 
 KEYS = tuple(PhaseConfig.model_fields)

@@ -19,11 +19,14 @@ from rec.cli import main
 from rec.cli.command import parsed
 from rec.cli.options import is_override
 from rec.config import from_table, load
-from rec.keys import EvaluateConfig, ParallelConfig, ServeConfig, TrainConfig, TuneConfig
-from rec.keys_data import DataConfig
+from rec.data.config import DataConfig
+from rec.evaluation.tasks.config import EvaluateConfig
 from rec.serving.answers import Answerer
 from rec.serving.app import create
 from rec.serving.artifact import Artifact
+from rec.serving.config import ServeConfig
+from rec.train.config import ParallelConfig, TrainConfig
+from rec.tuning.config import TuneConfig
 from tests.end_to_end.serving.test_app import Noted
 from tests.support.own import prepared
 

@@ -12,7 +12,7 @@ from torch import nn
 from rec.benchmarks.counting import Counts, counting
 from rec.benchmarks.scale.syncs import LAYER_SYNCS, STEP_SYNCS, step_counts
 from rec.evaluation.measure import Recorder
-from rec.keys import EvaluateConfig, TrainConfig
+from rec.evaluation.tasks.config import EvaluateConfig
 from rec.nn import input_tables
 from rec.systems.api import System
 from rec.systems.gavamoe import GaVaMoE
@@ -23,6 +23,7 @@ from rec.systems.msmrec import MSMRec
 from rec.systems.nlammr import NLAMMR
 from rec.systems.peter import PETER
 from rec.systems.safedrug import CodeBaseline
+from rec.train.config import TrainConfig
 from rec.train.engine import LocalEngine
 from rec.train.optim import steps_beside_parameters
 from rec.train.phases import own_flags, select, stretches

@@ -16,10 +16,10 @@ from rec.config import RunConfig, to_toml
 from rec.evaluation.predict import PredictionOrder, predict
 from rec.evaluation.predictor import predict_here
 from rec.evaluation.run import Numbers, evaluate_run
-from rec.keys import ServeConfig
 from rec.serving.answers import Answerer
 from rec.serving.app import create
 from rec.serving.artifact import Artifact
+from rec.serving.config import ServeConfig
 from rec.serving.export import export
 from tests.end_to_end.serving.test_app import Noted
 from tests.guests.conftest import GUESTS, quiet

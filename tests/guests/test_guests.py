@@ -29,13 +29,13 @@ from rec.evaluation.tasks.sets import Sets
 from rec.evaluation.tasks.sets.meanings import EARLIER
 from rec.evaluation.tasks.sets.metrics import RARE
 from rec.evaluation.tasks.writing import Writing
-from rec.keys import ParallelConfig, TrainConfig
 from rec.report.page import write_report
 from rec.serving.answers import Answerer
 from rec.serving.export import export
 from rec.storage import Storage
 from rec.systems.capabilities import Decoding
 from rec.train.checkpoint import CheckpointStore
+from rec.train.config import ParallelConfig, TrainConfig
 from rec.train.engine import load_model
 from rec.train.feed import PlannedFeed
 from rec.train.job import train_here

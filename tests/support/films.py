@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from rec.data.items import HeldItems, Items
+from rec.data.modalities.config import ModalitiesConfig
 from rec.data.modalities.job import ModalityJob
 from rec.data.runner import InProcess
-from rec.keys_modalities import ModalitiesConfig
 
 HEAT = ["Heat", "1995", "Michael Mann", "Master thief Neil McCauley robs banks in Los Angeles; a detective hunts him."]
 """The facts of a film."""

@@ -5,10 +5,10 @@ from typing import Any
 
 import pandas as pd
 
+from rec.data.config import DataConfig
 from rec.data.prepare import prepare
 from rec.data.prepared import Prepared
 from rec.data.runner import InProcess
-from rec.keys_data import DataConfig
 from tests.unit.data.test_images import encoded
 
 ENCODE = {"image": {"size": 8, "thumbnail": 0}, "shard_items": 4}

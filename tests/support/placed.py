@@ -12,9 +12,9 @@ import ray
 import ray.train
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from rec.keys import ParallelConfig
 from rec.runtime.assignment import node_of_each
 from rec.runtime.network import ConnectedWorkers
+from rec.train.config import ParallelConfig
 
 
 def tell(given: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rec.batch import Batch, Column, Columns
-from rec.data.prepared import Prepared, write_prepared
+from rec.data.prepared import Prepared
 from rec.evaluation.tasks.rating import Rating
 from rec.evaluation.tasks.writing import Writing
 from rec.seeds import derive
@@ -23,6 +23,7 @@ from rec.strict import Strict
 from rec.systems.api import System
 from rec.systems.capabilities import Decoding, Rater, Writer
 from rec.terms import Term
+from tests.support.prepared import write_prepared
 
 USERS, ITEMS, MOST = 12, 9, 10
 WORDS = ("<eos>", *"a the plain sweet salty soup cake bread was is good bad".split())

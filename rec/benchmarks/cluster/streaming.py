@@ -20,14 +20,14 @@ from rec.benchmarks.cluster.training import CPUS_PER_WORKER, LIMIT_S, run_on
 from rec.benchmarks.row import Row
 from rec.benchmarks.work import Say
 from rec.config import RunConfig, to_json
+from rec.data.config import DataConfig
 from rec.data.prepared import Prepared
 from rec.data.writing import Draft
-from rec.keys import ParallelConfig, TrainConfig
-from rec.keys_data import DataConfig
 from rec.moe.config import MixtureConfig
 from rec.runtime.local_cluster import LocalCluster, Shape, running
 from rec.sections import counted
 from rec.systems.msmrec.config import MSMRecConfig
+from rec.train.config import ParallelConfig, TrainConfig
 
 MIB, GIB = 1 << 20, 1 << 30
 TIMES = 4

@@ -16,15 +16,15 @@ from rec.benchmarks.cluster.probe import ProbedConfig
 from rec.benchmarks.work import Say
 from rec.cluster.traffic import StepTraffic, least
 from rec.config import RunConfig, to_json
+from rec.data.config import DataConfig
 from rec.data.generated.catalogue import CatalogueConfig
 from rec.data.prepare import prepare
 from rec.data.prepared import Prepared
 from rec.data.runner import InProcess
 from rec.errors import TrainingError
-from rec.keys import ParallelConfig, TrainConfig
-from rec.keys_data import DataConfig
 from rec.moe.config import MixtureConfig
 from rec.runtime.local_cluster import LocalCluster
+from rec.train.config import ParallelConfig, TrainConfig
 
 SOURCE = "rec.data.generated.catalogue:PlantedCatalogue"
 CATALOGUE = CatalogueConfig(users=4096, items=2000, interactions=120_000, modalities=("a",), shards=4)

@@ -25,7 +25,6 @@ from rec.benchmarks.row import Row, timed
 from rec.benchmarks.timing import Times, seconds
 from rec.benchmarks.work import Say
 from rec.json_text import json_text
-from rec.keys import ParallelConfig, TrainConfig
 from rec.moe.experts import DrawnExperts, FeedForwardExperts
 from rec.moe.layer import MixtureOfExperts
 from rec.moe.routers import SoftmaxRouter
@@ -34,6 +33,7 @@ from rec.runtime.deepspeed import DeepSpeedEngine
 from rec.runtime.ranks import TorchRanks
 from rec.storage import Storage
 from rec.train.checkpoint import CheckpointStore
+from rec.train.config import ParallelConfig, TrainConfig
 from rec.train.engine import LocalEngine
 from rec.train.memory import give_back, peaks, restart_peaks
 from rec.train.ranks import OneRank

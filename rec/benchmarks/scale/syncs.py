@@ -19,10 +19,10 @@ from rec.benchmarks.ranks import as_rank
 from rec.benchmarks.row import Row
 from rec.benchmarks.work import Say
 from rec.json_text import json_text
-from rec.keys import ParallelConfig, TrainConfig
 from rec.seeds import derive
 from rec.systems.msmrec import MSMRec
 from rec.systems.msmrec.config import MSMRecConfig
+from rec.train.config import ParallelConfig, TrainConfig
 from rec.train.engine import Engine, LocalEngine
 from rec.train.phases import stretches
 from rec.train.progress import TrainingProgress

@@ -10,11 +10,11 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from rec.data.modalities.budget import Budget
+from rec.data.modalities.config import WriterConfig
 from rec.data.modalities.counting import TokenCount
 from rec.data.modalities.flow import settle
 from rec.data.modalities.language_model import Answer, Conversation, LanguageModel, TokenUsage
 from rec.data.runner import Pool
-from rec.keys_modalities import WriterConfig
 
 HASHED = 1 << 20
 """Bytes at the start of each file of a model that tell it from others; all of them would take minutes."""

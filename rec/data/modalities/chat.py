@@ -12,10 +12,10 @@ import aiohttp
 
 from rec.data.modalities.budget import Budget
 from rec.data.modalities.client import Client, Failure
+from rec.data.modalities.config import WriterConfig
 from rec.data.modalities.counting import TokenCount
 from rec.data.modalities.language_model import WHOLE, Answer, ChatMessage, Conversation, LanguageModel, TokenUsage
 from rec.json_text import json_text
-from rec.keys_modalities import WriterConfig
 from rec.seeds import generator
 
 KEY = "data.modalities.writer"

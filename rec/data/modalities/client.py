@@ -19,8 +19,8 @@ from yarl import URL
 
 from rec.data.modalities.language_model import AskingStatus, Unanswered
 from rec.data.modalities.pacing import Pace, asked_wait_s, wait_s
+from rec.data.modalities.requests_config import RequestsConfig
 from rec.errors import ConfigError, DataError
-from rec.keys_requests import RequestsConfig
 
 T = TypeVar("T")
 AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 529)

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rec.data.modalities.knowledge_config import KnowledgeConfig
 from rec.data.sources.metadata import ALIASES
 from rec.data.tables import ForeignTable, Kind, Piece, TableFormat, columns, files, pieces, read
 from rec.data.tables.files import ENDINGS, UNREADABLE, Location, locate, opened
 from rec.data.tables.types import PLAIN
 from rec.errors import DataError
-from rec.keys_knowledge import KnowledgeConfig
 
 JSON_LINES, TEXTS = (".jsonl", ".ndjson"), (".txt", ".md")
 USUAL = {

@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import numpy as np
 
+from rec.data.config import EndpointConfig
 from rec.data.modalities.answers import Answers
 from rec.data.modalities.budget import Budget, BudgetSpent, Prices
 from rec.data.modalities.client import Client, Failure, Refused
@@ -26,7 +27,6 @@ from rec.data.modalities.language_model import (
 )
 from rec.errors import DataError
 from rec.json_text import json_text
-from rec.keys_data import EndpointConfig
 from rec.progress import Progress
 from rec.sections import counted
 from rec.seeds import generator

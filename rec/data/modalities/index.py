@@ -13,11 +13,11 @@ import numpy as np
 
 from rec.data.encoders import Hashing, TextEncoder, Tfidf, TransformerEncoder, text_encoder_from
 from rec.data.modalities.documents import DocumentPart, documents, knowledge_files, parts
+from rec.data.modalities.knowledge_config import KnowledgeConfig
 from rec.data.modalities.shard import Shard, ShardDraft, write_array
 from rec.data.modalities.words import Words
 from rec.data.runner import Actors, Runner
 from rec.errors import ConfigError, DataError
-from rec.keys_knowledge import KnowledgeConfig
 from rec.sections import counted
 from rec.storage import Storage, absolute
 

@@ -14,6 +14,7 @@ from rec.data.items import Items, evenly, facts_of
 from rec.data.modalities.answers import Answers
 from rec.data.modalities.batched import BatchedModel
 from rec.data.modalities.budget import Budget, BudgetSpent, Prices
+from rec.data.modalities.config import ModalitiesConfig, WriterConfig
 from rec.data.modalities.cost import Estimate, estimate
 from rec.data.modalities.counting import TokenCount
 from rec.data.modalities.entailment import Entailment
@@ -33,7 +34,6 @@ from rec.data.runner import Actors, Runner
 from rec.data.sources.metadata import FIELDS
 from rec.errors import ConfigError, DataError
 from rec.filesystems import beside
-from rec.keys_modalities import ModalitiesConfig, WriterConfig
 from rec.progress import Progress
 from rec.sections import counted
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from rec.data.modalities.config import WriterConfig
 from rec.data.modalities.language_model import CUT, WHOLE, Answer, Conversation, TokenUsage
 from rec.errors import ConfigError, not_loaded
-from rec.keys_modalities import WriterConfig
 
 KEY = "data.modalities.writer"
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import jsonschema
 
+from rec.data.modalities.config import ASPECTS, CONTEXT, ExampleConfig, PromptConfig
 from rec.data.modalities.faithfulness import Faithfulness
 from rec.data.modalities.items import Item
 from rec.data.modalities.language_model import CUT, Answer, ChatMessage, Conversation
 from rec.json_text import json_text
-from rec.keys_modalities import ASPECTS, CONTEXT, ExampleConfig, PromptConfig
 
 NOTHING = "nothing is known"
 """Stands where no passage was found: a gap would invite to fill it."""

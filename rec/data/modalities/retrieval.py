@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from rec.data.modalities.index import Index, faiss_of
+from rec.data.modalities.knowledge_config import KnowledgeConfig
 from rec.data.modalities.passages import Facts, Match, Passage, Retrieved
 from rec.data.modalities.questions import Questions
 from rec.data.modalities.shard import Shard
 from rec.data.modalities.titles import YEAR_AT_END, TitleHashes, names_of, spoken
 from rec.data.modalities.words import Words
-from rec.keys_knowledge import KnowledgeConfig
 
 DOUBT, FIRST = 0.75, math.log(2.0)
 """Of several rows of one title and year that is taken whose log(BM25 + DOUBT * that of a word that one passage has) is

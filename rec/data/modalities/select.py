@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rec.keys_modalities import SelectConfig
+from rec.data.modalities.config import SelectConfig
 
 
 def takes_all(config: SelectConfig) -> bool:

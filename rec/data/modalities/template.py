@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+from rec.data.modalities.config import CONTEXT
 from rec.data.modalities.items import TEMPLATE, Item, Written
 from rec.data.modalities.passages import Facts
 from rec.data.texts import TEMPLATES
-from rec.keys_modalities import CONTEXT
 
 
 class Templates:

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
 
 from rec.data.modalities.answers import Answers
 from rec.data.modalities.budget import BudgetSpent
+from rec.data.modalities.config import KeepingConfig
 from rec.data.modalities.faithfulness import Faithfulness
 from rec.data.modalities.flow import in_order, run_through
 from rec.data.modalities.items import MASKED, TEMPLATE, Item, Written
@@ -18,7 +19,6 @@ from rec.data.modalities.prompts import Prompter, Unusable
 from rec.data.modalities.template import Templates
 from rec.errors import DataError
 from rec.json_text import json_text
-from rec.keys_modalities import KeepingConfig
 
 MOMENT_S = 0.02
 """So long an answer waits to be kept with others, at most; a killed command asks again what came in its last moment."""

@@ -13,12 +13,12 @@ import numpy as np
 import scipy.sparse
 import torch
 
+from rec.data.config import ContentConfig
 from rec.data.neighbours import nearest
 from rec.data.schema import RawData
 from rec.data.stages.entities import Side
 from rec.data.writing import Draft
 from rec.errors import DataError
-from rec.keys_data import ContentConfig
 from rec.progress import Progress
 from rec.sections import counted
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rec.data.config import DataConfig
 from rec.data.runner import Runner
 from rec.data.schema import PART, TIME, Events, RawData
 from rec.data.stages.drops import in_words, of_others, of_records
@@ -21,7 +22,6 @@ from rec.data.stages.split import Split, split_records
 from rec.data.views.view import TRAIN
 from rec.data.writing import Draft
 from rec.errors import DataError
-from rec.keys_data import DataConfig
 from rec.sections import plural
 
 ROWS_PER_FILE = 1 << 16

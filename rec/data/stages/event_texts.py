@@ -26,12 +26,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rec.data.config import EncodeConfig
 from rec.data.encode import MADE_FROM, Recipe, fixed
 from rec.data.encoders import Tokens
 from rec.data.runner import Actors, Runner
 from rec.data.stages.features import ENCODED, FITTED_TEXTS, LEARNED, learnable, recipe_of
 from rec.data.writing import Draft
-from rec.keys_data import EncodeConfig
 from rec.sections import counted
 from rec.seeds import generator
 from rec.storage import Storage

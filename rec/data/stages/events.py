@@ -14,13 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rec.data.config import FilterConfig
 from rec.data.ids import sorted_ids
 from rec.data.schema import PART, TIME, Events, Field
 from rec.data.stages.drops import in_words
 from rec.data.stages.records import Records
 from rec.data.tables.values import Place, to_part
 from rec.errors import DataError
-from rec.keys_data import FilterConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from rec.data.attributes import Attributes
+from rec.data.config import EncodeConfig, TextEncodingConfig
 from rec.data.encode import EncodedShard, Encoders, EncodeTask, Recipe
 from rec.data.encoders import learn_byte_tokenizer, learn_tokenizer, tokenizer_json
 from rec.data.joined import class_codes, tags_table, write_joined
@@ -24,7 +25,6 @@ from rec.data.stages.text_vectors import learned
 from rec.data.writing import WORK, Draft
 from rec.errors import DataError
 from rec.json_text import json_text
-from rec.keys_data import EncodeConfig, TextEncodingConfig
 from rec.progress import Progress
 from rec.sections import counted
 from rec.seeds import generator

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import get_close_matches
 
+from rec.data.config import ContentConfig, DataConfig, EncodeConfig, FilterConfig
 from rec.data.schema import PART, TIME, EntityTable, RawData, RecordTable
 from rec.data.stages.event_tables import has_texts, has_written
 from rec.data.stages.split import refuse_unserved
 from rec.data.tables import columns
 from rec.data.texts import TEMPLATES
 from rec.errors import ConfigError
-from rec.keys_data import ContentConfig, DataConfig, EncodeConfig, FilterConfig
 
 
 def refuse_idle(config: DataConfig, raw: RawData) -> None:

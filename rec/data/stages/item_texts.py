@@ -12,12 +12,12 @@ from typing import IO
 import numpy as np
 import pandas as pd
 
+from rec.data.config import ENDPOINT, TextConfig
 from rec.data.items import as_text
 from rec.data.sources.metadata import FIELDS, named
 from rec.data.stages.text_vectors import TABLES, TextVectors
 from rec.data.texts import write_texts
 from rec.data.writing import Draft
-from rec.keys_data import ENDPOINT, TextConfig
 from rec.progress import Progress
 from rec.sections import counted
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
+from rec.data.config import TextConfig
 from rec.data.items import as_text
 from rec.data.sources.metadata import named
 from rec.data.stages.entities import Side
@@ -21,7 +22,6 @@ from rec.data.stages.split import Split
 from rec.data.stages.text_vectors import TextVectors
 from rec.data.views.view import TRAIN
 from rec.data.writing import Draft
-from rec.keys_data import TextConfig
 from rec.progress import Progress
 from rec.sections import counted
 

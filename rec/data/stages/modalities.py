@@ -16,7 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from rec.data.config import DataConfig
 from rec.data.items import FiledItems, Items, facts_of, in_parts
+from rec.data.modalities.config import ModalitiesConfig
 from rec.data.modalities.index import index_of
 from rec.data.modalities.items import Written
 from rec.data.modalities.job import ModalityJob
@@ -29,8 +31,6 @@ from rec.data.runner import Runner
 from rec.data.writing import WORK, Draft, write_table
 from rec.errors import ConfigError
 from rec.filesystems import beside
-from rec.keys_data import DataConfig
-from rec.keys_modalities import ModalitiesConfig
 from rec.sections import counted
 from rec.storage import Storage
 

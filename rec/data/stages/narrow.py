@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rec.data.config import FilterConfig
 from rec.data.schema import Events, Field, RawData
 from rec.data.stages.events import refuse_columns, where
 from rec.data.stages.records import Records, core, said_before
 from rec.data.writing import Draft
 from rec.errors import DataError
-from rec.keys_data import FilterConfig
 from rec.storage import Storage
 
 ROWS_AT_ONCE = 1 << 14

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from rec.data.config import FilterConfig
 from rec.data.ids import sorted_ids
 from rec.data.runner import Runner
 from rec.data.schema import PART, RATING, TIME, RecordTable
@@ -29,7 +30,6 @@ from rec.data.tables import Piece, TableFormat, TimeForm, notes_of, pieces, read
 from rec.data.tables.reading import Wanted
 from rec.data.writing import write_table
 from rec.errors import ConfigError, DataError
-from rec.keys_data import FilterConfig
 from rec.storage import Storage
 
 ROWS_PER_PARTITION = ROWS_PER_PIECE = 1 << 20

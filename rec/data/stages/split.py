@@ -13,12 +13,12 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
+from rec.data.config import SplitConfig
 from rec.data.schema import PART, TIME
 from rec.data.stages.records import Records
 from rec.data.tables import TimeForm
 from rec.data.views.view import SPLITS, TEST, TRAIN, VALIDATION, starts
 from rec.errors import ConfigError, DataError
-from rec.keys_data import SplitConfig
 from rec.seeds import generator
 
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 
+from rec.data.config import ENDPOINT, OFFLINE, WORK_KEYS, TextConfig
 from rec.data.encoders import Hashing, Tfidf, TransformerEncoder
 from rec.data.prepared import Prepared
 from rec.data.runner import Actors, Runner
@@ -27,7 +28,6 @@ from rec.data.writing import MANIFEST, Draft
 from rec.errors import ConfigError, DataError
 from rec.filesystems import beside
 from rec.json_text import json_text
-from rec.keys_data import ENDPOINT, OFFLINE, WORK_KEYS, TextConfig
 from rec.progress import Progress
 from rec.sections import counted
 from rec.storage import Storage

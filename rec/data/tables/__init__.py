@@ -1,5 +1,6 @@
 """The one reader of foreign tables: Parquet and text files of every layout, in any file system that pyarrow opens."""
 
+from rec.data.table_format import TableFormat
 from rec.data.tables.files import ENDINGS, files
 from rec.data.tables.raw import raw_rows
 from rec.data.tables.reading import (
@@ -17,7 +18,6 @@ from rec.data.tables.reading import (
 from rec.data.tables.times import TimeForm
 from rec.data.tables.types import typed
 from rec.data.tables.values import Kind
-from rec.keys_tables import TableFormat
 
 __all__ = [
     "ENDINGS",

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import IO
 
+from rec.data.table_format import TableFormat
 from rec.data.tables.files import UNREADABLE, Location, opened
 from rec.data.tables.stream import CHUNK_BYTES, binary_chunks
 from rec.data.tables.values import CP1252
 from rec.errors import DataError
-from rec.keys_tables import TableFormat
 
 SAMPLE_BYTES = 1 << 18
 SAMPLE_RECORDS = 50

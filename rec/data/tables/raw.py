@@ -7,11 +7,11 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from rec.data.table_format import TableFormat
 from rec.data.tables import parquet, text
 from rec.data.tables.files import UNREADABLE, Location, files, locate, opened
 from rec.data.tables.layout import complete, layout
 from rec.errors import DataError
-from rec.keys_tables import TableFormat
 from rec.sections import counted
 
 RAW_ENDINGS = (".parquet", ".csv", ".tsv", ".jsonl")

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rec.data.table_format import TableFormat
 from rec.data.tables import parquet, text
 from rec.data.tables.files import Location, RowRange, files, locate
 from rec.data.tables.layout import DELIMITERS, TextLayout, complete, layout
@@ -28,7 +29,6 @@ from rec.data.tables.values import (
     with_points,
 )
 from rec.errors import DataError
-from rec.keys_tables import TableFormat
 
 ROW = "row"
 """The column that every table read has: the number of the row in its file, from 0."""

@@ -15,9 +15,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rec.data.table_format import TableFormat
 from rec.data.tables.values import COMMA, NUMBER, Place, first_true, plain, utf8, with_points, without_missing
 from rec.errors import DataError
-from rec.keys_tables import TableFormat
 
 POWERS: dict[str, int] = {"": 0, "s": 9, "ms": 6, "us": 3, "ns": 0}
 SMALLEST = {"ns": 10**17, "us": 10**14, "ms": 10**11, "s": 10**8}

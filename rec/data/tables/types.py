@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rec.data.table_format import ColumnType, TableFormat
 from rec.data.tables.times import DATE, ColumnTimes, as_written, to_time
 from rec.data.tables.values import (
     COMMA,
@@ -20,7 +21,6 @@ from rec.data.tables.values import (
     without_missing,
 )
 from rec.errors import DataError
-from rec.keys_tables import ColumnType, TableFormat
 
 PLAIN = TableFormat()
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from torch import nn
 
-from rec.keys import ParallelConfig, TrainConfig
 from rec.nn.language.causal import decoder_layers, is_attention, skeleton
 from rec.nn.language.config import LanguageConfig
 from rec.nn.language.gated import GatedConfig, expert_width
 from rec.nn.memory import FULL, HALF, Memory, Parameters
+from rec.train.config import ParallelConfig, TrainConfig
 
 NARROW, WIDE = 6, 4
 """Numbers of D that attention and norms of a layer keep for a token until the backward: in the model's precision, and

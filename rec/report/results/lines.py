@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rec.config import differing
+from rec.evaluation.tasks.config import EvaluateConfig
 from rec.json_text import json_text
-from rec.keys import EvaluateConfig
 from rec.report.origin import data_name, system_name
 from rec.report.results.find import PassedOver, Run
 from rec.strict import flat, is_among

@@ -58,7 +58,8 @@ def _table(group: Group, baseline: str, resamples: int) -> Plain:
     names = sorted(shown, key=lambda name: any(name not in run.numbers["metrics"] for run in runs))
     baselines = _baselines(group, labels, names)
     more = {name for run in runs for name in run.numbers.get("told_more", ())}
-    fair = [entry for entry in baselines if entry["answer"] not in more]
+    oracles = {name for run in runs for name in run.numbers.get("oracles", ())}
+    fair = [entry for entry in baselines if entry["answer"] not in more | oracles]
     best = {name: _best(name, directions[name], lines, fair) for name in names}
     asked = _named(group, labels, baseline)
     reference = asked or _first_best(names, lines, directions)

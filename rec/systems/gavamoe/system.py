@@ -22,7 +22,7 @@ from rec.errors import ConfigError, DataError
 from rec.evaluation.task import Measured
 from rec.evaluation.tasks.rating import Rating
 from rec.evaluation.tasks.writing import Writing
-from rec.keys import ParallelConfig, PhaseConfig, TrainConfig
+from rec.moe.config import LOSS_TERMS
 from rec.moe.layer import is_spread
 from rec.nn.decoding import write as write_texts
 from rec.nn.language.memory import TextSize, language_memory
@@ -42,6 +42,7 @@ from rec.systems.gavamoe.samples import sample
 from rec.systems.gavamoe.trace import trace
 from rec.systems.review_writer import ReviewWriter, words_of
 from rec.terms import Term
+from rec.train.config import ParallelConfig, PhaseConfig, TrainConfig
 
 MOST_LEVELS = 100
 """Different ratings that are told apart."""
@@ -62,6 +63,12 @@ class GaVaMoE(
     view = "sentences"
     tasks = (Writing(), Rating())
     told_columns = (report.CLUSTER,)
+    loss_terms = LOSS_TERMS | {
+        "text_nll": "negative logarithm of the probability of a word",
+        "rating_ce": "cross-entropy of ratings",
+        "word_ce": "cross-entropy of the words of a pair's texts",
+        "kl": "divergence of a pair's latent vector from the mixture of clusters",
+    }
 
     def __init__(self, config: Any, tables: Mapping[str, np.ndarray], seed: int = 0) -> None:
         super().__init__(config, tables, seed)

@@ -26,6 +26,7 @@ from rec.errors import RequestError
 from rec.evaluation.task import Measured
 from rec.evaluation.tasks.ranking import Ranking
 from rec.json_text import json_text
+from rec.moe.config import LOSS_TERMS
 from rec.nn.encoders import TokenForm, trained_parts
 from rec.nn.input_tables import InputTables
 from rec.nn.modality import or_none
@@ -64,6 +65,11 @@ class HealthMoE(
         ),
     )
     knows_subjects = True
+    loss_terms = LOSS_TERMS | {
+        "ss": "softmax of a relevant item against drawn ones",
+        "bpr": "pairwise ranking of a relevant item above drawn ones",
+        "ce": "cross-entropy of the class",
+    }
 
     @classmethod
     def table_names(cls, config: Any) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ Protocol, loss and sampling are MMRec's, so that numbers compare: one uniform ne
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -103,6 +103,10 @@ class LightGCN(GraphRecommender[LightGCNModel]):
 
     Config = LightGCNConfig
     config: LightGCNConfig
+    loss_terms: ClassVar[Mapping[str, str]] = {
+        "bpr": "pairwise ranking of an item of the user above a drawn one",
+        "norm_*": "size of the vectors",
+    }
 
     @classmethod
     def table_names(cls, config: Any) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -39,6 +39,14 @@ class Magnet(
 
     Config = MagnetConfig
     config: MagnetConfig
+    loss_terms: ClassVar[Mapping[str, str]] = {
+        "bpr": "pairwise ranking of an item of the user above a drawn one",
+        "embedding_l2": "squares of the vectors",
+        "view_contrast_*": "contrast of two views of the same nodes",
+        "coverage": "how unevenly experts are used, 1 is even",
+        "confidence": "entropy of the router's decisions, a share of the most",
+        "router_z": "size of the router's scores",
+    }
 
     @classmethod
     def table_names(cls, config: Any) -> tuple[str, ...]:

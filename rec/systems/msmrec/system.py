@@ -23,6 +23,7 @@ from rec.evaluation.task import Measured, Profiled
 from rec.evaluation.tasks.ranking import Ranking
 from rec.evaluation.tasks.ranking.answers import recommend_batch
 from rec.moe.balance import assignments, balance, decision_entropy
+from rec.moe.config import LOSS_TERMS
 from rec.moe.ranks import Later
 from rec.nn import losses
 from rec.nn.history import COLUMNS, HistoryBatch, collate, sample_histories
@@ -52,6 +53,16 @@ class MSMRec(
     columns = COLUMNS
     view = "sequences"
     tasks = (Ranking(groups_by="popular_share", cold_count=10),)
+    loss_terms = LOSS_TERMS | {
+        "ce": "cross-entropy of the next item among all",
+        "ss": "sampled softmax of the next item against drawn ones",
+        "gbce": "binary cross-entropy of the next item against drawn ones, corrected for the drawing",
+        "bce": "binary cross-entropy of the next item against drawn ones",
+        "sampled": "cross-entropy of the next item against items drawn by popularity, corrected for it",
+        "gate_entropy": "how undecided the gate is",
+        "balance": "how unevenly modalities are used, 1 is even",
+        "knowledge_balance": "how unevenly the experts of knowledge are used, 1 is even",
+    }
     config: MSMRecConfig
 
     def __init__(self, config: MSMRecConfig, tables: Mapping[str, np.ndarray], seed: int = 0) -> None:

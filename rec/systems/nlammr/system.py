@@ -20,6 +20,7 @@ from rec.errors import ConfigError
 from rec.evaluation.tasks.sets import Sets
 from rec.evaluation.tasks.sets.filters import filtered
 from rec.evaluation.tasks.sets.metrics import THRESHOLD
+from rec.moe.config import LOSS_TERMS
 from rec.nn.encoders import TokenForm, trained_parts
 from rec.nn.sets import (
     bce,
@@ -54,6 +55,12 @@ class NLAMMR(System[VisitBatch, NLAMMRModel], SetPredictor[VisitBatch, NLAMMRMod
     tasks = (Sets(),)
     entity = "medication"
     notice = "Research software, not a medical device; no advice on any patient's treatment."
+    loss_terms = LOSS_TERMS | {
+        "bce": "binary cross-entropy of every medication",
+        "margin": "how little given medications stand above the others",
+        "ddi": "expected interactions among what is given",
+        "ddi_rate": "share of pairs given together that interact, not in the loss",
+    }
 
     @classmethod
     def table_names(cls, config: Any) -> tuple[str, ...]:

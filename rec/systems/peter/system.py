@@ -8,9 +8,9 @@ item that is not known is the mean of those that are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -49,6 +49,11 @@ class PETER(System[PeterBatch, PETERModel], ReviewWriter[PeterBatch, PETERModel]
     tables = ("user_count", "item_count", "sentence_words", "sentence_features", "sentence_opinions", "rating_scale")
     view = "sentences"
     tasks = (Writing(decoding=Decoding(max_tokens=WORDS), most_words=WORDS), Rating())
+    loss_terms: ClassVar[Mapping[str, str]] = {
+        "text_nll": "negative logarithm of the probability of a word",
+        "context_nll": "negative logarithm of the probability of a word, whatever its place",
+        "rating": "squared error of ratings",
+    }
 
     def __init__(self, config: PETERConfig, tables: Any, seed: int = 0) -> None:
         super().__init__(config, tables, seed)

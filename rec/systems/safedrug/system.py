@@ -11,8 +11,8 @@ rate each, where the published code takes one visit.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -63,6 +63,11 @@ class CodeBaseline(System[CodesBatch, Model], SetPredictor[CodesBatch, Model]):
     tasks = (Sets(threshold=THRESHOLD),)
     entity = "medication"
     notice = "Research software, no medical device: predictions are no advice."
+    loss_terms: ClassVar[Mapping[str, str]] = {
+        "bce": "binary cross-entropy of every medication",
+        "margin": "how little given medications stand above the others",
+        "ddi": "expected interactions among what is given",
+    }
 
     @classmethod
     def table_names(cls, config: Any) -> tuple[str, ...]:

@@ -9,10 +9,10 @@ import pytest
 pytest.importorskip("ray", reason="needs the extra `cluster`")
 
 from rec.benchmarks.serve import constant
-from rec.keys import ServeConfig
 from rec.runtime.ports import free_port
 from rec.runtime.proxies import serving_runtime
 from rec.runtime.serving import deploy_web, replica_pids
+from rec.serving.config import ServeConfig
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -15,10 +15,11 @@ from ray.core.generated.autoscaler_pb2 import ClusterConfig
 
 from rec.errors import ConfigError
 from rec.json_text import json_text
-from rec.keys import ParallelConfig, ServeConfig
 from rec.runtime import cluster
 from rec.runtime.cluster import FOLDER, Demand, require_cluster
 from rec.runtime.proxies import _largest
+from rec.serving.config import ServeConfig
+from rec.train.config import ParallelConfig
 
 CODE = """
 import ray

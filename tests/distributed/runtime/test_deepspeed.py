@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from rec.conformance import take
-from rec.keys import ParallelConfig, TrainConfig
 from rec.systems.msmrec import MSMRec
 from rec.systems.msmrec.config import MSMRecConfig
+from rec.train.config import ParallelConfig, TrainConfig
 from rec.train.engine import LocalEngine
 from tests.support.states import InMemory, state_of
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rec.keys import ParallelConfig, TrainConfig
+from rec.train.config import ParallelConfig, TrainConfig
 from rec.train.engine import LocalEngine
 from tests.support.states import state_of
 

@@ -20,13 +20,13 @@ import ray
 
 from rec.config import RunConfig, from_table, override
 from rec.errors import ConfigError, TrainingError
-from rec.keys import ParallelConfig
 from rec.runtime import elastic
 from rec.runtime.cluster import Demand, cpus_to_start
 from rec.runtime.training import train
 from rec.runtime.tuning import search
 from rec.storage import Storage
 from rec.systems.msmrec import MSMRec
+from rec.train.config import ParallelConfig
 from rec.train.job import train_here
 from rec.train.training_record import read_training
 from tests.distributed.runtime.test_training import FAULTY, agree, history, quiet

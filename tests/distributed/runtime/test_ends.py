@@ -21,12 +21,12 @@ import psutil
 from rec.cli import COMMANDS
 from rec.config import RunConfig, to_toml
 from rec.errors import ConfigError
-from rec.keys import ParallelConfig
 from rec.runtime import cluster, launch
 from rec.runtime.ports import free_port
 from rec.runtime.served import FOLDER
 from rec.runtime.training import train
 from rec.runtime.tuning import search
+from rec.train.config import ParallelConfig
 
 ROOT = Path(__file__).resolve().parents[3]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from rec.keys import ParallelConfig, TrainConfig
 from rec.moe.experts import FeedForwardExperts, UnlikeExperts
 from rec.moe.layer import MixtureOfExperts, layers_of
 from rec.moe.routers import SigmoidRouter, SoftmaxRouter
 from rec.moe.routing import Routing, keep_top_k
+from rec.train.config import ParallelConfig, TrainConfig
 from rec.train.engine import LocalEngine
 from tests.support.moe import LowRankExperts
 from tests.support.states import InMemory, state_of

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from rec.batch import Batch
-from rec.keys import ParallelConfig, TrainConfig
 from rec.moe.layer import layers_of
 from rec.nn.language.gated import GatedConfig
 from rec.nn.memory import Parameters
 from rec.systems.api import Phase
 from rec.systems.gavamoe.prompt import PairPromptConfig, PairPrompter, Prompt
 from rec.systems.gavamoe.writer import PairWriter
+from rec.train.config import ParallelConfig, TrainConfig
 from rec.train.engine import LocalEngine
 from rec.train.feed import in_parts
 from rec.train.phases import Stretch

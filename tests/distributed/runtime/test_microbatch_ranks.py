@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rec.conformance.cuts import in_training
-from rec.keys import ParallelConfig, TrainConfig
+from rec.train.config import ParallelConfig, TrainConfig
 from rec.train.engine import LocalEngine
 from rec.train.feed import in_parts
 from rec.train.phases import Stretch

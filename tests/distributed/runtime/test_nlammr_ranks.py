@@ -9,11 +9,11 @@ import pytest
 import torch
 import torch.distributed
 
-from rec.keys import ParallelConfig, TrainConfig
 from rec.moe.layer import layers_of
 from rec.runtime.exchange import WorldRanks
 from rec.systems.nlammr import NLAMMR
 from rec.systems.nlammr.config import NLAMMRConfig
+from rec.train.config import ParallelConfig, TrainConfig
 from rec.train.engine import LocalEngine
 from rec.train.replicas import replicated_of, start_step
 from tests.conformance import take

@@ -17,7 +17,6 @@ from rec.config import RunConfig, from_json, to_json
 from rec.data.prepared import open_prepared
 from rec.data.stream import CachedReader
 from rec.evaluation.measure import directions
-from rec.keys import ParallelConfig, TrainConfig
 from rec.moe.experts import UnlikeExperts
 from rec.moe.layer import MixtureOfExperts
 from rec.moe.routers import SoftmaxRouter
@@ -25,6 +24,7 @@ from rec.nn.replicated import Replicated
 from rec.storage import Storage
 from rec.systems.api import Phase
 from rec.train.checkpoint import CheckpointStore
+from rec.train.config import ParallelConfig, TrainConfig
 from rec.train.engine import LocalEngine
 from rec.train.feed import PlannedFeed
 from rec.train.job import build, claim, train_here

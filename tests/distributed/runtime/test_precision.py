@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rec.keys import ParallelConfig, TrainConfig
 from rec.moe.experts import FeedForwardExperts
 from rec.moe.layer import MixtureOfExperts, layers_of
 from rec.moe.routers import SoftmaxRouter
 from rec.systems.api import Phase
+from rec.train.config import ParallelConfig, TrainConfig
 from rec.train.phases import own_flags, select
 
 pytest.importorskip("deepspeed", reason="needs the extra `cluster`")

@@ -10,7 +10,9 @@ import pytest
 pytest.importorskip("ray", reason="needs the extra `cluster`")
 
 from rec.data import prepare as passes
+from rec.data.config import DataConfig
 from rec.data.modalities.index import index_of
+from rec.data.modalities.knowledge_config import KnowledgeConfig
 from rec.data.modalities.retrieval import Retriever
 from rec.data.prepared import Prepared
 from rec.data.runner import InProcess
@@ -19,8 +21,6 @@ from rec.data.sources.mimic import MimicConfig, MimicIII
 from rec.data.sources.tables import ColumnNames, TablesConfig
 from rec.data.stages import modalities, records
 from rec.errors import DataError
-from rec.keys_data import DataConfig
-from rec.keys_knowledge import KnowledgeConfig
 from rec.nn.history import COLUMNS
 from rec.runtime import datasets
 from rec.runtime.datasets import SharedReader, StreamingReader, fits_shared_memory, share

@@ -16,13 +16,13 @@ from pyarrow import fs
 from torch import nn
 
 from rec.config import RunConfig, to_json
-from rec.keys import ParallelConfig, TrainConfig
 from rec.moe.experts import DrawnExperts, FeedForwardExperts
 from rec.moe.layer import MixtureOfExperts
 from rec.moe.routers import SoftmaxRouter
 from rec.nn.making import made_empty, made_undrawn
 from rec.storage import Storage
 from rec.train.checkpoint import CheckpointStore
+from rec.train.config import ParallelConfig, TrainConfig
 from rec.train.job import claim, train_here
 from rec.train.saver import Saver
 from tests.distributed.runtime.test_phase_ranks import RISING, close, train_rank

@@ -10,11 +10,11 @@ import torch
 
 from rec.conformance import take
 from rec.evaluation.measure import measure, metrics
-from rec.keys import ParallelConfig, TrainConfig
 from rec.nn.making import made_empty
 from rec.nn.sharded import EPSILON, is_sharded
 from rec.systems.msmrec import MSMRec
 from rec.systems.msmrec.config import MSMRecConfig
+from rec.train.config import ParallelConfig, TrainConfig
 from rec.train.engine import LocalEngine
 from rec.train.optim import make_optimiser
 from tests.conformance import Alone

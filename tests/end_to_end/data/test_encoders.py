@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from rec.data import encoders
+from rec.data.config import ImageEncodingConfig, TextEncodingConfig
 from rec.data.encode import Encoders, Recipe
 from rec.data.encoders import (
     Hashing,
@@ -22,7 +23,6 @@ from rec.data.encoders import (
 )
 from rec.data.runner import Actors
 from rec.errors import ConfigError, not_loaded
-from rec.keys_data import ImageEncodingConfig, TextEncodingConfig
 from tests.support.own import own_tables, prepared
 
 WITHOUT_WORDS = [

@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 
 from rec.config import from_json, from_table, override, to_json
+from rec.data.config import SplitConfig, TextConfig
 from rec.data.prepare import prepare
 from rec.data.prepared import open_prepared
 from rec.data.runner import InProcess
 from rec.errors import ConfigError, EvaluationError
 from rec.evaluation.protocol import data_of
 from rec.evaluation.run import evaluate_run, read_numbers
-from rec.keys_data import SplitConfig, TextConfig
 from rec.serving.export import export
 from rec.train.job import open_data, train_here
 from tests.conftest import planted_config

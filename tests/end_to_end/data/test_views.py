@@ -9,13 +9,13 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from rec.data.config import DataConfig
 from rec.data.prepare import prepare
 from rec.data.prepared import Prepared, make_view
 from rec.data.runner import InProcess
 from rec.data.views.sequences import in_order, split_rows
 from rec.data.views.view import Making, View, numbers
 from rec.errors import ConfigError, DataError
-from rec.keys_data import DataConfig
 from tests.support.own import own, prepared, quiet, write_events
 
 
@@ -197,7 +197,7 @@ def test_a_view_that_is_none_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_data_set_with_rows_of_its_own_has_no_records_for_a_view(food: Prepared, tmp_path: Path) -> None:
-    from rec.data.prepared import write_prepared
+    from tests.support.prepared import write_prepared
 
     table = pa.table({"user": [0], "target": [1]})
     entities = {"user": (pa.table({"id": ["a"]}), 0), "item": (pa.table({"id": ["x"]}), 1)}

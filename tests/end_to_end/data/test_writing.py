@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rec.data.config import DataConfig
 from rec.data.prepare import prepare
 from rec.data.prepared import Prepared
 from rec.data.runner import InProcess
 from rec.data.writing import GENERATION, Draft
 from rec.errors import RecError
-from rec.keys_data import DataConfig
 from rec.storage import Storage
 from tests.support.own import own_tables, quiet, write_events
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from rec.config import RunConfig, from_table
+from rec.data.config import DataConfig
 from rec.data.generated.graph import PlantedGraphConfig
 from rec.data.prepare import prepare
 from rec.data.runner import InProcess
 from rec.evaluation.run import evaluate_run
-from rec.keys_data import DataConfig
 from rec.report.columns import filled
 from rec.report.drawing import has_values
 from rec.sections import Bars, Heatmap, Lines, Section, Table, from_plain

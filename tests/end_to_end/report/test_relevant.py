@@ -16,10 +16,10 @@ from rec.data.prepared import Prepared
 from rec.evaluation.compare import compare
 from rec.evaluation.run import GENERATED, evaluate_run
 from rec.evaluation.tasks.ranking.answers import recommend_batch
-from rec.keys import ServeConfig
 from rec.nn.retrieval import Ask
 from rec.serving.answers import Answerer
 from rec.serving.app import create
+from rec.serving.config import ServeConfig
 from rec.storage import Storage
 from tests.end_to_end.serving.test_app import Noted, ask
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from rec.keys import ServeConfig
 from rec.nn.input_tables import InputTables
 from rec.serving.answers import Answerer
 from rec.serving.app import create
 from rec.serving.artifact import Artifact
+from rec.serving.config import ServeConfig
 from rec.serving.example import difference
 from rec.serving.export import export
 from tests.end_to_end.serving.test_app import Noted

@@ -10,11 +10,11 @@ from fastapi.testclient import TestClient
 from rec.data.prepared import Prepared
 from rec.data.stream import to_columns
 from rec.evaluation.tasks.ranking.answers import recommend_batch
-from rec.keys import ServeConfig
 from rec.nn.retrieval import Ask
 from rec.serving.answers import Answerer
 from rec.serving.app import create
 from rec.serving.artifact import Artifact
+from rec.serving.config import ServeConfig
 from rec.storage import Storage
 from rec.train.checkpoint import CheckpointStore
 from rec.train.engine import load_model

@@ -13,9 +13,9 @@ import torch
 from rec.config import RunConfig
 from rec.errors import CheckpointError, ConfigError, DataError, StorageError
 from rec.evaluation.tasks.ranking.index import FaissIndex, build_index, recall
-from rec.keys import ServeConfig
 from rec.serving.answers import Answerer
 from rec.serving.artifact import Artifact
+from rec.serving.config import ServeConfig
 from rec.serving.example import differs
 from rec.serving.export import export
 from rec.storage import Storage

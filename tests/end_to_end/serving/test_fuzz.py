@@ -20,9 +20,9 @@ from schemathesis.generation import GenerationMode
 
 from rec.data.attributes import Attributes
 from rec.evaluation.service import Answer
-from rec.keys import ServeConfig
 from rec.serving.answers import Answerer
 from rec.serving.app import create
+from rec.serving.config import ServeConfig
 from rec.serving.example import difference
 from tests.end_to_end.serving.test_app import Noted
 from tests.support.together import HOST, Clients, post, told

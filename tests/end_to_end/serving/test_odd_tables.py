@@ -8,12 +8,12 @@ import pytest
 from fastapi.testclient import TestClient
 
 from rec.config import from_table
+from rec.data.config import DataConfig
 from rec.data.prepare import prepare
 from rec.data.runner import InProcess
-from rec.keys import ServeConfig
-from rec.keys_data import DataConfig
 from rec.serving.answers import Answerer
 from rec.serving.app import create
+from rec.serving.config import ServeConfig
 from rec.serving.export import export
 from rec.train.job import train_here
 from tests.conftest import TINY_HEALTHMOE

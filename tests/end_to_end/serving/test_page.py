@@ -13,9 +13,9 @@ import pytest
 import uvicorn
 from selenium.webdriver.common.keys import Keys
 
-from rec.keys import ServeConfig
 from rec.serving.answers import Answerer
 from rec.serving.app import create
+from rec.serving.config import ServeConfig
 from tests.end_to_end.serving.test_app import Noted
 
 pytestmark = pytest.mark.slow

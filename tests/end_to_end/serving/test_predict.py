@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from rec.keys import ServeConfig
 from rec.serving.answers import Answerer
 from rec.serving.app import create
 from rec.serving.artifact import Artifact
+from rec.serving.config import ServeConfig
 from tests.end_to_end.serving.test_app import Noted, ask
 
 NO_IDS = [5.0, -2.0, True, False, [1], {"id": 1}, 1e300]

@@ -9,10 +9,10 @@ from fastapi.testclient import TestClient
 
 from rec.config import override
 from rec.errors import ConfigError
-from rec.keys import ServeConfig
 from rec.serving.answers import Answerer
 from rec.serving.app import create
 from rec.serving.artifact import Artifact
+from rec.serving.config import ServeConfig
 from rec.serving.export import export
 from tests.end_to_end.serving.test_app import Noted
 from tests.end_to_end.test_keys import check_unread, reads

@@ -17,10 +17,10 @@ from rec.data.prepared import open_prepared
 from rec.data.stream import to_columns
 from rec.errors import RequestError
 from rec.evaluation.run import GENERATED
-from rec.keys import ServeConfig
 from rec.sections import sentence
 from rec.serving.answers import Answerer
 from rec.serving.app import create
+from rec.serving.config import ServeConfig
 from rec.serving.example import differs
 from rec.systems.capabilities import Decoding
 from tests.end_to_end.serving.test_app import Noted, ask

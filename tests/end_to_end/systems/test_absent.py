@@ -11,11 +11,11 @@ from fastapi.testclient import TestClient
 from rec.config import from_table
 from rec.data.prepare import prepare
 from rec.data.runner import InProcess
-from rec.keys import ServeConfig
 from rec.nn.modality import gate_per_user, or_none, present_only
 from rec.nn.packed import layout
 from rec.serving.answers import Answerer
 from rec.serving.app import create
+from rec.serving.config import ServeConfig
 from rec.serving.export import export
 from rec.systems.healthmoe import HealthMoE
 from rec.systems.healthmoe.config import HealthMoEConfig

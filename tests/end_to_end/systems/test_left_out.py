@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from rec.config import RunConfig, from_table
-from rec.data.prepared import write_prepared
 from rec.systems.healthmoe import HealthMoE
 from rec.systems.lightgcn import LightGCN
 from rec.systems.msmrec import MSMRec
 from rec.train.job import train_here
 from rec.train.narrator import Narrator
+from tests.support.prepared import write_prepared
 
 ITEMS, USERS = 6, 4
 HAS = {0: [1, 2, 3, 4, 5, 6], 1: [1, 2, 3], 2: [2, 4, 5], 3: [6, 1]}

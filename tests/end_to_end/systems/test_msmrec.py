@@ -10,9 +10,9 @@ from rec.errors import ConfigError, RequestError
 from rec.evaluation.measure import measure, metrics
 from rec.evaluation.records import ragged
 from rec.evaluation.tasks.ranking.answers import recommend_batch
-from rec.keys import TrainConfig
 from rec.systems.msmrec import MSMRec
 from rec.systems.msmrec.config import MSMRecConfig
+from rec.train.config import TrainConfig
 from rec.train.engine import LocalEngine
 from tests.conformance import Alone, Conformance, take
 

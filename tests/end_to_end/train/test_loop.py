@@ -13,9 +13,9 @@ import torch
 from rec.config import RunConfig
 from rec.data.prepared import Prepared
 from rec.errors import ConfigError, DataError, TrainingError
-from rec.keys import TrainConfig
 from rec.storage import Storage
 from rec.train.checkpoint import CheckpointStore
+from rec.train.config import TrainConfig
 from rec.train.engine import LocalEngine
 from rec.train.job import claim, train_here
 from rec.train.narrator import Narrator

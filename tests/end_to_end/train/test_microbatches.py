@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from rec.config import RunConfig
-from rec.keys import PhaseConfig, TrainConfig
 from rec.nn.replicated import Replicated
 from rec.systems.api import Phase
 from rec.systems.gavamoe import GaVaMoE
 from rec.systems.magnet import Magnet
 from rec.systems.msmrec import MSMRec
+from rec.train.config import PhaseConfig, TrainConfig
 from rec.train.job import train_here
 from rec.train.microbatches import cut_in_words
 from rec.train.phases import stretches

@@ -19,10 +19,10 @@ from rec.data.prepared import open_prepared
 from rec.data.stream import CachedReader
 from rec.errors import ConfigError, TrainingError
 from rec.evaluation.measure import directions
-from rec.keys import PhaseConfig, TrainConfig
 from rec.storage import Storage
 from rec.systems.api import Phase, System
 from rec.train.checkpoint import CheckpointStore
+from rec.train.config import PhaseConfig, TrainConfig
 from rec.train.engine import LocalEngine
 from rec.train.feed import PlannedFeed
 from rec.train.job import build, claim, train_here

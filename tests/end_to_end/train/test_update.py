@@ -13,12 +13,12 @@ from rec.batch import Batch
 from rec.config import RunConfig
 from rec.data.stream import CachedReader
 from rec.errors import TrainingError
-from rec.keys import TrainConfig
 from rec.moe.layer import MixtureOfExperts
 from rec.nn.packed import layout
 from rec.nn.sequence import SequenceEncoder
 from rec.systems.api import Phase
 from rec.terms import Term
+from rec.train.config import TrainConfig
 from rec.train.engine import LocalEngine
 from rec.train.feed import PlannedFeed, in_budgets, in_parts
 from rec.train.job import build, open_data, train_here

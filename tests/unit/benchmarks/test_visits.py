@@ -9,9 +9,9 @@ import pytest
 pytest.importorskip("psutil", reason="needs the extra `cluster`")
 
 from rec.benchmarks import visits_cohort
+from rec.data.config import DataConfig
 from rec.data.prepare import prepare
 from rec.data.runner import InProcess
-from rec.keys_data import DataConfig
 
 
 def test_a_written_release_is_a_cohort_with_as_many_pairs_as_arrow_finds(tmp_path: Path) -> None:

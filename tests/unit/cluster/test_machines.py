@@ -6,7 +6,7 @@ import pytest
 
 from rec.cluster.machines import Machine, machines, seated
 from rec.errors import ConfigError
-from rec.keys import ParallelConfig
+from rec.train.config import ParallelConfig
 
 
 def test_nodes_are_named_by_their_cpus_or_gpus() -> None:

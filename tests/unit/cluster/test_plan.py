@@ -17,10 +17,10 @@ from rec.cluster.plan import ClusterPlan, StepSample, plan
 from rec.cluster.plan_page import page, spans
 from rec.data.prepared import Prepared
 from rec.errors import ConfigError
-from rec.keys import ParallelConfig, TrainConfig
 from rec.nn.memory import HEAP, PROCESS
 from rec.report.terminal import render
 from rec.systems.msmrec import MSMRec
+from rec.train.config import ParallelConfig, TrainConfig
 from rec.train.phases import stretches
 
 MODEL = {"width": 16, "blocks": 1, "max_length": 20, "feedforward_mixture": {"experts": 4}}

@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from rec.data.config import DataConfig
 from rec.data.encoders import text_encoder_from
 from rec.data.prepare import prepare
 from rec.data.prepared import Prepared
 from rec.data.runner import InProcess
 from rec.data.schema import Events, Field, RawData, Source, Workplace
 from rec.errors import ConfigError, DataError
-from rec.keys_data import DataConfig
 from rec.strict import Strict
 from tests.support.clinic import clinic
 from tests.support.own import quiet

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from rec.data import prepare as passes
+from rec.data.config import DataConfig
 from rec.data.generated.catalogue import CatalogueConfig
 from rec.data.prepare import prepare
 from rec.data.prepared import Prepared
 from rec.data.runner import InProcess
 from rec.data.stages import records
 from rec.errors import ConfigError, DataError
-from rec.keys_data import DataConfig
 from tests.conftest import planted_config
 from tests.support.own import own, own_tables, prepared, quiet, write_events
 

@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from rec.data.config import SplitConfig
 from rec.data.prepared import Prepared
 from rec.data.schema import PART, TIME
 from rec.data.stages.records import Records
 from rec.data.stages.split import SPLITS, Split, eight_one_one, point, split_records
 from rec.data.tables import TimeForm
 from rec.errors import ConfigError, DataError
-from rec.keys_data import SplitConfig
 from tests.support.own import own, prepared, write_events
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from rec.data.config import DataConfig
 from rec.data.prepare import prepare
 from rec.data.prepared import Prepared
 from rec.data.runner import InProcess
 from rec.data.schema import Events, Field, RawData, Source, Workplace
 from rec.data.views.visits import MOST_EARLIER
 from rec.errors import DataError
-from rec.keys_data import DataConfig
 from rec.strict import Strict
 from tests.support.own import own, quiet, write_events
 

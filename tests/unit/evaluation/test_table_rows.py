@@ -8,11 +8,12 @@ import pyarrow as pa
 import pytest
 
 from rec.batch import Column
-from rec.data.prepared import Prepared, write_prepared
+from rec.data.prepared import Prepared
 from rec.data.stream import to_columns
 from rec.evaluation.table_rows import EntityNames, Read, TableRows
 from rec.nn.history import COLUMNS
 from rec.systems.gavamoe.batch import COLUMNS as REVIEW
+from tests.support.prepared import write_prepared
 
 NOT_GIVEN = "column '{0}': not given; the answer is that for a {0} that is not known"
 

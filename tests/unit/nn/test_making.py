@@ -209,7 +209,7 @@ def base(tmp_path: Path) -> Path:
 
 
 def saved(module: nn.Module) -> list[TensorPiece]:
-    from rec.keys import TrainConfig
+    from rec.train.config import TrainConfig
 
     return LocalEngine(module, TrainConfig()).pieces()
 

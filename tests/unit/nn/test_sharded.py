@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rec.keys import TrainConfig
 from rec.nn import sharded
 from rec.nn.sharded import EPSILON, ShardedEmbedding, tables_of, update_tables
+from rec.train.config import TrainConfig
 from rec.train.engine import LocalEngine
 from tests.support.states import InMemory, state_of
 

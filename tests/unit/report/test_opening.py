@@ -13,6 +13,7 @@ def numbers(**baselines: dict[str, float]) -> dict[str, Any]:
         "baselines": told,
         "tasks": {"ranking": {"baselines": told}},
         "told_more": [],
+        "oracles": [name for name in told if name == "the planted truth"],
     }
 
 

@@ -11,9 +11,9 @@ pytest.importorskip("ray", reason="needs the extra `cluster`")
 
 import ray
 
-from rec.keys import ParallelConfig
 from rec.runtime.cluster import worker_environment
 from rec.runtime.network import INTERFACE, choose_interface, interface_of
+from rec.train.config import ParallelConfig
 
 
 def test_the_interface_of_an_address_is_found() -> None:

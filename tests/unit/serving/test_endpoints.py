@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from rec.keys import ServeConfig
 from rec.serving.answers import Answerer
 from rec.serving.app import create
+from rec.serving.config import ServeConfig
 from tests.end_to_end.serving.test_app import Noted
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "serving.md"

@@ -5,10 +5,10 @@ import time
 import pytest
 from fastapi.testclient import TestClient
 
-from rec.keys import ServeConfig
 from rec.serving.answers import Answerer
 from rec.serving.app import create
 from rec.serving.artifact import Artifact
+from rec.serving.config import ServeConfig
 from rec.serving.multiplex import Multiplexer
 from tests.end_to_end.serving.test_app import Noted
 

@@ -3,7 +3,7 @@
 import pytest
 
 from rec.errors import ConfigError
-from rec.keys import ParallelConfig
+from rec.train.config import ParallelConfig
 from rec.train.device import device_of
 
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from rec.keys import TrainConfig
+from rec.train.config import TrainConfig
 from rec.train.optim import make_optimiser
 
 ALONE = """
 import sys, torch
 from torch import nn
-from rec.keys import TrainConfig
+from rec.train.config import TrainConfig
 from rec.nn.making import made_undrawn
 from rec.train.optim import make_optimiser
 module = made_undrawn(lambda: nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1)), nn.Embedding)

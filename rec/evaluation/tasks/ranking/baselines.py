@@ -15,6 +15,7 @@ from rec.data.prepared import Prepared
 from rec.evaluation.records import joined, records_of
 from rec.evaluation.task import mean
 from rec.evaluation.tasks.ranking.known import Marks
+from rec.evaluation.tasks.ranking.meanings import PLANTED
 from rec.evaluation.tasks.ranking.members import names_of, vectors_of
 from rec.evaluation.tasks.ranking.ranks import hide, ranked, ranks
 from rec.seeds import generator
@@ -41,7 +42,7 @@ def rankings(system: Any, data: Prepared) -> dict[str, Score]:
         found["similar users"] = _similar_users(data, system.subject, marks, len(count_I))
     if all("truth" in names_of(data, entity) for entity in (system.subject, system.entity)):
         truth_IT, truth_UT = (vectors_of(data, entity, "truth") for entity in (system.entity, system.subject))
-        found["the planted truth"] = lambda users: truth_UT[users] @ truth_IT.T
+        found[PLANTED] = lambda users: truth_UT[users] @ truth_IT.T
     return {name: _of_somebody(score) for name, score in found.items()}
 
 

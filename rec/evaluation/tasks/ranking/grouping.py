@@ -8,10 +8,10 @@ import numpy as np
 
 from rec.data.prepared import Prepared
 from rec.evaluation.task import Groups
+from rec.evaluation.tasks.config import EvaluateConfig
 from rec.evaluation.tasks.ranking import popularity_groups
 from rec.evaluation.tasks.ranking.known import Marks
 from rec.evaluation.tasks.ranking.members import known_of, names_of
-from rec.keys import EvaluateConfig
 
 FEW = 5
 NONE = -1

@@ -14,9 +14,9 @@ from rec.data.stream import to_columns
 from rec.errors import ConfigError
 from rec.evaluation.service import Context, Exporting
 from rec.evaluation.tasks.ranking.answers import recommend_batch
-from rec.keys import ServeConfig
 from rec.nn.retrieval import Ask, as_lists, top_among, top_items
 from rec.sections import counted
+from rec.serving.config import ServeConfig
 from rec.systems.capabilities import Pairs, Ranker, States
 from rec.transfer import sent, to_device, to_host
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from rec.evaluation.tasks.ranking import popularity_groups
 
+PLANTED = "the planted truth"
+"""The ranking by the preferences that made generated data."""
+
 AT = {
     "hit": "share of examples with a relevant item among the first {cut}",
     "recall": "share of an example's relevant items that stand among the first {cut}",
@@ -20,7 +23,7 @@ WORDS = {
     "popularity": "the items with the most training events first, the same for everybody",
     "random": "items in an order drawn at random",
     "similar users": "what users with similar texts liked in training",
-    "the planted truth": "the preferences that made the generated data: what is missing there is chance",
+    PLANTED: "the preferences that made the generated data: what is missing there is chance",
     popularity_groups.NAMES[0]: "users with the smallest shares of popular items among theirs, the lowest third of the "
     "range; an item is popular where it has more than evaluate.popular_share of all events",
     popularity_groups.NAMES[1]: "users in the third between",

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from rec.evaluation.rows import MAX_TEXT
 from rec.evaluation.service import MORE, PICTURE, Answered, Id, Message, Number, Truth, Whole, hidden, of
-from rec.keys import ServeConfig
+from rec.serving.config import ServeConfig
 
 LARGEST = 1 << 63
 Value = (

@@ -24,8 +24,8 @@ from rec.evaluation.tasks.ranking.requests import (
     options,
     recommend_request,
 )
-from rec.keys import ServeConfig
 from rec.nn.retrieval import Ask
+from rec.serving.config import ServeConfig
 from rec.systems.capabilities import Explainer, Ranker
 from rec.transfer import to_device
 

@@ -17,6 +17,7 @@ from rec.data.prepared import Prepared
 from rec.evaluation.records import Records, column, ragged, records_of
 from rec.evaluation.service import Context, Exporting, Service
 from rec.evaluation.task import ALONE, Batches, Groups, Measured, Names, Task, TaskRanks, Values
+from rec.evaluation.tasks.config import EvaluateConfig
 from rec.evaluation.tasks.ranking import baselines, cold, grouping, meanings, sections
 from rec.evaluation.tasks.ranking.blocks import Score, rank_in_blocks
 from rec.evaluation.tasks.ranking.index import write_index
@@ -24,7 +25,6 @@ from rec.evaluation.tasks.ranking.known import write_known
 from rec.evaluation.tasks.ranking.members import known_of, names_of
 from rec.evaluation.tasks.ranking.ranks import best, coverage, hide, metric_names, of_ranks, ranked, ranks
 from rec.evaluation.tasks.ranking.service import RankingService
-from rec.keys import EvaluateConfig
 from rec.moe.layer import is_spread
 from rec.nn.pairs import counts
 from rec.nn.sharded import is_sharded
@@ -190,6 +190,11 @@ class Ranking(Task):
     ) -> Mapping[str, Mapping[str, float | None]]:
         """Return what simple rankings reach: popular items, random ones, similar users, the planted truth."""
         return baselines.measure(self, system, data, batches(split))
+
+    @property
+    def oracles(self) -> tuple[str, ...]:
+        """Return the planted truth, which ranks by the preferences that made the data."""
+        return (meanings.PLANTED,)
 
     def keys(self, system: Any, data: Prepared, records: Records) -> dict[str, Any]:
         """Return the subjects' raw ids."""

@@ -17,12 +17,12 @@ from rec.evaluation.bootstrap import Summed
 from rec.evaluation.records import Records, column, records_of
 from rec.evaluation.service import Context, Service
 from rec.evaluation.task import ALONE, Batches, Groups, Measured, Names, Task, TaskRanks, Values
+from rec.evaluation.tasks.config import EvaluateConfig
 from rec.evaluation.tasks.ranking.members import ids_of
 from rec.evaluation.tasks.rating import baselines, meanings, sections
 from rec.evaluation.tasks.rating.metrics import higher_is_better, per_row
 from rec.evaluation.tasks.rating.service import RatingService
 from rec.evaluation.tasks.sparsity import by_sparsity, meaning_of_group
-from rec.keys import EvaluateConfig
 from rec.sections import Section
 from rec.systems.capabilities import Rater
 

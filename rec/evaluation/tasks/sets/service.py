@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from rec.evaluation.rows import RequestRow, Rows
 from rec.evaluation.service import PICTURE, Answer, Context, Message, Number, Service, Truth, Whole
 from rec.evaluation.tasks.sets.filters import Filter, filtered
-from rec.keys import ServeConfig
+from rec.serving.config import ServeConfig
 from rec.systems.capabilities import SetPredictor
 from rec.transfer import to_host
 

@@ -17,6 +17,7 @@ from rec.evaluation.bootstrap import Summed
 from rec.evaluation.records import Records, column, ragged, records_of, with_columns
 from rec.evaluation.service import Context, Exporting, Service
 from rec.evaluation.task import ALONE, Batches, Groups, Measured, Names, Task, TaskRanks, Values
+from rec.evaluation.tasks.config import EvaluateConfig
 from rec.evaluation.tasks.sets import baselines, details, labels, meanings, sections, trade_off
 from rec.evaluation.tasks.sets.metrics import (
     AVERAGED,
@@ -33,7 +34,6 @@ from rec.evaluation.tasks.sets.metrics import (
 from rec.evaluation.tasks.sets.service import SetsService
 from rec.evaluation.tasks.sets.threshold import best_threshold
 from rec.evaluation.tasks.values import MetricValue, notes
-from rec.keys import EvaluateConfig
 from rec.sections import Section
 from rec.seeds import generator
 from rec.systems.capabilities import SetPredictor

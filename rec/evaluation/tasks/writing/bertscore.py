@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rec.errors import ConfigError, not_loaded
-from rec.keys_texts import BertScoreConfig
+from rec.evaluation.tasks.writing_config import BertScoreConfig
 
 NAMES = ("bertscore_f", "bertscore_p", "bertscore_r")
 BLANK_FIRST = ("roberta", "gpt2", "longformer", "bart")

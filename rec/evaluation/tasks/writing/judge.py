@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from rec.errors import ConfigError, EvaluationError
+from rec.evaluation.tasks.writing_config import JudgeConfig
 from rec.json_text import json_text
-from rec.keys_texts import JudgeConfig
 from rec.storage import Storage, to_bytes
 from rec.strict import check_whole, resolve
 

@@ -12,8 +12,8 @@ from pydantic_core import PydanticCustomError
 
 from rec.evaluation.rows import RequestRow, Rows
 from rec.evaluation.service import ASKED, MORE, Answer, Context, Message, Number, Service, Truth, Whole
-from rec.keys import ServeConfig
-from rec.keys_texts import HOTTEST, MOST_BEAMS, MOST_PENALTY, SEEDS
+from rec.evaluation.tasks.writing_config import HOTTEST, MOST_BEAMS, MOST_PENALTY, SEEDS
+from rec.serving.config import ServeConfig
 from rec.systems.capabilities import Decoding, Rater, Writer
 
 DEFAULT = Decoding()

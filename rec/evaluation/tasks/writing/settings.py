@@ -7,8 +7,8 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from rec.errors import ConfigError
-from rec.keys import EvaluateConfig
-from rec.keys_texts import XREC_PROMPT, BertScoreConfig, DecodingConfig
+from rec.evaluation.tasks.config import EvaluateConfig
+from rec.evaluation.tasks.writing_config import XREC_PROMPT, BertScoreConfig, DecodingConfig
 from rec.systems.capabilities import Decoding, Writer
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from rec.evaluation.bootstrap import Summed
 from rec.evaluation.records import Records, column, records_of, with_columns
 from rec.evaluation.service import Context, Service
 from rec.evaluation.task import ALONE, Batches, Groups, Measured, Names, Task, TaskRanks, Values, holds_everywhere, mean
+from rec.evaluation.tasks.config import EvaluateConfig
 from rec.evaluation.tasks.ranking.members import ids_of
 from rec.evaluation.tasks.sparsity import by_sparsity, meaning_of_group
 from rec.evaluation.tasks.values import MetricValue, notes
@@ -28,8 +29,7 @@ from rec.evaluation.tasks.writing.metrics import DISTINCT_ORDERS, RowMetrics, hi
 from rec.evaluation.tasks.writing.occurrences import occurrences
 from rec.evaluation.tasks.writing.service import WritingService
 from rec.evaluation.tasks.writing.words import first_words, ngrams, spaced
-from rec.keys import EvaluateConfig
-from rec.keys_texts import BertScoreConfig
+from rec.evaluation.tasks.writing_config import BertScoreConfig
 from rec.sections import Section
 from rec.systems.capabilities import Decoding, Writer
 

@@ -11,13 +11,13 @@ import pytest
 
 from rec.benchmarks.chat_server import Chat, embedding
 from rec.config import RunConfig, from_table
+from rec.data.config import EndpointConfig
 from rec.data.modalities.client import Failure
 from rec.data.modalities.embeddings import EndpointEncoder, vectors_of
 from rec.data.prepare import prepare
 from rec.data.runner import InProcess
 from rec.errors import ConfigError, DataError
 from rec.json_text import json_text
-from rec.keys_data import EndpointConfig
 from tests.end_to_end.test_keys import MSMREC, check_unread, reads
 from tests.support.films import film_tables
 

@@ -11,6 +11,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from rec.data.modalities.faithfulness import Checker
 from rec.data.modalities.index import index_of
+from rec.data.modalities.knowledge_config import KnowledgeConfig
 from rec.data.modalities.passages import Retrieved
 from rec.data.modalities.rarity import Rarity
 from rec.data.modalities.retrieval import Retriever
@@ -18,7 +19,6 @@ from rec.data.modalities.thresholds import choose_thresholds, plant
 from rec.data.runner import InProcess
 from rec.data.sources.metadata import FIELDS, fill, read_items
 from rec.data.texts import TEMPLATES, write_texts
-from rec.keys_knowledge import KnowledgeConfig
 
 pytestmark = pytest.mark.data
 

@@ -11,8 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from rec.benchmarks.chat_server import Chat
+from rec.data.config import MODALITIES, DataConfig, TextConfig
 from rec.data.encoders import Hashing
 from rec.data.items import FiledItems, HeldItems, in_parts
+from rec.data.modalities.config import ITEM_FIELDS
 from rec.data.modalities.job import ModalityJob
 from rec.data.prepared import Prepared
 from rec.data.runner import InProcess
@@ -22,8 +24,6 @@ from rec.data.stages import modalities as stage
 from rec.data.stages.text_vectors import TextVectors
 from rec.data.writing import Draft
 from rec.errors import ConfigError, DataError
-from rec.keys_data import MODALITIES, DataConfig, TextConfig
-from rec.keys_modalities import ITEM_FIELDS
 from tests.support.films import film_tables, films, job_of
 from tests.support.own import prepared
 

@@ -6,12 +6,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from rec.data.prepared import Prepared, write_prepared
+from rec.data.prepared import Prepared
 from rec.data.schema import RawData, RecordTable, Source, Workplace
 from rec.errors import DataError
 from rec.strict import Strict
 from tests.end_to_end.data.sources.test_movielens import SOURCE as MOVIELENS
 from tests.support.own import prepared
+from tests.support.prepared import write_prepared
 
 SOURCE = "rec.data.sources.prepared:FromPrepared"
 

@@ -7,7 +7,6 @@ import torch
 from torch.distributed._tools.mem_tracker import MemTracker
 
 from rec.errors import ConfigError
-from rec.keys import ParallelConfig, TrainConfig
 from rec.nn.language.causal import causal_model, skeleton
 from rec.nn.language.config import LanguageConfig
 from rec.nn.language.gated import GatedConfig
@@ -15,6 +14,7 @@ from rec.nn.language.memory import TextSize, language_memory, parameters
 from rec.nn.memory import BUCKET, Memory, Parameters
 from rec.systems.gavamoe.prompt import Prompt
 from rec.systems.gavamoe.writer import PairWriter
+from rec.train.config import ParallelConfig, TrainConfig
 from rec.train.memory import capacity, refuse_beyond
 from tests.support.small import tokenizer
 

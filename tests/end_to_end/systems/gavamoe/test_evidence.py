@@ -10,7 +10,7 @@ import torch
 from rec.evaluation.measure import Recorder
 from rec.evaluation.records import column, records_of
 from rec.evaluation.task import Groups, Measured
-from rec.keys import EvaluateConfig
+from rec.evaluation.tasks.config import EvaluateConfig
 from rec.moe.layer import layers_of, routings
 from rec.systems.gavamoe import GaVaMoE, GaVaMoEConfig
 from rec.systems.gavamoe.evidence import SampleEvidence, activations, chosen, measure, swap

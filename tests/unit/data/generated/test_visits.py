@@ -11,13 +11,13 @@ import pyarrow.compute as pc
 import pytest
 from pydantic import ValidationError
 
+from rec.data.config import DataConfig
 from rec.data.generated.pharmacy import GROUPS, RINGS, SUPPORT, TRAITS, pharmacy, scaffold
 from rec.data.generated.visits import FORMS, VisitsConfig, codes, shard_tables, symptoms
 from rec.data.molecules import graphs
 from rec.data.prepare import prepare
 from rec.data.prepared import Prepared
 from rec.data.runner import InProcess
-from rec.keys_data import DataConfig
 from tests.support.own import quiet
 
 SMALL = {"visits": 6_000, "medications": 60, "conditions": 40, "shards": 3}

@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from rec.data.modalities.index import index_of
+from rec.data.modalities.knowledge_config import KnowledgeConfig
 from rec.data.modalities.retrieval import Retriever
 from rec.data.runner import InProcess
 from rec.errors import DataError
-from rec.keys_knowledge import KnowledgeConfig
 
 THIEF = "Master thief Neil McCauley leads a crew through Los Angeles."
 ACTOR = "A former child star lives in a cheap Hollywood motel."

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from rec.benchmarks.chat_server import Chat
+from rec.data.modalities.config import SelectConfig
 from rec.data.modalities.select import selected
-from rec.keys_modalities import SelectConfig
 from tests.support.films import job_of
 
 COUNT, CHARACTERS = np.array([9, 1, 5, 1, 0]), np.array([10, 90, 80, 20, 70])

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from rec.data.config import DataConfig
 from rec.data.prepare import prepare
 from rec.data.runner import InProcess
 from rec.data.sources.mimic import MimicIII, MimicIV
 from rec.data.tables.shown import HIDDEN
 from rec.errors import ConfigError, DataError
-from rec.keys_data import DataConfig
 from tests.support import wards
 
 OF_TIME = ["7002", "7001", "7003", "7004", "7005", "7006", "7007"]

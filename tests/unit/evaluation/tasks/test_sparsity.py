@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from rec.data.prepared import Prepared
+from rec.evaluation.tasks.config import EvaluateConfig
 from rec.evaluation.tasks.rating import Rating
 from rec.evaluation.tasks.sparsity import by_sparsity, meaning_of_group
 from rec.evaluation.tasks.writing import Writing
-from rec.keys import EvaluateConfig
 from tests.end_to_end.evaluation.tasks.writing.test_task import Texts
 from tests.end_to_end.evaluation.tasks.writing.test_task import Told as Writer
 from tests.unit.data.test_sentences import made

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from rec.data.views.sentences import as_table
-from rec.keys import TrainConfig
 from rec.systems.gavamoe import GaVaMoE
 from rec.systems.gavamoe.config import GaVaMoEConfig, PairsConfig
 from rec.systems.gavamoe.mixture import fitted
 from rec.systems.gavamoe.model import MIXTURE, VAE, GaVaMoEModel
 from rec.systems.gavamoe.pairs import attended
+from rec.train.config import TrainConfig
 from rec.train.optim import learning_rate
 from tests.conformance import take
 

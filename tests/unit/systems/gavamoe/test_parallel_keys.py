@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rec.keys import ParallelConfig, PhaseConfig, TrainConfig
 from rec.systems.gavamoe import GaVaMoE, GaVaMoEConfig
+from rec.train.config import ParallelConfig, PhaseConfig, TrainConfig
 
 SMALL = {
     "pairs": {"clusters": 3, "latent": 4, "embedding": 8, "layers": 0, "hidden": 8},

@@ -15,7 +15,7 @@ from rec.errors import ConfigError
 from rec.evaluation.tasks.writing import Writing
 from rec.evaluation.tasks.writing import baselines as simple
 from rec.evaluation.tasks.writing.bertscore import Encoder, bertscore
-from rec.keys_texts import BertScoreConfig
+from rec.evaluation.tasks.writing_config import BertScoreConfig
 from tests.end_to_end.evaluation.tasks.writing.test_task import AboutItems, batches_of, measured
 
 transformers = pytest.importorskip("transformers", reason="needs the extra `encoders`")

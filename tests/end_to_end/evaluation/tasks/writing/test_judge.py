@@ -16,7 +16,7 @@ from rec.errors import ConfigError, EvaluationError
 from rec.evaluation.tasks.writing import Writing
 from rec.evaluation.tasks.writing import judge as judges
 from rec.evaluation.tasks.writing.judge import Judge, judge
-from rec.keys_texts import XREC_PROMPT, JudgeConfig
+from rec.evaluation.tasks.writing_config import XREC_PROMPT, JudgeConfig
 from tests.end_to_end.evaluation.tasks.writing.test_task import AboutItems, measured
 
 TEXTS, REFERENCES = ["good sound", "bad strap", "good sound"], ["the sound is good", "a strap", "the sound is good"]

@@ -16,13 +16,13 @@ from rec.batch import Batch
 from rec.errors import ConfigError
 from rec.evaluation.records import joined
 from rec.evaluation.task import Groups, Measured
+from rec.evaluation.tasks.config import EvaluateConfig
 from rec.evaluation.tasks.writing import Writing
 from rec.evaluation.tasks.writing import baselines as simple
 from rec.evaluation.tasks.writing.metrics import measure, summary
 from rec.evaluation.tasks.writing.sections import chosen
 from rec.evaluation.tasks.writing.settings import track
 from rec.evaluation.tasks.writing.training import read
-from rec.keys import EvaluateConfig
 from rec.sections import Table, Text
 from rec.systems.capabilities import Decoding, Truth, Writer
 

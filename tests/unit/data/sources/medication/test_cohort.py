@@ -9,11 +9,11 @@ import pyarrow as pa
 import pytest
 
 from rec.config import without_idle
+from rec.data.config import DataConfig
 from rec.data.prepare import prepare
 from rec.data.runner import InProcess
 from rec.data.sources.medication.cohort import parts_of
 from rec.errors import ConfigError
-from rec.keys_data import DataConfig
 from tests.support import wards
 from tests.support.own import prepared
 

@@ -11,10 +11,10 @@ from rec.benchmarks.memory import largest_bytes
 from rec.data.prepared import Prepared
 from rec.data.stream import to_columns
 from rec.evaluation.records import ragged
+from rec.evaluation.tasks.config import EvaluateConfig
 from rec.evaluation.tasks.ranking import blocks, cold
 from rec.evaluation.tasks.ranking import task as ranking
 from rec.evaluation.tasks.ranking.ranks import best, hide, ranked, ranks
-from rec.keys import EvaluateConfig
 from rec.systems.capabilities import RankingExamples
 from rec.systems.msmrec import MSMRec
 from rec.systems.msmrec.config import MSMRecConfig

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from rec.evaluation.records import column, joined, ragged
+from rec.evaluation.tasks.config import EvaluateConfig
 from rec.evaluation.tasks.sets import Sets, details, labels, trade_off
 from rec.evaluation.tasks.sets.space import space
 from rec.evaluation.tasks.sets.threshold import best_threshold
-from rec.keys import EvaluateConfig
 from rec.systems.capabilities import SetPredictor
 from tests.unit.evaluation.tasks.sets.test_task import BATCH, INTERACT, Told, Visits, part, visits
 

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from rec.keys_tables import TableFormat
+from rec.data.table_format import TableFormat
 from rec.strict import Needs, Strict
 
 

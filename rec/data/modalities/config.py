@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from rec.keys_knowledge import FaithfulnessConfig, KnowledgeConfig
-from rec.keys_requests import BUDGET_KEYS, HTTP_KEYS, HTTP_STARTS, RequestsConfig
+from rec.data.modalities.knowledge_config import FaithfulnessConfig, KnowledgeConfig
+from rec.data.modalities.requests_config import BUDGET_KEYS, HTTP_KEYS, HTTP_STARTS, RequestsConfig
 from rec.strict import Needs, Strict, alike
 
 ITEM_FIELDS = (

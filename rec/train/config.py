@@ -1,13 +1,11 @@
-"""The keys of a run's TOML file, section by section: frozen models that refuse what they do not know."""
+"""The keys of `[train]` and `[parallel]`: how the shared loop runs, and on how many workers."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from rec.keys_texts import BertScoreConfig, DecodingConfig, JudgeConfig
-from rec.space import parse
 from rec.strict import Needs, Spaces, Strict, alike
 
 
@@ -187,129 +185,4 @@ class ParallelConfig(Strict):
     def _fewest_are_fewer(self) -> Self:
         if self.workers and self.min_workers > self.workers:
             raise ValueError(f"min_workers: at most workers ({self.workers}), or 0; got {self.min_workers}")
-        return self
-
-
-class EvaluateConfig(Strict):
-    """What `rec evaluate` adds to the metrics."""
-
-    AFTERWARDS: ClassVar = ("bootstrap", "bertscore", "judge")
-    """Keys of what is made from answers once they are there: they change no answer and no record of one."""
-
-    popular_share: float = Field(0.001, gt=0, lt=1)
-    """An item is popular when it has more than this share of all events (MSMRec, section 5.4)."""
-    cold_count: int | None = Field(None, ge=0)
-    """Items with at most so many training events are reported as cold; unset leaves it to the system."""
-    rare_share: float = Field(0.02, gt=0, lt=1)
-    """A label is rare when fewer than this share of training's examples have it."""
-    threshold: Annotated[float, Field(ge=0, le=1)] | Literal["validation"] | None = None
-    """The least probability of a label that is given, in evaluation, predictions and answers; "validation" chooses it
-    there, by the checkpoint that was chosen; unset leaves it to the system's task. Training measures by the task's."""
-    words: int | None = Field(None, ge=0)
-    """Words of a text, and of the true one, that are scored; 0 scores all; unset leaves it to the system's task."""
-    signs: Literal["apart", "kept"] | None = None
-    """Whether signs are set apart from words before texts are scored; unset leaves it to the system's task."""
-    decoding: DecodingConfig = DecodingConfig()
-    """How texts are written, on validation in training too."""
-    bertscore: BertScoreConfig = BertScoreConfig()
-    """Scores texts by the hidden states of a model."""
-    judge: JudgeConfig = JudgeConfig()
-    """Scores texts by asking a language model."""
-    bootstrap: int = Field(1000, ge=100)
-    """Resamples of examples, or of the units that they belong to, behind each interval."""
-
-
-class TuneConfig(Strict):
-    """What `rec tune` searches, how, and when it stops."""
-
-    NEEDS: ClassVar[Needs] = {
-        **alike(("grace", "reduction"), {"scheduler": ["asha"]}),
-        "perturb_every": {"scheduler": ["pbt"]},
-        **alike(("search", "seed", "objectives"), {"scheduler": {"not": ["pbt"]}}),
-    }
-
-    metric: str = ""
-    """What trials are compared by, in the metric's own direction; empty takes that of the last phase."""
-    objectives: dict[str, Literal["max", "min"]] = {}
-    """Further metrics of validation to trade off against `metric`, such as "evaluate_s", "load_balance"."""
-    search: Literal["tpe", "random"] = "tpe"
-    """Optuna's tree of Parzen estimators, or independent draws."""
-    scheduler: Literal["none", "asha", "pbt"] = "asha"
-    """Every trial to its end; asynchronous successive halving; or population-based training."""
-    trials: int = Field(20, ge=1)
-    """Trials of the search; the size of the population for pbt."""
-    concurrent: int = Field(0, ge=0)
-    """Trials at the same time; 0 runs as many as the cluster holds."""
-    grace: int = Field(1, ge=1)
-    """Evaluations that asha leaves every trial."""
-    reduction: int = Field(3, ge=2)
-    """asha keeps one of so many trials at each level."""
-    perturb_every: int = Field(2, ge=1)
-    """Evaluations between the points at which pbt replaces its worst trials."""
-    max_hours: float = Field(0.0, ge=0)
-    """Hours after which this command stops the search; 0 sets no limit."""
-    max_worker_hours: float = Field(0.0, ge=0)
-    """Worker hours, over all trials and commands, after which the search stops: its cost; 0 sets no limit."""
-    seed: int = 0
-    """Of the points that are drawn."""
-    use: tuple[str, ...] = ()
-    """Ready-made spaces by name; `rec tune --spaces` lists them."""
-    space: dict[str, dict[str, Any]] = {}
-    """Values per dotted key, beside and before the ready-made ones."""
-
-    @field_validator("space")
-    @classmethod
-    def _space_is_well_formed(cls, table: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        parse(table)
-        return table
-
-
-class ServeConfig(Strict):
-    """How an artifact is served."""
-
-    NEEDS: ClassVar[Needs] = {
-        "target_ongoing_requests": {"max_replicas": {"not": [0]}},
-        "downscale_delay_s": {"max_replicas": {"not": [0]}},
-        "index_candidates": {"index": {"not": ["exact"]}},
-    }
-
-    replicas: int = Field(1, ge=1)
-    """Copies of the model at the start, and the fewest."""
-    max_replicas: int = Field(0, ge=0)
-    """Most copies that autoscaling starts; 0 keeps `replicas`."""
-    target_ongoing_requests: int = Field(32, ge=1)
-    """Requests per replica that autoscaling aims at."""
-    downscale_delay_s: float = Field(60.0, ge=0)
-    """Seconds of less load after which autoscaling ends copies."""
-    cpus_per_replica: float = Field(1.0, gt=0)
-    """CPUs that a replica reserves, fractions allowed."""
-    gpus_per_replica: float = Field(0.0, ge=0, le=1)
-    """Share of a GPU that a replica reserves and keeps its model on, so that several may use one; 0 answers on CPUs."""
-    max_batch_size: int = Field(64, ge=1)
-    """Most requests answered in one pass of the model."""
-    latency_target_ms: float = Field(50.0, gt=0)
-    """What the size of batches and the wait for company aim at, for the 99th percentile within a replica."""
-    max_queued: int = Field(256, ge=1)
-    """Requests that wait in one replica before further ones get 503 with Retry-After."""
-    deadline_ms: float = Field(2000.0, gt=0)
-    """Time a request may take before it gets 504; the header X-Deadline-Ms asks for less, with 408."""
-    max_body_bytes: int = Field(1 << 20, ge=1)
-    """Larger requests get 413."""
-    max_k: int = Field(1000, ge=1)
-    """Most items that a request may ask for."""
-    max_history: int = Field(5000, ge=1)
-    """Longest history, list of candidates or of exclusions that a request may send."""
-    max_tokens: int = Field(256, ge=1)
-    """Most tokens of a text that a request may ask for."""
-    token: bool = False
-    """Asks for `Authorization: Bearer` with the value of REC_SERVE_TOKEN, except for health."""
-    index: Literal["exact", "ivf", "hnsw"] = "exact"
-    """How the best items are found: all are scored, or by faiss among candidates that are then scored exactly."""
-    index_candidates: int = Field(1000, ge=1)
-    """Candidates that ivf and hnsw hand to exact scoring."""
-
-    @model_validator(mode="after")
-    def _most_is_more(self) -> Self:
-        if 0 < self.max_replicas < self.replicas:
-            raise ValueError(f"max_replicas: at least replicas ({self.replicas}), or 0; got {self.max_replicas}")
         return self

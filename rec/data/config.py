@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
+from rec.data.modalities.config import ModalitiesConfig
+from rec.data.modalities.requests_config import BUDGET_KEYS, HTTP_KEYS, HTTP_STARTS, RequestsConfig
 from rec.errors import ConfigError
-from rec.keys_modalities import ModalitiesConfig
-from rec.keys_requests import BUDGET_KEYS, HTTP_KEYS, HTTP_STARTS, RequestsConfig
 from rec.strict import Needs, Strict, alike, check_whole, resolve
 
 TABLES = "rec.data.sources.tables:Tables"
