@@ -235,6 +235,8 @@ class Demand:
     """What one of them needs on a node of its own choice; empty where they differ."""
     count: int = 0
     """How many there are of them."""
+    data_cpus: int = 1
+    """CPUs that move data beside them."""
 
     @classmethod
     def by_workers(cls, parallel: ParallelConfig) -> Demand:
@@ -269,7 +271,7 @@ def require_machine(demand: Demand | None) -> None:
 
 
 def require_cluster(demand: Demand | None) -> None:
-    """Check that the cluster has what is demanded, and a CPU that moves data beside it.
+    """Check that the cluster has what is demanded, and what moves data beside it.
 
     Raises:
         ConfigError: it has not.
@@ -278,7 +280,8 @@ def require_cluster(demand: Demand | None) -> None:
         return
     nodes = [*living_nodes().values(), *nodes_to_come(demand)]
     there = {name: sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
-    _require(demand, demand.cpus + 1, there["CPU"], "the cluster", " and 1 for data")
+    more = f" and {demand.data_cpus} for data" if demand.data_cpus else ""
+    _require(demand, demand.cpus + demand.data_cpus, there["CPU"], "the cluster", more)
     _require_gpus(demand, there["GPU"], "the cluster")
     _require_nodes(demand, nodes)
 

@@ -114,7 +114,8 @@ def _largest(configs: Sequence[ServeConfig]) -> Demand:
     most = max(configs, key=lambda config: config.replicas * config.cpus_per_replica)
     cpus = most.replicas * most.cpus_per_replica
     each = {"CPU": most.cpus_per_replica, "GPU": most.gpus_per_replica}
-    return Demand(cpus, gpus, "serve.replicas", REMEDY, "replicas", "serve.gpus_per_replica", each, most.replicas)
+    of, key = "replicas", "serve.gpus_per_replica"
+    return Demand(cpus, gpus, "serve.replicas", REMEDY, of, key, each, most.replicas, data_cpus=0)
 
 
 def _is_let_through(record: logging.LogRecord) -> bool:

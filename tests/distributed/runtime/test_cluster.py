@@ -58,6 +58,14 @@ def test_what_an_autoscaler_may_start_counts_and_what_it_never_can_is_refused(mo
         require_cluster(Demand.by_workers(ParallelConfig(workers=2, threads=8)))
 
 
+def test_replicas_need_no_cpu_for_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "living_nodes", lambda: {"head": {"CPU": 2.0}})
+    monkeypatch.setattr(ray._private.state.state, "get_cluster_config", lambda: None)
+    require_cluster(_largest([ServeConfig(replicas=2)]))
+    with pytest.raises(ConfigError, match=r"expected at least 2 for workers and 1 for data"):
+        require_cluster(Demand.by_workers(ParallelConfig(workers=2, threads=1)))
+
+
 @pytest.mark.parametrize("job", ["trials", "replicas"])
 def test_what_fits_in_all_but_on_no_node_is_refused_for_every_job(monkeypatch: pytest.MonkeyPatch, job: str) -> None:
     monkeypatch.setattr(cluster, "living_nodes", lambda: {"one": {"CPU": 3.0}, "two": {"CPU": 3.0}})
