@@ -12,6 +12,7 @@ from rec.evaluation.tasks.config import EvaluateConfig
 from rec.json_text import json_text
 from rec.report.origin import data_name, system_name
 from rec.report.results.find import PassedOver, Run
+from rec.sections import counted
 from rec.strict import flat, is_among
 from rec.train.training_record import APART, without_folders
 
@@ -98,13 +99,43 @@ def labels(lines: Sequence[Line]) -> list[str]:
             for key, value in line.keys.items()
             if any(key not in o.keys or o.keys[key] != value for o in others)
         }
-        told = [f"{key.removeprefix('model.')}={_word(value)}" for key, value in sorted(own.items())]
-        more = [f"{len(told) - KEYS_IN_LABEL} keys more"] if len(told) > KEYS_IN_LABEL else []
-        names.append(", ".join([system if twice else name, *told[:KEYS_IN_LABEL], *more]))
+        first = _telling([other.keys for other in others])
+        own |= {key: value for key, value in _curves(first, others, line).items() if key not in own}
+        order = [key for key in first if key in own] + [key for key in sorted(own) if key not in first]
+        shown = order[: max(KEYS_IN_LABEL, sum(key in own for key in first))]
+        told = [f"{key.removeprefix('model.')}={_word(own[key])}" for key in shown]
+        more = [counted(len(order) - len(shown), "key") + " more"] if len(order) > len(shown) else []
+        names.append(", ".join([system if twice else name, *told, *more]))
     return [
         name if names.count(name) == 1 else f"{name} ({names[: place + 1].count(name)})"
         for place, name in enumerate(names)
     ]
+
+
+def _telling(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return few keys that tell lines apart, each the one that does so best beside those before it."""
+    found: list[str] = []
+    unset = object()
+
+    def kinds(keys: Sequence[str]) -> int:
+        return len({tuple(_word(line[key]) if key in line else unset for key in keys) for line in lines})
+
+    rest = sorted({key for line in lines for key in line})
+    while rest and kinds(found) < len(lines):
+        # Of two that tell as much, the one that fewer lines set.
+        best = max(rest, key=lambda key: (kinds([*found, key]), -sum(key in line for line in lines)))
+        if kinds([*found, best]) == kinds(found):
+            break
+        found.append(best)
+        rest.remove(best)
+    return found
+
+
+def _curves(keys: Sequence[str], lines: Sequence[Line], line: Line) -> dict[str, Any]:
+    """Return a line's values of keys that have several values in others, where its own is the default."""
+    config = flat(json.loads(line.first.config.model_dump_json()))
+    values = {key: {_word(other.keys[key]) for other in lines if key in other.keys} for key in keys}
+    return {key: config[key] for key in keys if len(values[key]) > 1 and key in config}
 
 
 def _protocol(run: Run) -> dict[str, Any]:
