@@ -18,8 +18,8 @@ EXAMPLES = """examples:
   rec sweep rec/configs/food.toml --seeds 3
   rec sweep rec/configs/food.toml --seeds 3 --only "full; text only; image only" parallel.workers=0
   rec sweep rec/configs/food.toml --list
-  rec sweep rec/configs/food.toml --verdict --seeds 5 parallel.workers=0  # does the mixture pay?
-  rec sweep rec/configs/food.toml --verdict --only "dense, active width; random gate" --seeds 3"""
+  rec sweep rec/configs/food-guidelines.toml --verdict --seeds 5  # does the mixture pay?
+  rec sweep rec/configs/food-guidelines.toml --verdict --only "dense, total width" --seeds 3"""
 
 
 def run(

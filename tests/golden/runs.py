@@ -92,6 +92,16 @@ REVIEWS = {
 SHORT = ["train.epochs=2", "train.evaluate_every=1", "train.patience=0", "parallel.workers=0", "parallel.threads=1"]
 SMALL_BATCH = [*SHORT, "train.batch_size=16", "train.warmup_steps=5"]
 SMALL_PAIRS = [*SMALL_BATCH, "train.epochs=4", "train.validation_share=1.0"]
+EXPERTS = [
+    "model.hidden=128",
+    "model.gate=user",
+    "model.mixture.experts=4",
+    "model.mixture.per_row=1",
+    "model.mixture.shared=true",
+    "model.mixture.zero_start=true",
+    "model.mixture.routed_scale=2.0",
+    "model.mixture.noise=false",
+]
 SMALL_VISITS = [*SHORT, "train.batch_size=16", "train.learning_rate=1e-3"]
 SMALL_REVIEWS = [
     *SHORT,
@@ -139,13 +149,14 @@ RUNS: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         ],
     ),
     "food": ("food", PAIRS, SMALL_PAIRS),
+    "food-experts": ("food", PAIRS, [*SMALL_PAIRS, *EXPERTS]),
     "food-reference": (
         "food",
         PAIRS,
-        [*SMALL_PAIRS, "model.gate=pair", "model.mixture.per_row=2", "model.mixture.noise=true"],
+        [*SMALL_PAIRS, *EXPERTS, "model.gate=pair", "model.mixture.per_row=2", "model.mixture.noise=true"],
     ),
-    "food-dense": ("food", PAIRS, [*SMALL_PAIRS, "model.mixture.experts=0"]),
-    "food-classification": ("food", PAIRS, [*SMALL_PAIRS, "model.head=classification"]),
+    "food-dense": ("food", PAIRS, [*SMALL_PAIRS, "model.hidden=128"]),
+    "food-classification": ("food", PAIRS, [*SMALL_PAIRS, *EXPERTS, "model.head=classification"]),
     "food-guidelines": ("food-guidelines", GUIDELINES, SMALL_PAIRS),
     "hummus": ("hummus", PAIRS, SMALL_PAIRS),
     "recipes": ("recipes", PAIRS, SMALL_PAIRS),

@@ -13,7 +13,7 @@ from rec.storage import Storage
 from rec.train.job import train_here
 
 SHIPPED = sorted(Path(__file__).parents[3].glob("rec/configs/*.toml"))
-HAVE_NONE = ("lightgcn", "peter", "safedrug", "visits", "eicu", "mimic-iii", "mimic-iv", "kar")
+HAVE_NONE = ("lightgcn", "peter", "safedrug", "visits", "eicu", "mimic-iii", "mimic-iv", "kar", "food")
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
@@ -31,7 +31,8 @@ def test_twins_of_what_is_shipped_are_configs(file: Path) -> None:
 
 
 def test_a_dense_twin_is_as_wide_as_the_experts_of_a_row() -> None:
-    config = load(str(SHIPPED[0].parent / "food.toml"), ["model.mixture.shared=true", "model.mixture.per_row=3"])
+    words = ["model.mixture.experts=4", "model.mixture.shared=true", "model.mixture.per_row=3"]
+    config = load(str(SHIPPED[0].parent / "food.toml"), words)
     twins = config.model.twins("model")
     mixture, hidden = config.model.mixture, config.model.hidden
     for name, networks in (("dense, active width", 3 + 1), ("dense, total width", mixture.experts + 1)):
