@@ -35,7 +35,7 @@ from rec.runtime.worker import train_worker
 from rec.storage import Storage, absolute
 from rec.systems.api import System
 from rec.train.checkpoint import CheckpointStore
-from rec.train.job import SPLITS, build, claim, newest, nothing_left, open_data, tell_memory
+from rec.train.job import SPLITS, build, check_start, claim, newest, nothing_left, open_data, tell_memory
 from rec.train.loop import Report
 from rec.train.phases import stretches
 from rec.train.progress import TrainingProgress
@@ -69,15 +69,18 @@ def train(
     """
     refuse_shared_gpus(config.parallel)
     # Workers have working folders of their own.
+    start = config.train.start_from
     config = config.model_copy(
         update={
             "out": absolute(config.out),
             "data": config.data.model_copy(update={"root": absolute(config.data.root)}),
+            "train": config.train.model_copy(update={"start_from": start and absolute(start)}),
         }
     )
     # What is wrong with config or data is said here, before any machine starts.
     data = open_data(config)
     system = build(config, data)
+    check_start(config, system)
     with alone(config.out):
         _train(WorkerChoice(config, system, stop or threading.Event(), wait_s), system, data, report, say, file)
 

@@ -23,6 +23,7 @@ from rec.runtime.network import tell_ray, train_context
 from rec.storage import Storage
 from rec.systems.api import Phase
 from rec.train.checkpoint import Checkpoint, CheckpointStore
+from rec.train.config import ParallelConfig
 from rec.train.own_time import OwnTime
 from rec.train.ranks import Ranks
 from rec.train.update import Left
@@ -153,8 +154,6 @@ def _train(
     leaves: Leaves,
     waits: Waits,
 ) -> None:
-    import torch
-
     from rec.evaluation.measure import directions
     from rec.runtime import deepspeed
     from rec.runtime.datasets import SharedReader, StreamingReader
@@ -162,15 +161,14 @@ def _train(
     from rec.train.feed import PlannedFeed
     from rec.train.job import build, write_history
     from rec.train.loop import Job, fit
-    from rec.train.memory import keep_freed_memory, refuse_beyond
+    from rec.train.memory import refuse_beyond
     from rec.train.phases import stretches
     from rec.train.saver import Saver
+    from rec.train.start import start_of
 
     config, step = from_json(payload["config"]), payload["step"]
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK=str(context.get_local_rank()))
-    torch.set_num_threads(config.parallel.threads)
-    keep_freed_memory()
-    device = f"cuda:{torch.cuda.current_device()}" if config.parallel.gpu else "cpu"
+    device = _device(config.parallel)
     report({"kind": "imported", "machine": machine(device)})
     data = open_prepared(config)
     system = build(config, data)
@@ -196,6 +194,7 @@ def _train(
                     report=report,
                     saver=Saver(store, ranks, partial(write_history, storage)),
                     resume=resume,
+                    start=start_of(config.train.start_from) if resume is None else None,
                     ranks=ranks,
                     leaves=leaves,
                     directions=directions(system.tasks),
@@ -204,6 +203,17 @@ def _train(
             )
     finally:
         deepspeed.close()
+
+
+def _device(parallel: ParallelConfig) -> str:
+    """Return where this worker computes, after telling torch with how many threads."""
+    import torch
+
+    from rec.train.memory import keep_freed_memory
+
+    torch.set_num_threads(parallel.threads)
+    keep_freed_memory()
+    return f"cuda:{torch.cuda.current_device()}" if parallel.gpu else "cpu"
 
 
 def resumed(

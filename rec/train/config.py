@@ -99,6 +99,10 @@ class TrainConfig(Strict):
     """Rows that are shuffled together and held in memory; files are shuffled as well."""
     seed: int = 0
     """Of start weights, the order of rows, and all that is drawn in training."""
+    start_from: str = ""
+    """Folder of a trained run whose chosen weights this one starts from, those of the same names and shapes. Experts
+    all start as the only one there, if it has one (`rec sweep --verdict` trains such a run, "dense, active width"):
+    sparse upcycling (Komatsuzaki et al. 2023). Routers, and what is not there, are drawn; "" draws everything."""
     phases: dict[str, PhaseConfig] = {}
     """Keys of single phases of the system, by the phase's name."""
 

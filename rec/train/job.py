@@ -23,6 +23,7 @@ from rec.data.stream import CachedReader
 from rec.errors import CheckpointError, ConfigError, DataError
 from rec.evaluation.measure import directions
 from rec.evaluation.protocol import data_of
+from rec.nn.making import made_empty
 from rec.provenance import machine
 from rec.run_folder import CONFIG, alone, recorded
 from rec.storage import Storage, absolute, to_bytes
@@ -38,6 +39,7 @@ from rec.train.phases import end_in_words, is_over, refuse_more, stretches
 from rec.train.progress import TrainingProgress
 from rec.train.ranks import OneRank
 from rec.train.saver import Saver
+from rec.train.start import start_of
 from rec.train.training_record import TrainingRecord, read_training
 
 PHASE_KEYS = ("epochs", "patience", "patience_examples")
@@ -165,6 +167,18 @@ def check_same(config: RunConfig) -> None:
             )
 
 
+def check_start(config: RunConfig, system: System[Any, Any]) -> None:
+    """Check that a run that begins can start from what it names.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if CheckpointStore(Storage(config.out).below("checkpoints")).steps():
+        return
+    if (start := start_of(config.train.start_from)) is not None:
+        start.taken(made_empty(system.model))
+
+
 def require_trained(folder: str) -> None:
     """Check that a run's folder holds a checkpoint.
 
@@ -191,7 +205,9 @@ def load_chosen(config: RunConfig, data: Prepared) -> Checkpoint:
 
 def _compared(config: RunConfig) -> dict[str, Any]:
     """Return every dotted key; a folder counts as the same however it is written."""
-    return {**flat(config.model_dump(mode="json")), "data.root": absolute(config.data.root)}
+    start = config.train.start_from
+    places = {"data.root": absolute(config.data.root), "train.start_from": start and absolute(start)}
+    return flat(config.model_dump(mode="json")) | places
 
 
 def _is_free(key: str) -> bool:
@@ -263,6 +279,7 @@ def train_here(
     device = device_of(config.parallel)
     data = open_data(config)
     system = build(config, data)
+    check_start(config, system)
     with alone(config.out):
         return _train_here(config, data, system, report, say, file, device=device)
 
@@ -302,6 +319,7 @@ def _train_here(
             report=record,
             saver=Saver(store, ranks, partial(write_history, storage)),
             resume=resume,
+            start=start_of(config.train.start_from) if resume is None else None,
             ranks=ranks,
             directions=directions(system.tasks),
         )

@@ -19,9 +19,8 @@ from torch import nn
 from rec.batch import Batch
 from rec.errors import TrainingError
 from rec.evaluation.measure import measure, metrics
-from rec.moe.experts import DrawnExperts
 from rec.moe.layer import layers_of
-from rec.nn.making import fill, made_empty, made_undrawn
+from rec.nn.making import fill, made_empty
 from rec.seeds import derive
 from rec.systems.api import Phase, System
 from rec.train.checkpoint import Checkpoint
@@ -48,6 +47,7 @@ from rec.train.progress import TrainingProgress
 from rec.train.ranks import OneRank, RankFeed, Ranks, equalise_buffers
 from rec.train.replicas import average_running_statistics, replicated_of, start_step
 from rec.train.saver import Saver
+from rec.train.start import Start, fresh
 from rec.train.update import LEAVE, SAVE, Left, Update
 from rec.train.validation import is_loss, validation_loss
 
@@ -88,6 +88,8 @@ class Job:
     saver: Saver
     """Writes checkpoints, and reads them again, on every rank."""
     resume: Checkpoint | None = None
+    start: Start | None = None
+    """What a fresh model starts from that another run has learned."""
     ranks: Ranks = field(default_factory=OneRank)
     leaves: Callable[[], bool] = lambda: False
     """Tells the first rank whether the run is to save what it has done and leave."""
@@ -151,7 +153,7 @@ def _made(job: Job) -> nn.Module:
 
     if job.resume is not None:
         return made_empty(make)
-    return made_undrawn(make, DrawnExperts) if job.ranks.world_size > 1 else make()
+    return fresh(make, job.start, job.ranks, job.report)
 
 
 def _train_phase(

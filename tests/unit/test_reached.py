@@ -79,7 +79,6 @@ ELSEWHERE = {
     "rec/moe/feed_forward.py": "tests/unit/moe/test_dispatch.py",
     "rec/nn/base.py": "tests/end_to_end/train/test_phases.py",
     "rec/nn/stepwise.py": "tests/end_to_end/train/test_update.py",
-    "rec/report/results/lines.py": "tests/end_to_end/report/test_results.py",
     "rec/runtime/members.py": "tests/end_to_end/benchmarks/test_reading.py",
     "rec/runtime/messages.py": "tests/distributed/runtime/test_exchange.py",
     "rec/runtime/pool.py": "tests/distributed/runtime/test_prepare.py",
