@@ -319,7 +319,7 @@ def _train_here(
             report=record,
             saver=Saver(store, ranks, partial(write_history, storage)),
             resume=resume,
-            start=start_of(config.train.start_from) if resume is None else None,
+            start=start_of(config.train.start_from, checked=True) if resume is None else None,
             ranks=ranks,
             directions=directions(system.tasks),
         )

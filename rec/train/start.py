@@ -20,7 +20,7 @@ from rec.moe.layer import MixtureOfExperts
 from rec.nn.making import made_undrawn
 from rec.sections import counted
 from rec.storage import Storage
-from rec.train.checkpoint import CheckpointStore
+from rec.train.checkpoint import MODEL, CheckpointStore
 from rec.train.engine import tensors_of
 from rec.train.ranks import Ranks
 from rec.train.shards import Tensors
@@ -40,8 +40,7 @@ class Start:
     @torch.no_grad()
     def put(self, module: nn.Module) -> str:
         """Put into a fresh model what the checkpoint has of it, and return that in words."""
-        own = tensors_of(module)
-        taken = self.taken(module)
+        own, taken = tensors_of(module), self.taken(module)
         for name, experts in taken.items():
             whole = self.tensors[f"model.{name}"]
             if experts is None:
@@ -90,8 +89,10 @@ def fresh(
     return module
 
 
-def start_of(folder: str) -> Start | None:
+def start_of(folder: str, *, checked: bool = False) -> Start | None:
     """Return what a run starts from that names a folder of another; None where it names none.
+
+    Every byte is checked, unless that has been done.
 
     Raises:
         ConfigError: that folder holds no trained run.
@@ -99,7 +100,9 @@ def start_of(folder: str) -> Start | None:
     if not folder:
         return None
     try:
-        chosen = CheckpointStore(Storage(folder).below("checkpoints")).load_best()
+        store = CheckpointStore(Storage(folder).below("checkpoints"))
+        step = store.best_step() if checked else None
+        chosen = store.load_best() if step is None else store.load(step, kinds=MODEL, checked=True)
     except CheckpointError as error:
         raise ConfigError(f"train.start_from: {folder} holds no run that was trained ({error})") from error
     return Start(folder, chosen.tensors)

@@ -90,6 +90,10 @@ def labels(lines: Sequence[Line]) -> list[str]:
     """Return a name for each line that no other has."""
     systems = [line.first.config.system for line in lines]
     short = [system_name(line.first.config) for line in lines]
+    telling = {
+        system: _telling([line.keys for line, its in zip(lines, systems, strict=True) if its == system])
+        for system in set(systems)
+    }
     names = []
     for line, system, name in zip(lines, systems, short, strict=True):
         others = [other for other, its in zip(lines, systems, strict=True) if its == system]
@@ -99,7 +103,7 @@ def labels(lines: Sequence[Line]) -> list[str]:
             for key, value in line.keys.items()
             if any(key not in o.keys or o.keys[key] != value for o in others)
         }
-        first = _telling([other.keys for other in others])
+        first = telling[system]
         own |= {key: value for key, value in _curves(first, others, line).items() if key not in own}
         order = [key for key in first if key in own] + [key for key in sorted(own) if key not in first]
         shown = order[: max(KEYS_IN_LABEL, sum(key in own for key in first))]
@@ -133,7 +137,7 @@ def _telling(lines: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _curves(keys: Sequence[str], lines: Sequence[Line], line: Line) -> dict[str, Any]:
     """Return a line's values of keys that have several values in others, where its own is the default."""
-    config = flat(json.loads(line.first.config.model_dump_json()))
+    config = _values(line.first)
     values = {key: {_word(other.keys[key]) for other in lines if key in other.keys} for key in keys}
     return {key: config[key] for key in keys if len(values[key]) > 1 and key in config}
 
@@ -152,8 +156,14 @@ def _protocol(run: Run) -> dict[str, Any]:
 
 def _config(run: Run) -> dict[str, Any]:
     """Return what the seeds of a line share; a hash tells apart data sets that share a split, not their content."""
-    found = flat(json.loads(run.config.model_dump_json()))
-    return {key: value for key, value in found.items() if not is_among(key, NO_MATTER)} | {"data": run.data["sha256"]}
+    return {key: value for key, value in _values(run).items() if not is_among(key, NO_MATTER)} | {
+        "data": run.data["sha256"]
+    }
+
+
+def _values(run: Run) -> dict[str, Any]:
+    """Return every key of a run's config with its value, the defaults too."""
+    return flat(json.loads(run.config.model_dump_json()))
 
 
 def _set(run: Run) -> dict[str, Any]:
